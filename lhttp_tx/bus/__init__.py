@@ -1,0 +1,1 @@
+"""Implementations of :class:`lhttp_tx.interfaces.IBus`."""

@@ -1,0 +1,74 @@
+"""
+The embedded bus: one process, no other server.
+
+Used by the service when no other bus is chosen, and by tests. Several hubs may share one bus.
+"""
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from lhttp_tx.errors import BusUnavailable
+from lhttp_tx.interfaces import BusReceiver, IBus, MaybeDeferred
+
+__all__ = ["MemoryBus"]
+
+
+@implementer(IBus)
+class MemoryBus:
+    """
+    Hands each publication to its receivers before :meth:`publish` returns.
+
+    It keeps nothing: a channel costs memory only while somebody is subscribed to it.
+    """
+
+    _log = Logger()
+    description = "in memory (this process alone)"
+
+    def __init__(self) -> None:
+        self._receivers: dict[str, tuple[BusReceiver, ...]] = {}
+        self._running = True
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """The channels that have a receiver."""
+        return frozenset(self._receivers)
+
+    def start(self) -> Deferred[None]:
+        """See :meth:`lhttp_tx.interfaces.IBus.start`."""
+        self._running = True
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        """See :meth:`lhttp_tx.interfaces.IBus.stop`."""
+        self._running = False
+        self._receivers.clear()
+        return succeed(None)
+
+    def subscribe(self, channel: str, receiver: BusReceiver) -> MaybeDeferred:
+        """See :meth:`lhttp_tx.interfaces.IBus.subscribe`."""
+        if not self._running:
+            raise BusUnavailable("the bus has stopped")
+        receivers = self._receivers.get(channel, ())
+        if receiver not in receivers:
+            self._receivers[channel] = (*receivers, receiver)
+        return None
+
+    def unsubscribe(self, channel: str, receiver: BusReceiver) -> None:
+        """See :meth:`lhttp_tx.interfaces.IBus.unsubscribe`."""
+        left = tuple(known for known in self._receivers.get(channel, ()) if known != receiver)
+        if left:
+            self._receivers[channel] = left
+        else:
+            self._receivers.pop(channel, None)
+
+    def publish(self, channel: str, payload: bytes, binary: bool) -> MaybeDeferred:
+        """See :meth:`lhttp_tx.interfaces.IBus.publish`."""
+        if not self._running:
+            raise BusUnavailable("the bus has stopped")
+        for receiver in self._receivers.get(channel, ()):
+            try:
+                receiver(channel, payload, binary)
+            except Exception:
+                self._log.failure("a receiver of the bus failed")
+        return None
