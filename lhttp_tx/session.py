@@ -320,7 +320,6 @@ class Session:
         error = failure.value
         if isinstance(error, LHTTPError) and not isinstance(error, LocalProtocolError):
             status, reason = error.status, error.reason
-            _log.debug("{peer}: error {status}: {reason!r}", peer=self.peer, status=status, reason=reason)
         elif isinstance(error, CancelledError):
             status, reason = 500, "cancelled"
         else:

@@ -1,0 +1,59 @@
+"""
+What an operator can set, in one frozen value.
+
+:mod:`lhttp_tx.options` makes one from the command line; an embedder writes one down. :mod:`lhttp_tx.service` reads it.
+"""
+
+from dataclasses import dataclass
+
+from lhttp_tx.limits import DEFAULT_LIMITS, Limits
+
+__all__ = ["Config"]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """
+    The settings of one server. Sizes are bytes, times are seconds.
+
+    :ivar listen: endpoint descriptions (:func:`twisted.internet.endpoints.serverFromString`); none for a server that
+        is mounted into another's site.
+    :ivar plugins: whether processors and filters are also looked for among Twisted plugins.
+    :ivar limits: the bounds of a message and of a connection.
+    :ivar max_connections: WebSocket connections at one time; 0: no limit.
+    :ivar ping_interval: time between pings; 0: none.
+    :ivar ping_timeout: time in which a ping must be answered.
+    :ivar handshake_timeout: time in which an opening handshake must be complete.
+    :ivar close_timeout: time in which a client must answer a close.
+    :ivar drain_timeout: time in which what is in hand must be finished when the server stops.
+    :ivar allow_origins: origins of pages on other hosts that may connect; ``*``: all.
+    :ivar server_names: the names that the server answers to; none: any, or loopback names alone where it listens on
+        the loopback interface alone.
+    :ivar publish_token: the secret for ``POST /publish``; ``None``: only programs on this machine may use it.
+    :ivar upstream_allow: URLs of backends that clients may name; none: upstream is off.
+    :ivar upstream_public_only: whether backends at private and loopback addresses are refused.
+    :ivar upstream_timeout: time that a backend may take for its whole answer.
+    :ivar upstream_max_response: size of an answer's body.
+    :ivar upstream_max_in_flight: requests to backends under way at one time; each connection has one at most.
+    """
+
+    listen: tuple[str, ...] = ()
+    plugins: bool = False
+    limits: Limits = DEFAULT_LIMITS
+    max_connections: int = 10_000
+    ping_interval: float = 30.0
+    ping_timeout: float = 10.0
+    handshake_timeout: float = 5.0
+    close_timeout: float = 1.5
+    drain_timeout: float = 3.0
+    allow_origins: tuple[str, ...] = ()
+    server_names: tuple[str, ...] = ()
+    publish_token: bytes | None = None
+    upstream_allow: tuple[str, ...] = ()
+    upstream_public_only: bool = False
+    upstream_timeout: float = 10.0
+    upstream_max_response: int = 65_536
+    upstream_max_in_flight: int = 100
+
+    def __repr__(self) -> str:
+        return f"<Config listen={self.listen!r}>"

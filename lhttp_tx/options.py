@@ -1,0 +1,219 @@
+"""
+The command line of ``twistd lhttp`` and ``twist lhttp``, turned into a :class:`~lhttp_tx.config.Config`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.python import usage
+
+from lhttp_tx.access import host_name
+from lhttp_tx.config import Config
+from lhttp_tx.interfaces import IHeaderFilter, IProcessor
+from lhttp_tx.limits import Limits
+from lhttp_tx.loading import load_object
+from lhttp_tx.targets import TargetPolicy
+
+__all__ = ["Options"]
+
+TOKEN_VARIABLE = "LHTTP_PUBLISH_TOKEN"  # noqa: S105 - the name of a variable
+_MIN_TOKEN_SIZE = 16
+
+
+def _number(kind: type, low: float, high: float) -> Callable[[str], Any]:
+    """Return a coercion that takes numbers from *low* to *high*."""
+
+    def coerce(value: str) -> Any:
+        try:
+            number = kind(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is not a number") from None
+        if not low <= number <= high:
+            raise ValueError(f"{value} is not from {low} to {high}")
+        return number
+
+    coerce.coerceDoc = f"A number from {low} to {high}."  # type: ignore[attr-defined]
+    return coerce
+
+
+_SIZE = _number(int, 1, 2**31 - 1)
+_COUNT = _number(int, 1, 1_000_000)
+_COUNT_OR_NONE = _number(int, 0, 1_000_000)
+_SECONDS = _number(float, 0.1, 86_400)
+_SECONDS_OR_NONE = _number(float, 0, 86_400)
+
+
+class Options(usage.Options):
+    """
+    Options of the server.
+
+    :ivar config: the settings, once the command line is parsed.
+    :ivar processors: the processors that ``--processor`` named.
+    :ivar filters: the filters that ``--filter`` named.
+    """
+
+    synopsis = "[options]"
+    longdesc = (
+        "A publish/subscribe server for LHTTP, an HTTP-like text protocol over WebSocket. Without options it serves "
+        "ws://HOST:8081/ on all interfaces, with an in-memory bus; programs on this machine can publish with "
+        "POST http://127.0.0.1:8081/publish. TLS: --listen ssl:8443:privateKey=key.pem:certKey=cert.pem"
+    )
+
+    optFlags = [
+        ["no-plugins", None, "Do not look for processors and filters among Twisted plugins."],
+        ["upstream-public-only", None, "Refuse backends at private and loopback addresses."],
+    ]
+
+    optParameters = [
+        ["port", "p", None, "TCP port on all interfaces, or an endpoint description [default: 8081]"],
+        ["publish-token-file", None, None, f"File with the secret for POST /publish [default: ${TOKEN_VARIABLE}]"],
+        ["max-message-size", None, 65_536, "Bytes of a message", _SIZE],
+        ["max-head-size", None, 8_192, "Bytes of a message's start line and headers", _SIZE],
+        ["max-headers", None, 64, "Headers of a message", _COUNT],
+        ["max-connections", None, 10_000, "WebSocket connections at one time, 0 for no limit", _COUNT_OR_NONE],
+        ["max-subscriptions", None, 128, "Channels that a connection may be subscribed to", _COUNT],
+        ["max-queue", None, 64, "Messages of a connection that may wait before reading pauses", _COUNT],
+        ["max-unsent", None, 1_048_576, "Bytes that may wait for a slow client before it is closed", _SIZE],
+        ["processor-timeout", None, 30.0, "Seconds that a processor may take for a message", _SECONDS],
+        ["ping-interval", None, 30.0, "Seconds between pings, 0 for none", _SECONDS_OR_NONE],
+        ["ping-timeout", None, 10.0, "Seconds in which a ping must be answered", _SECONDS],
+        ["handshake-timeout", None, 5.0, "Seconds in which an opening handshake must be complete", _SECONDS],
+        ["close-timeout", None, 1.5, "Seconds in which a client must answer a close", _SECONDS],
+        ["drain-timeout", None, 3.0, "Seconds in which what is in hand is finished on SIGTERM", _SECONDS],
+        ["upstream-timeout", None, 10.0, "Seconds that a backend may take to answer", _SECONDS],
+        ["upstream-max-response", None, 65_536, "Bytes of a backend's answer", _SIZE],
+        ["upstream-max-in-flight", None, 100, "Requests to backends under way at one time", _COUNT],
+    ]
+
+    compData = usage.Completions(optActions={"publish-token-file": usage.CompleteFiles()})
+
+    config: Config
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processors: list[IProcessor] = []
+        self.filters: list[IHeaderFilter] = []
+        self._listen: list[str] = []
+        self._origins: list[str] = []
+        self._server_names: list[str] = []
+        self._upstream: list[str] = []
+
+    def opt_listen(self, description: str) -> None:
+        """Endpoint description to listen on: tcp, ssl, unix, systemd ... (repeatable), such as unix:/run/lhttp.sock"""
+        self._listen.append(description)
+
+    def opt_processor(self, name: str) -> None:
+        """Processor to load: package.module:Name or path/to/file.py:Name (repeatable)"""
+        self.processors.append(self._load(name, IProcessor))
+
+    def opt_filter(self, name: str) -> None:
+        """Header filter to load: package.module:Name or path/to/file.py:Name (repeatable)"""
+        self.filters.append(self._load(name, IHeaderFilter))
+
+    def opt_allow_origin(self, origin: str) -> None:
+        """Origin of pages on another host that may connect, such as https://app.example, or * for all (repeatable)"""
+        if origin != "*" and "://" not in origin and origin != "null":
+            raise usage.UsageError(f"--allow-origin {origin!r}: write scheme and host, such as https://{origin}")
+        self._origins.append(origin.rstrip("/"))
+
+    def opt_server_name(self, name: str) -> None:
+        """Name that the server answers to; requests for other hosts are refused (repeatable)"""
+        found = host_name(name)
+        if found is None:
+            raise usage.UsageError(f"--server-name {name!r}: write a host name, such as chat.example")
+        self._server_names.append(found)
+
+    def opt_upstream_allow(self, url: str) -> None:
+        """URL of a backend that clients may name, with all paths below it, such as http://backend.example:8000/record
+        (repeatable)"""
+        try:
+            TargetPolicy([url])
+        except ValueError as error:
+            raise usage.UsageError(f"--upstream-allow: {error}") from None
+        self._upstream.append(url)
+
+    def opt_version(self) -> None:
+        """Print the version of the server and of Twisted, then exit"""
+        from lhttp_tx import __version__
+
+        print("lhttp_tx", __version__)
+        super().opt_version()
+
+    def postOptions(self) -> None:
+        """
+        Check the options together and make :attr:`config`.
+
+        :raises UsageError: if they do not fit; the text says what to do.
+        """
+        if self["max-head-size"] > self["max-message-size"]:
+            raise usage.UsageError("--max-head-size is larger than --max-message-size; lower it, or raise the other")
+        commands = [processor.command for processor in self.processors]
+        for command in commands:
+            if commands.count(command) > 1:
+                raise usage.UsageError(f"two processors have the command {command!r}; leave one --processor out")
+        self.config = Config(
+            listen=self._endpoints(),
+            plugins=not self["no-plugins"],
+            limits=Limits(
+                message_size=self["max-message-size"],
+                head_size=self["max-head-size"],
+                header_count=self["max-headers"],
+                queue_length=self["max-queue"],
+                subscription_count=self["max-subscriptions"],
+                unsent_size=self["max-unsent"],
+                processor_timeout=self["processor-timeout"],
+            ),
+            max_connections=self["max-connections"],
+            ping_interval=self["ping-interval"],
+            ping_timeout=self["ping-timeout"],
+            handshake_timeout=self["handshake-timeout"],
+            close_timeout=self["close-timeout"],
+            drain_timeout=self["drain-timeout"],
+            allow_origins=tuple(self._origins),
+            server_names=tuple(self._server_names),
+            publish_token=self._token(),
+            upstream_allow=tuple(self._upstream),
+            upstream_public_only=bool(self["upstream-public-only"]),
+            upstream_timeout=self["upstream-timeout"],
+            upstream_max_response=self["upstream-max-response"],
+            upstream_max_in_flight=self["upstream-max-in-flight"],
+        )
+
+    def _endpoints(self) -> tuple[str, ...]:
+        port = self["port"]
+        if port is None:
+            return tuple(self._listen) or ("tcp:8081",)
+        if port.isdigit():
+            if int(port) > 65_535:
+                raise usage.UsageError(f"--port {port}: a port is a number from 0 to 65535")
+            port = f"tcp:{port}"
+        elif ":" not in port:
+            raise usage.UsageError(f"--port {port!r}: write a number, or an endpoint such as tcp:8081")
+        return (port, *self._listen)
+
+    def _token(self) -> bytes | None:
+        path = self["publish-token-file"]
+        if path is None:
+            token, source = os.environb.get(TOKEN_VARIABLE.encode()), f"${TOKEN_VARIABLE}"
+            if token is None:
+                return None
+        else:
+            source = path
+            try:
+                token = Path(path).read_bytes()
+            except OSError as error:
+                raise usage.UsageError(f"--publish-token-file: {error}") from None
+        token = token.strip()
+        if len(token) < _MIN_TOKEN_SIZE:
+            raise usage.UsageError(f"the token in {source} is shorter than {_MIN_TOKEN_SIZE} bytes; make a longer one")
+        return token
+
+    def _load(self, name: str, interface: Any) -> Any:
+        try:
+            return load_object(name, interface)
+        except ValueError as error:
+            raise usage.UsageError(str(error)) from None

@@ -1,0 +1,268 @@
+"""
+The WebSocket edge: Autobahn on one side, a :class:`~lhttp_tx.session.Session` on the other.
+
+The only module of the server that imports Autobahn, which stays the judge of what is legal WebSocket. The protocol
+class has over a hundred inherited names, so it is kept thin: it hands messages over, carries frames back, and turns
+the transport's flow control into the session's.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.protocol import WebSocketProtocol
+from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from lhttp_tx.access import AccessPolicy
+from lhttp_tx.engine import Engine
+from lhttp_tx.errors import Refused
+from lhttp_tx.interfaces import ISessionTransport
+from lhttp_tx.session import Session
+
+__all__ = ["LHTTPServerFactory", "LHTTPServerProtocol"]
+
+_log = Logger()
+
+_OPEN = WebSocketProtocol.STATE_OPEN
+_CLOSED = WebSocketProtocol.STATE_CLOSED
+_CLOSING = WebSocketProtocol.STATE_CLOSING
+
+_CONGESTED_SIZE = 65_536
+"""What a transport holds at least when it asks to pause: Twisted's buffer size, in bytes."""
+
+
+def _close_reason(text: str) -> bytes:
+    """Return as much of *text* as a close frame holds: 123 bytes of whole UTF-8 characters (RFC 6455, section 5.5)."""
+    return text.encode("utf-8", "replace")[:123].decode("utf-8", "ignore").encode("utf-8")
+
+
+class _AutobahnLog:
+    """
+    What Autobahn logs to: its warnings and errors go to the project's log, the rest nowhere.
+
+    It logs several lines a frame at its lower levels, and computes their arguments whether or not they are written.
+    """
+
+    def trace(self, *args: object, **kwargs: object) -> None:
+        """Log nothing."""
+
+    debug = info = trace
+
+    def warn(self, format: str, **kwargs: object) -> None:
+        """Log at the level of information: it is about a client, and there may be many."""
+        _log.info(format, **kwargs)
+
+    def error(self, format: str, **kwargs: object) -> None:
+        """Log an error."""
+        _log.error(format, **kwargs)
+
+
+@implementer(ISessionTransport, IPushProducer)
+class LHTTPServerProtocol(WebSocketServerProtocol):  # type: ignore[misc]
+    """
+    One WebSocket connection.
+
+    It is its transport's push producer: while the peer does not read what was sent, nothing is read from it either,
+    and what is sent meanwhile is counted, up to ``Limits.unsent_size``.
+    """
+
+    log = _AutobahnLog()
+    factory: LHTTPServerFactory
+    session: Session | None = None
+
+    _congested = False
+    _queue_full = False
+    _consuming = False
+    _unsent = 0
+    _refusal: str | None = None
+
+    # Autobahn's callbacks
+
+    def onConnect(self, request: ConnectionRequest) -> None:
+        """Let the access rules decide about the opening handshake."""
+        try:
+            if self.factory.draining:
+                raise Refused(503, "server is going away")
+            self.factory.policy.check_host(request.headers.get("host"))
+            self.factory.policy.check_origin(request.headers.get("origin"), request.headers.get("host"))
+        except Refused as refused:
+            self._refusal = refused.reason
+            raise ConnectionDeny(refused.status, refused.reason) from None
+
+    def onOpen(self) -> None:
+        """Begin the session."""
+        self.transport.registerProducer(self, True)
+        self.session = self.factory.engine.open_session(self)
+
+    def onMessageEnd(self) -> None:
+        """Hand over a whole message; unlike the inherited method this makes no Deferred for observers."""
+        if not self.failedByMe:
+            self._onMessage(b"".join(self.message_data), self.message_is_binary)
+        self.message_data = None
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        """Hand a message to the session."""
+        if self.session is not None:
+            self.session.receive(payload, isBinary)
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        """Tell the session that its connection has ended, however it did."""
+        if self.session is not None:
+            self.session.connection_lost()
+
+    def onAutoPingTimeout(self) -> None:
+        """Drop a peer that does not answer, unless its answer waits behind messages that we do not read yet."""
+        if self._queue_full:
+            self.autoPingTimeoutCall = None
+            self.autoPingPending = None
+            self._sendAutoPing()
+        else:
+            super().onAutoPingTimeout()
+
+    def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
+        """Refuse a handshake without echoing what the client sent."""
+        _log.info("{peer}: handshake refused with {code}: {reason!r}", peer=self.peer, code=code, reason=reason)
+        self.wasClean = True  # so that Autobahn does not log it again
+        self.sendHttpErrorResponse(code, self._refusal or HTTPStatus(code).phrase, responseHeaders)
+        self.dropConnection(abort=False)
+
+    def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
+        """Answer a refused handshake with a whole HTTP response."""
+        body = reason.encode("utf-8") + b"\n"
+        lines = [
+            f"HTTP/1.1 {code} {HTTPStatus(code).phrase}",
+            *(f"{name}: {value}" for name, value in responseHeaders or ()),
+            "Content-Type: text/plain; charset=utf-8",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+        ]
+        self.sendData("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
+
+    # Reading
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what one read brought in; publications in it are written when it is used up."""
+        hub = self.factory.engine.hub
+        hub.cork()
+        try:
+            self._dataReceived(data)
+        except Exception:
+            _log.failure("{peer}: reading failed", peer=self.peer)
+            self._fail_connection(1011, "internal error")
+        finally:
+            hub.uncork()
+
+    def consumeData(self) -> None:
+        """Take messages out of the read buffer until it is used up or the session's queue is full."""
+        if self.state != _OPEN and self.state != _CLOSING:
+            super().consumeData()
+            return
+        if self._consuming:
+            return
+        self._consuming = True
+        try:
+            while not self._queue_full and self.processData() and self.state != _CLOSED:
+                pass
+        finally:
+            self._consuming = False
+
+    def pause_reading(self) -> None:
+        """See :meth:`lhttp_tx.interfaces.ISessionTransport.pause_reading`."""
+        self._queue_full = True
+        self.transport.pauseProducing()
+
+    def resume_reading(self) -> None:
+        """See :meth:`lhttp_tx.interfaces.ISessionTransport.resume_reading`."""
+        self._queue_full = False
+        if not self._congested and self.state != _CLOSED:
+            self.transport.resumeProducing()
+        if self.data:
+            self.dataReceived(b"")
+
+    # Writing
+
+    def send_frame(self, frame: bytes) -> None:
+        """See :meth:`lhttp_tx.interfaces.ISessionTransport.send_frame`."""
+        if self.state != _OPEN:
+            return
+        if self._congested:
+            self._unsent += len(frame)
+            if self._unsent > self.factory.engine.limits.unsent_size:
+                _log.error("{peer}: closed, it does not read: {size} bytes unsent", peer=self.peer, size=self._unsent)
+                self.close(1013, "too slow: unsent messages pass the limit")
+                return
+        self.transport.write(frame)
+
+    def close(self, code: int, reason: str) -> None:
+        """See :meth:`lhttp_tx.interfaces.ISessionTransport.close`."""
+        if self.state == _OPEN:
+            self.sendCloseFrame(code, _close_reason(reason), isReply=False)
+            if self._queue_full:
+                self.resume_reading()
+
+    def pauseProducing(self) -> None:
+        """The transport holds more than it likes: read nothing from a peer that does not read."""
+        if not self._congested:
+            self._congested = True
+            self._unsent = _CONGESTED_SIZE
+            self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The transport has sent everything."""
+        self._congested = False
+        if not self._queue_full and self.state != _CLOSED:
+            self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; :meth:`onClose` follows."""
+
+
+class LHTTPServerFactory(WebSocketServerFactory):  # type: ignore[misc]
+    """Makes the connections of one engine. Listen with it directly, or mount it with a web resource."""
+
+    protocol = LHTTPServerProtocol
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        reactor: Any,
+        policy: AccessPolicy | None = None,
+        max_connections: int = 10_000,
+        ping_interval: float = 30.0,
+        ping_timeout: float = 10.0,
+        handshake_timeout: float = 5.0,
+        close_timeout: float = 2.0,
+    ) -> None:
+        """
+        :param engine: what the sessions belong to.
+        :param reactor: the running reactor.
+        :param policy: who may come in.
+        :param max_connections: connections at one time, 0 for no limit; more get status 503.
+        :param ping_interval: seconds between pings, 0 for none.
+        :param ping_timeout: seconds in which a ping must be answered.
+        :param handshake_timeout: seconds in which the opening handshake must be complete.
+        :param close_timeout: seconds in which a peer must answer a close before it is dropped.
+        """
+        super().__init__(server="", reactor=reactor)
+        self.engine = engine
+        self.policy = AccessPolicy() if policy is None else policy
+        self.draining = False
+        largest = 2 * engine.limits.message_size
+        self.setProtocolOptions(
+            webStatus=False,
+            failByDrop=False,
+            allowNullOrigin=True,  # each call sets it; the policy decides
+            maxConnections=max_connections,
+            maxFramePayloadSize=largest,
+            maxMessagePayloadSize=largest,
+            autoPingInterval=ping_interval,
+            autoPingTimeout=ping_timeout,
+            openHandshakeTimeout=handshake_timeout,
+            closeHandshakeTimeout=close_timeout,
+        )

@@ -1,0 +1,188 @@
+"""
+Composition: the only place that wires the parts of a server together.
+
+:class:`LHTTPService` is the IService that ``twistd lhttp`` runs and that embedders add to their own; its
+:attr:`~LHTTPService.resource` is the IResource to mount into an existing site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from lhttp_tx import running
+from lhttp_tx.access import AccessPolicy, is_loopback
+from lhttp_tx.bus.memory import MemoryBus
+from lhttp_tx.config import Config
+from lhttp_tx.engine import Engine
+from lhttp_tx.filters.multipart import MultipartFilter
+from lhttp_tx.filters.pubsub import PublishFilter, SubscribeFilter, UnsubscribeFilter
+from lhttp_tx.filters.upstream import UpstreamFilter
+from lhttp_tx.hub import Hub
+from lhttp_tx.interfaces import IBus, IHeaderFilter, IProcessor
+from lhttp_tx.loading import load_plugins
+from lhttp_tx.processors import Registry
+from lhttp_tx.protocol import LHTTPServerFactory
+from lhttp_tx.targets import TargetPolicy
+from lhttp_tx.upstream import UpstreamClient
+from lhttp_tx.web.site import LHTTPSite, RootResource
+
+__all__ = ["LHTTPService"]
+
+_log = Logger()
+
+
+class LHTTPService(Service):
+    """
+    One LHTTP server. Nothing is opened before it is started, so it can be made before the process daemonizes.
+
+    :ivar engine: the server without its sockets; ``engine.publish`` publishes from code.
+    :ivar factory: makes the WebSocket connections.
+    :ivar resource: the HTTP tree, to be mounted into an existing site: ``/publish`` and the WebSocket.
+    :ivar ports: what it listens on while it runs.
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        reactor: Any,
+        processors: Iterable[IProcessor] = (),
+        filters: Iterable[IHeaderFilter] = (),
+        bus: IBus | None = None,
+    ) -> None:
+        """
+        :param config: the settings; the defaults listen nowhere.
+        :param reactor: the running reactor.
+        :param processors: processors, beside the plugins that *config* asks for.
+        :param filters: header filters; they run after the server's own.
+        :param bus: what publications travel on; in memory by default.
+        :raises ValueError: if two processors have the same command, or an upstream URL is malformed.
+        """
+        self.config = config = Config() if config is None else config
+        self._reactor = reactor
+        self._bus = MemoryBus() if bus is None else bus
+        targets = TargetPolicy(config.upstream_allow, public_only=config.upstream_public_only)
+        self._upstream = UpstreamClient(
+            reactor=reactor,
+            policy=targets,
+            timeout=config.upstream_timeout,
+            max_response_size=config.upstream_max_response,
+            max_in_flight=config.upstream_max_in_flight,
+        )
+        self._policy = AccessPolicy(
+            origins=frozenset(origin.lower() for origin in config.allow_origins),
+            server_names=frozenset(name.lower() for name in config.server_names),
+            publish_token=config.publish_token,
+        )
+        plugged_processors = load_plugins(IProcessor) if config.plugins else ()
+        plugged_filters = load_plugins(IHeaderFilter) if config.plugins else ()
+        registry = Registry()
+        for processor in (*processors, *plugged_processors):
+            registry.add(processor)
+        self.engine = Engine(
+            hub=Hub(bus=self._bus),
+            clock=reactor,
+            registry=registry,
+            filters=(
+                MultipartFilter(),
+                SubscribeFilter(),
+                PublishFilter(),
+                UnsubscribeFilter(),
+                UpstreamFilter(self._upstream, targets),
+                *filters,
+                *plugged_filters,
+            ),
+            limits=config.limits,
+        )
+        self.factory = LHTTPServerFactory(
+            engine=self.engine,
+            reactor=reactor,
+            policy=self._policy,
+            max_connections=config.max_connections,
+            ping_interval=config.ping_interval,
+            ping_timeout=config.ping_timeout,
+            handshake_timeout=config.handshake_timeout,
+            close_timeout=config.close_timeout,
+        )
+        self.resource = RootResource(engine=self.engine, factory=self.factory, policy=self._policy)
+        self._site = LHTTPSite(self.resource, max_body_size=config.limits.message_size, reactor=reactor)
+        self.ports: list[IListeningPort] = []
+        self._listening: list[Deferred[None]] = []
+
+    def privilegedStartService(self) -> None:
+        """Listen, while the process may still bind low ports."""
+        if not self._listening:
+            self._listening = [self._listen(description) for description in self.config.listen]
+
+    def startService(self) -> None:
+        """
+        Start the bus and take connections.
+
+        :raises CannotListenError: if an endpoint cannot be listened on and says so at once.
+        """
+        super().startService()
+        self.privilegedStartService()
+        self.factory.draining = False
+        self._bus.start().addErrback(lambda failure: _log.failure("the bus did not start", failure))
+        running.add(self.engine)
+        self._log_summary()
+
+    def _listen(self, description: str) -> Deferred[None]:
+        outcome: list[Failure] = []
+        listening = serverFromString(self._reactor, description).listen(self._site)
+        result = listening.addCallback(self._listens, description).addErrback(outcome.append)
+        if outcome:
+            _log.critical("cannot listen on {description}", description=description)
+            outcome[0].raiseException()
+        return result
+
+    def _listens(self, port: IListeningPort, description: str) -> None:
+        self.ports.append(port)
+        hosts = [listening.getHost() for listening in self.ports]
+        self._policy.loopback_only = all(
+            isinstance(host, IPv4Address | IPv6Address) and is_loopback(host.host) for host in hosts
+        )
+        _log.info("listening on {address} ({description})", address=_shown(port.getHost()), description=description)
+
+    def _log_summary(self) -> None:
+        commands = ", ".join(sorted(processor.command for processor in self.engine.registry)) or "none"
+        _log.info("bus: {bus}", bus=self._bus.description)
+        _log.info("processors: {commands}", commands=commands)
+        if self.config.publish_token is None:
+            _log.info("POST /publish: programs on this machine only (set a token with --publish-token-file)")
+        else:
+            _log.info("POST /publish: whoever sends the token")
+        _log.info("upstream: {targets}", targets=", ".join(self.config.upstream_allow) or "off (--upstream-allow)")
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop listening, finish what is in hand, close every connection with 1001, then let go of bus and backends.
+
+        :returns: a Deferred that succeeds when all this is done.
+        """
+        super().stopService()
+        running.discard(self.engine)
+        self.factory.draining = True
+        ports, self.ports, self._listening = self.ports, [], []
+        result: Deferred[Any] = gatherResults([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
+        result.addCallback(lambda _: self.engine.drain(self.config.drain_timeout))
+        result.addCallback(lambda _: self._bus.stop())
+        result.addCallback(lambda _: self._upstream.close())
+        return result.addCallback(lambda _: None)
+
+
+def _shown(address: Any) -> str:
+    if isinstance(address, IPv6Address):
+        return f"[{address.host}]:{address.port}"
+    if isinstance(address, IPv4Address):
+        return f"{address.host}:{address.port}"
+    return str(address)

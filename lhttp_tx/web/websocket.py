@@ -1,0 +1,65 @@
+"""
+The WebSocket as a resource of twisted.web.
+
+Mount it anywhere in a resource tree; :class:`lhttp_tx.web.site.RootResource` does so for every path without a
+resource of its own.
+"""
+
+from __future__ import annotations
+
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from lhttp_tx.protocol import LHTTPServerFactory
+
+__all__ = ["WebSocketResource"]
+
+
+class WebSocketResource(Resource):
+    """Answers opening handshakes on its own path and on every path below."""
+
+    isLeaf = True
+
+    def __init__(self, factory: LHTTPServerFactory) -> None:
+        """:param factory: makes the connections."""
+        super().__init__()
+        self._factory = factory
+
+    def render(self, request: Request) -> int | bytes:
+        """Take over the connection of a WebSocket handshake; tell everyone else what this is."""
+        request.responseHeaders.removeHeader(b"server")
+        upgrade = (request.getHeader(b"upgrade") or b"").strip().lower()
+        if upgrade != b"websocket" or request.channel.transport is None:
+            request.setResponseCode(426, b"Upgrade Required")
+            request.setHeader(b"upgrade", b"websocket")
+            request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+            return b"" if request.method == b"HEAD" else b"this is a WebSocket endpoint that speaks LHTTP/1.0\n"
+        protocol = self._factory.buildProtocol(request.transport.getPeer())
+        self._hand_over(request, protocol)
+        return NOT_DONE_YET
+
+    def _hand_over(self, request: Request, protocol: object) -> None:
+        """
+        Make *protocol* the owner of the connection, as if it had been from the start.
+
+        The channel has parsed the head, and may hold what the client sent behind it: both are handed over.
+        """
+        channel = request.channel
+        transport, channel.transport = channel.transport, None
+        behind = channel.clearLineBuffer() + b"".join(channel._dataBuffer)
+        channel._dataBuffer = []
+        channel.setTimeout(None)
+        transport.unregisterProducer()
+        if isinstance(transport, ProtocolWrapper):
+            transport.wrappedProtocol = protocol
+        elif isinstance(transport.protocol, ProtocolWrapper):
+            transport.protocol.wrappedProtocol = protocol
+        else:
+            transport.protocol = protocol
+        head = [request.method + b" " + request.uri + b" " + request.clientproto]
+        for name, values in request.requestHeaders.getAllRawHeaders():
+            head.extend(name + b": " + value for value in values)
+        protocol.makeConnection(transport)  # type: ignore[attr-defined]
+        transport.resumeProducing()
+        protocol.dataReceived(b"\r\n".join(head) + b"\r\n\r\n" + behind)  # type: ignore[attr-defined]

@@ -1,0 +1,5 @@
+"""Makes ``twistd lhttp`` and ``twist lhttp`` known to Twisted."""
+
+from twisted.application.service import ServiceMaker
+
+lhttp = ServiceMaker("LHTTP", "lhttp_tx.tap", "A publish/subscribe server for LHTTP over WebSocket.", "lhttp")
