@@ -45,7 +45,8 @@ def as_deferred(result: object, owner: object) -> Deferred[Any]:
         return result
     if isinstance(result, Coroutine):
         return Deferred.fromCoroutine(result)
-    raise TypeError(f"{type(owner).__name__} returned {result!r}; return None, a Deferred or a coroutine")
+    name = getattr(owner, "__name__", type(owner).__name__)
+    raise TypeError(f"{name} returned {result!r}; return None, a Deferred or a coroutine")
 
 
 
