@@ -98,7 +98,11 @@ class Client:
         self.reading_paused = False
         self.connected = True
         self._unread: list[tuple[bytes, bool]] = []
+        self._opened = False
         self.session: Session = engine.open_session(self)
+        self._opened = True
+        if self.close_code is not None:
+            self.disconnect()
 
     def send(self, message: Message | bytes | str) -> None:
         """
@@ -153,7 +157,8 @@ class Client:
         """Called by the server; the connection ends at once, as with a client that answers the close."""
         if self.close_code is None:
             self.close_code, self.close_reason = code, reason
-            self.disconnect()
+            if self._opened:
+                self.disconnect()
 
 
 def split_frames(data: bytes) -> list[tuple[bytes, bool]]:
