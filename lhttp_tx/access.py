@@ -41,7 +41,7 @@ def host_name(value: str) -> str | None:
         return None
     if not name or parts.username is not None or parts.path or parts.query or parts.fragment:
         return None
-    return name.rstrip(".")
+    return name.rstrip(".") or None
 
 
 def is_loopback(name: str | None) -> bool:
@@ -145,4 +145,6 @@ class AccessPolicy:
 def _same_host(origin: str, host: str | None) -> bool:
     scheme, separator, rest = origin.partition("://")
     name = host_name(rest)
-    return bool(separator) and scheme.lower() in ("http", "https") and name is not None and name == host_name(host or "")
+    return (
+        bool(separator) and scheme.lower() in ("http", "https") and name is not None and name == host_name(host or "")
+    )

@@ -18,7 +18,6 @@ class Config:
 
     :ivar listen: endpoint descriptions (:func:`twisted.internet.endpoints.serverFromString`); none for a server that
         is mounted into another's site.
-    :ivar plugins: whether processors and filters are also looked for among Twisted plugins.
     :ivar limits: the bounds of a message and of a connection.
     :ivar max_connections: WebSocket connections at one time; 0: no limit.
     :ivar ping_interval: time between pings; 0: none.
@@ -38,7 +37,6 @@ class Config:
     """
 
     listen: tuple[str, ...] = ()
-    plugins: bool = False
     limits: Limits = DEFAULT_LIMITS
     max_connections: int = 10_000
     ping_interval: float = 30.0

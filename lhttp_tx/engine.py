@@ -224,5 +224,3 @@ def _overrides(found: IHeaderFilter, name: str) -> bool:
     """Return whether a filter does anything in its method *name*."""
     kind = type(found)
     return not issubclass(kind, HeaderFilter) or getattr(kind, name) is not getattr(HeaderFilter, name)
-
-

@@ -46,7 +46,7 @@ def load_object(name: str, interface: InterfaceClass) -> Any:
 
 def load_plugins(interface: InterfaceClass) -> Iterable[Any]:
     """Return the Twisted plugins that provide *interface*."""
-    return list(getPlugins(interface))
+    return list(getPlugins(interface))  # type: ignore[arg-type]
 
 
 def _load_module(name: str) -> ModuleType:
@@ -63,12 +63,16 @@ def _load_module(name: str) -> ModuleType:
 
 
 def _load_file(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    name = str(Path(path).resolve())
+    if name in sys.modules:  # two processors of one file share its module
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not Path(path).is_file():
         raise ValueError(f"there is no file {path!r}")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[name]
         raise ValueError(f"loading {path!r} failed: {type(error).__name__}: {error}") from error
     return module

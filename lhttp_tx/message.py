@@ -10,7 +10,7 @@ that forwarding a message costs no copy of it.
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import final
+from typing import final, overload
 
 from lhttp_tx.channels import split_channels
 from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
@@ -43,11 +43,16 @@ class Headers:
     def __init__(self, pairs: HeaderPairs = ()) -> None:
         """:param pairs: names and values, already known to be well-formed or checked later by :class:`Message`."""
         self._pairs = tuple(pairs)
-        values: dict[str, tuple[str, ...]] = {}
+        values: dict[str, list[str]] = {}
         for name, value in self._pairs:
-            key = name.lower()
-            values[key] = (*values.get(key, ()), value)
-        self._values = values
+            values.setdefault(name.lower(), []).append(value)
+        self._values = {key: tuple(found) for key, found in values.items()}
+
+    @overload
+    def get(self, name: str, default: None = None) -> str | None: ...
+
+    @overload
+    def get(self, name: str, default: str) -> str: ...
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """Return the value of *name*, the last one if it was repeated, else *default*."""
@@ -96,13 +101,14 @@ class Head:
     :ivar headers: the headers.
     """
 
-    __slots__ = ("_channels", "_stripped", "command", "headers", "raw")
+    __slots__ = ("_channels", "_plain", "_stripped", "command", "headers", "raw")
 
     def __init__(self, raw: bytes, command: str, headers: Headers) -> None:
         self.raw = raw
         self.command = command
         self.headers = headers
         self._channels: dict[str, tuple[str, ...]] = {}
+        self._plain = headers.names().isdisjoint(SERVER_ONLY)
         self._stripped: Head | None = None
 
     def channels(self, name: str) -> tuple[str, ...]:
@@ -121,17 +127,14 @@ class Head:
 
     def stripped(self) -> "Head":
         """Return this head less the headers meant for the server alone; itself if it has none of them."""
-        stripped = self._stripped
-        if stripped is None:
-            if self.headers.names() & SERVER_ONLY:
-                first, *lines = self.raw[:-2].split(b"\r\n")
-                kept = [line for line in lines if line.partition(b":")[0].lower().decode("ascii") not in SERVER_ONLY]
-                raw = b"".join(line + b"\r\n" for line in (first, *kept))
-                stripped = Head(raw, self.command, self.headers.without(SERVER_ONLY))
-            else:
-                return self
-            self._stripped = stripped
-        return stripped
+        if self._plain:
+            return self
+        if self._stripped is None:
+            first, *lines = self.raw[:-2].split(b"\r\n")
+            kept = [line for line in lines if line.partition(b":")[0].lower().decode("ascii") not in SERVER_ONLY]
+            raw = b"".join(line + b"\r\n" for line in (first, *kept))
+            self._stripped = Head(raw, self.command, self.headers.without(SERVER_ONLY))
+        return self._stripped
 
     def __eq__(self, other: object) -> bool:
         return self.raw == other.raw if isinstance(other, Head) else NotImplemented
@@ -171,19 +174,12 @@ class Message:
         :raises LocalProtocolError: if the grammar does not allow one of them; the text names it.
         """
         pairs = tuple(headers.items() if isinstance(headers, dict) else headers)
-        body = _encode(body, "body") if isinstance(body, str) else body
-        if not binary and not body.isascii():
-            try:
-                body.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise LocalProtocolError(f"body of a text message is not UTF-8 at byte {error.start}") from None
         raw_command = _encode(command, "command")
         if not _COMMAND.fullmatch(raw_command):
             raise LocalProtocolError(f"command {command!a} is not 1 to 64 visible ASCII characters")
-        lines = [_START + raw_command, *(_header_line(name, value) for name, value in pairs), b""]
-        raw = b"\r\n".join(lines)
+        raw = b"\r\n".join([_START + raw_command, *(_header_line(name, value) for name, value in pairs), b""])
         self._head = Head(raw, command, Headers(pairs))
-        self._raw = b"\r\n".join((raw, body))
+        self._raw = b"\r\n".join((raw, _body(body, binary)))
         self._binary = binary
 
     @classmethod
@@ -262,11 +258,15 @@ class Message:
 
         :raises LocalProtocolError: as the constructor.
         """
+        binary = self._binary if binary is None else binary
+        body = self.body if body is None else body
+        if command is None and headers is None:
+            return Message.from_parts(self._head, b"\r\n".join((self._head.raw, _body(body, binary))), binary)
         return Message(
             self.command if command is None else command,
             self.headers if headers is None else headers,
-            self.body if body is None else body,
-            binary=self._binary if binary is None else binary,
+            body,
+            binary=binary,
         )
 
     def __eq__(self, other: object) -> bool:
@@ -381,6 +381,16 @@ def _header_line(name: str, value: str) -> bytes:
     if raw_value != raw_value.strip(_BLANKS):
         raise LocalProtocolError(f"value {value!a} of header {name} begins or ends with a blank")
     return raw_name + b":" + raw_value
+
+
+def _body(body: bytes | str, binary: bool) -> bytes:
+    raw = _encode(body, "body") if isinstance(body, str) else body
+    if not binary and not raw.isascii():
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise LocalProtocolError(f"body of a text message is not UTF-8 at byte {error.start}") from None
+    return raw
 
 
 def _encode(text: str, what: str) -> bytes:

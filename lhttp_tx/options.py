@@ -9,13 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from lhttp_tx.access import host_name
 from lhttp_tx.config import Config
 from lhttp_tx.interfaces import IHeaderFilter, IProcessor
 from lhttp_tx.limits import Limits
-from lhttp_tx.loading import load_object
+from lhttp_tx.loading import load_object, load_plugins
+from lhttp_tx.processors import Registry
 from lhttp_tx.targets import TargetPolicy
 
 __all__ = ["Options"]
@@ -52,8 +54,8 @@ class Options(usage.Options):
     Options of the server.
 
     :ivar config: the settings, once the command line is parsed.
-    :ivar processors: the processors that ``--processor`` named.
-    :ivar filters: the filters that ``--filter`` named.
+    :ivar processors: the processors that ``--processor`` named, then the installed plugins.
+    :ivar filters: the filters that ``--filter`` named, then the installed plugins.
     """
 
     synopsis = "[options]"
@@ -104,6 +106,7 @@ class Options(usage.Options):
 
     def opt_listen(self, description: str) -> None:
         """Endpoint description to listen on: tcp, ssl, unix, systemd ... (repeatable), such as unix:/run/lhttp.sock"""
+        self._check_endpoint("--listen", description)
         self._listen.append(description)
 
     def opt_processor(self, name: str) -> None:
@@ -129,7 +132,8 @@ class Options(usage.Options):
 
     def opt_upstream_allow(self, url: str) -> None:
         """URL of a backend that clients may name, with all paths below it, such as http://backend.example:8000/record
-        (repeatable)"""
+        (repeatable)
+        """
         try:
             TargetPolicy([url])
         except ValueError as error:
@@ -140,7 +144,7 @@ class Options(usage.Options):
         """Print the version of the server and of Twisted, then exit"""
         from lhttp_tx import __version__
 
-        print("lhttp_tx", __version__)
+        print("lhttp_tx", __version__)  # noqa: T201
         super().opt_version()
 
     def postOptions(self) -> None:
@@ -151,13 +155,17 @@ class Options(usage.Options):
         """
         if self["max-head-size"] > self["max-message-size"]:
             raise usage.UsageError("--max-head-size is larger than --max-message-size; lower it, or raise the other")
-        commands = [processor.command for processor in self.processors]
-        for command in commands:
-            if commands.count(command) > 1:
-                raise usage.UsageError(f"two processors have the command {command!r}; leave one --processor out")
+        if not self["no-plugins"]:
+            self.processors.extend(load_plugins(IProcessor))
+            self.filters.extend(load_plugins(IHeaderFilter))
+        registry = Registry()
+        for processor in self.processors:
+            try:
+                registry.add(processor)
+            except ValueError as error:
+                raise usage.UsageError(f"{error}; leave one out, or use --no-plugins") from None
         self.config = Config(
             listen=self._endpoints(),
-            plugins=not self["no-plugins"],
             limits=Limits(
                 message_size=self["max-message-size"],
                 head_size=self["max-head-size"],
@@ -187,13 +195,22 @@ class Options(usage.Options):
         port = self["port"]
         if port is None:
             return tuple(self._listen) or ("tcp:8081",)
-        if port.isdigit():
+        if port.isascii() and port.isdigit():
             if int(port) > 65_535:
                 raise usage.UsageError(f"--port {port}: a port is a number from 0 to 65535")
             port = f"tcp:{port}"
         elif ":" not in port:
             raise usage.UsageError(f"--port {port!r}: write a number, or an endpoint such as tcp:8081")
+        self._check_endpoint("--port", port)
         return (port, *self._listen)
+
+    def _check_endpoint(self, option: str, description: str) -> None:
+        try:
+            serverFromString(None, description)  # it keeps the reactor for later
+        except Exception as error:
+            raise usage.UsageError(
+                f"{option} {description!r}: {error}; write an endpoint such as tcp:8081:interface=127.0.0.1"
+            ) from None
 
     def _token(self) -> bytes | None:
         path = self["publish-token-file"]

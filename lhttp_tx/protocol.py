@@ -8,13 +8,14 @@ the transport's flow control into the session's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.protocol import WebSocketProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -53,17 +54,29 @@ class _AutobahnLog:
 
     debug = info = trace
 
-    def warn(self, format: str, **kwargs: object) -> None:
+    def warn(self, format: str, **kwargs: object) -> None:  # noqa: A002 - Autobahn's name
         """Log at the level of information: it is about a client, and there may be many."""
         _log.info(format, **kwargs)
 
-    def error(self, format: str, **kwargs: object) -> None:
+    def error(self, format: str, **kwargs: object) -> None:  # noqa: A002
         """Log an error."""
         _log.error(format, **kwargs)
 
 
+class _ExactTimer:
+    """Keeps Autobahn's time limits: its own timer rounds them down to whole seconds, so that one of 1 may be none."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def call_later(self, delay: float, call: Callable[..., object], *args: object) -> IDelayedCall:
+        """Call *call* with *args* after *delay* seconds."""
+        delayed: IDelayedCall = self._reactor.callLater(delay, call, *args)
+        return delayed
+
+
 @implementer(ISessionTransport, IPushProducer)
-class LHTTPServerProtocol(WebSocketServerProtocol):  # type: ignore[misc]
+class LHTTPServerProtocol(WebSocketServerProtocol):
     """
     One WebSocket connection.
 
@@ -73,6 +86,7 @@ class LHTTPServerProtocol(WebSocketServerProtocol):  # type: ignore[misc]
 
     log = _AutobahnLog()
     factory: LHTTPServerFactory
+    transport: Any
     session: Session | None = None
 
     _congested = False
@@ -103,7 +117,7 @@ class LHTTPServerProtocol(WebSocketServerProtocol):  # type: ignore[misc]
         """Hand over a whole message; unlike the inherited method this makes no Deferred for observers."""
         if not self.failedByMe:
             self._onMessage(b"".join(self.message_data), self.message_is_binary)
-        self.message_data = None
+        self.message_data = None  # type: ignore[assignment]
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """Hand a message to the session."""
@@ -222,10 +236,10 @@ class LHTTPServerProtocol(WebSocketServerProtocol):  # type: ignore[misc]
         """The transport is gone; :meth:`onClose` follows."""
 
 
-class LHTTPServerFactory(WebSocketServerFactory):  # type: ignore[misc]
+class LHTTPServerFactory(WebSocketServerFactory):
     """Makes the connections of one engine. Listen with it directly, or mount it with a web resource."""
 
-    protocol = LHTTPServerProtocol
+    protocol = LHTTPServerProtocol  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -250,6 +264,7 @@ class LHTTPServerFactory(WebSocketServerFactory):  # type: ignore[misc]
         :param close_timeout: seconds in which a peer must answer a close before it is dropped.
         """
         super().__init__(server="", reactor=reactor)
+        self._batched_timer = _ExactTimer(reactor)
         self.engine = engine
         self.policy = AccessPolicy() if policy is None else policy
         self.draining = False

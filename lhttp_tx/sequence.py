@@ -49,7 +49,6 @@ def as_deferred(result: object, owner: object) -> Deferred[Any]:
     raise TypeError(f"{name} returned {result!r}; return None, a Deferred or a coroutine")
 
 
-
 class Sequence:
     """
     Runs steps one after another, waits where one returns something to wait for, and limits how long it waits.
@@ -57,7 +56,7 @@ class Sequence:
     One run at a time: the owner starts the next when ``done`` was called for the one before.
     """
 
-    __slots__ = ("_clock", "_default_timeout", "_resumed", "_rest", "_timer", "_waiting")
+    __slots__ = ("_clock", "_default_timeout", "_rest", "_resumed", "_timer", "_waiting")
 
     def __init__(self, clock: IReactorTime, timeout: float, resumed: Callable[[], None]) -> None:
         """

@@ -28,7 +28,6 @@ from lhttp_tx.filters.pubsub import PublishFilter, SubscribeFilter, UnsubscribeF
 from lhttp_tx.filters.upstream import UpstreamFilter
 from lhttp_tx.hub import Hub
 from lhttp_tx.interfaces import IBus, IHeaderFilter, IProcessor
-from lhttp_tx.loading import load_plugins
 from lhttp_tx.processors import Registry
 from lhttp_tx.protocol import LHTTPServerFactory
 from lhttp_tx.targets import TargetPolicy
@@ -62,7 +61,7 @@ class LHTTPService(Service):
         """
         :param config: the settings; the defaults listen nowhere.
         :param reactor: the running reactor.
-        :param processors: processors, beside the plugins that *config* asks for.
+        :param processors: the processors; ``lhttp_tx.loading.load_plugins(IProcessor)`` finds those that are installed.
         :param filters: header filters; they run after the server's own.
         :param bus: what publications travel on; in memory by default.
         :raises ValueError: if two processors have the same command, or an upstream URL is malformed.
@@ -83,10 +82,8 @@ class LHTTPService(Service):
             server_names=frozenset(name.lower() for name in config.server_names),
             publish_token=config.publish_token,
         )
-        plugged_processors = load_plugins(IProcessor) if config.plugins else ()
-        plugged_filters = load_plugins(IHeaderFilter) if config.plugins else ()
         registry = Registry()
-        for processor in (*processors, *plugged_processors):
+        for processor in processors:
             registry.add(processor)
         self.engine = Engine(
             hub=Hub(bus=self._bus),
@@ -99,7 +96,6 @@ class LHTTPService(Service):
                 UnsubscribeFilter(),
                 UpstreamFilter(self._upstream, targets),
                 *filters,
-                *plugged_filters,
             ),
             limits=config.limits,
         )
@@ -114,7 +110,12 @@ class LHTTPService(Service):
             close_timeout=config.close_timeout,
         )
         self.resource = RootResource(engine=self.engine, factory=self.factory, policy=self._policy)
-        self._site = LHTTPSite(self.resource, max_body_size=config.limits.message_size, reactor=reactor)
+        self._site = LHTTPSite(
+            self.resource,
+            max_body_size=config.limits.message_size,
+            reactor=reactor,
+            head_timeout=config.handshake_timeout,
+        )
         self.ports: list[IListeningPort] = []
         self._listening: list[Deferred[None]] = []
 
@@ -137,12 +138,19 @@ class LHTTPService(Service):
         self._log_summary()
 
     def _listen(self, description: str) -> Deferred[None]:
-        outcome: list[Failure] = []
         listening = serverFromString(self._reactor, description).listen(self._site)
-        result = listening.addCallback(self._listens, description).addErrback(outcome.append)
+        starting = True
+
+        def failed(failure: Failure) -> Failure | None:
+            _log.critical("cannot listen on {description}: {why}", description=description, why=failure.value)
+            return failure if starting else None
+
+        outcome: list[Failure] = []
+        result: Deferred[None] = listening.addCallback(self._listens, description)
+        result.addErrback(failed).addErrback(outcome.append)
+        starting = False
         if outcome:
-            _log.critical("cannot listen on {description}", description=description)
-            outcome[0].raiseException()
+            raise outcome[0].value.with_traceback(None) from None  # type: ignore[union-attr]
         return result
 
     def _listens(self, port: IListeningPort, description: str) -> None:

@@ -346,7 +346,7 @@ class Session:
             self._engine.hub.unsubscribe(self, channel)
 
     def _not_subscribed(self, failure: Failure, channel: str) -> Failure:
-        self._channels.discard(channel)
+        self.unsubscribe(channel)
         return failure
 
     def _close_down(self) -> None:

@@ -141,7 +141,8 @@ class TargetPolicy:
             return not self.public_only
         if address.is_reserved:
             return False
-        return address.is_global or not self.public_only
+        site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
+        return (address.is_global and not site_local) or not self.public_only
 
 
 def _parse_allowed(url: str) -> Target:

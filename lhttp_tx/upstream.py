@@ -13,6 +13,7 @@ from http.cookiejar import DefaultCookiePolicy
 from io import BytesIO
 from typing import Any
 
+from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred
@@ -39,9 +40,9 @@ from twisted.web.client import (
     BrowserLikePolicyForHTTPS,
     FileBodyProducer,
     HTTPConnectionPool,
-    PotentialDataLoss,
     ResponseDone,
 )
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
@@ -103,11 +104,11 @@ class UpstreamClient:
         self._pool = _QuietPool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = _IDLE_COUNT
         self._pool.cachedConnectionTimeout = _IDLE_TIME
-        endpoints = _CheckedEndpoints(reactor, policy, BrowserLikePolicyForHTTPS() if tls_policy is None else tls_policy)
-        agent = Agent.usingEndpointFactory(reactor, endpoints, pool=self._pool)
-        self._client = HTTPClient(
-            _PlainAgent(agent), cookiejar=_no_cookies(), data_to_body_producer=_body_producer
+        endpoints = _CheckedEndpoints(
+            reactor, policy, BrowserLikePolicyForHTTPS() if tls_policy is None else tls_policy
         )
+        agent = Agent.usingEndpointFactory(reactor, endpoints, pool=self._pool)
+        self._client = HTTPClient(_PlainAgent(agent), cookiejar=_no_cookies(), data_to_body_producer=_body_producer)
 
     @property
     def timeout(self) -> float:
@@ -146,8 +147,8 @@ class UpstreamClient:
         self._in_flight += 1
         answer: Deferred[Any] = self._client.request(
             method,
-            target.url,
-            headers={"User-Agent": ["lhttp_tx"], **({"Content-Type": [kind]} if with_body else {})},
+            _URLAsWritten.from_text(target.url),
+            headers=Headers({"User-Agent": ["lhttp_tx"], **({"Content-Type": [kind]} if with_body else {})}),
             data=body if with_body else None,
             allow_redirects=False,
             unbuffered=True,
@@ -178,10 +179,17 @@ class UpstreamClient:
         return closed
 
 
-class _QuietPool(HTTPConnectionPool):  # type: ignore[misc]
+class _URLAsWritten(EncodedURL):
+    """A URL whose host treq does not convert: it is checked as it is written, and an IPv6 address would not pass."""
+
+    def to_uri(self) -> _URLAsWritten:
+        return self
+
+
+class _QuietPool(HTTPConnectionPool):
     """A pool that logs no line for each connection it makes."""
 
-    class _factory(HTTPConnectionPool._factory):  # type: ignore[misc, name-defined]
+    class _factory(HTTPConnectionPool._factory):  # type: ignore[misc, valid-type]  # noqa: N801
         noisy = False
 
 

@@ -48,7 +48,7 @@ class PublishFilter(_ChannelFilter):
         publication = request.publication
         if publication is None:
             return None
-        return request.session.publish_all(request.message.head.channels("publish"), publication)
+        return request.session.publish_all(request.message.head.channels("publish"), publication.stripped())
 
 
 class UnsubscribeFilter(_ChannelFilter):

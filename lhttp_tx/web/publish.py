@@ -69,7 +69,7 @@ class PublishResource(Resource):
 
     def _parse(self, request: Request) -> Message:
         limits = self._engine.limits
-        data = request.content.read(limits.message_size + 1)
+        data: bytes = request.content.read(limits.message_size + 1)  # type: ignore[union-attr]
         if len(data) > limits.message_size:
             raise MessageTooLarge(f"message is larger than {limits.message_size} bytes")
         binary = _header(request, b"content-type") == "application/octet-stream"

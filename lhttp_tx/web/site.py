@@ -7,8 +7,10 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import server
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource, Resource
 
 from lhttp_tx.access import AccessPolicy
@@ -48,6 +50,7 @@ class RootResource(Resource):
 class _BoundedRequest(server.Request):
     """Refuses a body that is too large before it is stored, and names no software."""
 
+    channel: Any
     _received = 0
     _refused = False
     _lingering: IDelayedCall | None = None
@@ -88,23 +91,72 @@ class _BoundedRequest(server.Request):
         self._lingering = self.channel.callLater(_LINGER, self.channel.loseConnection)
 
 
-class LHTTPSite(server.Site):
-    """A site whose requests have a bounded body and show no traceback and no software name."""
+class _BoundedChannel(HTTPChannel):
+    """Limits the time of a request, whether or not bytes keep dripping in; what was taken over is exempt."""
 
+    site: LHTTPSite
+    _deadline: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self._limit(self.site.head_timeout)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._deadline is None and not self._handlingRequest:
+            self._limit(self.site.head_timeout)
+        super().dataReceived(data)
+
+    def allHeadersReceived(self) -> None:
+        self._limit(self.site.body_timeout)
+        super().allHeadersReceived()
+
+    def allContentReceived(self) -> None:
+        self._limit(None)
+        super().allContentReceived()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._limit(None)
+        super().connectionLost(reason)
+
+    def _limit(self, seconds: float | None) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self.callLater(seconds, self.timeoutConnection)
+
+
+class LHTTPSite(server.Site):
+    """A site whose requests have a bounded body, take a bounded time, and show no traceback and no software name."""
+
+    protocol = _BoundedChannel  # type: ignore[assignment]
     displayTracebacks = False
     noisy = False
 
-    def __init__(self, resource: IResource, *, max_body_size: int, reactor: Any, timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        resource: IResource,
+        *,
+        max_body_size: int,
+        reactor: Any,
+        timeout: float = 60.0,
+        head_timeout: float = 5.0,
+        body_timeout: float = 60.0,
+    ) -> None:
         """
         :param resource: the root.
         :param max_body_size: bytes of a request's body; more get status 413 while they arrive.
         :param reactor: the running reactor.
         :param timeout: seconds without a byte after which a connection that is no WebSocket is closed.
+        :param head_timeout: seconds in which a request's head must be complete.
+        :param body_timeout: seconds in which its body must be complete.
         """
-        super().__init__(
-            resource, _BoundedRequest, timeout=timeout, reactor=reactor, parsePOSTFormSubmission=False
-        )
+        super().__init__(resource, _BoundedRequest, timeout=timeout, reactor=reactor, parsePOSTFormSubmission=False)
         self.max_body_size = max_body_size
+        self.head_timeout = head_timeout
+        self.body_timeout = body_timeout
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Speak HTTP/1.1 alone over TLS: a WebSocket takes over its connection."""
+        return [b"http/1.1"]
 
     def log(self, request: Any) -> None:
         """Keep no access log: what clients send does not belong in the operator's log."""

@@ -7,6 +7,8 @@ resource of its own.
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
@@ -35,17 +37,17 @@ class WebSocketResource(Resource):
             request.setHeader(b"upgrade", b"websocket")
             request.setHeader(b"content-type", b"text/plain; charset=utf-8")
             return b"" if request.method == b"HEAD" else b"this is a WebSocket endpoint that speaks LHTTP/1.0\n"
-        protocol = self._factory.buildProtocol(request.transport.getPeer())
+        protocol = self._factory.buildProtocol(request.transport.getPeer())  # type: ignore[union-attr]
         self._hand_over(request, protocol)
         return NOT_DONE_YET
 
-    def _hand_over(self, request: Request, protocol: object) -> None:
+    def _hand_over(self, request: Request, protocol: Any) -> None:
         """
         Make *protocol* the owner of the connection, as if it had been from the start.
 
         The channel has parsed the head, and may hold what the client sent behind it: both are handed over.
         """
-        channel = request.channel
+        channel: Any = request.channel
         transport, channel.transport = channel.transport, None
         behind = channel.clearLineBuffer() + b"".join(channel._dataBuffer)
         channel._dataBuffer = []
@@ -60,6 +62,6 @@ class WebSocketResource(Resource):
         head = [request.method + b" " + request.uri + b" " + request.clientproto]
         for name, values in request.requestHeaders.getAllRawHeaders():
             head.extend(name + b": " + value for value in values)
-        protocol.makeConnection(transport)  # type: ignore[attr-defined]
+        protocol.makeConnection(transport)
         transport.resumeProducing()
-        protocol.dataReceived(b"\r\n".join(head) + b"\r\n\r\n" + behind)  # type: ignore[attr-defined]
+        protocol.dataReceived(b"\r\n".join(head) + b"\r\n\r\n" + behind)

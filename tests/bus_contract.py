@@ -1,0 +1,199 @@
+"""
+What every bus must do: one suite for all implementations of IBus.
+
+A subclass says how a bus is made and how long the world may take to react::
+
+    class TestMemoryBus(BusContract):
+        def make_bus(self): ...
+"""
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred, succeed
+from zope.interface.verify import verifyObject
+
+from lhttp_tx.errors import BusUnavailable
+from lhttp_tx.interfaces import IBus, MaybeDeferred
+
+Received = list[tuple[str, bytes, bool]]
+
+
+class BusContract:
+    """Buses that :meth:`make_buses` returns are nodes of one cluster."""
+
+    def make_buses(self, count: int) -> list[Any]:
+        """Return *count* buses, not started, that share all channels."""
+        raise NotImplementedError
+
+    def settle(self) -> Deferred[None]:
+        """Fire when publications that were accepted before have arrived."""
+        return succeed(None)
+
+    @pytest_twisted.async_yield_fixture
+    async def buses(self) -> Any:
+        buses = self.make_buses(2)
+        for bus in buses:
+            await bus.start()
+        yield buses
+        for bus in buses:
+            await bus.stop()
+
+    async def subscribe(self, bus: Any, channel: str) -> Received:
+        received: Received = []
+
+        def receiver(*publication: Any) -> None:
+            received.append(publication)
+
+        await done(bus.subscribe(channel, receiver))
+        return received
+
+    def test_provides_the_interface(self) -> None:
+        (bus,) = self.make_buses(1)
+        assert verifyObject(IBus, bus)
+
+    def test_describes_itself_for_the_log(self) -> None:
+        (bus,) = self.make_buses(1)
+        assert bus.description and "\n" not in bus.description
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_publication_reaches_the_own_node_once(self, buses: list[Any]) -> None:
+        received = await self.subscribe(buses[0], "room")
+        await done(buses[0].publish("room", b"payload", False))
+        await self.settle()
+        assert received == [("room", b"payload", False)]
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_publication_reaches_other_nodes(self, buses: list[Any]) -> None:
+        received = await self.subscribe(buses[1], "room")
+        await done(buses[0].publish("room", b"payload", False))
+        await self.settle()
+        assert received == [("room", b"payload", False)]
+
+    @pytest_twisted.ensureDeferred
+    async def test_binary_stays_binary(self, buses: list[Any]) -> None:
+        received = await self.subscribe(buses[1], "room")
+        await done(buses[0].publish("room", b"\xff\x00", True))
+        await self.settle()
+        assert received == [("room", b"\xff\x00", True)]
+
+    @pytest_twisted.ensureDeferred
+    async def test_publications_of_one_publisher_keep_their_order(self, buses: list[Any]) -> None:
+        received = await self.subscribe(buses[1], "room")
+        for number in range(500):
+            await done(buses[0].publish("room", b"%d" % number, False))
+        await self.settle()
+        assert [payload for _, payload, _ in received] == [b"%d" % number for number in range(500)]
+
+    @pytest_twisted.ensureDeferred
+    async def test_publishing_without_subscribers_reaches_nobody(self, buses: list[Any]) -> None:
+        received = await self.subscribe(buses[0], "room")
+        await done(buses[0].publish("other", b"payload", False))
+        await self.settle()
+        assert received == []
+
+    @pytest_twisted.ensureDeferred
+    async def test_channels_that_differ_in_case_are_different(self, buses: list[Any]) -> None:
+        received = await self.subscribe(buses[0], "Room")
+        await done(buses[0].publish("room", b"payload", False))
+        await self.settle()
+        assert received == []
+
+    @pytest.mark.parametrize("channel", ["a.b.c", "é.日本", "with:colon", "a" * 255, "*x", "x>", "a,b;c"])
+    @pytest_twisted.ensureDeferred
+    async def test_every_valid_channel_name_works(self, buses: list[Any], channel: str) -> None:
+        received = await self.subscribe(buses[1], channel)
+        await done(buses[0].publish(channel, b"payload", False))
+        await self.settle()
+        assert received == [(channel, b"payload", False)]
+
+    @pytest_twisted.ensureDeferred
+    async def test_subscribing_the_same_receiver_twice_delivers_once(self, buses: list[Any]) -> None:
+        received: Received = []
+
+        def receiver(*publication: Any) -> None:
+            received.append(publication)
+
+        await done(buses[0].subscribe("room", receiver))
+        await done(buses[0].subscribe("room", receiver))
+        await done(buses[0].publish("room", b"payload", False))
+        await self.settle()
+        assert len(received) == 1
+
+    @pytest_twisted.ensureDeferred
+    async def test_nothing_arrives_after_unsubscribing(self, buses: list[Any]) -> None:
+        received: Received = []
+
+        def receiver(*publication: Any) -> None:
+            received.append(publication)
+
+        await done(buses[0].subscribe("room", receiver))
+        buses[0].unsubscribe("room", receiver)
+        await done(buses[1].publish("room", b"payload", False))
+        await self.settle()
+        assert received == []
+
+    @pytest_twisted.ensureDeferred
+    async def test_unsubscribing_one_receiver_leaves_the_other(self, buses: list[Any]) -> None:
+        kept = await self.subscribe(buses[0], "room")
+
+        def leaver(*publication: Any) -> None:
+            raise AssertionError("it had left")
+
+        await done(buses[0].subscribe("room", leaver))
+        buses[0].unsubscribe("room", leaver)
+        await done(buses[0].publish("room", b"payload", False))
+        await self.settle()
+        assert len(kept) == 1
+
+    def test_unsubscribing_what_was_never_subscribed_does_nothing(self) -> None:
+        (bus,) = self.make_buses(1)
+        bus.unsubscribe("room", print)
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_receiver_may_unsubscribe_while_it_is_called(self, buses: list[Any]) -> None:
+        received: Received = []
+
+        def once(*publication: Any) -> None:
+            received.append(publication)
+            buses[0].unsubscribe("room", once)
+
+        await done(buses[0].subscribe("room", once))
+        await done(buses[0].publish("room", b"1", False))
+        await done(buses[0].publish("room", b"2", False))
+        await self.settle()
+        assert [payload for _, payload, _ in received] == [b"1"]
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_stopped_bus_refuses_publications(self) -> None:
+        (bus,) = self.make_buses(1)
+        await bus.start()
+        await bus.stop()
+        with pytest.raises(BusUnavailable):
+            await done(bus.publish("room", b"payload", False))
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_stopped_bus_refuses_subscriptions(self) -> None:
+        (bus,) = self.make_buses(1)
+        await bus.start()
+        await bus.stop()
+        with pytest.raises(BusUnavailable):
+            await done(bus.subscribe("room", print))
+
+
+class _Done:
+    """Awaits what may be a Deferred or ``None``."""
+
+    def __init__(self, result: MaybeDeferred) -> None:
+        self._result = result
+
+    def __await__(self) -> Generator[Deferred[None], None, None]:
+        if self._result is not None:
+            yield from self._result.__await__()
+
+
+def done(result: MaybeDeferred) -> _Done:
+    """Return something that can be awaited, whether or not the bus was done at once."""
+    return _Done(result)

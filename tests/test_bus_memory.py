@@ -1,0 +1,46 @@
+"""The in-memory bus: the contract, and what is its own."""
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import globalLogPublisher
+
+from lhttp_tx.bus.memory import MemoryBus
+from tests.bus_contract import BusContract
+
+
+class TestMemoryBus(BusContract):
+    """Hubs share one object, so it stands for all nodes."""
+
+    def make_buses(self, count: int) -> list[Any]:
+        return [MemoryBus()] * count
+
+    def settle(self) -> Deferred[None]:
+        return succeed(None)
+
+
+def test_keeps_nothing_of_a_channel_without_receivers() -> None:
+    bus = MemoryBus()
+    bus.subscribe("room", print)
+    bus.unsubscribe("room", print)
+    bus.publish("room", b"payload", False)
+    assert bus.channels == frozenset()
+
+
+def test_a_receiver_that_fails_does_not_keep_it_from_the_others() -> None:
+    events: list[Any] = []
+    received: list[Any] = []
+
+    def broken(*publication: Any) -> None:
+        raise RuntimeError("broken")
+
+    bus = MemoryBus()
+    bus.subscribe("room", broken)
+    bus.subscribe("room", lambda *publication: received.append(publication))
+    globalLogPublisher.addObserver(events.append)
+    try:
+        bus.publish("room", b"payload", False)
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    assert len(received) == 1
+    assert [event["log_failure"].type for event in events] == [RuntimeError]

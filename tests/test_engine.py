@@ -1,0 +1,107 @@
+"""The engine: plans are made once, and a message costs no more work than it must."""
+
+import pytest
+from twisted.internet import defer
+
+from lhttp_tx import Message, Request, processor
+from lhttp_tx import engine as engine_module
+from lhttp_tx.errors import RemoteProtocolError
+from lhttp_tx.testing import Client, Server
+
+
+@processor("echo")
+def echo(request: Request) -> None:
+    request.reply()
+
+
+def test_equal_heads_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[bytes] = []
+    original = engine_module.parse_head
+
+    def counting(raw: bytes, limits: object) -> object:
+        parsed.append(raw)
+        return original(raw, limits)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine_module, "parse_head", counting)
+    client = Server().connect()
+    for number in range(100):
+        client.send(f"LHTTP/1.0 chat\r\npublish:room\r\n\r\n{number}")
+    assert parsed == [b"LHTTP/1.0 chat\r\npublish:room\r\n"]
+
+
+def test_plans_are_bounded_in_number() -> None:
+    server = Server()
+    client = server.connect()
+    for number in range(5_000):
+        client.send(f"LHTTP/1.0 chat\r\nn:{number}\r\n\r\n")
+    assert len(server.engine._plans) <= 2048
+
+
+def test_large_heads_are_not_kept() -> None:
+    server = Server()
+    server.connect().send("LHTTP/1.0 chat\r\nlong:" + "x" * 1_000 + "\r\n\r\n")
+    assert server.engine._plans == {}
+
+
+def test_a_message_that_nobody_waits_for_makes_no_deferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(processors=[echo])
+    client = server.connect()
+    client.send("LHTTP/1.0 x\r\nsubscribe:room\r\n\r\n")
+    made: list[object] = []
+    original = defer.Deferred.__init__
+
+    def counting(self: object, *args: object, **kwargs: object) -> None:
+        made.append(self)
+        original(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(defer.Deferred, "__init__", counting)
+    client.send("LHTTP/1.0 x\r\npublish:room\r\nreceipt:1\r\n\r\nhello")
+    client.send("LHTTP/1.0 echo\r\n\r\nhello")
+    client.send("LHTTP/1.0 x\r\nsubscribe:other\r\n\r\n")
+    client.send("LHTTP/1.0 x\r\nunsubscribe:other\r\n\r\n")
+    client.send("LHTTP/1.0 malformed")
+    assert len(client.take()) == 4
+    assert made == []
+
+
+def test_a_publication_without_headers_for_the_server_is_forwarded_as_the_bytes_that_came_in() -> None:
+    payloads: list[bytes] = []
+    server = Server()
+    server.bus.subscribe("room", lambda channel, payload, binary: payloads.append(payload))
+    message = Message("x", {"publish": "room"}, "hello")
+    client = server.connect()
+    client.send(message)
+    assert payloads[0] is message.raw
+
+
+def subscribed(server: Server) -> Client:
+    client = server.connect()
+    client.send("LHTTP/1.0 x\r\nsubscribe:room\r\n\r\n")
+    return client
+
+
+def test_code_without_a_connection_can_publish() -> None:
+    server = Server()
+    client = subscribed(server)
+    fired: list[None] = []
+    server.engine.publish("room", "news", {"a": "b"}, "hello").addCallback(fired.append)
+    assert fired == [None]
+    assert client.take() == [Message("news", [("publish", "room"), ("a", "b")], "hello")]
+
+
+def test_publish_message_reads_the_channels_from_the_message() -> None:
+    server = Server()
+    client = subscribed(server)
+    server.engine.publish_message(Message("news", [("publish", "room other"), ("receipt", "1")], "hello"))
+    assert client.take() == [Message("news", {"publish": "room other"}, "hello")]
+
+
+def test_publish_message_refuses_a_message_without_channels() -> None:
+    with pytest.raises(RemoteProtocolError, match="no publish header"):
+        Server().engine.publish_message(Message("news"))
+
+
+@pytest.mark.parametrize("channel", ["", "a b", "$SYS", "a..b", "*"])
+def test_code_cannot_publish_to_what_is_no_channel(channel: str) -> None:
+    with pytest.raises(RemoteProtocolError):
+        Server().engine.publish(channel, "news")

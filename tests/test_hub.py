@@ -1,0 +1,281 @@
+"""The hub: who gets what, in which order, and with how much work."""
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from zope.interface import implementer
+
+from lhttp_tx import hub as hub_module
+from lhttp_tx.bus.memory import MemoryBus
+from lhttp_tx.errors import BusUnavailable
+from lhttp_tx.frames import build_frame
+from lhttp_tx.hub import Hub
+from lhttp_tx.interfaces import IBus
+
+
+@implementer(IBus)
+class SlowBus(MemoryBus):
+    """A bus whose subscriptions and publications are answered when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pending: list[Deferred[None]] = []
+        self.subscribed: list[str] = []
+        self.unsubscribed: list[str] = []
+
+    def subscribe(self, channel: str, receiver: Any) -> Deferred[None]:
+        super().subscribe(channel, receiver)
+        self.subscribed.append(channel)
+        self.pending.append(Deferred())
+        return self.pending[-1]
+
+    def unsubscribe(self, channel: str, receiver: Any) -> None:
+        super().unsubscribe(channel, receiver)
+        self.unsubscribed.append(channel)
+
+    def publish(self, channel: str, payload: bytes, binary: bool) -> Deferred[None]:
+        super().publish(channel, payload, binary)
+        self.pending.append(Deferred())
+        return self.pending[-1]
+
+
+class Subscriber:
+    """Records each write."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+
+    def join(self, hub: Hub, channel: str) -> Any:
+        return hub.subscribe(self, channel, self.writes.append)
+
+
+@pytest.fixture
+def bus() -> MemoryBus:
+    return MemoryBus()
+
+
+@pytest.fixture
+def hub(bus: MemoryBus) -> Hub:
+    return Hub(bus=bus)
+
+
+def test_a_publication_reaches_every_subscriber_as_a_frame(hub: Hub) -> None:
+    subscribers = [Subscriber(), Subscriber()]
+    for subscriber in subscribers:
+        assert subscriber.join(hub, "room") is None
+    assert hub.publish(["room"], b"hello", False) is None
+    assert [subscriber.writes for subscriber in subscribers] == [[build_frame(b"hello", False)]] * 2
+
+
+def test_subscribing_twice_delivers_once(hub: Hub) -> None:
+    subscriber = Subscriber()
+    subscriber.join(hub, "room")
+    subscriber.join(hub, "room")
+    hub.publish(["room"], b"hello", False)
+    assert len(subscriber.writes) == 1
+
+
+def test_two_channels_deliver_to_a_subscriber_of_both_twice(hub: Hub) -> None:
+    subscriber = Subscriber()
+    subscriber.join(hub, "a")
+    subscriber.join(hub, "b")
+    hub.publish(["a", "b"], b"hello", False)
+    assert subscriber.writes == [build_frame(b"hello", False)] * 2
+
+
+def test_a_binary_publication_is_framed_as_binary(hub: Hub) -> None:
+    subscriber = Subscriber()
+    subscriber.join(hub, "room")
+    hub.publish(["room"], b"\xff", True)
+    assert subscriber.writes == [build_frame(b"\xff", True)]
+
+
+def test_nothing_is_left_of_a_channel_when_its_last_subscriber_leaves(hub: Hub, bus: MemoryBus) -> None:
+    first, second = Subscriber(), Subscriber()
+    first.join(hub, "room")
+    second.join(hub, "room")
+    hub.unsubscribe(first, "room")
+    assert hub.channels == {"room": 1}
+    assert bus.channels == {"room"}
+    hub.unsubscribe(second, "room")
+    assert hub.channels == {}
+    assert bus.channels == frozenset()
+
+
+def test_unsubscribing_a_stranger_does_nothing(hub: Hub) -> None:
+    subscriber = Subscriber()
+    subscriber.join(hub, "room")
+    hub.unsubscribe(Subscriber(), "room")
+    hub.unsubscribe(subscriber, "other")
+    assert hub.channels == {"room": 1}
+
+
+def test_many_subscribers_make_one_bus_subscription() -> None:
+    bus = SlowBus()
+    hub = Hub(bus=bus)
+    for _ in range(100):
+        Subscriber().join(hub, "room")
+    assert bus.subscribed == ["room"]
+
+
+def test_a_corked_run_is_one_write_for_each_subscriber(hub: Hub) -> None:
+    subscribers = [Subscriber() for _ in range(10)]
+    for subscriber in subscribers:
+        subscriber.join(hub, "room")
+    hub.cork()
+    for number in range(50):
+        hub.publish(["room"], b"%d" % number, False)
+    assert all(subscriber.writes == [] for subscriber in subscribers)
+    hub.uncork()
+    expected = b"".join(build_frame(b"%d" % number, False) for number in range(50))
+    assert all(subscriber.writes == [expected] for subscriber in subscribers)
+
+
+def test_subscribers_share_one_copy_of_what_is_written(hub: Hub) -> None:
+    subscribers = [Subscriber() for _ in range(10)]
+    for subscriber in subscribers:
+        subscriber.join(hub, "room")
+    hub.publish(["room"], b"hello", False)
+    assert len({id(subscriber.writes[0]) for subscriber in subscribers}) == 1
+
+
+def test_a_frame_is_built_once_for_each_publication(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[bytes] = []
+
+    def counting(payload: bytes, binary: bool) -> bytes:
+        built.append(payload)
+        return build_frame(payload, binary)
+
+    monkeypatch.setattr(hub_module, "build_frame", counting)
+    for _ in range(100):
+        Subscriber().join(hub, "room")
+    for _ in range(7):
+        hub.publish(["room"], b"hello", False)
+    assert len(built) == 7
+
+
+def test_order_across_channels_is_kept_when_corked(hub: Hub) -> None:
+    subscriber = Subscriber()
+    subscriber.join(hub, "a")
+    subscriber.join(hub, "b")
+    hub.cork()
+    for channel in "aabba":
+        hub.publish([channel], channel.encode(), False)
+    hub.uncork()
+    assert b"".join(subscriber.writes) == b"".join(build_frame(c.encode(), False) for c in "aabba")
+    assert len(subscriber.writes) == 3
+
+
+def test_who_subscribes_in_the_middle_of_a_run_gets_only_what_follows(hub: Hub) -> None:
+    early, late = Subscriber(), Subscriber()
+    early.join(hub, "room")
+    hub.cork()
+    hub.publish(["room"], b"1", False)
+    late.join(hub, "room")
+    hub.publish(["room"], b"2", False)
+    hub.uncork()
+    assert b"".join(early.writes) == build_frame(b"1", False) + build_frame(b"2", False)
+    assert b"".join(late.writes) == build_frame(b"2", False)
+
+
+def test_who_leaves_in_the_middle_of_a_run_gets_what_came_before(hub: Hub) -> None:
+    subscriber = Subscriber()
+    subscriber.join(hub, "room")
+    hub.cork()
+    hub.publish(["room"], b"1", False)
+    hub.unsubscribe(subscriber, "room")
+    hub.publish(["room"], b"2", False)
+    hub.uncork()
+    assert subscriber.writes == [build_frame(b"1", False)]
+
+
+def test_a_run_is_written_before_it_grows_without_bound(hub: Hub) -> None:
+    subscriber = Subscriber()
+    subscriber.join(hub, "room")
+    hub.cork()
+    for _ in range(10):
+        hub.publish(["room"], bytes(30_000), True)
+    assert max(map(len, subscriber.writes)) < 100_000
+    hub.uncork()
+    assert sum(map(len, subscriber.writes)) == 10 * len(build_frame(bytes(30_000), True))
+
+
+def test_a_subscriber_may_leave_while_it_is_written_to(hub: Hub) -> None:
+    first, second = Subscriber(), Subscriber()
+    hub.subscribe(first, "room", lambda frame: hub.unsubscribe(second, "room"))
+    second.join(hub, "room")
+    hub.publish(["room"], b"1", False)
+    hub.publish(["room"], b"2", False)
+    assert second.writes == [build_frame(b"1", False)]
+
+
+def test_a_subscription_is_answered_when_the_bus_has_it() -> None:
+    bus = SlowBus()
+    hub = Hub(bus=bus)
+    fired: list[Any] = []
+    for _ in range(2):
+        Subscriber().join(hub, "room").addCallback(fired.append)
+    assert fired == []
+    bus.pending[0].callback(None)
+    assert fired == [None, None]
+    assert Subscriber().join(hub, "room") is None
+
+
+def test_a_subscription_that_the_bus_refuses_leaves_nothing() -> None:
+    bus = SlowBus()
+    hub = Hub(bus=bus)
+    failures: list[Any] = []
+    for _ in range(2):
+        Subscriber().join(hub, "room").addErrback(failures.append)
+    bus.pending[0].errback(BusUnavailable("away"))
+    assert [failure.type for failure in failures] == [BusUnavailable] * 2
+    assert hub.channels == {}
+
+
+def test_a_channel_that_is_left_while_the_bus_subscribes_can_be_joined_again() -> None:
+    bus = SlowBus()
+    hub = Hub(bus=bus)
+    subscriber = Subscriber()
+    subscriber.join(hub, "room")
+    hub.unsubscribe(subscriber, "room")
+    again = subscriber.join(hub, "room")
+    bus.pending[0].callback(None)
+    assert not again.called
+    bus.pending[1].callback(None)
+    assert again.called
+    assert hub.channels == {"room": 1}
+
+
+def test_waiting_for_the_bus_can_be_given_up() -> None:
+    bus = SlowBus()
+    hub = Hub(bus=bus)
+    waiting = Subscriber().join(hub, "room")
+    failures: list[Any] = []
+    waiting.addErrback(failures.append)
+    waiting.cancel()
+    bus.pending[0].callback(None)
+    assert [failure.type for failure in failures] == [CancelledError]
+
+
+def test_publishing_waits_until_the_bus_has_taken_all() -> None:
+    bus = SlowBus()
+    hub = Hub(bus=bus)
+    result = hub.publish(["a", "b"], b"hello", False)
+    assert result is not None
+    bus.pending[0].callback(None)
+    assert not result.called
+    bus.pending[1].callback(None)
+    assert result.called
+
+
+def test_publishing_fails_when_the_bus_refuses_one_of_the_channels() -> None:
+    bus = SlowBus()
+    hub = Hub(bus=bus)
+    failures: list[Any] = []
+    result = hub.publish(["a", "b"], b"hello", False)
+    assert result is not None
+    result.addErrback(failures.append)
+    bus.pending[0].errback(BusUnavailable("away"))
+    bus.pending[1].callback(None)
+    assert [failure.type for failure in failures] == [BusUnavailable]
