@@ -1,0 +1,408 @@
+"""The WebSocket edge: Autobahn's callbacks, flow control, and how a connection ends."""
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import txaio
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from zope.interface.verify import verifyClass
+
+from lhttp_tx import Message, Processor, Request, processor
+from lhttp_tx.access import AccessPolicy
+from lhttp_tx.interfaces import ISessionTransport
+from lhttp_tx.limits import Limits
+from lhttp_tx.protocol import LHTTPServerFactory, LHTTPServerProtocol
+from lhttp_tx.testing import Server, split_frames
+
+HANDSHAKE = (
+    b"GET /echo HTTP/1.1\r\nHost: server.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n"
+)
+
+
+class Transport(StringTransport):
+    """A transport that counts writes and pauses its producer as TCP does."""
+
+    buffer_size = 65_536
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.unsent = 0
+        self.reads = False
+        self.aborted = False
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self.writes.append(data)
+        if not self.reads:
+            self.unsent += len(data)
+            if self.unsent > self.buffer_size and self.producer is not None:
+                self.producer.pauseProducing()
+
+    def drain(self) -> None:
+        """The peer reads everything."""
+        self.unsent = 0
+        if self.producer is not None:
+            self.producer.resumeProducing()
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        pass
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+        self.loseConnection()
+
+
+@processor("echo")
+def echo(request: Request) -> None:
+    request.reply()
+
+
+class Pending(Processor):
+    command = "pending"
+
+    def __init__(self) -> None:
+        self.waiting: list[Deferred[None]] = []
+
+    def on_message(self, request: Request) -> Deferred[None]:
+        self.waiting.append(Deferred())
+        return self.waiting[-1].addCallback(lambda _: request.reply())
+
+
+class Peer:
+    """A client's end of one connection, byte by byte."""
+
+    def __init__(self, factory: LHTTPServerFactory) -> None:
+        self.transport = Transport()
+        self.transport.reads = True
+        self.protocol: Any = factory.buildProtocol(None)
+        self.protocol.makeConnection(self.transport)
+
+    def open(self, headers: bytes = b"") -> bytes:
+        self.protocol.dataReceived(HANDSHAKE % headers)
+        return self.take()
+
+    def send(self, payload: bytes | str, opcode: int = 1, fin: bool = True) -> None:
+        self.protocol.dataReceived(frame(payload, opcode, fin))
+
+    def take(self) -> bytes:
+        data: bytes = self.transport.value()
+        self.transport.clear()
+        self.transport.writes.clear()
+        return data
+
+    def lose(self, reason: type[Exception] = ConnectionLost) -> None:
+        self.protocol.connectionLost(Failure(reason()))
+
+
+def frame(payload: bytes | str, opcode: int = 1, fin: bool = True) -> bytes:
+    data = payload.encode() if isinstance(payload, str) else payload
+    mask = os.urandom(4)
+    masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(data))
+    first = opcode | (0x80 if fin else 0)
+    if len(data) < 126:
+        return bytes((first, 0x80 | len(data))) + mask + masked
+    if len(data) < 65_536:
+        return struct.pack("!BBH", first, 0x80 | 126, len(data)) + mask + masked
+    return struct.pack("!BBQ", first, 0x80 | 127, len(data)) + mask + masked
+
+
+def close_code(data: bytes) -> int:
+    """The code of the close frame that *data* ends with."""
+    position = data.rindex(b"\x88")
+    return int.from_bytes(data[position + 2 : position + 4], "big")
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    """Autobahn's timers use one loop for the process: it is set, and put back."""
+    before = txaio.config.loop
+    clock = Clock()
+    txaio.config.loop = clock
+    yield clock
+    txaio.config.loop = before
+
+
+@pytest.fixture
+def pending() -> Pending:
+    return Pending()
+
+
+@pytest.fixture
+def server(pending: Pending) -> Server:
+    return Server(processors=[echo, pending], limits=Limits(unsent_size=200_000, queue_length=2, message_size=1_000))
+
+
+@pytest.fixture
+def factory(clock: Clock, server: Server) -> LHTTPServerFactory:
+    return LHTTPServerFactory(engine=server.engine, reactor=clock)
+
+
+def connected(factory: LHTTPServerFactory) -> Peer:
+    peer = Peer(factory)
+    assert peer.open().startswith(b"HTTP/1.1 101 ")
+    return peer
+
+
+def messages(data: bytes) -> list[bytes]:
+    return [payload for payload, _ in split_frames(data)]
+
+
+def test_the_protocol_provides_its_interfaces() -> None:
+    assert verifyClass(ISessionTransport, LHTTPServerProtocol)
+    assert IPushProducer.implementedBy(LHTTPServerProtocol)
+
+
+def test_a_message_is_answered(factory: LHTTPServerFactory) -> None:
+    peer = connected(factory)
+    peer.send("LHTTP/1.0 echo\r\n\r\nhello")
+    assert messages(peer.take()) == [b"LHTTP/1.0 echo\r\n\r\nhello"]
+
+
+def test_what_comes_with_the_handshake_is_not_lost(factory: LHTTPServerFactory) -> None:
+    peer = Peer(factory)
+    peer.protocol.dataReceived(HANDSHAKE % b"" + frame("LHTTP/1.0 echo\r\n\r\nhello"))
+    assert peer.take().endswith(b"LHTTP/1.0 echo\r\n\r\nhello")
+
+
+def test_a_fragmented_message_is_put_together(factory: LHTTPServerFactory) -> None:
+    peer = connected(factory)
+    peer.send("LHTTP/1.0 echo\r\n", fin=False)
+    peer.send("\r\nhel", opcode=0, fin=False)
+    peer.send("lo", opcode=0)
+    assert messages(peer.take()) == [b"LHTTP/1.0 echo\r\n\r\nhello"]
+
+
+def test_a_read_that_brings_many_publications_makes_one_write_a_subscriber(factory: LHTTPServerFactory) -> None:
+    readers = [connected(factory) for _ in range(3)]
+    for reader in readers:
+        reader.send("LHTTP/1.0 x\r\nsubscribe:room\r\n\r\n")
+    writer = connected(factory)
+    writer.protocol.dataReceived(b"".join(frame(f"LHTTP/1.0 x\r\npublish:room\r\n\r\n{n}") for n in range(100)))
+    for reader in readers:
+        assert len(reader.transport.writes) == 1
+        assert [payload[-2:].strip() for payload in messages(reader.take())] == [b"%d" % n for n in range(100)]
+
+
+def test_the_handshake_names_no_software(factory: LHTTPServerFactory) -> None:
+    assert b"autobahn" not in Peer(factory).open().lower()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"", 101),
+        (b"Origin: http://server.example:81\r\n", 101),
+        (b"Origin: https://SERVER.example\r\n", 101),
+        (b"Origin: https://listed.example\r\n", 101),
+        (b"Origin: https://other.example\r\n", 403),
+        (b"Origin: https://server.example.other.example\r\n", 403),
+        (b"Origin: null\r\n", 403),
+    ],
+)
+def test_pages_of_other_sites_are_refused(factory: LHTTPServerFactory, headers: bytes, status: int) -> None:
+    factory.policy = AccessPolicy(origins=frozenset({"https://listed.example"}))
+    assert Peer(factory).open(headers).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_a_listening_on_loopback_alone_answers_to_loopback_names_alone(factory: LHTTPServerFactory) -> None:
+    factory.policy = AccessPolicy(loopback_only=True)
+    assert Peer(factory).open().startswith(b"HTTP/1.1 403 ")
+
+
+def test_a_refused_handshake_echoes_nothing(factory: LHTTPServerFactory) -> None:
+    peer = Peer(factory)
+    peer.protocol.dataReceived((HANDSHAKE % b"").replace(b"dGhl", b"\x1b[2J"))
+    assert b"\x1b" not in peer.take()
+    assert peer.transport.disconnecting
+
+
+def test_a_server_that_goes_away_takes_no_connections(factory: LHTTPServerFactory) -> None:
+    factory.draining = True
+    assert Peer(factory).open().startswith(b"HTTP/1.1 503 ")
+
+
+def test_connections_are_bounded_in_number(clock: Clock, server: Server) -> None:
+    factory = LHTTPServerFactory(engine=server.engine, reactor=clock, max_connections=1)
+    first = connected(factory)
+    assert Peer(factory).open().startswith(b"HTTP/1.1 503 ")
+    first.lose()
+
+
+def test_a_handshake_that_is_not_finished_in_time_is_dropped(factory: LHTTPServerFactory, clock: Clock) -> None:
+    peer = Peer(factory)
+    peer.protocol.dataReceived(b"GET / HTTP/1.1\r\n")
+    clock.pump([0.1] * 60)
+    assert peer.transport.aborted
+
+
+@pytest.mark.parametrize("reason", [ConnectionDone, ConnectionLost])
+def test_every_end_is_told_to_the_session(
+    factory: LHTTPServerFactory, server: Server, reason: type[Exception]
+) -> None:
+    peer = connected(factory)
+    peer.send("LHTTP/1.0 x\r\nsubscribe:room\r\n\r\n")
+    peer.lose(reason)
+    assert server.engine.sessions == set()
+    assert server.engine.hub.channels == {}
+    assert factory.countConnections == 0
+
+
+def test_a_close_of_the_peer_is_answered(factory: LHTTPServerFactory, server: Server) -> None:
+    peer = connected(factory)
+    peer.send(struct.pack("!H", 1000), opcode=8)
+    assert close_code(peer.take()) == 1000
+    peer.lose(ConnectionDone)
+    assert server.engine.sessions == set()
+
+
+def test_a_message_just_above_the_limit_costs_an_error(factory: LHTTPServerFactory) -> None:
+    peer = connected(factory)
+    peer.send("x" * 1_001)
+    peer.send("LHTTP/1.0 echo\r\n\r\nhello")
+    first, second = messages(peer.take())
+    assert b"status:413" in first
+    assert second == b"LHTTP/1.0 echo\r\n\r\nhello"
+
+
+def test_a_message_far_above_the_limit_closes_the_connection_before_it_arrives(factory: LHTTPServerFactory) -> None:
+    peer = connected(factory)
+    peer.protocol.dataReceived(struct.pack("!BBQ", 0x81, 0xFF, 2**40) + b"mask")
+    assert close_code(peer.take()) == 1009
+
+
+def test_text_that_is_not_utf8_closes_the_connection(factory: LHTTPServerFactory) -> None:
+    peer = connected(factory)
+    peer.send(b"LHTTP/1.0 echo\r\n\r\n\xff")
+    assert close_code(peer.take()) == 1007
+
+
+def test_a_close_reason_is_cut_at_a_whole_character(factory: LHTTPServerFactory) -> None:
+    peer = connected(factory)
+    peer.protocol.session.close(4000, "é" * 100)
+    data = peer.take()
+    assert close_code(data) == 4000
+    assert data[4:].decode("utf-8") == "é" * 61
+
+
+def test_pings_are_sent_and_a_silent_peer_is_dropped(factory: LHTTPServerFactory, clock: Clock) -> None:
+    peer = connected(factory)
+    clock.pump([1] * 31)
+    assert peer.take()[0] == 0x89
+    clock.pump([1] * 11)
+    assert peer.transport.aborted
+
+
+def test_a_peer_that_answers_pings_stays(factory: LHTTPServerFactory, clock: Clock) -> None:
+    peer = connected(factory)
+    for _ in range(3):
+        clock.pump([1] * 31)
+        ping = peer.take()
+        assert ping[0] == 0x89
+        peer.send(ping[2:], opcode=10)
+    assert not peer.transport.aborted
+
+
+# Flow control
+
+
+def test_a_full_queue_stops_reading_in_the_middle_of_a_read(factory: LHTTPServerFactory, pending: Pending) -> None:
+    peer = connected(factory)
+    peer.protocol.dataReceived(b"".join(frame(f"LHTTP/1.0 pending\r\n\r\n{number}") for number in range(10)))
+    assert peer.transport.producerState == "paused"
+    assert len(peer.protocol.session._queue) == 2
+    for number in range(10):
+        pending.waiting[number].callback(None)
+    assert peer.transport.producerState == "producing"
+    assert [payload[-1:] for payload in messages(peer.take())] == [b"%d" % number for number in range(10)]
+
+
+def test_a_full_queue_is_no_reason_to_drop_a_peer_whose_pong_waits_behind_it(
+    factory: LHTTPServerFactory, clock: Clock, server: Server, pending: Pending
+) -> None:
+    peer = connected(factory)
+    for _ in range(3):
+        peer.send("LHTTP/1.0 pending\r\n\r\n")
+    clock.pump([1] * 60)
+    assert not peer.transport.aborted
+
+
+def test_a_peer_that_does_not_read_is_not_read_from(factory: LHTTPServerFactory) -> None:
+    peer = connected(factory)
+    peer.transport.reads = False
+    for _ in range(100):
+        peer.send("LHTTP/1.0 echo\r\n\r\n" + "x" * 900)
+    assert peer.transport.producerState == "paused"
+    peer.transport.drain()
+    assert peer.transport.producerState == "producing"
+
+
+def test_a_slow_reader_is_closed_with_1013_and_the_others_do_not_notice(
+    factory: LHTTPServerFactory, server: Server, clock: Clock
+) -> None:
+    slow, quick, writer = connected(factory), connected(factory), connected(factory)
+    for peer in (slow, quick):
+        peer.send("LHTTP/1.0 x\r\nsubscribe:room\r\n\r\n")
+    slow.transport.reads = False
+    for _ in range(400):
+        writer.send("LHTTP/1.0 x\r\npublish:room\r\n\r\n" + "x" * 900)
+    assert len(messages(quick.take())) == 400
+    received = slow.take()
+    assert close_code(received) == 1013
+    assert 200_000 < len(received) < 210_000
+    clock.pump([0.5] * 10)
+    assert slow.transport.aborted
+
+
+def test_one_line_is_logged_for_a_slow_reader(factory: LHTTPServerFactory) -> None:
+    from twisted.logger import LogLevel, globalLogPublisher
+
+    events: list[dict[str, Any]] = []
+    globalLogPublisher.addObserver(events.append)
+    slow = connected(factory)
+    slow.transport.reads = False
+    for _ in range(400):
+        slow.protocol.session.send(Message("x", body="x" * 900))
+    globalLogPublisher.removeObserver(events.append)
+    assert len([event for event in events if event["log_level"] == LogLevel.error]) == 1
+
+
+def test_a_reader_that_catches_up_is_kept(factory: LHTTPServerFactory) -> None:
+    peer = connected(factory)
+    peer.transport.reads = False
+    for _ in range(5):
+        for _ in range(150):
+            peer.protocol.session.send(Message("x", body="x" * 900))
+        peer.transport.drain()
+    assert peer.protocol.session.closed is False
+
+
+def test_nothing_is_sent_behind_a_close_frame(factory: LHTTPServerFactory) -> None:
+    peer = connected(factory)
+    peer.protocol.close(1001, "bye")
+    peer.take()
+    peer.protocol.send_frame(b"\x81\x02hi")
+    assert peer.take() == b""
+
+
+def test_draining_closes_with_1001(factory: LHTTPServerFactory, server: Server) -> None:
+    peer = connected(factory)
+    fired: list[Any] = []
+    server.engine.drain(3).addCallback(fired.append)
+    assert close_code(peer.take()) == 1001
+    assert fired == []
+    peer.send(struct.pack("!H", 1001), opcode=8)
+    peer.lose(ConnectionDone)
+    assert fired == [None]
