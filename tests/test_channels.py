@@ -8,7 +8,7 @@ from hypothesis import example, given, settings, strategies as st
 from lhttp_tx.channels import MAX_CHANNEL_SIZE, check_channel, split_channels
 from lhttp_tx.errors import RemoteProtocolError
 
-FAST = settings(max_examples=400, deadline=None)
+FAST = settings(max_examples=300, deadline=None)
 
 # Long runs of what matters in names, and anything else now and then.
 names = st.text(
@@ -42,7 +42,26 @@ def outcome(name: str) -> int | None:
 
 @pytest.mark.parametrize(
     "name",
-    ["a", "room.a", "A.b.C", "0", "-", "a_b", "a$b", "a.$b", "a._b", "a*", "*a", "a.>b", ">>", "**", "/x", "a:b", "é", "日本"],
+    [
+        "a",
+        "room.a",
+        "A.b.C",
+        "0",
+        "-",
+        "a_b",
+        "a$b",
+        "a.$b",
+        "a._b",
+        "a*",
+        "*a",
+        "a.>b",
+        ">>",
+        "**",
+        "/x",
+        "a:b",
+        "é",
+        "日本",
+    ],
 )
 def test_name_is_taken(name: str) -> None:
     assert outcome(name) is None
@@ -50,13 +69,34 @@ def test_name_is_taken(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", ".a", "a.", "a..b", "*", ">", "a.*", "*.a", "a.*.b", "a.>", ">.a", "a b", " a", "a ", "a\tb", "a\r\nb"],
+    [
+        "",
+        ".",
+        "..",
+        ".a",
+        "a.",
+        "a..b",
+        "*",
+        ">",
+        "a.*",
+        "*.a",
+        "a.*.b",
+        "a.>",
+        ">.a",
+        "a b",
+        " a",
+        "a ",
+        "a\tb",
+        "a\r\nb",
+    ],
 )
 def test_malformed_name_is_refused_with_400(name: str) -> None:
     assert outcome(name) == 400
 
 
-@pytest.mark.parametrize("char", ["\x00", "\x1f", "\x7f", "\x80", "\x85", "\x9f", "\u00a0", "\u2028", "\u2029", "\u3000"])
+@pytest.mark.parametrize(
+    "char", ["\x00", "\x1f", "\x7f", "\x80", "\x85", "\x9f", "\u00a0", "\u2028", "\u2029", "\u3000"]
+)
 def test_blank_or_control_character_is_refused(char: str) -> None:
     assert [outcome(name) for name in (char, f"a{char}", f"{char}a", f"é{char}b")] == [400] * 4
 

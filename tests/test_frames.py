@@ -43,7 +43,9 @@ def test_joined_frames_come_apart_again(payloads: list[tuple[bytes, bool]]) -> N
     assert split_frames(joined) == payloads
 
 
-@pytest.mark.parametrize("data", [b"\x01\x00", b"\x88\x00", b"\x89\x00", b"\xc1\x00", b"\x81\x80\x00\x00\x00\x00", b"\x81\x05Hell"])
+@pytest.mark.parametrize(
+    "data", [b"\x01\x00", b"\x88\x00", b"\x89\x00", b"\xc1\x00", b"\x81\x80\x00\x00\x00\x00", b"\x81\x05Hell"]
+)
 def test_reading_back_takes_whole_unmasked_data_frames_alone(data: bytes) -> None:
     with pytest.raises(ValueError, match="frame"):
         split_frames(data)

@@ -9,10 +9,10 @@ from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolE
 from lhttp_tx.limits import Limits
 from lhttp_tx.message import Head, Headers, Message, parse, parse_head, parse_header_lines, split_head
 
-FAST = settings(max_examples=300, deadline=None)
+FAST = settings(max_examples=200, deadline=None)
 
 VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
-CONTROLS = "".join(map(chr, [*range(0x00, 0x09), *range(0x0A, 0x20), 0x7F]))
+CONTROLS = "".join(map(chr, [*range(0x09), *range(0x0A, 0x20), 0x7F]))
 
 commands = st.text(VISIBLE, min_size=1, max_size=64)
 header_names = st.text(VISIBLE.replace(":", ""), min_size=1, max_size=20)
@@ -25,7 +25,7 @@ header_pairs = st.lists(st.tuples(header_names | st.sampled_from(["publish", "Re
 @st.composite
 def messages(draw: st.DrawFn) -> Message:
     binary = draw(st.booleans())
-    body = draw(st.binary(max_size=60) if binary else st.text(st.characters(codec="utf-8"), max_size=40))
+    body = draw(st.binary(max_size=60)) if binary else draw(st.text(st.characters(codec="utf-8"), max_size=40))
     return Message(draw(commands), draw(header_pairs), body, binary=binary)
 
 
@@ -33,7 +33,9 @@ def messages(draw: st.DrawFn) -> Message:
 def mutations(draw: st.DrawFn) -> bytes:
     """A well-formed message with a few bytes put in, taken out or written over."""
     raw = draw(messages()).raw
-    fragments = st.sampled_from([b"\r", b"\n", b"\r\n", b"\r\n\r\n", b":", b" ", b"\t", b"\x00", b"\xff", b"LHTTP/1.0 "])
+    fragments = st.sampled_from(
+        [b"\r", b"\n", b"\r\n", b"\r\n\r\n", b":", b" ", b"\t", b"\x00", b"\xff", b"LHTTP/1.0 "]
+    )
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(raw)))
         end = min(len(raw), start + draw(st.integers(0, 4)))
@@ -148,7 +150,9 @@ def test_malformed_header_name_is_not_built(name: str) -> None:
         Message("c", [(name, "1")])
 
 
-@pytest.mark.parametrize("value", [" a", "a ", "\ta", "a\t", "a\r\nb:c", "a\nb", "a\rb", "a\x00", "a\x1b", "a\x7f", "\ud800"])
+@pytest.mark.parametrize(
+    "value", [" a", "a ", "\ta", "a\t", "a\r\nb:c", "a\nb", "a\rb", "a\x00", "a\x1b", "a\x7f", "\ud800"]
+)
 def test_malformed_header_value_is_not_built(value: str) -> None:
     with pytest.raises(LocalProtocolError, match="value"):
         Message("c", [("h", value)])

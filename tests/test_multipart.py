@@ -1,5 +1,7 @@
 """lhttp_tx.multipart: parts by offset."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -11,9 +13,9 @@ FAST = settings(max_examples=200, deadline=None)
 
 parts = st.builds(
     Part,
-    st.lists(
-        st.tuples(st.text("abcXYZ-09", min_size=1, max_size=8), st.text("aé€:.", max_size=8)), max_size=3
-    ).map(Headers),
+    st.lists(st.tuples(st.text("abcXYZ-09", min_size=1, max_size=8), st.text("aé€:.", max_size=8)), max_size=3).map(
+        Headers
+    ),
     st.binary(max_size=30) | st.sampled_from([b"\r\n", b"\r\n\r\n", b"k:v\r\n\r\nx"]),
 )
 
@@ -28,7 +30,9 @@ def test_joined_parts_come_apart_again(given_parts: list[Part]) -> None:
 
 @FAST
 @given(st.lists(parts, min_size=1, max_size=3), st.data())
-def test_splitting_at_wrong_offsets_raises_nothing_but_its_own_errors(given_parts: list[Part], data: st.DataObject) -> None:
+def test_splitting_at_wrong_offsets_raises_nothing_but_its_own_errors(
+    given_parts: list[Part], data: st.DataObject
+) -> None:
     _, body = join_parts(given_parts)
     offsets = sorted({0, *data.draw(st.lists(st.integers(1, len(body) + 2), max_size=3))})
     try:
@@ -50,18 +54,38 @@ def test_offsets_are_strictly_rising_from_0_or_refused(value: str) -> None:
         assert error.reason.isprintable()
         return
     assert offsets[0] == 0
-    assert all(one < other for one, other in zip(offsets, offsets[1:], strict=False))
+    assert all(one < other for one, other in pairwise(offsets))
     assert [int(word) for word in value.split()] == list(offsets)
 
 
-@pytest.mark.parametrize(("value", "expected"), [("0", (0,)), ("0 14", (0, 14)), (" 0\t1  2 ", (0, 1, 2)), ("0 007", (0, 7))])
+@pytest.mark.parametrize(
+    ("value", "expected"), [("0", (0,)), ("0 14", (0, 14)), (" 0\t1  2 ", (0, 1, 2)), ("0 007", (0, 7))]
+)
 def test_offsets_are_decimal_and_separated_by_blanks(value: str, expected: tuple[int, ...]) -> None:
     assert parse_offsets(value) == expected
 
 
 @pytest.mark.parametrize(
     "value",
-    ["", " ", "x", "-0", "+0", "0x0", "0.0", "0,1", "0 1_0", "0 １", "٠", "0 ²", "0\n1", "0 12345678901", "1", "0 0", "0 2 1"],
+    [
+        "",
+        " ",
+        "x",
+        "-0",
+        "+0",
+        "0x0",
+        "0.0",
+        "0,1",
+        "0 1_0",
+        "0 １",
+        "٠",
+        "0 ²",
+        "0\n1",
+        "0 12345678901",
+        "1",
+        "0 0",
+        "0 2 1",
+    ],
 )
 def test_malformed_offsets_are_refused(value: str) -> None:
     with pytest.raises(RemoteProtocolError, match="multipart"):
@@ -74,7 +98,9 @@ def test_offset_outside_the_body_is_refused(offsets: tuple[int, ...], body: byte
         split_parts(offsets, body)
 
 
-@pytest.mark.parametrize("body", [b"x", b"k:v\r\n", b"k:v", b"\n\nx", b"k\r\n\r\n", b"a b:v\r\n\r\n", b"k:\x00\r\n\r\n", b"k:\xff\r\n\r\n"])
+@pytest.mark.parametrize(
+    "body", [b"x", b"k:v\r\n", b"k:v", b"\n\nx", b"k\r\n\r\n", b"a b:v\r\n\r\n", b"k:\x00\r\n\r\n", b"k:\xff\r\n\r\n"]
+)
 def test_malformed_part_is_refused(body: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         split_parts((0,), body)

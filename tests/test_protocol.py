@@ -406,3 +406,77 @@ def test_draining_closes_with_1001(factory: LHTTPServerFactory, server: Server) 
     peer.send(struct.pack("!H", 1001), opcode=8)
     peer.lose(ConnectionDone)
     assert fired == [None]
+
+
+# The fast lane
+
+
+STREAM = [
+    frame("LHTTP/1.0 echo\r\n\r\none"),
+    frame("LHTTP/1.0 echo\r\n\r\n" + "é" * 200),
+    frame(b"LHTTP/1.0 echo\r\n\r\n\xff", opcode=2),
+    frame("ping", opcode=9),
+    frame("LHTTP/1.0 echo\r\n", fin=False),
+    frame("\r\nfragm", opcode=0, fin=False),
+    frame("between", opcode=9),
+    frame("ented", opcode=0),
+    frame("LHTTP/1.0 echo\r\n\r\nlast"),
+]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 16, 40, 100, 10_000])
+def test_messages_are_the_same_however_the_network_cuts_them(factory: LHTTPServerFactory, size: int) -> None:
+    stream = b"".join(STREAM)
+    peer = connected(factory)
+    for position in range(0, len(stream), size):
+        peer.protocol.dataReceived(stream[position : position + size])
+    data = b"".join(peer.transport.writes)
+    for pong in (b"\x8a\x04ping", b"\x8a\x07between"):
+        assert data.count(pong) == 1
+        data = data.replace(pong, b"")
+    bodies = [payload.partition(b"\r\n\r\n")[2] for payload in messages(data)]
+    assert bodies == [b"one", ("é" * 200).encode(), b"\xff", b"fragmented", b"last"]
+
+
+def test_the_lane_takes_whole_frames_past_autobahn(
+    factory: LHTTPServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = connected(factory)
+    monkeypatch.setattr(peer.protocol, "processData", lambda: pytest.fail("Autobahn was asked"))
+    cut = frame("LHTTP/1.0 echo\r\n\r\n2")
+    for _ in range(3):
+        peer.protocol.dataReceived(frame("LHTTP/1.0 echo\r\n\r\n1") * 10 + cut[:9])
+        peer.protocol.dataReceived(cut[9:])
+    assert len(messages(peer.take())) == 33
+
+
+def test_a_frame_that_dribbles_in_is_judged_before_it_is_whole(factory: LHTTPServerFactory) -> None:
+    peer = connected(factory)
+    data = frame(b"LHTTP/1.0 echo\r\n\r\n\xff\xff" + b"x" * 50)
+    peer.protocol.dataReceived(data[:10])
+    peer.protocol.dataReceived(data[10:30])
+    assert close_code(peer.take()) == 1007
+
+
+def test_the_beginning_of_a_frame_is_not_lost_when_the_server_closes(factory: LHTTPServerFactory) -> None:
+    peer = connected(factory)
+    data = frame("LHTTP/1.0 echo\r\n\r\nhello")
+    peer.protocol.dataReceived(data[:10])
+    peer.protocol.session.close(4000, "bye")
+    peer.protocol.dataReceived(data[10:] + frame(struct.pack("!H", 4000), opcode=8))
+    assert peer.protocol.wasClean
+
+
+def test_replies_to_the_messages_of_one_read_are_one_write(factory: LHTTPServerFactory) -> None:
+    peer = connected(factory)
+    peer.protocol.dataReceived(frame("LHTTP/1.0 echo\r\n\r\nhello") * 50)
+    assert len(peer.transport.writes) == 1
+    assert len(messages(peer.take())) == 50
+
+
+def test_a_close_frame_follows_what_was_sent_before_it(factory: LHTTPServerFactory) -> None:
+    peer = connected(factory)
+    peer.protocol.dataReceived(frame("LHTTP/1.0 echo\r\n\r\nhello") + frame(struct.pack("!H", 1000), opcode=8))
+    data = peer.take()
+    assert data.startswith(b"\x81")
+    assert close_code(data) == 1000

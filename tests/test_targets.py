@@ -10,7 +10,7 @@ from hypothesis import example, given, settings, strategies as st
 from lhttp_tx.errors import LHTTPError, RemoteProtocolError, UpstreamForbidden
 from lhttp_tx.targets import METHODS, Target, TargetPolicy, parse_upstream
 
-FAST = settings(max_examples=500, deadline=None)
+FAST = settings(max_examples=300, deadline=None)
 
 ALLOWED = "http://backend.example:8000/record"
 POLICY = TargetPolicy([ALLOWED])
@@ -28,7 +28,9 @@ def status_of(url: str, policy: TargetPolicy = POLICY) -> int | None:
 # The list
 
 
-@pytest.mark.parametrize("rest", ["", "/", "/x", "/x/y.z", "?a=b", "/x?a=/../b", "//", "/%20", "/a%25b", "/x;p=1", "/...", "/.x", "/x.."])
+@pytest.mark.parametrize(
+    "rest", ["", "/", "/x", "/x/y.z", "?a=b", "/x?a=/../b", "//", "/%20", "/a%25b", "/x;p=1", "/...", "/.x", "/x.."]
+)
 def test_path_below_the_listed_one_is_allowed(rest: str) -> None:
     assert status_of(ALLOWED + rest) is None
 
@@ -52,7 +54,7 @@ def test_path_below_the_listed_one_is_allowed(rest: str) -> None:
         "http://backend.example/record",
         "http://backend.example:80/record",
         "http://backend.example:8001/record",
-        "http://backend.example:80000/record".replace("80000", "18000"),
+        "http://backend.example:18000/record",
         "https://backend.example:8000/record",
         "http://backend.example:8000",
         "http://backend.example:8000/",
@@ -159,17 +161,17 @@ def test_literal_address_is_allowed_as_it_is_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "backend.example", "http://", "ftp://x/", "http://x/?q", "http://x/a/../b", "http://u@x/", "http://x:0/", "*"]
+    "url",
+    ["", "backend.example", "http://", "ftp://x/", "http://x/?q", "http://x/a/../b", "http://u@x/", "http://x:0/", "*"],
 )
 def test_url_that_cannot_be_listed_is_refused_with_a_reason(url: str) -> None:
     with pytest.raises(ValueError, match=r"upstream"):
         TargetPolicy([url])
 
 
-pieces = st.sampled_from(
-    ["http://", "https://", "backend.example", ":8000", ":80", "/record", "/", "//", "\\", "@", "#", "?", "..", ".", ";"]
-    + ["%2e", "%2F", "%5c", "%00", "%25", "%72", "x", "localhost", "127.1", "[::1]", " ", "\t", "\r\n", "é", "。", "s"]
-)
+hosts = ["backend.example", "localhost", "127.1", "[::1]", "http://", "https://", ":8000", ":80", "@", "é", "。"]
+segments = ["/record", "/", "//", "..", ".", ";", "%2e", "%2F", "%5c", "%00", "%25", "%72", "\\", "x", "s"]
+pieces = st.sampled_from([*hosts, *segments, "#", "?", " ", "\t", "\r\n"])
 
 
 @FAST
@@ -294,7 +296,9 @@ PUBLIC = ["8.8.8.8", "1.1.1.1", "172.32.0.1", "128.0.0.1", "::ffff:8.8.8.8", "26
 
 
 @pytest.mark.parametrize("public_only", [False, True])
-@pytest.mark.parametrize("address", [*NEVER, "", "localhost", "127.1", "2130706433", "0x7f000001", "1.2.3.4:80", "[::1]"])
+@pytest.mark.parametrize(
+    "address", [*NEVER, "", "localhost", "127.1", "2130706433", "0x7f000001", "1.2.3.4:80", "[::1]"]
+)
 def test_address_is_never_connected_to(address: str, public_only: bool) -> None:
     assert not TargetPolicy(public_only=public_only).allows_address(address)
 
