@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
+from socket import socket
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.protocol import WebSocketProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.tcp import Server as TCPServer
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -23,6 +25,8 @@ from lhttp_tx.access import AccessPolicy
 from lhttp_tx.engine import Engine
 from lhttp_tx.errors import Refused
 from lhttp_tx.interfaces import ISessionTransport
+from lhttp_tx.lane import take_messages
+from lhttp_tx.outbox import Outbox
 from lhttp_tx.session import Session
 
 __all__ = ["LHTTPServerFactory", "LHTTPServerProtocol"]
@@ -40,6 +44,11 @@ _CONGESTED_SIZE = 65_536
 def _close_reason(text: str) -> bytes:
     """Return as much of *text* as a close frame holds: 123 bytes of whole UTF-8 characters (RFC 6455, section 5.5)."""
     return text.encode("utf-8", "replace")[:123].decode("utf-8", "ignore").encode("utf-8")
+
+
+def _direct_socket(transport: object) -> socket | None:
+    """Return the socket of a plain TCP transport, to be written to while the transport holds nothing; else ``None``."""
+    return transport.socket if type(transport) is TCPServer and not transport.TLS else None
 
 
 class _AutobahnLog:
@@ -89,11 +98,13 @@ class LHTTPServerProtocol(WebSocketServerProtocol):
     transport: Any
     session: Session | None = None
 
+    _beginning = b""
     _congested = False
     _queue_full = False
     _consuming = False
     _unsent = 0
     _refusal: str | None = None
+    _socket: socket | None = None
 
     # Autobahn's callbacks
 
@@ -111,6 +122,7 @@ class LHTTPServerProtocol(WebSocketServerProtocol):
     def onOpen(self) -> None:
         """Begin the session."""
         self.transport.registerProducer(self, True)
+        self._socket = _direct_socket(self.transport)
         self.session = self.factory.engine.open_session(self)
 
     def onMessageEnd(self) -> None:
@@ -160,16 +172,45 @@ class LHTTPServerProtocol(WebSocketServerProtocol):
     # Reading
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what one read brought in; publications in it are written when it is used up."""
-        hub = self.factory.engine.hub
-        hub.cork()
+        """Take what one read brought in; what it causes to be written is written when it is used up."""
+        outbox = self.factory.outbox
+        outbox.cork()
         try:
-            self._dataReceived(data)
+            if self.state == _OPEN and not self.data and self.current_frame is None and not self.inside_message:
+                data = self._take_fast_lane(data)
+            elif self._beginning:
+                data, self._beginning = self._beginning + data, b""
+            if data or self.data:
+                self._dataReceived(data)
         except Exception:
             _log.failure("{peer}: reading failed", peer=self.peer)
             self._fail_connection(1011, "internal error")
         finally:
-            hub.uncork()
+            outbox.uncork()
+
+    def _take_fast_lane(self, data: bytes) -> bytes:
+        """
+        Handle the whole messages that *data* begins with; return what is left to Autobahn.
+
+        The beginning of a message is kept until the next read, and no longer: a frame that dribbles in is Autobahn's,
+        which notices what is wrong with it at the first byte.
+        """
+        kept, self._beginning = self._beginning, b""
+        if self._queue_full:
+            return kept + data
+        data = kept + data if kept else data
+        messages, more_would_do = take_messages(data, self.maxMessagePayloadSize)
+        position = 0
+        for payload, binary, position in messages:
+            self.onMessage(payload, binary)
+            if self._queue_full or self.state != _OPEN:
+                return data[position:]
+        if position and self.autoPingTimeoutCall is not None:
+            self._cancelAutoPingTimeoutCall()
+        if more_would_do and (position or not kept):
+            self._beginning = data[position:]
+            return b""
+        return data[position:]
 
     def consumeData(self) -> None:
         """Take messages out of the read buffer until it is used up or the session's queue is full."""
@@ -204,13 +245,35 @@ class LHTTPServerProtocol(WebSocketServerProtocol):
         """See :meth:`lhttp_tx.interfaces.ISessionTransport.send_frame`."""
         if self.state != _OPEN:
             return
+        if self.factory.outbox.corked:
+            self.factory.outbox.add(self, frame)
+        else:
+            self.write_frames(frame)
+
+    def write_frames(self, frames: bytes) -> None:
+        """
+        Write whole frames now, past the outbox.
+
+        An idle TCP socket takes them at once; otherwise Twisted would register a writer and wait a turn of the reactor,
+        two more system calls for each delivery.
+        """
+        if self.state != _OPEN:
+            return
         if self._congested:
-            self._unsent += len(frame)
+            self._unsent += len(frames)
             if self._unsent > self.factory.engine.limits.unsent_size:
                 _log.error("{peer}: closed, it does not read: {size} bytes unsent", peer=self.peer, size=self._unsent)
                 self.close(1013, "too slow: unsent messages pass the limit")
                 return
-        self.transport.write(frame)
+        elif self._socket is not None and not (self.transport.dataBuffer or self.transport._tempDataBuffer):
+            try:
+                sent = self._socket.send(frames)
+            except OSError:
+                sent = 0  # the transport finds out itself what is wrong
+            if sent == len(frames):
+                return
+            frames = frames[sent:]
+        self.transport.write(frames)
 
     def close(self, code: int, reason: str) -> None:
         """See :meth:`lhttp_tx.interfaces.ISessionTransport.close`."""
@@ -218,6 +281,11 @@ class LHTTPServerProtocol(WebSocketServerProtocol):
             self.sendCloseFrame(code, _close_reason(reason), isReply=False)
             if self._queue_full:
                 self.resume_reading()
+
+    def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
+        """Write what was gathered before the close frame: nothing may follow it."""
+        self.factory.outbox.flush()
+        super().sendCloseFrame(code, reasonUtf8, isReply)
 
     def pauseProducing(self) -> None:
         """The transport holds more than it likes: read nothing from a peer that does not read."""
@@ -267,6 +335,7 @@ class LHTTPServerFactory(WebSocketServerFactory):
         self._batched_timer = _ExactTimer(reactor)
         self.engine = engine
         self.policy = AccessPolicy() if policy is None else policy
+        self.outbox = Outbox(engine.hub)
         self.draining = False
         largest = 2 * engine.limits.message_size
         self.setProtocolOptions(
