@@ -79,6 +79,7 @@ class Engine:
         self.registry = Registry() if registry is None else registry
         self.filters = tuple(filters)
         self.limits = limits
+        self._message_size = limits.message_size
         self.open_steps: tuple[Step, ...] = tuple((f.on_open, f) for f in self.filters if _overrides(f, "on_open"))
         self.close_steps: tuple[Step, ...] = tuple((f.on_close, f) for f in self.filters if _overrides(f, "on_close"))
         self.sessions: set[Session] = set()
@@ -110,6 +111,11 @@ class Engine:
 
         :raises RemoteProtocolError: if its head is malformed, or a filter's ``check`` refuses it.
         """
+        if len(data) <= self._message_size:
+            # The head of a plan that is kept has passed every check but that of the message's size.
+            plan = self._plans.get(data[: data.find(b"\r\n\r\n") + 2])
+            if plan is not None:
+                return plan
         raw = split_head(data, self.limits)
         plan = self._plans.get(raw)
         return self.plan_for(parse_head(raw, self.limits)) if plan is None else plan

@@ -184,7 +184,10 @@ class LHTTPServerProtocol(WebSocketServerProtocol):
                 self._dataReceived(data)
         except Exception:
             _log.failure("{peer}: reading failed", peer=self.peer)
-            self._fail_connection(1011, "internal error")
+            if self.state == _OPEN:
+                self._fail_connection(1011, "internal error")
+            else:
+                self.dropConnection(abort=True)
         finally:
             outbox.uncork()
 

@@ -54,9 +54,11 @@ class Sequence:
     Runs steps one after another, waits where one returns something to wait for, and limits how long it waits.
 
     One run at a time: the owner starts the next when ``done`` was called for the one before.
+
+    :ivar waiting: what the run waits for, or ``None``; read it, do not set it.
     """
 
-    __slots__ = ("_clock", "_default_timeout", "_rest", "_resumed", "_timer", "_waiting")
+    __slots__ = ("_clock", "_default_timeout", "_rest", "_resumed", "_timer", "waiting")
 
     def __init__(self, clock: IReactorTime, timeout: float, resumed: Callable[[], None]) -> None:
         """
@@ -67,14 +69,9 @@ class Sequence:
         self._clock = clock
         self._default_timeout = timeout
         self._resumed = resumed
-        self._waiting: Deferred[Any] | None = None
+        self.waiting: Deferred[Any] | None = None
         self._timer: IDelayedCall | None = None
         self._rest: tuple[Iterator[Step], Any, Done] | None = None
-
-    @property
-    def waiting(self) -> bool:
-        """Whether a run waits for something."""
-        return self._waiting is not None
 
     def run(self, steps: Iterable[Step], argument: Any, done: Done) -> None:
         """
@@ -87,7 +84,7 @@ class Sequence:
 
     def cancel(self) -> None:
         """End the run that waits, if one does; its ``done`` gets a failure with ``CancelledError``."""
-        if self._waiting is not None:
+        if self.waiting is not None:
             self._abandon(Failure(CancelledError()))
 
     def _advance(self, steps: Iterator[Step], argument: Any, done: Done) -> None:
@@ -98,7 +95,7 @@ class Sequence:
                 if result is None:
                     continue
                 failure = self._await(as_deferred(result, owner), owner)
-                if self._waiting is not None:
+                if self.waiting is not None:
                     self._rest = (steps, argument, done)
                     return
                 if failure is not None:
@@ -110,9 +107,9 @@ class Sequence:
     def _await(self, deferred: Deferred[Any], owner: TimeLimited) -> Failure | None:
         """Wait for *deferred*, or return how it failed if it has fired already."""
         outcome: list[Any] = []
-        self._waiting = deferred
+        self.waiting = deferred
         deferred.addBoth(self._arrived, deferred, outcome)
-        if self._waiting is None:
+        if self.waiting is None:
             return outcome[0] if isinstance(outcome[0], Failure) else None
         outcome.append(None)
         timeout = owner.timeout if owner.timeout is not None else self._default_timeout
@@ -120,11 +117,11 @@ class Sequence:
         return None
 
     def _arrived(self, result: Any, deferred: Deferred[Any], outcome: list[Any]) -> None:
-        if self._waiting is not deferred:
+        if self.waiting is not deferred:
             if isinstance(result, Failure) and not result.check(CancelledError):
                 _log.failure("a callback failed after its time limit", result)
             return
-        self._waiting = None
+        self.waiting = None
         if outcome:
             self._continue(result if isinstance(result, Failure) else None)
         else:
@@ -136,7 +133,7 @@ class Sequence:
 
     def _abandon(self, failure: Failure) -> None:
         """Stop waiting, whether or not what is waited for heeds its cancellation."""
-        deferred, self._waiting = self._waiting, None
+        deferred, self.waiting = self.waiting, None
         assert deferred is not None
         deferred.cancel()
         self._continue(failure)

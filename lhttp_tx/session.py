@@ -197,8 +197,12 @@ class Session:
             return
         self._busy = True
         self._handle(data, binary)
-        if not self._sequence.waiting:
+        if self._sequence.waiting is not None:
+            return
+        if self._queue or self._ended or self._last_words is not None:
             self._resume()
+        else:
+            self._busy = False
 
     def connection_lost(self) -> None:
         """
@@ -221,7 +225,7 @@ class Session:
         if self._engine.open_steps:
             self._busy = True
             self._sequence.run(self._engine.open_steps, self, self._open_done)
-            if not self._sequence.waiting:
+            if self._sequence.waiting is None:
                 self._resume()
 
     def finish(self, code: int, reason: str) -> None:
@@ -260,7 +264,7 @@ class Session:
 
     def _resume(self) -> None:
         """Handle what waits, until something must be waited for."""
-        while not self._sequence.waiting:
+        while self._sequence.waiting is None:
             if not self._queue:
                 self._busy = False
                 self._rest()

@@ -1,0 +1,57 @@
+"""
+What can go wrong for a client, besides what :mod:`lhttp_tx.errors` names.
+
+::
+
+    LHTTPError
+    ├── ReplyError            any  the server answered with an error
+    │   └── NoReply           404  the server is done with a request and has not replied
+    ├── RequestTimeout        504  the server has not answered in time
+    ├── ConnectFailed         503  no connection came about
+    ├── ConnectionLost        503  the connection ended before the answer came
+    │   └── ClientClosed      409  the client was closed, or was never started
+    └── TooMany
+        └── QueueFull         429  too much waits to be sent, or to be answered
+"""
+
+from lhttp_tx.errors import LHTTPError, TooMany
+
+__all__ = ["ClientClosed", "ConnectFailed", "ConnectionLost", "NoReply", "QueueFull", "ReplyError", "RequestTimeout"]
+
+
+class ReplyError(LHTTPError):
+    """The server answered with an ``error`` message; ``status`` and ``reason`` are what it said."""
+
+
+class NoReply(ReplyError):
+    """The server is done with a request and no reply came: it has no processor for the command, or that kept silent."""
+
+    status = 404
+
+
+class RequestTimeout(LHTTPError):
+    """The server has not answered within the time limit. Whether it has done what was asked is not known."""
+
+    status = 504
+
+
+class ConnectFailed(LHTTPError):
+    """The server was not reached, or refused the opening handshake."""
+
+    status = 503
+
+
+class ConnectionLost(LHTTPError):
+    """The connection ended before the answer came. Whether the server has done what was asked is not known."""
+
+    status = 503
+
+
+class ClientClosed(ConnectionLost):
+    """The client is closed: nothing is sent, and nothing will be answered."""
+
+    status = 409
+
+
+class QueueFull(TooMany):
+    """As much as allowed waits already: for a connection, for a server that does not read, or for answers."""
