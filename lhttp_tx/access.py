@@ -65,7 +65,7 @@ class AccessPolicy:
 
     :ivar origins: origins of browser pages that may connect though their host is another one, such as
         ``https://app.example``; ``*`` allows all.
-    :ivar server_names: the names that the server answers to; empty: any.
+    :ivar server_names: the names that the server answers to beside ``localhost`` and loopback addresses; empty: any.
     :ivar loopback_only: whether the server listens on the loopback interface alone: then it answers to ``localhost``
         and loopback addresses only, so that no foreign name that resolves to this machine reaches it.
     :ivar publish_token: the secret that ``POST /publish`` asks for; ``None``: only local programs may use it.
@@ -84,11 +84,8 @@ class AccessPolicy:
         name = host_name(host or "")
         if name is None:
             raise Refused(400, "Host header is missing or malformed")
-        if self.server_names:
-            allowed = name in self.server_names
-        else:
-            allowed = not self.loopback_only or is_loopback(name)
-        if not allowed:
+        restricted = self.loopback_only or bool(self.server_names)
+        if restricted and not is_loopback(name) and name not in self.server_names:
             raise Refused(403, "this server does not answer to that Host; the operator can add it with --server-name")
 
     def check_origin(self, origin: str | None, host: str | None) -> None:

@@ -26,14 +26,15 @@ class Config:
     :ivar close_timeout: time in which a client must answer a close.
     :ivar drain_timeout: time in which what is in hand must be finished when the server stops.
     :ivar allow_origins: origins of pages on other hosts that may connect; ``*``: all.
-    :ivar server_names: the names that the server answers to; none: any, or loopback names alone where it listens on
-        the loopback interface alone.
+    :ivar server_names: the names that the server answers to beside loopback names; none: any, or loopback names alone
+        where it listens on the loopback interface alone.
     :ivar publish_token: the secret for ``POST /publish``; ``None``: only programs on this machine may use it.
     :ivar upstream_allow: URLs of backends that clients may name; none: upstream is off.
     :ivar upstream_public_only: whether backends at private and loopback addresses are refused.
     :ivar upstream_timeout: time that a backend may take for its whole answer.
     :ivar upstream_max_response: size of an answer's body.
     :ivar upstream_max_in_flight: requests to backends under way at one time; each connection has one at most.
+    :ivar demo: whether a chat page is at ``/``.
     """
 
     listen: tuple[str, ...] = ()
@@ -52,6 +53,7 @@ class Config:
     upstream_timeout: float = 10.0
     upstream_max_response: int = 65_536
     upstream_max_in_flight: int = 100
+    demo: bool = False
 
     def __repr__(self) -> str:
         return f"<Config listen={self.listen!r}>"

@@ -66,6 +66,7 @@ class Options(usage.Options):
     )
 
     optFlags = [
+        ["demo", None, "Serve a chat page at /."],
         ["no-plugins", None, "Do not look for processors and filters among Twisted plugins."],
         ["upstream-public-only", None, "Refuse backends at private and loopback addresses."],
     ]
@@ -124,7 +125,7 @@ class Options(usage.Options):
         self._origins.append(origin.rstrip("/"))
 
     def opt_server_name(self, name: str) -> None:
-        """Name that the server answers to; requests for other hosts are refused (repeatable)"""
+        """Name that the server answers to, beside localhost; requests for other hosts are refused (repeatable)"""
         found = host_name(name)
         if found is None:
             raise usage.UsageError(f"--server-name {name!r}: write a host name, such as chat.example")
@@ -189,6 +190,7 @@ class Options(usage.Options):
             upstream_timeout=self["upstream-timeout"],
             upstream_max_response=self["upstream-max-response"],
             upstream_max_in_flight=self["upstream-max-in-flight"],
+            demo=bool(self["demo"]),
         )
 
     def _endpoints(self) -> tuple[str, ...]:

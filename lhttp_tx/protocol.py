@@ -95,6 +95,7 @@ class LHTTPServerProtocol(WebSocketServerProtocol):
 
     log = _AutobahnLog()
     factory: LHTTPServerFactory
+    maxMessagePayloadSize: int
     transport: Any
     session: Session | None = None
 

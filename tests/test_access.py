@@ -131,9 +131,17 @@ def test_server_on_loopback_alone_answers_to_loopback_names(host: str, expected:
 @pytest.mark.parametrize("loopback_only", [False, True])
 @pytest.mark.parametrize(
     ("host", "expected"),
-    [("chat.example", None), ("Chat.Example:443", None), ("localhost", 403), ("x.chat.example", 403)],
+    [
+        ("chat.example", None),
+        ("Chat.Example:443", None),
+        ("localhost", None),
+        ("other.example", 403),
+        ("x.chat.example", 403),
+    ],
 )
-def test_listed_names_are_answered_and_no_others(host: str, expected: int | None, loopback_only: bool) -> None:
+def test_listed_names_and_loopback_names_are_answered_and_no_others(
+    host: str, expected: int | None, loopback_only: bool
+) -> None:
     policy = AccessPolicy(server_names=frozenset({"chat.example"}), loopback_only=loopback_only)
     assert status(policy.check_host, host) == expected
 

@@ -3,8 +3,7 @@
 import pytest
 from twisted.internet import defer
 
-from lhttp_tx import Message, Request, processor
-from lhttp_tx import engine as engine_module
+from lhttp_tx import Message, Request, engine as engine_module, processor
 from lhttp_tx.errors import RemoteProtocolError
 from lhttp_tx.testing import Client, Server
 

@@ -249,9 +249,7 @@ def test_a_handshake_that_is_not_finished_in_time_is_dropped(factory: LHTTPServe
 
 
 @pytest.mark.parametrize("reason", [ConnectionDone, ConnectionLost])
-def test_every_end_is_told_to_the_session(
-    factory: LHTTPServerFactory, server: Server, reason: type[Exception]
-) -> None:
+def test_every_end_is_told_to_the_session(factory: LHTTPServerFactory, server: Server, reason: type[Exception]) -> None:
     peer = connected(factory)
     peer.send("LHTTP/1.0 x\r\nsubscribe:room\r\n\r\n")
     peer.lose(reason)

@@ -1,0 +1,1 @@
+"""Tests against a running server: real processes, real sockets, real clients."""

@@ -1,0 +1,244 @@
+"""Every file in examples/ does what its docstring says, against real sockets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect
+
+from integration._docs import ROOT, Process, environment, free_port, wait_for_port
+
+EXAMPLES = ROOT / "examples"
+TWISTD = Path(sys.executable).with_name("twistd")
+TIME_LIMIT = 60.0
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start Python programs, each with changes to the environment; wait for their ports; stop them at the end."""
+    started: list[Process] = []
+
+    def start_program(*arguments: object, ports: tuple[int, ...] = (), **changes: str) -> Process:
+        directory = tmp_path / str(len(started))
+        directory.mkdir()
+        started.append(Process([sys.executable, *map(str, arguments)], directory, **changes))
+        for port in ports:
+            wait_for_port(port, started[-1])
+        return started[-1]
+
+    yield start_program
+    for process in reversed(started):
+        process.stop()
+
+
+@pytest.fixture
+def serve(start: Start) -> Callable[..., int]:
+    """Start ``twistd lhttp`` with some arguments and return its port."""
+
+    def start_server(*arguments: object) -> int:
+        port = free_port()
+        start(TWISTD, "-n", "--pidfile=", "lhttp", "--port", port, *arguments, ports=(port,))
+        return port
+
+    return start_server
+
+
+def run(*arguments: object, **changes: str) -> str:
+    """Run a Python program and return what it prints."""
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(
+        command, env={**environment(), **changes}, capture_output=True, text=True, timeout=TIME_LIMIT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def exchange(url: str, *messages: str) -> str:
+    """Send messages on one connection and return the first that comes back."""
+    with connect(url) as client:
+        for message in messages:
+            client.send(message)
+        return str(client.recv(timeout=TIME_LIMIT))
+
+
+def test_echo_answers_with_the_message(serve: Callable[..., int]) -> None:
+    port = serve("--processor", f"{EXAMPLES}/echo.py:echo")
+    message = "LHTTP/1.0 echo\r\na:b\r\n\r\nhello"
+    assert exchange(f"ws://127.0.0.1:{port}/", message) == message
+
+
+@pytest.fixture
+def chat(serve: Callable[..., int]) -> str:
+    """Return the URL of a server with the chat example."""
+    port = serve("--processor", f"{EXAMPLES}/chat.py:Login", "--processor", f"{EXAMPLES}/chat.py:Chat")
+    return f"ws://127.0.0.1:{port}/"
+
+
+def test_chat_clients_read_each_other_with_names(chat: str, start: Start) -> None:
+    jack = start(EXAMPLES / "chat_client.py", chat, "jack", "room.a")
+    mike = start(EXAMPLES / "chat_client.py", chat, "mike", "room.a")
+    for client in (jack, mike):
+        client.wait_for_output("you are in room.a\n")
+    jack.type("hello mike")
+    mike.wait_for_output("jack: hello mike\n")
+    mike.type("hello jack")
+    jack.wait_for_output("mike: hello jack\n")
+
+
+def test_chat_refuses_whoever_has_not_logged_in(chat: str) -> None:
+    answer = exchange(chat, "LHTTP/1.0 chat\r\npublish:room.a\r\n\r\nhello")
+    assert answer == "LHTTP/1.0 error\r\nstatus:401\r\nreason:log in first\r\n\r\n"
+
+
+def test_chat_replaces_a_forged_name(chat: str) -> None:
+    with connect(chat) as client:
+        client.send("LHTTP/1.0 login\r\n\r\njack")
+        client.recv(timeout=TIME_LIMIT)
+        client.send("LHTTP/1.0 chat\r\nsubscribe:room.a\r\n\r\n")
+        client.send("LHTTP/1.0 chat\r\nFrom:mike\r\npublish:room.a\r\n\r\nhello")
+        assert client.recv(timeout=TIME_LIMIT) == "LHTTP/1.0 chat\r\npublish:room.a\r\nfrom:jack\r\n\r\nhello"
+
+
+def test_chat_gives_a_name_away_once_its_owner_has_left(chat: str) -> None:
+    login = "LHTTP/1.0 login\r\n\r\njack"
+    with connect(chat) as first:
+        first.send(login)
+        assert first.recv(timeout=TIME_LIMIT) == "LHTTP/1.0 login\r\n\r\nwelcome jack"
+        assert "status:409" in exchange(chat, login)
+    assert exchange(chat, login) == "LHTTP/1.0 login\r\n\r\nwelcome jack"
+
+
+def test_upload_arrives_in_its_parts(serve: Callable[..., int], tmp_path: Path) -> None:
+    port = serve("--processor", f"{EXAMPLES}/upload.py:upload", "--max-message-size", 1_048_576)
+    (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "picture.png").write_bytes(bytes(range(256)) * 400)
+    printed = run(
+        EXAMPLES / "upload_client.py",
+        f"ws://127.0.0.1:{port}/",
+        tmp_path / "picture.png",
+        tmp_path / "empty.txt",
+    )
+    assert printed == "picture.png 102400\nempty.txt 0\n"
+
+
+def test_upload_without_parts_is_refused(serve: Callable[..., int]) -> None:
+    port = serve("--processor", f"{EXAMPLES}/upload.py:upload")
+    assert "status:400" in exchange(f"ws://127.0.0.1:{port}/", "LHTTP/1.0 upload\r\n\r\nhello")
+
+
+def test_recorder_gets_the_messages_that_name_it(serve: Callable[..., int], start: Start, tmp_path: Path) -> None:
+    backend, record = free_port(), tmp_path / "chat.log"
+    start(EXAMPLES / "recorder.py", backend, record, ports=(backend,))
+    url = f"http://127.0.0.1:{backend}/record"
+    port = serve("--upstream-allow", url)
+    answer = exchange(
+        f"ws://127.0.0.1:{port}/",
+        "LHTTP/1.0 chat\r\npublish:mike\r\n\r\nnot recorded",
+        f"LHTTP/1.0 chat\r\nupstream:POST {url}\r\npublish:mike\r\nreceipt:1\r\n\r\nhello mike",
+    )
+    assert answer == "LHTTP/1.0 receipt\r\nreceipt-id:1\r\nupstream-status:200\r\n\r\nrecorded"
+    assert json.loads(record.read_text()) == {"command": "chat", "channels": "mike", "body": "hello mike"}
+
+
+def test_recorder_returns_its_record(start: Start, tmp_path: Path) -> None:
+    backend, record = free_port(), tmp_path / "chat.log"
+    record.write_text("{}\n")
+    start(EXAMPLES / "recorder.py", backend, record, ports=(backend,))
+    assert get(f"http://127.0.0.1:{backend}/record") == b"{}\n"
+
+
+def test_site_keeps_its_own_page(start: Start) -> None:
+    port = free_port()
+    start(EXAMPLES / "site.py", port, ports=(port,))
+    assert b"The page that was here before." in get(f"http://127.0.0.1:{port}/")
+
+
+def test_site_takes_websockets_and_publications_below_chat(start: Start) -> None:
+    port = free_port()
+    start(EXAMPLES / "site.py", port, ports=(port,))
+    with connect(f"ws://127.0.0.1:{port}/chat") as client:
+        client.send("LHTTP/1.0 chat\r\nsubscribe:room.a\r\nreceipt:1\r\n\r\n")
+        client.recv(timeout=TIME_LIMIT)
+        run(EXAMPLES / "publish.py", f"http://127.0.0.1:{port}/chat/publish", "room.a", "hello")
+        assert client.recv(timeout=TIME_LIMIT) == "LHTTP/1.0 chat\r\npublish:room.a\r\n\r\nhello"
+
+
+def test_tac_file_starts_a_server(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    tac = tmp_path / "lhttp.tac"
+    tac.write_text((EXAMPLES / "lhttp.tac").read_text().replace("8081", str(port)))
+    start(TWISTD, "-n", "--pidfile=", "-y", tac, ports=(port,))
+    assert exchange(f"ws://127.0.0.1:{port}/", "LHTTP/1.0 time\r\n\r\n").startswith("LHTTP/1.0 time\r\n\r\n")
+
+
+def test_two_servers_share_a_process_and_no_channel(start: Start) -> None:
+    public, private = free_port(), free_port()
+    start(EXAMPLES / "two_servers.py", public, private, ports=(public, private))
+    subscribe = "LHTTP/1.0 chat\r\nsubscribe:status\r\nreceipt:1\r\n\r\n"
+    with connect(f"ws://127.0.0.1:{public}/") as outside:
+        outside.send(subscribe)
+        assert "receipt-id:1" in str(outside.recv(timeout=TIME_LIMIT))
+        with connect(f"ws://127.0.0.1:{private}/") as inside:
+            inside.send(subscribe)
+            inside.recv(timeout=TIME_LIMIT)
+            assert inside.recv(timeout=TIME_LIMIT) == "LHTTP/1.0 status\r\npublish:status\r\n\r\n1 connections"
+        with pytest.raises(TimeoutError):
+            outside.recv(timeout=0.2)
+
+
+def test_publish_script_shows_the_reason_of_a_refusal(serve: Callable[..., int]) -> None:
+    port = serve()
+    command = [sys.executable, EXAMPLES / "publish.py", f"http://127.0.0.1:{port}/publish", "room.a", "x" * 70_000]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+    assert (done.returncode, done.stderr.partition(":")[0]) == (1, "413")
+
+
+def test_publish_script_sends_the_token(serve: Callable[..., int], tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("a-token-that-is-long-enough\n")
+    port = serve("--publish-token-file", token)
+    arguments = (EXAMPLES / "publish.py", f"http://127.0.0.1:{port}/publish", "room.a", "hello")
+    run(*arguments, LHTTP_PUBLISH_TOKEN="a-token-that-is-long-enough")
+
+
+def test_publish_from_php(serve: Callable[..., int]) -> None:
+    php = shutil.which("php")
+    if php is None:
+        pytest.skip("php is not installed")
+    port = serve()
+    with connect(f"ws://127.0.0.1:{port}/") as client:
+        client.send("LHTTP/1.0 chat\r\nsubscribe:room.a\r\nreceipt:1\r\n\r\n")
+        client.recv(timeout=TIME_LIMIT)
+        command = [php, EXAMPLES / "publish.php", f"http://127.0.0.1:{port}/publish", "room.a", "hello"]
+        subprocess.run(command, check=True, timeout=TIME_LIMIT)
+        assert client.recv(timeout=TIME_LIMIT) == "LHTTP/1.0 chat\r\npublish:room.a\r\n\r\nhello"
+
+
+def test_plugin_package_is_found_once_installed(start: Start, tmp_path: Path) -> None:
+    source, target, port = tmp_path / "source", tmp_path / "target", free_port()
+    shutil.copytree(EXAMPLES / "plugin_package", source)
+    run("-m", "pip", "install", "--quiet", "--no-deps", "--target", target, source)
+    start(TWISTD, "-n", "--pidfile=", "lhttp", "--port", port, ports=(port,), PYTHONPATH=str(target))
+    assert exchange(f"ws://127.0.0.1:{port}/", "LHTTP/1.0 shout\r\n\r\nhello") == "LHTTP/1.0 shout\r\n\r\nHELLO"
+
+
+def test_every_example_is_run_here() -> None:
+    here = Path(__file__).read_text()
+    names = [path.name for path in EXAMPLES.iterdir() if path.name != "__pycache__"]
+    assert [name for name in names if name not in here] == []
+
+
+def get(url: str) -> bytes:
+    """Return the body behind a URL."""
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=TIME_LIMIT) as response:
+        body: bytes = response.read()
+    return body
