@@ -24,6 +24,7 @@ __all__ = ["Options"]
 
 TOKEN_VARIABLE = "LHTTP_PUBLISH_TOKEN"  # noqa: S105 - the name of a variable
 _MIN_TOKEN_SIZE = 16
+_BACKLOG = 1024
 
 
 def _number(kind: type, low: float, high: float) -> Callable[[str], Any]:
@@ -47,6 +48,11 @@ _COUNT = _number(int, 1, 1_000_000)
 _COUNT_OR_NONE = _number(int, 0, 1_000_000)
 _SECONDS = _number(float, 0.1, 86_400)
 _SECONDS_OR_NONE = _number(float, 0, 86_400)
+
+
+def _tcp(port: str) -> str:
+    """Return the endpoint for a port on all interfaces, with room for many who connect at the same moment."""
+    return f"tcp:{port}:backlog={_BACKLOG}"
 
 
 class Options(usage.Options):
@@ -196,11 +202,11 @@ class Options(usage.Options):
     def _endpoints(self) -> tuple[str, ...]:
         port = self["port"]
         if port is None:
-            return tuple(self._listen) or ("tcp:8081",)
+            return tuple(self._listen) or (_tcp("8081"),)
         if port.isascii() and port.isdigit():
             if int(port) > 65_535:
                 raise usage.UsageError(f"--port {port}: a port is a number from 0 to 65535")
-            port = f"tcp:{port}"
+            return (_tcp(port), *self._listen)
         elif ":" not in port:
             raise usage.UsageError(f"--port {port!r}: write a number, or an endpoint such as tcp:8081")
         self._check_endpoint("--port", port)

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from http import HTTPStatus
 from socket import socket
-from typing import Any
+from typing import Any, ClassVar
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.protocol import WebSocketProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
-from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
 from twisted.internet.tcp import Server as TCPServer
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -93,6 +93,8 @@ class LHTTPServerProtocol(WebSocketServerProtocol):
     and what is sent meanwhile is counted, up to ``Limits.unsent_size``.
     """
 
+    # Autobahn copies and prints these for each connection; the factory sets them on a class, once.
+    CONFIG_ATTRS: ClassVar[list[str]] = []
     log = _AutobahnLog()
     factory: LHTTPServerFactory
     maxMessagePayloadSize: int
@@ -312,6 +314,7 @@ class LHTTPServerFactory(WebSocketServerFactory):
     """Makes the connections of one engine. Listen with it directly, or mount it with a web resource."""
 
     protocol = LHTTPServerProtocol  # type: ignore[assignment]
+    _configured: Any = None
 
     def __init__(
         self,
@@ -354,3 +357,18 @@ class LHTTPServerFactory(WebSocketServerFactory):
             openHandshakeTimeout=handshake_timeout,
             closeHandshakeTimeout=close_timeout,
         )
+
+    def setProtocolOptions(self, **options: Any) -> None:  # type: ignore[override]
+        """Set Autobahn's options for connections that are made from now on."""
+        super().setProtocolOptions(**options)
+        self._configured = None
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Return a new connection. Its class holds the options, so that no connection holds a copy of them."""
+        kind: Any = self.protocol
+        if self._configured is None or not issubclass(self._configured, kind):
+            options = {name: getattr(self, name) for name in WebSocketServerProtocol.CONFIG_ATTRS}
+            self._configured = type(kind.__name__, (kind,), options)
+        protocol = self._configured()
+        protocol.factory = self
+        return protocol

@@ -22,17 +22,17 @@ def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_defaults_are_those_of_the_config() -> None:
-    assert parse().config == Config(listen=("tcp:8081",))
+    assert parse().config == Config(listen=("tcp:8081:backlog=1024",))
 
 
 @pytest.mark.parametrize(
     ("arguments", "listen"),
     [
-        (["--port", "80"], ("tcp:80",)),
-        (["-p", "80"], ("tcp:80",)),
+        (["--port", "80"], ("tcp:80:backlog=1024",)),
+        (["-p", "80"], ("tcp:80:backlog=1024",)),
         (["--port", "tcp:80:interface=127.0.0.1"], ("tcp:80:interface=127.0.0.1",)),
         (["--listen", "unix:x"], ("unix:x",)),
-        (["--port", "80", "--listen", "unix:x", "--listen", "tcp:81"], ("tcp:80", "unix:x", "tcp:81")),
+        (["--port", "80", "--listen", "unix:x", "--listen", "tcp:81"], ("tcp:80:backlog=1024", "unix:x", "tcp:81")),
     ],
 )
 def test_endpoints(arguments: list[str], listen: tuple[str, ...]) -> None:
@@ -49,7 +49,7 @@ def test_every_bound_can_be_set() -> None:
         *("--allow-origin", "https://App.example/", "--allow-origin", "*", "--server-name", "Chat.example:80"),
     ).config
     assert config == Config(
-        listen=("tcp:8081",),
+        listen=("tcp:8081:backlog=1024",),
         limits=Limits(1000, 500, 5, 6, 7, 8, 9.0),
         max_connections=0,
         ping_interval=0,
