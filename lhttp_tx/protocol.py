@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from http import HTTPStatus
 from socket import socket
-from typing import Any, ClassVar
+from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.protocol import WebSocketProtocol
@@ -94,7 +94,7 @@ class LHTTPServerProtocol(WebSocketServerProtocol):
     """
 
     # Autobahn copies and prints these for each connection; the factory sets them on a class, once.
-    CONFIG_ATTRS: ClassVar[list[str]] = []
+    CONFIG_ATTRS: list[str] = []  # noqa: RUF012
     log = _AutobahnLog()
     factory: LHTTPServerFactory
     maxMessagePayloadSize: int

@@ -109,7 +109,7 @@ class LHTTPService(Service):
             handshake_timeout=config.handshake_timeout,
             close_timeout=config.close_timeout,
         )
-        self.resource = RootResource(engine=self.engine, factory=self.factory, policy=self._policy)
+        self.resource = RootResource(engine=self.engine, factory=self.factory, policy=self._policy, demo=config.demo)
         self._site = LHTTPSite(
             self.resource,
             max_body_size=config.limits.message_size,
@@ -165,6 +165,8 @@ class LHTTPService(Service):
         commands = ", ".join(sorted(processor.command for processor in self.engine.registry)) or "none"
         _log.info("bus: {bus}", bus=self._bus.description)
         _log.info("processors: {commands}", commands=commands)
+        if self.config.demo:
+            _log.info("demo: a chat page at /")
         if self.config.publish_token is None:
             _log.info("POST /publish: programs on this machine only (set a token with --publish-token-file)")
         else:

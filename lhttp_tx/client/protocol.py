@@ -9,6 +9,7 @@ refused is a connection that did not come about. Used by :mod:`lhttp_tx.client.c
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
@@ -67,9 +68,6 @@ def parse_url(url: str) -> SplitResult:
 
 class Link(Protocol):
     """What sits on a connection and gets its messages."""
-
-    def connection_made(self, connection: WebSocketConnection) -> None:
-        """The handshake is done."""
 
     def message_received(self, payload: bytes, binary: bool) -> None:
         """A whole message has come; must not raise."""
@@ -147,6 +145,8 @@ class WebSocketConnection(WebSocketClientProtocol):
 
     def onOpen(self) -> None:
         """The handshake is done."""
+        with suppress(AttributeError, OSError):  # not TCP
+            self.transport.setTcpNoDelay(True)  # Autobahn tries before it knows its own options
         self.transport.registerProducer(self, True)
         self._answered = True
         self.opened.callback(self)
@@ -162,7 +162,7 @@ class WebSocketConnection(WebSocketClientProtocol):
             self.onMessage(b"".join(self.message_data), self.message_is_binary)
         self.message_data = None  # type: ignore[assignment]
 
-    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool | None:
+    def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
         """Hang up once both sides have said that they close, rather than wait for the server to do it."""
         result: bool | None = super().onCloseFrame(code, reasonRaw)
         if self.wasClean:
@@ -182,10 +182,13 @@ class WebSocketConnection(WebSocketClientProtocol):
     def _refusal(self) -> str:
         status_line = getattr(self, "http_status_line", None)
         if status_line is None:
-            why = self.wasNotCleanReason or ""
-            return "the server hung up during the handshake" if why.startswith("peer dropped") or not why else _short(why)
+            why = self.wasNotCleanReason or "peer dropped"
+            return "the server hung up during the handshake" if why.startswith("peer dropped") else _short(why)
         status = _short(status_line.partition(" ")[2].strip())
-        return f"not a WebSocket server, or it refuses us: {status}"
+        if not self.http_headers.get("content-type", "").startswith("text/plain"):
+            return f"the server refuses a WebSocket: {status}"
+        body = bytes(self.data).partition(b"\r\n\r\n")[2].decode("utf-8", "replace").strip()
+        return f"the server refuses a WebSocket: {status}: {_short(body)}" if body else f"the server refuses: {status}"
 
     def _end(self, clean: bool, code: int | None, reason: str | None) -> str:
         if self.closed_by_us:
@@ -290,6 +293,7 @@ class WebSocketFactory(WebSocketClientFactory):
     """Makes the connections of one client."""
 
     protocol = WebSocketConnection  # type: ignore[assignment]
+    noisy = False
 
     def __init__(
         self,
@@ -354,7 +358,7 @@ class WebSocketEndpoint:
         """
 
         def opened(connection: WebSocketConnection) -> Any:
-            protocol: Any = protocolFactory.buildProtocol(None)
+            protocol: Any = protocolFactory.buildProtocol(connection.transport.getPeer())
             connection.attach(protocol, protocol.connectionLost)
             protocol.makeConnection(connection)
             return protocol

@@ -1,5 +1,5 @@
 """
-The whole of HTTP on one port: ``/publish``, and the WebSocket on every other path.
+The whole of HTTP on one port: ``/publish``, the JavaScript client, and the WebSocket on every other path.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from twisted.web.resource import IResource, Resource
 from lhttp_tx.access import AccessPolicy
 from lhttp_tx.engine import Engine
 from lhttp_tx.protocol import LHTTPServerFactory
+from lhttp_tx.web.assets import client_assets, demo_assets
 from lhttp_tx.web.publish import PublishResource
 from lhttp_tx.web.websocket import WebSocketResource
 
@@ -26,17 +27,28 @@ _LINGER = 1.0
 
 
 class RootResource(Resource):
-    """``/publish``, what was put beside it with ``putChild``, and the WebSocket on every other path."""
+    """
+    ``/publish``, ``/lhttp.js`` and ``/lhttp.mjs``, what was put beside them with ``putChild``, and the WebSocket on every
+    other path.
+    """
 
-    def __init__(self, *, engine: Engine, factory: LHTTPServerFactory, policy: AccessPolicy) -> None:
+    def __init__(
+        self, *, engine: Engine, factory: LHTTPServerFactory, policy: AccessPolicy, demo: bool = False
+    ) -> None:
         """
         :param engine: the server.
         :param factory: makes its WebSocket connections.
         :param policy: who may come in.
+        :param demo: whether a chat page is at ``/``.
         """
         super().__init__()
         self._websocket = WebSocketResource(factory)
         self.putChild(b"publish", PublishResource(engine, policy))
+        for name, asset in client_assets():
+            self.putChild(name, asset)
+        if demo:
+            for name, resource in demo_assets(self._websocket):
+                self.putChild(name, resource)
 
     def getChild(self, path: bytes, request: server.Request) -> IResource:
         """Return the WebSocket, for a path that has no resource of its own."""
