@@ -47,7 +47,16 @@ _SIZE = _number(int, 1, 2**31 - 1)
 _COUNT = _number(int, 1, 1_000_000)
 _COUNT_OR_NONE = _number(int, 0, 1_000_000)
 _SECONDS = _number(float, 0.1, 86_400)
-_SECONDS_OR_NONE = _number(float, 0, 86_400)
+
+
+def _ping_interval(value: str) -> float:
+    interval: float = _number(float, 0, 86_400)(value)
+    if 0 < interval < 1:
+        raise ValueError(f"{value} is not from 1 to 86400, nor 0")
+    return interval
+
+
+_ping_interval.coerceDoc = "A number from 1 to 86400, or 0."  # type: ignore[attr-defined]
 
 
 def _tcp(port: str) -> str:
@@ -88,7 +97,7 @@ class Options(usage.Options):
         ["max-queue", None, 64, "Messages of a connection that may wait before reading pauses", _COUNT],
         ["max-unsent", None, 1_048_576, "Bytes that may wait for a slow client before it is closed", _SIZE],
         ["processor-timeout", None, 30.0, "Seconds that a processor may take for a message", _SECONDS],
-        ["ping-interval", None, 30.0, "Seconds between pings, 0 for none", _SECONDS_OR_NONE],
+        ["ping-interval", None, 30.0, "Seconds between pings, 0 for none", _ping_interval],
         ["ping-timeout", None, 10.0, "Seconds in which a ping must be answered", _SECONDS],
         ["handshake-timeout", None, 5.0, "Seconds in which an opening handshake must be complete", _SECONDS],
         ["close-timeout", None, 1.5, "Seconds in which a client must answer a close", _SECONDS],
@@ -170,7 +179,9 @@ class Options(usage.Options):
             try:
                 registry.add(processor)
             except ValueError as error:
-                raise usage.UsageError(f"{error}; leave one out, or use --no-plugins") from None
+                raise usage.UsageError(
+                    f"{error}; leave one out (--no-plugins leaves out those that are installed)"
+                ) from None
         self.config = Config(
             listen=self._endpoints(),
             limits=Limits(
@@ -207,7 +218,7 @@ class Options(usage.Options):
             if int(port) > 65_535:
                 raise usage.UsageError(f"--port {port}: a port is a number from 0 to 65535")
             return (_tcp(port), *self._listen)
-        elif ":" not in port:
+        if ":" not in port:
             raise usage.UsageError(f"--port {port!r}: write a number, or an endpoint such as tcp:8081")
         self._check_endpoint("--port", port)
         return (port, *self._listen)

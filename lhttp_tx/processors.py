@@ -65,6 +65,9 @@ class FunctionProcessor(Processor):
         """Call the function."""
         return self._function(request)
 
+    def __repr__(self) -> str:
+        return f"<processor {self.__name__}>"
+
 
 def processor(
     command: str, *, timeout: float | None = None

@@ -153,6 +153,14 @@ class LHTTPServerProtocol(WebSocketServerProtocol):
         else:
             super().onAutoPingTimeout()
 
+    def succeedHandshake(self, res: Any) -> None:
+        """Complete the handshake; Autobahn would swallow what goes wrong in it and leave the client waiting."""
+        try:
+            super().succeedHandshake(res)
+        except Exception:
+            _log.failure("{peer}: handshake failed", peer=self.peer)
+            self.dropConnection(abort=True)
+
     def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
         """Refuse a handshake without echoing what the client sent."""
         _log.info("{peer}: handshake refused with {code}: {reason!r}", peer=self.peer, code=code, reason=reason)
@@ -368,6 +376,8 @@ class LHTTPServerFactory(WebSocketServerFactory):
         kind: Any = self.protocol
         if self._configured is None or not issubclass(self._configured, kind):
             options = {name: getattr(self, name) for name in WebSocketServerProtocol.CONFIG_ATTRS}
+            # A function on a class would become a method.
+            options = {name: staticmethod(found) if callable(found) else found for name, found in options.items()}
             self._configured = type(kind.__name__, (kind,), options)
         protocol = self._configured()
         protocol.factory = self

@@ -337,8 +337,11 @@ class Session:
 
     def _receipt_of(self, data: bytes) -> str | None:
         """Return the token of the receipt that a refused message asked for, if that much of it can be read."""
+        limits = self._engine.limits
         try:
-            return parse_head(split_head(data, self._engine.limits), self._engine.limits).headers.get("receipt")
+            # Without most of the body, so that a message that is refused for its size is answered too.
+            head = split_head(data[: min(limits.head_size + 4, limits.message_size)], limits)
+            return parse_head(head, limits).headers.get("receipt")
         except LHTTPError:
             return None
 

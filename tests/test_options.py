@@ -45,7 +45,7 @@ def test_every_bound_can_be_set() -> None:
         *("--max-subscriptions", "7", "--max-unsent", "8", "--processor-timeout", "9", "--max-connections", "0"),
         *("--ping-interval", "0", "--ping-timeout", "11", "--handshake-timeout", "12", "--close-timeout", "13"),
         *("--drain-timeout", "14", "--upstream-timeout", "15", "--upstream-max-response", "16"),
-        *("--upstream-max-in-flight", "17", "--upstream-public-only", "--upstream-allow", "http://b/x"),
+        *("--upstream-max-in-flight", "17", "--upstream-public-only", "--upstream-allow", "http://b/x", "--demo"),
         *("--allow-origin", "https://App.example/", "--allow-origin", "*", "--server-name", "Chat.example:80"),
     ).config
     assert config == Config(
@@ -64,6 +64,7 @@ def test_every_bound_can_be_set() -> None:
         upstream_allow=("http://b/x",),
         allow_origins=("https://App.example", "*"),
         server_names=("chat.example",),
+        demo=True,
     )
 
 

@@ -478,3 +478,14 @@ def test_a_close_frame_follows_what_was_sent_before_it(factory: LHTTPServerFacto
     data = peer.take()
     assert data.startswith(b"\x81")
     assert close_code(data) == 1000
+
+
+def test_a_handshake_that_fails_inside_is_logged_and_dropped(
+    clock: Clock, server: Server, monkeypatch: pytest.MonkeyPatch, failures: list[Any]
+) -> None:
+    factory = LHTTPServerFactory(engine=server.engine, reactor=clock)
+    monkeypatch.setattr(server.engine, "open_session", lambda transport: 1 / 0)
+    peer = Peer(factory)
+    peer.open()
+    assert peer.transport.aborted
+    assert len(failures) == 1

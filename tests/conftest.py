@@ -1,0 +1,33 @@
+"""What all tests share: a failure that is logged and that no test asked for fails the test."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.logger import globalLogPublisher
+
+
+@pytest.fixture
+def failures() -> Iterator[list[Any]]:
+    """The exceptions that are logged while a test runs; a test that causes some asks for this and looks at them."""
+    found: list[Any] = []
+
+    def observe(event: dict[str, Any]) -> None:
+        if "log_failure" in event:
+            found.append(event["log_failure"].value)
+
+    globalLogPublisher.addObserver(observe)
+    yield found
+    globalLogPublisher.removeObserver(observe)
+
+
+@pytest.fixture(autouse=True)
+def _no_unexpected_failures(request: pytest.FixtureRequest, failures: list[Any]) -> Iterator[None]:
+    """Fail a test that logs a failure without asking for :func:`failures`."""
+    expected = "failures" in inspect.signature(request.function).parameters
+    yield
+    if not expected:
+        assert failures == []

@@ -1,0 +1,107 @@
+"""What the tests of the client and of the ``lhttp`` command share: the command as a process, and a terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from integration._docs import Process, environment
+from integration._server import TIME_LIMIT, script
+
+__all__ = ["Terminal", "lhttp", "start_lhttp", "url_of"]
+
+_CODES = re.compile(r"\x1b(?:\[[0-9;?>]*[a-zA-Z]|[()][0AB]|[=>])")
+
+
+def url_of(port: int) -> str:
+    """Return the URL of a server on this machine."""
+    return f"ws://127.0.0.1:{port}/"
+
+
+def lhttp(*arguments: object, input: str | bytes = b"", **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run the command; *changes* are to the environment."""
+    done = subprocess.run(
+        [script("lhttp"), *map(str, arguments)],
+        input=input.encode() if isinstance(input, str) else input,
+        env={**environment(), **changes},
+        capture_output=True,
+        timeout=6 * TIME_LIMIT,
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def start_lhttp(directory: Path, *arguments: object, **changes: str) -> Process:
+    """Start the command; its output, both kinds of it, is in a file."""
+    return Process([script("lhttp"), *map(str, arguments)], directory, **changes)
+
+
+class Terminal:
+    """
+    The command on a terminal of its own.
+
+    It answers where the cursor is, as a terminal does when it is asked, and keeps what was written, without the codes.
+    """
+
+    def __init__(self, *arguments: object, **changes: str) -> None:
+        self.raw = ""
+        pid, self._fd = pty.fork()
+        if not pid:
+            os.environ.update({**environment(), "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30", **changes})
+            os.execv(script("lhttp"), ["lhttp", *map(str, arguments)])
+        self._pid = pid
+        self.status: int | None = None
+
+    @property
+    def text(self) -> str:
+        """What was written, without the codes that move and colour."""
+        return _CODES.sub("", self.raw)
+
+    def wait_for(self, text: str) -> None:
+        """Return when *text* has been written."""
+        end = time.monotonic() + TIME_LIMIT
+        while text not in self.text:
+            assert time.monotonic() < end and self.status is None, f"{text!r} is not on the terminal:\n{self.text}"
+            self._read()
+
+    def _read(self) -> None:
+        if not select.select([self._fd], [], [], 0.05)[0]:
+            return
+        try:
+            data = os.read(self._fd, 65_536).decode("utf-8", "replace")
+        except OSError:  # Linux says so when the other side has gone
+            data = ""
+        if not data:
+            self.status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        if "\x1b[6n" in data:
+            os.write(self._fd, b"\x1b[1;1R")
+        self.raw += data
+
+    def type(self, text: str) -> None:
+        """Press keys; Enter is ``\\r``."""
+        os.write(self._fd, text.encode())
+
+    def wait_for_end(self) -> int:
+        """Return the exit status."""
+        end = time.monotonic() + TIME_LIMIT
+        while self.status is None:
+            assert time.monotonic() < end, f"it goes on:\n{self.text}"
+            self._read()
+        return self.status
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, where: TracebackType | None) -> None:
+        if self.status is None:
+            os.kill(self._pid, 9)
+            os.waitpid(self._pid, 0)
+        os.close(self._fd)

@@ -1,0 +1,123 @@
+"""What SIGTERM does: stop accepting, finish what is in hand, close everyone with 1001, exit."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+
+from integration._server import (
+    CLOSE,
+    TEXT,
+    Backend,
+    RawClient,
+    ServerProcess,
+    message,
+    processor_arguments,
+)
+
+GOING_AWAY = (1001, "server is going away")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_signal_ends_the_process_and_closes_everyone_with_1001(
+    serve: Callable[..., ServerProcess], number: signal.Signals
+) -> None:
+    server = serve()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.port)) for _ in range(50)]
+        for client in clients:
+            client.subscribe("room")
+        server.process.send_signal(number)
+        for client in clients:
+            assert client.receive_close() == GOING_AWAY
+            client.send((1001).to_bytes(2, "big"), CLOSE)
+        assert server.process.wait(5) == -number
+
+
+def test_idle_server_ends_at_once(serve: Callable[..., ServerProcess]) -> None:
+    server = serve()
+    begin = time.monotonic()
+    assert server.stop() == -signal.SIGTERM
+    assert time.monotonic() - begin < 1
+
+
+def test_client_that_does_not_answer_the_close_does_not_hold_it_up(serve: Callable[..., ServerProcess]) -> None:
+    server = serve()
+    with RawClient(server.port) as client:
+        client.subscribe("room")
+        assert server.stop() == -signal.SIGTERM
+        assert client.receive_close() == GOING_AWAY
+
+
+def test_connection_in_mid_handshake_does_not_hold_it_up(serve: Callable[..., ServerProcess]) -> None:
+    server = serve()
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost:")
+        time.sleep(0.1)
+        assert server.stop() == -signal.SIGTERM
+
+
+def test_what_is_in_hand_is_finished_first(serve: Callable[..., ServerProcess]) -> None:
+    server = serve(*processor_arguments("deferred", "echo"))
+    with RawClient(server.port) as client:
+        client.send(message("echo"))
+        client.receive()
+        sent = [message("deferred", {}, str(number)).encode("ascii") for number in range(5)]
+        for waiting in sent:
+            client.send(waiting)
+        time.sleep(0.02)
+        server.process.send_signal(signal.SIGTERM)
+        assert [client.receive() for _ in sent] == [(TEXT, answered) for answered in sent]
+        assert client.receive_close() == GOING_AWAY
+        client.send((1001).to_bytes(2, "big"), CLOSE)
+        assert server.process.wait(5) == -signal.SIGTERM
+
+
+def test_what_hangs_is_cancelled_after_the_drain_time(serve: Callable[..., ServerProcess]) -> None:
+    server = serve(*processor_arguments("hang"), "--drain-timeout", "0.5")
+    with RawClient(server.port) as client:
+        client.send(message("hang"))
+        time.sleep(0.1)
+        begin = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert client.receive() == (TEXT, message("error", {"status": "500", "reason": "cancelled"}).encode("ascii"))
+        assert client.receive_close() == GOING_AWAY
+        client.send((1001).to_bytes(2, "big"), CLOSE)
+        assert server.process.wait(5) == -signal.SIGTERM
+        assert 0.5 <= time.monotonic() - begin < 2
+
+
+def test_message_on_its_way_upstream_is_finished_first(serve: Callable[..., ServerProcess], backend: Backend) -> None:
+    server = serve("--upstream-allow", backend.url, "--upstream-timeout", "0.5")
+    with RawClient(server.port) as client:
+        client.send(message("chat", {"upstream": f"POST {backend.url}/hang"}))
+        backend.wait_for(1)
+        server.process.send_signal(signal.SIGTERM)
+        assert b"status:504" in client.receive()[1]
+        assert client.receive_close() == GOING_AWAY
+
+
+def test_no_connection_is_taken_while_it_drains(serve: Callable[..., ServerProcess]) -> None:
+    server = serve(*processor_arguments("hang"), "--drain-timeout", "1")
+    with RawClient(server.port) as client:
+        client.send(message("hang"))
+        time.sleep(0.1)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port))
+        assert server.process.wait(5) == -signal.SIGTERM
+
+
+def test_processors_are_told_of_the_end(serve: Callable[..., ServerProcess]) -> None:
+    server = serve(*processor_arguments("Visits"))
+    with RawClient(server.port) as client:
+        client.send(message("visit"))
+        assert client.receive()[0] == TEXT
+        assert server.stop() == -signal.SIGTERM
+    server.wait_for_log("a visit ended after 1")

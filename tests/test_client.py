@@ -1,0 +1,851 @@
+"""lhttp_tx.client: what a program asks of it, against the real server, with the network in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import txaio
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.error import ConnectionRefusedError as Refusal
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.task import Clock
+from twisted.test import iosim
+from zope.interface import implementer
+from zope.interface.verify import verifyClass
+
+from lhttp_tx import Message, Part, Processor, Refused, Request, processor
+from lhttp_tx.client import (
+    Client,
+    ClientClosed,
+    ConnectFailed,
+    ConnectionLost,
+    NoReply,
+    QueueFull,
+    ReplyError,
+    RequestTimeout,
+    State,
+    Subscription,
+    multipart_message,
+    parts_of,
+)
+from lhttp_tx.client.protocol import WebSocketConnection, WebSocketEndpoint, parse_url
+from lhttp_tx.errors import LHTTPError, RemoteProtocolError
+from lhttp_tx.limits import Limits
+from lhttp_tx.protocol import LHTTPServerFactory
+from lhttp_tx.testing import Server
+
+
+@processor("echo")
+def echo(request: Request) -> None:
+    request.reply()
+
+
+@processor("auth")
+def auth(request: Request) -> None:
+    request.reply("welcome", command="granted", headers=[])
+
+
+@processor("refuse")
+def refuse(request: Request) -> None:
+    raise Refused(403, "members only")
+
+
+@processor("parts")
+def parts(request: Request) -> None:
+    request.reply(b"|".join(part.body for part in request.parts), headers=[])
+
+
+@processor("push")
+def push(request: Request) -> None:
+    request.session.send(Message("news", body=request.body))
+
+
+@processor("fake")
+def fake(request: Request) -> None:
+    request.session.send(Message("receipt", [("publish", "x"), ("receipt-id", "1")]))
+
+
+class Pending(Processor):
+    command = "pending"
+
+    def __init__(self) -> None:
+        self.waiting: list[Deferred[None]] = []
+
+    def on_message(self, request: Request) -> Deferred[None]:
+        self.waiting.append(Deferred())
+        return self.waiting[-1].addCallback(lambda _: request.reply())
+
+
+@implementer(IStreamClientEndpoint)
+class MemoryEndpoint:
+    """Connects to a server in memory."""
+
+    def __init__(self, factory: LHTTPServerFactory, clock: Clock) -> None:
+        self.factory = factory
+        self.clock = clock
+        self.pumps: list[Any] = []
+        self.refuses = False
+        self.hangs = False
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        if self.hangs:
+            return Deferred()
+        if self.refuses:
+            return fail(Refusal())
+        server, client = self.factory.buildProtocol(None), protocolFactory.buildProtocol(None)
+        self.pumps.append(
+            iosim.connect(
+                server,
+                iosim.FakeTransport(server, isServer=True),
+                client,
+                iosim.FakeTransport(client, isServer=False),
+                greet=False,
+            )
+        )
+        return succeed(client)
+
+    def flush(self) -> None:
+        for pump in self.pumps:
+            pump.flush()
+
+
+class World:
+    """A server, its clients, and time."""
+
+    def __init__(self, clock: Clock, limits: Limits) -> None:
+        self.clock = clock
+        self.pending = Pending()
+        processors = [echo, auth, refuse, parts, push, fake, self.pending]
+        self.server = Server(processors=processors, limits=limits)
+        self.endpoint = MemoryEndpoint(LHTTPServerFactory(engine=self.server.engine, reactor=clock), clock)
+        self.states: list[State] = []
+        self.errors: list[LHTTPError] = []
+        self.others: list[Message] = []
+
+    def client(self, **options: Any) -> Client:
+        options = {
+            "on_state": lambda state, reason: self.states.append(state),
+            "on_error": self.errors.append,
+            "on_message": self.others.append,
+            "retry_policy": lambda attempt: 1.0,
+            **options,
+        }
+        return Client(self.endpoint, reactor=self.clock, **options)
+
+    def connected(self, **options: Any) -> Client:
+        client = self.client(**options)
+        self.result(client.connect())
+        assert client.state is State.CONNECTED
+        return client
+
+    def run(self, seconds: float = 0.0) -> None:
+        self.clock.advance(seconds)
+        for _ in range(8):
+            self.endpoint.flush()
+            self.clock.advance(0)
+
+    def result(self, deferred: Deferred[Any]) -> Any:
+        """What *deferred* gives as soon as the network has done its work."""
+        self.run()
+        return outcome(deferred)
+
+    def failure(self, deferred: Deferred[Any]) -> Any:
+        self.run()
+        return error_of(deferred)
+
+    def cut(self) -> None:
+        """Lose every connection, without a word."""
+        for pump in self.endpoint.pumps:
+            pump.client.transport.abortConnection()
+            pump.server.transport.abortConnection()
+        self.run()
+        self.endpoint.pumps.clear()
+
+
+def outcome(deferred: Deferred[Any]) -> Any:
+    found: list[Any] = []
+    deferred.addBoth(found.append)
+    assert found, "it waits still"
+    if hasattr(found[0], "raiseException"):
+        found[0].raiseException()
+    return found[0]
+
+
+def error_of(deferred: Deferred[Any]) -> Any:
+    with pytest.raises((LHTTPError, CancelledError)) as caught:
+        outcome(deferred)
+    return caught.value
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    """Autobahn's timers use one loop for the process: it is set, and put back."""
+    before = txaio.config.loop
+    clock = Clock()
+    txaio.config.loop = clock
+    yield clock
+    txaio.config.loop = before
+
+
+@pytest.fixture
+def world(clock: Clock) -> World:
+    return World(clock, Limits())
+
+
+def publish_elsewhere(world: World, channels: list[str], body: str, command: str = "chat") -> None:
+    world.server.engine.publish(channels, command, body=body)
+    world.run()
+
+
+def test_the_parts_provide_their_interfaces() -> None:
+    assert verifyClass(IStreamClientEndpoint, WebSocketEndpoint)
+
+
+# Connecting
+
+
+def test_states_are_told_in_order(world: World) -> None:
+    client = world.connected()
+    world.result(client.close())
+    assert world.states == [State.CONNECTING, State.CONNECTED, State.CLOSING, State.CLOSED]
+
+
+def test_a_client_closed_in_the_moment_it_connects_ends_in_good_order(world: World) -> None:
+    client = world.client()
+    closed = client.connect().addCallback(lambda _: client.close())
+    world.result(closed)
+    assert client.state is State.CLOSED
+    assert not world.server.engine.sessions
+
+
+def test_connect_fails_with_the_first_attempt_and_leaves_nothing_behind(world: World) -> None:
+    world.endpoint.refuses = True
+    client = world.client()
+    assert "refused" in world.failure(client.connect()).reason
+    assert client.state is State.CLOSED
+    assert not world.clock.getDelayedCalls()
+
+
+def test_connect_goes_on_for_as_many_attempts_as_asked(world: World) -> None:
+    world.endpoint.refuses = True
+    client = world.client()
+    connecting = client.connect(attempts=3)
+    world.run(1.0)
+    assert not connecting.called
+    world.run(1.0)
+    assert isinstance(error_of(connecting), ConnectFailed)
+
+
+def test_connect_without_a_limit_waits_for_the_server(world: World) -> None:
+    world.endpoint.refuses = True
+    connecting = world.client().connect(attempts=None)
+    for _ in range(20):
+        world.run(1.0)
+    assert not connecting.called
+    world.endpoint.refuses = False
+    world.run(1.0)
+    assert outcome(connecting) is None
+
+
+def test_an_attempt_that_hangs_ends_with_its_time(world: World) -> None:
+    world.endpoint.hangs = True
+    connecting = world.client(connect_timeout=5.0).connect()
+    world.run(4.9)
+    assert not connecting.called
+    world.run(0.2)
+    assert "no answer in time" in error_of(connecting).reason
+
+
+def test_a_refused_handshake_says_what_the_server_said(world: World) -> None:
+    world.endpoint.factory.draining = True
+    reason = world.failure(world.client().connect()).reason
+    assert "503" in reason
+    assert "server is going away" in reason
+
+
+def test_waiting_for_a_connection_has_a_time_limit(world: World) -> None:
+    world.endpoint.refuses = True
+    client = world.client()
+    client.startService()
+    waiting = client.when_connected(timeout=2.0)
+    world.run(2.1)
+    assert isinstance(error_of(waiting), ConnectFailed)
+    assert client.running
+
+
+def test_a_closed_client_can_be_started_again(world: World) -> None:
+    client = world.connected()
+    world.result(client.close())
+    world.result(client.connect())
+    assert world.result(client.request("echo", body="x")).body == b"x"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://a/", "ws://", "ws:///x", "ws://u@a/", "ws://a/#f", "ws://a/ b", "ws://a/é", "ws://a:0/", "ws://a:x/"],
+)
+def test_a_malformed_url_is_refused(url: str, clock: Clock) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        Client(url, reactor=clock)
+
+
+def test_a_url_may_hold_an_ipv6_address() -> None:
+    assert (parse_url("wss://[::1]:8443/a?b").hostname, parse_url("ws://[::1]:8443/").port) == ("::1", 8443)
+
+
+def test_an_endpoint_may_be_given_by_its_description(clock: Clock) -> None:
+    assert Client("unix:/run/lhttp.sock", reactor=clock).url == "ws://localhost/"
+
+
+# Sending
+
+
+def test_publishing_reaches_a_subscription(world: World) -> None:
+    client = world.connected()
+    got: list[Message] = []
+    world.result(client.subscribe("room.a", got.append).confirmed())
+    world.result(client.publish("room.a", "chat", {"from": "jack"}, "hello"))
+    assert [(message.text, message.headers.get("from")) for message in got] == [("hello", "jack")]
+    assert "receipt" not in got[0].headers
+
+
+def test_publishing_without_a_receipt_is_done_at_once(world: World) -> None:
+    client = world.connected()
+    assert outcome(client.publish("room.a", "chat", receipt=False)) is None
+
+
+def test_a_binary_body_stays_binary(world: World) -> None:
+    client = world.connected()
+    subscription = world.result(client.subscribe("room.a").confirmed())
+    world.result(client.publish("room.a", "chat", body=b"\x00\xff", binary=True))
+    message = outcome(subscription.next())
+    assert (message.body, message.binary) == (b"\x00\xff", True)
+
+
+def test_an_error_with_a_receipt_fails_its_call(world: World) -> None:
+    client = world.connected()
+    error = world.failure(client.confirm(Message("refuse")))
+    assert (type(error), error.status, error.reason) == (ReplyError, 403, "members only")
+    assert not world.errors
+
+
+def test_an_error_without_a_receipt_is_reported(world: World) -> None:
+    client = world.connected()
+    client.send(Message("refuse"))
+    world.run()
+    assert [(error.status, error.reason) for error in world.errors] == [(403, "members only")]
+
+
+def test_a_malformed_channel_is_refused_before_it_is_sent(world: World) -> None:
+    client = world.connected()
+    with pytest.raises(RemoteProtocolError, match="empty token"):
+        client.publish("a..b", "chat")
+    with pytest.raises(RemoteProtocolError, match="empty token"):
+        client.subscribe("a..b")
+
+
+def test_a_message_that_is_too_large_fails_its_call(clock: Clock) -> None:
+    world = World(clock, Limits(message_size=1_000))
+    client = world.connected()
+    assert world.failure(client.confirm(Message("echo", body="x" * 1_500))).status == 413
+
+
+def test_no_answer_in_time_fails_the_call(world: World) -> None:
+    client = world.connected()
+    asked = client.request("pending", timeout=5.0)
+    world.run(4.9)
+    assert not asked.called
+    world.run(0.2)
+    assert isinstance(error_of(asked), RequestTimeout)
+
+
+def test_a_call_can_be_cancelled(world: World) -> None:
+    client = world.connected()
+    asked = client.request("pending")
+    world.run()
+    asked.cancel()
+    assert isinstance(error_of(asked), CancelledError)
+
+
+def test_too_much_that_a_server_does_not_read_is_refused(world: World) -> None:
+    client = world.connected(unsent_size=100_000)
+    connection: Any = client._link.transport  # type: ignore[union-attr]
+    connection.pauseProducing()
+    client.send(Message("echo", body="x" * 90_000))
+    with pytest.raises(QueueFull, match="does not read"):
+        client.send(Message("echo", body="x" * 20_000))
+    connection.resumeProducing()
+    client.send(Message("echo", body="x" * 20_000))
+
+
+# Requests
+
+
+def test_a_request_gets_its_reply(world: World) -> None:
+    client = world.connected()
+    reply = world.result(client.request("echo", {"a": "b"}, "hello"))
+    assert (reply.text, reply.headers.get("a")) == ("hello", "b")
+
+
+def test_replies_to_several_requests_are_told_apart(world: World) -> None:
+    client = world.connected()
+    asked = [client.request("echo", body=str(number)) for number in range(5)]
+    world.run()
+    assert [outcome(one).text for one in asked] == ["0", "1", "2", "3", "4"]
+
+
+def test_a_reply_may_have_another_command(world: World) -> None:
+    client = world.connected()
+    assert world.result(client.request("auth", reply_command="granted")).text == "welcome"
+
+
+def test_a_request_that_nobody_answers_fails_at_once(world: World) -> None:
+    client = world.connected()
+    assert isinstance(world.failure(client.request("nobody")), NoReply)
+
+
+def test_a_reply_that_comes_too_late_is_not_taken_for_another(world: World) -> None:
+    client = world.connected()
+    late = client.request("pending", body="late", timeout=1.0)
+    world.run(1.1)
+    assert isinstance(error_of(late), RequestTimeout)
+    asked = client.request("pending", body="next")
+    world.run()
+    world.pending.waiting[0].callback(None)
+    world.run()
+    world.pending.waiting[1].callback(None)
+    assert world.result(asked).text == "next"
+
+
+def test_a_publication_is_not_taken_for_a_reply(world: World) -> None:
+    client = world.connected()
+    got: list[Message] = []
+    world.result(client.subscribe("room.a", got.append).confirmed())
+    asked = client.request("pending", body="mine")
+    world.run()
+    publish_elsewhere(world, ["room.a"], "not yours", command="pending")
+    world.pending.waiting[0].callback(None)
+    assert world.result(asked).text == "mine"
+    assert [message.text for message in got] == ["not yours"]
+
+
+def test_a_published_receipt_confirms_nothing(world: World) -> None:
+    client = world.connected()
+    asked = client.confirm(Message("pending"))
+    world.run()
+    other = world.connected()
+    other.send(Message("fake"))
+    client.subscribe("room.a")
+    world.run()
+    world.server.engine.publish("room.a", "receipt", {"receipt-id": "1"})
+    world.run()
+    assert not asked.called
+
+
+def test_a_message_for_nobody_goes_to_on_message(world: World) -> None:
+    client = world.connected()
+    client.send(Message("push", body="extra"))
+    world.run()
+    assert [(message.command, message.text) for message in world.others] == [("news", "extra")]
+
+
+def test_multipart_goes_there_and_back(world: World) -> None:
+    client = world.connected()
+    message = multipart_message("parts", [Part(body=b"one"), Part(body=b"\xff")])
+    assert [part.body for part in parts_of(message)] == [b"one", b"\xff"]
+    reply = world.result(client.request(message))
+    assert reply.body == b"one|\xff"
+
+
+def test_a_message_without_parts_has_none() -> None:
+    assert parts_of(Message("chat")) == ()
+
+
+def test_an_upload_is_watched_and_answered(world: World) -> None:
+    client = world.connected()
+    message = multipart_message("parts", [Part(body=b"x" * 40_000), Part(body=b"y")])
+    seen: list[tuple[int, int]] = []
+    reply = world.result(client.upload(message, lambda done, size: seen.append((done, size))))
+    assert reply.body == b"x" * 40_000 + b"|y"
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1][0] == seen[-1][1] > 40_000
+
+
+def test_what_is_sent_during_an_upload_waits_for_its_end(world: World) -> None:
+    client = world.connected()
+    connection: Any = client._link.transport  # type: ignore[union-attr]
+
+    def after_first(done: int, size: int) -> None:
+        connection.congested = True
+
+    reply = client.upload(multipart_message("parts", [Part(body=b"x" * 40_000)]), after_first)
+    other = client.request("echo", body="later")
+    for _ in range(4):
+        connection.resumeProducing()
+    assert world.result(reply).body == b"x" * 40_000
+    assert world.result(other).text == "later"
+
+
+def test_an_upload_without_a_connection_is_refused(world: World) -> None:
+    assert isinstance(error_of(world.client().upload(Message("parts"), lambda *_: None)), ConnectionLost)
+
+
+# Subscriptions
+
+
+def test_a_message_to_two_channels_reaches_each_subscription_once(world: World) -> None:
+    client = world.connected()
+    first: list[str] = []
+    second: list[str] = []
+    client.subscribe("room.a", lambda message: first.append(message.text))
+    client.subscribe("room.b", lambda message: second.append(message.text))
+    world.run()
+    for body in ("1", "1", "2"):
+        publish_elsewhere(world, ["room.b", "room.a"], body)
+    assert (first, second) == (["1", "1", "2"], ["1", "1", "2"])
+
+
+def test_two_subscriptions_to_one_channel_both_get_it(world: World) -> None:
+    client = world.connected()
+    got: list[str] = []
+    one = client.subscribe("room.a", lambda message: got.append("one"))
+    world.result(one.confirmed())
+    world.result(client.subscribe("room.a", lambda message: got.append("two")).confirmed())
+    publish_elsewhere(world, ["room.a"], "x")
+    world.result(one.unsubscribe())
+    publish_elsewhere(world, ["room.a"], "x")
+    assert got == ["one", "two", "two"]
+
+
+def test_the_last_unsubscribe_tells_the_server(world: World) -> None:
+    client = world.connected()
+    subscription = world.result(client.subscribe("room.a").confirmed())
+    world.result(subscription.unsubscribe())
+    assert [session.channels for session in world.server.engine.sessions] == [frozenset()]
+
+
+def test_a_refused_subscription_ends_with_the_error(clock: Clock) -> None:
+    world = World(clock, Limits(subscription_count=1))
+    client = world.connected()
+    world.result(client.subscribe("room.a").confirmed())
+    refused = client.subscribe("room.b")
+    assert world.failure(refused.confirmed()).status == 429
+    assert error_of(refused.next()).status == 429
+    assert not refused.active
+    assert [error.status for error in world.errors] == [429]
+
+
+def test_iterating_ends_when_the_client_is_closed(world: World) -> None:
+    client = world.connected()
+
+    async def program() -> list[str]:
+        return [message.text async for message in await client.subscribe("room.a")]
+
+    done = Deferred.fromCoroutine(program())
+    world.run()
+    publish_elsewhere(world, ["room.a"], "one")
+    publish_elsewhere(world, ["room.a"], "two")
+    assert not done.called
+    world.result(client.close())
+    assert outcome(done) == ["one", "two"]
+
+
+def test_iterating_in_asyncio_gives_the_messages(world: World) -> None:
+    client = world.connected()
+    subscription = world.result(client.subscribe("room.a").confirmed())
+    publish_elsewhere(world, ["room.a"], "one")
+    world.result(client.close())
+
+    async def program() -> list[str]:
+        return [message.text async for message in subscription.iterate(asyncio.get_running_loop())]
+
+    assert asyncio.run(program()) == ["one"]
+
+
+def test_a_full_buffer_drops_the_oldest_and_counts_them(world: World) -> None:
+    client = world.connected()
+    subscription = world.result(client.subscribe("room.a", buffer=2).confirmed())
+    for number in range(5):
+        publish_elsewhere(world, ["room.a"], str(number))
+    assert [outcome(subscription.next()).text for _ in range(2)] == ["3", "4"]
+    assert subscription.dropped == 3
+
+
+def test_a_callback_that_fails_is_logged_and_harms_nobody(world: World, failures: list[Any]) -> None:
+    client = world.connected()
+    got: list[str] = []
+
+    async def later(message: Message) -> None:
+        raise ValueError("later")
+
+    def now(message: Message) -> None:
+        raise ValueError("now")
+
+    for callback in (later, now, lambda message: got.append(message.text)):
+        client.subscribe("room.a", callback)
+    world.run()
+    publish_elsewhere(world, ["room.a"], "x")
+    assert (got, [str(failure) for failure in failures]) == (["x"], ["later", "now"])
+
+
+# Losing the connection
+
+
+def test_subscriptions_are_restored_after_a_loss(world: World) -> None:
+    client = world.connected()
+    got: list[str] = []
+    world.result(client.subscribe("room.a", lambda message: got.append(message.text)).confirmed())
+    world.cut()
+    assert client.state is State.WAITING
+    world.run(1.0)
+    assert client.state is State.CONNECTED
+    publish_elsewhere(world, ["room.a"], "again")
+    assert got == ["again"]
+
+
+def test_many_subscriptions_are_restored_in_heads_that_fit(world: World) -> None:
+    client = world.connected()
+    names = [f"{'x' * 200}.{number}" for number in range(100)]
+    for name in names:
+        client.subscribe(name)
+    world.run()
+    world.cut()
+    world.run(1.0)
+    assert [session.channels for session in world.server.engine.sessions] == [frozenset(names)]
+
+
+def test_one_refused_channel_does_not_cost_the_others_their_restoring(world: World) -> None:
+    client = world.connected()
+    for name in ("room.a", "room.b", "room.c"):
+        client.subscribe(name)
+    world.run()
+    world.cut()
+    world.server.engine.limits = Limits(subscription_count=2)
+    world.run(1.0)
+    assert client.state is State.CONNECTED
+    assert [session.channels for session in world.server.engine.sessions] == [frozenset({"room.a", "room.b"})]
+    assert [error.status for error in world.errors] == [429]
+
+
+def test_what_was_sent_and_not_answered_fails_with_the_connection(world: World) -> None:
+    client = world.connected()
+    asked = client.request("pending")
+    world.run()
+    world.cut()
+    assert type(error_of(asked)) is ConnectionLost
+    world.run(1.0)
+    assert len(world.pending.waiting) == 1, "it was sent again"
+
+
+def test_what_is_sent_without_a_connection_waits_for_one_in_order(world: World) -> None:
+    client = world.connected()
+    subscription = world.result(client.subscribe("room.a").confirmed())
+    world.cut()
+    sent = [client.publish("room.a", "chat", body=str(number)) for number in range(3)]
+    world.run()
+    assert not any(one.called for one in sent)
+    world.run(1.0)
+    assert [outcome(one) for one in sent] == [None] * 3
+    assert [outcome(subscription.next()).text for _ in range(3)] == ["0", "1", "2"]
+
+
+def test_the_queue_is_bounded(world: World) -> None:
+    client = world.client(queue_length=2)
+    client.startService()
+    client.send(Message("echo"))
+    client.send(Message("echo"))
+    with pytest.raises(QueueFull, match="2 messages wait"):
+        client.send(Message("echo"))
+    assert isinstance(error_of(client.confirm(Message("echo"))), QueueFull)
+
+
+def test_what_waits_for_a_connection_has_a_time_limit_and_is_not_sent_after_it(world: World) -> None:
+    world.endpoint.refuses = True
+    client = world.client()
+    client.startService()
+    asked = client.request("pending", timeout=0.5)
+    world.run(0.6)
+    assert isinstance(error_of(asked), RequestTimeout)
+    world.endpoint.refuses = False
+    world.run(1.0)
+    assert client.state is State.CONNECTED
+    assert not world.pending.waiting
+
+
+def test_a_server_that_does_not_confirm_subscriptions_is_left(world: World) -> None:
+    client = world.connected(timeout=5.0)
+    client.send(Message("pending"))
+    client.subscribe("room.a")
+    world.run(5.1)
+    assert client.state is State.WAITING
+
+
+def test_a_silent_server_is_left_after_a_ping(world: World) -> None:
+    client = world.connected(ping_interval=30.0, ping_timeout=10.0)
+    world.clock.advance(30.0)
+    world.clock.advance(10.1)
+    world.run()
+    assert client.state is State.WAITING
+
+
+def test_closing_fails_everything_that_waits(world: World) -> None:
+    client = world.connected()
+    subscription = world.result(client.subscribe("room.a").confirmed())
+    waiting = [client.request("pending"), subscription.next(), client.confirm(Message("pending"))]
+    world.run()
+    world.result(client.close())
+    assert [type(error_of(one)) for one in waiting] == [ClientClosed] * 3
+    assert not world.clock.getDelayedCalls()
+
+
+def test_closing_without_a_connection_fails_everything_that_waits(world: World) -> None:
+    world.endpoint.refuses = True
+    client = world.client()
+    client.startService()
+    subscription = client.subscribe("room.a")
+    waiting = [client.request("echo"), subscription.confirmed(), subscription.next(), client.when_connected()]
+    world.run()
+    world.result(client.close())
+    assert [type(error_of(one)) for one in waiting] == [ClientClosed] * 4
+    assert not world.clock.getDelayedCalls()
+
+
+def test_closing_twice_waits_twice(world: World) -> None:
+    client = world.connected()
+    both = [client.close(), client.close()]
+    assert not any(one.called for one in both)
+    assert [world.result(one) for one in both] == [None, None]
+
+
+@pytest.mark.parametrize("state", [State.CONNECTING, State.WAITING, State.CONNECTED])
+def test_a_client_may_be_closed_in_any_change_of_its_state(world: World, state: State) -> None:
+    closed: list[Deferred[None]] = []
+
+    def close_once(found: State, reason: str) -> None:
+        if found is state and not closed:
+            closed.append(client.close())
+
+    client = world.client(on_state=close_once)
+    world.endpoint.refuses = state is State.WAITING
+    client.startService()
+    world.run()
+    assert outcome(closed[0]) is None
+    assert client.state is State.CLOSED
+    assert not world.clock.getDelayedCalls()
+
+
+def test_closing_while_connecting_ends_the_attempt(world: World) -> None:
+    world.endpoint.hangs = True
+    client = world.client()
+    connecting = client.connect()
+    world.result(client.close())
+    assert isinstance(error_of(connecting), ClientClosed)
+    assert not world.clock.getDelayedCalls()
+
+
+def test_a_closed_client_refuses_everything(world: World) -> None:
+    client = world.connected()
+    world.result(client.close())
+    with pytest.raises(ClientClosed):
+        client.send(Message("echo"))
+    with pytest.raises(ClientClosed):
+        client.subscribe("room.a")
+    assert isinstance(error_of(client.request("echo")), ClientClosed)
+    assert isinstance(error_of(client.when_connected()), ClientClosed)
+
+
+# The edge
+
+
+class Raw:
+    """A server written by hand: the client's frames are ignored, and any bytes can be sent to it."""
+
+    def __init__(self, world: World, **options: Any) -> None:
+        self.client = world.connected(**options)
+        self.connection: WebSocketConnection = self.client._link.transport  # type: ignore[union-attr]
+
+    def send(self, data: bytes) -> None:
+        self.connection.dataReceived(data)
+
+
+def frame(payload: bytes, first: int = 0x81) -> bytes:
+    size = len(payload)
+    if size < 126:
+        return bytes([first, size]) + payload
+    return (
+        bytes([first, 126]) + struct.pack("!H", size) + payload
+        if size < 65_536
+        else (bytes([first, 127]) + struct.pack("!Q", size) + payload)
+    )
+
+
+NEWS = b"LHTTP/1.0 news\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("size", "piece"),
+    [(0, 1), (100, 1), (200, 1), (0, 7), (100, 7), (200, 7), (70_000, 999), (100, 100_000), (70_000, 1_000_000)],
+)
+def test_messages_are_put_together_from_any_pieces(world: World, size: int, piece: int) -> None:
+    raw = Raw(world)
+    data = frame(NEWS + b"x" * size) * 3
+    for start in range(0, len(data), piece):
+        raw.send(data[start : start + piece])
+    assert [len(message.body) for message in world.others] == [size] * 3
+
+
+def test_fragments_and_pings_between_whole_messages_keep_the_order(world: World) -> None:
+    raw = Raw(world)
+    raw.send(
+        frame(NEWS + b"1")
+        + frame(NEWS + b"2", 0x01)
+        + frame(b"ping", 0x89)
+        + frame(b"3", 0x80)
+        + frame(NEWS + b"\xff", 0x82)
+    )
+    assert [message.body for message in world.others] == [b"1", b"23", b"\xff"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(NEWS + b"\xff"),
+        frame(NEWS, 0xC1),
+        bytes([0x81, 0x80 | 4]) + b"\0\0\0\0abcd",
+        bytes([0x81, 126, 0, 5]) + b"abcde",
+        frame(b"", 0x83),
+    ],
+    ids=["not UTF-8", "reserved bit", "masked", "long length", "reserved opcode"],
+)
+def test_illegal_frames_close_the_connection(world: World, data: bytes) -> None:
+    raw = Raw(world)
+    raw.send(data)
+    world.run(3.0)
+    assert not world.others
+    assert State.WAITING in world.states
+
+
+def test_a_message_that_declares_too_much_closes_the_connection_before_it_comes(world: World) -> None:
+    raw = Raw(world, max_message_size=1_000)
+    raw.send(bytes([0x82, 127]) + struct.pack("!Q", 2**40))
+    world.run(3.0)
+    assert State.WAITING in world.states
+
+
+def test_a_malformed_message_is_reported_and_the_connection_lives_on(world: World) -> None:
+    raw = Raw(world)
+    raw.send(frame(b"HTTP/1.1 200 OK\r\n\r\n"))
+    assert [error.status for error in world.errors] == [400]
+    assert world.result(raw.client.request("echo", body="x")).body == b"x"
+
+
+def test_a_subscription_says_what_it_is(world: World) -> None:
+    subscription = world.connected().subscribe("room.a", print)
+    assert repr(subscription) == "<Subscription room.a>"
+    with pytest.raises(TypeError, match="has a callback"):
+        subscription.next()
+    assert isinstance(subscription, Subscription)
