@@ -7,35 +7,18 @@ and size, its redirects are not followed, its compressed bodies are not inflated
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from io import BytesIO
 from typing import Any
 
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import DNSLookupError
-from twisted.internet.interfaces import (
-    IAddress,
-    IHostnameResolver,
-    IHostResolution,
-    IProtocol,
-    IProtocolFactory,
-    IReactorPluggableNameResolver,
-    IReactorTCP,
-    IReactorTime,
-    IResolutionReceiver,
-    IStreamClientEndpoint,
-)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import (
-    URI,
     Agent,
     BrowserLikePolicyForHTTPS,
     FileBodyProducer,
@@ -44,10 +27,11 @@ from twisted.web.client import (
 )
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IPolicyForHTTPS, IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
-from lhttp_tx.errors import UpstreamBusy, UpstreamError, UpstreamForbidden, UpstreamTimeout
+from lhttp_tx.addresses import CheckedEndpoints
+from lhttp_tx.errors import UpstreamBusy, UpstreamError, UpstreamTimeout
 from lhttp_tx.targets import Target, TargetPolicy
 
 __all__ = ["UpstreamClient", "UpstreamResponse"]
@@ -104,9 +88,7 @@ class UpstreamClient:
         self._pool = _QuietPool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = _IDLE_COUNT
         self._pool.cachedConnectionTimeout = _IDLE_TIME
-        endpoints = _CheckedEndpoints(
-            reactor, policy, BrowserLikePolicyForHTTPS() if tls_policy is None else tls_policy
-        )
+        endpoints = CheckedEndpoints(reactor, policy, BrowserLikePolicyForHTTPS() if tls_policy is None else tls_policy)
         agent = Agent.usingEndpointFactory(reactor, endpoints, pool=self._pool)
         self._client = HTTPClient(_PlainAgent(agent), cookiejar=_no_cookies(), data_to_body_producer=_body_producer)
 
@@ -197,9 +179,9 @@ def _timed_out(result: Any, timeout: float) -> None:
     raise UpstreamTimeout(f"upstream did not answer within {timeout:g} seconds")
 
 
-def _no_cookies() -> IndexableCookieJar:
+def _no_cookies() -> Any:
     """Return a jar that takes no cookie: what a backend tells one client is not for another's requests."""
-    return IndexableCookieJar(DefaultCookiePolicy(allowed_domains=()))
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
 def _body_producer(body: Any) -> IBodyProducer:
@@ -260,98 +242,3 @@ class _PlainAgent:
     def _hide_encoding(self, response: IResponse) -> IResponse:
         response.headers.removeHeader(b"content-encoding")
         return response
-
-
-@implementer(IAgentEndpointFactory)
-class _CheckedEndpoints:
-    """Endpoints that connect to allowed addresses alone, whatever a name resolves to at that moment."""
-
-    def __init__(self, reactor: Any, policy: TargetPolicy, tls_policy: IPolicyForHTTPS) -> None:
-        self._reactor = reactor
-        self._policy = policy
-        self._tls_policy = tls_policy
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        endpoint: IStreamClientEndpoint = _CheckedEndpoint(self._reactor, self._policy, uri.host.strip(b"[]"), uri.port)
-        if uri.scheme == b"https":
-            return wrapClientTLS(self._tls_policy.creatorForNetloc(uri.host, uri.port), endpoint)
-        return endpoint
-
-
-@implementer(IStreamClientEndpoint)
-class _CheckedEndpoint:
-    """Connects to a host, and tells a host without allowed addresses from one without any."""
-
-    def __init__(self, reactor: Any, policy: TargetPolicy, host: bytes, port: int) -> None:
-        self._reactor = reactor
-        self._policy = policy
-        self._host = host
-        self._port = port
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        resolver = _CheckedResolver(self._reactor.nameResolver, self._policy)
-        endpoint = HostnameEndpoint(_CheckedReactor(self._reactor, resolver), self._host, self._port)
-
-        def explain(failure: Failure) -> Failure:
-            if failure.check(DNSLookupError) and resolver.refused:
-                return Failure(UpstreamForbidden("upstream address is not allowed"))
-            return failure
-
-        return endpoint.connect(protocolFactory).addErrback(explain)
-
-
-@implementer(IReactorTime, IReactorTCP, IReactorPluggableNameResolver)
-class _CheckedReactor:
-    """The reactor as an endpoint needs it, with another resolver."""
-
-    def __init__(self, reactor: Any, resolver: IHostnameResolver) -> None:
-        self._reactor = reactor
-        self.nameResolver = resolver
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
-
-
-@implementer(IHostnameResolver)
-class _CheckedResolver:
-    """
-    A resolver that holds back addresses which are not allowed.
-
-    :ivar refused: the addresses that it held back.
-    """
-
-    def __init__(self, resolver: IHostnameResolver, policy: TargetPolicy) -> None:
-        self._resolver = resolver
-        self._policy = policy
-        self.refused: list[str] = []
-
-    def resolveHostName(
-        self,
-        resolutionReceiver: IResolutionReceiver,
-        hostName: str,
-        portNumber: int = 0,
-        addressTypes: Sequence[type[IAddress]] | None = None,
-        transportSemantics: str = "TCP",
-    ) -> IHostResolution:
-        receiver = _CheckedReceiver(resolutionReceiver, self._policy, self.refused)
-        return self._resolver.resolveHostName(receiver, hostName, portNumber, addressTypes, transportSemantics)
-
-
-@implementer(IResolutionReceiver)
-class _CheckedReceiver:
-    """Passes on the addresses that are allowed and lists the others."""
-
-    def __init__(self, receiver: IResolutionReceiver, policy: TargetPolicy, refused: list[str]) -> None:
-        self._policy = policy
-        self._receiver = receiver
-        self._refused = refused
-        self.resolutionBegan = receiver.resolutionBegan
-        self.resolutionComplete = receiver.resolutionComplete
-
-    def addressResolved(self, address: IAddress) -> None:
-        host = getattr(address, "host", "")
-        if self._policy.allows_address(host):
-            self._receiver.addressResolved(address)
-        else:
-            _log.warn("upstream address {host!r} is not allowed", host=host)
-            self._refused.append(host)

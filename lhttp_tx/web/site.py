@@ -4,6 +4,7 @@ The whole of HTTP on one port: ``/publish``, the JavaScript client, and the WebS
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
@@ -22,14 +23,21 @@ from lhttp_tx.web.websocket import WebSocketResource
 
 __all__ = ["LHTTPSite", "RootResource"]
 
+_NO_FORMS: dict[str, Any] = (
+    {"parsePOSTFormSubmission": False}
+    if "parsePOSTFormSubmission" in inspect.signature(server.Site.__init__).parameters
+    else {}
+)
+"""Spares bodies that look like forms from being parsed, where Twisted can."""
+
 _LINGER = 1.0
 """Seconds in which a client that sent too much may read why, before its connection is closed."""
 
 
 class RootResource(Resource):
     """
-    ``/publish``, ``/lhttp.js`` and ``/lhttp.mjs``, what was put beside them with ``putChild``, and the WebSocket on every
-    other path.
+    ``/publish``, ``/lhttp.js`` and ``/lhttp.mjs``, what was put beside them with ``putChild``, and the WebSocket on
+    every other path.
     """
 
     def __init__(
@@ -161,7 +169,7 @@ class LHTTPSite(server.Site):
         :param head_timeout: seconds in which a request's head must be complete.
         :param body_timeout: seconds in which its body must be complete.
         """
-        super().__init__(resource, _BoundedRequest, timeout=timeout, reactor=reactor, parsePOSTFormSubmission=False)
+        super().__init__(resource, _BoundedRequest, timeout=timeout, reactor=reactor, **_NO_FORMS)
         self.max_body_size = max_body_size
         self.head_timeout = head_timeout
         self.body_timeout = body_timeout

@@ -16,6 +16,7 @@ append NAME         write the block behind what is in NAME
 shell               run the block with bash; it must succeed
 python              run the block as a script; it must succeed
 php                 run the block with php
+node                run the block with bash, for Node; the package lhttp-tx is installed in the directory
 server PORT...      start the command in the block and wait until it listens; ``unix:PATH`` for a socket
 start PORT: COMMAND the same without a block
 stop                stop the servers
@@ -297,6 +298,18 @@ class Page:
         if php is None:
             pytest.skip("php is not installed: the page was run up to its first PHP block")
         self._call([php, "-r", text.removeprefix("<?php")])
+
+    def _node(self, _: str, text: str) -> None:
+        node = shutil.which("node")
+        version = int(subprocess.check_output([node, "-p", "parseInt(process.versions.node)"])) if node else 0
+        if version < 20:
+            pytest.skip("Node 20 is not installed: the page was run up to its first block for Node")
+        package = self.directory / "node_modules" / "lhttp-tx"
+        if not package.exists():
+            package.parent.mkdir()
+            package.symlink_to(ROOT / "lhttp_tx" / "web" / "static")
+        options = "export NO_COLOR=1 NODE_OPTIONS=--experimental-websocket\n" if version < 22 else "export NO_COLOR=1\n"
+        self._call(["bash", "-euo", "pipefail", "-c", options + text])
 
     def _call(self, command: list[str]) -> None:
         done = subprocess.run(

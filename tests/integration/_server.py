@@ -51,7 +51,7 @@ __all__ = [
     "wait_until",
 ]
 
-TIME_LIMIT = 10.0
+TIME_LIMIT = 30.0
 """Seconds that anything may take before a test gives up."""
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10

@@ -31,13 +31,16 @@ from lhttp_tx.targets import parse_upstream
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
 KINDS = {
-    *("abnf", "append", "background", "file", "install", "output", "php", "python"),
+    *("abnf", "append", "background", "file", "install", "node", "output", "php", "python"),
     *("receive", "send", "server", "shell", "skip", "start", "stop", "type"),
 }
 BLOCKS = [block for page in PAGES for block in find_blocks(page)]
 RUNNABLE = {block.page: None for block in BLOCKS if block.kind not in ("", "abnf", "skip")}
 
-FOREIGN_OPTIONS = {"--data-binary", "--insecure", "--pidfile", "--unix-socket"}
+FOREIGN_OPTIONS = {
+    *("--data-binary", "--experimental-websocket", "--insecure", "--pidfile", "--unix-socket"),
+    *("--from-json", "--json", "--list", "--peers", "--quick", "--rounds", "--scenario", "--svg"),  # of the benchmarks
+}
 """Options of other programs that the texts mention."""
 
 
