@@ -10,6 +10,17 @@ import pytest
 from twisted.logger import globalLogPublisher
 
 
+ONCE = frozenset({"test_browser.py", "test_docs.py", "test_examples.py", "test_javascript.py"})
+"""Modules whose tests look at the same files and pages whichever Python runs them: one of them is enough."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the modules in :data:`ONCE`."""
+    for item in items:
+        if item.path.name in ONCE:
+            item.add_marker("once")
+
+
 @pytest.fixture
 def failures() -> Iterator[list[Any]]:
     """The exceptions that are logged while a test runs; a test that causes some asks for this and looks at them."""
