@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -18,20 +19,12 @@ class FakeWebSocket(Resource):
         return b"a WebSocket"
 
 
-class FakeClock:
-    def callLater(self, *_: object) -> object:
-        return type("Delayed", (), {"cancel": lambda self: None, "active": lambda self: True})()
-
-    def seconds(self) -> float:
-        return 0.0
-
-
 def ask(path: str, method: str = "GET", *headers: str) -> tuple[int, dict[str, str], bytes]:
     """Ask a site with every asset; return status, headers and body."""
     root = Resource()
     for name, resource in [*client_assets(), *demo_assets(FakeWebSocket())]:
         root.putChild(name, resource)
-    site = Site(root, reactor=FakeClock())
+    site = Site(root, reactor=Clock())
     channel = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
     transport = StringTransport()
     channel.makeConnection(transport)

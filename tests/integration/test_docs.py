@@ -23,6 +23,7 @@ import pytest
 import lhttp_tx
 from integration._docs import ALONE, ROOT, Block, Page, Process, abnf_patterns, find_blocks, free_port, wait_for_port
 from lhttp_tx.channels import split_channels
+from lhttp_tx.client.cli import lhttp
 from lhttp_tx.errors import LHTTPError
 from lhttp_tx.message import parse
 from lhttp_tx.multipart import parse_offsets
@@ -97,7 +98,7 @@ def test_sphinx_builds_the_docs_without_a_warning(built_docs: Path) -> None:
 
 def test_options_reference_names_every_option(built_docs: Path) -> None:
     text = unescape(re.sub(r"<[^>]*>", "", (built_docs / "reference/options.html").read_text("utf-8")))
-    assert {option for option in _options() if option not in text} == set()
+    assert {option for option in _server_options() if option not in text} == set()
 
 
 def test_reference_describes_every_module() -> None:
@@ -227,11 +228,17 @@ def _is_taken(read: Callable[[], object]) -> bool:
     return True
 
 
-def _options() -> set[str]:
+def _server_options() -> set[str]:
     options = Options()
     names = [str(found[0]) for found in (*options.optParameters, *options.optFlags)]
     methods = [name.removeprefix("opt_").replace("_", "-") for name in dir(Options) if name.startswith("opt_")]
     return {f"--{name}" for name in (*names, *methods)}
+
+
+def _options() -> set[str]:
+    """Return the options of ``twistd lhttp`` and of the command ``lhttp``."""
+    subcommands = [option for command in lhttp.commands.values() for found in command.params for option in found.opts]
+    return _server_options().union(subcommands)
 
 
 @pytest.fixture(scope="module")

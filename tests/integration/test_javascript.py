@@ -6,7 +6,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -36,11 +38,22 @@ needs_npm = pytest.mark.skipif(VERSION < 20 or shutil.which("npm") is None, reas
 def run(*command: str, cwd: Path) -> str:
     """Run a program and return what it prints; fail if it fails."""
     environment = {**os.environ, "LHTTP_TWISTD": script("twistd"), "NO_COLOR": "1"}
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, encoding="utf-8", timeout=TIME_LIMIT, check=False
-    )
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        start_new_session=True,
+    ) as process:
+        try:
+            printed, _ = process.communicate(timeout=TIME_LIMIT)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # servers that a test which hangs has left
+    assert process.returncode == 0, f"{' '.join(command)}\n{printed}"
+    return printed
 
 
 def node(*arguments: str, cwd: Path) -> str:
@@ -52,7 +65,7 @@ def node(*arguments: str, cwd: Path) -> str:
 @needs_node
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
 def test_client_passes_its_own_tests(path: Path) -> None:
-    printed = node("--test", "--test-reporter=tap", str(path), cwd=ROOT)
+    printed = node("--test", "--test-reporter=tap", "--test-timeout=30000", str(path), cwd=ROOT)
     assert int(re.findall(r"^# pass (\d+)", printed, re.MULTILINE)[-1]) > 10
 
 

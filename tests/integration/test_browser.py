@@ -1,0 +1,319 @@
+"""
+The chat page and the JavaScript client in a real Chromium, driven by Selenium.
+
+Debian's packages are ``chromium`` and ``chromium-driver``. Without them, or without Selenium, the tests are skipped.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration._server import ServerProcess, http_request, open_client, recv_bytes, wait_until
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+By = pytest.importorskip("selenium.webdriver.common.by").By
+Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+
+TESTS = Path(__file__).resolve().parents[1]
+BROWSER = shutil.which("chromium")
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-proxy-server"),
+)
+PATIENCE = 30.0
+HTML = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"> & <b>bold</b>"
+
+pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="chromium and chromium-driver are not installed")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A Chromium with a profile of its own."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver.set_script_timeout(PATIENCE)
+    yield driver
+    driver.quit()
+
+
+class Tab:
+    """A tab of the browser, with the chat page in it or another."""
+
+    def __init__(self, browser: Any, url: str) -> None:
+        self._browser = browser
+        browser.switch_to.new_window("tab")
+        self._handle = browser.current_window_handle
+        browser.get(url)
+
+    @property
+    def browser(self) -> Any:
+        """The browser, with this tab in front."""
+        self._browser.switch_to.window(self._handle)
+        return self._browser
+
+    def find(self, selector: str) -> Any:
+        """Return the element that the CSS *selector* finds."""
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def texts(self, selector: str) -> list[str]:
+        """Return the text of all elements that the CSS *selector* finds."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((element) => element.textContent)"
+        found: list[str] = self.browser.execute_script(script, selector)
+        return found
+
+    def wait(self, selector: str, texts: list[str]) -> None:
+        """Return when the elements have these texts."""
+        wait_until(lambda: self.texts(selector) == texts, f"{texts} at {selector}", PATIENCE)
+
+    def wait_for_state(self, state: str) -> None:
+        """Return when the page shows that its connection is in *state*."""
+        wait_until(lambda: self.find("#state").get_attribute("data-state") == state, f"state {state}", PATIENCE)
+
+    def write(self, selector: str, text: str) -> None:
+        """Replace what is in a field, and press Enter."""
+        field = self.find(selector)
+        field.clear()
+        field.send_keys(text + Keys.ENTER)
+
+    def close(self) -> None:
+        """Close it."""
+        self.browser.close()
+        self._browser.switch_to.window(self._browser.window_handles[0])
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Callable[[str], Tab]]:
+    """Open tabs, and close them at the end of the test."""
+    opened: list[Tab] = []
+
+    def open_tab(url: str) -> Tab:
+        opened.append(Tab(browser, url))
+        return opened[-1]
+
+    yield open_tab
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def chat(tab: Callable[[str], Tab]) -> Callable[..., Tab]:
+    """Open the chat page of a server as somebody."""
+
+    def open_chat(server: ServerProcess, name: str, path: str = "/") -> Tab:
+        opened = tab(f"http://127.0.0.1:{server.port}{path}")
+        opened.write("#name", name)
+        opened.wait_for_state("open")
+        return opened
+
+    return open_chat
+
+
+@pytest.fixture
+def demo(serve: Callable[..., ServerProcess]) -> ServerProcess:
+    """A server with the chat page."""
+    return serve("--demo")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A directory, and the address at which another web server of this machine serves it."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        extensions_map = {".html": "text/html; charset=utf-8", ".mjs": "text/javascript", ".json": "application/json"}
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(tmp_path))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield tmp_path, f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def complaints(browser: Any) -> list[str]:
+    """Return what the browser complained about since the last time: errors, and what the policy forbade."""
+    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_two_tabs_chat_with_each_other(demo: ServerProcess, chat: Callable[..., Tab]) -> None:
+    ada, bob = chat(demo, "Ada"), chat(demo, "Bob Ü.")
+    ada.write("#text", "hello: 5:30\u00a0€")
+    bob.wait("#scroll p", ["hello: 5:30\u00a0€"])
+    bob.write("#text", "hello Ada")
+    for tab in (ada, bob):
+        tab.wait("#scroll p", ["hello: 5:30\u00a0€", "hello Ada"])
+        tab.wait("#scroll b", ["Ada", "Bob Ü."])
+        assert complaints(tab.browser) == []
+    assert ada.texts("#scroll li.waiting") == []
+
+
+def test_both_tabs_go_on_after_the_server_was_killed_and_started_again(
+    demo: ServerProcess, serve: Callable[..., ServerProcess], tmp_path: Path, chat: Callable[..., Tab]
+) -> None:
+    first = ServerProcess("--demo", cwd=tmp_path)
+    ada, bob = chat(first, "Ada"), chat(first, "Bob")
+    for tab in (ada, bob):
+        tab.browser.execute_script("window.notReloaded = true")
+    first.stop(signal.SIGKILL)
+    first.kill()
+    for tab in (ada, bob):
+        tab.wait_for_state("reconnecting")
+    ada.write("#text", "written while it is away")
+    ada.wait("#scroll li.waiting p", ["written while it is away"])
+    serve("--demo", listen=("--port", f"tcp:{first.port}:interface=127.0.0.1"))
+    for tab in (ada, bob):
+        tab.wait_for_state("open")
+    ada.wait("#scroll li.waiting", [])
+    bob.write("#text", "from Bob")
+    ada.wait("#scroll p", ["written while it is away", "from Bob"])
+    ada.write("#text", "from Ada")
+    wait_until(lambda: bob.texts("#scroll p")[-2:] == ["from Bob", "from Ada"], "both messages", PATIENCE)
+    for tab in (ada, bob):
+        assert tab.browser.execute_script("return window.notReloaded") is True
+
+
+def test_what_people_write_never_becomes_markup(demo: ServerProcess, chat: Callable[..., Tab]) -> None:
+    ada, bob = chat(demo, "<i>Ada</i>"), chat(demo, "Bob")
+    ada.write("#text", HTML)
+    bob.wait("#scroll p", [HTML])
+    bob.wait("#scroll b", ["<i>Ada</i>"])
+    ada.write("#room", "<u>room</u>")
+    ada.wait(".room", ["lobby", "<u>room</u>"])
+    for tab in (ada, bob):
+        assert (
+            tab.browser.execute_script("return document.querySelectorAll('main script, img, main b b, i, u').length")
+            == 0
+        )
+        assert tab.browser.title == "LHTTP chat"
+
+
+def test_policy_of_the_page_stops_inline_code(demo: ServerProcess, chat: Callable[..., Tab]) -> None:
+    ada = chat(demo, "Ada")
+    ada.browser.execute_script(
+        "const code = document.createElement('script'); code.textContent = 'document.title = \"hacked\"';"
+        "document.body.append(code)"
+    )
+    assert ada.browser.title == "LHTTP chat"
+    assert "Content Security Policy" in "".join(complaints(ada.browser))
+
+
+def test_rooms_are_apart_and_tell_what_is_unread(demo: ServerProcess, chat: Callable[..., Tab]) -> None:
+    ada, bob = chat(demo, "Ada", "/#garden"), chat(demo, "Bob")
+    assert ada.find("#current").text == "garden"
+    ada.write("#text", "nobody else is here")
+    ada.wait("#scroll p", ["nobody else is here"])
+    bob.write("#text", "hello lobby")
+    ada.wait(".room .unread", ["1"])
+    ada.find("#rooms li:first-child button").click()
+    ada.wait("#scroll p", ["hello lobby"])
+    assert ada.texts(".unread") == []
+    assert bob.texts("#scroll p") == ["hello lobby"]
+    ada.find("#rooms li:last-child button").click()
+    ada.find("#leave").click()
+    ada.wait(".room", ["lobby"])
+
+
+def test_malformed_room_is_refused_and_the_page_goes_on(demo: ServerProcess, chat: Callable[..., Tab]) -> None:
+    ada = chat(demo, "Ada")
+    ada.write("#room", "a room")
+    assert "blank" in ada.browser.execute_script("return document.getElementById('room').validationMessage")
+    ada.write("#room", "a.room")
+    ada.wait(".room", ["lobby", "a.room"])
+
+
+def test_page_and_other_clients_chat(demo: ServerProcess, chat: Callable[..., Tab]) -> None:
+    ada = chat(demo, "Ada")
+    with open_client(demo.port) as client:
+        client.send("LHTTP/1.0 chat\r\nsubscribe:lobby\r\nreceipt:1\r\n\r\n")
+        assert recv_bytes(client) == (b"LHTTP/1.0 receipt\r\nreceipt-id:1\r\n\r\n", False)
+        ada.write("#text", "from the page")
+        data, _ = recv_bytes(client)
+        assert data.startswith(b"LHTTP/1.0 chat\r\npublish:lobby\r\nfrom:Ada\r\n")
+        assert data.endswith(b"\r\n\r\nfrom the page")
+        client.send("LHTTP/1.0 chat\r\npublish:lobby\r\nfrom:Carl\r\n\r\nfrom elsewhere")
+        ada.wait("#scroll p", ["from the page", "from elsewhere"])
+    message = "LHTTP/1.0 chat\r\npublish:lobby\r\n\r\nby HTTP"
+    assert http_request(demo.port, "POST", "/publish", message)[0] == 200
+    ada.wait("#scroll b", ["Ada", "Carl", "somebody"])
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_page_fits_a_phone(demo: ServerProcess, chat: Callable[..., Tab], width: int) -> None:
+    ada = chat(demo, "Ada")
+    size = {"width": width, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    ada.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    ada.write("#text", "a long word: " + "x" * 200)
+    ada.wait("#scroll li.waiting", [])
+    for room in ("one", "two", "three", "a.long.name.of.a.room"):
+        ada.write("#room", room)
+    sides = (
+        "return [document.documentElement.scrollWidth, document.getElementById('text').getBoundingClientRect().bottom,"
+        " ...[...document.querySelectorAll('input, #compose button, #join button')].map("
+        "(element) => element.getBoundingClientRect().right)]"
+    )
+    page_width, bottom, *rights = ada.browser.execute_script(sides)
+    assert page_width == width
+    assert bottom <= 844
+    assert max(rights) <= width
+    ada.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_page_in_the_style_of_the_original_works_with_another_address_of_the_script(
+    server: ServerProcess, tab: Callable[[str], Tab], elsewhere: tuple[Path, str]
+) -> None:
+    directory, address = elsewhere
+    page = (TESTS / "javascript" / "original.html").read_text("utf-8")
+    page = page.replace("SCRIPT", f"http://127.0.0.1:{server.port}/lhttp.js")
+    (directory / "index.html").write_text(page.replace("SERVER", f"ws://127.0.0.1:{server.port}/chat"), "utf-8")
+    ada, bob = tab(address), tab(address)
+    for one in (ada, bob):
+        wait_until(lambda one=one: one.browser.title == "open", "on_open", PATIENCE)
+    for one, text in ((ada, "hello"), (bob, "a: b"), (ada, HTML)):
+        one.find("#message").send_keys(text)
+        one.find("#send").click()
+        wait_until(lambda one=one, text=text: one.texts("li")[-1:] == [text], text, PATIENCE)
+    for one in (ada, bob):
+        one.wait("li", ["hello", "a: b", HTML])
+
+
+def test_vectors_pass_in_the_browser_as_a_module_and_as_a_script(
+    server: ServerProcess, tab: Callable[[str], Tab], elsewhere: tuple[Path, str]
+) -> None:
+    directory, address = elsewhere
+    for path in (TESTS / "vectors" / "messages.json", TESTS / "vectors" / "malformed.json"):
+        shutil.copy(path, directory)
+    shutil.copy(TESTS / "javascript" / "vectors.mjs", directory)
+    client = f"http://127.0.0.1:{server.port}/lhttp"
+    (directory / "index.html").write_text(f'<!doctype html><title>vectors</title><script src="{client}.js"></script>')
+    check = """
+        const done = arguments[arguments.length - 1];
+        (async () => {
+          const read = async (name) => (await fetch(`${name}.json`)).json();
+          const { checkAll } = await import("./vectors.mjs");
+          const module = await import(arguments[0]);
+          const vectors = [await read("messages"), await read("malformed")];
+          return [checkAll(module, ...vectors), checkAll(window.lhttp, ...vectors)];
+        })().then(done, (error) => done(String(error)));
+    """
+    results = tab(address + "/").browser.execute_async_script(check, client + ".mjs")
+    count = sum(len(json.loads((directory / f"{name}.json").read_bytes())) for name in ("messages", "malformed"))
+    assert results == [{"failures": [], "count": count}] * 2

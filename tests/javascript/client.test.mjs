@@ -1,0 +1,431 @@
+// LhttpClient and Lhttp against a real server. Needs a WebSocket: Node 22, or Node 20 with --experimental-websocket.
+
+import assert from "node:assert/strict";
+import { after, afterEach, before, test } from "node:test";
+
+import * as lhttp from "../../lhttp_tx/web/static/lhttp.mjs";
+import { freePort, startServer } from "./server.mjs";
+
+const { ConnectionLost, Lhttp, LhttpClient, LocalProtocolError, ServerError, TimedOut } = lhttp;
+const FAST = { initialDelay: 100, maxDelay: 100 };
+
+let server;
+const open = [];
+
+before(async () => {
+  server = await startServer();
+});
+after(() => server.stop());
+afterEach(() => Promise.all(open.splice(0).map((client) => client.close())));
+
+function makeClient(options = {}, url = server.url) {
+  const client = new LhttpClient(url, options);
+  open.push(client);
+  return client;
+}
+
+async function connected(options, url) {
+  const client = makeClient(options, url);
+  await client.connect();
+  return client;
+}
+
+function nextEvent(client, name, condition = () => true) {
+  return new Promise((resolve) => {
+    const off = client.on(name, (event) => {
+      if (condition(event)) {
+        off();
+        resolve(event);
+      }
+    });
+  });
+}
+
+const inState = (client, state) => nextEvent(client, "state", (event) => event.state === state);
+
+test("a publication reaches the listener of its channel, once it is confirmed", async () => {
+  const [alice, bob] = [await connected(), await connected()];
+  const received = [];
+  await bob.subscribe("room.a", (message, channel) => {
+    received.push([channel, message.text, message.headers.get("from")]);
+  });
+  await bob.subscribe("room.b", () => assert.fail("another channel"));
+  const receipt = await alice.publish("room.a", "hello\r\n\r\nworld", { headers: { from: "5:30:48" } });
+  assert.equal(receipt.command, "receipt");
+  await bob.send("sync");
+  assert.deepEqual(received, [["room.a", "hello\r\n\r\nworld", "5:30:48"]]);
+});
+
+test("messages of a subscription can be iterated over, and leaving the loop unsubscribes", async () => {
+  const client = await connected();
+  const subscription = await client.subscribe("loop");
+  for (const text of ["1", "2", "3"]) await client.publish("loop", text);
+  const received = [];
+  for await (const message of subscription) {
+    received.push(message.text);
+    if (received.length === 3) break;
+  }
+  assert.deepEqual(received, ["1", "2", "3"]);
+  assert.equal(subscription.closed, true);
+  await client.publish("loop", "4");
+  assert.deepEqual(await subscription.next(), { value: undefined, done: true });
+});
+
+test("a message to two channels comes to the listener of each once", async () => {
+  const client = await connected();
+  const received = [];
+  for (const name of ["two.a", "two.b"]) {
+    await client.subscribe(name, (message, channel) => received.push(`${channel} ${message.text}`));
+  }
+  await client.publish(["two.a", "two.b"], "x");
+  await client.publish(["two.b", "two.a"], "y", { binary: true });
+  await client.publish("two.b", "z");
+  assert.deepEqual(received, ["two.a x", "two.b x", "two.b y", "two.a y", "two.b z"]);
+});
+
+test("two subscriptions to a channel get a message each, and end on their own", async () => {
+  const client = await connected();
+  const received = [];
+  const first = await client.subscribe("twice", () => received.push("first"));
+  await client.subscribe("twice", () => received.push("second"));
+  await client.publish("twice");
+  await first.unsubscribe();
+  await client.publish("twice");
+  assert.deepEqual(received, ["first", "second", "second"]);
+});
+
+test("the server forgets a channel with its last subscription", async () => {
+  const client = await connected();
+  const subscription = await client.subscribe("gone", () => {});
+  await subscription.unsubscribe();
+  const received = [];
+  client.on("message", (message) => received.push(message));
+  await client.publish("gone", "x");
+  assert.deepEqual(received, []);
+});
+
+test("bytes arrive as bytes", async () => {
+  const client = await connected();
+  const subscription = await client.subscribe("binary");
+  const body = Uint8Array.from({ length: 256 }, (_, index) => index);
+  await client.publish("binary", body);
+  const { value } = await subscription.next();
+  assert.equal(value.binary, true);
+  assert.deepEqual(value.body, body);
+});
+
+test("parts go both ways", async () => {
+  const client = await connected();
+  const subscription = await client.subscribe("files");
+  const parts = [{ headers: { name: "ä.txt" }, body: "text" }, { body: Uint8Array.of(0, 255) }];
+  const reply = await client.request("parts", "", { parts });
+  assert.equal(reply.text, "{'name': 'ä.txt'} b'text'\n{} b'\\x00\\xff'");
+  await client.publish("files", "", { parts });
+  const { value } = await subscription.next();
+  assert.deepEqual(value.parts().map((part) => [part.headers.get("name"), part.body]), [
+    ["ä.txt", new TextEncoder().encode("text")],
+    [undefined, Uint8Array.of(0, 255)],
+  ]);
+  assert.equal((await client.upload("upload", parts)).command, "receipt");
+});
+
+test("a request resolves with its reply, each with its own", async () => {
+  const client = await connected();
+  const replies = await Promise.all(["1", "2", "3"].map((body) => client.request("echo", body)));
+  assert.deepEqual(replies.map((reply) => reply.text), ["1", "2", "3"]);
+});
+
+test("a reply with other headers is known by its command", async () => {
+  const client = await connected();
+  const reply = await client.request("other", "x", { reply: "auth" });
+  assert.equal(reply.headers.get("content-type"), "image/png");
+});
+
+test("a request that nobody replies to resolves with the receipt", async () => {
+  const client = await connected();
+  assert.equal((await client.request("nobody")).command, "receipt");
+});
+
+test("what a processor refuses rejects with its status and reason", async () => {
+  const client = await connected();
+  await assert.rejects(client.request("refuse"), (error) => {
+    assert.ok(error instanceof ServerError);
+    assert.deepEqual([error.status, error.reason], [409, "the seat is taken"]);
+    return true;
+  });
+});
+
+test("an answer that does not come in time rejects", async () => {
+  const client = await connected();
+  await assert.rejects(client.request("hang", "", { timeout: 50 }), TimedOut);
+});
+
+test("malformed channels are refused before anything is sent", async () => {
+  const client = await connected();
+  await assert.rejects(client.subscribe("a..b"), (error) => error.status === 400);
+  await assert.rejects(client.publish("$SYS"), (error) => error.status === 403);
+  await assert.rejects(client.publish([]), LocalProtocolError);
+});
+
+test("a subscription that the server refuses rejects and leaves nothing", async () => {
+  const client = await connected();
+  const names = Array.from({ length: 129 }, (_, index) => `many.${index}`);
+  await assert.rejects(client.subscribe(names), (error) => error.status === 429);
+  await client.publish("many.1", "x");
+});
+
+test("an error that belongs to no promise is an event", async () => {
+  const client = await connected();
+  const error = nextEvent(client, "error");
+  await client.send("refuse", "", { receipt: false });
+  assert.equal((await error).status, 409);
+});
+
+test("what is published is never taken for an answer", async () => {
+  const [mallory, bob] = [await connected(), await connected()];
+  await bob.subscribe("trap", () => {});
+  const receive = nextEvent(bob, "receive", ({ command, headers }) => command === "receipt" && headers.has("publish"));
+  let token;
+  bob.on("receive", (message) => (token = message.headers.get("receipt-id") ?? token));
+  await bob.send("sync");
+  const next = token.replace(/\d+$/, (number) => Number(number) + 1);
+  const hanging = bob.request("hang", "", { timeout: 300 });
+  await mallory.publish("trap", "", { command: "receipt", headers: { "receipt-id": next } });
+  await receive;
+  await assert.rejects(hanging, TimedOut);
+});
+
+test("states tell how the connection is", async () => {
+  const client = makeClient();
+  const states = [];
+  client.on("state", ({ state }) => states.push(state));
+  assert.equal(client.state, "closed");
+  await client.connect();
+  await client.connect();
+  await client.close();
+  assert.deepEqual(states, ["connecting", "open", "closed"]);
+});
+
+test("a closed client can be connected again", async () => {
+  const client = await connected();
+  await client.close();
+  await client.connect();
+  assert.equal((await client.request("echo", "x")).text, "x");
+});
+
+test("closing ends subscriptions and refuses what comes after", async () => {
+  const client = await connected();
+  const subscription = await client.subscribe("end");
+  const next = subscription.next();
+  await client.close();
+  assert.deepEqual(await next, { value: undefined, done: true });
+  await assert.rejects(client.publish("end", "x"), (error) => {
+    assert.ok(error instanceof ConnectionLost);
+    assert.equal(error.unsent.text, "x");
+    return true;
+  });
+  await assert.rejects(client.subscribe("end"), ConnectionLost);
+});
+
+test("without reconnect, a server that is not there rejects", async () => {
+  const client = makeClient({ reconnect: false }, `ws://127.0.0.1:${await freePort()}/`);
+  await assert.rejects(client.connect(), ConnectionLost);
+  assert.equal(client.state, "closed");
+});
+
+test("a client gives up after as many attempts as it was told", async () => {
+  const client = makeClient({ reconnect: { ...FAST, attempts: 2 } }, `ws://127.0.0.1:${await freePort()}/`);
+  const waiting = client.publish("a", "x");
+  await assert.rejects(waiting, ConnectionLost); // not connected at all yet
+  const connecting = client.connect();
+  const queued = client.publish("a", "y");
+  const subscribing = client.subscribe("a");
+  await assert.rejects(connecting, ConnectionLost);
+  await assert.rejects(queued, (error) => error.unsent.text === "y");
+  await assert.rejects(subscribing, ConnectionLost);
+});
+
+for (const way of ["kill", "stop"]) {
+  test(`after ${way} and start it connects, subscribes and sends what waited`, async () => {
+    let own = await startServer();
+    const [alice, bob] = [await connected({ reconnect: FAST }, own.url), await connected({ reconnect: FAST }, own.url)];
+    const received = [];
+    await bob.subscribe("room", (message) => received.push(message.text));
+    const lost = [inState(alice, "reconnecting"), inState(bob, "reconnecting")];
+    await own[way]();
+    const [event] = await Promise.all(lost);
+    assert.ok(event.error instanceof ConnectionLost);
+    const queued = bob.publish("room", "written while away");
+    assert.equal(bob.queued, 1);
+    const late = bob.subscribe("late");
+    own = await startServer(own.port);
+    await Promise.all([late, queued]);
+    if (alice.state !== "open") await inState(alice, "open");
+    await alice.publish("room", "again");
+    await bob.send("sync");
+    assert.deepEqual(received, ["written while away", "again"]);
+    await own.stop();
+  });
+}
+
+test("a connection that is lost rejects what was sent, and says that its fate is unknown", async () => {
+  const own = await startServer();
+  const client = await connected({ reconnect: false }, own.url);
+  const rejected = assert.rejects(client.request("hang"), (error) => error instanceof ConnectionLost && !error.unsent);
+  await own.kill();
+  await rejected;
+});
+
+test("a full queue rejects, and closing says what was not sent", async () => {
+  const client = makeClient({ queueSize: 2, reconnect: FAST }, `ws://127.0.0.1:${await freePort()}/`);
+  client.connect().catch(() => {});
+  const results = ["1", "2", "3"].map((text) => client.publish("a", text));
+  const outcome = Promise.allSettled(results);
+  await assert.rejects(results[2], (error) => error.status === 429 && error.unsent.text === "3");
+  assert.deepEqual((await client.close()).map((message) => message.text), ["1", "2"]);
+  assert.deepEqual((await outcome).map(({ reason }) => reason.unsent.text), ["1", "2", "3"]);
+});
+
+test("a loop that is too slow is told so", async () => {
+  const client = await connected({ bufferSize: 2 });
+  const subscription = await client.subscribe("slow");
+  for (const text of ["1", "2", "3"]) await client.publish("slow", text);
+  const received = [];
+  await assert.rejects(async () => {
+    for await (const message of subscription) received.push(message.text);
+  }, lhttp.QueueFull);
+  assert.deepEqual(received, ["1", "2"]);
+});
+
+// The original's interface
+
+function makeOriginal(url = server.url, options) {
+  const client = new Lhttp(url, options);
+  open.push(client);
+  const events = [];
+  const waiting = [];
+  for (const name of ["on_open", "on_message", "on_close", "on_error"]) {
+    client[name] = (context) => {
+      events.push({ name, context });
+      waiting.shift()?.();
+    };
+  }
+  const next = async () => {
+    if (!events.length) await new Promise((resolve) => waiting.push(resolve));
+    return events.shift();
+  };
+  return { client, next };
+}
+
+test("original: chat as its demo does", async () => {
+  const { client, next } = makeOriginal();
+  (await next()).context.subscribe("chatroom", "chat", null, "");
+  client.context.publish("chatroom", "chat", null, "hello\r\n\r\nhello");
+  const { name, context } = await next();
+  assert.deepEqual([name, context.getCommand(), context.getBody()], ["on_message", "chat", "hello\r\n\r\nhello"]);
+  assert.equal(context.getHeader("publish"), "chatroom");
+  assert.deepEqual({ ...context.getHeader() }, { publish: "chatroom" });
+});
+
+test("original: headers count once, the command stays", async () => {
+  const { client, next } = makeOriginal();
+  await next();
+  const { context } = client;
+  context.setCommand("echo");
+  context.addHeader("url", " http://host:80/ ");
+  context.send("one");
+  context.send("two");
+  const [one, two] = [(await next()).context, (await next()).context];
+  assert.deepEqual([one.getHeader("URL"), one.getBody()], ["http://host:80/", "one"]);
+  assert.deepEqual([two.getHeader("url"), two.getBody()], [undefined, "two"]);
+});
+
+test("original: a reply has the command of the message, and none of its headers", async () => {
+  const { client, next } = makeOriginal();
+  const opened = (await next()).context;
+  opened.subscribe("loop", "echo");
+  assert.equal((await next()).context.getCommand(), "echo");
+  client.context.publish("loop", "x", { a: "b:c" }, "body");
+  const { context } = await next();
+  assert.equal(context.getHeader("a"), "b:c");
+  context.setCommand("echo");
+  context.send("back");
+  const back = (await next()).context;
+  assert.deepEqual([back.getCommand(), back.getBody(), { ...back.getHeader() }], ["echo", "back", {}]);
+});
+
+test("original: unsubscribe, bytes and parts", async () => {
+  const { client, next } = makeOriginal();
+  await next();
+  const { context } = client;
+  context.subscribe("parts", "chat");
+  context.publish("parts", "chat", { multipart: "0 3" }, "\r\na\r\nb");
+  assert.deepEqual((await next()).context.getMultipart().map((part) => part.text), ["a", "b"]);
+  context.publish("parts", "chat", null, Uint8Array.of(1, 255));
+  assert.deepEqual((await next()).context.getBody(), Uint8Array.of(1, 255));
+  context.unsubscribe("parts", "chat");
+  context.publish("parts", "chat", null, "nobody hears this");
+  context.publish("parts", "echo", null, "last");
+  assert.equal((await next()).context.getBody(), "last");
+});
+
+test("original: errors have empty bodies", async () => {
+  const { client, next } = makeOriginal();
+  await next();
+  client.context.subscribe("a..b", "chat");
+  const { name, context } = await next();
+  assert.deepEqual([name, context.getCommand(), context.getBody()], ["on_message", "error", ""]);
+  assert.equal(context.getHeader("status"), "400");
+});
+
+test("original: messages wait until the connection is open", async () => {
+  const { client, next } = makeOriginal();
+  client.context.publish("nowhere", "echo", null, "early");
+  assert.equal((await next()).name, "on_open");
+  assert.equal((await next()).context.getBody(), "early");
+});
+
+test("original: a failure is on_error, then on_close, and it does not reconnect", async () => {
+  const { client, next } = makeOriginal(`ws://127.0.0.1:${await freePort()}/`);
+  const { name, context } = await next();
+  assert.deepEqual([name, context.getCommand(), context.getBody()], ["on_error", "", ""]);
+  assert.ok(context.error instanceof ConnectionLost);
+  assert.equal((await next()).name, "on_close");
+  assert.equal(client.state, "closed");
+  client.context.publish("a", "chat", null, "x");
+  assert.equal((await next()).context.error.unsent.text, "x");
+});
+
+test("original: with reconnect, on_open comes again", async () => {
+  let own = await startServer();
+  const { next } = makeOriginal(own.url, { reconnect: FAST });
+  assert.equal((await next()).name, "on_open");
+  await own.stop();
+  assert.equal((await next()).name, "on_close");
+  own = await startServer(own.port);
+  assert.equal((await next()).name, "on_open");
+  await own.stop();
+});
+
+test("original: an exception in a callback stops nothing", async (context) => {
+  const reported = [];
+  globalThis.reportError = (error) => reported.push(error.message);
+  context.after(() => delete globalThis.reportError);
+  const { client, next } = makeOriginal();
+  const told = client.on_open;
+  client.on_open = (given) => {
+    told(given);
+    throw new Error("the page's");
+  };
+  await next();
+  client.context.publish("a", "echo", null, "x");
+  assert.equal((await next()).context.getBody(), "x");
+  assert.deepEqual(reported, ["the page's"]);
+});
+
+test("original: closing is on_close alone", async () => {
+  const { client, next } = makeOriginal();
+  await next();
+  client.close();
+  assert.equal((await next()).name, "on_close");
+});

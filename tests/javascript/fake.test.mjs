@@ -1,0 +1,294 @@
+// What LhttpClient does with time and with odd connections, on a WebSocket and a clock of the test's own.
+
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, mock, test } from "node:test";
+
+import { ConnectionLost, Lhttp, LhttpClient, QueueFull } from "../../lhttp_tx/web/static/lhttp.mjs";
+
+let sockets;
+
+class FakeWebSocket {
+  readyState = 0;
+  bufferedAmount = 0;
+  sent = [];
+  closed = null;
+
+  constructor(...args) {
+    this.args = args;
+    sockets.push(this);
+  }
+
+  send(data) {
+    this.sent.push(data);
+  }
+
+  close(...args) {
+    this.readyState = 2;
+    this.closed = args;
+  }
+
+  open() {
+    this.readyState = 1;
+    this.onopen({});
+  }
+
+  end(code = 1006, reason = "") {
+    this.readyState = 3;
+    this.onclose?.({ code, reason });
+  }
+
+  get token() {
+    return /receipt:(.*)\r\n/.exec(this.sent.at(-1))[1];
+  }
+
+  answer(token = this.token) {
+    this.onmessage({ data: `LHTTP/1.0 receipt\r\nreceipt-id:${token}\r\n\r\n` });
+  }
+
+  fail(status, token = this.token) {
+    this.onmessage({ data: `LHTTP/1.0 error\r\nstatus:${status}\r\nreason:why\r\nreceipt-id:${token}\r\n\r\n` });
+  }
+}
+
+beforeEach(() => {
+  sockets = [];
+  mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  mock.method(Math, "random", () => 1);
+});
+
+afterEach(() => {
+  mock.timers.reset();
+  mock.restoreAll();
+});
+
+function makeClient(options = {}) {
+  return new LhttpClient("ws://server.example:8081/", { WebSocket: FakeWebSocket, heartbeat: 0, ...options });
+}
+
+function connected(options) {
+  const client = makeClient(options);
+  client.connect();
+  sockets[0].open();
+  return client;
+}
+
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+test("the waits double up to a bound, and are random below it", () => {
+  const client = makeClient({ reconnect: { initialDelay: 100, maxDelay: 1000 } });
+  const delays = [];
+  client.on("state", ({ delay }) => delay !== null && delays.push(delay));
+  client.connect();
+  for (let attempt = 0; attempt < 6; attempt += 1) {
+    sockets.at(-1).end();
+    mock.timers.tick(1000);
+  }
+  assert.deepEqual(delays, [100, 200, 400, 800, 1000, 1000]);
+  Math.random = () => 0.25;
+  sockets.at(-1).end();
+  assert.equal(delays.at(-1), 250);
+  client.close();
+});
+
+test("a connection that fails soon does not shorten the waits, one that lasts does", () => {
+  const client = makeClient({ reconnect: { initialDelay: 100, maxDelay: 1000 } });
+  const delays = [];
+  client.on("state", ({ delay }) => delay !== null && delays.push(delay));
+  client.connect();
+  for (const life of [10, 10, 10, 60000, 10]) {
+    sockets.at(-1).open();
+    mock.timers.tick(life);
+    sockets.at(-1).end();
+    mock.timers.tick(1000);
+  }
+  assert.deepEqual(delays, [100, 200, 400, 100, 200]);
+  client.close();
+});
+
+test("no wait is left over after closing", async () => {
+  const client = makeClient();
+  const connecting = assert.rejects(client.connect(), ConnectionLost);
+  sockets[0].end();
+  await client.close();
+  await connecting;
+  mock.timers.tick(100000);
+  assert.equal(sockets.length, 1);
+});
+
+test("an attempt that takes too long is given up for another", () => {
+  const client = makeClient({ connectTimeout: 3000, reconnect: { initialDelay: 1, maxDelay: 1 } });
+  client.connect();
+  mock.timers.tick(3000);
+  assert.deepEqual(sockets[0].closed, []);
+  mock.timers.tick(1);
+  assert.equal(sockets.length, 2);
+  client.close();
+});
+
+test("an error without a close event counts as the end", () => {
+  const client = makeClient({ reconnect: { initialDelay: 1, maxDelay: 1 } });
+  client.connect();
+  sockets[0].onerror({});
+  mock.timers.tick(1);
+  mock.timers.tick(1);
+  assert.equal(sockets.length, 2);
+  client.close();
+});
+
+test("a server that does not accept the connection is not asked again", async () => {
+  const client = makeClient();
+  client.connect();
+  sockets[0].open();
+  sockets[0].end(1008, "connection not accepted");
+  mock.timers.tick(100000);
+  assert.deepEqual([client.state, sockets.length], ["closed", 1]);
+});
+
+test("after a silence the server is asked for a sign of life", async () => {
+  const client = connected({ heartbeat: 1000 });
+  mock.timers.tick(1000);
+  assert.match(sockets[0].sent[0], /^LHTTP\/1.0 ping\r\n/);
+  sockets[0].answer();
+  await turn();
+  mock.timers.tick(1000);
+  assert.equal(sockets[0].sent.length, 2);
+  client.close();
+});
+
+test("a server that gives no sign of life is left", async () => {
+  const client = connected({ heartbeat: 1000 });
+  mock.timers.tick(1000);
+  mock.timers.tick(1000);
+  await turn();
+  assert.equal(client.state, "reconnecting");
+  assert.deepEqual(sockets[0].closed, []);
+  client.close();
+});
+
+test("no sign of life is asked for while messages come", () => {
+  const client = connected({ heartbeat: 1000 });
+  for (let second = 0; second < 3; second += 1) {
+    mock.timers.tick(900);
+    sockets[0].onmessage({ data: "LHTTP/1.0 news\r\n\r\n" });
+  }
+  assert.deepEqual(sockets[0].sent, []);
+  client.close();
+});
+
+test("subscriptions come before what waited", async () => {
+  const client = connected({ reconnect: { initialDelay: 1, maxDelay: 1 } });
+  client.subscribe("room", () => {});
+  sockets[0].answer();
+  await turn();
+  sockets[0].end();
+  client.publish("room", "x").catch(() => {});
+  mock.timers.tick(1);
+  sockets[1].open();
+  assert.deepEqual(sockets[1].sent.map((data) => data.split("\r\n")[1]), ["subscribe:room", "publish:room"]);
+  client.close();
+});
+
+test("a subscription that cannot be renewed for a while is tried with another connection", async () => {
+  const client = connected({ reconnect: { initialDelay: 1, maxDelay: 1 } });
+  const subscribing = client.subscribe("room", () => {});
+  sockets[0].answer();
+  const subscription = await subscribing;
+  sockets[0].end();
+  mock.timers.tick(1);
+  sockets[1].open();
+  sockets[1].fail(503);
+  await turn();
+  assert.deepEqual([client.state, subscription.closed], ["reconnecting", false]);
+  client.close();
+});
+
+test("a subscription that is refused later ends, and the rest goes on", async () => {
+  const client = connected({ reconnect: { initialDelay: 1, maxDelay: 1 } });
+  const errors = [];
+  client.on("error", (error) => errors.push(error.status));
+  const subscribing = client.subscribe("room");
+  sockets[0].answer();
+  const subscription = await subscribing;
+  sockets[0].end();
+  mock.timers.tick(1);
+  sockets[1].open();
+  sockets[1].fail(403);
+  await turn();
+  assert.deepEqual([client.state, subscription.closed, errors], ["open", true, [403]]);
+  await assert.rejects(subscription.next(), (error) => error.status === 403);
+  client.close();
+});
+
+test("a subscription whose answer does not come is taken back", async () => {
+  const client = connected({ timeout: 1000 });
+  const rejected = assert.rejects(client.subscribe("room"), (error) => error.status === 504);
+  mock.timers.tick(1000);
+  await rejected;
+  assert.match(sockets[0].sent.at(-1), /\r\nunsubscribe:room\r\n/);
+  client.close();
+});
+
+test("a WebSocket that holds too much takes no more", async () => {
+  const client = connected({ maxUnsent: 10 });
+  sockets[0].bufferedAmount = 11;
+  await assert.rejects(client.publish("a", "x"), (error) => error instanceof QueueFull && error.unsent.text === "x");
+  client.close();
+});
+
+test("a message that cannot be read is an error event, and the next one works", () => {
+  const client = connected();
+  const events = [];
+  client.on("error", (error) => events.push(error.status));
+  client.on("message", (message) => events.push(message.text));
+  for (const data of ["HTTP/1.1 200 OK\r\n\r\n", "LHTTP/1.0 c\r\n\r\nx"]) sockets[0].onmessage({ data });
+  assert.deepEqual(events, [400, "x"]);
+  client.close();
+});
+
+test("closing waits for the server, but not for ever", async () => {
+  const client = connected({ closeTimeout: 500 });
+  const lost = assert.rejects(client.publish("a", "x"), ConnectionLost);
+  let done = false;
+  const closing = client.close().then(() => (done = true));
+  await turn();
+  assert.deepEqual([client.state, sockets[0].closed, done], ["closed", [1000, ""], false]);
+  mock.timers.tick(500);
+  await closing;
+  await lost;
+});
+
+test("an answer that comes while it closes still counts", async () => {
+  const client = connected();
+  const publishing = client.publish("a", "x");
+  const closing = client.close();
+  sockets[0].answer();
+  sockets[0].end(1000);
+  assert.equal((await publishing).command, "receipt");
+  await closing;
+});
+
+test("http addresses become WebSocket addresses, others are refused", () => {
+  assert.equal(new LhttpClient("https://a.example/x#y", { WebSocket: FakeWebSocket }).url, "wss://a.example/x");
+  assert.equal(makeClient().url, "ws://server.example:8081/");
+  for (const url of ["localhost:8081", "ftp://a/", "/chat"]) {
+    assert.throws(() => new LhttpClient(url, { WebSocket: FakeWebSocket }), TypeError, url);
+  }
+});
+
+test("an option that does not exist is refused", () => {
+  assert.throws(() => makeClient({ reconect: true }), /no option reconect/);
+});
+
+test("the original tells what fails while it is constructed", async () => {
+  class Refusing {
+    constructor() {
+      throw new Error("mixed content");
+    }
+  }
+  const client = new Lhttp("ws://server.example/", { WebSocket: Refusing });
+  const called = [];
+  client.on_error = ({ error }) => called.push(error.reason);
+  client.on_close = () => called.push("closed");
+  await turn();
+  assert.deepEqual(called, ["mixed content", "closed"]);
+});

@@ -1,0 +1,89 @@
+// The shared vectors against the codec of the JavaScript client; used in Node and in a browser.
+
+const encoder = new TextEncoder();
+
+function octets(entry, key) {
+  if (key in entry) return encoder.encode(entry[key]);
+  if (`${key}_base64` in entry) return Uint8Array.from(atob(entry[`${key}_base64`]), (char) => char.charCodeAt(0));
+  return encoder.encode(entry[`${key}_repeat`].map(([text, times]) => text.repeat(times)).join(""));
+}
+
+function octetsOrRaw(entry, key) {
+  return octets(entry, [key, `${key}_base64`, `${key}_repeat`].some((name) => name in entry) ? key : "raw");
+}
+
+/** What a WebSocket would hand over: a string for a text message. */
+function payload(entry) {
+  const raw = octets(entry, "raw");
+  return entry.binary ? raw : new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(raw);
+}
+
+function same(what, found, expected) {
+  const plain = (value) => JSON.stringify(value instanceof Uint8Array ? [...value] : value);
+  const [left, right] = [plain(found), plain(expected)];
+  if (left !== right) throw new Error(`${what} is ${left.slice(0, 200)}, not ${right.slice(0, 200)}`);
+}
+
+/** Throw unless the codec agrees with one entry of messages.json. */
+export function checkMessage(lhttp, entry) {
+  for (const message of [
+    lhttp.parse(payload(entry)),
+    lhttp.parse(octets(entry, "raw"), { binary: entry.binary }),
+  ]) {
+    same("command", message.command, entry.command);
+    same("headers", [...message.headers], entry.headers);
+    same("body", message.body, octets(entry, "body"));
+    same("binary", message.binary, entry.binary);
+    same("raw", message.raw, octets(entry, "raw"));
+    same("data", message.data, payload(entry));
+    for (const name of entry.channels ? ["subscribe", "unsubscribe", "publish"] : []) {
+      same(name, message.channels(name), entry.channels[name] ?? []);
+    }
+    if (entry.parts) {
+      const parts = message.parts();
+      same("part headers", parts.map((part) => [...part.headers]), entry.parts.map((part) => part.headers));
+      same("part bodies", parts.map((part) => [...part.body]), entry.parts.map((part) => [...octets(part, "body")]));
+      same("joined parts", lhttp.joinParts(parts).body, message.body);
+    }
+  }
+  const { command, headers, binary } = entry;
+  const built = new lhttp.LhttpMessage({ command, headers, body: octets(entry, "body"), binary });
+  same("built", built.raw, octetsOrRaw(entry, "built"));
+  same("serialised", lhttp.serialise({ command, headers, body: octets(entry, "body"), binary }), built.data);
+}
+
+/** Throw unless the codec refuses one entry of malformed.json, as far as it is the codec's to refuse. */
+export function checkMalformed(lhttp, entry) {
+  let status = null;
+  try {
+    const message = lhttp.parse(payload(entry));
+    for (const name of ["subscribe", "unsubscribe", "publish"]) message.channels(name);
+    message.parts();
+  } catch (error) {
+    if (!(error instanceof lhttp.RemoteProtocolError)) throw error;
+    status = error.status;
+  }
+  same("status", status, isServers(entry) ? null : entry.status);
+}
+
+/** Whether an entry of malformed.json is for the server alone to refuse: targets, and the count of subscriptions. */
+export function isServers(entry) {
+  return entry.name.startsWith("upstream:") || entry.name === "channel: 129 subscriptions";
+}
+
+/** Return what fails, as lines of text, and how much was checked. */
+export function checkAll(lhttp, messages, malformed) {
+  const failures = [];
+  let count = 0;
+  for (const [check, entries] of [[checkMessage, messages], [checkMalformed, malformed]]) {
+    for (const entry of entries) {
+      count += 1;
+      try {
+        check(lhttp, entry);
+      } catch (error) {
+        failures.push(`${entry.name}: ${error.message}`);
+      }
+    }
+  }
+  return { failures, count };
+}
