@@ -47,7 +47,7 @@ autodoc_preserve_defaults = True
 # A reference that leads nowhere is a warning, except to other projects and to fields that a class describes itself.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(collections|twisted|zope|autobahn|treq)\..*"),
+    ("py:.*", r"(collections|enum|twisted|zope|autobahn|treq)\..*"),
     ("py:.*", r"lhttp_tx(\.\w+)*\._\w+|lhttp_tx\.(sequence\.TimeLimited|outbox\.Writer)"),
     ("py:attr", ".*"),
     ("py:exc", "UsageError|CannotListenError"),

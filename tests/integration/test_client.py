@@ -9,7 +9,7 @@ from pathlib import Path
 
 from integration._client import url_of
 from integration._docs import ROOT, Process, environment, free_port
-from integration._server import TIME_LIMIT, Backend, ServerProcess
+from integration._server import TIME_LIMIT, Backend, ServerProcess, wait_until
 
 EXAMPLES = ROOT / "examples"
 
@@ -160,8 +160,7 @@ async def main(reactor, url, body):
                 url_of(port),
                 body,
             )
-        client.wait_for_output("one\nend\n")
-        client.wait_for_output("closed\n")
+        wait_until(lambda: client.output.endswith("one\nend\nclosing\nclosed\n"), client.output)
 
 
 def test_tls_with_a_certificate_that_signs_itself(
@@ -223,7 +222,7 @@ def test_the_twisted_example_goes_on_across_a_restart(serve: Callable[..., Serve
         server.stop()
         clock.wait_for_output("waiting: ")
         serve(listen=listen)
-        clock.wait_for_output("closed: ")
+        wait_until(lambda: "closed: " in clock.output, clock.output)
     assert clock.output.count("connected: ") == 2
 
 

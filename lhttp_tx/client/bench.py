@@ -1,0 +1,280 @@
+"""
+What ``lhttp bench`` does: publish at a rate, and measure what arrives when.
+
+Each body begins with the time of publishing, the publisher and a number, so that a subscriber sees how long it took
+and whether anything was lost, doubled, or out of order. All connections share one process and one clock.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.task import LoopingCall, deferLater
+
+from lhttp_tx.client.client import Client
+from lhttp_tx.client.errors import QueueFull
+from lhttp_tx.client.running import Exit
+from lhttp_tx.client.text import say, write_line
+from lhttp_tx.errors import LHTTPError
+from lhttp_tx.message import Message
+
+__all__ = ["MIN_SIZE", "Histogram", "Result", "Settings", "bench"]
+
+MIN_SIZE = 40
+"""Bytes of a body: time, publisher and number."""
+
+_TICK = 0.005
+"""Seconds between bursts of a given rate."""
+
+_WINDOW = 64
+"""Messages that a publisher sends before it waits for a receipt, when it sends as many as possible."""
+
+_PATIENCE = 5.0
+"""Seconds in which nothing may arrive before what is missing counts as lost."""
+
+_REFRESH = 0.5
+_CONNECTS_AT_ONCE = 100
+_PERCENTILES = (50.0, 90.0, 99.0, 99.9)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to measure; see the options of the command."""
+
+    publishers: int = 1
+    subscribers: int = 1
+    rate: float = 1_000.0
+    size: int = 64
+    duration: float = 5.0
+    channel: str | None = None
+
+
+class Histogram:
+    """Times with three digits each, so that any number of them takes little memory."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+        self.count = 0
+        self.maximum = 0
+
+    def add(self, nanoseconds: int) -> None:
+        """Count one time."""
+        value = max(nanoseconds // 1_000, 0)
+        self.maximum = max(self.maximum, value)
+        if value >= 1_000:
+            scale = 10 ** (int(math.log10(value)) - 2)
+            value = value // scale * scale
+        self._counts[value] += 1
+        self.count += 1
+
+    def percentile(self, percent: float) -> float:
+        """Return the milliseconds that *percent* of the times do not pass; 0 if there are none."""
+        rank = math.ceil(self.count * percent / 100)
+        seen = 0
+        for value in sorted(self._counts):
+            seen += self._counts[value]
+            if seen >= rank:
+                return value / 1_000
+        return 0.0
+
+
+@dataclass(slots=True)
+class Result:
+    """What was measured."""
+
+    published: int = 0
+    refused: int = 0
+    delivered: int = 0
+    lost: int = 0
+    repeated: int = 0
+    publishing_seconds: float = 0.0
+    delivering_seconds: float = 0.0
+    latency: Histogram = field(default_factory=Histogram)
+
+    def summary(self, settings: Settings) -> dict[str, Any]:
+        """Return it as a dict for JSON; times are milliseconds, rates per second."""
+        return {
+            "settings": asdict(settings),
+            "published": self.published,
+            "refused": self.refused,
+            "delivered": self.delivered,
+            "lost": self.lost,
+            "repeated": self.repeated,
+            "published_per_second": round(self.published / max(self.publishing_seconds, 1e-9), 1),
+            "delivered_per_second": round(self.delivered / max(self.delivering_seconds, 1e-9), 1),
+            "latency_ms": {
+                **{f"p{percent:g}": self.latency.percentile(percent) for percent in _PERCENTILES},
+                "max": self.latency.maximum / 1_000,
+            },
+        }
+
+    def text(self, settings: Settings) -> str:
+        """Return it for people."""
+        found = self.summary(settings)
+        latency = "  ".join(f"{name} {value:.3f}" for name, value in found["latency_ms"].items())
+        return "\n".join(
+            (
+                f"published  {self.published:>12,}   {found['published_per_second']:>12,.1f} a second",
+                f"delivered  {self.delivered:>12,}   {found['delivered_per_second']:>12,.1f} a second",
+                f"refused    {self.refused:>12,}   lost {self.lost:,}   repeated or out of order {self.repeated:,}",
+                f"latency    ms   {latency}",
+            )
+        )
+
+
+class _Subscriber:
+    """Looks at what one connection gets."""
+
+    def __init__(self, result: Result, publishers: int) -> None:
+        self._result = result
+        self._next = [0] * publishers
+
+    def take(self, message: Message) -> None:
+        now = time.perf_counter_ns()
+        sent, publisher, number = map(int, message.body[:MIN_SIZE].split(b" ", 3)[:3])
+        self._result.latency.add(now - sent)
+        self._result.delivered += 1
+        expected = self._next[publisher]
+        if number < expected:
+            self._result.repeated += 1
+        else:
+            self._next[publisher] = number + 1
+
+
+class _Publisher:
+    """Publishes on one connection."""
+
+    def __init__(self, client: Client, index: int, channel: str, size: int, result: Result) -> None:
+        self.client = client
+        self._index = index
+        self._channel = channel
+        self._size = size
+        self._result = result
+        self._number = 0
+        self._message = Message("bench", {"publish": channel})
+
+    def _next(self) -> Message:
+        body = b"%020d %04d %012d " % (time.perf_counter_ns(), self._index, self._number)
+        return self._message.replace(body=body.ljust(self._size, b"."))
+
+    def publish(self) -> None:
+        """Publish one message, and ask for nothing."""
+        try:
+            self.client.send(self._next())
+        except QueueFull:
+            self._result.refused += 1
+        else:
+            self._number += 1
+            self._result.published += 1
+
+    async def flood(self, end: float) -> None:
+        """Publish until the clock says *end*, never more than a window ahead of the server."""
+        while time.perf_counter() < end:
+            for _ in range(_WINDOW - 1):
+                self.publish()
+            receipt = self.client.confirm(self._next())
+            self._number += 1
+            self._result.published += 1
+            await receipt
+
+
+async def bench(
+    reactor: Any,
+    *,
+    url: str,
+    tls: IOpenSSLClientConnectionCreator | None,
+    settings: Settings,
+    as_json: bool,
+    live: bool,
+) -> int:
+    """Run ``lhttp bench`` and write its result."""
+    result = Result()
+    channel = settings.channel or f"bench.{secrets.token_hex(8)}"
+    errors: list[LHTTPError] = []
+    clients = [
+        Client(url, reactor=reactor, tls=tls, on_error=errors.append)
+        for _ in range(settings.publishers + settings.subscribers)
+    ]
+    subscribers, publishers = clients[: settings.subscribers], clients[settings.subscribers :]
+    progress = LoopingCall(_show_progress, result, time.perf_counter())
+    progress.clock = reactor
+    try:
+        for start in range(0, len(clients), _CONNECTS_AT_ONCE):
+            await _all([client.connect() for client in clients[start : start + _CONNECTS_AT_ONCE]])
+        subscriptions = [
+            client.subscribe(channel, _Subscriber(result, settings.publishers).take) for client in subscribers
+        ]
+        await _all([subscription.confirmed() for subscription in subscriptions])
+        sources = [_Publisher(client, index, channel, settings.size, result) for index, client in enumerate(publishers)]
+        if live:
+            progress.start(_REFRESH, now=False).addErrback(lambda _: None)
+        await _publish(reactor, settings, sources, result)
+        await _await_deliveries(reactor, settings, result)
+    finally:
+        if progress.running:
+            progress.stop()
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+        await _all([client.close() for client in clients])
+    write_line(json.dumps(result.summary(settings)) if as_json else result.text(settings))
+    if errors:
+        say(f"the server refused messages: {errors[0].status} {errors[0].reason}")
+    return Exit.FAILED if errors or result.lost or result.repeated else Exit.OK
+
+
+async def _publish(reactor: Any, settings: Settings, sources: list[_Publisher], result: Result) -> None:
+    begin = time.perf_counter()
+    end = begin + settings.duration
+    if settings.rate == 0:
+        await _all([Deferred.fromCoroutine(source.flood(end)) for source in sources])
+    else:
+        turn = 0
+        while (now := time.perf_counter()) < end:
+            due = int((now - begin) * settings.rate) - result.published - result.refused
+            for _ in range(due):
+                sources[turn].publish()
+                turn = (turn + 1) % len(sources)
+            await deferLater(reactor, _TICK)
+    result.publishing_seconds = time.perf_counter() - begin
+    result.delivering_seconds = result.publishing_seconds
+
+
+async def _await_deliveries(reactor: Any, settings: Settings, result: Result) -> None:
+    """Wait until everything has arrived, or nothing arrives any more."""
+    expected = result.published * settings.subscribers
+    begin = time.perf_counter()
+    before, since = result.delivered, begin
+    while result.delivered < expected and time.perf_counter() - since < _PATIENCE:
+        await deferLater(reactor, _TICK)
+        if result.delivered != before:
+            before, since = result.delivered, time.perf_counter()
+    result.delivering_seconds += since - begin
+    result.lost = max(expected - result.delivered + result.repeated, 0)
+
+
+def _show_progress(result: Result, begin: float) -> None:
+    seconds = time.perf_counter() - begin
+    latency = result.latency
+    sys.stderr.write(
+        f"\r\x1b[K{seconds:5.1f} s   published {result.published:,}   delivered {result.delivered:,}   "
+        f"p50 {latency.percentile(50):.2f} ms   p99 {latency.percentile(99):.2f} ms"
+    )
+    sys.stderr.flush()
+
+
+def _all(waiting: list[Deferred[Any]]) -> Deferred[Any]:
+    """Wait for all of *waiting*; the first failure fails it, as itself."""
+
+    def unwrap(failure: Any) -> Any:
+        return failure.value.subFailure
+
+    return gatherResults(waiting, consumeErrors=True).addErrback(unwrap)

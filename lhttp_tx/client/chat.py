@@ -1,0 +1,299 @@
+"""
+What ``lhttp chat`` does: a room on a terminal, or between a pipe and a room.
+
+On a terminal prompt_toolkit edits the line while messages arrive above it. It runs on asyncio, so the asyncio reactor
+is installed for it; nothing else of the project imports asyncio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.formatted_text import ANSI
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.patch_stdout import patch_stdout
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+
+from lhttp_tx.channels import check_channel
+from lhttp_tx.client.client import Client, State
+from lhttp_tx.client.running import Exit
+from lhttp_tx.client.subscription import Subscription
+from lhttp_tx.client.text import LineReader, printable, write_line
+from lhttp_tx.errors import LHTTPError
+from lhttp_tx.message import Message
+
+__all__ = ["Chat", "chat", "checked_name", "install_reactor"]
+
+HELP = "/name NAME changes your name, /room ROOM goes to another room, /quit or Ctrl-D ends; //text sends /text"
+
+_COLORS = (32, 33, 34, 35, 36, 92, 93, 94, 95, 96)
+_MAX_NAME_LENGTH = 32
+
+
+class _Stop(Exception):
+    """Ctrl-D at the prompt."""
+
+
+class _Interrupt(Exception):
+    """Ctrl-C at the prompt. KeyboardInterrupt would leave asyncio's loop in the middle of things."""
+
+
+class Chat:
+    """
+    One person in one room.
+
+    :ivar name: the name that is sent along.
+    :ivar room: the channel.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        url: str,
+        *,
+        tls: IOpenSSLClientConnectionCreator | None,
+        room: str,
+        name: str,
+        color: bool,
+        write: Callable[[str], None],
+        notes: Callable[[str], None],
+    ) -> None:
+        """
+        :param color: whether to write colours.
+        :param write: gets each line of the conversation.
+        :param notes: gets what is to be said about the connection.
+        """
+        self.name = checked_name(name)
+        self.room = room
+        self.failures = 0
+        self._color = color
+        self._write = write
+        self._notes = notes
+        self._was_connected = False
+        self._has_joined = False
+        self._subscription: Subscription | None = None
+        self._sending: list[Deferred[None]] = []
+        self.client = Client(
+            url, reactor=reactor, tls=tls, on_state=self._state_changed, on_error=self._error, on_message=None
+        )
+
+    async def enter(self) -> None:
+        """Connect and join the room; raises what the server or the network has against it."""
+        self._subscription = self.client.subscribe(self.room, self._show)
+        await self.client.connect()
+        await self._subscription
+        self.note(f"you are {self.name} in {self.room}")
+
+    async def take_line(self, line: str) -> bool:
+        """Do what a typed line says; return whether to go on."""
+        text = line.strip()
+        command, _, argument = text.partition(" ")
+        argument = argument.strip()
+        if not text:
+            return True
+        if command == "/quit":
+            return False
+        if command == "/help":
+            self.note(HELP)
+        elif command in ("/name", "/room") and argument:
+            try:
+                await (self._rename(argument) if command == "/name" else self._move(argument))
+            except (LHTTPError, ValueError) as error:
+                self.note(str(error), bad=True)
+        elif text.startswith("/") and not text.startswith("//"):
+            self.note(f"no such command, or something is missing: {command}. {HELP}", bad=True)
+        else:
+            self.say(text[1:] if text.startswith("//") else text)
+        return True
+
+    def say(self, text: str) -> None:
+        """Publish a line; what goes wrong is noted."""
+        try:
+            sent = self.client.publish(self.room, "chat", [("from", self.name)], text)
+        except LHTTPError as error:
+            self._not_sent(error)
+            return
+        self._sending.append(sent)
+
+        def done(result: Any) -> None:
+            self._sending.remove(sent)
+            if result is not None:
+                self._not_sent(result.value)
+
+        sent.addBoth(done)
+        if self.client.state is not State.CONNECTED:
+            self.note("not connected: this will be sent later")
+
+    async def leave(self) -> None:
+        """Wait until what was said has been answered, then close."""
+        while self._sending:
+            await Deferred.fromCoroutine(_settled(self._sending[0]))
+        await self.client.close()
+
+    def note(self, text: str, *, bad: bool = False) -> None:
+        """Say something about the chat itself."""
+        self._notes(self._paint(f"* {text}", 31 if bad else 90))
+
+    async def _rename(self, name: str) -> None:
+        self.name = checked_name(name)
+        self.note(f"you are {self.name} now")
+
+    async def _move(self, room: str) -> None:
+        check_channel(room)
+        if room == self.room:
+            return
+        joined = self.client.subscribe(room, self._show)
+        await joined
+        old, self._subscription, self.room = self._subscription, joined, room
+        if old is not None:
+            await old.unsubscribe()
+        self.note(f"you are in {room} now")
+
+    def _show(self, message: Message) -> None:
+        text = message.body.decode("utf-8", "replace")
+        if not text:
+            return
+        name = printable(message.headers.get("from") or "?")[:_MAX_NAME_LENGTH]
+        color = _COLORS[zlib.crc32(name.encode("utf-8", "replace")) % len(_COLORS)]
+        first, *others = [printable(line) for line in text.splitlines() or [""]]
+        self._write(f"{self._paint(time.strftime('%H:%M'), 90)} {self._paint(name, color)}: {first}")
+        for line in others:
+            self._write(f"      {self._paint('|', 90)} {line}")
+
+    def _state_changed(self, state: State, reason: str) -> None:
+        if state is State.WAITING and self._was_connected:
+            self._was_connected = False
+            self.note(f"{printable(reason)}; trying to connect again", bad=True)
+        elif state is State.CONNECTED:
+            if self._has_joined:
+                self.note("connected again")
+            self._was_connected = self._has_joined = True
+
+    def _error(self, error: LHTTPError) -> None:
+        self.note(f"the server says {error.status}: {printable(error.reason)}", bad=True)
+
+    def _not_sent(self, error: Any) -> None:
+        self.failures += 1
+        self.note(f"not sent: {printable(getattr(error, 'reason', None) or str(error))}", bad=True)
+
+    def _paint(self, text: str, color: int) -> str:
+        return f"\x1b[{color}m{text}\x1b[0m" if self._color else text
+
+
+async def _settled(deferred: Deferred[None]) -> None:
+    waiting: Deferred[None] = Deferred()
+
+    def done(result: Any) -> Any:
+        waiting.callback(None)
+        return result
+
+    deferred.addBoth(done)
+    await waiting
+
+
+def checked_name(name: str) -> str:
+    """Return *name* if it can be sent as a header; raises ValueError."""
+    name = name.strip()
+    if not name or len(name) > _MAX_NAME_LENGTH or not name.isprintable():
+        raise ValueError(f"a name is 1 to {_MAX_NAME_LENGTH} visible characters, {name!a} is not")
+    return name
+
+
+async def chat(
+    reactor: Any,
+    *,
+    url: str,
+    tls: IOpenSSLClientConnectionCreator | None,
+    room: str,
+    name: str,
+    color: bool,
+    interactive: bool,
+    history: str | None,
+) -> int:
+    """Run ``lhttp chat``."""
+    settings: dict[str, Any] = {"tls": tls, "room": room, "name": name, "color": color}
+    if interactive:
+        return await _chat_on_terminal(reactor, url, settings, FileHistory(history) if history else InMemoryHistory())
+    return await _chat_by_pipe(reactor, url, settings)
+
+
+async def _chat_by_pipe(reactor: Any, url: str, settings: dict[str, Any]) -> int:
+    """Send each line of the standard input; a line that cannot be written ends it."""
+    broken: list[BrokenPipeError] = []
+    line: Deferred[str | None] = Deferred()
+
+    def write(text: str) -> None:
+        try:
+            write_line(text)
+        except BrokenPipeError as error:
+            broken.append(error)
+            if not line.called:
+                line.callback(None)
+
+    def note(text: str) -> None:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    room = Chat(reactor, url, write=write, notes=note, **settings)
+    try:
+        await room.enter()
+        reader = LineReader(reactor)
+        while not broken:
+            line = Deferred()
+            reader.take(lambda text, line=line: None if line.called else line.callback(text))  # type: ignore[misc]
+            text = await line
+            if text is None or not await room.take_line(text):
+                break
+    finally:
+        await room.leave()
+    if broken:
+        raise broken[0]
+    return Exit.FAILED if room.failures else Exit.OK
+
+
+async def _chat_on_terminal(reactor: Any, url: str, settings: dict[str, Any], history: History) -> int:
+    """Edit lines at the bottom of the terminal while the conversation goes on above."""
+    room = Chat(reactor, url, write=_print, notes=_print, **settings)
+    session: PromptSession[str] = PromptSession(
+        history=history, erase_when_done=True, interrupt_exception=_Interrupt, eof_exception=_Stop
+    )
+    prompt = "\x1b[1m{}\x1b[0m> " if settings["color"] else "{}> "
+    loop = asyncio.get_event_loop_policy().get_event_loop()
+    try:
+        await room.enter()
+        room.note(HELP)
+        with patch_stdout(raw=True):
+            while True:
+                asked = session.prompt_async(lambda: ANSI(prompt.format(room.name)))
+                try:
+                    line = await Deferred.fromFuture(asyncio.ensure_future(asked, loop=loop))
+                except _Stop:
+                    break
+                except _Interrupt:
+                    return Exit.INTERRUPTED
+                if not await room.take_line(line):
+                    break
+    finally:
+        await room.leave()
+    return Exit.OK
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def install_reactor() -> None:
+    """Install the asyncio reactor, which prompt_toolkit needs; must come before any other reactor."""
+    from twisted.internet import asyncioreactor
+
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    asyncioreactor.install(loop)

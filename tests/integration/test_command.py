@@ -1,0 +1,341 @@
+"""Every subcommand of ``lhttp`` as it is typed, against a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from integration._client import Terminal, lhttp, start_lhttp, url_of
+from integration._docs import ROOT, Process, free_port
+from integration._server import (
+    TIME_LIMIT,
+    ServerProcess,
+    message,
+    open_client,
+    recv_bytes,
+    script,
+    wait_until,
+)
+
+EXAMPLES = ROOT / "examples"
+TOKEN = "a-token-that-is-long-enough"
+
+
+@pytest.fixture
+def url(server: ServerProcess) -> str:
+    return url_of(server.port)
+
+
+@pytest.fixture
+def nobody() -> str:
+    """The URL of a server that is not there."""
+    return url_of(free_port())
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Start the command in the background; it is ended with the test."""
+    started: list[Process] = []
+
+    def start_command(*arguments: object) -> Process:
+        started.append(start_lhttp(tmp_path, *arguments))
+        return started[-1]
+
+    yield start_command
+    for process in started:
+        process.stop()
+
+
+def wait_for_subscriber(url: str, channel: str, process: Process) -> None:
+    """Publish until a subscriber has got it."""
+    for _ in range(20):
+        lhttp("publish", channel, "ready?", "--url", url)
+        if "ready?" in process.output:
+            return
+    pytest.fail(f"it has not subscribed: {process.output}")
+
+
+# publish and subscribe
+
+
+def test_a_published_body_is_written_as_a_line(url: str, start: Callable[..., Process]) -> None:
+    listening = start("subscribe", "cmd.a", "cmd.b", "--url", url)
+    wait_for_subscriber(url, "cmd.a", listening)
+    assert lhttp("publish", "cmd.b", "tab\tline\nescape\x1b[2J back\\slash", "--url", url).returncode == 0
+    listening.wait_for_output("cmd.b\ttab\\tline\\nescape\\u001b[2J back\\\\slash\n")
+
+
+def test_the_body_may_come_from_standard_input_or_a_file(server: ServerProcess, url: str, tmp_path: Path) -> None:
+    (tmp_path / "body").write_bytes(b"\x00\xff")
+    with open_client(server.port) as client:
+        client.send(message("chat", {"subscribe": "cmd.in", "receipt": "1"}))
+        recv_bytes(client)
+        assert lhttp("publish", "cmd.in", "--url", url, "--header", "from:jack", input="from stdin\n").returncode == 0
+        assert recv_bytes(client) == (b"LHTTP/1.0 chat\r\npublish:cmd.in\r\nfrom:jack\r\n\r\nfrom stdin\n", False)
+        assert lhttp("publish", "cmd.in", "--url", url, "--file", tmp_path / "body", "--command", "raw").returncode == 0
+        assert recv_bytes(client) == (b"LHTTP/1.0 raw\r\npublish:cmd.in\r\n\r\n\x00\xff", True)
+
+
+def test_json_parses_and_count_ends_it(url: str, start: Callable[..., Process]) -> None:
+    listening = start("subscribe", "cmd.json", "--url", url, "--json", "--count", "3")
+    wait_for_subscriber(url, "cmd.json", listening)
+    before = listening.output.count("\n")
+    lhttp("publish", "cmd.json", "--url", url, "--lines", input="".join(f"line {n}\n" for n in range(3)))
+    wait_until(lambda: listening.output.count("\n") == 3, "three lines")
+    found = [json.loads(line) for line in listening.output.splitlines()]
+    assert found[before]["body"] == "line 0"
+    assert found[before]["channel"] == "cmd.json"
+    assert ["publish", "cmd.json"] in found[before]["headers"]
+
+
+def test_lines_are_published_in_order(server: ServerProcess, url: str) -> None:
+    with open_client(server.port, max_queue=None) as client:
+        client.send(message("chat", {"subscribe": "cmd.lines", "receipt": "1"}))
+        recv_bytes(client)
+        done = lhttp("publish", "cmd.lines", "--url", url, "--lines", input="".join(f"{n}\n" for n in range(500)))
+        assert done.returncode == 0
+        bodies = [recv_bytes(client)[0].rpartition(b"\r\n\r\n")[2] for _ in range(500)]
+    assert bodies == [str(n).encode() for n in range(500)]
+
+
+def test_without_messages_a_timeout_ends_it(url: str) -> None:
+    done = lhttp("subscribe", "cmd.silent", "--url", url, "--timeout", "0.2")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = lhttp("subscribe", "cmd.silent", "--url", url, "--timeout", "0.2", "--count", "1")
+    assert (done.returncode, done.stderr) == (1, "lhttp: 0 of 1 messages came within 0.2 seconds\n")
+
+
+def test_the_url_may_come_from_the_environment(url: str) -> None:
+    assert lhttp("publish", "cmd.env", "x", LHTTP_URL=url).returncode == 0
+
+
+def test_a_reader_that_goes_away_ends_it_as_it_ends_other_programs(url: str) -> None:
+    with subprocess.Popen(
+        [script("lhttp"), "subscribe", "cmd.head", "--url", url], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as listening:
+        assert listening.stdout is not None
+        assert listening.stderr is not None
+        os.set_blocking(listening.stdout.fileno(), False)
+        for _ in range(20):
+            lhttp("publish", "cmd.head", "x", "--url", url)
+            if listening.stdout.read(1):
+                break
+        listening.stdout.close()
+        lhttp("publish", "cmd.head", "x", "--url", url)
+        assert listening.wait(TIME_LIMIT) == 141
+        assert listening.stderr.read() == b""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_in_good_order(url: str, start: Callable[..., Process], number: int, status: int) -> None:
+    listening = start("subscribe", "cmd.signal", "--url", url, "--verbose")
+    listening.wait_for_output(": connected")
+    listening._process.send_signal(number)
+    assert listening._process.wait(TIME_LIMIT) == status
+    assert ": closed" in listening.output
+
+
+def test_subscribing_goes_on_across_a_restart(
+    serve: Callable[..., ServerProcess], start: Callable[..., Process]
+) -> None:
+    port = free_port()
+    listen = ("--port", f"tcp:{port}:interface=127.0.0.1")
+    first = serve(listen=listen)
+    listening = start("subscribe", "cmd.a", "--url", url_of(port))
+    wait_for_subscriber(url_of(port), "cmd.a", listening)
+    first.crash()
+    listening.wait_for_output("lhttp: the connection was lost; trying again\n")
+    serve(listen=listen)
+    listening.wait_for_output("lhttp: connected again\n")
+    lhttp("publish", "cmd.a", "after", "--url", url_of(port))
+    listening.wait_for_output("cmd.a\tafter\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("publish", "a", "x"), ("subscribe", "a"), ("upload", __file__), ("bench",), ("chat",)]
+)
+def test_a_server_that_is_not_there_is_told_in_one_line(nobody: str, arguments: tuple[str, ...]) -> None:
+    done = lhttp(*arguments, "--url", nobody)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith(f"lhttp: cannot connect to {nobody}: ")
+    assert done.stderr.count("\n") == 1
+    assert "twistd lhttp" in done.stderr
+
+
+# By HTTP
+
+
+def test_publishing_by_http_needs_no_websocket(server: ServerProcess, url: str) -> None:
+    with open_client(server.port) as client:
+        client.send(message("chat", {"subscribe": "cmd.http", "receipt": "1"}))
+        recv_bytes(client)
+        assert lhttp("publish", "cmd.http", "one", "--http", "--url", url).returncode == 0
+        assert lhttp("publish", "cmd.http", "two", "--url", url.replace("ws:", "http:")).returncode == 0
+        assert [recv_bytes(client)[0][-3:] for _ in range(2)] == [b"one", b"two"]
+
+
+def test_publishing_by_http_with_a_token(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text(TOKEN + "\n")
+    url = url_of(serve("--publish-token-file", str(token)).port)
+    arguments = ("publish", "a", "x", "--http", "--url", url)
+    assert lhttp(*arguments, "--token-file", token).returncode == 0
+    assert lhttp(*arguments, LHTTP_PUBLISH_TOKEN=TOKEN).returncode == 0
+    refused = lhttp(*arguments)
+    assert refused.returncode == 1
+    assert "(status 401)" in refused.stderr
+    assert "--token-file" in refused.stderr
+
+
+def test_publishing_by_http_to_nobody(nobody: str) -> None:
+    done = lhttp("publish", "a", "x", "--http", "--url", nobody)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+
+
+def test_tls_needs_a_certificate_that_is_trusted(
+    serve: Callable[..., ServerProcess], certificate: tuple[Path, Path]
+) -> None:
+    key_file, trusted = certificate
+    server = serve(listen=("--port", f"ssl:0:interface=127.0.0.1:privateKey={key_file}:certKey={trusted}"))
+    for scheme in ("wss", "https"):
+        arguments = ("publish", "a", "x", "--url", f"{scheme}://127.0.0.1:{server.port}/")
+        assert lhttp(*arguments, "--ca-file", trusted).returncode == 0
+        refused = lhttp(*arguments)
+        assert (refused.returncode, "certificate" in refused.stderr) == (3, True)
+    assert lhttp(*arguments, "--ca-file", key_file, "--url", f"wss://127.0.0.1:{server.port}/").returncode == 2
+
+
+# upload
+
+
+@pytest.fixture
+def uploads(serve: Callable[..., ServerProcess]) -> str:
+    return url_of(serve("--processor", f"{EXAMPLES}/upload.py:upload").port)
+
+
+def test_files_are_uploaded_in_one_message(uploads: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("hello")
+    (tmp_path / "b.bin").write_bytes(bytes(range(256)) * 100)
+    done = lhttp("upload", tmp_path / "a.txt", tmp_path / "b.bin", "--url", uploads)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["a.txt 5", "b.bin 25600"]
+
+
+def test_an_upload_shows_its_progress(uploads: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 50_000)
+    done = lhttp("upload", tmp_path / "a", "--url", uploads, "--progress")
+    assert done.returncode == 0
+    assert "uploading" in done.stderr
+
+
+@pytest.mark.parametrize("size", [70_000, 1_000_000])
+def test_an_upload_that_is_too_large_says_what_to_do(uploads: str, tmp_path: Path, size: int) -> None:
+    (tmp_path / "a").write_bytes(b"x" * size)
+    done = lhttp("upload", tmp_path / "a", "--url", uploads)
+    assert done.returncode == 1
+    assert "--max-message-size" in done.stderr
+
+
+def test_an_upload_that_nobody_takes_is_a_failure_unless_it_is_published(url: str) -> None:
+    done = lhttp("upload", __file__, "--url", url)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "nobody has taken the files" in done.stderr
+    assert lhttp("upload", __file__, "--url", url, "--channel", "files").returncode == 0
+
+
+# bench
+
+
+def test_bench_delivers_everything_and_says_so(url: str) -> None:
+    done = lhttp("bench", "--url", url, "--duration", "0.5", "--rate", "200", "--subscribers", "3", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["delivered"] == 3 * found["published"] > 0
+    assert (found["lost"], found["repeated"], found["refused"]) == (0, 0, 0)
+    assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p99"] <= found["latency_ms"]["max"]
+
+
+def test_bench_as_fast_as_possible(url: str) -> None:
+    done = lhttp("bench", "--url", url, "--duration", "0.5", "--rate", "0", "--publishers", "2", "--size", "1000")
+    assert done.returncode == 0, done.stderr
+    assert "lost 0" in done.stdout
+
+
+# chat
+
+
+def test_two_chat_by_pipes_and_go_on_across_a_restart(
+    serve: Callable[..., ServerProcess], start: Callable[..., Process]
+) -> None:
+    port = free_port()
+    listen = ("--port", f"tcp:{port}:interface=127.0.0.1")
+    first = serve(listen=listen)
+    jack = start("chat", url_of(port), "--name", "jack", "--room", "cmd.room")
+    mike = start("chat", url_of(port), "--name", "mike", "--room", "cmd.room")
+    for one, name in ((jack, "jack"), (mike, "mike")):
+        one.wait_for_output(f"* you are {name} in cmd.room\n")
+    jack.type("hello mike")
+    mike.wait_for_output(" jack: hello mike\n")
+    first.crash()
+    jack.wait_for_output("trying to connect again")
+    mike.wait_for_output("trying to connect again")
+    jack.type("sent while the server is away")
+    serve(listen=listen)
+    for one in (jack, mike):
+        one.wait_for_output("* connected again\n")
+    mike.type("hello jack")
+    jack.wait_for_output(" mike: hello jack\n")
+    jack.wait_for_output(" jack: sent while the server is away\n")
+
+
+def test_chat_by_a_pipe_ends_with_it_and_has_sent_everything(server: ServerProcess, url: str) -> None:
+    with open_client(server.port) as client:
+        client.send(message("chat", {"subscribe": "cmd.pipe", "receipt": "1"}))
+        recv_bytes(client)
+        done = lhttp("chat", url, "--room", "cmd.pipe", "--name", "jack", input="one\n\n//two\nlast")
+        received = [recv_bytes(client)[0] for _ in range(3)]
+    assert (done.returncode, "\x1b" in done.stdout) == (0, False)
+    assert received == [
+        f"LHTTP/1.0 chat\r\npublish:cmd.pipe\r\nfrom:jack\r\n\r\n{body}".encode() for body in ("one", "/two", "last")
+    ]
+
+
+def test_chat_says_what_was_refused(serve: Callable[..., ServerProcess]) -> None:
+    url = url_of(serve("--processor", f"{EXAMPLES}/chat.py:Chat").port)
+    done = lhttp("chat", url, input="hello\n")
+    assert done.returncode == 1
+    assert "* not sent: log in first\n" in done.stderr
+
+
+def test_chat_on_a_terminal(url: str) -> None:
+    with Terminal("chat", url, "--room", "cmd.tty", "--name", "jack") as terminal:
+        terminal.wait_for("jack>")
+        terminal.type("hello from a terminal\r")
+        terminal.wait_for(" jack: hello from a terminal")
+        assert lhttp("chat", url, "--room", "cmd.tty", "--name", "mike", input="and from a pipe\n").returncode == 0
+        terminal.wait_for(" mike: and from a pipe")
+        assert "\x1b[36m" in terminal.raw or "\x1b[9" in terminal.raw, "no colours"
+        terminal.type("/name joe\r")
+        terminal.wait_for("you are joe now")
+        terminal.type("\x1b[A\x1b[A\r")
+        terminal.wait_for(" joe: hello from a terminal")
+        terminal.type("/room cmd.other\r")
+        terminal.wait_for("you are in cmd.other now")
+        terminal.type("/quit\r")
+        assert terminal.wait_for_end() == 0
+
+
+def test_chat_without_colours_where_the_user_wants_none(url: str) -> None:
+    with Terminal("chat", url, "--room", "cmd.plain", "--name", "jack", NO_COLOR="1") as terminal:
+        terminal.wait_for("jack>")
+        terminal.type("hello\r")
+        terminal.wait_for(" jack: hello")
+        assert "\x1b[90m" not in terminal.raw
+        terminal.type("\x03")
+        assert terminal.wait_for_end() == 130
