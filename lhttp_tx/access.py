@@ -18,14 +18,15 @@ __all__ = ["AccessPolicy", "host_name", "is_loopback"]
 FORWARDING_HEADERS = (
     "forwarded",
     "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
+    "x-forwarded",
     "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
     "cf-connecting-ip",
+    "fastly-client-ip",
     "true-client-ip",
 )
-"""Headers that a proxy adds; a request with one of them did not begin on this machine."""
+"""How the names of headers begin that a proxy adds; a request with one of them did not begin on this machine."""
 
 
 def host_name(value: str) -> str | None:
@@ -130,7 +131,7 @@ class AccessPolicy:
         hint = "; the operator can set a token with --publish-token-file"
         if not is_loopback(peer):
             raise Refused(403, "only programs on the server's machine may publish" + hint)
-        if not frozenset(header_names).isdisjoint(FORWARDING_HEADERS):
+        if any(name.startswith(FORWARDING_HEADERS) for name in header_names):
             raise Refused(403, "requests through a proxy may not publish" + hint)
         name = host_name(host or "")
         if not (is_loopback(name) or name in self.server_names):

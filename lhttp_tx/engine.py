@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence as SequenceOf
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from lhttp_tx.channels import check_channel
-from lhttp_tx.errors import RemoteProtocolError
+from lhttp_tx.errors import BusUnavailable, RemoteProtocolError
 from lhttp_tx.filters import HeaderFilter
 from lhttp_tx.hub import Hub
 from lhttp_tx.interfaces import IHeaderFilter, IProcessor, ISessionTransport, MaybeAwaitable, MaybeDeferred
@@ -34,6 +34,10 @@ _PLAN_COUNT = 2048
 
 _PLAN_HEAD_SIZE = 512
 """Larger heads are not kept, so that the plans of one server stay in the order of 10 MiB."""
+
+
+_CUT_AGAIN = 0.1
+"""Seconds after which what a cut session began in the meantime, such as its next on_close, is cut too."""
 
 
 class Plan:
@@ -84,6 +88,7 @@ class Engine:
         self.close_steps: tuple[Step, ...] = tuple((f.on_close, f) for f in self.filters if _overrides(f, "on_close"))
         self.sessions: set[Session] = set()
         self._plans: dict[bytes, Plan] = {}
+        self.registry.watchers.append(self._plans.clear)
         self._idle: list[Deferred[None]] = []
 
     def open_session(self, transport: ISessionTransport) -> Session:
@@ -184,7 +189,10 @@ class Engine:
         for name in names:
             check_channel(name)
         message = Message(command, [("publish", " ".join(names)), *pairs], body, binary=binary)
-        return self.publish_message(message) or succeed(None)
+        try:
+            return self.publish_message(message) or succeed(None)
+        except BusUnavailable:
+            return fail()
 
     def drain(self, timeout: float) -> Deferred[None]:
         """
@@ -196,21 +204,23 @@ class Engine:
         _log.info("closing {count} connections", count=len(self.sessions))
         if not self.sessions:
             return succeed(None)
+
+        def cut() -> None:
+            timers[0] = self.clock.callLater(_CUT_AGAIN, cut)
+            for session in tuple(self.sessions):
+                session.cut()
+
         idle: Deferred[None] = Deferred()
         self._idle.append(idle)
         for session in tuple(self.sessions):
             session.finish(1001, "server is going away")
-        timer = self.clock.callLater(timeout, self._cut)
+        timers = [self.clock.callLater(timeout, cut)]
 
         def done(result: None) -> None:
-            if timer.active():
-                timer.cancel()
+            if timers[0].active():
+                timers[0].cancel()
 
         return idle.addCallback(done)
-
-    def _cut(self) -> None:
-        for session in tuple(self.sessions):
-            session.cut()
 
 
 def _processor_steps(processor: IProcessor | None) -> tuple[Step, ...]:

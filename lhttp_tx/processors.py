@@ -90,10 +90,15 @@ def processor(
 
 
 class Registry:
-    """The processors of one server, each under its command."""
+    """
+    The processors of one server, each under its command.
+
+    :ivar watchers: called when a processor was added, which may be at any time.
+    """
 
     def __init__(self) -> None:
         self._processors: dict[str, IProcessor] = {}
+        self.watchers: list[Callable[[], None]] = []
 
     def add(self, processor: IProcessor) -> None:
         """
@@ -107,6 +112,8 @@ class Registry:
         if command in self._processors:
             raise ValueError(f"command {command!r} has a processor already: {self._processors[command]!r}")
         self._processors[command] = processor
+        for watcher in self.watchers:
+            watcher()
 
     def get(self, command: str) -> IProcessor | None:
         """Return the processor of *command*, or ``None``."""

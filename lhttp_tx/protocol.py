@@ -34,8 +34,12 @@ __all__ = ["LHTTPServerFactory", "LHTTPServerProtocol"]
 _log = Logger()
 
 _OPEN = WebSocketProtocol.STATE_OPEN
+_CONNECTING = WebSocketProtocol.STATE_CONNECTING
 _CLOSED = WebSocketProtocol.STATE_CLOSED
 _CLOSING = WebSocketProtocol.STATE_CLOSING
+
+_HANDSHAKE_SIZE = 16_384
+"""Bytes of a handshake's head that are taken; twisted.web has the same bound."""
 
 _CONGESTED_SIZE = 65_536
 """What a transport holds at least when it asks to pause: Twisted's buffer size, in bytes."""
@@ -97,6 +101,7 @@ class LHTTPServerProtocol(WebSocketServerProtocol):
     CONFIG_ATTRS: list[str] = []  # noqa: RUF012
     log = _AutobahnLog()
     factory: LHTTPServerFactory
+    closeHandshakeTimeout: float
     maxMessagePayloadSize: int
     transport: Any
     session: Session | None = None
@@ -108,6 +113,7 @@ class LHTTPServerProtocol(WebSocketServerProtocol):
     _unsent = 0
     _refusal: str | None = None
     _socket: socket | None = None
+    _lingering: IDelayedCall | None = None
 
     # Autobahn's callbacks
 
@@ -141,6 +147,8 @@ class LHTTPServerProtocol(WebSocketServerProtocol):
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         """Tell the session that its connection has ended, however it did."""
+        if self._lingering is not None and self._lingering.active():
+            self._lingering.cancel()
         if self.session is not None:
             self.session.connection_lost()
 
@@ -152,6 +160,19 @@ class LHTTPServerProtocol(WebSocketServerProtocol):
             self._sendAutoPing()
         else:
             super().onAutoPingTimeout()
+
+    def dropConnection(self, abort: bool = False) -> None:
+        """Drop the connection; a peer that does not read what is left for it does not keep it open."""
+        was_closed = self.state == _CLOSED
+        super().dropConnection(abort)
+        if not abort and not was_closed and self.transport is not None:
+            timer = self.factory._batched_timer
+            self._lingering = timer.call_later(self.closeHandshakeTimeout, self.transport.abortConnection)
+
+    def onMessageFrame(self, payload: Any) -> None:
+        """Keep what a frame of a fragmented message brought; empty frames would only pile up."""
+        chunks: Any = [chunk for chunk in payload if chunk]
+        super().onMessageFrame(chunks)
 
     def succeedHandshake(self, res: Any) -> None:
         """Complete the handshake; Autobahn would swallow what goes wrong in it and leave the client waiting."""
@@ -193,6 +214,8 @@ class LHTTPServerProtocol(WebSocketServerProtocol):
                 data, self._beginning = self._beginning + data, b""
             if data or self.data:
                 self._dataReceived(data)
+            if self.state == _CONNECTING and len(self.data) > _HANDSHAKE_SIZE:
+                self.failHandshake("the head of the handshake is too large", 431)
         except Exception:
             _log.failure("{peer}: reading failed", peer=self.peer)
             if self.state == _OPEN:
@@ -274,7 +297,7 @@ class LHTTPServerProtocol(WebSocketServerProtocol):
         if self.state != _OPEN:
             return
         if self._congested:
-            self._unsent += len(frames)
+            self._unsent = (self._unsent if self._socket is None else self._held()) + len(frames)
             if self._unsent > self.factory.engine.limits.unsent_size:
                 _log.error("{peer}: closed, it does not read: {size} bytes unsent", peer=self.peer, size=self._unsent)
                 self.close(1013, "too slow: unsent messages pass the limit")
@@ -288,6 +311,12 @@ class LHTTPServerProtocol(WebSocketServerProtocol):
                 return
             frames = frames[sent:]
         self.transport.write(frames)
+
+    def _held(self) -> int:
+        """Return how many bytes a plain TCP transport holds."""
+        transport = self.transport
+        held: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+        return held
 
     def close(self, code: int, reason: str) -> None:
         """See :meth:`lhttp_tx.interfaces.ISessionTransport.close`."""

@@ -100,19 +100,21 @@ class Sequence:
                     return
                 if failure is not None:
                     break
-        except Exception:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException:  # a user's code may also raise SystemExit, or asyncio's CancelledError
             failure = Failure()
         done(argument, failure)
 
     def _await(self, deferred: Deferred[Any], owner: TimeLimited) -> Failure | None:
         """Wait for *deferred*, or return how it failed if it has fired already."""
         outcome: list[Any] = []
+        timeout = owner.timeout if owner.timeout is not None else self._default_timeout
         self.waiting = deferred
         deferred.addBoth(self._arrived, deferred, outcome)
         if self.waiting is None:
             return outcome[0] if isinstance(outcome[0], Failure) else None
         outcome.append(None)
-        timeout = owner.timeout if owner.timeout is not None else self._default_timeout
         self._timer = self._clock.callLater(timeout, self._timed_out, timeout)
         return None
 
@@ -135,7 +137,10 @@ class Sequence:
         """Stop waiting, whether or not what is waited for heeds its cancellation."""
         deferred, self.waiting = self.waiting, None
         assert deferred is not None
-        deferred.cancel()
+        try:
+            deferred.cancel()
+        except Exception:
+            _log.failure("cancelling a callback failed")
         self._continue(failure)
 
     def _continue(self, failure: Failure | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
@@ -156,9 +156,8 @@ class LHTTPService(Service):
     def _listens(self, port: IListeningPort, description: str) -> None:
         self.ports.append(port)
         hosts = [listening.getHost() for listening in self.ports]
-        self._policy.loopback_only = all(
-            isinstance(host, IPv4Address | IPv6Address) and is_loopback(host.host) for host in hosts
-        )
+        addresses = [host.host for host in hosts if isinstance(host, IPv4Address | IPv6Address)]
+        self._policy.loopback_only = bool(addresses) and all(map(is_loopback, addresses))
         _log.info("listening on {address} ({description})", address=_shown(port.getHost()), description=description)
 
     def _log_summary(self) -> None:
@@ -183,7 +182,7 @@ class LHTTPService(Service):
         running.discard(self.engine)
         self.factory.draining = True
         ports, self.ports, self._listening = self.ports, [], []
-        result: Deferred[Any] = gatherResults([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
+        result: Deferred[Any] = DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
         result.addCallback(lambda _: self.engine.drain(self.config.drain_timeout))
         result.addCallback(lambda _: self._bus.stop())
         result.addCallback(lambda _: self._upstream.close())

@@ -12,13 +12,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, final
 
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lhttp_tx.channels import check_channel
-from lhttp_tx.errors import LHTTPError, LocalProtocolError, SessionClosed, TooMany
+from lhttp_tx.errors import BusUnavailable, LHTTPError, LocalProtocolError, SessionClosed, TooMany
 from lhttp_tx.frames import build_frame
 from lhttp_tx.interfaces import IProcessor, ISessionTransport, MaybeAwaitable, MaybeDeferred
 from lhttp_tx.message import HeaderPairs, Message, parse_head, split_head
@@ -35,6 +35,9 @@ _log = Logger()
 _REASON_LENGTH = 200
 """Characters of an error's reason that a client is told."""
 
+_RECEIPTS = re.compile(rb"(?i)\r\nreceipt:([^\x00-\x08\x0a-\x1f\x7f]*)(?=\r\n)")
+"""Receipt lines of a head that is malformed elsewhere, so that its sender does not wait for ever."""
+
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -50,6 +53,7 @@ class Session:
         "__weakref__",
         "_busy",
         "_channels",
+        "_closed_down",
         "_closing",
         "_deadline",
         "_ended",
@@ -75,6 +79,7 @@ class Session:
         self._busy = False
         self._closing = False
         self._ended = False
+        self._closed_down = False
         self._channels: set[str] = set()
         self._opened: list[IProcessor] = []
         self._queue: deque[tuple[bytes, bool]] | None = None
@@ -121,7 +126,11 @@ class Session:
         :raises TooMany: if there would be more subscriptions than the limit; then none is added.
         :raises SessionClosed: if the connection has ended.
         """
-        return self.subscribe_all(_names(channels)) or succeed(None)
+        names = _names(channels)
+        try:
+            return self.subscribe_all(names) or succeed(None)
+        except BusUnavailable:
+            return fail()
 
     def unsubscribe(self, channel: str) -> None:
         """Take back a subscription of this connection; does nothing if there is none."""
@@ -249,7 +258,12 @@ class Session:
         if result is None:
             self._opened.append(processor)
             return None
-        return as_deferred(result, processor).addCallback(lambda _: self._opened.append(processor))
+
+        def opened(_: object) -> None:
+            if processor not in self._opened:
+                self._opened.append(processor)
+
+        return as_deferred(result, processor).addCallback(opened)
 
     # Handling messages
 
@@ -276,6 +290,8 @@ class Session:
 
     def _rest(self) -> None:
         """Called when nothing is in hand and nothing waits."""
+        if self._closed_down:
+            return
         if self._ended:
             self._close_down()
         elif self._last_words is not None:
@@ -329,6 +345,9 @@ class Session:
         else:
             status, reason = 500, "internal error"
             _log.failure("{peer}: a processor or filter failed", failure, peer=self.peer)
+        if not (isinstance(status, int) and isinstance(reason, str)):
+            _log.failure("{peer}: an error without a status or a reason", failure, peer=self.peer)
+            status, reason = 500, "internal error"
         text = _UNPRINTABLE.sub(" ", reason)[:_REASON_LENGTH].encode("utf-8", "replace").decode("utf-8").strip()
         pairs = [("status", str(status)), ("reason", text)]
         if receipt is not None:
@@ -343,7 +362,8 @@ class Session:
             head = split_head(data[: min(limits.head_size + 4, limits.message_size)], limits)
             return parse_head(head, limits).headers.get("receipt")
         except LHTTPError:
-            return None
+            found = _RECEIPTS.findall(data[: limits.head_size].partition(b"\r\n\r\n")[0] + b"\r\n")
+            return found[-1].decode("utf-8", "replace").strip() if found else None
 
     # The end
 
@@ -360,6 +380,7 @@ class Session:
         """Tell processors and filters, each whether or not the one before it failed."""
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
+        self._closed_down = True
         self._busy = True
         steps: Iterator[Step] = iter([*((found.on_close, found) for found in self._opened), *self._engine.close_steps])
 

@@ -27,9 +27,12 @@ _URL = re.compile(
     r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?"
     r"(?P<path>/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*)?"
-    r"(?P<query>\?(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?\[\]|]|%[0-9A-Fa-f]{2})*)?",
+    r"(?P<query>\?(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*)?",
     re.ASCII,
 )
+
+_HIDDEN = re.compile(r"%(?:2f|5c|00|c0|c1|25(?:2e|2f|5c|00|c0|c1))", re.IGNORECASE)
+"""What a backend that decodes twice, or leniently, would read as a slash or a dot."""
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _6TO4 = ipaddress.ip_network("2002::/16")
@@ -78,8 +81,8 @@ class Target:
 
 
 def _check_path(path: str) -> None:
-    if re.search(r"%(?:2f|5c|00)", path, re.IGNORECASE):
-        raise RemoteProtocolError("upstream path holds an encoded slash, backslash or NUL")
+    if _HIDDEN.search(path):
+        raise RemoteProtocolError("upstream path holds an encoded slash, backslash or NUL, or hides one")
     for segment in unquote(path).split("/"):
         if segment.partition(";")[0] in (".", ".."):
             raise RemoteProtocolError("upstream path holds a dot segment")

@@ -202,7 +202,11 @@ class _Collector(Protocol):
         self._size += len(data)
         if self._size > self._limit:
             self._hang_up()
-            if not self.done.called:
+            if self.done.called:
+                return
+            if not self._keep:
+                self.done.callback(b"")
+            else:
                 self.done.errback(UpstreamError(f"upstream answered with more than {self._limit} bytes"))
         elif self._keep:
             self._chunks.append(data)

@@ -489,3 +489,42 @@ def test_a_handshake_that_fails_inside_is_logged_and_dropped(
     peer.open()
     assert peer.transport.aborted
     assert len(failures) == 1
+
+
+# What a hostile reader found
+
+
+def test_a_peer_that_closes_and_does_not_read_is_dropped_all_the_same(
+    factory: LHTTPServerFactory, clock: Clock
+) -> None:
+    peer = connected(factory)
+    peer.transport.reads = False
+    peer.send(struct.pack("!H", 1000), opcode=8)
+    assert peer.transport.disconnecting
+    assert not peer.transport.aborted
+    clock.advance(2.1)
+    assert peer.transport.aborted
+
+
+def test_no_timer_is_left_behind_a_closed_connection(factory: LHTTPServerFactory, clock: Clock) -> None:
+    peer = connected(factory)
+    peer.send(struct.pack("!H", 1000), opcode=8)
+    peer.lose(ConnectionDone)
+    assert clock.getDelayedCalls() == []
+
+
+def test_empty_fragments_do_not_pile_up(factory: LHTTPServerFactory) -> None:
+    peer = connected(factory)
+    peer.send("LHTTP/1.0 echo\r\n", fin=False)
+    for _ in range(100):
+        peer.send("", opcode=0, fin=False)
+    assert len(peer.protocol.message_data) == 1
+    peer.send("\r\nhello", opcode=0)
+    assert messages(peer.take()) == [b"LHTTP/1.0 echo\r\n\r\nhello"]
+
+
+def test_the_head_of_a_handshake_is_bounded(factory: LHTTPServerFactory) -> None:
+    peer = Peer(factory)
+    peer.protocol.dataReceived(b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 4_000)
+    assert peer.take().startswith(b"HTTP/1.1 431 ")
+    assert peer.transport.disconnecting

@@ -1,5 +1,6 @@
 """One connection: order, bounds, errors, receipts, and its end."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -822,3 +823,139 @@ def test_multipart_bodies_are_split() -> None:
     client: Client = Server(processors=[upload]).connect()
     client.send("LHTTP/1.0 upload\r\nmultipart:0 14\r\n\r\nk1:v1\r\n\r\nbody1k2:v2\r\n\r\nbody2")
     assert [message.text for message in client.take()] == ["v1=body1 None=body2"]
+
+
+# What a hostile reader found
+
+
+def test_an_on_close_that_waits_is_called_once() -> None:
+    closed: list[Session] = []
+    server = Server()
+
+    class Slow(Witness):
+        async def on_close(self, session: Session) -> None:  # type: ignore[override]
+            closed.append(session)
+            await deferLater(server.clock, 1, lambda: None)
+
+    class SlowFilter(HeaderFilter):
+        async def on_close(self, session: Session) -> None:  # type: ignore[override]
+            closed.append(session)
+            await deferLater(server.clock, 1, lambda: None)
+
+    server = Server(processors=[Slow()], filters=[SlowFilter()])
+    client = server.connect()
+    client.send(Message("witness", body="1"))
+    client.disconnect()
+    server.clock.pump([0.5] * 20)
+    assert len(closed) == 2
+    assert server.engine.sessions == set()
+    assert server.clock.getDelayedCalls() == []
+
+
+def test_draining_does_not_wait_for_each_on_close_anew(failures: list[Any]) -> None:
+    class Hanging(Witness):
+        def on_close(self, session: Session) -> Deferred[None]:  # type: ignore[override]
+            return Deferred()
+
+    first, second = Hanging(), Hanging()
+    second.command = "second"
+    server = Server(processors=[first, second])
+    client = server.connect()
+    client.send(Message("witness"))
+    client.send(Message("second"))
+    fired = drained(server, 3)
+    server.clock.pump([0.5] * 7)
+    assert fired == [None]
+    assert server.clock.getDelayedCalls() == []
+    assert len(failures) == 2
+
+
+@pytest.mark.parametrize("bad", [Refused(403, None), Refused("403", "no")])  # type: ignore[arg-type]
+def test_a_refusal_without_status_or_reason_is_an_internal_error(bad: Refused, failures: list[Any]) -> None:
+    client = Server(processors=[processor("no")(raising(bad)), echo]).connect()
+    client.send(Message("no"))
+    client.send(Message("echo"))
+    assert client.take() == [error(500, "internal error"), Message("echo")]
+    assert len(failures) == 1
+
+
+def test_a_cancellation_that_fails_does_not_hold_up_the_next_message(failures: list[Any]) -> None:
+    def canceller(_: object) -> None:
+        raise RuntimeError("cannot be cancelled")
+
+    server = Server(
+        processors=[processor("stubborn")(lambda request: Deferred(canceller)), echo],
+        limits=Limits(processor_timeout=1),
+    )
+    client = server.connect()
+    client.send(Message("stubborn"))
+    client.send(Message("echo"))
+    server.clock.advance(1.1)
+    assert [message.command for message in client.take()] == ["error", "echo"]
+    assert len(failures) == 1
+
+
+@pytest.mark.parametrize("exception", [SystemExit(1), asyncio.CancelledError()])
+def test_what_is_no_ordinary_exception_costs_one_error_message_too(
+    exception: BaseException, failures: list[Any]
+) -> None:
+    def call(_: Request) -> None:
+        raise exception
+
+    client = Server(processors=[processor("exit")(call), echo]).connect()
+    client.send(Message("exit"))
+    client.send(Message("echo"))
+    assert client.take() == [error(500, "internal error"), Message("echo")]
+    assert len(failures) == 1
+
+
+def test_an_on_open_that_outlives_its_time_limit_counts_once() -> None:
+    late: Deferred[None] = Deferred()
+
+    class Slow(Witness):
+        calls = 0
+
+        async def on_open(self, session: Session) -> None:  # type: ignore[override]
+            self.calls += 1
+            if self.calls == 1:
+                try:
+                    await Deferred()
+                except Exception:
+                    await late
+
+    slow = Slow()
+    server = Server(processors=[slow], limits=Limits(processor_timeout=1))
+    client = server.connect()
+    client.send(Message("witness", body="1"))
+    server.clock.advance(1.1)
+    client.send(Message("witness", body="2"))
+    late.callback(None)
+    client.disconnect()
+    assert slow.events == ["2", "close"]
+
+
+@pytest.mark.parametrize("head", ["receipt:7\r\nbad line", "a:b\r\nreceipt: 7\r\nbad name:x", "bad\r\nreceipt:7"])
+def test_an_error_about_a_malformed_head_carries_a_receipt_id_that_can_be_read(head: str) -> None:
+    client = Server().connect()
+    client.send(f"LHTTP/1.0 x\r\n{head}\r\n\r\n")
+    assert [message.headers.get("receipt-id") for message in client.take()] == ["7"]
+
+
+def test_a_processor_that_is_added_later_is_seen_by_heads_that_were_known() -> None:
+    server = Server()
+    client = server.connect()
+    client.send(Message("echo"))
+    server.engine.registry.add(echo)
+    client.send(Message("echo"))
+    assert client.take() == [Message("echo")]
+
+
+def test_a_bus_that_refuses_at_once_fails_the_deferred() -> None:
+    server = Server()
+    client = server.connect()
+    server.bus.stop()
+    types: list[Any] = []
+    server.engine.publish("room", "x").addErrback(lambda failure: types.append(failure.type))
+    client.session.publish("room", "x").addErrback(lambda failure: types.append(failure.type))
+    client.session.subscribe("room").addErrback(lambda failure: types.append(failure.type))
+    assert [found.__name__ for found in types] == ["BusUnavailable"] * 3

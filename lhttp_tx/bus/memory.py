@@ -19,7 +19,8 @@ class MemoryBus:
     """
     Hands each publication to its receivers before :meth:`publish` returns.
 
-    It keeps nothing: a channel costs memory only while somebody is subscribed to it.
+    It keeps nothing: a channel costs memory only while somebody is subscribed to it. It may be started several times,
+    once by each server that shares it, and has stopped when each of them has stopped it.
     """
 
     _log = Logger()
@@ -28,6 +29,7 @@ class MemoryBus:
     def __init__(self) -> None:
         self._receivers: dict[str, tuple[BusReceiver, ...]] = {}
         self._running = True
+        self._users = 0
 
     @property
     def channels(self) -> frozenset[str]:
@@ -36,13 +38,17 @@ class MemoryBus:
 
     def start(self) -> Deferred[None]:
         """See :meth:`lhttp_tx.interfaces.IBus.start`."""
+        self._users += 1
         self._running = True
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
         """See :meth:`lhttp_tx.interfaces.IBus.stop`."""
-        self._running = False
-        self._receivers.clear()
+        self._users -= 1
+        if self._users <= 0:
+            self._users = 0
+            self._running = False
+            self._receivers.clear()
         return succeed(None)
 
     def subscribe(self, channel: str, receiver: BusReceiver) -> MaybeDeferred:
