@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from twisted.logger import globalLogPublisher
 
-
 ONCE = frozenset({"test_browser.py", "test_docs.py", "test_examples.py", "test_javascript.py"})
 """Modules whose tests look at the same files and pages whichever Python runs them: one of them is enough."""
 

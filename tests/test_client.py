@@ -373,7 +373,7 @@ def test_a_call_can_be_cancelled(world: World) -> None:
 
 def test_too_much_that_a_server_does_not_read_is_refused(world: World) -> None:
     client = world.connected(unsent_size=100_000)
-    connection: Any = client._link.transport  # type: ignore[union-attr]
+    connection: Any = client._uplink.link.transport  # type: ignore[union-attr]
     connection.pauseProducing()
     client.send(Message("echo", body="x" * 90_000))
     with pytest.raises(QueueFull, match="does not read"):
@@ -477,7 +477,7 @@ def test_an_upload_is_watched_and_answered(world: World) -> None:
 
 def test_what_is_sent_during_an_upload_waits_for_its_end(world: World) -> None:
     client = world.connected()
-    connection: Any = client._link.transport  # type: ignore[union-attr]
+    connection: Any = client._uplink.link.transport  # type: ignore[union-attr]
 
     def after_first(done: int, size: int) -> None:
         connection.congested = True
@@ -605,6 +605,21 @@ def test_subscriptions_are_restored_after_a_loss(world: World) -> None:
     assert client.state is State.CONNECTED
     publish_elsewhere(world, ["room.a"], "again")
     assert got == ["again"]
+
+
+def test_a_subscription_made_when_a_loss_is_told_is_not_confirmed_by_the_lost_connection(world: World) -> None:
+    confirmed: list[Deferred[Subscription]] = []
+
+    def subscribe_again(state: State, reason: str) -> None:
+        if state is State.WAITING:
+            confirmed.append(client.subscribe("room.a").confirmed())
+
+    client = world.connected(on_state=subscribe_again)
+    world.result(client.subscribe("room.a").confirmed())
+    world.cut()
+    assert not confirmed[0].called
+    world.run(1.0)
+    assert outcome(confirmed[0]).channel == "room.a"
 
 
 def test_many_subscriptions_are_restored_in_heads_that_fit(world: World) -> None:
@@ -766,7 +781,7 @@ class Raw:
 
     def __init__(self, world: World, **options: Any) -> None:
         self.client = world.connected(**options)
-        self.connection: WebSocketConnection = self.client._link.transport  # type: ignore[union-attr]
+        self.connection: WebSocketConnection = self.client._uplink.link.transport  # type: ignore[union-attr]
 
     def send(self, data: bytes) -> None:
         self.connection.dataReceived(data)

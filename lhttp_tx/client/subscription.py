@@ -1,14 +1,15 @@
 """
 One subscription of a client: a callback, or a bounded buffer to iterate over.
 
-Made by :meth:`lhttp_tx.client.client.Client.subscribe`.
+Made by :mod:`lhttp_tx.client.registry` for :meth:`lhttp_tx.client.client.Client.subscribe`. Imports nothing that
+sends: what it needs of the client is :class:`~lhttp_tx.client.subscription.SubscriptionOwner`.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, Protocol, final
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.logger import Logger
@@ -18,15 +19,22 @@ from lhttp_tx.client.errors import ClientClosed
 from lhttp_tx.errors import LHTTPError
 from lhttp_tx.message import Message
 
-if TYPE_CHECKING:
-    import lhttp_tx.client.client
-
-__all__ = ["MessageCallback", "Subscription", "call_safely", "fire_all"]
+__all__ = ["MessageCallback", "Subscription", "SubscriptionOwner", "call_safely", "fire_all"]
 
 _log = Logger()
 
 MessageCallback = Callable[[Message], object]
 """Gets a message. What it raises is logged; it may return a Deferred or a coroutine, which nobody waits for."""
+
+
+class SubscriptionOwner(Protocol):
+    """What a subscription asks of whoever has made it."""
+
+    def forget(self, subscription: Subscription) -> Deferred[None]:
+        """End *subscription*; see :meth:`Subscription.unsubscribe`."""
+
+    def limited(self, waiting: Deferred[Any], timeout: float | None, what: str) -> Deferred[Any]:
+        """Return *waiting* with a time limit, by default the client's, past which it fails as a request does."""
 
 
 @final
@@ -45,12 +53,10 @@ class Subscription:
     :ivar dropped: how many messages were pushed out of the full buffer.
     """
 
-    def __init__(
-        self, client: lhttp_tx.client.client.Client, channel: str, callback: MessageCallback | None, buffer: int
-    ) -> None:
+    def __init__(self, owner: SubscriptionOwner, channel: str, callback: MessageCallback | None, buffer: int) -> None:
         self.channel = channel
         self.dropped = 0
-        self._client = client
+        self._owner = owner
         self._callback = callback
         self._messages: deque[Message] = deque(maxlen=buffer)
         self._takers: deque[Deferred[Message]] = deque()
@@ -81,7 +87,7 @@ class Subscription:
             return succeed(self)
         waiting: Deferred[Subscription] = Deferred(self._confirming.remove)
         self._confirming.append(waiting)
-        return self._client.limited(waiting, timeout, f"no confirmation for channel {self.channel}")
+        return self._owner.limited(waiting, timeout, f"no confirmation for channel {self.channel}")
 
     def next(self) -> Deferred[Message]:
         """
@@ -116,7 +122,7 @@ class Subscription:
         """
         if self._end is not None:
             return succeed(None)
-        return self._client.forget(self)
+        return self._owner.forget(self)
 
     def iterate(self, loop: Any) -> AsyncIterator[Message]:
         """

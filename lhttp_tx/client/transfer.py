@@ -1,7 +1,7 @@
 """
 What ``lhttp subscribe``, ``lhttp publish`` and ``lhttp upload`` do.
 
-Called by :mod:`lhttp_tx.client.cli`, in the reactor but for :func:`publish_by_http`.
+Called by :mod:`lhttp_tx.client.cli`, in the reactor but for ``publish_by_http``.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ start PORT: COMMAND the same without a block
 stop                stop the servers
 background TEXT     start the command in the block and wait until it has printed TEXT
 type TEXT           type a line into the command in the background
+browser TEXT        a page with the block in it writes TEXT to the console; test_browser.py sees to it
 output              what the block before has printed; ``output background`` for the other one
 send NAME           send the block as a WebSocket message, as the client NAME
 receive NAME        the message that this client gets next
@@ -56,6 +57,7 @@ from websockets.sync.client import ClientConnection, connect
 
 __all__ = [
     "ALONE",
+    "ELSEWHERE",
     "ROOT",
     "Block",
     "Page",
@@ -69,6 +71,8 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parents[2]
 ALONE = frozenset({"start", "stop", "type"})
+ELSEWHERE = frozenset({"abnf", "browser", "skip"})
+"""Kinds of blocks that are not run with their page."""
 
 _PATIENCE = 60.0
 _PORTS = re.compile(r"\b(?:8000|8080|8081|8082|8443)\b")
@@ -315,7 +319,7 @@ class Page:
         done = subprocess.run(
             command,
             cwd=self.directory,
-            env=environment(),
+            env={**environment(), "LHTTP_URL": self._here("ws://127.0.0.1:8081/")},  # the default, with a free port
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=60,
@@ -346,6 +350,8 @@ class Page:
             server.stop()
 
     def _background(self, text: str, command: str) -> None:
+        if self.background is not None:
+            self.background.stop()
         self.background = Process(["bash", "-c", "exec " + command.strip()], self.directory)
         self.background.wait_for_output(text)
 

@@ -17,13 +17,21 @@ from typing import Any
 
 import pytest
 
+from integration._client import start_lhttp, url_of
+from integration._docs import ROOT, Block, find_blocks
 from integration._server import ServerProcess, http_request, open_client, recv_bytes, wait_until
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 By = pytest.importorskip("selenium.webdriver.common.by").By
 Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = ROOT / "tests"
+SNIPPETS = [
+    block
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst")))
+    for block in find_blocks(page)
+    if block.kind == "browser"
+]
 BROWSER = shutil.which("chromium")
 DRIVER = shutil.which("chromedriver")
 FLAGS = (
@@ -191,13 +199,55 @@ def test_both_tabs_go_on_after_the_server_was_killed_and_started_again(
         assert tab.browser.execute_script("return window.notReloaded") is True
 
 
+def test_both_tabs_and_the_command_chat_across_a_restart_of_the_server(
+    serve: Callable[..., ServerProcess], chat: Callable[..., Tab], tmp_path: Path
+) -> None:
+    server = serve("--demo")
+    ada, bob = chat(server, "Ada"), chat(server, "Bob Ü.")
+    with start_lhttp(tmp_path, "chat", url_of(server.port), "--name", "Carl") as carl:
+        carl.wait_for_output("* you are Carl in chatroom\n")
+        said = []
+
+        def say(who: Any, name: str, text: str) -> None:
+            """Let one of them say something, and wait until all three have got it."""
+            who.type(text) if who is carl else who.write("#text", text)
+            said.append((name, text))
+            for tab in (ada, bob):
+                tab.wait("#scroll p", [text for _, text in said])
+                tab.wait("#scroll b", [name for name, _ in said])
+            carl.wait_for_output(f" {name}: {text}\n")
+
+        for tab in (ada, bob):
+            tab.browser.execute_script("window.notReloaded = true")
+        say(ada, "Ada", "hello Carl: 5:30 €")
+        say(carl, "Carl", "hello pages <b>!</b>")
+        say(bob, "Bob Ü.", "hello both")
+
+        server.crash()
+        carl.wait_for_output("trying to connect again\n")
+        for tab in (ada, bob):
+            tab.wait_for_state("reconnecting")
+        serve("--demo", listen=("--port", f"tcp:{server.port}:interface=127.0.0.1"))
+        carl.wait_for_output("* connected again\n")
+        for tab in (ada, bob):
+            tab.wait_for_state("open")
+
+        say(carl, "Carl", "are you there?")
+        say(bob, "Bob Ü.", "yes")
+        say(ada, "Ada", "here, too")
+        lines = [line.partition(" ")[2] for line in carl.output.splitlines() if not line.startswith("*")]
+        assert lines == [f"{name}: {text}" for name, text in said]
+    for tab in (ada, bob):
+        assert tab.browser.execute_script("return window.notReloaded") is True
+
+
 def test_what_people_write_never_becomes_markup(demo: ServerProcess, chat: Callable[..., Tab]) -> None:
     ada, bob = chat(demo, "<i>Ada</i>"), chat(demo, "Bob")
     ada.write("#text", HTML)
     bob.wait("#scroll p", [HTML])
     bob.wait("#scroll b", ["<i>Ada</i>"])
     ada.write("#room", "<u>room</u>")
-    ada.wait(".room", ["lobby", "<u>room</u>"])
+    ada.wait(".room", ["chatroom", "<u>room</u>"])
     for tab in (ada, bob):
         assert (
             tab.browser.execute_script("return document.querySelectorAll('main script, img, main b b, i, u').length")
@@ -221,15 +271,15 @@ def test_rooms_are_apart_and_tell_what_is_unread(demo: ServerProcess, chat: Call
     assert ada.find("#current").text == "garden"
     ada.write("#text", "nobody else is here")
     ada.wait("#scroll p", ["nobody else is here"])
-    bob.write("#text", "hello lobby")
+    bob.write("#text", "hello all")
     ada.wait(".room .unread", ["1"])
     ada.find("#rooms li:first-child button").click()
-    ada.wait("#scroll p", ["hello lobby"])
+    ada.wait("#scroll p", ["hello all"])
     assert ada.texts(".unread") == []
-    assert bob.texts("#scroll p") == ["hello lobby"]
+    assert bob.texts("#scroll p") == ["hello all"]
     ada.find("#rooms li:last-child button").click()
     ada.find("#leave").click()
-    ada.wait(".room", ["lobby"])
+    ada.wait(".room", ["chatroom"])
 
 
 def test_malformed_room_is_refused_and_the_page_goes_on(demo: ServerProcess, chat: Callable[..., Tab]) -> None:
@@ -237,21 +287,21 @@ def test_malformed_room_is_refused_and_the_page_goes_on(demo: ServerProcess, cha
     ada.write("#room", "a room")
     assert "blank" in ada.browser.execute_script("return document.getElementById('room').validationMessage")
     ada.write("#room", "a.room")
-    ada.wait(".room", ["lobby", "a.room"])
+    ada.wait(".room", ["chatroom", "a.room"])
 
 
 def test_page_and_other_clients_chat(demo: ServerProcess, chat: Callable[..., Tab]) -> None:
     ada = chat(demo, "Ada")
     with open_client(demo.port) as client:
-        client.send("LHTTP/1.0 chat\r\nsubscribe:lobby\r\nreceipt:1\r\n\r\n")
+        client.send("LHTTP/1.0 chat\r\nsubscribe:chatroom\r\nreceipt:1\r\n\r\n")
         assert recv_bytes(client) == (b"LHTTP/1.0 receipt\r\nreceipt-id:1\r\n\r\n", False)
         ada.write("#text", "from the page")
         data, _ = recv_bytes(client)
-        assert data.startswith(b"LHTTP/1.0 chat\r\npublish:lobby\r\nfrom:Ada\r\n")
+        assert data.startswith(b"LHTTP/1.0 chat\r\npublish:chatroom\r\nfrom:Ada\r\n")
         assert data.endswith(b"\r\n\r\nfrom the page")
-        client.send("LHTTP/1.0 chat\r\npublish:lobby\r\nfrom:Carl\r\n\r\nfrom elsewhere")
+        client.send("LHTTP/1.0 chat\r\npublish:chatroom\r\nfrom:Carl\r\n\r\nfrom elsewhere")
         ada.wait("#scroll p", ["from the page", "from elsewhere"])
-    message = "LHTTP/1.0 chat\r\npublish:lobby\r\n\r\nby HTTP"
+    message = "LHTTP/1.0 chat\r\npublish:chatroom\r\n\r\nby HTTP"
     assert http_request(demo.port, "POST", "/publish", message)[0] == 200
     ada.wait("#scroll b", ["Ada", "Carl", "somebody"])
 
@@ -293,6 +343,23 @@ def test_page_in_the_style_of_the_original_works_with_another_address_of_the_scr
         wait_until(lambda one=one, text=text: one.texts("li")[-1:] == [text], text, PATIENCE)
     for one in (ada, bob):
         one.wait("li", ["hello", "a: b", HTML])
+
+
+@pytest.mark.parametrize("block", SNIPPETS, ids=str)
+def test_pages_in_the_manual_do_what_it_says(server: ServerProcess, tab: Callable[[str], Tab], block: Block) -> None:
+    opened = tab(f"http://127.0.0.1:{server.port}/")
+    page = "<!doctype html><title>example</title>" + block.text.replace("8081", str(server.port))
+    opened.browser.get_log("browser")  # what pages before this one have left
+    opened.browser.execute_script("document.open(); document.write(arguments[0]); document.close()", page)
+    logged: list[str] = []
+
+    def has_logged() -> list[str]:
+        entries = opened.browser.get_log("browser")
+        logged.extend(entry["message"] for entry in entries if entry["source"] != "network")
+        return logged
+
+    wait_until(has_logged, f"{block.argument!r} in the console", PATIENCE)
+    assert [message.partition(" ")[2].partition(" ")[2] for message in logged] == [f'"{block.argument}"']
 
 
 def test_vectors_pass_in_the_browser_as_a_module_and_as_a_script(

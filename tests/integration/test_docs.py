@@ -21,7 +21,18 @@ from pathlib import Path
 import pytest
 
 import lhttp_tx
-from integration._docs import ALONE, ROOT, Block, Page, Process, abnf_patterns, find_blocks, free_port, wait_for_port
+from integration._docs import (
+    ALONE,
+    ELSEWHERE,
+    ROOT,
+    Block,
+    Page,
+    Process,
+    abnf_patterns,
+    find_blocks,
+    free_port,
+    wait_for_port,
+)
 from lhttp_tx.channels import split_channels
 from lhttp_tx.client.cli import lhttp
 from lhttp_tx.errors import LHTTPError
@@ -32,11 +43,11 @@ from lhttp_tx.targets import parse_upstream
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
 KINDS = {
-    *("abnf", "append", "background", "file", "install", "node", "output", "php", "python"),
+    *("abnf", "append", "background", "browser", "file", "install", "node", "output", "php", "python"),
     *("receive", "send", "server", "shell", "skip", "start", "stop", "type"),
 }
 BLOCKS = [block for page in PAGES for block in find_blocks(page)]
-RUNNABLE = {block.page: None for block in BLOCKS if block.kind not in ("", "abnf", "skip")}
+RUNNABLE = {block.page: None for block in BLOCKS if block.kind and block.kind not in ELSEWHERE}
 
 FOREIGN_OPTIONS = {
     *("--data-binary", "--experimental-websocket", "--insecure", "--pidfile", "--unix-socket"),
@@ -57,7 +68,7 @@ def page(tmp_path: Path) -> Iterator[Page]:
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_blocks_of_a_page_run_as_they_stand(name: str, page: Page) -> None:
     for block in BLOCKS:
-        if block.page == name and block.kind not in ("abnf", "skip"):
+        if block.page == name and block.kind not in ELSEWHERE:
             try:
                 page.run(block)
             except Exception as error:
@@ -69,6 +80,7 @@ def test_blocks_of_a_page_run_as_they_stand(name: str, page: Page) -> None:
 def test_block_has_a_mark(block: Block) -> None:
     assert block.kind in KINDS, f"{block}: write '.. test: KIND' above the block, or '.. test: skip REASON'"
     assert block.kind != "skip" or block.argument, f"{block}: say why it is not run"
+    assert block.kind != "browser" or block.argument, f"{block}: say what it writes to the console"
     assert block.text or block.kind in ALONE
 
 
@@ -103,8 +115,7 @@ def test_options_reference_names_every_option(built_docs: Path) -> None:
 
 def test_reference_describes_every_module() -> None:
     pages = "".join(path.read_text("utf-8") for path in (ROOT / "docs/reference").glob("*.rst"))
-    found = {module.name for module in pkgutil.walk_packages(lhttp_tx.__path__, "lhttp_tx.")}
-    modules = {name for name in found if not name.startswith("lhttp_tx.client")}  # the client has no page yet
+    modules = {module.name for module in pkgutil.walk_packages(lhttp_tx.__path__, "lhttp_tx.")}
     assert modules - set(re.findall(r"automodule:: (\S+)", pages)) == set()
 
 

@@ -241,8 +241,11 @@ async def test_a_loopback_server_answers_to_loopback_names_alone(service: LHTTPS
         port(service),
         "GET",
         "/",
-        Host="rebound.example", Upgrade="websocket", Connection="Upgrade",
-        Sec_WebSocket_Version="13", Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
+        Host="rebound.example",
+        Upgrade="websocket",
+        Connection="Upgrade",
+        Sec_WebSocket_Version="13",
+        Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
     )
     assert status == 403
 

@@ -20,6 +20,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PLUGIN = "twisted/plugins/lhttp_plugin.py"
 
+SERVED = ("lhttp.js", "lhttp.mjs", "demo/index.html", "demo/chat.css", "demo/chat.js")
+"""What the server hands to browsers, below ``lhttp_tx/web/static``."""
+
+SUBCOMMANDS = ("publish", "subscribe", "chat", "upload", "bench")
+
+READ_SERVED = """
+from importlib.resources import files
+from sys import argv
+static = files("lhttp_tx.web").joinpath("static")
+print(sum(len(static.joinpath(name).read_bytes()) > 0 for name in argv[1:]))
+"""
+
 
 def expected_files() -> set[str]:
     """Return the files of the source tree that an installation consists of."""
@@ -33,7 +45,8 @@ def check_wheel(path: Path) -> None:
     with zipfile.ZipFile(path) as wheel:
         names = set(wheel.namelist())
     metadata = {name for name in names if name.split("/")[0].endswith(".dist-info")}
-    missing, foreign = expected_files() - names, names - metadata - expected_files()
+    served = {f"lhttp_tx/web/static/{name}" for name in SERVED}
+    missing, foreign = (expected_files() | served) - names, names - metadata - expected_files()
     if missing or foreign:
         sys.exit(f"{path.name}: missing {sorted(missing)}, foreign {sorted(foreign)}")
     if not any(name.endswith("/LICENSE") for name in metadata):
@@ -52,7 +65,7 @@ def check_sdist(path: Path) -> None:
 
 
 def check_installed(wheel: Path) -> None:
-    """Fail unless both of Twisted's commands know the plugin of the installed wheel."""
+    """Fail unless the installed wheel works: the plugin in both of Twisted's commands, what is served, ``lhttp``."""
     with tempfile.TemporaryDirectory() as name:
         environment = Path(name) / "environment"
         venv.create(environment, with_pip=True)
@@ -67,17 +80,40 @@ def check_installed(wheel: Path) -> None:
                 if option not in text:
                     sys.exit(f"{command} lhttp --help does not name {option}:\n{text}")
             print(f"{command} lhttp --help: {len(text.splitlines())} lines")
+        if run(environment, "python", "-c", READ_SERVED, *SERVED) != f"{len(SERVED)}\n":
+            sys.exit("a file that browsers get is empty")
+        check_command(environment, wheel)
 
 
-def run(environment: Path, command: str, *arguments: str) -> str:
-    """Run a program of *environment* in an empty directory and return what it prints; fail if it fails or warns."""
+def check_command(environment: Path, wheel: Path) -> None:
+    """Fail unless ``lhttp`` says what to install while its extra is missing, and shows its help afterwards."""
+    told = run(environment, "lhttp", "--help", status=1)
+    if "pip install 'lhttp_tx[cli]'" not in told or len(told.splitlines()) != 1:
+        sys.exit(f"lhttp --help without its extra does not say what to install:\n{told}")
+    print(told.rstrip())
+    run(environment, "python", "-m", "pip", "install", "--quiet", f"lhttp_tx[cli] @ {wheel.as_uri()}")
+    text = run(environment, "lhttp", "--help")
+    for subcommand in SUBCOMMANDS:
+        if f"  {subcommand} " not in text:
+            sys.exit(f"lhttp --help does not name {subcommand}:\n{text}")
+        run(environment, "lhttp", subcommand, "--help")
+    print(f"lhttp --help: {len(text.splitlines())} lines")
+
+
+def run(environment: Path, command: str, *arguments: str, status: int = 0) -> str:
+    """
+    Run a program of *environment* in an empty directory.
+
+    :param status: the exit status that it must have.
+    :returns: what it prints; what it says of errors if *status* is not 0.
+    """
     with tempfile.TemporaryDirectory() as directory:
         result = subprocess.run(
             [environment / "bin" / command, *arguments], cwd=directory, capture_output=True, text=True, check=False
         )
-    if result.returncode or "Traceback" in result.stderr:
+    if result.returncode != status or "Traceback" in result.stderr:
         sys.exit(f"{command} {' '.join(arguments)} exits with {result.returncode}:\n{result.stdout}{result.stderr}")
-    return result.stdout
+    return result.stderr if status else result.stdout
 
 
 def only(directory: Path, pattern: str) -> Path:

@@ -168,7 +168,7 @@ try {
 
 const { hash } = location; // the address of the page may name a room: /#garden
 client.connect();
-join("lobby");
+join("chatroom");
 try {
   if (hash) join(checkChannel(decodeURIComponent(hash.slice(1))));
 } catch {

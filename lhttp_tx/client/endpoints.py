@@ -1,0 +1,106 @@
+"""
+Where a client connects to: from a URL, an endpoint or its description to a stream endpoint; and why that failed.
+
+Used by :mod:`lhttp_tx.client.uplink`. Knows nothing of messages: imports neither the codec nor the modules above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, final
+
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError as DeferredTimeout
+from twisted.internet.endpoints import HostnameEndpoint, clientFromString, wrapClientTLS
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from lhttp_tx.client.errors import ConnectFailed
+from lhttp_tx.client.protocol import parse_url
+
+__all__ = ["WatchedEndpoint", "connect_error", "is_url", "stream_endpoint"]
+
+
+def is_url(target: str | IStreamClientEndpoint) -> bool:
+    """Return whether *target* is a URL, rather than an endpoint or the description of one."""
+    return isinstance(target, str) and "://" in target
+
+
+def stream_endpoint(
+    target: str | IStreamClientEndpoint, reactor: Any, tls: IOpenSSLClientConnectionCreator | None, timeout: float
+) -> IStreamClientEndpoint:
+    """
+    Return the endpoint of *target*.
+
+    :param target: as of :class:`~lhttp_tx.client.client.Client`.
+    :param tls: how a ``wss://`` URL checks the server; by default by the authorities that the system trusts.
+    :param timeout: seconds for the connection to the host of a URL.
+    :raises ValueError: if *target* is malformed.
+    """
+    if not isinstance(target, str):
+        return target
+    if is_url(target):
+        return _url_endpoint(target, reactor, tls, timeout)
+    endpoint: IStreamClientEndpoint = clientFromString(reactor, target)
+    return endpoint
+
+
+def _url_endpoint(
+    url: str, reactor: Any, tls: IOpenSSLClientConnectionCreator | None, timeout: float
+) -> IStreamClientEndpoint:
+    parts = parse_url(url)
+    host = parts.hostname or ""
+    endpoint = HostnameEndpoint(reactor, host, parts.port or (443 if parts.scheme == "wss" else 80), timeout)
+    if parts.scheme == "ws":
+        return endpoint
+    wrapped: IStreamClientEndpoint = wrapClientTLS(optionsForClientTLS(host) if tls is None else tls, endpoint)
+    return wrapped
+
+
+@final
+@implementer(IStreamClientEndpoint)
+class WatchedEndpoint:
+    """An endpoint that tells of each attempt."""
+
+    def __init__(
+        self, endpoint: IStreamClientEndpoint, begins: Callable[[], object], failed: Callable[[Failure], object]
+    ) -> None:
+        """
+        :param begins: called before each attempt.
+        :param failed: called with the failure of each attempt that fails.
+        """
+        self._endpoint = endpoint
+        self._begins = begins
+        self._failed = failed
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect; the result is the endpoint's."""
+        self._begins()
+
+        def failed(failure: Failure) -> Failure:
+            self._failed(failure)
+            return failure
+
+        return self._endpoint.connect(protocolFactory).addErrback(failed)
+
+    def __repr__(self) -> str:
+        return repr(self._endpoint)
+
+
+def connect_error(failure: Failure, url: str) -> ConnectFailed:
+    """Return what to tell about an attempt to connect to *url* that ended with *failure*."""
+    error = failure.value
+    if isinstance(error, ConnectFailed):
+        return ConnectFailed(f"cannot connect to {url}: {error.reason}")
+    if failure.check(DeferredTimeout):
+        return ConnectFailed(f"cannot connect to {url}: no answer in time")
+    if failure.check(CancelledError):
+        return ConnectFailed(f"cannot connect to {url}: cancelled")
+    text = " ".join(str(error).split()).rstrip(".")
+    return ConnectFailed(f"cannot connect to {url}: {text or type(error).__name__}")

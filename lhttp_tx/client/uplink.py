@@ -1,0 +1,277 @@
+"""
+The connection that a client keeps alive: its states, who waits for it, and what waits to be sent.
+
+Below it, Twisted's ``ClientService`` connects again after a loss. Above it, an :class:`UplinkOwner` is told what
+happens. Made by :class:`~lhttp_tx.client.client.Client`. What an answer or a subscription is, others know: it hands
+:class:`~lhttp_tx.client.answers.Pending` along and imports no subscription.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, final
+
+from twisted.application.internet import ClientService
+from twisted.internet.defer import Deferred, TimeoutError as DeferredTimeout, fail, succeed
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from lhttp_tx.client.answers import Pending, instead_of
+from lhttp_tx.client.endpoints import WatchedEndpoint, connect_error
+from lhttp_tx.client.errors import ClientClosed, ConnectFailed, ConnectionLost, QueueFull
+from lhttp_tx.client.link import ClientLink
+from lhttp_tx.client.states import State
+from lhttp_tx.client.subscription import call_safely, fire_all
+from lhttp_tx.errors import LHTTPError
+from lhttp_tx.limits import Limits
+from lhttp_tx.message import Message
+
+__all__ = ["Uplink", "UplinkOwner"]
+
+_log = Logger()
+
+
+class UplinkOwner(Protocol):
+    """Who is told what happens to the connection, and what comes from it."""
+
+    def restore(self) -> list[Deferred[None]]:
+        """Ask for the subscriptions again, on a new connection; the Deferreds succeed when the server has answered."""
+
+    def received(self, message: Message) -> None:
+        """A message has come."""
+
+    def report(self, error: LHTTPError) -> None:
+        """Something went wrong that belongs to no call."""
+
+    def unsent(self, pending: Pending, error: LHTTPError) -> None:
+        """What waited for the connection could not be sent on it."""
+
+    def down(self) -> None:
+        """The connection has ended. Called before anybody else is told, so that callbacks find everything in order."""
+
+    def lost(self, error: LHTTPError) -> None:
+        """The connection has ended, and everybody has been told; what was sent on it will not be answered."""
+
+    def closed(self, error: LHTTPError) -> None:
+        """There will be no further connection."""
+
+
+@final
+class Uplink:
+    """
+    The connection that a client keeps alive.
+
+    :ivar url: what the connection is called in texts.
+    :ivar state: what it is doing.
+    :ivar link: the connection, while there is one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        endpoint: IStreamClientEndpoint,
+        *,
+        reactor: Any,
+        retry_policy: Callable[[int], float],
+        on_state: Callable[[State, str], object] | None,
+        limits: Limits,
+        queue_length: int,
+        unsent_size: int,
+    ) -> None:
+        """
+        :param endpoint: gives out connections that can send messages.
+        :param queue_length: messages that may wait for a connection.
+
+        The others are those of :class:`~lhttp_tx.client.client.Client`.
+        """
+        self.url = url
+        self.state = State.IDLE
+        self.link: ClientLink | None = None
+        self._endpoint = WatchedEndpoint(endpoint, self._attempt_begins, self._attempt_failed)
+        self._reactor = reactor
+        self._retry_policy = retry_policy
+        self._on_state = on_state
+        self._limits = limits
+        self._queue_length = queue_length
+        self._unsent_size = unsent_size
+        self._owner: UplinkOwner
+        self._service: ClientService | None = None
+        self._opening: ClientLink | None = None
+        self._closing: list[Deferred[None]] = []
+        self._waiting: list[tuple[Deferred[None], int | None]] = []
+        self._queue: deque[tuple[Message, Pending | None]] = deque()
+
+    def attach(self, owner: UplinkOwner) -> None:
+        """Tell *owner* what happens; to be called before :meth:`start`."""
+        self._owner = owner
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was closed, or is about to be."""
+        return self.state in (State.CLOSING, State.CLOSED)
+
+    # Start and end
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._service = ClientService(
+            self._endpoint,
+            Factory.forProtocol(lambda: ClientLink(self, self._limits, self._unsent_size)),
+            retryPolicy=self._retry_policy,
+            clock=self._reactor,
+        )
+        self._service.startService()
+
+    def stop(self) -> Deferred[None]:
+        """Close the connection and stop connecting; the Deferred succeeds when it has ended."""
+        if self.state is State.CLOSING:
+            closed: Deferred[None] = Deferred(self._closing.remove)
+            self._closing.append(closed)
+            return closed
+        if self._service is None:
+            self._finish("the client is closed")
+            return succeed(None)
+        service, self._service = self._service, None
+        self._set_state(State.CLOSING, "closed by this side")
+        # In the next turn, since a callback may have called this in the midst of what the service does.
+        stopped: Deferred[Any] = deferLater(self._reactor, 0, service.stopService)
+        return stopped.addCallback(lambda _: self._finish("the client is closed"))
+
+    def _finish(self, reason: str) -> None:
+        if self.state is State.CLOSED:
+            return
+        self._set_state(State.CLOSED, reason)
+        error = ClientClosed(reason)
+        waiting, self._waiting = self._waiting, []
+        for deferred, _ in waiting:
+            deferred.errback(Failure(error))
+        self._queue.clear()
+        self._owner.closed(error)
+        fire_all(self._closing, None)
+
+    def _set_state(self, state: State, reason: str) -> None:
+        if state is self.state:
+            return
+        self.state = state
+        _log.info("{url}: {state}: {reason}", url=self.url, state=state.value, reason=reason)
+        if self._on_state is not None:
+            call_safely(self._on_state, state, reason)
+
+    # Waiting for a connection
+
+    def when_connected(self, attempts: int | None, timeout: float | None) -> Deferred[None]:
+        """See :meth:`lhttp_tx.client.client.Client.when_connected`."""
+        if self.state is State.CONNECTED:
+            return succeed(None)
+        if self.ended:
+            return fail(ClientClosed("the client is closed"))
+        return self.wait(attempts, timeout)
+
+    def wait(self, attempts: int | None, timeout: float | None) -> Deferred[None]:
+        """Wait for the next time that it is connected, whatever it is doing now."""
+
+        def cancelled(deferred: Deferred[None]) -> None:
+            self._waiting = [entry for entry in self._waiting if entry[0] is not deferred]
+
+        waiting: Deferred[None] = Deferred(cancelled)
+        self._waiting.append((waiting, attempts))
+        if timeout is None:
+            return waiting
+        return waiting.addTimeout(timeout, self._reactor).addErrback(
+            instead_of(DeferredTimeout, ConnectFailed(f"not connected within {timeout:g} seconds"))
+        )
+
+    # Sending
+
+    def send(self, message: Message, pending: Pending | None = None) -> None:
+        """
+        Send a message, or keep it until there is a connection.
+
+        :param pending: the answer that it asks for.
+        :raises QueueFull: if as much as allowed waits already.
+        :raises ClientClosed: if there will be no connection.
+        """
+        if self.ended:
+            raise ClientClosed("the client is closed")
+        if self.link is not None:
+            self.link.send(message)
+            if pending is not None:
+                pending.sent = True
+        elif len(self._queue) < self._queue_length:
+            self._queue.append((message, pending))
+        else:
+            raise QueueFull(f"no connection, and {len(self._queue)} messages wait for one already")
+
+    def withdraw(self, pending: Pending) -> None:
+        """Do not send what asks for *pending*, if it waits still."""
+        self._queue = deque(entry for entry in self._queue if entry[1] is not pending)
+
+    # Called by the endpoint and the link
+
+    def _attempt_begins(self) -> None:
+        if self._service is not None:
+            self._set_state(State.CONNECTING, f"connecting to {self.url}")
+
+    def _attempt_failed(self, failure: Failure) -> None:
+        if self.state is not State.CONNECTING:
+            return
+        error = connect_error(failure, self.url)
+        self._set_state(State.WAITING, error.reason)
+        left = [(deferred, None if attempts is None else attempts - 1) for deferred, attempts in self._waiting]
+        self._waiting = [entry for entry in left if entry[1] != 0]
+        fire_all([deferred for deferred, attempts in left if attempts == 0], Failure(error))
+
+    def link_made(self, link: ClientLink) -> None:
+        """A connection is up. The service below does not know it yet, so nobody may be told before the next turn."""
+        self._opening = link
+        self._reactor.callLater(0, self._open, link)
+
+    def _open(self, link: ClientLink) -> None:
+        """Restore the subscriptions, send what waits, and say so when all is confirmed."""
+        if self._opening is not link or self.state is not State.CONNECTING:
+            return
+        self.link, self._opening = link, None
+        restored = self._owner.restore()
+        queue, self._queue = self._queue, deque()
+        for message, pending in queue:
+            try:
+                self.send(message, pending)
+            except LHTTPError as error:
+                if pending is None:
+                    self._owner.report(error)
+                else:
+                    self._owner.unsent(pending, error)
+        self._when_restored(link, iter(restored))
+
+    def _when_restored(self, link: ClientLink, restored: Iterator[Deferred[None]]) -> None:
+        first = next(restored, None)
+        if first is not None:
+            first.addCallback(lambda _: self._when_restored(link, restored))
+        elif self.link is link and self.state is State.CONNECTING:
+            self._set_state(State.CONNECTED, f"connected to {self.url}")
+            waiting, self._waiting = self._waiting, []
+            fire_all([deferred for deferred, _ in waiting], None)
+
+    def link_lost(self, link: ClientLink, failure: Failure) -> None:
+        """The connection has ended."""
+        if link is not self.link and link is not self._opening:
+            return
+        self.link = self._opening = None
+        self._owner.down()
+        reason = link.abort_reason or getattr(failure.value, "reason", None) or "the connection was lost"
+        if self.state is not State.CLOSING:
+            self._set_state(State.WAITING, reason)
+        closing = self.state is State.CLOSING
+        self._owner.lost(ClientClosed("the client is closed") if closing else ConnectionLost(reason))
+
+    def received(self, message: Message) -> None:
+        """A message has come."""
+        self._owner.received(message)
+
+    def malformed(self, error: LHTTPError) -> None:
+        """A message came that does not follow the protocol."""
+        self._owner.report(error)
