@@ -1,0 +1,441 @@
+"""
+The scenarios, each under the letter by which ``--scenario`` names it.
+
+Used by :mod:`benchmarks.__main__`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import socket
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from benchmarks.bench import Bench, Connections, Prepare, Turn
+from benchmarks.dialects import LHTTP
+from benchmarks.figures import Case, Curve
+from benchmarks.load import Lost, Outcome, burst, close_all, exchange, open_connections, paced
+from benchmarks.servers import LABELS, Server
+
+__all__ = ["SCENARIOS", "Scenario"]
+
+BODY = b"x" * 32
+ROOM = "room"
+PUBSUB_PEERS = ("lhttp", "autobahn", "nats", "ws", "socketio")
+ECHO_PEERS = ("lhttp", "autobahn", "ws", "socketio")
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What ``--list`` shows, and what runs it."""
+
+    title: str
+    run: Callable[[Bench], None]
+
+
+def _burst(bench: Bench, subscribers: int, publications: int, body: bytes = BODY) -> Prepare:
+    """Return a load: all publications as fast as they are taken, every subscriber gets each."""
+
+    def prepare(server: Server, connections: Connections) -> Callable[[], Outcome]:
+        dialect = server.dialect
+        made = connections.subscribe(server, [[ROOM]] * subscribers)
+        (writer,) = connections.open(server)
+        readers = connections.readers(made, dialect)
+        data = dialect.publish(ROOM, body) * publications
+        expected = dialect.delivery_size(ROOM, body) * publications
+
+        def run() -> Outcome:
+            readers.drain()
+            return burst(readers, writer, data, publications, expected)
+
+        return run
+
+    return prepare
+
+
+def bursts(bench: Bench) -> None:
+    """(a)"""
+    for count in bench.choose((10_000, 200_000), (2_000,)):
+        title = f"burst of {count:,} publishes of 32 bytes, 1 to 1"
+        bench.compare(f"a.{count}", title, "deliveries", PUBSUB_PEERS, _burst(bench, 1, count))
+
+
+def fan_out(bench: Bench) -> None:
+    """(b)"""
+    for subscribers, publications in bench.choose(((100, 1_000), (1_000, 200)), ((20, 200),)):
+        title = f"burst of {publications:,} publishes of 32 bytes, 1 to {subscribers:,}"
+        prepare = _burst(bench, subscribers, publications)
+        bench.compare(f"b.{subscribers}", title, "deliveries", PUBSUB_PEERS, prepare)
+
+
+def steady(bench: Bench) -> None:
+    """(c)"""
+    for subscribers, rate, seconds in bench.choose(((1_000, 100, 2.0), (100, 500, 2.0)), ((50, 50, 0.5),)):
+
+        def prepare(
+            server: Server,
+            connections: Connections,
+            subscribers: int = subscribers,
+            rate: float = rate,
+            publications: int = int(rate * seconds),
+        ) -> Callable[[], Outcome]:
+            dialect = server.dialect
+            made = connections.subscribe(server, [[ROOM]] * subscribers)
+            (writer,) = connections.open(server)
+            readers = connections.readers(made, dialect)
+            data, size = dialect.publish(ROOM, BODY), dialect.delivery_size(ROOM, BODY)
+
+            def run() -> Outcome:
+                readers.drain()
+                return paced(readers, writer, data, size, rate, publications)
+
+            return run
+
+        bench.compare(
+            f"c.{subscribers}",
+            f"{rate} publishes/s of 32 bytes, 1 to {subscribers:,}",
+            "deliveries",
+            ("lhttp", "bare", *PUBSUB_PEERS[1:]),
+            prepare,
+            publication=LHTTP.message(ROOM, BODY).decode("ascii"),
+        )
+
+
+def _echo(connection_count: int, window: int, turns: int, command: str = "echo") -> Prepare:
+    """Return a load: each connection sends *window* messages, again and again when all are answered."""
+
+    def prepare(server: Server, connections: Connections) -> Callable[[], Outcome]:
+        dialect = server.dialect
+        readers = connections.readers(connections.open(server, connection_count), dialect)
+        data = dialect.echo(BODY, command) * window
+        size = dialect.echo_size(BODY, command) * window
+
+        def run() -> Outcome:
+            readers.drain()
+            return exchange(readers, data, size, window, turns)
+
+        return run
+
+    return prepare
+
+
+def echoes(bench: Bench) -> None:
+    """(d)"""
+    turns = bench.choose(3_000, 100)
+    bench.compare("d.1", "echo, 1 connection, 1 message at a time", "echoes", ECHO_PEERS, _echo(1, 1, turns))
+    for count, window in bench.choose(((10, 1), (100, 1), (10, 100), (100, 100)), ((5, 20),)):
+        total = bench.choose(100_000 if window > 1 else 10_000, 1_000)
+        bench.compare(
+            f"d.{count}x{window}",
+            f"echo, {count} connections, {window} message{'s' * (window > 1)} at a time",
+            "echoes",
+            ECHO_PEERS,
+            _echo(count, window, total // window),
+        )
+
+
+def processor_kinds(bench: Bench) -> None:
+    """(e)"""
+    case = Case("e", "echo by kind of processor, 10 connections, 100 messages at a time", "echoes")
+    commands = {
+        "plain": "echo",
+        "Deferred, fired": "echo-deferred",
+        "coroutine, no wait": "echo-coroutine",
+        "coroutine, one turn": "echo-waiting",
+    }
+    with bench.peers.running("lhttp") as server, ExitStack() as stack:
+        connections = Connections(stack, bench.peers, tls=False)
+        window, count = bench.choose((100, 500), (20, 20))
+        turns = [
+            Turn(row, server, _echo(10, window, count, command)(server, connections))
+            for row, command in commands.items()
+        ]
+        bench.take_turns(case, turns)
+    bench.report(case)
+
+
+def bodies(bench: Bench) -> None:
+    """(f)"""
+    sizes = ((1_024, 5_000), (16_384, 1_000), (61_440, 300))
+    for size, publications in bench.choose(sizes, ((1_024, 200),)):
+        title = f"burst of {publications:,} publishes of {size // 1024} KiB, 1 to 10"
+        bench.compare(f"f.{size}", title, "deliveries", PUBSUB_PEERS, _burst(bench, 10, publications, b"x" * size))
+
+
+def idle(bench: Bench) -> None:
+    """(g)"""
+    count = bench.choose(1_000, 50)
+
+    def prepare(server: Server, connections: Connections) -> Callable[[], Outcome]:
+        def run() -> Outcome:
+            start = time.perf_counter()
+            made = open_connections(server.port, count, server.dialect.path)
+            seconds = time.perf_counter() - start
+            close_all(made, reset=True)
+            return Outcome(count, seconds)
+
+        return run
+
+    title = f"{count:,} connections opened, {min(count, 32)} at a time"
+    # The CPU time is that of opening and of losing a connection.
+    bench.compare("g.accept", title, "connections", PUBSUB_PEERS, prepare, ping=30)
+    total = bench.choose(10_000, 200)
+    case = Case(
+        "g.memory", f"memory of {total:,} idle connections, each subscribed to 1 of 100 channels", "connections"
+    )
+    for row in PUBSUB_PEERS:
+        if row in bench.peers.missing:
+            continue
+        bench.progress.step(f"{case.title}: {LABELS[row]}")
+        with bench.peers.running(row, ping=30) as server, ExitStack() as stack:
+            connections = Connections(stack, bench.peers, tls=False)
+            names = [[f"idle{number % 100}"] for number in range(total)]
+            try:
+                connections.subscribe(server, names[:100])
+                server.settled_cpu()
+                before = server.memory()
+                connections.subscribe(server, names)
+                server.settled_cpu()
+                case.add(row, {"memory": (server.memory() - before) / total / 1024})
+            except (Lost, OSError) as error:
+                case.lost[row] = str(error)
+    bench.report(case)
+
+
+def _channel_load(
+    bench: Bench, server: Server, connections: Connections, channels: int, publications: int
+) -> tuple[Callable[[], Outcome], float]:
+    """Subscribe to that many channels, 100 a connection; return the load of one publish to each in turn, and memory."""
+    dialect = server.dialect
+    per_connection = min(100, channels)
+    names = [f"c{number:06}" for number in range(channels)]
+    before = server.memory()
+    made = connections.subscribe(server, [list(group) for group in _grouped(names, per_connection)])
+    server.settled_cpu()
+    memory = (server.memory() - before) / channels / 1024
+    (writer,) = connections.open(server)
+    readers = connections.readers(made, dialect)
+    # Neighbours in the order of publishing are on different connections.
+    order = [name for group in itertools.zip_longest(*_grouped(names, per_connection)) for name in group if name]
+    rounds = publications // channels
+    data = b"".join(dialect.publish(name, BODY) for name in order) * rounds
+    expected = dialect.delivery_size(names[0], BODY, per_connection) * per_connection * rounds
+
+    def run() -> Outcome:
+        readers.drain()
+        outcome = burst(readers, writer, data, publications, expected)
+        return Outcome(publications, outcome.seconds)
+
+    return run, memory
+
+
+def _grouped(names: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [names[start : start + size] for start in range(0, len(names), size)]
+
+
+def channels(bench: Bench) -> None:
+    """(h)"""
+    publications = bench.choose(100_000, 2_000)
+    for count in bench.choose((1_000, 100_000), (200,)):
+        memory: dict[str, float] = {}
+
+        def prepare(
+            server: Server, connections: Connections, count: int = count, memory: dict[str, float] = memory
+        ) -> Callable[[], Outcome]:
+            run, memory[server.key] = _channel_load(bench, server, connections, count, publications)
+            return run
+
+        title = f"burst of {publications:,} publishes over {count:,} channels, 1 subscriber each"
+        bench.compare(f"h.{count}", title, "deliveries", ("lhttp", "autobahn", "nats"), prepare)
+        found = Case(
+            f"h.{count}.memory", f"memory of each of {count:,} channels, its share of a connection included", ""
+        )
+        for row, value in memory.items():
+            found.add(row, {"memory": value})
+        bench.report(found)
+
+
+def posts(bench: Bench) -> None:
+    """(i)"""
+    count, turns = bench.choose((10, 5_000), (4, 100))
+
+    def prepare(server: Server, connections: Connections) -> Callable[[], Outcome]:
+        message = LHTTP.message(ROOM, BODY)
+        data = b"POST /publish HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%s" % (len(message), message)
+        (subscriber,) = connections.subscribe(server, [[ROOM]])
+        made = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(count)]
+        made[0].sendall(data)
+        answer = made[0].recv(65_536)
+        if not answer.startswith(b"HTTP/1.1 200"):
+            raise Lost(f"POST was refused: {answer[:60]!r}")
+        for sock in made:
+            sock.setblocking(False)
+        readers = connections.readers(made, LHTTP)
+        expected = LHTTP.delivery_size(ROOM, BODY) * turns
+
+        def run() -> Outcome:
+            _read(subscriber)
+            outcome = exchange(readers, data, len(answer), 1, turns)
+            received = _read(subscriber)
+            if received != expected:
+                raise Lost(f"{expected - received} bytes did not reach the subscriber")
+            return outcome
+
+        return run
+
+    bench.compare(
+        "i", f"POST /publish on {count} kept-alive connections, 1 subscriber", "requests", ("lhttp",), prepare
+    )
+
+
+def _read(sock: socket.socket) -> int:
+    total = 0
+    try:
+        while size := len(sock.recv(1 << 20)):
+            total += size
+    except BlockingIOError:
+        pass
+    return total
+
+
+def growth(bench: Bench) -> None:
+    """(j)"""
+    _grow_by_load(
+        bench,
+        Curve("j.subscribers", "A publish, by its subscribers", "subscribers", "server CPU us a publish"),
+        [(count, count, 500, BODY) for count in bench.choose((1, 100, 300, 600, 1_000), (1, 20))],
+        per_publication=True,
+    )
+    sizes = bench.choose((32, 1_024, 4_096, 16_384, 32_768, 61_440), (32, 1_024))
+    _grow_by_load(
+        bench,
+        Curve("j.size", "A delivery, 1 to 1, by its size", "bytes of body", "server CPU us a delivery"),
+        [
+            (size, 1, max(500, min(10_000, 10_000_000 // size)) if not bench.quick else 100, b"x" * size)
+            for size in sizes
+        ],
+        per_publication=False,
+    )
+    _grow_by_company(
+        bench,
+        Curve(
+            "j.channels",
+            "A publish, 1 to 1, by other channels",
+            "other channels, each with a subscriber",
+            "server CPU us a publish",
+            untouched=True,
+        ),
+        bench.choose((0, 20_000, 50_000, 100_000), (0, 500)),
+        per_connection=100,
+    )
+    _grow_by_company(
+        bench,
+        Curve(
+            "j.connections",
+            "A publish, 1 to 1, by other connections",
+            "other idle connections, subscribed",
+            "server CPU us a publish",
+            untouched=True,
+        ),
+        bench.choose((0, 2_000, 4_000, 6_000), (0, 100)),
+        per_connection=1,
+    )
+
+
+GROWTH_PEERS = ("lhttp", "autobahn", "nats")
+
+
+def _grow_by_load(
+    bench: Bench, curve: Curve, points: Sequence[tuple[int, int, int, bytes]], *, per_publication: bool
+) -> None:
+    """Measure the points ``(x, subscribers, publications, body)``, at each of them the servers turn by turn."""
+    for x, subscribers, publications, body in points:
+        case = Case(curve.key, f"{curve.title}: {x:,}", "")
+        with ExitStack() as stack:
+            turns = []
+            for row in GROWTH_PEERS:
+                if row not in bench.peers.missing:
+                    server = stack.enter_context(bench.peers.running(row))
+                    connections = Connections(stack.enter_context(ExitStack()), bench.peers, tls=False)
+                    turns.append(Turn(row, server, _burst(bench, subscribers, publications, body)(server, connections)))
+            bench.settle(turns)
+            bench.take_turns(case, turns)
+        _add_points(bench, curve, case, x, subscribers if per_publication else 1)
+    bench.report(curve)
+
+
+def _grow_by_company(bench: Bench, curve: Curve, points: Sequence[int], *, per_connection: int) -> None:
+    """Measure a burst 1 to 1 while more and more that it does not touch stands by."""
+    publications = bench.choose(20_000, 500)
+    with ExitStack() as stack:
+        turns, companions, present = [], [], 0
+        for row in GROWTH_PEERS:
+            if row not in bench.peers.missing:
+                server = stack.enter_context(bench.peers.running(row))
+                connections = Connections(stack.enter_context(ExitStack()), bench.peers, tls=False)
+                turns.append(Turn(row, server, _burst(bench, 1, publications)(server, connections)))
+                companions.append((server, connections))
+        for x in points:
+            names = [f"other{number:06}" for number in range(present, x)]
+            present = x
+            for server, connections in companions:
+                bench.progress.step(f"{curve.title}: {x:,}, {LABELS[server.key]}")
+                if names:
+                    connections.subscribe(server, [list(group) for group in _grouped(names, per_connection)])
+            bench.settle(turns)
+            case = Case(curve.key, f"{curve.title}: {x:,}", "")
+            bench.take_turns(case, turns)
+            _add_points(bench, curve, case, x, 1)
+    bench.report(curve)
+
+
+def _add_points(bench: Bench, curve: Curve, case: Case, x: float, factor: float) -> None:
+    for row, figures in case.rows.items():
+        curve.series.setdefault(row, []).append((x, statistics.median(figures["cpu"]) * factor))
+    for row, reason in case.lost.items():
+        bench.results.skipped[f"{curve.key} at {x:,}, {LABELS[row]}"] = reason
+
+
+def cluster(bench: Bench) -> None:
+    """(k)"""
+    bench.results.skipped["k"] = (
+        "there is no bus over NATS yet"
+        if importlib.util.find_spec("lhttp_tx.bus.nats") is None
+        else "not written yet: the bus over NATS is newer than this scenario"
+    )
+
+
+def tls(bench: Bench) -> None:
+    """(l)"""
+    rows = ("lhttp", "autobahn")
+    count = bench.choose(10_000, 500)
+    title = f"TLS: burst of {count:,} publishes of 32 bytes, 1 to 1"
+    bench.compare("l.1", title, "deliveries", rows, _burst(bench, 1, count), tls=True)
+    subscribers, count = bench.choose((100, 500), (5, 50))
+    title = f"TLS: burst of {count:,} publishes of 32 bytes, 1 to {subscribers}"
+    bench.compare("l.100", title, "deliveries", rows, _burst(bench, subscribers, count), tls=True)
+    turns = bench.choose(2_000, 50)
+    bench.compare(
+        "l.echo", "TLS: echo, 1 connection, 1 message at a time", "echoes", rows, _echo(1, 1, turns), tls=True
+    )
+
+
+SCENARIOS = {
+    "a": Scenario("burst of 10,000 and of 200,000 publishes of 32 bytes, 1 publisher, 1 subscriber", bursts),
+    "b": Scenario("fan-out 1 to 100 and 1 to 1,000, burst", fan_out),
+    "c": Scenario("fan-out 1 to 1,000 at 100/s and 1 to 100 at 500/s: CPU for each delivery, p50, p99", steady),
+    "d": Scenario("echo: round trip, and throughput with 10 and 100 connections", echoes),
+    "e": Scenario("plain, Deferred and coroutine processors", processor_kinds),
+    "f": Scenario("bodies of 1, 16 and 60 KiB", bodies),
+    "g": Scenario("10,000 idle subscribed connections: memory; connections opened a second", idle),
+    "h": Scenario("100,000 channels with one subscriber each", channels),
+    "i": Scenario("POST /publish on kept-alive connections", posts),
+    "j": Scenario("growth of the cost by subscribers, message size, channels, connections", growth),
+    "k": Scenario("through NATS between two nodes", cluster),
+    "l": Scenario("TLS", tls),
+}
+"""The scenarios by their letter."""

@@ -1,0 +1,220 @@
+"""The benchmarks' own arithmetic: statistics, frames, counting, targets, tables, plots; and that one of them runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="a source distribution has no benchmarks")
+if (ROOT / "benchmarks").is_dir():
+    sys.path.insert(0, str(ROOT))
+    from benchmarks import svg
+    from benchmarks.dialects import LHTTP, NATS, SOCKET_IO
+    from benchmarks.figures import Case, Curve, Results, percentile, ratio, slope, spread
+    from benchmarks.report import Terminal, case_table, curve_table, number, targets_table
+    from benchmarks.scenarios import SCENARIOS
+    from benchmarks.targets import judge
+    from benchmarks.wire import PayloadMeter, client_frame, frame_size, handshake
+    from lhttp_tx.frames import build_frame
+    from lhttp_tx.lane import take_messages
+    from lhttp_tx.message import parse
+
+
+# Statistics
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 2), (0.51, 3), (0.99, 4), (1.0, 4), (0.01, 1)])
+def test_percentile_is_the_nearest_rank(share: float, expected: float) -> None:
+    assert percentile([4, 1, 3, 2], share) == expected
+
+
+def test_percentile_of_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        percentile([], 0.5)
+
+
+def test_ratio_compares_medians_so_that_one_outlier_changes_nothing() -> None:
+    assert ratio([10, 11, 1_000], [5, 5.5, 0.1]) == pytest.approx(11 / 5)
+
+
+def test_spread_is_a_share_of_the_median() -> None:
+    assert spread([9, 10, 12]) == pytest.approx(0.3)
+
+
+def test_slope_finds_the_line_through_points_on_a_line() -> None:
+    assert slope([(0, 1), (1, 3), (2, 5)]) == pytest.approx((1, 2))
+
+
+def test_slope_of_one_point_is_level() -> None:
+    assert slope([(3, 7)]) == (7, 0)
+
+
+# Frames
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535])
+@pytest.mark.parametrize("binary", [False, True])
+def test_client_frame_is_what_the_server_takes_for_one_message(size: int, binary: bool) -> None:
+    payload = (b"0123456789" * 6_554)[:size]
+    frame = client_frame(payload, binary=binary)
+    assert take_messages(frame, 100_000) == ([(payload, binary, len(frame))], False)
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])
+def test_frame_size_is_that_of_a_frame_of_the_server(size: int) -> None:
+    assert frame_size(size) == len(build_frame(b"x" * size, False))
+
+
+def test_handshake_names_its_path_and_ends_with_an_empty_line() -> None:
+    assert handshake("/x?y").startswith(b"GET /x?y HTTP/1.1\r\n")
+    assert handshake().endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 5, 7, 64, 1_000, 200_000])
+def test_payload_meter_counts_payload_however_the_stream_is_cut(piece: int) -> None:
+    sizes = [0, 1, 125, 126, 300, 65_535, 70_000, 2]
+    stream = b"".join(build_frame(b"\x82" * size, True) for size in sizes)
+    meter = PayloadMeter()
+    counted = sum(meter.feed(memoryview(stream)[start : start + piece]) for start in range(0, len(stream), piece))
+    assert counted == sum(sizes)
+
+
+# Dialects
+
+
+def test_lhttp_dialect_says_how_large_a_delivery_is() -> None:
+    payload = take_messages(LHTTP.publish("room", b"hello"), 1_000)[0][0][0]
+    assert parse(payload).head.channels("publish") == ("room",)
+    assert LHTTP.delivery_size("room", b"hello") == len(build_frame(payload, False))
+
+
+def test_lhttp_dialect_says_how_large_an_echo_is() -> None:
+    payload = take_messages(LHTTP.echo(b"hello", "echo-deferred"), 1_000)[0][0][0]
+    assert LHTTP.echo_size(b"hello", "echo-deferred") == len(build_frame(payload, False))
+
+
+def test_nats_dialect_numbers_all_subscriptions_in_the_same_width() -> None:
+    channels = [f"c{index}" for index in range(100)]
+    lines = take_messages(NATS.subscribe(channels), 10_000)[0][0][0].split(b"\r\n")
+    assert lines[0] == b"SUB c0 001"
+    assert lines[99:] == [b"SUB c99 100", b"PING", b""]
+    assert NATS.delivery_size("c", b"xy", 100) == len(b"MSG c 001 2\r\nxy\r\n")
+
+
+def test_socket_io_dialect_quotes_room_and_body() -> None:
+    assert take_messages(SOCKET_IO.publish("r", b"b"), 100)[0][0][0] == b'42["publish","r","b"]'
+
+
+# Results
+
+
+def filled_results() -> Results:
+    case = Case("a.10000", "a burst", "deliveries")
+    for turn in range(3):
+        case.add("lhttp", {"rate": 400.0 + turn, "cpu": 2.0})
+        case.add("autobahn", {"rate": 100.0, "cpu": 9.0})
+    case.lost["nats"] = "7 of 10 bytes did not come"
+    level = Curve("j.channels", "A publish", "other channels", "us", {"lhttp": [(0, 4.0), (100, 4.4)]}, untouched=True)
+    return Results({"command": "x"}, [case], [level], {"k": "no bus"})
+
+
+def test_results_survive_json() -> None:
+    results = filled_results()
+    assert Results.from_json(json.loads(json.dumps(results.to_json()))) == results
+
+
+def test_targets_are_judged_by_ratios_of_medians() -> None:
+    burst, level = judge(filled_results())
+    assert (burst.measured, burst.reached) == (pytest.approx(4.01), True)
+    assert (level.measured, level.reached) == (pytest.approx(1.1), True)
+
+
+def test_target_is_missed_when_a_level_line_rises() -> None:
+    results = filled_results()
+    results.curves[0].series["lhttp"][-1] = (100, 8.0)
+    assert [verdict.reached for verdict in judge(results)] == [True, False]
+    assert "MISSED" in targets_table(results)
+
+
+def test_run_that_measured_no_target_has_no_table_of_targets() -> None:
+    assert targets_table(Results()) == ""
+
+
+def test_case_table_shows_medians_ratios_and_what_was_lost() -> None:
+    table = case_table(filled_results().cases[0])
+    assert "deliveries/s" in table
+    assert "4.01x" in table
+    assert "7 of 10 bytes did not come" in table
+
+
+def test_curve_table_shows_points_and_the_best_line() -> None:
+    table = curve_table(filled_results().curves[0])
+    assert "4.40" in table
+    assert "4 + 0.004 x" in table
+
+
+@pytest.mark.parametrize(("value", "text"), [(1234.5, "1,234"), (12.34, "12.3"), (1.234, "1.23"), (0, "0.00")])
+def test_number_shows_three_digits_that_count(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_progress_is_silent_where_there_is_no_terminal() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    terminal = Terminal(out, err)
+    terminal.step("measuring")
+    terminal.finished(filled_results().cases[0])
+    assert err.getvalue() == ""
+    assert "a burst" in out.getvalue()
+
+
+# Plots
+
+
+@pytest.mark.parametrize("top", [0.003, 0.9, 1, 7, 10, 999, 100_000])
+def test_ticks_begin_at_zero_and_reach_the_top(top: float) -> None:
+    found = svg.ticks(top)
+    assert found[0] == 0
+    assert found[-1] >= top * 0.999_999
+    assert 3 <= len(found) <= 8
+
+
+def test_plots_are_xml_with_labels_on_their_axes(tmp_path: Path) -> None:
+    paths = svg.write_plots(filled_results(), tmp_path)
+    assert {path.name for path in paths} == {"throughput.svg", "cpu.svg", "channels.svg"}
+    texts = {path.name: "".join(ElementTree.parse(path).getroot().itertext()) for path in paths}
+    assert "rate of lhttp_tx / rate of the peer" in texts["throughput.svg"]
+    assert "other channels" in texts["channels.svg"]
+
+
+def test_plots_escape_what_they_show() -> None:
+    text = svg.lines(Curve("j.x", "a < b & 'c'", "x", "y", {"lhttp": [(1, 1)]}))
+    assert "a < b & 'c'" in "".join(ElementTree.fromstring(text).itertext())
+
+
+# The command
+
+
+def test_every_scenario_has_a_letter_of_the_alphabet() -> None:
+    assert list(SCENARIOS) == list("abcdefghijkl")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="CPU time of other processes is read as Linux has it")
+def test_quick_burst_runs_and_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    arguments = ["--quick", "--scenario", "a", "--peers", "autobahn", "--rounds", "1", "--json", str(path)]
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, check=True, timeout=60, stdout=subprocess.DEVNULL
+    )
+    results = Results.from_json(json.loads(path.read_text("utf-8")))
+    case = results.case("a.2000")
+    assert case is not None
+    assert set(case.rows) == {"lhttp", "autobahn"}
+    assert case.lost == {}
+    assert {"rate", "cpu", "load"} <= set(case.rows["lhttp"])
