@@ -19,6 +19,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 import lhttp_tx
+from integration._server import Backend
 from lhttp_tx import Message, PublishFailed, post_message, processor
 from lhttp_tx.bus.memory import MemoryBus
 from lhttp_tx.config import Config
@@ -255,3 +256,79 @@ async def test_the_answer_of_publish_names_the_channels(service: LHTTPService) -
     body = b"LHTTP/1.0 x\r\npublish:a b\r\n\r\nhi"
     _, text = await deferToThread(request, port(service), "POST", "/publish", body)
     assert json.loads(text) == {"channels": ["a", "b"]}
+
+
+# Upstream, in this process
+
+
+def ask(number: int, value: str) -> Message:
+    text = f"LHTTP/1.0 chat\r\nupstream:{value}\r\nreceipt:r\r\n\r\nhello"
+    (answer,) = chat(number, text, answers=1)
+    data = answer.encode() if isinstance(answer, str) else answer
+    return lhttp_tx.parse(data, binary=isinstance(answer, bytes))
+
+
+async def asked(value: str, **settings: Any) -> Message:
+    allowed = value.partition(" ")[2]
+    service = await start(Config(listen=LISTEN, upstream_allow=(allowed,), **settings))
+    try:
+        answer: Message = await deferToThread(ask, port(service), value)
+        return answer
+    finally:
+        await service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_backend_gets_the_message_and_the_receipt_its_answer(backend: Backend) -> None:
+    answer = await asked(f"POST {backend.url}/teapot")
+    assert (answer.headers.get("upstream-status"), answer.text) == ("418", "short and stout")
+    assert backend.bodies() == [
+        f"LHTTP/1.0 chat\r\nupstream:POST {backend.url}/teapot\r\nreceipt:r\r\n\r\nhello".encode()
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_get_has_no_body(backend: Backend) -> None:
+    assert (await asked(f"GET {backend.url}/teapot")).headers.get("upstream-status") == "418"
+    assert backend.bodies() == [b""]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_that_is_no_text_makes_a_binary_receipt(backend: Backend) -> None:
+    answer = await asked(f"POST {backend.url}/latin1")
+    assert (answer.binary, answer.body) == (True, b"caf\xe9")
+
+
+@pytest.mark.parametrize(
+    ("path", "settings", "status"),
+    [
+        ("/endless", {"upstream_max_response": 1_000}, "502"),
+        ("/broken", {}, "502"),
+        ("/hang", {"upstream_timeout": 0.3}, "504"),
+        ("/record", {"upstream_public_only": True}, "403"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_what_goes_wrong_at_a_backend_is_an_error(
+    backend: Backend, path: str, settings: dict[str, Any], status: str
+) -> None:
+    answer = await asked(f"POST {backend.url}{path}", **settings)
+    assert (answer.command, answer.headers.get("status"), answer.headers.get("receipt-id")) == ("error", status, "r")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_backend_that_is_not_there_is_a_502() -> None:
+    assert (await asked("POST http://127.0.0.1:9/record")).headers.get("status") == "502"
+
+
+@pytest_twisted.ensureDeferred
+async def test_requests_to_backends_are_bounded_in_number(backend: Backend) -> None:
+    url = f"{backend.url}/hang"
+    service = await start(Config(listen=LISTEN, upstream_allow=(url,), upstream_timeout=3, upstream_max_in_flight=1))
+    first = deferToThread(ask, port(service), f"POST {url}")
+    await deferToThread(backend.wait_for, 1)
+    second = await deferToThread(ask, port(service), f"POST {url}")
+    assert second.headers.get("status") == "503"
+    backend.released.set()
+    await first
+    await service.stopService()
