@@ -11,7 +11,9 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from twisted.internet.interfaces import IReactorPluggableNameResolver
 from twisted.internet.testing import MemoryReactorClock
+from zope.interface import implementer
 
 from lhttp_tx import Message
 from lhttp_tx.client.bench import Histogram, Result, Settings
@@ -20,6 +22,13 @@ from lhttp_tx.client.cli import lhttp, run
 from lhttp_tx.client.text import escaped, message_json, printable
 
 STRANGE = "a\x1b[31mb\x07\u202ec\u2028d"
+
+
+@implementer(IReactorPluggableNameResolver)
+class ResolvingReactor(MemoryReactorClock):
+    """Has a resolver, as endpoints want it; nothing is resolved here."""
+
+    nameResolver = None
 
 
 def test_nothing_that_moves_the_cursor_or_turns_the_text_is_printed() -> None:
@@ -135,7 +144,7 @@ def test_completion_is_offered() -> None:
 def room() -> Chat:
     lines: list[str] = []
     chat = Chat(
-        MemoryReactorClock(),
+        ResolvingReactor(),
         "ws://127.0.0.1/",
         tls=None,
         room="r",
@@ -164,4 +173,4 @@ def test_an_empty_message_is_not_shown(room: Chat) -> None:
 @pytest.mark.parametrize("name", ["", " ", "x" * 33, "a\nb", "a\x1bb"])
 def test_a_name_that_cannot_be_shown_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="a name is"):
-        Chat(MemoryReactorClock(), "ws://a/", tls=None, room="r", name=name, color=False, write=print, notes=print)
+        Chat(ResolvingReactor(), "ws://a/", tls=None, room="r", name=name, color=False, write=print, notes=print)
