@@ -6,6 +6,7 @@ What an operator can set, in one frozen value.
 
 from dataclasses import dataclass
 
+from lhttp_tx.bus.servers import NATSServers
 from lhttp_tx.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["Config"]
@@ -34,6 +35,7 @@ class Config:
     :ivar upstream_timeout: time that a backend may take for its whole answer.
     :ivar upstream_max_response: size of an answer's body.
     :ivar upstream_max_in_flight: requests to backends under way at one time; each connection has one at most.
+    :ivar nats: the NATS that this server shares all channels with others through; ``None``: it is alone.
     :ivar demo: whether a chat page is at ``/``.
     """
 
@@ -53,6 +55,7 @@ class Config:
     upstream_timeout: float = 10.0
     upstream_max_response: int = 65_536
     upstream_max_in_flight: int = 100
+    nats: NATSServers | None = None
     demo: bool = False
 
     def __repr__(self) -> str:

@@ -55,6 +55,7 @@ class Hub:
         self._run: list[bytes] = []
         self._run_channel = ""
         self._run_size = 0
+        bus.bracket(self.cork, self.uncork)
 
     @property
     def channels(self) -> dict[str, int]:

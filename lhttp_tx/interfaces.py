@@ -74,6 +74,15 @@ class IBus(Interface):
     """
 
     description: str = Attribute("one line for the log: which bus, and where")
+    available: bool = Attribute("whether publications reach the other nodes at this moment")
+
+    def bracket(begin: Callable[[], None], end: Callable[[], None]) -> None:
+        """
+        Let the bus say which publications arrive together.
+
+        :param begin: called before receivers are called with publications that came from other nodes.
+        :param end: called when no more of them are at hand. Neither may raise.
+        """
 
     def start() -> Deferred[None]:
         """Connect. Fires when the bus has started, though it may be unavailable still."""

@@ -4,7 +4,9 @@ The command line of ``twistd lhttp`` and ``twist lhttp``, turned into a :class:`
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from lhttp_tx.access import host_name
+from lhttp_tx.bus.servers import NATSServers, check_server
 from lhttp_tx.config import Config
 from lhttp_tx.interfaces import IHeaderFilter, IProcessor
 from lhttp_tx.limits import Limits
@@ -83,6 +86,7 @@ class Options(usage.Options):
     optFlags = [
         ["demo", None, "Serve a chat page at /."],
         ["no-plugins", None, "Do not look for processors and filters among Twisted plugins."],
+        ["nats-local-delivery", None, "While NATS is away, deliver on this node alone instead of refusing."],
         ["upstream-public-only", None, "Refuse backends at private and loopback addresses."],
     ]
 
@@ -102,6 +106,14 @@ class Options(usage.Options):
         ["handshake-timeout", None, 5.0, "Seconds in which an opening handshake must be complete", _SECONDS],
         ["close-timeout", None, 1.5, "Seconds in which a client must answer a close", _SECONDS],
         ["drain-timeout", None, 3.0, "Seconds in which what is in hand is finished on SIGTERM", _SECONDS],
+        ["nats-prefix", None, "lhttp.", "What NATS subjects begin with before the channel's name, or nothing"],
+        ["nats-user", None, None, "User to log in to NATS as"],
+        ["nats-password-file", None, None, "File with the password of --nats-user"],
+        ["nats-token-file", None, None, "File with a token to log in to NATS with"],
+        ["nats-credentials", None, None, "File with a JWT and a seed (.creds) to log in to NATS with"],
+        ["nats-tls-ca", None, None, "File with certificates of authorities to trust for NATS"],
+        ["nats-tls-certificate", None, None, "File with the certificate that NATS is shown"],
+        ["nats-tls-key", None, None, "File with the key of --nats-tls-certificate"],
         ["upstream-timeout", None, 10.0, "Seconds that a backend may take to answer", _SECONDS],
         ["upstream-max-response", None, 65_536, "Bytes of a backend's answer", _SIZE],
         ["upstream-max-in-flight", None, 100, "Requests to backends under way at one time", _COUNT],
@@ -119,11 +131,19 @@ class Options(usage.Options):
         self._origins: list[str] = []
         self._server_names: list[str] = []
         self._upstream: list[str] = []
+        self._nats: list[str] = []
 
     def opt_listen(self, description: str) -> None:
         """Endpoint description to listen on: tcp, ssl, unix, systemd ... (repeatable), such as unix:/run/lhttp.sock"""
         self._check_endpoint("--listen", description)
         self._listen.append(description)
+
+    def opt_nats(self, url: str) -> None:
+        """NATS server to share all channels with other nodes through, such as nats://127.0.0.1:4222 (repeatable)"""
+        try:
+            self._nats.append(check_server(url))
+        except ValueError as error:
+            raise usage.UsageError(f"--nats {error}") from None
 
     def opt_processor(self, name: str) -> None:
         """Processor to load: package.module:Name or path/to/file.py:Name (repeatable)"""
@@ -207,6 +227,7 @@ class Options(usage.Options):
             upstream_timeout=self["upstream-timeout"],
             upstream_max_response=self["upstream-max-response"],
             upstream_max_in_flight=self["upstream-max-in-flight"],
+            nats=self._nats_servers(),
             demo=bool(self["demo"]),
         )
 
@@ -231,6 +252,33 @@ class Options(usage.Options):
                 f"{option} {description!r}: {error}; write an endpoint such as tcp:8081:interface=127.0.0.1"
             ) from None
 
+    def _nats_servers(self) -> NATSServers | None:
+        if not self._nats:
+            for name in ("nats-user", "nats-password-file", "nats-token-file", "nats-credentials", "nats-tls-ca"):
+                if self[name]:
+                    raise usage.UsageError(f"--{name} is for NATS: name a server with --nats")
+            return None
+        for name in ("nats-credentials", "nats-tls-ca", "nats-tls-certificate", "nats-tls-key"):
+            if self[name]:
+                _secret(f"--{name}", self[name])
+        try:
+            servers = NATSServers(
+                tuple(self._nats),
+                prefix=self["nats-prefix"],
+                user=self["nats-user"],
+                password=_secret("--nats-password-file", self["nats-password-file"]),
+                token=_secret("--nats-token-file", self["nats-token-file"]),
+                credentials_file=self["nats-credentials"],
+                tls_ca=self["nats-tls-ca"],
+                tls_certificate=self["nats-tls-certificate"],
+                tls_key=self["nats-tls-key"],
+                local_delivery=bool(self["nats-local-delivery"]),
+            )
+        except ValueError as error:
+            raise usage.UsageError(f"--nats-prefix {error}") from None
+        _use_asyncio_reactor()
+        return servers
+
     def _token(self) -> bytes | None:
         path = self["publish-token-file"]
         if path is None:
@@ -253,3 +301,25 @@ class Options(usage.Options):
             return load_object(name, interface)
         except ValueError as error:
             raise usage.UsageError(str(error)) from None
+
+
+def _secret(option: str, path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise usage.UsageError(f"{option}: {error}") from None
+
+
+def _use_asyncio_reactor() -> None:
+    """Install the reactor that nats-py needs, unless it is there; twistd imports its default only after this."""
+    if importlib.util.find_spec("nats") is None:
+        raise usage.UsageError("--nats needs nats-py: pip install 'lhttp_tx[nats]'")
+    from twisted.internet import asyncioreactor
+
+    installed = sys.modules.get("twisted.internet.reactor")
+    if installed is None:
+        asyncioreactor.install()
+    elif not isinstance(installed, asyncioreactor.AsyncioSelectorReactor):
+        raise usage.UsageError("--nats needs the asyncio reactor: twistd --reactor=asyncio lhttp --nats ...")

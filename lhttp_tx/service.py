@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
@@ -63,12 +64,13 @@ class LHTTPService(Service):
         :param reactor: the running reactor.
         :param processors: the processors; ``lhttp_tx.loading.load_plugins(IProcessor)`` finds those that are installed.
         :param filters: header filters; they run after the server's own.
-        :param bus: what publications travel on; in memory by default.
-        :raises ValueError: if two processors have the same command, or an upstream URL is malformed.
+        :param bus: what publications travel on; by default NATS if *config* names it, else the memory.
+        :raises ValueError: if two processors have the same command, or an upstream URL is malformed, or NATS is named
+            and *reactor* is not Twisted's asyncio reactor.
         """
         self.config = config = Config() if config is None else config
         self._reactor = reactor
-        self._bus = MemoryBus() if bus is None else bus
+        self._bus = _make_bus(config, reactor) if bus is None else bus
         targets = TargetPolicy(config.upstream_allow, public_only=config.upstream_public_only)
         self._upstream = UpstreamClient(
             reactor=reactor,
@@ -187,6 +189,16 @@ class LHTTPService(Service):
         result.addCallback(lambda _: self._bus.stop())
         result.addCallback(lambda _: self._upstream.close())
         return result.addCallback(lambda _: None)
+
+
+def _make_bus(config: Config, reactor: Any) -> IBus:
+    if config.nats is None:
+        return MemoryBus()
+    if not isinstance(reactor, AsyncioSelectorReactor):
+        raise ValueError("NATS needs Twisted's asyncio reactor: call twisted.internet.asyncioreactor.install() first")
+    from lhttp_tx.bus.nats import NATSBus
+
+    return NATSBus(config.nats, clock=reactor)
 
 
 def _shown(address: Any) -> str:

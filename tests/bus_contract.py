@@ -32,11 +32,15 @@ class BusContract:
         """Fire when publications that were accepted before have arrived."""
         return succeed(None)
 
+    async def connected(self, bus: Any) -> None:
+        """Return once *bus*, which has been started, takes publications."""
+
     @pytest_twisted.async_yield_fixture
     async def buses(self) -> Any:
         buses = self.make_buses(2)
         for bus in buses:
             await bus.start()
+            await self.connected(bus)
         yield buses
         for bus in buses:
             await bus.stop()
@@ -165,6 +169,25 @@ class BusContract:
         await done(buses[0].publish("room", b"2", False))
         await self.settle()
         assert [payload for _, payload, _ in received] == [b"1"]
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_bus_that_runs_is_available_until_it_is_stopped(self, buses: list[Any]) -> None:
+        (bus,) = self.make_buses(1)
+        await bus.start()
+        await self.connected(bus)
+        assert bus.available
+        await bus.stop()
+        assert bus.available is (bus in buses)
+
+    @pytest_twisted.ensureDeferred
+    async def test_each_batch_has_a_beginning_and_an_end(self, buses: list[Any]) -> None:
+        events: list[str] = []
+        buses[1].bracket(lambda: events.append("begin"), lambda: events.append("end"))
+        await self.subscribe(buses[1], "room")
+        for number in range(10):
+            await done(buses[0].publish("room", b"%d" % number, False))
+        await self.settle()
+        assert events == ["begin", "end"] * (len(events) // 2)
 
     @pytest_twisted.ensureDeferred
     async def test_a_stopped_bus_refuses_publications(self) -> None:

@@ -13,11 +13,14 @@ ONCE = frozenset({"test_browser.py", "test_docs.py", "test_examples.py", "test_j
 """Modules whose tests look at the same files and pages whichever Python runs them: one of them is enough."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of the modules in :data:`ONCE`."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of the modules in :data:`ONCE`, and leave out those that need another reactor."""
+    other = pytest.mark.skip(reason="needs Twisted's asyncio reactor: pytest --reactor=asyncio")
     for item in items:
         if item.path.name in ONCE:
             item.add_marker("once")
+        if item.get_closest_marker("asyncio_reactor") and config.getoption("reactor") != "asyncio":
+            item.add_marker(other)
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ The embedded bus: one process, no other server.
 Used by the service when no other bus is chosen, and by tests. Several hubs may share one bus.
 """
 
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -35,6 +37,14 @@ class MemoryBus:
     def channels(self) -> frozenset[str]:
         """The channels that have a receiver."""
         return frozenset(self._receivers)
+
+    @property
+    def available(self) -> bool:
+        """See :class:`lhttp_tx.interfaces.IBus`."""
+        return self._running
+
+    def bracket(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
+        """See :meth:`lhttp_tx.interfaces.IBus.bracket`: nothing ever comes from elsewhere."""
 
     def start(self) -> Deferred[None]:
         """See :meth:`lhttp_tx.interfaces.IBus.start`."""

@@ -186,7 +186,8 @@ class ServerProcess:
                 assert self.stop() in (-signal.SIGTERM, 128 + signal.SIGTERM)
         finally:
             self.kill()
-        assert self._crashed or "Main loop terminated" in self.log, f"it was killed before it had stopped\n{self.log}"
+        stopped = "Main loop terminated" in self.log or "Server Shut Down" in self.log
+        assert self._crashed or stopped, f"it was killed before it had stopped\n{self.log}"
         tracebacks = len(re.findall(r"Traceback|Unhandled [Ee]rror", self.log))
         assert tracebacks == self._expected_tracebacks, f"tracebacks: {tracebacks}\n{self.log}"
 

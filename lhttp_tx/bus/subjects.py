@@ -1,0 +1,81 @@
+"""
+Channel names as NATS subjects.
+
+Pure functions, used by :mod:`lhttp_tx.bus.nats`. A subject is the prefix and the channel's name, in which everything
+that NATS would not take as it stands is written as ``%`` and two hexadecimal digits for each byte. The mapping is
+one-to-one, a channel never becomes a wildcard, and no channel reaches a subject outside the prefix or one of NATS's
+own. Sources: the protocol document, section "Cluster"; the NATS documentation, "Subject-Based Messaging".
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["MAX_PREFIX_SIZE", "channel_of", "check_prefix", "subject_of"]
+
+MAX_PREFIX_SIZE = 255
+"""The longest prefix, in bytes of UTF-8."""
+
+_ESCAPED = re.compile(
+    r"[%*>\s\x00-\x20\x7f-\x9f]"  # the escape itself, wildcards, blanks, control characters
+    r"|(?:\A|(?<=\.))\."  # a dot that would leave an empty token before it
+    r"|\.\Z"  # or behind it
+    r"|\A\$"  # the first character of NATS's own subjects: $SYS, $JS, $KV ...
+    r"|\A_(?=INBOX)"  # where replies to requests go
+)
+_ESCAPE = re.compile(r"(?:%[0-9A-F]{2})+")
+_PREFIX = re.compile(r"(?!\$|_INBOX)(?:[^\s.*>%\x00-\x20\x7f-\x9f]+\.)+")
+
+
+def subject_of(channel: str, prefix: str) -> str:
+    """
+    Return the subject that carries *channel*.
+
+    :param channel: a name as :func:`lhttp_tx.channels.check_channel` takes them; any other text works too.
+    :param prefix: as :func:`check_prefix` takes them.
+
+    >>> subject_of("room.7", "lhttp.")
+    'lhttp.room.7'
+    >>> subject_of("a*..b", "lhttp.")
+    'lhttp.a%2A.%2Eb'
+    """
+    return prefix + _ESCAPED.sub(_escape, channel)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8"))
+
+
+def channel_of(subject: str, prefix: str) -> str | None:
+    """
+    Return the channel that *subject* carries; ``None`` if it is no subject that :func:`subject_of` returns.
+
+    >>> channel_of("lhttp.a%2A.%2Eb", "lhttp.")
+    'a*..b'
+    >>> channel_of("other.room", "lhttp.") is None
+    True
+    """
+    if not subject.startswith(prefix):
+        return None
+    try:
+        channel = _ESCAPE.sub(_unescape, subject[len(prefix) :])
+        return channel if channel and subject_of(channel, prefix) == subject else None
+    except ValueError:
+        return None
+
+
+def _unescape(match: re.Match[str]) -> str:
+    return bytes.fromhex(match[0].replace("%", "")).decode("utf-8")
+
+
+def check_prefix(prefix: str) -> str:
+    """
+    Return *prefix* if subjects may begin with it: nothing, or whole tokens, each with its dot.
+
+    :raises ValueError: if it is anything else; the text says what to write.
+    """
+    if prefix and (not _PREFIX.fullmatch(prefix) or len(prefix.encode("utf-8", "replace")) > MAX_PREFIX_SIZE):
+        raise ValueError(
+            f"{prefix!r} cannot begin subjects of NATS; write tokens that end with a dot, such as lhttp., or nothing"
+        )
+    return prefix
