@@ -33,6 +33,7 @@ from lhttp_tx.processors import Registry
 from lhttp_tx.protocol import LHTTPServerFactory
 from lhttp_tx.targets import TargetPolicy
 from lhttp_tx.upstream import UpstreamClient
+from lhttp_tx.web.health import HealthResource
 from lhttp_tx.web.site import LHTTPSite, RootResource
 
 __all__ = ["LHTTPService"]
@@ -112,6 +113,7 @@ class LHTTPService(Service):
             close_timeout=config.close_timeout,
         )
         self.resource = RootResource(engine=self.engine, factory=self.factory, policy=self._policy, demo=config.demo)
+        self.resource.putChild(b"health", HealthResource(self._bus, self.factory))
         self._site = LHTTPSite(
             self.resource,
             max_body_size=config.limits.message_size,

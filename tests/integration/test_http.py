@@ -303,6 +303,15 @@ def test_curl_reads_why_its_file_is_too_large(server: ServerProcess, tmp_path: P
 # The rest of the tree
 
 
+def test_health_says_that_the_server_serves(server: ServerProcess) -> None:
+    status, headers, body = http_request(server.port, "GET", "/health")
+    assert (status, headers["content-type"], json.loads(body)) == (200, "application/json", {"status": "ok"})
+
+
+def test_health_has_no_other_method(server: ServerProcess) -> None:
+    assert http_request(server.port, "POST", "/health")[0] == 405
+
+
 @pytest.mark.parametrize("path", ["/", "/echo", "/a/b/c?d=e", "/publisher", "/%00"])
 def test_get_is_answered_with_426(server: ServerProcess, path: str) -> None:
     status, headers, body = http_request(server.port, "GET", path)
