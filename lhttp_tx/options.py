@@ -49,6 +49,7 @@ def _number(kind: type, low: float, high: float) -> Callable[[str], Any]:
 _SIZE = _number(int, 1, 2**31 - 1)
 _COUNT = _number(int, 1, 1_000_000)
 _COUNT_OR_NONE = _number(int, 0, 1_000_000)
+_WORKERS = _number(int, 1, 256)
 _SECONDS = _number(float, 0.1, 86_400)
 
 
@@ -73,6 +74,7 @@ class Options(usage.Options):
 
     :ivar config: the settings, once the command line is parsed.
     :ivar processors: the processors that ``--processor`` named, then the installed plugins.
+    :ivar arguments: the command line as it was.
     :ivar filters: the filters that ``--filter`` named, then the installed plugins.
     """
 
@@ -92,6 +94,7 @@ class Options(usage.Options):
 
     optParameters = [
         ["port", "p", None, "TCP port on all interfaces, or an endpoint description [default: 8081]"],
+        ["workers", None, 1, "Processes that share the port; more than one need --nats", _WORKERS],
         ["publish-token-file", None, None, f"File with the secret for POST /publish [default: ${TOKEN_VARIABLE}]"],
         ["max-message-size", None, 65_536, "Bytes of a message", _SIZE],
         ["max-head-size", None, 8_192, "Bytes of a message's start line and headers", _SIZE],
@@ -132,6 +135,11 @@ class Options(usage.Options):
         self._server_names: list[str] = []
         self._upstream: list[str] = []
         self._nats: list[str] = []
+
+    def parseOptions(self, options: list[str] | None = None) -> None:
+        """Read the command line, and keep it for the workers."""
+        self.arguments = list(sys.argv[1:] if options is None else options)
+        super().parseOptions(options)
 
     def opt_listen(self, description: str) -> None:
         """Endpoint description to listen on: tcp, ssl, unix, systemd ... (repeatable), such as unix:/run/lhttp.sock"""
@@ -254,6 +262,8 @@ class Options(usage.Options):
 
     def _nats_servers(self) -> NATSServers | None:
         if not self._nats:
+            if self["workers"] > 1:
+                raise usage.UsageError("--workers share their channels through NATS: name a server with --nats")
             for name in ("nats-user", "nats-password-file", "nats-token-file", "nats-credentials", "nats-tls-ca"):
                 if self[name]:
                     raise usage.UsageError(f"--{name} is for NATS: name a server with --nats")

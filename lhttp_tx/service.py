@@ -7,7 +7,7 @@ Composition: the only place that wires the parts of a server together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.application.service import Service
@@ -15,7 +15,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -59,6 +59,7 @@ class LHTTPService(Service):
         processors: Iterable[IProcessor] = (),
         filters: Iterable[IHeaderFilter] = (),
         bus: IBus | None = None,
+        make_endpoint: Callable[[Any, str], IStreamServerEndpoint] = serverFromString,
     ) -> None:
         """
         :param config: the settings; the defaults listen nowhere.
@@ -66,11 +67,13 @@ class LHTTPService(Service):
         :param processors: the processors; ``lhttp_tx.loading.load_plugins(IProcessor)`` finds those that are installed.
         :param filters: header filters; they run after the server's own.
         :param bus: what publications travel on; by default NATS if *config* names it, else the memory.
+        :param make_endpoint: returns what to listen on, of the reactor and a description.
         :raises ValueError: if two processors have the same command, or an upstream URL is malformed, or NATS is named
             and *reactor* is not Twisted's asyncio reactor.
         """
         self.config = config = Config() if config is None else config
         self._reactor = reactor
+        self._make_endpoint = make_endpoint
         self._bus = _make_bus(config, reactor) if bus is None else bus
         targets = TargetPolicy(config.upstream_allow, public_only=config.upstream_public_only)
         self._upstream = UpstreamClient(
@@ -142,7 +145,7 @@ class LHTTPService(Service):
         self._log_summary()
 
     def _listen(self, description: str) -> Deferred[None]:
-        listening = serverFromString(self._reactor, description).listen(self._site)
+        listening = self._make_endpoint(self._reactor, description).listen(self._site)
         starting = True
 
         def failed(failure: Failure) -> Failure | None:

@@ -4,16 +4,50 @@ What the twistd plugin names: options, and the service made of them.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from twisted.application.service import IService
 
 from lhttp_tx.options import Options
 from lhttp_tx.service import LHTTPService
+from lhttp_tx.supervisor import Supervisor
 
 __all__ = ["Options", "makeService"]
 
 
 def makeService(options: Options) -> IService:
-    """Return the service that *options* describe, not started."""
-    from twisted.internet import reactor
+    """Return the service that *options* describe, not started: a server, or what watches over several."""
+    reactor = installed_reactor()
+    count = options["workers"]
+    if count == 1:
+        return make_server(options, reactor)
+    config = options.config
+    return Supervisor(
+        options.arguments,
+        reactor=reactor,
+        listen=config.listen,
+        count=count,
+        directory=str(Path.cwd()),
+        exit_timeout=config.drain_timeout + config.close_timeout,
+    )
 
-    return LHTTPService(options.config, reactor=reactor, processors=options.processors, filters=options.filters)
+
+def installed_reactor() -> Any:
+    """Return the reactor, as the last one: options that are read before may choose which one it is."""
+    from twisted.internet import reactor  # noqa: TID251 - nowhere else
+
+    return reactor
+
+
+def make_server(options: Options, reactor: Any, **settings: Any) -> LHTTPService:
+    """
+    Return the server that *options* describe, not started.
+
+    :param options: the command line, parsed.
+    :param reactor: the running reactor.
+    :param settings: passed on to :class:`~lhttp_tx.service.LHTTPService`.
+    """
+    return LHTTPService(
+        options.config, reactor=reactor, processors=options.processors, filters=options.filters, **settings
+    )
