@@ -3,14 +3,13 @@ The bus of a cluster: all nodes that use one NATS share all channels.
 
 One NATS subscription a channel, however many receivers it has on this node. A publication goes to NATS and, past it,
 to the receivers of its own node. While NATS is away, publications are refused rather than lost in silence. What
-happens on the connection is :mod:`lhttp_tx.bus.link`'s; here is who is subscribed, and when publishing is open.
+keeps the connection up is :mod:`lhttp_tx.bus.keeper`; here is who is subscribed.
 """
 
 from __future__ import annotations
 
-import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +19,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lhttp_tx.bus.link import Link, LinkOwner, open_link
+from lhttp_tx.bus.handover import Handover, Publication
+from lhttp_tx.bus.keeper import LinkKeeper, LinkOpener, LinkUser
+from lhttp_tx.bus.link import Link, open_link
 from lhttp_tx.bus.servers import NATSServers, shown_server
 from lhttp_tx.bus.subjects import subject_of
 from lhttp_tx.errors import BusUnavailable
@@ -30,28 +31,11 @@ __all__ = ["NATSBus"]
 
 _log = Logger()
 
-_WAITS = (0.1,) * 50 + (0.2,) * 50 + (0.5,) * 50
-"""Seconds between attempts to connect, at first, so that all nodes are back within moments of NATS's return."""
-
-_LAST_WAIT = 1.0
-"""Seconds between attempts after these."""
-
-_SETTLE_WAITS = 3
-"""A node that was away opens for publishing this many waits after it is back: by then the others have subscribed."""
-
-_CHECK_INTERVAL = 2.0
-"""Seconds between asking NATS for a sign of life."""
-
 _GRACE = 2.0
 """Seconds for which a channel without receivers stays subscribed, for clients that come back."""
 
 _GRACE_COUNT = 10_000
 """Channels that may be in their grace at one time."""
-
-_COMPLAINT_INTERVAL = 60.0
-"""Seconds between lines in the log that say that NATS is still away."""
-
-_AWAY = "the bus is away, try again later"
 
 
 class _Channel:
@@ -87,16 +71,10 @@ class _Channel:
 
 
 @implementer(IBus)
-class NATSBus(LinkOwner):
+class NATSBus(LinkUser):
     """Publications over NATS, delivered at most once. Needs Twisted's asyncio reactor."""
 
-    def __init__(
-        self,
-        servers: NATSServers,
-        *,
-        clock: Any,
-        opener: Callable[[str, NATSServers, LinkOwner], Deferred[Link]] = open_link,
-    ) -> None:
+    def __init__(self, servers: NATSServers, *, clock: Any, opener: LinkOpener = open_link) -> None:
         """
         :param servers: where NATS is, how to log in, and the bounds.
         :param clock: the reactor, for time limits.
@@ -104,21 +82,13 @@ class NATSBus(LinkOwner):
         """
         self._servers = servers
         self._clock = clock
-        self._open_link = opener
+        self._keeper = LinkKeeper(servers, self, clock=clock, opener=opener)
         self._subject_of = lru_cache(maxsize=4096)(lambda channel: subject_of(channel, servers.prefix))
-        self._urls = random.sample(servers.urls, len(servers.urls))
         self._channels: dict[str, _Channel] = {}
         self._subjects: dict[str, _Channel] = {}
         self._leaving: deque[tuple[float, _Channel]] = deque()
         self._sweeping: IDelayedCall | None = None
         self._users = 0
-        self._link: Link | None = None
-        self._opening: Deferred[Any] | None = None
-        self._next: IDelayedCall | None = None
-        self._waits: Iterator[float] = iter(_WAITS)
-        self._settle = 0.0
-        self._complained = 0.0
-        self._open = False
         self._begin: tuple[Callable[[], None], ...] = ()
         self._end: tuple[Callable[[], None], ...] = ()
 
@@ -130,7 +100,7 @@ class NATSBus(LinkOwner):
     @property
     def available(self) -> bool:
         """See :class:`lhttp_tx.interfaces.IBus`."""
-        return self._open and self._link is not None and self._link.usable
+        return self._keeper.open and self._keeper.link is not None and self._keeper.link.usable
 
     @property
     def channels(self) -> frozenset[str]:
@@ -148,8 +118,7 @@ class NATSBus(LinkOwner):
         """See :meth:`lhttp_tx.interfaces.IBus.start`. It does not wait for NATS."""
         self._users += 1
         if self._users == 1:
-            self._complained = self._clock.seconds() - _COMPLAINT_INTERVAL
-            self._next = self._clock.callLater(0.0, self._connect)  # once the reactor runs
+            self._keeper.start()
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
@@ -158,10 +127,8 @@ class NATSBus(LinkOwner):
             self._users = max(self._users - 1, 0)
             return succeed(None)
         self._users = 0
-        link, self._link, self._open = self._link, None, False
-        for timer in (self._next, self._sweeping):
-            if timer is not None and timer.active():
-                timer.cancel()
+        if self._sweeping is not None and self._sweeping.active():
+            self._sweeping.cancel()
         self._sweeping = None
         channels = list(self._channels.values())
         self._channels.clear()
@@ -170,73 +137,34 @@ class NATSBus(LinkOwner):
         for channel in channels:
             channel.receivers = ()
             channel.tell(BusUnavailable("the bus has stopped"))
-        if self._opening is not None:
-            self._opening.cancel()
-        return succeed(None) if link is None else link.close(flush=True)
+        return self._keeper.stop()
 
-    # The connection: connect, restore the subscriptions, settle, be open; and again
+    # The connection
 
-    def _connect(self) -> None:
-        self._opening = self._open_link(self._urls[0], self._servers, self)
-        self._opening.addCallbacks(self._connected, self._not_connected)
-        self._opening.addErrback(lambda failure: _log.failure("connecting to NATS failed", failure))
+    def restore(self, link: Link) -> Deferred[Any]:
+        """See :class:`lhttp_tx.bus.keeper.LinkUser`."""
+        return DeferredList([self._ask(channel, link) for channel in self._channels.values()])
 
-    def _not_connected(self, failure: Failure) -> None:
-        self._opening = None
-        if not self._users:
-            return
-        now = self._clock.seconds()
-        if now - self._complained >= _COMPLAINT_INTERVAL:
-            self._complained = now
-            why = failure.value.reason if isinstance(failure.value, BusUnavailable) else repr(failure.value)
-            _log.error("cannot reach NATS, will try until it is there: {why}", why=why)
-        self._urls.append(self._urls.pop(0))
-        wait = next(self._waits, _LAST_WAIT)
-        self._settle = _SETTLE_WAITS * wait
-        self._next = self._clock.callLater(wait, self._connect)
+    def lost(self) -> None:
+        """See :class:`lhttp_tx.bus.keeper.LinkUser`."""
+        for channel in self._channels.values():
+            channel.confirmed = False
 
-    def _connected(self, link: Link) -> None:
-        self._opening = None
-        self._link = link
-        self._urls += [url for url in link.other_urls if url not in self._urls]
-        restored = DeferredList([self._ask(channel, link) for channel in self._channels.values()])
-        restored.addCallback(lambda _: self._restored(link))
-
-    def _restored(self, link: Link) -> None:
-        if link is self._link:
-            self._next = self._clock.callLater(self._settle, self._open_up, link)
-
-    def _open_up(self, link: Link) -> None:
-        self._open = True
-        self._waits, self._settle = iter(_WAITS), _SETTLE_WAITS * _WAITS[0]
-        self._complained = self._clock.seconds() - _COMPLAINT_INTERVAL
-        _log.info("connected to NATS at {url}", url=shown_server(link.url))
-        self._next = self._clock.callLater(_CHECK_INTERVAL, self._check, link)
-
-    def _check(self, link: Link) -> None:
-        def alive(_: object) -> None:
-            if link is self._link:
-                self._next = self._clock.callLater(_CHECK_INTERVAL, self._check, link)
-
-        link.checked().addCallback(alive)
+    def switched(self, link: Link) -> None:
+        """See :class:`lhttp_tx.bus.keeper.LinkUser`."""
+        handover = self._keeper.handover
+        self.begin_batch()
+        for publication in handover.release() if handover is not None else ():
+            self._deliver(*publication)
+        self.end_batch()
 
     def link_lost(self, link: Link, reason: str) -> None:
         """See :class:`lhttp_tx.bus.link.LinkOwner`."""
-        if link is not self._link:
-            return
-        if self._open:
-            told = "delivered on this node alone" if self._servers.local_delivery else "refused"
-            _log.error("lost NATS, publications are {told} until it is back: {reason}", told=told, reason=reason)
-        self._link, self._open = None, False
-        for channel in self._channels.values():
-            channel.confirmed = False
-        if self._next is not None and self._next.active():
-            self._next.cancel()
-        self._urls.append(self._urls.pop(0))
-        self._connect()
+        self._keeper.lost(link, reason)
 
     def link_leaving(self, link: Link) -> None:
         """See :class:`lhttp_tx.bus.link.LinkOwner`."""
+        self._keeper.leave(link)
 
     # Subscribing
 
@@ -248,11 +176,12 @@ class NATSBus(LinkOwner):
         if found is None:
             found = self._channels[channel] = _Channel(channel, self._subject_of(channel))
             self._subjects[found.subject] = found
-            if self._link is not None:
-                self._ask(found, self._link)
+            for link in (self._keeper.link, self._keeper.second):
+                if link is not None:
+                    self._ask(found, link)
         if receiver not in found.receivers:
             found.receivers += (receiver,)
-        if found.confirmed or (self._link is None and self._servers.local_delivery):
+        if found.confirmed or (self._keeper.link is None and self._servers.local_delivery):
             return None
         waiter: Deferred[None] = Deferred()
         found.waiters.append(waiter)
@@ -266,12 +195,12 @@ class NATSBus(LinkOwner):
         )
 
     def _confirmed(self, _: None, channel: _Channel, link: Link) -> None:
-        if link is self._link:
+        if link is self._keeper.link:
             channel.confirmed = True
             channel.tell(None)
 
     def _not_confirmed(self, failure: Failure, channel: _Channel, link: Link) -> None:
-        if link is self._link and link.usable and isinstance(failure.value, BusUnavailable):
+        if link is self._keeper.link and link.usable and isinstance(failure.value, BusUnavailable):
             channel.tell(failure.value)  # NATS said no; otherwise the next link asks again
 
     def _give_up(self, failure: Failure, channel: str, receiver: BusReceiver) -> Failure:
@@ -307,8 +236,9 @@ class NATSBus(LinkOwner):
             return
         if self._channels.get(channel.name) is channel:
             del self._channels[channel.name], self._subjects[channel.subject]
-            if self._link is not None:
-                self._link.unsubscribe(channel.subject)
+            for link in (self._keeper.link, self._keeper.second):
+                if link is not None:
+                    link.unsubscribe(channel.subject)
 
     # Publications
 
@@ -319,15 +249,14 @@ class NATSBus(LinkOwner):
         :raises BusUnavailable: while NATS is away, or does not keep up.
         :raises MessageTooLarge: if NATS does not take messages of this size.
         """
-        if self._open and self._link is not None:
-            self._link.publish(self._subject_of(channel), payload, binary)
-        elif not self._users:
+        if not self._users:
             raise BusUnavailable("the bus has stopped")
-        elif not self._servers.local_delivery:
-            raise BusUnavailable(_AWAY)
-        found = self._channels.get(channel)
-        if found is not None:
-            self._deliver(found, payload, binary)
+        subject = self._subject_of(channel)
+        if self._keeper.open or not self._servers.local_delivery:
+            self._keeper.publish((subject, payload, binary))
+        if self._keeper.handover is not None:
+            self._keeper.handover.delivered((subject, payload, binary))
+        self._deliver(subject, payload, binary)
         return None
 
     def begin_batch(self) -> None:
@@ -337,16 +266,31 @@ class NATSBus(LinkOwner):
 
     def receive(self, link: Link, subject: str, payload: bytes, binary: bool) -> None:
         """See :class:`lhttp_tx.bus.link.LinkOwner`."""
-        found = self._subjects.get(subject)
-        if found is not None and link is self._link:
-            self._deliver(found, payload, binary)
+        handover = self._keeper.handover
+        if handover is None or self._is_first(handover, link, (subject, payload, binary)):
+            self._deliver(subject, payload, binary)
+
+    def _is_first(self, handover: Handover, link: Link, publication: Publication) -> bool:
+        """Return whether *publication*, which arrives while the node moves, is to be delivered now."""
+        if link is self._keeper.second:
+            handover.hold(publication)
+            return False
+        if link is not self._keeper.link:
+            return False
+        if self._keeper.second is None:
+            return not handover.is_repeated(publication)
+        handover.delivered(publication)
+        return True
 
     def end_batch(self) -> None:
         """See :class:`lhttp_tx.bus.link.LinkOwner`."""
         for end in self._end:
             end()
 
-    def _deliver(self, channel: _Channel, payload: bytes, binary: bool) -> None:
+    def _deliver(self, subject: str, payload: bytes, binary: bool) -> None:
+        channel = self._subjects.get(subject)
+        if channel is None:
+            return
         for receiver in channel.receivers:
             try:
                 receiver(channel.name, payload, binary)
