@@ -1,0 +1,257 @@
+"""
+The nodes of a cluster: which there are, and how they talk to each other.
+
+Nodes find each other through the bus, on channels that clients cannot name. Every node says every few seconds that it
+is there; one that is silent for longer is taken for dead. On a bus of one process a node is simply alone. Used by
+:mod:`lhttp_tx.roster` and :mod:`lhttp_tx.control`.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from lhttp_tx.errors import BusUnavailable
+from lhttp_tx.interfaces import IBus
+
+__all__ = ["DEAD_AFTER", "HELLO_INTERVAL", "Answer", "Nodes"]
+
+_log = Logger()
+
+HELLO_INTERVAL = 3.0
+"""Seconds between a node's signs of life."""
+
+DEAD_AFTER = 10.0
+"""Seconds without one after which a node is dead."""
+
+_MAX_ASKED = 10_000
+"""Questions that may wait for their answers at one time."""
+
+_EVERYBODY = "$nodes"
+_ONE = "$node."
+
+Answer: TypeAlias = Any
+"""What JSON can hold."""
+
+Handler: TypeAlias = Callable[[str, Any], Answer]
+"""Called with the sender's name and what it sent; what it returns is the answer, where one is asked for."""
+
+
+class _Question:
+    """A question to all other nodes."""
+
+    def __init__(self, missing: set[str]) -> None:
+        self.missing = missing
+        self.answers: dict[str, Answer] = {}
+        self.done: Deferred[dict[str, Answer]] = Deferred()
+        self.limit: IDelayedCall | None = None
+
+
+class Nodes:
+    """
+    The nodes of a cluster as one of them sees them.
+
+    :ivar name: this node's name, new for each start of the process.
+    :ivar greeting: returns what a sign of life carries; others get it as :meth:`handle` of ``hello`` says.
+    :ivar on_join: called with the name of each node that appears; it does not know what happened before.
+    :ivar on_leave: called with the name of each node that has stopped or died.
+    """
+
+    def __init__(self, bus: IBus, clock: IReactorTime) -> None:
+        """
+        :param bus: what nodes talk over.
+        :param clock: the reactor.
+        """
+        self.name = secrets.token_hex(8)
+        self.greeting: Callable[[], Any] = _nothing
+        self.on_join: list[Callable[[str], None]] = []
+        self.on_leave: list[Callable[[str], None]] = []
+        self._bus = bus
+        self._clock = clock
+        self._seen: dict[str, float] = {}
+        self._handlers: dict[str, Handler] = {}
+        self._questions: dict[int, _Question] = {}
+        self._number = 0
+        self._timer: IDelayedCall | None = None
+        self._running = False
+        self._subscribed = False
+
+    @property
+    def others(self) -> frozenset[str]:
+        """The names of the other nodes that are alive, as far as this one knows."""
+        return frozenset(self._seen)
+
+    def handle(self, kind: str, handler: Handler) -> None:
+        """Let *handler* take what other nodes send as *kind*; it must not raise."""
+        self._handlers[kind] = handler
+
+    def start(self) -> None:
+        """Look for the other nodes."""
+        self._running = True
+        self._beat()
+
+    def stop(self) -> None:
+        """Say goodbye."""
+        self._running = False
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self.tell_all("bye", None)
+        for channel in (_EVERYBODY, _ONE + self.name):
+            self._bus.unsubscribe(channel, self._receive)
+        self._subscribed = False
+        for question in tuple(self._questions.values()):
+            self._finish(question)
+
+    def tell_all(self, kind: str, data: Any) -> bool:
+        """
+        Send to every other node.
+
+        :param kind: which handler takes it.
+        :param data: what JSON can hold.
+        :returns: whether the bus has taken it.
+        """
+        return self._send(_EVERYBODY, {"kind": kind, "data": data})
+
+    def tell(self, name: str, kind: str, data: Any) -> bool:
+        """Send to the node *name*; otherwise as :meth:`tell_all`."""
+        return self._send(_ONE + name, {"kind": kind, "data": data})
+
+    def ask_all(self, kind: str, data: Any, timeout: float = 2.0) -> Deferred[dict[str, Answer]]:
+        """
+        Ask every other node.
+
+        :param kind: which handler answers.
+        :param data: what JSON can hold.
+        :param timeout: seconds after which the answers that are missing are not waited for any more.
+        :returns: a Deferred that succeeds with the answers by the nodes' names. It does not fail: a node that cannot
+            be reached does not answer.
+        """
+        if not self._seen or len(self._questions) >= _MAX_ASKED:
+            return succeed({})
+        self._number += 1
+        question = self._questions[self._number] = _Question(set(self._seen))
+        number = self._number
+        question.done.addCallback(self._forget, number)
+        question.limit = self._clock.callLater(timeout, self._finish, question)
+        if not self._send(_EVERYBODY, {"kind": kind, "data": data, "ask": number}):
+            self._finish(question)
+        return question.done
+
+    def _forget(self, answers: dict[str, Answer], number: int) -> dict[str, Answer]:
+        del self._questions[number]
+        return answers
+
+    def _finish(self, question: _Question) -> None:
+        if question.limit is not None and question.limit.active():
+            question.limit.cancel()
+        if not question.done.called:
+            question.done.callback(question.answers)
+
+    # Signs of life
+
+    def _beat(self) -> None:
+        if not self._subscribed:
+            self._subscribe()
+        now = self._clock.seconds()
+        # While this node reaches nobody, it cannot tell who is dead.
+        if self._bus.available:
+            for name in [name for name, seen in self._seen.items() if now - seen > DEAD_AFTER]:
+                self._left(name)
+        self.tell_all("hello", self.greeting())
+        self._timer = self._clock.callLater(HELLO_INTERVAL, self._beat)
+
+    def _subscribe(self) -> None:
+        """Listen to the other nodes, and tell them then; where the bus is not there yet, the next beat tries again."""
+        self._subscribed = True
+        for channel in (_EVERYBODY, _ONE + self.name):
+            try:
+                result = self._bus.subscribe(channel, self._receive)
+            except BusUnavailable:
+                self._subscribed = False
+                return
+            if result is not None:
+                result.addCallbacks(lambda _: self.tell_all("hello", self.greeting()), self._not_subscribed)
+
+    def _not_subscribed(self, _: object) -> None:
+        self._subscribed = False
+
+    def _left(self, name: str) -> None:
+        if self._seen.pop(name, None) is None:
+            return
+        for question in tuple(self._questions.values()):
+            question.missing.discard(name)
+            if not question.missing:
+                self._finish(question)
+        _log.info("node {name} has left", name=name)
+        for call in self.on_leave:
+            call(name)
+
+    # Messages
+
+    def _send(self, channel: str, message: dict[str, Any]) -> bool:
+        payload = json.dumps({"from": self.name, **message}, separators=(",", ":")).encode("ascii")
+        try:
+            result = self._bus.publish(channel, payload, False)
+        except BusUnavailable:
+            return False
+        except Exception:
+            _log.failure("a message to other nodes was not sent")
+            return False
+        if result is not None:
+            result.addErrback(lambda failure: None)
+        return True
+
+    def _receive(self, channel: str, payload: bytes, binary: bool) -> None:
+        try:
+            message = json.loads(payload)
+            sender, kind = str(message["from"]), str(message["kind"])
+        except (ValueError, LookupError, TypeError):
+            _log.warn("a message between nodes cannot be read")
+            return
+        if sender == self.name or not self._running:
+            return
+        if kind == "bye":
+            self._left(sender)
+            return
+        known = sender in self._seen
+        self._seen[sender] = self._clock.seconds()
+        if not known:
+            _log.info("node {name} has joined", name=sender)
+            self.tell(sender, "hello", self.greeting())
+            for call in self.on_join:
+                call(sender)
+        if "answer" in message:
+            self._answered(sender, message)
+        else:
+            self._handle(sender, kind, message)
+
+    def _handle(self, sender: str, kind: str, message: dict[str, Any]) -> None:
+        handler = self._handlers.get(kind)
+        if handler is None:
+            return
+        try:
+            answer = handler(sender, message.get("data"))
+        except Exception:
+            _log.failure("a message of another node could not be handled: {kind}", kind=kind)
+            answer = None
+        if "ask" in message:
+            self._send(_ONE + sender, {"kind": kind, "answer": answer, "to": message["ask"]})
+
+    def _answered(self, sender: str, message: dict[str, Any]) -> None:
+        question = self._questions.get(message.get("to", 0))
+        if question is None or sender not in question.missing:
+            return
+        question.missing.discard(sender)
+        question.answers[sender] = message["answer"]
+        if not question.missing:
+            self._finish(question)
+
+
+def _nothing() -> None:
+    return None
