@@ -24,10 +24,10 @@ __all__ = ["DEAD_AFTER", "HELLO_INTERVAL", "Answer", "Nodes"]
 
 _log = Logger()
 
-HELLO_INTERVAL = 3.0
+HELLO_INTERVAL = 2.5
 """Seconds between a node's signs of life."""
 
-DEAD_AFTER = 10.0
+DEAD_AFTER = 8.0
 """Seconds without one after which a node is dead."""
 
 _MAX_ASKED = 10_000
@@ -159,10 +159,11 @@ class Nodes:
         if not self._subscribed:
             self._subscribe()
         now = self._clock.seconds()
-        # While this node reaches nobody, it cannot tell who is dead.
-        if self._bus.available:
-            for name in [name for name, seen in self._seen.items() if now - seen > DEAD_AFTER]:
-                self._left(name)
+        if not self._bus.available:
+            # Whoever reaches nobody cannot tell who is dead; the others have time to speak up when the bus is back.
+            self._seen = dict.fromkeys(self._seen, now)
+        for name in [name for name, seen in self._seen.items() if now - seen > DEAD_AFTER]:
+            self._left(name)
         self.tell_all("hello", self.greeting())
         self._timer = self._clock.callLater(HELLO_INTERVAL, self._beat)
 

@@ -83,15 +83,18 @@ def test_a_node_that_is_silent_is_dead_after_a_while(bus: Bus, clock: Clock) -> 
     one, two = node(bus, clock), node(bus, clock)
     one.on_leave.append(left.append)
     crash(two, bus)
-    clock.pump([1.0] * int(DEAD_AFTER))
+    clock.pump([0.5] * int(2 * DEAD_AFTER))
     assert left == []
-    clock.pump([1.0] * int(HELLO_INTERVAL + 1))
+    clock.pump([0.5] * int(2 * HELLO_INTERVAL + 2))
     assert left == [two.name]
 
 
 def test_nobody_is_dead_while_the_bus_is_away(bus: Bus, clock: Clock) -> None:
     one, two = node(bus, clock), node(bus, clock)
     bus.away = True
+    clock.pump([1.0] * 60)
+    assert one.others == {two.name}
+    bus.away = False
     clock.pump([1.0] * 60)
     assert one.others == {two.name}
 
