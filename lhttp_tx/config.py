@@ -36,6 +36,9 @@ class Config:
     :ivar upstream_max_response: size of an answer's body.
     :ivar upstream_max_in_flight: requests to backends under way at one time; each connection has one at most.
     :ivar nats: the NATS that this server shares all channels with others through; ``None``: it is alone.
+    :ivar manhole: the endpoint of a Python prompt in the process, over SSH; ``None``: there is none.
+    :ivar manhole_keys: the file with the public keys of those who may use it.
+    :ivar manhole_host_key: the file with its private key, made if it is missing; ``None``: a new key each start.
     :ivar demo: whether a chat page is at ``/``.
     """
 
@@ -56,6 +59,9 @@ class Config:
     upstream_max_response: int = 65_536
     upstream_max_in_flight: int = 100
     nats: NATSServers | None = None
+    manhole: str | None = None
+    manhole_keys: str = ""
+    manhole_host_key: str | None = None
     demo: bool = False
 
     def __repr__(self) -> str:

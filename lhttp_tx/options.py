@@ -109,6 +109,9 @@ class Options(usage.Options):
         ["handshake-timeout", None, 5.0, "Seconds in which an opening handshake must be complete", _SECONDS],
         ["close-timeout", None, 1.5, "Seconds in which a client must answer a close", _SECONDS],
         ["drain-timeout", None, 3.0, "Seconds in which what is in hand is finished on SIGTERM", _SECONDS],
+        ["manhole", None, None, "Python prompt over SSH: a port on the loopback interface, or an endpoint description"],
+        ["manhole-keys", None, None, "File with the public keys of those who may use it (authorized_keys)"],
+        ["manhole-host-key", None, None, "File with its own key, made if missing [default: a new key each start]"],
         ["nats-prefix", None, "lhttp.", "What NATS subjects begin with before the channel's name, or nothing"],
         ["nats-user", None, None, "User to log in to NATS as"],
         ["nats-password-file", None, None, "File with the password of --nats-user"],
@@ -236,6 +239,9 @@ class Options(usage.Options):
             upstream_max_response=self["upstream-max-response"],
             upstream_max_in_flight=self["upstream-max-in-flight"],
             nats=self._nats_servers(),
+            manhole=self._manhole(),
+            manhole_keys=self["manhole-keys"] or "",
+            manhole_host_key=self["manhole-host-key"],
             demo=bool(self["demo"]),
         )
 
@@ -259,6 +265,22 @@ class Options(usage.Options):
             raise usage.UsageError(
                 f"{option} {description!r}: {error}; write an endpoint such as tcp:8081:interface=127.0.0.1"
             ) from None
+
+    def _manhole(self) -> str | None:
+        listen, keys = self["manhole"], self["manhole-keys"]
+        if listen is None:
+            return None
+        if importlib.util.find_spec("bcrypt") is None:
+            raise usage.UsageError("--manhole needs more of Twisted: pip install 'lhttp_tx[manhole]'")
+        if keys is None:
+            raise usage.UsageError("--manhole: say who may come in, with --manhole-keys ~/.ssh/authorized_keys")
+        if self["workers"] > 1:
+            raise usage.UsageError("--manhole looks into one process: leave out --workers")
+        _secret("--manhole-keys", keys)
+        if listen.isascii() and listen.isdigit():
+            return f"tcp:{listen}:interface=127.0.0.1"
+        self._check_endpoint("--manhole", listen)
+        return str(listen)
 
     def _nats_servers(self) -> NATSServers | None:
         if not self._nats:

@@ -7,8 +7,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from twisted.application.service import IService
+from twisted.application.service import IService, MultiService
 
+from lhttp_tx.config import Config
 from lhttp_tx.options import Options
 from lhttp_tx.service import LHTTPService
 from lhttp_tx.supervisor import Supervisor
@@ -20,9 +21,10 @@ def makeService(options: Options) -> IService:
     """Return the service that *options* describe, not started: a server, or what watches over several."""
     reactor = installed_reactor()
     count = options["workers"]
-    if count == 1:
-        return make_server(options, reactor)
     config = options.config
+    if count == 1:
+        server = make_server(options, reactor)
+        return server if config.manhole is None else _with_manhole(server, config, reactor)
     return Supervisor(
         options.arguments,
         reactor=reactor,
@@ -31,6 +33,22 @@ def makeService(options: Options) -> IService:
         directory=str(Path.cwd()),
         exit_timeout=config.drain_timeout + config.close_timeout,
     )
+
+
+def _with_manhole(server: LHTTPService, config: Config, reactor: Any) -> IService:
+    from lhttp_tx.manhole import ManholeService  # needs what is not always installed
+
+    assert config.manhole is not None
+    both = MultiService()
+    server.setServiceParent(both)
+    ManholeService(
+        reactor=reactor,
+        listen=config.manhole,
+        authorized_keys=config.manhole_keys,
+        host_key=config.manhole_host_key,
+        namespace={"server": server, "engine": server.engine},
+    ).setServiceParent(both)
+    return both
 
 
 def installed_reactor() -> Any:
