@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import final, overload
 
-from lhttp_tx.channels import split_channels
+from lhttp_tx.channels import check_channel, check_subscription, split_channels
 from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 from lhttp_tx.limits import DEFAULT_LIMITS, Limits
 
@@ -23,6 +23,9 @@ SERVER_ONLY = frozenset({"upstream", "receipt"})
 
 _START = b"LHTTP/1.0 "
 _COMMAND = re.compile(rb"[\x21-\x7e]{1,64}")
+_HEAD = re.compile(rb"LHTTP/1\.0 [\x21-\x7e]{1,64}\r\n(?:[\x21-\x39\x3b-\x7e]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
+"""A head that is in order, but for the UTF-8 of its values and the number of its headers."""
+
 _NAME = re.compile(rb"[\x21-\x39\x3b-\x7e]+")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _BLANKS = b" \t"
@@ -43,10 +46,17 @@ class Headers:
     def __init__(self, pairs: HeaderPairs = ()) -> None:
         """:param pairs: names and values, already known to be well-formed or checked later by :class:`Message`."""
         self._pairs = tuple(pairs)
-        values: dict[str, list[str]] = {}
-        for name, value in self._pairs:
-            values.setdefault(name.lower(), []).append(value)
-        self._values = {key: tuple(found) for key, found in values.items()}
+        self._values: dict[str, tuple[str, ...]] | None = None
+
+    def _index(self) -> dict[str, tuple[str, ...]]:
+        """Return the values of each name, gathered when somebody asks for the first time: few heads are asked."""
+        if self._values is None:
+            values: dict[str, tuple[str, ...]] = {}
+            for name, value in self._pairs:
+                key = name.lower()
+                values[key] = (*values[key], value) if key in values else (value,)
+            self._values = values
+        return self._values
 
     @overload
     def get(self, name: str, default: None = None) -> str | None: ...
@@ -56,16 +66,16 @@ class Headers:
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """Return the value of *name*, the last one if it was repeated, else *default*."""
-        values = self._values.get(name.lower())
+        values = (self._values or self._index()).get(name.lower())
         return default if values is None else values[-1]
 
     def get_all(self, name: str) -> tuple[str, ...]:
         """Return every value of *name* in order; empty if it is absent."""
-        return self._values.get(name.lower(), ())
+        return (self._values or self._index()).get(name.lower(), ())
 
     def names(self) -> frozenset[str]:
         """Return the names that occur, in lower case."""
-        return frozenset(self._values)
+        return frozenset([name.lower() for name, _ in self._pairs])
 
     def without(self, names: Iterable[str]) -> "Headers":
         """Return these headers less those called *names* (lower case)."""
@@ -73,7 +83,7 @@ class Headers:
         return Headers(pair for pair in self._pairs if pair[0].lower() not in dropped)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.lower() in self._values
+        return isinstance(name, str) and name.lower() in self._index()
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self._pairs)
@@ -107,8 +117,8 @@ class Head:
         self.raw = raw
         self.command = command
         self.headers = headers
-        self._channels: dict[str, tuple[str, ...]] = {}
-        self._plain = headers.names().isdisjoint(SERVER_ONLY)
+        self._channels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+        self._plain: bool | None = None
         self._stripped: Head | None = None
 
     def channels(self, name: str) -> tuple[str, ...]:
@@ -119,14 +129,19 @@ class Head:
 
         :raises RemoteProtocolError: if a name is malformed or reserved, or the list is empty.
         """
-        channels = self._channels.get(name)
-        if channels is None:
-            values = self.headers.get_all(name)
-            channels = self._channels[name] = split_channels(values) if values else ()
+        for known, channels in self._channels:
+            if known == name:
+                return channels
+        values = [value for found, value in self.headers if found.lower() == name]
+        check = check_channel if name == "publish" else check_subscription
+        channels = split_channels(values, check) if values else ()
+        self._channels = (*self._channels, (name, channels))
         return channels
 
     def stripped(self) -> "Head":
         """Return this head less the headers meant for the server alone; itself if it has none of them."""
+        if self._plain is None:
+            self._plain = SERVER_ONLY.isdisjoint([name.lower() for name, _ in self.headers])
         if self._plain:
             return self
         if self._stripped is None:
@@ -312,16 +327,19 @@ def parse_head(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Head:
     :param limits: ``header_count`` counts here.
     :raises RemoteProtocolError: if the grammar does not allow it; the text names the value.
     """
-    lines = _lines(raw)
-    start = lines[0]
-    if not start.startswith(_START):
-        raise RemoteProtocolError(f"start line {_shown(start)} does not begin with 'LHTTP/1.0 '")
-    command = start[len(_START) :]
-    if not _COMMAND.fullmatch(command):
-        raise RemoteProtocolError(f"command {_shown(command)} is not 1 to 64 visible ASCII characters")
-    if len(lines) - 1 > limits.header_count:
-        raise RemoteProtocolError(f"{len(lines) - 1} headers are more than {limits.header_count}", status=413)
-    return Head(raw, command.decode("ascii"), Headers(_pairs(lines[1:])))
+    if not _HEAD.fullmatch(raw):
+        raise _what_is_wrong(raw, limits)
+    try:
+        start, *lines, _ = raw.decode("utf-8").split("\r\n")
+    except UnicodeDecodeError:
+        raise _what_is_wrong(raw, limits) from None
+    if len(lines) > limits.header_count:
+        raise _what_is_wrong(raw, limits)
+    pairs = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        pairs.append((name, value.strip(" \t")))
+    return Head(raw, start[len(_START) :], Headers(pairs))
 
 
 def parse_header_lines(raw: bytes) -> Headers:
@@ -344,6 +362,24 @@ def parse(data: bytes, *, binary: bool = False, limits: Limits = DEFAULT_LIMITS)
     :raises MessageTooLarge: if it passes one of the *limits*.
     """
     return Message.from_parts(parse_head(split_head(data, limits), limits), data, binary)
+
+
+def _what_is_wrong(raw: bytes, limits: Limits) -> RemoteProtocolError:
+    """Return the error of a head that is not in order; the first one in it counts."""
+    try:
+        lines = _lines(raw)
+        start = lines[0]
+        if not start.startswith(_START):
+            return RemoteProtocolError(f"start line {_shown(start)} does not begin with 'LHTTP/1.0 '")
+        command = start[len(_START) :]
+        if not _COMMAND.fullmatch(command):
+            return RemoteProtocolError(f"command {_shown(command)} is not 1 to 64 visible ASCII characters")
+        if len(lines) - 1 > limits.header_count:
+            return RemoteProtocolError(f"{len(lines) - 1} headers are more than {limits.header_count}", status=413)
+        _pairs(lines[1:])
+    except RemoteProtocolError as error:
+        return error
+    raise AssertionError(f"the head {_shown(raw)} is in order")
 
 
 def _lines(raw: bytes) -> list[bytes]:

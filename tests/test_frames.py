@@ -1,9 +1,9 @@
 """lhttp_tx.frames: what goes over the socket, byte by byte (RFC 6455, section 5)."""
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
-from lhttp_tx.frames import build_frame
+from lhttp_tx.frames import build_frame, build_frames
 from lhttp_tx.testing import split_frames
 
 
@@ -36,11 +36,20 @@ def test_kind_is_kept_for_every_form_of_length(size: int, binary: bool, first: i
     assert build_frame(b"x" * size, binary)[0] == first
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.binary(max_size=300), st.booleans()), max_size=5))
 def test_joined_frames_come_apart_again(payloads: list[tuple[bytes, bool]]) -> None:
     joined = b"".join(build_frame(payload, binary) for payload, binary in payloads)
     assert split_frames(joined) == payloads
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_many_frames_are_the_frames_of_each(binary: bool) -> None:
+    payloads = [b"x" * size for size in (0, 1, 125, 126, 65_535, 65_536, 0)]
+    assert build_frames(payloads, binary) == b"".join(build_frame(payload, binary) for payload in payloads)
+
+
+def test_no_frames_are_nothing() -> None:
+    assert build_frames([], True) == b""
 
 
 @pytest.mark.parametrize(

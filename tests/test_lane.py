@@ -5,7 +5,7 @@ import struct
 import pytest
 from hypothesis import given, strategies as st
 
-from lhttp_tx.lane import take_messages
+from lhttp_tx.lane import frames_size, take_messages
 
 
 def masked(payload: bytes, mask: bytes) -> bytes:
@@ -29,30 +29,50 @@ def frame(payload: bytes, first: int = 0x81, mask: bytes = b"\x01\x02\x03\x04") 
 )
 def test_whole_frames_are_unmasked_in_order(payloads: list[bytes], mask: bytes) -> None:
     data = b"".join(frame(payload, 0x82, mask) for payload in payloads)
-    messages, more = take_messages(data, 1_000)
-    assert [payload for payload, _, _ in messages] == payloads
-    assert not more
-    assert (messages[-1][2] if messages else 0) == len(data)
+    assert take_messages(data, 0, 1_000) == (payloads, bool(payloads), len(data), False)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=200), min_size=1, max_size=5), st.data())
 def test_a_cut_leaves_the_last_frame_for_later(payloads: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(frame(payload, 0x82) for payload in payloads)
     cut = data.draw(st.integers(1, len(frame(payloads[-1], 0x82)) - 1))
-    messages, more = take_messages(whole[:-cut], 1_000)
-    assert [payload for payload, _, _ in messages] == payloads[:-1]
+    messages, _, position, more = take_messages(whole[:-cut], 0, 1_000)
+    assert messages == payloads[:-1]
+    assert position == frames_size(messages)
     assert more
 
 
-@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535])
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 1_000, 1_001, 1_002, 1_003, 1_004, 65_535])
 def test_every_size_that_the_lane_takes(size: int) -> None:
-    messages, _ = take_messages(frame(b"x" * size), 65_535)
-    assert messages == [(b"x" * size, False, len(frame(b"x" * size)))]
+    data = frame(b"x" * size)
+    assert take_messages(data, 0, 65_535) == ([b"x" * size], False, len(data), False)
+
+
+@given(st.lists(st.sampled_from([0, 1, 7, 125, 126, 500, 999, 1_000, 1_001, 5_000, 20_000]), max_size=12), st.data())
+def test_small_and_large_frames_keep_their_order_and_their_masks(sizes: list[int], data: st.DataObject) -> None:
+    payloads = [bytes([index + 65]) * size for index, size in enumerate(sizes)]
+    masks = data.draw(st.lists(st.binary(min_size=4, max_size=4), min_size=len(sizes), max_size=len(sizes)))
+    whole = b"".join(frame(payload, mask=mask) for payload, mask in zip(payloads, masks, strict=True))
+    assert take_messages(whole, 0, 65_535) == (payloads, False, len(whole), False)
 
 
 def test_text_and_binary_are_told_apart() -> None:
-    messages, _ = take_messages(frame(b"a") + frame(b"\xff", 0x82), 10)
-    assert [(payload, binary) for payload, binary, _ in messages] == [(b"a", False), (b"\xff", True)]
+    text, binary = frame(b"a"), frame(b"\xff", 0x82)
+    data = text + binary + text
+    assert take_messages(data, 0, 10) == ([b"a"], False, len(text), True)
+    assert take_messages(data, len(text), 10) == ([b"\xff"], True, len(text + binary), True)
+    assert take_messages(data, len(text + binary), 10) == ([b"a"], False, len(data), False)
+
+
+def test_text_that_is_not_utf8_ends_what_is_taken() -> None:
+    data = frame("é".encode()) + frame(b"b") + frame(b"\xff") + frame(b"c")
+    taken = frame("é".encode()) + frame(b"b")
+    assert take_messages(data, 0, 10) == (["é".encode(), b"b"], False, len(taken), False)
+    assert take_messages(b"before" + data, 6, 10)[2] == 6 + len(taken)
+
+
+def test_nothing_is_taken_where_nothing_is() -> None:
+    assert take_messages(b"", 0, 10) == ([], False, 0, False)
 
 
 @pytest.mark.parametrize(
@@ -68,12 +88,23 @@ def test_text_and_binary_are_told_apart() -> None:
         struct.pack("!BBH", 0x81, 0xFE, 5) + bytes(4) + b"hello",  # length not in its shortest form
         frame(bytes(65_536)),  # 64 bits of length
         frame(b"\xff"),  # text that is not UTF-8
+        frame(b"hello\xff"),
+        frame(b"hello" * 50 + b"\xff"),
         frame(b"x" * 1_001),  # larger than allowed
     ],
 )
 def test_everything_else_is_left_to_the_judge(data: bytes) -> None:
     before = frame(b"taken")
-    messages, more = take_messages(before + data, 1_000)
-    assert [payload for payload, _, _ in messages] == [b"taken"]
-    assert messages[0][2] == len(before)
+    messages, _, position, more = take_messages(before + data, 0, 1_000)
+    assert messages == [b"taken"]
+    assert position == len(before)
     assert not more
+    messages, _, position, more = take_messages(data, 0, 1_000)
+    assert (messages, position, more) == ([], 0, False)
+
+
+@pytest.mark.parametrize("size", [6, 125, 126, 900])
+def test_a_frame_alone_may_be_as_large_as_is_allowed_and_no_larger(size: int) -> None:
+    data = frame(b"x" * size)
+    assert take_messages(data, 0, size) == ([b"x" * size], False, len(data), False)
+    assert take_messages(data, 0, size - 1) == ([], False, 0, False)
