@@ -17,6 +17,7 @@ Anybody may import this module; it imports nothing of the project.
     └── UpstreamError              502
         ├── UpstreamForbidden      403
         ├── UpstreamBusy           503
+        ├── UpstreamDown           503
         └── UpstreamTimeout        504
 """
 
@@ -31,6 +32,7 @@ __all__ = [
     "SessionClosed",
     "TooMany",
     "UpstreamBusy",
+    "UpstreamDown",
     "UpstreamError",
     "UpstreamForbidden",
     "UpstreamTimeout",
@@ -130,6 +132,12 @@ class UpstreamForbidden(UpstreamError):
 
 class UpstreamBusy(UpstreamError):
     """As many requests as allowed are on their way to backends already."""
+
+    status = 503
+
+
+class UpstreamDown(UpstreamError):
+    """The backend failed several times in a row and is left alone for a while."""
 
     status = 503
 

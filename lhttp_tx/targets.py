@@ -66,6 +66,8 @@ class Target:
         match = _URL.fullmatch(url) if len(url) <= _MAX_URL_SIZE else None
         if match is None:
             raise RemoteProtocolError(f"upstream URL {url[:64]!a} is not a plain http or https URL")
+        if match["host"].startswith("["):
+            _check_literal(match["host"])
         port = int(match["port"] or _DEFAULT_PORTS[match["scheme"]])
         if port > 65_535:
             raise RemoteProtocolError(f"upstream port {port} is larger than 65535")
@@ -78,6 +80,13 @@ class Target:
         """The URL, its port left out where it is the scheme's own."""
         port = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{self.host}{port}{self.path}{self.query}"
+
+
+def _check_literal(host: str) -> None:
+    try:
+        ipaddress.IPv6Address(host[1:-1])
+    except ValueError:
+        raise RemoteProtocolError(f"upstream host {host[:64]} is not an IPv6 address") from None
 
 
 def _check_path(path: str) -> None:

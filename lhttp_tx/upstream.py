@@ -2,7 +2,8 @@
 The upstream edge: requests to the operator's backends, by treq.
 
 The filter in :mod:`lhttp_tx.filters.upstream` calls it. Nothing here trusts a backend: its answer is limited in time
-and size, its redirects are not followed, its compressed bodies are not inflated.
+and size, its redirects are not followed, its compressed bodies are not inflated. One that does not answer several times
+in a row is not asked for a while.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from typing import Any
 
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.error import ConnectBindError
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web._newclient import HTTP11ClientProtocol
 from twisted.web.client import (
     Agent,
     BrowserLikePolicyForHTTPS,
@@ -31,7 +35,8 @@ from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from lhttp_tx.addresses import CheckedEndpoints
-from lhttp_tx.errors import UpstreamBusy, UpstreamError, UpstreamTimeout
+from lhttp_tx.breaker import Attempt, CircuitBreaker
+from lhttp_tx.errors import UpstreamBusy, UpstreamError, UpstreamForbidden, UpstreamTimeout
 from lhttp_tx.targets import Target, TargetPolicy
 
 __all__ = ["UpstreamClient", "UpstreamResponse"]
@@ -43,6 +48,9 @@ _IDLE_TIME = 30
 
 _IDLE_COUNT = 8
 """Idle connections that are kept for each backend."""
+
+_MAX_HEAD_SIZE = 65_536
+"""Bytes of the head of an answer, and of the interim answers before it. Twisted reads no more than this at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,8 @@ class UpstreamClient:
         timeout: float = 10.0,
         max_response_size: int = 65_536,
         max_in_flight: int = 100,
+        max_failures: int = 5,
+        cool_down: float = 10.0,
         tls_policy: IPolicyForHTTPS | None = None,
     ) -> None:
         """
@@ -77,6 +87,8 @@ class UpstreamClient:
         :param timeout: seconds from the first attempt to connect to the last byte of the answer.
         :param max_response_size: bytes of an answer's body that are taken.
         :param max_in_flight: requests under way at one time; more are refused.
+        :param max_failures: failures in a row after which a backend is not asked for a while; 0: it always is.
+        :param cool_down: seconds for which it is not asked.
         :param tls_policy: which certificates to trust; the default trusts what the platform does.
         """
         self._reactor = reactor
@@ -85,7 +97,8 @@ class UpstreamClient:
         self._max_response_size = max_response_size
         self._max_in_flight = max_in_flight
         self._in_flight = 0
-        self._pool = _QuietPool(reactor, persistent=True)
+        self._breaker = CircuitBreaker(clock=reactor, max_failures=max_failures, cool_down=cool_down)
+        self._pool = _Pool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = _IDLE_COUNT
         self._pool.cachedConnectionTimeout = _IDLE_TIME
         endpoints = CheckedEndpoints(reactor, policy, BrowserLikePolicyForHTTPS() if tls_policy is None else tls_policy)
@@ -120,14 +133,19 @@ class UpstreamClient:
               :exc:`~lhttp_tx.errors.UpstreamTimeout`, or with :exc:`~lhttp_tx.errors.UpstreamError`.
         :raises UpstreamForbidden: if the target is not allowed.
         :raises UpstreamBusy: if as many requests as allowed are under way.
+        :raises UpstreamDown: if the backend failed several times in a row. That is to say: no head of an answer came,
+            because there was no connection, no agreement on TLS, or no time left. Any answer shows that it works,
+            whatever the status, and even if the body is too large, too slow or breaks off.
         """
         self._policy.check(target)
         if self._in_flight >= self._max_in_flight:
             raise UpstreamBusy("too many upstream requests are under way")
+        attempt = self._breaker.begin(f"{target.scheme}://{target.host}:{target.port}")
         kind = "application/octet-stream" if binary else "text/plain; charset=utf-8"
         with_body = method != "GET"
         self._in_flight += 1
-        answer: Deferred[Any] = self._client.request(
+        answer: Deferred[Any] = maybeDeferred(
+            self._client.request,
             method,
             _URLAsWritten.from_text(target.url),
             headers=Headers({"User-Agent": ["lhttp_tx"], **({"Content-Type": [kind]} if with_body else {})}),
@@ -136,21 +154,35 @@ class UpstreamClient:
             unbuffered=True,
             reactor=self._reactor,
         )
-        answer.addCallback(self._collect, want_body)
-        return answer.addTimeout(self._timeout, self._reactor, _timed_out).addBoth(self._finished)
+        answer.addCallback(self._collect, attempt, want_body)
+        answer.addTimeout(self._timeout, self._reactor, _timed_out)
+        answer.addBoth(self._finished, attempt)
 
-    def _collect(self, response: Any, want_body: bool) -> Deferred[UpstreamResponse]:
+        def cancelled(_: object) -> None:
+            attempt.abandoned()
+            answer.cancel()
+
+        result: Deferred[UpstreamResponse] = Deferred(cancelled)
+        answer.chainDeferred(result)
+        return result
+
+    def _collect(self, response: Any, attempt: Attempt, want_body: bool) -> Deferred[UpstreamResponse]:
+        attempt.succeeded()
         collector = _Collector(self._max_response_size, want_body)
         response.original.deliverBody(collector)
         return collector.done.addCallback(lambda body: UpstreamResponse(response.code, body))
 
-    def _finished(self, result: Any) -> Any:
+    def _finished(self, result: Any, attempt: Attempt) -> Any:
         self._in_flight -= 1
-        if not isinstance(result, Failure) or isinstance(result.value, UpstreamError | CancelledError):
+        if not isinstance(result, Failure):
             return result
-        reasons = getattr(result.value, "reasons", None)
-        for failure in (result, *(reasons or ())):
-            if isinstance(failure.value, UpstreamError):
+        causes = _causes(result)
+        if any(cause.check(UpstreamForbidden, ConnectBindError) for cause in causes):
+            attempt.abandoned()  # it was not asked: its address is refused, or we have no socket left
+        else:
+            attempt.failed(str(causes[-1].value)[:200])
+        for failure in causes:
+            if failure.check(UpstreamError, CancelledError):
                 return failure
         _log.debug("upstream request failed: {reason!r}", reason=str(result.value))
         return Failure(UpstreamError("upstream request failed"))
@@ -168,11 +200,42 @@ class _URLAsWritten(EncodedURL):
         return self
 
 
-class _QuietPool(HTTPConnectionPool):
-    """A pool that logs no line for each connection it makes."""
+class _BoundedProtocol(HTTP11ClientProtocol):
+    """A connection to a backend; it hangs up on a head that does not end, which Twisted would keep in memory."""
+
+    _head_size: int | None = None
+
+    def request(self, request: Any) -> Deferred[IResponse]:
+        self._head_size = 0
+        return super().request(request).addBoth(self._head_ended)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._head_size is not None:
+            self._head_size += len(data)
+        super().dataReceived(data)
+        if self._head_size is not None and self._head_size > _MAX_HEAD_SIZE:
+            self.transport.abortConnection()  # type: ignore[union-attr]
+
+    def _head_ended(self, result: Any) -> Any:
+        size, self._head_size = self._head_size, None
+        if isinstance(result, Failure) and size is not None and size > _MAX_HEAD_SIZE:
+            return Failure(UpstreamError(f"upstream answered with a head of more than {_MAX_HEAD_SIZE} bytes"))
+        return result
+
+
+class _Pool(HTTPConnectionPool):
+    """A pool of such connections, that logs no line for each one it makes."""
 
     class _factory(HTTPConnectionPool._factory):  # type: ignore[misc, valid-type]  # noqa: N801
         noisy = False
+
+        def buildProtocol(self, addr: IAddress | None) -> HTTP11ClientProtocol:
+            return _BoundedProtocol(self._quiescentCallback)
+
+
+def _causes(failure: Failure) -> list[Failure]:
+    """Return *failure* and those that it was made of, the innermost last."""
+    return [failure, *(cause for reason in getattr(failure.value, "reasons", None) or () for cause in _causes(reason))]
 
 
 def _timed_out(result: Any, timeout: float) -> None:
@@ -201,13 +264,12 @@ class _Collector(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._size += len(data)
         if self._size > self._limit:
+            if not self.done.called:
+                if not self._keep:
+                    self.done.callback(b"")
+                else:
+                    self.done.errback(UpstreamError(f"upstream answered with more than {self._limit} bytes"))
             self._hang_up()
-            if self.done.called:
-                return
-            if not self._keep:
-                self.done.callback(b"")
-            else:
-                self.done.errback(UpstreamError(f"upstream answered with more than {self._limit} bytes"))
         elif self._keep:
             self._chunks.append(data)
 

@@ -48,7 +48,10 @@ class UpstreamFilter(HeaderFilter):
         self._policy.check(target)
 
     def after(self, request: Request) -> MaybeAwaitable:
-        """:raises UpstreamBusy: if too many requests are under way."""
+        """
+        :raises UpstreamBusy: if too many requests are under way.
+        :raises UpstreamDown: if the backend failed several times in a row.
+        """
         method, target = parse_upstream(request.headers.get("upstream", ""))
         message = request.message
         with_receipt = request.receipt is not None
