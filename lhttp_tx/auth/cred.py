@@ -1,0 +1,106 @@
+"""
+User and password, asked of checkers of :mod:`twisted.cred`.
+
+The option ``--auth`` makes the checkers; an embedder brings its own.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.cred.checkers import ICredentialsChecker, InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import LoginFailed, UnhandledCredentials
+from twisted.internet.defer import maybeDeferred
+from zope.interface import implementer
+
+from lhttp_tx.auth import Authenticator
+from lhttp_tx.auth.attempt import LoginAttempt
+from lhttp_tx.errors import Refused
+from lhttp_tx.identity import Identity
+from lhttp_tx.interfaces import IAuthenticator
+
+__all__ = ["CredAuthenticator", "Password"]
+
+
+@implementer(IUsernamePassword)
+class Password:
+    """
+    A user's name and password as checkers take them.
+
+    Unlike Twisted's own class it takes text, also from a checker, compares in constant time, and does not show itself.
+
+    :ivar username: the name, in UTF-8.
+    :ivar password: the password, in UTF-8.
+    """
+
+    __slots__ = ("password", "username")
+
+    def __init__(self, username: str, password: str) -> None:
+        self.username = username.encode("utf-8", "surrogatepass")
+        self.password = password.encode("utf-8", "surrogatepass")
+
+    def checkPassword(self, password: bytes | str) -> bool:  # noqa: N802 - Twisted's name
+        """Return whether it is *password*."""
+        return hmac.compare_digest(self.password, _bytes(password))
+
+    def __repr__(self) -> str:
+        return "<Password>"
+
+
+@implementer(IAuthenticator)
+class CredAuthenticator(Authenticator):
+    """Knows clients by ``Authorization: Basic``, and by the headers ``user`` and ``password`` of a login message."""
+
+    challenges = ('Basic realm="lhttp", charset="UTF-8"',)
+
+    def __init__(self, checkers: Iterable[ICredentialsChecker]) -> None:
+        """
+        :param checkers: asked in this order; the first that accepts the password decides.
+        :raises ValueError: if one of them takes no passwords.
+        """
+        self._checkers: tuple[Any, ...] = tuple(_mended(checker) for checker in checkers)
+        for checker in self._checkers:
+            if IUsernamePassword not in checker.credentialInterfaces:
+                raise ValueError(f"{checker!r} takes no passwords")
+
+    async def _ask(self, user: str, password: str) -> object:
+        for checker in self._checkers:
+            try:
+                return await maybeDeferred(checker.requestAvatarId, Password(user, password))
+            except (LoginFailed, UnhandledCredentials):
+                continue
+        return None
+
+    async def _authenticate(self, attempt: LoginAttempt, user: str, password: str) -> Identity:
+        found = await self._ask(user, password)
+        if isinstance(found, bytes):
+            found = found.decode("utf-8", "replace")
+        if not isinstance(found, str) or not found:  # twisted.cred has () for nobody in particular
+            raise Refused(401, "wrong user or password")
+        return attempt.identify(found)
+
+    def authenticate(self, attempt: LoginAttempt) -> Any:
+        """
+        Return a coroutine for whose the password of *attempt* is, ``None`` if it has none.
+
+        It raises Refused with status 401 if the password is wrong.
+        """
+        given = attempt.password
+        return None if given is None else self._authenticate(attempt, *given)
+
+
+def _mended(checker: Any) -> Any:
+    """Return a checker whose names are bytes: the one that ``--auth memory:`` makes has text, and would know nobody."""
+    if type(checker) is not InMemoryUsernamePasswordDatabaseDontUse:
+        return checker
+    mended = InMemoryUsernamePasswordDatabaseDontUse()
+    for name, password in checker.users.items():
+        mended.addUser(_bytes(name), _bytes(password))
+    return mended
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode("utf-8") if isinstance(text, str) else text

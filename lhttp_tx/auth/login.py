@@ -1,0 +1,315 @@
+r"""
+Login messages: the way in for clients whose handshake cannot carry credentials, and for those whose token runs out.
+
+::
+
+    LHTTP/1.0 login\r\ntoken:TOKEN\r\n\r\n
+    LHTTP/1.0 login\r\nuser:USER\r\npassword:PASSWORD\r\n\r\n
+
+:class:`Lobby` is in the place of the session until the first login; :class:`LoginProcessor` takes those that follow.
+Source: the protocol document, section "Login".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, final
+from weakref import WeakKeyDictionary
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from lhttp_tx.auth.attempt import LoginAttempt
+from lhttp_tx.auth.gate import Gate
+from lhttp_tx.codes import CREDENTIALS_EXPIRED, LOGIN_TIMEOUT, POLICY_VIOLATION
+from lhttp_tx.errors import LHTTPError, Refused, RemoteProtocolError
+from lhttp_tx.filters import HeaderFilter
+from lhttp_tx.frames import build_frame
+from lhttp_tx.identity import Identity
+from lhttp_tx.interfaces import ISessionTransport, MaybeAwaitable
+from lhttp_tx.limits import Limits
+from lhttp_tx.message import Head, Message, parse
+from lhttp_tx.processors import Processor
+
+if TYPE_CHECKING:
+    from lhttp_tx.request import Request
+    from lhttp_tx.session import Session
+
+__all__ = ["COMMAND", "Lobby", "LoginFilter", "LoginProcessor"]
+
+_log = Logger()
+
+COMMAND = "login"
+"""The command of a login message, and of the answer to it."""
+
+_FOREIGN = ("publish", "subscribe", "unsubscribe", "upstream", "multipart")
+"""Headers that a login message must not have: what it holds is for the server alone."""
+
+_FAILURES = (401, 403)
+"""Statuses that count as a failed login."""
+
+
+def _check(head: Head) -> None:
+    """:raises RemoteProtocolError: if a login message asks for more than to be logged in."""
+    for name in _FOREIGN:
+        if name in head.headers:
+            raise RemoteProtocolError(f"a login message has no header {name}: it is for the server alone")
+
+
+def _answer(identity: Identity) -> list[tuple[str, str]]:
+    """Return the headers of the answer to a login."""
+    pairs = [("user", identity.user or "")]
+    if identity.expires is not None:
+        pairs.append(("expires", str(int(identity.expires))))
+    return pairs
+
+
+def _error(error: LHTTPError, receipt: str | None) -> Message:
+    pairs = [("status", str(error.status)), ("reason", error.reason)]
+    if receipt is not None:
+        pairs.append(("receipt-id", receipt))
+    return Message("error", pairs)
+
+
+@final
+class Lobby:
+    """
+    Where a client is that came without credentials: only its login messages are answered.
+
+    It takes what a session takes from its connection. Once the client has logged in, the session is opened, and gets
+    all that comes after.
+    """
+
+    __slots__ = ("_attempt", "_ended", "_enter", "_failures", "_gate", "_late", "_limits", "_session", "_timer",
+                 "_transport", "_waiting")  # fmt: skip
+
+    def __init__(
+        self,
+        gate: Gate,
+        attempt: LoginAttempt,
+        *,
+        transport: ISessionTransport,
+        limits: Limits,
+        enter: Callable[[Identity], Session],
+    ) -> None:
+        """
+        :param gate: decides about the logins.
+        :param attempt: the handshake; its headers are not kept.
+        :param transport: the connection, open by now.
+        :param limits: the bounds of a message.
+        :param enter: opens the session of the connection.
+        """
+        self._gate = gate
+        self._attempt = replace(attempt, headers={})
+        self._transport = transport
+        self._limits = limits
+        self._enter = enter
+        self._failures = 0
+        self._late = self._ended = False
+        self._waiting: Deferred[Identity] | None = None
+        self._session: Session | None = None
+        self._timer: IDelayedCall | None = gate.clock.callLater(gate.login_timeout, self._time_is_up)
+        gate.lobbies.add(self)
+
+    def receive_run(self, messages: list[bytes], first: int, binary: bool) -> int:
+        """As :meth:`lhttp_tx.session.Session.receive_run`."""
+        if self._session is not None:
+            return self._session.receive_run(messages, first, binary)
+        self.receive(messages[first], binary)
+        return first + 1
+
+    def receive(self, data: bytes, binary: bool) -> None:
+        """
+        Take a message from the connection.
+
+        Reading pauses while a login is under way, so none comes meanwhile.
+        """
+        if self._session is not None:
+            self._session.receive(data, binary)
+            return
+        if self._ended:
+            return
+        receipt: str | None = None
+        try:
+            message = parse(data, binary=binary, limits=self._limits)
+            receipt = message.headers.get("receipt")
+            if message.command != COMMAND:
+                raise Refused(401, "log in first")
+            _check(message.head)
+        except LHTTPError as error:
+            self._refuse(error, receipt)
+        else:
+            self._log_in(message, receipt)
+
+    def connection_lost(self) -> None:
+        """The connection has ended."""
+        if self._session is not None:
+            self._session.connection_lost()
+        elif not self._ended:
+            self._end()
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the connection."""
+        if not self._ended:
+            self._end()
+            self._transport.close(code, reason)
+
+    def _log_in(self, message: Message, receipt: str | None) -> None:
+        waiting = self._waiting = self._gate.log_in(replace(self._attempt, message=message))
+        paused = not waiting.called
+        if paused:
+            self._transport.pause_reading()
+        waiting.addCallbacks(self._logged_in, self._failed, callbackArgs=(receipt,), errbackArgs=(receipt,))
+        waiting.addErrback(self._broken)
+        if paused:
+            waiting.addCallback(lambda _: None if self._ended else self._transport.resume_reading())
+
+    def _logged_in(self, identity: Identity, receipt: str | None) -> None:
+        self._waiting = None
+        if self._ended:
+            return
+        self._leave()
+        self._send(Message(COMMAND, _answer(identity)))
+        if receipt is not None:
+            self._send(Message("receipt", [("receipt-id", receipt)]))
+        self._session = self._enter(identity)
+
+    def _failed(self, failure: Failure, receipt: str | None) -> None:
+        self._waiting = None
+        if self._ended:
+            return
+        error: Any = failure.value
+        _log.info("{peer}: login refused: {reason!r}", peer=self._transport.peer, reason=error.reason)
+        self._refuse(error, receipt)
+        self._failures += error.status in _FAILURES
+        if self._failures >= self._gate.max_failures:
+            self.close(POLICY_VIOLATION, "too many failed logins")
+        elif self._late:
+            self._time_is_up()
+
+    def _broken(self, failure: Failure) -> None:
+        _log.failure("{peer}: opening the session failed", failure, peer=self._transport.peer)
+        self._transport.close(1011, "internal error")
+
+    def _refuse(self, error: LHTTPError, receipt: str | None) -> None:
+        self._send(_error(error, receipt))
+
+    def _send(self, message: Message) -> None:
+        self._transport.send_frame(build_frame(message.raw, message.binary))
+
+    def _time_is_up(self) -> None:
+        if self._waiting is not None:
+            self._late = True
+        else:
+            self.close(LOGIN_TIMEOUT, f"no login within {self._gate.login_timeout:g} seconds")
+
+    def _end(self) -> None:
+        self._ended = True
+        self._leave()
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _leave(self) -> None:
+        self._gate.lobbies.discard(self)
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+
+class LoginFilter(HeaderFilter):
+    """Ends connections whose credentials expire, and keeps login messages from going anywhere but to the server."""
+
+    headers = _FOREIGN
+
+    def __init__(self, gate: Gate) -> None:
+        """:param gate: knows the time."""
+        self._gate = gate
+        self._timers: WeakKeyDictionary[Session, IDelayedCall] = WeakKeyDictionary()
+
+    def check(self, head: Head) -> None:
+        """:raises RemoteProtocolError: if it is a login message."""
+        if head.command == COMMAND:
+            _check(head)
+
+    def on_open(self, session: Session) -> MaybeAwaitable:
+        """Watch the session."""
+        self.watch(session)
+        return None
+
+    def on_close(self, session: Session) -> MaybeAwaitable:
+        """Watch it no more."""
+        self._forget(session)
+        return None
+
+    def watch(self, session: Session) -> None:
+        """Close *session* when its identity expires, which it does anew after each login."""
+        self._forget(session)
+        expires = session.identity.expires
+        if expires is not None:
+            wait = max(0.0, expires - self._gate.now())
+            self._timers[session] = self._gate.clock.callLater(wait, _expire, session)
+
+    def _forget(self, session: Session) -> None:
+        timer = self._timers.pop(session, None)
+        if timer is not None and timer.active():
+            timer.cancel()
+
+
+def _expire(session: Session) -> None:
+    _log.info("{peer}: closed, its credentials have expired", peer=session.peer)
+    session.close(CREDENTIALS_EXPIRED, "credentials have expired")
+
+
+class LoginProcessor(Processor):
+    """Takes login messages on a connection that has a session: of clients who stay, and of those who were nobody."""
+
+    command = COMMAND
+
+    def __init__(self, gate: Gate, watch: Callable[[Session], None]) -> None:
+        """
+        :param gate: decides about the logins.
+        :param watch: called with a session that has a new identity.
+        """
+        self._gate = gate
+        self._watch = watch
+
+    def on_message(self, request: Request) -> MaybeAwaitable:
+        """
+        Renew the identity of the connection, or give it one.
+
+        :raises Refused: if the login is refused, or is that of another user.
+        """
+        identity = request.session.identity
+        attempt = LoginAttempt(
+            address=identity.address,
+            connection_id=identity.connection_id,
+            parameters=identity.parameters,
+            message=request.message,
+            identity=identity,
+        )
+        logging_in = self._gate.log_in(attempt)
+        return logging_in.addCallbacks(self._logged_in, self._failed, callbackArgs=(request,), errbackArgs=(request,))
+
+    def _logged_in(self, identity: Identity, request: Request) -> None:
+        session = request.session
+        if session.identity.user not in (None, identity.user):
+            raise Refused(409, "this connection belongs to another user: open one of your own")
+        session.identity = identity
+        if not session.closed:
+            self._watch(session)
+        request.reply(b"", command=COMMAND, headers=_answer(identity), binary=False)
+
+    def _failed(self, failure: Failure, request: Request) -> Failure:
+        session = request.session
+        error: Any = failure.value
+        _log.info("{peer}: login refused: {reason!r}", peer=session.peer, reason=error.reason)
+        if error.status in _FAILURES:
+            failures = session.state[self] = session.state.get(self, 0) + 1
+            if failures >= self._gate.max_failures:
+                # Before any other message is looked at; the session would say so only after that.
+                session.send(_error(error, request.receipt))
+                session.close(POLICY_VIOLATION, "too many failed logins")
+        return failure

@@ -1,0 +1,188 @@
+"""
+JSON Web Tokens (RFC 7519) as credentials.
+
+Needs PyJWT and cryptography, the extra ``jwt``; nothing imports this module unless tokens are asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jwt
+from jwt.exceptions import (
+    InvalidAudienceError,
+    InvalidIssuerError,
+    InvalidSignatureError,
+    MissingRequiredClaimError,
+)
+from zope.interface import implementer
+
+from lhttp_tx.auth import Authenticator
+from lhttp_tx.auth.attempt import LoginAttempt
+from lhttp_tx.auth.keys import Key, KeySet
+from lhttp_tx.errors import Refused
+from lhttp_tx.identity import Identity
+from lhttp_tx.interfaces import IAuthenticator
+
+__all__ = ["TokenAuthenticator"]
+
+_REFRESH_INTERVAL = 10.0
+"""Seconds for which unknown keys do not lead to another look for new ones."""
+
+_SHOWN_SIZE = 64
+"""Characters of what a token says that an error repeats."""
+
+
+@implementer(IAuthenticator)
+class TokenAuthenticator(Authenticator):
+    """
+    Knows clients by a signed token: ``Authorization: Bearer``, the header ``token`` of a login message, and where it is
+    told so a cookie or a query parameter.
+
+    A token must expire, and the connection ends with it.
+    """
+
+    def __init__(
+        self,
+        keys: Key | KeySet,
+        *,
+        audience: str | None = None,
+        issuer: str | None = None,
+        leeway: float = 0.0,
+        cookie: str | None = None,
+        parameter: str | None = None,
+        user_claim: str = "sub",
+        refresh: Callable[[], KeySet | None] | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        :param keys: the key that signs all tokens, or a set of them, from which a token's ``kid`` chooses.
+        :param audience: what ``aud`` must be or hold; ``None``: tokens that are for an audience are refused.
+        :param issuer: what ``iss`` must be; ``None``: anything.
+        :param leeway: seconds by which the clock of whoever makes the tokens may be wrong.
+        :param cookie: the name of a cookie that holds a token.
+        :param parameter: the name of a query parameter that holds a token. Queries end up in the logs of proxies.
+        :param user_claim: the claim that names the user.
+        :param refresh: called when a token has an unknown ``kid``, once in ten seconds at most; returns the keys that
+            there are now, or ``None`` if they have not changed. It must not block, and not raise.
+        :param now: the time of the day, in seconds since 1970.
+        """
+        self.challenges = ('Bearer realm="lhttp"',)
+        self.secret_parameters = frozenset(() if parameter is None else (parameter,))
+        self._keys = KeySet({None: keys}) if isinstance(keys, Key) else keys
+        self._named = isinstance(keys, KeySet)
+        self._audience = audience
+        self._issuer = issuer
+        self._leeway = leeway
+        self._cookie = cookie
+        self._parameter = parameter
+        self._user_claim = user_claim
+        self._refresh = refresh
+        self._refreshed = -math.inf
+        self._now = now
+
+    def authenticate(self, attempt: LoginAttempt) -> Identity | None:
+        """
+        Return who the token of *attempt* belongs to, ``None`` if it has none.
+
+        :raises Refused: with status 401 if the token is not good.
+        """
+        token = self._find(attempt)
+        if token is None:
+            return None
+        claims = self._claims(token)
+        user = claims.get(self._user_claim)
+        if not isinstance(user, str):
+            raise Refused(401, f"token has no user: the claim {self._user_claim!r} is not there, or is not text")
+        return attempt.identify(user, claims, expires=self._check_times(claims))
+
+    def _find(self, attempt: LoginAttempt) -> str | None:
+        token = attempt.token
+        if token is None and attempt.message is None:
+            if self._cookie is not None:
+                token = attempt.cookies.get(self._cookie)
+            if token is None and self._parameter is not None:
+                token = attempt.parameters.get(self._parameter)
+        return token or None
+
+    def _claims(self, token: str) -> Mapping[str, Any]:
+        """Return the claims of a token whose signature, audience and issuer are right."""
+        try:
+            header = jwt.get_unverified_header(token)
+        except Exception:
+            raise Refused(401, "token is malformed") from None
+        key = self._key(header)
+        algorithm = header.get("alg")
+        if algorithm != key.algorithm:
+            raise Refused(401, f"token is signed with {_shown(algorithm)}, its key is for {key.algorithm}")
+        if "crit" in header:  # RFC 7515, section 4.1.11: none of such extensions is known here
+            raise Refused(401, "token has a crit header")
+        try:
+            return jwt.decode(
+                token,
+                key.material,
+                algorithms=[key.algorithm],
+                audience=self._audience,
+                issuer=self._issuer,
+                # Times are checked below, with the leeway and with the clock that connections end by.
+                options={"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_sub": False},
+            )
+        except InvalidSignatureError:
+            raise Refused(401, "token has a wrong signature") from None
+        except MissingRequiredClaimError as error:
+            raise Refused(401, f"token has no {error.claim}") from None
+        except InvalidAudienceError:
+            raise Refused(401, "token is for another audience") from None
+        except InvalidIssuerError:
+            raise Refused(401, "token is from another issuer") from None
+        except Exception:  # whatever PyJWT says of what it cannot read
+            raise Refused(401, "token is malformed") from None
+
+    def _key(self, header: Mapping[str, Any]) -> Key:
+        keys = self._keys.keys
+        kid = header.get("kid")
+        if not self._named or (kid is None and len(keys) == 1):
+            (key,) = keys.values()
+            return key
+        if kid is None:
+            raise Refused(401, "token has no kid, and there are several keys")
+        if not isinstance(kid, str):
+            raise Refused(401, "token is malformed")
+        found = keys.get(kid) or self._refreshed_keys().get(kid)
+        if found is None:
+            raise Refused(401, f"token has the kid {_shown(kid)}, which no key has")
+        return found
+
+    def _refreshed_keys(self) -> Mapping[str | None, Key]:
+        """Return the keys, after a look for new ones if the last one was a while ago."""
+        if self._refresh is not None and self._now() - self._refreshed >= _REFRESH_INTERVAL:
+            self._refreshed = self._now()
+            self._keys = self._refresh() or self._keys
+        return self._keys.keys
+
+    def _check_times(self, claims: Mapping[str, Any]) -> float:
+        """Return when a token ends, in seconds since 1970; raise if it has ended or not begun."""
+        now = self._now()
+        if "exp" not in claims:
+            raise Refused(401, "token has no exp")
+        expires = _time(claims, "exp") + self._leeway
+        if expires <= now:
+            raise Refused(401, "token has expired")
+        if "nbf" in claims and _time(claims, "nbf") - self._leeway > now:
+            raise Refused(401, "token is not valid yet")
+        return expires
+
+
+def _time(claims: Mapping[str, Any], name: str) -> float:
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise Refused(401, f"token is malformed: {name} is not a time")
+    return float(value)
+
+
+def _shown(value: object) -> str:
+    """Return what a token says for an error text: short, one line, ASCII."""
+    return ascii(value)[:_SHOWN_SIZE]
