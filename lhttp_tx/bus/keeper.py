@@ -162,6 +162,9 @@ class LinkKeeper:
         self._later("next", wait, self._connect)
 
     def _connected(self, link: Link) -> None:
+        if not self._running or self.link is not None:  # it was cancelled too late
+            link.close(flush=False)
+            return
         self.link = link
         self._learn(link)
         self._user.restore(link).addCallback(lambda _: self._restored(link))

@@ -21,6 +21,7 @@ from twisted.logger import Logger
 
 from lhttp_tx.bus.servers import NATSServers, shown_server
 from lhttp_tx.errors import BusUnavailable, MessageTooLarge
+from lhttp_tx.frames import is_text
 
 __all__ = ["Link", "LinkOwner", "open_link"]
 
@@ -31,6 +32,9 @@ _CONNECT_TIMEOUT = 2.0
 
 _ANSWER_TIMEOUT = 4.0
 """Seconds in which a server must answer a ping, whatever it was sent before."""
+
+_FAREWELL_TIMEOUT = 1.0
+"""Seconds for which a server that stops waits for NATS to take what was sent last."""
 
 _BINARY = {"Lhttp-Frame": "binary"}
 """The header of a publication that travels as a binary WebSocket message; others have none."""
@@ -184,7 +188,7 @@ class Link:
             self._owner.begin_batch()
             asyncio.get_running_loop().call_soon(self._batch_received)
         payload, headers = message.data, message.headers
-        binary = (headers is not None and headers.get("Lhttp-Frame") == "binary") or not _is_text(payload)
+        binary = (headers is not None and headers.get("Lhttp-Frame") == "binary") or not is_text(payload)
         self._owner.receive(self, message.subject, payload, binary)
 
     def _batch_received(self) -> None:
@@ -230,7 +234,7 @@ class Link:
         async def close() -> None:
             try:
                 if flush and self.usable:
-                    await self.check()
+                    await asyncio.wait_for(self.check(), _FAREWELL_TIMEOUT)
             except Exception as error:
                 _log.warn("leaving NATS without its farewell: {error!r}", error=error)
             if not self._lost:
@@ -253,11 +257,17 @@ class Link:
             if task is not None:
                 task.cancel()
         self._subscriptions.clear()
+        client._pending = []  # it may be much, and the client lives until the collector of cycles comes by
         writer = getattr(client._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
         if self._in_batch:
             self._batch_received()
+
+    def _connecting_ended(self, connecting: asyncio.Task[None]) -> None:
+        if not connecting.cancelled():
+            connecting.exception()  # asyncio complains of errors that nobody looks at
+        self._abandon()
 
     # What the client tells
 
@@ -338,6 +348,7 @@ async def _open(url: str, servers: NATSServers, owner: LinkOwner) -> Link:
     except BaseException:
         link._lost = True
         connecting.cancel()
+        connecting.add_done_callback(link._connecting_ended)  # it may have passed over the cancellation
         link._abandon()
         raise
 
@@ -353,17 +364,6 @@ def _tls_context(servers: NATSServers) -> ssl.SSLContext:
     if servers.tls_certificate:
         context.load_cert_chain(servers.tls_certificate, servers.tls_key)
     return context
-
-
-def _is_text(payload: bytes) -> bool:
-    """Return whether *payload* may be a text message: programs that are no node of ours do not say."""
-    if payload.isascii():
-        return True
-    try:
-        payload.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _run_now(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -202,6 +202,7 @@ class NATSBus(LinkUser):
     def _not_confirmed(self, failure: Failure, channel: _Channel, link: Link) -> None:
         if link is self._keeper.link and link.usable and isinstance(failure.value, BusUnavailable):
             channel.tell(failure.value)  # NATS said no; otherwise the next link asks again
+            self._drop_if_left(channel, 0.0)
 
     def _give_up(self, failure: Failure, channel: str, receiver: BusReceiver) -> Failure:
         self.unsubscribe(channel, receiver)

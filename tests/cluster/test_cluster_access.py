@@ -1,0 +1,213 @@
+"""Logging in to NATS: passwords, tokens, certificates and credentials files, and what is said where it fails."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+import ipaddress
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from integration._nats import NATSProcess, needs_nats
+from integration._server import RawClient, ServerProcess, message
+
+from cluster._cluster import join
+
+pytestmark = needs_nats
+
+SECRET = "correct horse"
+
+
+@pytest.fixture
+def start(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str], NATSProcess]:
+    """Start a nats-server with what its configuration file shall hold."""
+
+    def start(settings: str) -> NATSProcess:
+        (tmp_path / "nats.conf").write_text(settings, "utf-8")
+        process = NATSProcess("-c", str(tmp_path / "nats.conf"))
+        request.addfinalizer(process.stop)
+        return process
+
+    return start
+
+
+def written(directory: Path, name: str, text: str) -> str:
+    (directory / name).write_text(text, "utf-8")
+    return str(directory / name)
+
+
+def check_works(node: ServerProcess) -> None:
+    join(node)
+    with RawClient(node.port) as client:
+        client.subscribe("room")
+        client.send(message("chat", {"publish": "room"}, "hello"))
+        assert client.receive()[1].endswith(b"hello")
+
+
+def test_a_user_with_a_password_from_a_file(
+    serve: Callable[..., ServerProcess], start: Callable[[str], NATSProcess], tmp_path: Path
+) -> None:
+    nats = start(f'authorization {{ user: node, password: "{SECRET}" }}')
+    password = written(tmp_path, "password", f"{SECRET}\n")
+    node = serve("--nats", nats.url, "--nats-user", "node", "--nats-password-file", password)
+    check_works(node)
+    assert SECRET not in node.log
+
+
+def test_a_user_with_a_password_in_the_url(
+    serve: Callable[..., ServerProcess], start: Callable[[str], NATSProcess]
+) -> None:
+    nats = start('authorization { user: node, password: "sesame" }')
+    node = serve("--nats", nats.url.replace("//", "//node:sesame@"))
+    check_works(node)
+    assert "sesame" not in node.log
+
+
+def test_a_token_from_a_file(
+    serve: Callable[..., ServerProcess], start: Callable[[str], NATSProcess], tmp_path: Path
+) -> None:
+    nats = start(f'authorization {{ token: "{SECRET}" }}')
+    node = serve("--nats", nats.url, "--nats-token-file", written(tmp_path, "token", f"{SECRET}\n"))
+    check_works(node)
+    assert SECRET not in node.log
+
+
+def test_a_wrong_password_is_said_without_it_and_tried_again(
+    serve: Callable[..., ServerProcess], start: Callable[[str], NATSProcess], tmp_path: Path
+) -> None:
+    nats = start('authorization { user: node, password: "another" }')
+    password = written(tmp_path, "password", SECRET)
+    node = serve("--nats", nats.url, "--nats-user", "node", "--nats-password-file", password)
+    node.wait_for_log(f"cannot reach NATS, will try until it is there: {nats.url}: nats: 'Authorization Violation'")
+    nats.kill()
+    written(tmp_path, "nats.conf", f'authorization {{ user: node, password: "{SECRET}" }}')
+    nats.start()
+    check_works(node)
+    assert SECRET not in node.log
+
+
+def test_a_channel_that_nats_does_not_allow_is_refused_to_its_subscriber(
+    serve: Callable[..., ServerProcess], start: Callable[[str], NATSProcess]
+) -> None:
+    rules = 'permissions: { subscribe: { deny: "lhttp.secret" }, publish: { deny: "lhttp.quiet" } }'
+    nats = start(f"authorization {{ users: [ {{ user: node, password: sesame, {rules} }} ] }}")
+    node = serve("--nats", nats.url.replace("//", "//node:sesame@"))
+    check_works(node)
+    with RawClient(node.port) as client:
+        client.send(message("chat", {"subscribe": "secret", "receipt": "s"}))
+        assert b"status:503\r\nreason:the bus does not allow this channel" in client.receive()[1]
+        client.send(message("chat", {"publish": "quiet"}, "hush"))
+        node.wait_for_log("NATS does not let this node publish to 'lhttp.quiet'")
+    check_works(node)
+    assert "lost NATS" not in node.log
+
+
+def test_tls_with_an_authority_of_ones_own_and_a_certificate_for_the_node(
+    serve: Callable[..., ServerProcess], start: Callable[[str], NATSProcess], tmp_path: Path
+) -> None:
+    issue = authority(tmp_path)
+    issue("server")
+    issue("node")
+    files = ", ".join(
+        f'{name}: "{tmp_path / file}"'
+        for name, file in [("cert_file", "server.pem"), ("key_file", "server.key"), ("ca_file", "ca.pem")]
+    )
+    nats = start(f"tls {{ {files}, verify: true }}")
+    own = ("--nats-tls-certificate", str(tmp_path / "node.pem"), "--nats-tls-key", str(tmp_path / "node.key"))
+    trusted = ("--nats-tls-ca", str(tmp_path / "ca.pem"))
+    check_works(serve("--nats", nats.url, *trusted, *own))
+    check_works(serve("--nats", nats.url.replace("nats:", "tls:"), *trusted, *own))
+
+    without_certificate = serve("--nats", nats.url, *trusted)
+    without_certificate.wait_for_log("cannot reach NATS, will try until it is there: nats://127.0.0.1")
+    without_trust = serve("--nats", nats.url.replace("nats:", "tls:"), *own)
+    without_trust.wait_for_log("certificate verify failed")
+
+
+def test_a_credentials_file(
+    serve: Callable[..., ServerProcess], start: Callable[[str], NATSProcess], tmp_path: Path
+) -> None:
+    nkeys = pytest.importorskip("nkeys", reason="nkeys is not installed (it comes with lhttp_tx[nats])")
+    operator, account, user = (
+        KeyPair(nkeys, kind) for kind in (nkeys.PREFIX_BYTE_OPERATOR, nkeys.PREFIX_BYTE_ACCOUNT, nkeys.PREFIX_BYTE_USER)
+    )
+    limits = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1)
+    operator_token = operator.sign(operator, {"type": "operator"})
+    account_token = operator.sign(account, {"type": "account", "limits": limits | {"wildcards": True}})
+    user_token = account.sign(user, {"type": "user", "subs": -1, "data": -1, "payload": -1})
+    nats = start(
+        f"operator: {operator_token}\nresolver: MEMORY\nresolver_preload: {{ {account.public}: {account_token} }}\n"
+    )
+    credentials = written(
+        tmp_path,
+        "node.creds",
+        f"-----BEGIN NATS USER JWT-----\n{user_token}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{user.seed}\n------END USER NKEY SEED------\n",
+    )
+    check_works(serve("--nats", nats.url, "--nats-credentials", credentials))
+
+
+class KeyPair:
+    """An Ed25519 key as NATS writes them, which signs JWTs."""
+
+    def __init__(self, nkeys: Any, kind: int) -> None:
+        seed = nkeys.encode_seed(os.urandom(32), kind)
+        self.seed = seed.decode()
+        self._pair = nkeys.from_seed(bytearray(seed))
+        self.public = self._pair.public_key.decode()
+
+    def sign(self, subject: KeyPair, claims: dict[str, Any]) -> str:
+        """Return a token in which this key says something of another, or of itself."""
+        body = {"iat": 1_700_000_000, "iss": self.public, "name": "test", "sub": subject.public}
+        body["nats"] = {**claims, "version": 2}
+        body["jti"] = base64.b32encode(hashlib.new("sha512_256", json.dumps(body).encode()).digest()).decode()
+        head = {"typ": "JWT", "alg": "ed25519-nkey"}
+        text = b".".join(_base64(json.dumps(part).encode()) for part in (head, body))
+        return (text + b"." + _base64(self._pair.sign(text))).decode()
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def authority(directory: Path) -> Callable[[str], None]:
+    """Write ``ca.pem``, and return what writes ``NAME.pem`` and ``NAME.key`` of a certificate that it signed."""
+    now = datetime.datetime.now(datetime.UTC)
+    own_key, own_name = ec.generate_private_key(ec.SECP256R1()), _name("authority")
+
+    def certificate(name: str, key: Any, constraint: x509.BasicConstraints) -> bytes:
+        address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(_name(name))
+            .issuer_name(own_name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(address, critical=False)
+            .add_extension(constraint, critical=True)
+        )
+        return builder.sign(own_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def issue(name: str) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        (directory / f"{name}.key").write_bytes(key.private_bytes(*form))
+        (directory / f"{name}.pem").write_bytes(certificate(name, key, x509.BasicConstraints(False, None)))
+
+    (directory / "ca.pem").write_bytes(certificate("authority", own_key, x509.BasicConstraints(True, 0)))
+    return issue
+
+
+def _name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
