@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -35,6 +36,9 @@ _EPILOG = (
     "Exit status: 0 done; 1 refused or failed; 2 wrong usage; 3 cannot connect; 130 interrupted; "
     "141 the reader of the output has gone."
 )
+
+_ELSEWHERE = {"check-config": "lhttp_tx.checking:check_config"}
+"""Subcommands that need the server, and where they are."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -188,7 +192,21 @@ def _run(
         return Exit.BROKEN_PIPE
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
+class _Commands(click.Group):
+    """The subcommands, some of which are looked for when they are needed: the client does without the server."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_ELSEWHERE})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = _ELSEWHERE[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
 @click.version_option(package_name="lhttp_tx", prog_name="lhttp")
 def lhttp() -> None:
     """

@@ -1,0 +1,104 @@
+"""lhttp_tx.reloading: other channel rules without a restart."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+from twisted.logger import formatEvent, globalLogPublisher
+
+from lhttp_tx.options import Options
+from lhttp_tx.reloading import RulesReloader
+from lhttp_tx.rules import Rules
+from lhttp_tx.settings import SettingsFile, settings_of
+
+GOOD = 'max-queue = 5\n[[channel]]\nmatch = "a"\n'
+
+
+class Stage:
+    """A reloader, the rules that it puts in force, and what it logs."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "my.toml"
+        self.path.write_text(GOOD, "utf-8")
+        file = SettingsFile.load(str(self.path), settings_of(Options))
+        self.rules = file.rules
+        self.log: list[str] = []
+        self.clock: Any = Clock()
+        self.clock.callFromThread = lambda call: self.clock.callLater(0, call)
+        self.reloader = RulesReloader(file, self.use, reactor=self.clock, identities=False)
+
+    def use(self, rules: Rules) -> None:
+        self.rules = rules
+
+    def observe(self, event: dict[str, Any]) -> None:
+        if event["log_namespace"] == "lhttp_tx.reloading":
+            self.log.append(formatEvent(event).replace(str(self.path), "my.toml"))
+
+    def reload(self, text: str) -> None:
+        self.path.write_text(text, "utf-8")
+        self.reloader.reload()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    found = Stage(tmp_path)
+    globalLogPublisher.addObserver(found.observe)
+    yield found
+    globalLogPublisher.removeObserver(found.observe)
+
+
+def test_rules_of_a_changed_file_are_put_in_force(stage: Stage) -> None:
+    stage.reload('max-queue = 5\n[[channel]]\nmatch = "b"\n[[channel]]\nmatch = "c"\n')
+    assert [rule.match for rule in stage.rules] == ["b", "c"]
+    assert stage.log == ["my.toml: channel rules in force: 2"]
+
+
+def test_a_bad_file_leaves_the_old_rules_in_force_and_says_which_line(stage: Stage) -> None:
+    stage.reload('max-queue = 5\n\n[[channel]]\nmatch = "b*"\necho = 1\n')
+    assert [rule.match for rule in stage.rules] == ["a"]
+    assert [line.partition(" ")[0] for line in stage.log] == ["my.toml:4:", "my.toml:5:", "my.toml:"]
+    assert stage.log[-1] == "my.toml: nothing has changed: the rules of before are in force"
+
+
+def test_a_file_that_is_gone_leaves_the_old_rules_in_force(stage: Stage) -> None:
+    stage.path.unlink()
+    stage.reloader.reload()
+    assert [rule.match for rule in stage.rules] == ["a"]
+    assert stage.log[0] == "my.toml: No such file or directory"
+
+
+def test_rules_that_ask_who_clients_are_need_one_who_knows(stage: Stage) -> None:
+    stage.reload('[[channel]]\nmatch = "b"\npublish = "authenticated"\n')
+    assert [rule.match for rule in stage.rules] == ["a"]
+    assert stage.log[0].startswith("my.toml:2: the rule for 'b' asks who clients are, but nothing tells")
+
+
+def test_options_that_need_a_restart_are_named(stage: Stage) -> None:
+    stage.reload('max-queue = 6\ndemo = true\n[[channel]]\nmatch = "b"\n')
+    assert stage.log[-1] == "my.toml: options that change with a restart only: demo, max-queue"
+    stage.reload(GOOD)
+    assert stage.log[-1] == "my.toml: channel rules in force: 1"
+
+
+def test_a_braces_in_a_problem_is_no_format(stage: Stage) -> None:
+    stage.reload('[[channel]]\nmatch = "{x}"\n')
+    assert "'{x}': the only name in braces is {user}" in stage.log[0]
+
+
+def test_the_signal_reads_the_file_in_the_next_turn_of_the_reactor(stage: Stage) -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    stage.reloader.startService()
+    try:
+        stage.path.write_text("", "utf-8")
+        signal.raise_signal(signal.SIGHUP)
+        assert len(stage.rules) == 1
+        stage.clock.advance(0)
+        assert len(stage.rules) == 0
+    finally:
+        stage.reloader.stopService()
+    assert signal.getsignal(signal.SIGHUP) == before
