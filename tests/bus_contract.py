@@ -114,6 +114,46 @@ class BusContract:
         assert received == [(channel, b"payload", False)]
 
     @pytest_twisted.ensureDeferred
+    async def test_a_wildcard_subscription_gets_the_channels_that_belong_to_it(self, buses: list[Any]) -> None:
+        star, tail = await self.subscribe(buses[1], "room.*.a%"), await self.subscribe(buses[0], "room.>")
+        for channel in ("room.1.a%", "room.é.a%", "room.1", "room.1.b", "room.1.a%.x", "other.1.a%", "room"):
+            await done(buses[0].publish(channel, channel.encode(), False))
+        await self.settle()
+        assert [payload.decode() for _, payload, _ in star] == ["room.1.a%", "room.é.a%"]
+        assert {name for name, _, _ in star} == {"room.*.a%"}
+        assert [payload.decode() for _, payload, _ in tail] == [
+            *("room.1.a%", "room.é.a%", "room.1", "room.1.b", "room.1.a%.x"),
+        ]
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_wildcard_subscription_gets_nothing_of_the_servers_own(self, buses: list[Any]) -> None:
+        received = [await self.subscribe(bus, ">") for bus in buses]
+        for channel in ("$nodes", "_x", "room"):
+            await done(buses[0].publish(channel, b"payload", False))
+        await self.settle()
+        assert received == [[(">", b"payload", False)]] * 2
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_channel_and_its_wildcard_are_two_subscriptions(self, buses: list[Any]) -> None:
+        exact, star = await self.subscribe(buses[1], "room.1"), await self.subscribe(buses[1], "room.*")
+        await done(buses[0].publish("room.1", b"payload", False))
+        await self.settle()
+        assert (exact, star) == ([("room.1", b"payload", False)], [("room.*", b"payload", False)])
+
+    @pytest_twisted.ensureDeferred
+    async def test_nothing_arrives_after_a_wildcard_is_unsubscribed(self, buses: list[Any]) -> None:
+        received: Received = []
+
+        def receiver(*publication: Any) -> None:
+            received.append(publication)
+
+        await done(buses[0].subscribe("room.*", receiver))
+        buses[0].unsubscribe("room.*", receiver)
+        await done(buses[1].publish("room.1", b"payload", False))
+        await self.settle()
+        assert received == []
+
+    @pytest_twisted.ensureDeferred
     async def test_subscribing_the_same_receiver_twice_delivers_once(self, buses: list[Any]) -> None:
         received: Received = []
 

@@ -3,12 +3,10 @@
 import unicodedata
 
 import pytest
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import example, given, strategies as st
 
-from lhttp_tx.channels import MAX_CHANNEL_SIZE, check_channel, split_channels
+from lhttp_tx.channels import MAX_CHANNEL_SIZE, check_channel, check_wildcard, split_channels
 from lhttp_tx.errors import RemoteProtocolError
-
-FAST = settings(max_examples=300, deadline=None)
 
 # Long runs of what matters in names, and anything else now and then.
 names = st.text(
@@ -123,7 +121,6 @@ def test_refusal_names_the_channel_in_ascii() -> None:
         check_channel("café..x")
 
 
-@FAST
 @given(names)
 @example("$")
 @example("a.\u2028")
@@ -131,7 +128,6 @@ def test_exactly_the_forbidden_names_are_refused(name: str) -> None:
     assert (outcome(name) is not None) == is_forbidden(name)
 
 
-@FAST
 @given(st.integers(240, 270), st.sampled_from("aé.日"))
 def test_no_name_above_the_limit_is_taken(length: int, char: str) -> None:
     name = ("a" * length)[:-1] + char
@@ -175,7 +171,6 @@ def test_only_blanks_and_tabs_separate(separator: str) -> None:
         split_channels([f"a{separator}b"])
 
 
-@FAST
 @given(st.lists(names, max_size=5))
 def test_list_never_yields_a_forbidden_name(values: list[str]) -> None:
     try:
@@ -185,3 +180,28 @@ def test_list_never_yields_a_forbidden_name(values: list[str]) -> None:
     assert channels
     assert len(set(channels)) == len(channels)
     assert not any(is_forbidden(channel) for channel in channels)
+
+
+# Wildcard subscriptions
+
+
+@pytest.mark.parametrize("name", ["*", ">", "a.*", "*.a", "a.>", "*.*.>", "a", "room.a"])
+def test_wildcard_is_taken(name: str) -> None:
+    assert check_wildcard(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "reason"),
+    [
+        ("a.>.b", 400, "channel 'a.>.b' has the wildcard > before its end"),
+        ("a..*", 400, "channel 'a..*' has an empty token"),
+        ("$a.*", 403, "channel '$a.*' is reserved for the server"),
+        ("a b.*", 400, "channel 'a b.*' holds a blank or control character"),
+        ("a" * 254 + ".*", 400, "channel name of 256 bytes is longer than 255"),
+        ("", 400, "channel name is empty"),
+    ],
+)
+def test_wildcard_that_is_no_name_otherwise_is_refused(name: str, status: int, reason: str) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        check_wildcard(name)
+    assert (caught.value.status, caught.value.reason) == (status, reason)

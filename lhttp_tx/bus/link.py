@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from nats.aio.client import Client
@@ -51,8 +51,8 @@ class LinkOwner(Protocol):
     def begin_batch(self) -> None:
         """Publications arrive; :meth:`end_batch` follows when those of this turn of the reactor are handed over."""
 
-    def receive(self, link: Link, subject: str, payload: bytes, binary: bool) -> None:
-        """Take a publication."""
+    def receive(self, link: Link, subject: str, payload: bytes, binary: bool, wildcard: str | None = None) -> None:
+        """Take a publication to *subject*; *wildcard* is the subject of the wildcard subscription that brought it."""
 
     def end_batch(self) -> None:
         """No more publications for now."""
@@ -168,7 +168,7 @@ class Link:
         for subject, wanted, _ in orders:
             if wanted and subject not in self._subscriptions:
                 self._denied.discard(subject)
-                self._subscriptions[subject] = await self._client.subscribe(subject, cb=self._received)
+                self._subscriptions[subject] = await self._client.subscribe(subject, cb=self._receiver_of(subject))
             elif not wanted:
                 subscription = self._subscriptions.pop(subject, None)
                 if subscription is not None:
@@ -180,7 +180,17 @@ class Link:
             if done is not None:
                 done.errback(BusUnavailable("the bus is away, try again later"))
 
-    async def _received(self, message: Any) -> None:
+    def _receiver_of(self, subject: str) -> Callable[[Any], Awaitable[None]]:
+        """Return what is called with messages that a subscription brings."""
+        if not subject.endswith(">") and "*" not in subject:
+            return self._received
+
+        async def received(message: Any) -> None:
+            await self._received(message, subject)
+
+        return received
+
+    async def _received(self, message: Any, wildcard: str | None = None) -> None:
         if self._lost:
             return
         if not self._in_batch:
@@ -189,7 +199,7 @@ class Link:
             asyncio.get_running_loop().call_soon(self._batch_received)
         payload, headers = message.data, message.headers
         binary = (headers is not None and headers.get("Lhttp-Frame") == "binary") or not is_text(payload)
-        self._owner.receive(self, message.subject, payload, binary)
+        self._owner.receive(self, message.subject, payload, binary, wildcard)
 
     def _batch_received(self) -> None:
         self._in_batch = False

@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from lhttp_tx.errors import BusUnavailable
 from lhttp_tx.interfaces import BusReceiver, IBus, MaybeDeferred
+from lhttp_tx.wildcards import Wildcards, is_wildcard
 
 __all__ = ["MemoryBus"]
 
@@ -30,6 +31,7 @@ class MemoryBus:
 
     def __init__(self) -> None:
         self._receivers: dict[str, tuple[BusReceiver, ...]] = {}
+        self._wildcards = Wildcards()
         self._running = True
         self._users = 0
 
@@ -59,6 +61,7 @@ class MemoryBus:
             self._users = 0
             self._running = False
             self._receivers.clear()
+            self._wildcards = Wildcards()
         return succeed(None)
 
     def subscribe(self, channel: str, receiver: BusReceiver) -> MaybeDeferred:
@@ -68,6 +71,8 @@ class MemoryBus:
         receivers = self._receivers.get(channel, ())
         if receiver not in receivers:
             self._receivers[channel] = (*receivers, receiver)
+            if is_wildcard(channel):
+                self._wildcards.add(channel)
         return None
 
     def unsubscribe(self, channel: str, receiver: BusReceiver) -> None:
@@ -77,14 +82,21 @@ class MemoryBus:
             self._receivers[channel] = left
         else:
             self._receivers.pop(channel, None)
+            self._wildcards.discard(channel)
 
     def publish(self, channel: str, payload: bytes, binary: bool) -> MaybeDeferred:
         """See :meth:`lhttp_tx.interfaces.IBus.publish`."""
         if not self._running:
             raise BusUnavailable("the bus has stopped")
-        for receiver in self._receivers.get(channel, ()):
+        self._deliver(channel, payload, binary)
+        if self._wildcards:
+            for wildcard in self._wildcards.matching(channel):
+                self._deliver(wildcard, payload, binary)
+        return None
+
+    def _deliver(self, name: str, payload: bytes, binary: bool) -> None:
+        for receiver in self._receivers.get(name, ()):
             try:
-                receiver(channel, payload, binary)
+                receiver(name, payload, binary)
             except Exception:
                 self._log.failure("a receiver of the bus failed")
-        return None

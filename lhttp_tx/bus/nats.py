@@ -23,9 +23,10 @@ from lhttp_tx.bus.handover import Handover, Publication
 from lhttp_tx.bus.keeper import LinkKeeper, LinkOpener, LinkUser
 from lhttp_tx.bus.link import Link, open_link
 from lhttp_tx.bus.servers import NATSServers, shown_server
-from lhttp_tx.bus.subjects import subject_of
+from lhttp_tx.bus.subjects import channel_of, subject_of, wildcard_subject_of
 from lhttp_tx.errors import BusUnavailable
 from lhttp_tx.interfaces import BusReceiver, IBus, MaybeDeferred
+from lhttp_tx.wildcards import Wildcards, is_wildcard
 
 __all__ = ["NATSBus"]
 
@@ -86,6 +87,7 @@ class NATSBus(LinkUser):
         self._subject_of = lru_cache(maxsize=4096)(lambda channel: subject_of(channel, servers.prefix))
         self._channels: dict[str, _Channel] = {}
         self._subjects: dict[str, _Channel] = {}
+        self._wildcards = Wildcards()
         self._leaving: deque[tuple[float, _Channel]] = deque()
         self._sweeping: IDelayedCall | None = None
         self._users = 0
@@ -133,6 +135,7 @@ class NATSBus(LinkUser):
         channels = list(self._channels.values())
         self._channels.clear()
         self._subjects.clear()
+        self._wildcards = Wildcards()
         self._leaving.clear()
         for channel in channels:
             channel.receivers = ()
@@ -168,14 +171,19 @@ class NATSBus(LinkUser):
 
     # Subscribing
 
+    def _subject(self, name: str) -> str:
+        return wildcard_subject_of(name, self._servers.prefix) if is_wildcard(name) else self._subject_of(name)
+
     def subscribe(self, channel: str, receiver: BusReceiver) -> MaybeDeferred:
         """See :meth:`lhttp_tx.interfaces.IBus.subscribe`. While NATS is away, it waits for a moment."""
         if not self._users:
             raise BusUnavailable("the bus has stopped")
         found = self._channels.get(channel)
         if found is None:
-            found = self._channels[channel] = _Channel(channel, self._subject_of(channel))
+            found = self._channels[channel] = _Channel(channel, self._subject(channel))
             self._subjects[found.subject] = found
+            if is_wildcard(channel):
+                self._wildcards.add(channel)
             for link in (self._keeper.link, self._keeper.second):
                 if link is not None:
                     self._ask(found, link)
@@ -237,6 +245,7 @@ class NATSBus(LinkUser):
             return
         if self._channels.get(channel.name) is channel:
             del self._channels[channel.name], self._subjects[channel.subject]
+            self._wildcards.discard(channel.name)
             for link in (self._keeper.link, self._keeper.second):
                 if link is not None:
                     link.unsubscribe(channel.subject)
@@ -255,18 +264,29 @@ class NATSBus(LinkUser):
         subject = self._subject_of(channel)
         if self._keeper.open or not self._servers.local_delivery:
             self._keeper.publish((subject, payload, binary))
+        self._deliver_own(subject, payload, binary)
+        if self._wildcards:
+            for wildcard in self._wildcards.matching(channel):
+                self._deliver_own(self._channels[wildcard].subject, payload, binary)
+        return None
+
+    def _deliver_own(self, subject: str, payload: bytes, binary: bool) -> None:
         if self._keeper.handover is not None:
             self._keeper.handover.delivered((subject, payload, binary))
         self._deliver(subject, payload, binary)
-        return None
 
     def begin_batch(self) -> None:
         """See :class:`lhttp_tx.bus.link.LinkOwner`."""
         for begin in self._begin:
             begin()
 
-    def receive(self, link: Link, subject: str, payload: bytes, binary: bool) -> None:
+    def receive(self, link: Link, subject: str, payload: bytes, binary: bool, wildcard: str | None = None) -> None:
         """See :class:`lhttp_tx.bus.link.LinkOwner`."""
+        if wildcard is not None:
+            channel = channel_of(subject, self._servers.prefix)
+            if channel is None or channel.startswith(("$", "_")):
+                return  # nobody's but the server's own, or NATS's
+            subject = wildcard
         handover = self._keeper.handover
         if handover is None or self._is_first(handover, link, (subject, payload, binary)):
             self._deliver(subject, payload, binary)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["MAX_PREFIX_SIZE", "channel_of", "check_prefix", "subject_of"]
+__all__ = ["MAX_PREFIX_SIZE", "channel_of", "check_prefix", "subject_of", "wildcard_subject_of"]
 
 MAX_PREFIX_SIZE = 255
 """The longest prefix, in bytes of UTF-8."""
@@ -40,6 +40,20 @@ def subject_of(channel: str, prefix: str) -> str:
     'lhttp.a%2A.%2Eb'
     """
     return prefix + _ESCAPED.sub(_escape, channel)
+
+
+def wildcard_subject_of(wildcard: str, prefix: str) -> str:
+    """
+    Return the subject of a wildcard subscription.
+
+    :param wildcard: a name as :func:`lhttp_tx.channels.check_wildcard` takes them.
+    :param prefix: as for :func:`subject_of`.
+
+    >>> wildcard_subject_of("room%.*.>", "lhttp.")
+    'lhttp.room%25.*.>'
+    """
+    tokens = (token if token in ("*", ">") else _ESCAPED.sub(_escape, token) for token in wildcard.split("."))
+    return prefix + ".".join(tokens)
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -42,7 +42,8 @@ class Owner:
         self.batches += 1
         self.open_batches += 1
 
-    def receive(self, link: Any, subject: str, payload: bytes, binary: bool) -> None:
+    def receive(self, link: Any, subject: str, payload: bytes, binary: bool, wildcard: str | None = None) -> None:
+        assert wildcard is None
         assert self.open_batches == 1
         self.received.append((subject, payload, binary))
 
@@ -121,7 +122,7 @@ async def test_a_subscriber_of_a_bus_that_is_being_built_anew_is_told_when_it_is
 
 
 @pytest.mark.parametrize(
-    "channel", ["a\x0bb", "a\x0cb", "*", ">", "a.*", "$JS.API.x", "_INBOX.x", "a..b", "a\r\nPUB b 0\r\n", "a\0b", "🙂"]
+    "channel", ["a\x0bb", "a\x0cb", "*a", "a>", "$JS.API.x", "_INBOX.x", "a..b", "a\r\nPUB b 0\r\n", "a\0b", "🙂"]
 )
 @pytest_twisted.ensureDeferred
 async def test_the_bus_itself_takes_names_that_no_client_may_write(buses: list[Any], channel: str) -> None:
@@ -133,6 +134,21 @@ async def test_the_bus_itself_takes_names_that_no_client_may_write(buses: list[A
     await until(lambda: received)
     await pause(0.05)
     assert received == [(channel, b"payload", False)]
+    assert [bus._keeper.link for bus in buses] == links
+
+
+@pytest.mark.parametrize("channel", ["*", ">", "a.*", "a.>"])
+@pytest_twisted.ensureDeferred
+async def test_a_publication_to_what_looks_like_a_wildcard_reaches_no_channel(buses: list[Any], channel: str) -> None:
+    received: list[Any] = []
+    links = [bus._keeper.link for bus in buses]
+    for name in ("a", "a.b", "b", "last"):
+        await done(buses[0].subscribe(name, lambda *publication: received.append(publication)))
+    buses[1].publish(channel, b"payload", False)
+    buses[1].publish("last", b"payload", False)
+    await until(lambda: received)
+    await pause(0.05)
+    assert received == [("last", b"payload", False)]
     assert [bus._keeper.link for bus in buses] == links
 
 

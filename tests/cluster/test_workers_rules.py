@@ -1,0 +1,41 @@
+"""Channel rules where several workers share a port, with a real nats-server between them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from integration._nats import NATSProcess, needs_nats
+from integration._server import TIME_LIMIT, ServerProcess, message, open_client
+
+pytestmark = needs_nats
+
+
+@pytest.fixture
+def nats() -> Iterator[NATSProcess]:
+    process = NATSProcess()
+    yield process
+    process.stop()
+
+
+def test_sighup_puts_other_rules_in_force_in_every_worker(
+    serve: Callable[..., ServerProcess], nats: NATSProcess, tmp_path: Path
+) -> None:
+    file = tmp_path / "lhttp.toml"
+    file.write_text(f'workers = 2\nnats = "{nats.url}"\n', "utf-8")
+    server = serve("--config", "lhttp.toml", endpoints=2)
+    server.wait_for_log("connected to NATS", count=2)
+    file.write_text(f'workers = 2\nnats = "{nats.url}"\n[[channel]]\nmatch = "a*"\n', "utf-8")
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_log("nothing has changed: the rules of before are in force")
+    file.write_text(f'workers = 2\nnats = "{nats.url}"\n[[channel]]\nmatch = "a"\npublish = "nobody"\n', "utf-8")
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_log("channel rules in force: 1", count=3)  # the one that watches over them reads it first
+    assert server.log.count("nothing has changed") == 1
+    for _ in range(6):
+        with open_client(server.port) as client:
+            client.send(message("chat", {"publish": "a"}))
+            refusal = {"status": "403", "reason": "not allowed to publish to channel 'a'"}
+            assert client.recv(TIME_LIMIT) == message("error", refusal)
