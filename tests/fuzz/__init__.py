@@ -1,0 +1,1 @@
+"""Programs that feed the server what nobody thought of; see CONTRIBUTING.md."""

@@ -1,0 +1,530 @@
+"""
+What is fuzzed: functions of bytes that raise only if the code under test is wrong.
+
+Each says again, in other words than the code, what must come out; an ``AssertionError`` is a finding, and so is every
+other exception. The coverage-guided fuzzer and the property tests share them; they need neither.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+import unicodedata
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from hashlib import sha1
+from itertools import pairwise
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import hyperlink
+import txaio
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from lhttp_tx.access import AccessPolicy, host_name
+from lhttp_tx.channels import check_channel, split_channels
+from lhttp_tx.errors import Refused, RemoteProtocolError, UpstreamForbidden
+from lhttp_tx.frames import build_frame, build_frames
+from lhttp_tx.handshake import accept_handshake, read_handshake
+from lhttp_tx.lane import frames_size, take_messages
+from lhttp_tx.message import Message, parse
+from lhttp_tx.multipart import join_parts, parse_offsets, split_parts
+from lhttp_tx.processors import processor
+from lhttp_tx.protocol import LHTTPServerFactory
+from lhttp_tx.request import Request
+from lhttp_tx.targets import METHODS, TargetPolicy, parse_upstream
+from lhttp_tx.testing import Server, split_frames
+
+__all__ = ["ALLOWED", "HANDSHAKE", "TARGETS"]
+
+Target = Callable[[bytes], None]
+
+_ENDED = Failure(ConnectionDone())
+
+ALLOWED = "http://backend.example:8000/record"
+"""The backend that the policy under test allows."""
+
+HANDSHAKE = (
+    b"GET /echo HTTP/1.1\r\nHost: server.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+_KEY = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_VISIBLE = bytes(range(0x21, 0x7F))
+_CONTROLS = frozenset({*range(9), *range(10, 32), 127})
+_LIMIT = 2_000
+"""Bytes of a payload that the lane under test may take: between its own marks for small and for large ones."""
+
+
+# The codec
+
+
+def _read(data: bytes) -> tuple[str, list[tuple[str, str]], bytes] | None:
+    """Return command, headers and body as the protocol document has them, ``None`` for what it does not allow."""
+    head, blank, body = data.partition(b"\r\n\r\n")
+    if not blank:
+        if not data.endswith(b"\r\n"):
+            return None
+        head = data[:-2]
+    if len(data) > 65_536 or len(head) + 2 > 8_192:
+        return None
+    start, *lines = head.split(b"\r\n")
+    if len(lines) > 64 or any(b"\r" in line or b"\n" in line for line in (start, *lines)):
+        return None
+    protocol, _, command = start.partition(b" ")
+    if protocol != b"LHTTP/1.0" or not 1 <= len(command) <= 64 or command.strip(_VISIBLE):
+        return None
+    pairs = []
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon or not name or set(name) - set(_VISIBLE) or _CONTROLS & set(value):
+            return None
+        try:
+            pairs.append((name.decode("ascii"), value.decode("utf-8").strip(" \t")))
+        except UnicodeDecodeError:
+            return None
+    if set(command) - set(_VISIBLE):
+        return None
+    return command.decode("ascii"), pairs, body
+
+
+def _fields(message: Message) -> tuple[str, list[tuple[str, str]], bytes]:
+    return message.command, list(message.headers), message.body
+
+
+def _check_refusal(error: RemoteProtocolError, *statuses: int) -> None:
+    assert error.status in statuses, error
+    assert error.reason.isprintable() and error.reason.isascii(), error.reason
+
+
+def message(data: bytes) -> None:
+    """A message is parsed as the document says, and what parses serialises back the same."""
+    expected = _read(data)
+    try:
+        parsed = parse(data, binary=True)
+    except RemoteProtocolError as error:
+        _check_refusal(error, 400, 413)
+        assert expected is None, expected
+        return
+    assert parsed.raw == data
+    assert _fields(parsed) == expected
+    built = Message(*_fields(parsed), binary=True)
+    assert _fields(parse(built.raw, binary=True)) == expected
+    assert parsed.replace(body=parsed.body).raw.startswith(parsed.head.raw + b"\r\n")
+    for name, value in parsed.headers:
+        assert parsed.headers.get(name) == parsed.headers.get_all(name.upper())[-1]
+        assert value in parsed.headers.get_all(name)
+        assert name in parsed.headers
+    stripped = parsed.stripped()
+    kept = [pair for pair in parsed.headers if pair[0].lower() not in ("upstream", "receipt")]
+    assert _fields(stripped) == (parsed.command, kept, parsed.body)
+    again = parse(stripped.raw, binary=True)
+    assert _fields(again) == _fields(stripped)
+    for name in ("subscribe", "publish", "unsubscribe"):
+        _check_channels_of(parsed, name)
+    assert repr(parsed)
+    try:
+        assert parsed.text == parsed.body.decode("utf-8")
+    except RemoteProtocolError as error:
+        _check_refusal(error, 400)
+
+
+def _check_channels_of(parsed: Message, name: str) -> None:
+    try:
+        found = parsed.head.channels(name)
+    except RemoteProtocolError as error:
+        _check_refusal(error, 400, 403)
+        assert name in parsed.headers
+    else:
+        assert bool(found) == (name in parsed.headers)
+        is_forbidden = _is_forbidden if name == "publish" else _is_forbidden_subscription
+        assert not any(is_forbidden(channel) for channel in found)
+        assert parsed.head.channels(name) == found
+
+
+def multipart(data: bytes) -> None:
+    """The value of a ``multipart`` header, a line end, and a body come apart at the offsets and nowhere else."""
+    raw, _, body = data.partition(b"\n")
+    value = raw.decode("utf-8", "replace")
+    try:
+        offsets = parse_offsets(value)
+    except RemoteProtocolError as error:
+        _check_refusal(error, 400)
+        return
+    assert [int(word) for word in value.split()] == list(offsets)
+    assert offsets[0] == 0
+    assert all(one < other for one, other in pairwise(offsets))
+    try:
+        parts = split_parts(offsets, body)
+    except RemoteProtocolError as error:
+        _check_refusal(error, 400)
+        return
+    assert len(parts) == len(offsets)
+    for part, start, end in zip(parts, offsets, (*offsets[1:], len(body)), strict=True):
+        slice_ = body[start:end]
+        expected = _read(b"LHTTP/1.0 part\r\n" + slice_)
+        # A part is not bound by the limits of a head.
+        if expected is not None:
+            assert ("part", list(part.headers), part.body) == expected
+        assert slice_.endswith(part.body)
+    joined_value, joined = join_parts(parts)
+    assert split_parts(parse_offsets(joined_value), joined) == parts
+
+
+def _is_forbidden(name: str) -> bool:
+    if any(unicodedata.category(char) in ("Cs", "Cc", "Zs", "Zl", "Zp") for char in name):
+        return True
+    tokens = name.split(".")
+    return (
+        not 1 <= len(name.encode("utf-8")) <= 255
+        or name.startswith(("$", "_"))
+        or not {"", "*", ">"}.isdisjoint(tokens)
+    )
+
+
+def _is_forbidden_subscription(name: str) -> bool:
+    """Of what may be subscribed to, the presence of a channel and wildcards are no channels."""
+    if name.startswith("$presence."):
+        return _is_forbidden(name.removeprefix("$presence."))
+    *others, last = name.split(".")
+    return _is_forbidden(
+        ".".join(["x" if token == "*" else token for token in others] + [last if last not in ("*", ">") else "x"])
+    )
+
+
+def channels(data: bytes) -> None:
+    """Header values, one a line, list the channels that they name, or are refused if one of those is forbidden."""
+    values = _decode(data).split("\n")
+    names = [name for value in values for name in value.replace("\t", " ").split(" ") if name]
+    try:
+        found = split_channels(values)
+    except RemoteProtocolError as error:
+        _check_refusal(error, 400, 403)
+        assert not names or any(_is_forbidden(name) for name in names)
+        return
+    assert list(found) == list(dict.fromkeys(names))
+    assert not any(_is_forbidden(name) for name in names)
+    assert [check_channel(name) for name in found] == list(found)
+
+
+def _decode(data: bytes) -> str:
+    """Return *data* as text, halves of surrogate pairs included, which no client but a caller in Python can write."""
+    try:
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+_POLICIES = (TargetPolicy([ALLOWED]), TargetPolicy([ALLOWED], public_only=True))
+
+
+def upstream(data: bytes) -> None:
+    """What the policy allows is below the listed URL for other readers of URLs too, whatever a client wrote."""
+    value = data.decode("utf-8", "replace")
+    for policy in _POLICIES:
+        _check_address(policy, value)
+    try:
+        method, target = parse_upstream(value)
+    except RemoteProtocolError as error:
+        _check_refusal(error, 400)
+        return
+    assert method in METHODS
+    assert value.startswith(method + " ")
+    assert parse_upstream(f"{method} {target.url}") == (method, target)
+    read = urlsplit(target.url)
+    assert (read.scheme, read.username, read.password, read.fragment) == (target.scheme, None, None, "")
+    assert read.hostname == target.host.strip("[]").lower()
+    assert (read.port or {"http": 80, "https": 443}[read.scheme]) == target.port
+    try:
+        _POLICIES[0].check(target)
+    except UpstreamForbidden as error:
+        assert error.status == 403
+        return
+    other = hyperlink.EncodedURL.from_text(target.url)
+    assert (other.scheme, other.host, other.port, other.userinfo) == ("http", "backend.example", 8000, "")
+    assert read.path.count("/") == unquote(unquote(read.path)).count("/")
+    for path in (unquote(read.path), unquote(unquote(read.path)), unquote("/" + "/".join(other.path))):
+        assert "\\" not in path and "\0" not in path
+        normal = posixpath.normpath(path)
+        assert normal == "/record" or normal.startswith("/record/"), path
+
+
+def _check_address(policy: TargetPolicy, text: str) -> None:
+    if not policy.allows_address(text):
+        return
+    address: Any = ipaddress.ip_address(text.partition("%")[0])
+    inner = getattr(address, "ipv4_mapped", None) or address
+    assert not (inner.is_multicast or inner.is_link_local or inner.is_unspecified)
+    if policy.public_only:
+        assert inner.is_global and not inner.is_loopback
+
+
+# The WebSocket
+
+
+def _frames(data: bytes) -> Iterator[tuple[bytes, bool, int]]:
+    """Yield payload, kind and end of the plain frames that *data* begins with, one byte after the other."""
+    position = 0
+    while True:
+        rest = data[position:]
+        if len(rest) < 6 or rest[0] not in (0x81, 0x82) or not rest[1] & 0x80:
+            return
+        size, head = rest[1] & 0x7F, 6
+        if size == 126:
+            size, head = int.from_bytes(rest[2:4], "big"), 8
+            if size < 126:
+                return
+        elif size == 127:
+            return
+        if size > _LIMIT or len(rest) < head + size:
+            return
+        mask = rest[head - 4 : head]
+        payload = bytes(byte ^ mask[index % 4] for index, byte in enumerate(rest[head : head + size]))
+        if rest[0] == 0x81:
+            try:
+                payload.decode("utf-8")
+            except UnicodeDecodeError:
+                return
+        position += head + size
+        yield payload, rest[0] == 0x82, position
+
+
+def _may_become_plain(rest: bytes) -> bool:
+    """Return whether *rest*, which begins with no whole plain frame, may do so once more has come."""
+    if rest[0] not in (0x81, 0x82):
+        return False
+    if len(rest) < 6:
+        return len(rest) < 2 or (rest[1] & 0x80 != 0 and rest[1] != 0xFF and (rest[1] != 0xFE or len(rest) < 4))
+    if not rest[1] & 0x80 or rest[1] == 0xFF:
+        return False
+    size, head = rest[1] & 0x7F, 6
+    if size == 126:
+        size, head = int.from_bytes(rest[2:4], "big"), 8
+        if size < 126:
+            return False
+    return size <= _LIMIT and len(rest) < head + size
+
+
+def _take(data: bytes) -> tuple[list[tuple[bytes, bool]], int, bool]:
+    """Return what the lane takes of *data* in as many calls as it wants, where it stops, and whether it wants more."""
+    taken: list[tuple[bytes, bool]] = []
+    position, more = 0, True
+    while more:
+        start = position
+        payloads, binary, position, more = take_messages(data, start, _LIMIT)
+        assert position == start + frames_size(payloads)
+        if not payloads:
+            break
+        taken += [(payload, binary) for payload in payloads]
+        assert split_frames(build_frames(payloads, binary)) == [(payload, binary) for payload in payloads]
+        assert build_frames(payloads, binary) == b"".join(build_frame(payload, binary) for payload in payloads)
+    return taken, position, more
+
+
+def lane(data: bytes) -> None:
+    """
+    The lane takes the plain frames and nothing else, wherever the stream is cut.
+
+    The first byte says how often the rest is repeated, so that short inputs make long runs; the second where to cut.
+    """
+    if len(data) < 2:
+        return
+    wire = data[2:] * (1 + data[0] % 16)
+    expected = list(_frames(wire))
+    taken, position, more = _take(wire)
+    assert taken == [(payload, binary) for payload, binary, _ in expected]
+    assert position == (expected[-1][2] if expected else 0)
+    rest = wire[position:]
+    if more:
+        assert not rest or rest[0] in (0x81, 0x82)
+    else:
+        assert not rest or not _may_become_plain(rest), "given away too early"
+    cut = data[1] * len(wire) // 255
+    begun, position, _ = _take(wire[:cut])
+    assert taken[: len(begun)] == begun
+    assert begun + _take(wire[position:])[0] == taken
+
+
+class _Judge(WebSocketServerProtocol):
+    """Autobahn itself."""
+
+    opened = False
+
+    def onOpen(self) -> None:
+        self.opened = True
+
+
+class _Transport(StringTransport):
+    """A transport that a connection of Autobahn can use."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """There is no TCP."""
+
+    def abortConnection(self) -> None:
+        self.disconnecting = True
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
+
+def handshake(data: bytes) -> None:
+    """What the fast reader of handshakes takes is let in by Autobahn too, with the same answer and the same reading."""
+    found = read_handshake(data)
+    if found is None:
+        return
+    assert data[: found.size].endswith(b"\r\n\r\n")
+    assert data.index(b"\r\n\r\n") + 4 == found.size
+    clock = Clock()
+    before, txaio.config.loop = txaio.config.loop, clock
+    try:
+        factory = WebSocketServerFactory(reactor=clock)
+        factory.protocol = _Judge
+        factory.setProtocolOptions(allowedOrigins=["*"])
+        judge: Any = factory.buildProtocol(None)
+        transport = _Transport()
+        judge.makeConnection(transport)
+        judge.dataReceived(data[: found.size])
+    finally:
+        txaio.config.loop = before
+    assert judge.opened, transport.value()
+    assert {name: value for name, value in judge.http_headers.items() if name in found.headers} == found.headers
+    assert judge.http_request_uri == found.target
+    assert found.target == found.path + ("?" + found.query if "?" in found.target else "")
+    accept = b64encode(sha1(found.headers["sec-websocket-key"].encode("ascii") + _KEY).digest())
+    for answer in (transport.value(), accept_handshake(found)):
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        assert answer.endswith(b"\r\n\r\n")
+        assert b"\r\nSec-WebSocket-Accept: " + accept + b"\r\n" in answer
+
+
+@processor("echo")
+def _echo(request: Request) -> None:
+    request.reply()
+
+
+def _converse(pieces: list[bytes]) -> tuple[list[tuple[int, bytes]], list[bytes], bytes | None]:
+    """Return what a server answers *pieces* with: its messages, its pongs, and the code that it closes with."""
+    clock = Clock()
+    before, txaio.config.loop = txaio.config.loop, clock
+    try:
+        server = Server(processors=[_echo])
+        factory = LHTTPServerFactory(engine=server.engine, reactor=clock, ping_interval=0)
+        protocol: Any = factory.buildProtocol(None)
+        transport = _Transport()
+        protocol.makeConnection(transport)
+        protocol.dataReceived(HANDSHAKE)
+        head, blank, _ = transport.value().partition(b"\r\n\r\n")
+        assert blank and head.startswith(b"HTTP/1.1 101 ")
+        for piece in pieces:
+            if not transport.disconnecting:
+                protocol.dataReceived(piece)
+        answer = transport.value()[len(head) + 4 :]
+        protocol.connectionLost(_ENDED)
+        assert not server.engine.sessions
+        assert not server.engine.hub.channels
+        clock.advance(60)
+        assert not clock.getDelayedCalls()
+    finally:
+        txaio.config.loop = before
+    frames = _server_frames(answer)
+    closes = [payload for opcode, payload in frames if opcode == 8]
+    assert len(closes) <= 1, closes
+    assert not closes or frames[-1] == (8, closes[0]), "something follows the close frame"
+    return (
+        [frame for frame in frames if frame[0] < 8],
+        [payload for opcode, payload in frames if opcode == 10],
+        closes[0][:2] if closes else None,
+    )
+
+
+def _server_frames(data: bytes) -> list[tuple[int, bytes]]:
+    frames = []
+    while data:
+        assert data[0] & 0xF0 == 0x80 and not data[1] & 0x80, "a server's frame is whole and unmasked"
+        size, head = data[1], 2
+        if size == 126:
+            size, head = int.from_bytes(data[2:4], "big"), 4
+        elif size == 127:
+            size, head = int.from_bytes(data[2:10], "big"), 10
+        assert len(data) >= head + size
+        frames.append((data[0] & 0x0F, data[head : head + size]))
+        data = data[head + size :]
+    return frames
+
+
+def connection(data: bytes) -> None:
+    """
+    A server answers a stream of bytes the same, however it is cut; the first byte says where else it is.
+
+    Pongs may overtake messages, and how a failure is worded may depend on where the stream was cut. The beginning of a
+    frame is kept for one more read before anybody looks at it: so two more bytes follow.
+    """
+    if len(data) < 2:
+        return
+    wire = data[1:1_500]
+    ends = [b"\0", b"\0"]
+    whole = _converse([wire, *ends])
+    for width in (2 + data[0], 1):
+        assert _converse([wire[start : start + width] for start in range(0, len(wire), width)] + ends) == whole, width
+
+
+# Access
+
+
+def access(data: bytes) -> None:
+    """Whoever is let in by the rules has a right to it, whatever the headers hold; one header a line."""
+    fields = [field.decode("utf-8", "surrogateescape") for field in data.split(b"\n")]
+    peer, host, origin, site, authorization, *names = (*fields, *[""] * (5 - len(fields)))
+    for local, own, token in ((False, (), None), (True, ("chat.example",), None), (False, (), b"0123456789abcdef")):
+        policy = AccessPolicy(server_names=frozenset(own), loopback_only=local, publish_token=token)
+        if _allows(policy.check_host, host or None):
+            name = host_name(host)
+            assert name
+            assert not local or name in (*own, "localhost") or ipaddress.ip_address(name).is_loopback or "::" in name
+        if _allows(policy.check_origin, origin or None, host or None) and origin:
+            assert origin.lower().startswith(("http://", "https://"))
+            assert host_name(origin.partition("://")[2]) == host_name(host) is not None
+        allowed = _allows(
+            lambda policy=policy: policy.check_publish(
+                peer=peer or None,
+                host=host or None,
+                origin=origin or None,
+                fetch_site=site or None,
+                authorization=authorization or None,
+                header_names=names,
+            )
+        )
+        if not allowed:
+            continue
+        if token is not None:
+            assert authorization.split(" ", 1)[1].strip() == token.decode("ascii")
+            continue
+        assert peer == "localhost" or ipaddress.ip_address(peer.partition("%")[0]).packed[-4:][:1] in (b"\x7f", b"\0")
+        assert site in ("", "same-origin", "none")
+        assert not any(name.startswith(("x-forwarded", "forwarded", "via", "x-real-ip")) for name in names)
+
+
+def _allows(check: Callable[..., None], *arguments: object) -> bool:
+    try:
+        check(*arguments)
+    except Refused as refused:
+        assert refused.status in (400, 401, 403)
+        return False
+    return True
+
+
+TARGETS: dict[str, Target] = {
+    "message": message,
+    "multipart": multipart,
+    "channels": channels,
+    "upstream": upstream,
+    "lane": lane,
+    "handshake": handshake,
+    "connection": connection,
+    "access": access,
+}
+"""The targets by name."""
