@@ -9,6 +9,7 @@ import hmac
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from lhttp_tx.errors import Refused
@@ -28,7 +29,11 @@ FORWARDING_HEADERS = (
 )
 """How the names of headers begin that a proxy adds; a request with one of them did not begin on this machine."""
 
+_NAME_COUNT = 64
+"""Names that are not looked at again while they are asked about; the largest fills a head, 16 KiB."""
 
+
+@lru_cache(_NAME_COUNT)
 def host_name(value: str) -> str | None:
     """
     Return the name in a ``Host`` header, in lower case, without port and brackets; ``None`` if it is malformed.
@@ -45,6 +50,7 @@ def host_name(value: str) -> str | None:
     return name.rstrip(".") or None
 
 
+@lru_cache(_NAME_COUNT)
 def is_loopback(name: str | None) -> bool:
     """Return whether *name* is ``localhost`` or an address of the loopback interface."""
     if name is None:

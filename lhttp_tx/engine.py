@@ -7,60 +7,125 @@ once for each different head and kept as a :class:`Plan`. Imports nothing that d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence as SequenceOf
+from collections.abc import Callable, Iterable, Sequence as SequenceOf
+from typing import cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from lhttp_tx.channels import check_channel
-from lhttp_tx.errors import BusUnavailable, RemoteProtocolError
+from lhttp_tx.errors import BusUnavailable, Refused, RemoteProtocolError
 from lhttp_tx.filters import HeaderFilter
-from lhttp_tx.hub import Hub
-from lhttp_tx.interfaces import IHeaderFilter, IProcessor, ISessionTransport, MaybeAwaitable, MaybeDeferred
+from lhttp_tx.generations import Generations
+from lhttp_tx.hub import Hub, SendFrame
+from lhttp_tx.identity import Identity
+from lhttp_tx.interfaces import (
+    IHeaderFilter,
+    IProcessor,
+    ISessionTransport,
+    IShortcutFilter,
+    MaybeAwaitable,
+    MaybeDeferred,
+    Shortcut,
+)
 from lhttp_tx.limits import DEFAULT_LIMITS, Limits
 from lhttp_tx.message import Head, HeaderPairs, Message, parse_head, split_head
 from lhttp_tx.processors import Processor, Registry
 from lhttp_tx.request import Request
 from lhttp_tx.sequence import Step
 from lhttp_tx.session import Session
+from lhttp_tx.watchers import SessionWatcher
 
 __all__ = ["Engine", "Plan"]
 
 _log = Logger()
 
-_PLAN_COUNT = 2048
-"""Different heads whose plans are kept; past it, all are forgotten and made again as they are needed."""
+_PLAN_SIZE = 33_554_432
+"""Bytes that the plans of one server may take, by their own account; those not used for longest are forgotten."""
 
 _PLAN_HEAD_SIZE = 512
-"""Larger heads are not kept, so that the plans of one server stay in the order of 10 MiB."""
+"""Larger heads are not kept: one more look at them costs little beside the rest of such a message."""
 
+_KIND_COUNT = 256
+"""Different combinations of command and header names whose steps are kept; past it, all are forgotten."""
+
+_PLAN_COST = 350
+_HEADER_COST = 300
+"""Bytes that a plan takes, and each header of its head, beside the bytes of the head; measured, and rounded up."""
 
 _CUT_AGAIN = 0.1
 """Seconds after which what a cut session began in the meantime, such as its next on_close, is cut too."""
+
+
+class _Kind:
+    """
+    What messages with the same command and the same names of headers have in common.
+
+    :ivar checks: the filters' checks of the head.
+    :ivar names: the names, in lower case.
+    :ivar before: the filters' steps before the processor.
+    :ivar rest: the processor's steps and the filters' steps after it.
+    :ivar shortcut: the filter that is all there is to do, and has a way that is shorter than its step; else ``None``.
+    """
+
+    __slots__ = ("before", "checks", "names", "rest", "shortcut")
+
+    def __init__(self, names: frozenset[str], filters: SequenceOf[IHeaderFilter], processor: IProcessor | None) -> None:
+        self.names = names
+        self.checks = tuple(found.check for found in filters)
+        self.before: tuple[Step, ...] = tuple((found.before, found) for found in filters if _overrides(found, "before"))
+        after = [found for found in filters if _overrides(found, "after")]
+        self.rest: tuple[Step, ...] = (*_processor_steps(processor), *((found.after, found) for found in after))
+        self.shortcut: IShortcutFilter | None = None
+        if len(after) == len(self.rest) == 1 and _has_shortcut(after[0]) and all(o is after[0] for _, o in self.before):
+            self.shortcut = cast(IShortcutFilter, after[0])
 
 
 class Plan:
     """
     What is done with messages of one head.
 
-    :ivar head: the parsed head.
+    :ivar beginning: what such messages begin with: the head and the blank line.
     :ivar before: the filters' steps before the processor.
-    :ivar rest: the processor's steps and the filters' steps after it.
+    :ivar cost: about how many bytes of memory it takes.
+    :ivar head: the parsed head; ``None`` where there is a shortcut.
+    :ivar owner: the filter whose *shortcut* it is.
     :ivar receipt: the token of the receipt that is asked for, or ``None``.
+    :ivar rest: the processor's steps and the filters' steps after it.
+    :ivar shortcut: does all that is to be done, without a request for each message; ``None`` where there is none.
     """
 
-    __slots__ = ("before", "head", "receipt", "rest")
+    __slots__ = ("before", "beginning", "cost", "head", "owner", "receipt", "rest", "shortcut")
 
-    def __init__(self, head: Head, before: tuple[Step, ...], rest: tuple[Step, ...]) -> None:
-        self.head = head
-        self.before = before
-        self.rest = rest
-        self.receipt = head.headers.get("receipt")
+    def __init__(self, head: Head, beginning: bytes, kind: _Kind) -> None:
+        self.beginning = beginning
+        self.before = kind.before
+        self.rest = kind.rest
+        self.receipt = head.headers.get("receipt") if "receipt" in kind.names else None
+        self.owner: IShortcutFilter | None = None
+        self.shortcut: Shortcut | None = None
+        if kind.shortcut is not None and self.receipt is None:
+            self.owner = kind.shortcut
+            self.shortcut = kind.shortcut.shortcut(head)
+        # What is never asked for is not kept: there may be many such plans.
+        self.head = head if self.shortcut is None else None
+        self.cost = _PLAN_COST + 2 * len(beginning)
+        if self.head is not None:
+            self.cost += _HEADER_COST * (1 + len(head.headers)) + 2 * len(beginning)
 
 
 class Engine:
-    """One server, without its sockets."""
+    """
+    One server, without its sockets.
+
+    :ivar sessions: those of all connections that are there.
+    :ivar watchers: told of sessions and what becomes of them.
+    :ivar delivery: returns what takes a session's frames of a channel, in the place of what it is given; or ``None``.
+    :ivar wait_timeout: seconds that a message may wait for those before it; 0: any time.
+    :ivar on_wait_timeout: called with a session and a message of its client that has waited longer, and is dropped.
+    :ivar on_undelivered: called with a session and messages that were not sent to its client when it was given up.
+    """
 
     def __init__(
         self,
@@ -70,6 +135,7 @@ class Engine:
         registry: Registry | None = None,
         filters: SequenceOf[IHeaderFilter] = (),
         limits: Limits = DEFAULT_LIMITS,
+        private_commands: Iterable[str] = (),
     ) -> None:
         """
         :param hub: where publications go.
@@ -77,6 +143,7 @@ class Engine:
         :param registry: the processors.
         :param filters: all header filters, in the order in which they see messages.
         :param limits: the bounds of a message and of a connection.
+        :param private_commands: commands whose messages hold secrets: none is published, and no head is kept.
         """
         self.hub = hub
         self.clock = clock
@@ -84,21 +151,31 @@ class Engine:
         self.filters = tuple(filters)
         self.limits = limits
         self._message_size = limits.message_size
+        self._private_commands = frozenset(private_commands)
         self.open_steps: tuple[Step, ...] = tuple((f.on_open, f) for f in self.filters if _overrides(f, "on_open"))
         self.close_steps: tuple[Step, ...] = tuple((f.on_close, f) for f in self.filters if _overrides(f, "on_close"))
         self.sessions: set[Session] = set()
-        self._plans: dict[bytes, Plan] = {}
-        self.registry.watchers.append(self._plans.clear)
+        self.watchers: list[SessionWatcher] = []
+        self.delivery: Callable[[Session, str, SendFrame], SendFrame] | None = None
+        self.wait_timeout = 0.0
+        self.on_wait_timeout: list[Callable[[Session, Message], None]] = []
+        self.on_undelivered: list[Callable[[Session, list[Message]], None]] = []
+        self._plans: Generations[bytes, Plan] = Generations(_PLAN_SIZE)
+        self._kinds: dict[tuple[str, ...], _Kind] = {}
+        self.registry.watchers.append(self.forget_plans)
         self._idle: list[Deferred[None]] = []
 
-    def open_session(self, transport: ISessionTransport) -> Session:
+    def open_session(self, transport: ISessionTransport, identity: Identity | None = None) -> Session:
         """
         Return the session of a new connection, with the filters' ``on_open`` called.
 
         :param transport: the connection, open by now.
+        :param identity: who it belongs to; ``None`` for a client of whom nothing is known but its address.
         """
-        session = Session(engine=self, transport=transport)
+        session = Session(engine=self, transport=transport, identity=identity)
         self.sessions.add(session)
+        for watcher in self.watchers:
+            watcher.session_opened(session)
         session.open()
         return session
 
@@ -118,33 +195,47 @@ class Engine:
         """
         if len(data) <= self._message_size:
             # The head of a plan that is kept has passed every check but that of the message's size.
-            plan = self._plans.get(data[: data.find(b"\r\n\r\n") + 2])
+            beginning = data[: data.find(b"\r\n\r\n") + 4]
+            plan = self._plans.young.get(beginning) or self._plans.get(beginning)
             if plan is not None:
                 return plan
         raw = split_head(data, self.limits)
-        plan = self._plans.get(raw)
-        return self.plan_for(parse_head(raw, self.limits)) if plan is None else plan
+        return self._make_plan(parse_head(raw, self.limits))
 
     def plan_for(self, head: Head) -> Plan:
         """Return what to do with messages that have *head*; raises what a filter's ``check`` raises."""
-        plan = self._plans.get(head.raw)
-        if plan is None:
-            plan = self._make_plan(head)
-            if len(head.raw) <= _PLAN_HEAD_SIZE:
-                if len(self._plans) >= _PLAN_COUNT:
-                    self._plans.clear()
-                self._plans[head.raw] = plan
-        return plan
+        plan = self._plans.get(head.raw + b"\r\n")
+        return self._make_plan(head) if plan is None else plan
 
     def _make_plan(self, head: Head) -> Plan:
-        names = head.headers.names()
+        key = (head.command, *[name.lower() for name, _ in head.headers])
+        kind = self._kinds.get(key) or self._make_kind(key)
+        for check in kind.checks:
+            check(head)
+        plan = Plan(head, head.raw + b"\r\n", kind)
+        limits = self.limits
+        if head.command in self._private_commands:
+            return plan
+        # A head that a filter put in place of another may be larger than those that clients may send.
+        if len(head.raw) <= min(_PLAN_HEAD_SIZE, limits.head_size) and len(head.headers) <= limits.header_count:
+            self._plans.put(plan.beginning, plan)
+        return plan
+
+    def _make_kind(self, key: tuple[str, ...]) -> _Kind:
+        command, *found = key
+        names = frozenset(found)
         filters = [found for found in self.filters if found.headers is None or not names.isdisjoint(found.headers)]
-        for found in filters:
-            found.check(head)
-        before = tuple((found.before, found) for found in filters if _overrides(found, "before"))
-        after = tuple((found.after, found) for found in filters if _overrides(found, "after"))
-        processor = self.registry.get(head.command)
-        return Plan(head, before, (*_processor_steps(processor), *after))
+        kind = _Kind(names, filters, self.registry.get(command))
+        if sum(map(len, key)) <= _PLAN_HEAD_SIZE:
+            if len(self._kinds) >= _KIND_COUNT:
+                self._kinds.clear()
+            self._kinds[key] = kind
+        return kind
+
+    def forget_plans(self) -> None:
+        """Decide anew what is done with messages: something that plans are made of has changed."""
+        self._plans.clear()
+        self._kinds.clear()
 
     def publish_message(self, message: Message) -> MaybeDeferred:
         """
@@ -152,8 +243,11 @@ class Engine:
 
         :returns: as :meth:`lhttp_tx.hub.Hub.publish`.
         :raises RemoteProtocolError: if it has no such header, or a name in it is malformed.
+        :raises Refused: if its command is a private one.
         :raises BusUnavailable: if the bus does not take it.
         """
+        if message.command in self._private_commands:
+            raise Refused(403, f"messages with the command {message.command} are never published")
         channels = message.head.channels("publish")
         if not channels:
             raise RemoteProtocolError("message has no publish header")
@@ -234,6 +328,17 @@ def _processor_steps(processor: IProcessor | None) -> tuple[Step, ...]:
     if issubclass(kind, Processor) and kind.on_open is Processor.on_open and kind.on_close is Processor.on_close:
         return ((processor.on_message, processor),)
     return ((open_once, processor), (processor.on_message, processor))
+
+
+def _has_shortcut(found: IHeaderFilter) -> bool:
+    """Return whether a filter has a shortcut that does what its steps do, and not what those of a parent did."""
+    if IShortcutFilter.providedBy(found):
+        for kind in type(found).__mro__:
+            if "shortcut" in vars(kind):
+                return True
+            if "after" in vars(kind) or "before" in vars(kind):
+                return False
+    return False
 
 
 def _overrides(found: IHeaderFilter, name: str) -> bool:

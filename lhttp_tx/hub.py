@@ -8,14 +8,16 @@ Two rules of speed live here: a publication is framed once for all its subscribe
 read brings in for one channel are joined and written once to each of them.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeAlias
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from lhttp_tx.frames import build_frame
+from lhttp_tx.channels import PRESENCE
+from lhttp_tx.frames import build_frame, build_frames
 from lhttp_tx.interfaces import IBus, MaybeDeferred
 
 __all__ = ["Hub"]
@@ -25,7 +27,14 @@ _log = Logger()
 _RUN_SIZE = 65_536
 """Bytes of joined publications after which a run is written, though the read may bring more."""
 
+_HEAD_SIZE = 4
+"""Bytes that are counted for the head of a frame, so that empty publications count too."""
+
 SendFrame: TypeAlias = Callable[[bytes], None]
+
+
+def _send_nowhere(_: bytes) -> None:
+    """Stand in for a subscriber that is not to hear what it publishes."""
 
 
 class _Channel:
@@ -45,14 +54,21 @@ class _Channel:
 
 
 class Hub:
-    """Local fan-out over one bus subscription a channel."""
+    """
+    Local fan-out over one bus subscription a channel.
+
+    :ivar on_channel: called with a channel and whether it has subscribers now: when it gets its first one on this node,
+        and when its last one leaves. May not raise.
+    """
 
     def __init__(self, *, bus: IBus) -> None:
         """:param bus: what publications travel on; started and stopped by its owner, not here."""
         self._bus = bus
         self._channels: dict[str, _Channel] = {}
+        self.on_channel: list[Callable[[str, bool], None]] = []
         self._corks = 0
         self._run: list[bytes] = []
+        self._run_binary = False
         self._run_channel = ""
         self._run_size = 0
         bus.bracket(self.cork, self.uncork)
@@ -61,6 +77,15 @@ class Hub:
     def channels(self) -> dict[str, int]:
         """The channels that have subscribers on this node, with how many."""
         return {name: len(channel.members) for name, channel in self._channels.items()}
+
+    def has_subscribers(self, channel: str) -> bool:
+        """Return whether somebody is subscribed to *channel* on this node."""
+        return channel in self._channels
+
+    def subscribers(self, channel: str) -> tuple[Hashable, ...]:
+        """Return who is subscribed to *channel* on this node, in the order of subscribing."""
+        found = self._channels.get(channel)
+        return () if found is None else tuple(found.members)
 
     def subscribe(self, subscriber: Hashable, channel: str, send_frame: SendFrame) -> MaybeDeferred:
         """
@@ -87,15 +112,18 @@ class Hub:
         return waiter
 
     def _subscribe_first(self, subscriber: Hashable, name: str, send_frame: SendFrame) -> MaybeDeferred:
-        result = self._bus.subscribe(name, self.receive)
+        result = None if name.startswith(PRESENCE) else self._bus.subscribe(name, self.receive)
         channel = self._channels[name] = _Channel(name)
         channel.members[subscriber] = send_frame
-        if result is None:
-            return None
-        waiter: Deferred[None] = Deferred()
-        channel.waiters = [waiter]
-        result.addCallbacks(self._subscribed, self._not_subscribed, callbackArgs=(channel,), errbackArgs=(channel,))
-        result.addErrback(lambda failure: _log.failure("telling subscribers failed", failure))
+        waiter: Deferred[None] | None = None
+        if result is not None:
+            waiter = Deferred()
+            channel.waiters = [waiter]
+        for call in self.on_channel:
+            call(name, True)
+        if result is not None:
+            result.addCallbacks(self._subscribed, self._not_subscribed, callbackArgs=(channel,), errbackArgs=(channel,))
+            result.addErrback(lambda failure: _log.failure("telling subscribers failed", failure))
         return waiter
 
     def _subscribed(self, _: None, channel: _Channel) -> None:
@@ -108,6 +136,8 @@ class Hub:
         waiters, channel.waiters = channel.waiters or [], None
         if self._channels.get(channel.name) is channel:
             del self._channels[channel.name]
+            for call in self.on_channel:
+                call(channel.name, False)
         for waiter in waiters:
             if not waiter.called:
                 waiter.errback(failure)
@@ -120,7 +150,10 @@ class Hub:
             return
         if not found.members:
             del self._channels[channel]
-            self._bus.unsubscribe(channel, self.receive)
+            if not channel.startswith(PRESENCE):
+                self._bus.unsubscribe(channel, self.receive)
+            for call in self.on_channel:
+                call(channel, False)
 
     def publish(self, channels: Iterable[str], payload: bytes, binary: bool) -> MaybeDeferred:
         """
@@ -147,16 +180,61 @@ class Hub:
         gathered = gatherResults(waiting, consumeErrors=True)
         return gathered.addCallbacks(lambda _: None, lambda failure: failure.value.subFailure)
 
+    def publish_run(self, channels: tuple[str, ...], payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
+        """
+        Publish each of *payloads* to all of *channels*, as :meth:`publish`, until one is not done at once.
+
+        The ones behind it are left in the iterator, both when this raises and when it returns a Deferred.
+        """
+        if len(channels) > 1:
+            for payload in payloads:
+                result = self.publish(channels, payload, binary)
+                if result is not None:
+                    return result
+            return None
+        (channel,) = channels
+        publish = self._bus.publish
+        for payload in payloads:
+            result = publish(channel, payload, binary)
+            if result is not None:
+                return result
+        return None
+
+    @contextmanager
+    def silenced(self, subscriber: Hashable, channels: Iterable[str]) -> Iterator[None]:
+        """
+        Send *subscriber* nothing of *channels* that this node publishes meanwhile, though it stays subscribed.
+
+        It takes a bus that hands a publication to its own node before ``publish`` returns, as those of the project do.
+        """
+        self.flush()
+        silent = [(members, members[subscriber]) for members in self._members(channels) if subscriber in members]
+        for members, _ in silent:
+            members[subscriber] = _send_nowhere
+        try:
+            yield
+        finally:
+            self.flush()
+            for members, send_frame in silent:
+                if members.get(subscriber) is _send_nowhere:
+                    members[subscriber] = send_frame
+
+    def _members(self, channels: Iterable[str]) -> Iterator[dict[Hashable, SendFrame]]:
+        for name in channels:
+            channel = self._channels.get(name)
+            if channel is not None:
+                yield channel.members
+
     def receive(self, channel: str, payload: bytes, binary: bool) -> None:
         """Take a publication from the bus; it goes to the subscribers at once, or with its run if corked."""
-        if channel != self._run_channel:
+        if channel != self._run_channel or binary is not self._run_binary:
             self.flush()
             if channel not in self._channels:
                 return
             self._run_channel = channel
-        frame = build_frame(payload, binary)
-        self._run.append(frame)
-        self._run_size += len(frame)
+            self._run_binary = binary
+        self._run.append(payload)
+        self._run_size += len(payload) + _HEAD_SIZE
         if not self._corks or self._run_size >= _RUN_SIZE:
             self.flush()
 
@@ -182,6 +260,7 @@ class Hub:
         run, channel = self._run, self._channels.get(self._run_channel)
         self._run, self._run_channel, self._run_size = [], "", 0
         if channel is not None:
-            data = run[0] if len(run) == 1 else b"".join(run)
+            binary = self._run_binary
+            data = build_frame(run[0], binary) if len(run) == 1 else build_frames(run, binary)
             for send_frame in tuple(channel.members.values()):
                 send_frame(data)

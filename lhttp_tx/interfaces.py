@@ -6,25 +6,31 @@ Imports only the codec, and the engine's types for annotations.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
-    from lhttp_tx.message import Head
+    from lhttp_tx.auth.attempt import LoginAttempt
+    from lhttp_tx.identity import Identity
+    from lhttp_tx.message import Head, Message
     from lhttp_tx.request import Request
     from lhttp_tx.session import Session
 
 __all__ = [
     "BusReceiver",
+    "IAuthenticator",
     "IBus",
     "IHeaderFilter",
+    "IHooks",
     "IProcessor",
     "ISessionTransport",
+    "IShortcutFilter",
     "MaybeAwaitable",
     "MaybeDeferred",
+    "Shortcut",
 ]
 
 MaybeDeferred: TypeAlias = Deferred[None] | None
@@ -33,8 +39,12 @@ MaybeDeferred: TypeAlias = Deferred[None] | None
 MaybeAwaitable: TypeAlias = Awaitable[Any] | None
 """What a user's callback may return: ``None``, a Deferred or a coroutine."""
 
+Shortcut: TypeAlias = Callable[[Any, Iterator[bytes], bool], MaybeAwaitable]
+"""Called with a session, messages that came one after another, and whether they are binary; see
+:class:`IShortcutFilter`."""
+
 BusReceiver: TypeAlias = Callable[[str, bytes, bool], None]
-"""Called with channel, payload and whether it is binary, for each publication; must not raise."""
+"""Called with the name subscribed to, the payload, and whether it is binary, for each publication; must not raise."""
 
 
 class ISessionTransport(Interface):
@@ -96,6 +106,8 @@ class IBus(Interface):
 
         Subscribing the same receiver again changes nothing.
 
+        :param channel: a valid channel name, or a wildcard subscription (:mod:`lhttp_tx.wildcards`).
+        :param receiver: called with this name, whichever channel a publication was made to.
         :returns: ``None`` if it took effect at once, else a Deferred that
 
             - succeeds when publications made from then on are received;
@@ -141,6 +153,28 @@ class IProcessor(Interface):
         """Called once after the end of a connection for which :meth:`on_open` had succeeded."""
 
 
+class IAuthenticator(Interface):
+    """
+    Says who a client is, before the WebSocket is accepted and for each login message. One object serves all of them.
+    """
+
+    timeout: float | None = Attribute("seconds that one call may take; None: the server's own limit")
+    challenges: tuple[str, ...] = Attribute("values of WWW-Authenticate for clients that are refused with status 401")
+    secret_parameters: frozenset[str] = Attribute("names of query parameters that are left out of the identity")
+
+    def authenticate(attempt: LoginAttempt) -> Identity | Awaitable[Identity | None] | None:
+        """
+        Return the identity of a client, made with
+        :meth:`LoginAttempt.identify <lhttp_tx.auth.attempt.LoginAttempt.identify>`.
+
+        ``None`` says that the client has shown nothing that this authenticator knows; then the next one is asked. The
+        answer may be a Deferred or a coroutine. Any exception but the one below is logged, and told to the client as
+        status 500; what it says must hold no secret.
+
+        :raises Refused: to refuse the client: 401 if what it has shown is wrong, 403 if it may not come in.
+        """
+
+
 class IHeaderFilter(Interface):
     """
     Sees messages before and after their processor. One object serves every connection.
@@ -170,3 +204,86 @@ class IHeaderFilter(Interface):
 
     def on_close(session: Session) -> MaybeAwaitable:
         """Called once after the end of every connection."""
+
+
+class IHooks(Interface):
+    """
+    What an application does at the turns of a connection's life. One object serves every connection.
+
+    Each method may return ``None``, a Deferred or a coroutine. Of those that a connection waits for, a
+    :exc:`lhttp_tx.errors.LHTTPError` goes to the client; of the others, whatever goes wrong is logged.
+    """
+
+    timeout: float | None = Attribute("seconds that one call may take; None: the server's own limit")
+
+    def on_connect(session: Session) -> MaybeAwaitable:
+        """Called when a connection opens; its messages wait. Raising closes it."""
+
+    def on_disconnect(session: Session) -> MaybeAwaitable:
+        """Called once after the end of every connection, when its last message has been handled."""
+
+    def on_message(request: Request) -> MaybeAwaitable:
+        """
+        Called for each message of a client before anything is done with it, login messages excepted. Raising refuses
+        it; ``request.message`` may be replaced.
+        """
+
+    def before_subscribe(session: Session, channel: str) -> MaybeAwaitable:
+        """
+        Called before a client is subscribed to *channel*, and before it learns who is there. Raising refuses the whole
+        message.
+        """
+
+    def on_subscribe(session: Session, channel: str) -> MaybeAwaitable:
+        """Called when a connection is subscribed to *channel*; nobody waits for it."""
+
+    def on_unsubscribe(session: Session, channel: str) -> MaybeAwaitable:
+        """Called when it is so no more, also at its end; nobody waits for it."""
+
+    def before_delivery(session: Session, message: Message) -> bool | Awaitable[bool | None] | None:
+        """
+        Called before a publication is sent to one subscriber. ``False``, or raising, keeps it from that one.
+
+        The publications behind it wait for the answer; what the server says to that client itself does not.
+        """
+
+    def on_wait_timeout(session: Session, message: Message) -> MaybeAwaitable:
+        """
+        Called with a message that has waited for those before it longer than the server allows; it is not handled, and
+        its client has been told. Nobody waits for it.
+        """
+
+    def on_undelivered(session: Session, messages: list[Message]) -> MaybeAwaitable:
+        """
+        Called with messages that were not sent when a connection ended that did not read: those of which nothing has
+        left the server. Others may have been lost on their way. Nobody waits for it.
+        """
+
+    def on_channel_opened(channel: str, scope: str) -> MaybeAwaitable:
+        """
+        Called when *channel* gets its first subscriber; nobody waits for it.
+
+        :param scope: ``node`` or ``cluster``. Every node is told of the cluster.
+        """
+
+    def on_channel_closed(channel: str, scope: str) -> MaybeAwaitable:
+        """Called when *channel* loses its last subscriber, as :meth:`on_channel_opened`."""
+
+
+class IShortcutFilter(IHeaderFilter):
+    """
+    A header filter that can do without a :class:`~lhttp_tx.request.Request` where nothing else is done with a message.
+    """
+
+    def shortcut(head: Head) -> Shortcut | None:
+        """
+        Return what is called instead of ``before`` and ``after`` for messages with *head*, or ``None``.
+
+        It is asked for once for each head that is kept, behind :meth:`~IHeaderFilter.check`, and only where the steps
+        of this filter are all that there is to do: no processor, no step of another filter, no receipt. A class that
+        overrides ``before`` or ``after`` and not this method has no shortcut.
+
+        What is returned takes messages out of the iterator and does with each of them what the steps would do. It
+        returns ``None`` when there are none left. When it raises, which concerns the message that it took last, and
+        when it returns something to be waited for, it leaves the rest where it is; then it is called again.
+        """

@@ -82,6 +82,10 @@ class Sequence:
         """
         self._advance(iter(steps), argument, done)
 
+    def wait(self, result: object, owner: TimeLimited, argument: Any, done: Done) -> None:
+        """Go on as a run whose only step returned *result*."""
+        self._advance(iter(((lambda _: result, owner),)), argument, done)  # type: ignore[arg-type]
+
     def cancel(self) -> None:
         """End the run that waits, if one does; its ``done`` gets a failure with ``CancelledError``."""
         if self.waiting is not None:

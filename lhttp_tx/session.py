@@ -10,6 +10,9 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
+from itertools import islice, takewhile
+from operator import length_hint, methodcaller
 from typing import TYPE_CHECKING, Any, final
 
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
@@ -18,17 +21,21 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lhttp_tx.channels import check_channel
-from lhttp_tx.errors import BusUnavailable, LHTTPError, LocalProtocolError, SessionClosed, TooMany
-from lhttp_tx.frames import build_frame
+from lhttp_tx.codes import POLICY_VIOLATION
+from lhttp_tx.errors import BusUnavailable, LHTTPError, LocalProtocolError, Refused, SessionClosed, TooMany
+from lhttp_tx.frames import build_frame, split_frames
+from lhttp_tx.identity import Identity, new_connection_id
 from lhttp_tx.interfaces import IProcessor, ISessionTransport, MaybeAwaitable, MaybeDeferred
-from lhttp_tx.message import HeaderPairs, Message, parse_head, split_head
+from lhttp_tx.limits import Limits
+from lhttp_tx.message import HeaderPairs, Message, parse, parse_head, split_head
 from lhttp_tx.request import Request
 from lhttp_tx.sequence import Sequence, Step, as_deferred
 
 if TYPE_CHECKING:
-    from lhttp_tx.engine import Engine
+    from lhttp_tx.engine import Engine, Plan
+    from lhttp_tx.hub import SendFrame
 
-__all__ = ["Session"]
+__all__ = ["Session", "messages_of"]
 
 _log = Logger()
 
@@ -37,6 +44,9 @@ _REASON_LENGTH = 200
 
 _RECEIPTS = re.compile(rb"(?i)\r\nreceipt:([^\x00-\x08\x0a-\x1f\x7f]*)(?=\r\n)")
 """Receipt lines of a head that is malformed elsewhere, so that its sender does not wait for ever."""
+
+_ANY_SIZE = Limits(message_size=2**62, head_size=2**62, header_count=2**31)
+"""For messages that were in bounds already."""
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
@@ -58,21 +68,28 @@ class Session:
         "_deadline",
         "_ended",
         "_engine",
+        "_errors",
+        "_identity",
         "_last_words",
+        "_notable",
         "_opened",
         "_queue",
+        "_run",
         "_sequence",
+        "_settled_errors",
         "_state",
         "_transport",
         "peer",
     )
 
-    def __init__(self, *, engine: Engine, transport: ISessionTransport) -> None:
+    def __init__(self, *, engine: Engine, transport: ISessionTransport, identity: Identity | None = None) -> None:
         """
         :param engine: the server it belongs to.
         :param transport: its connection.
+        :param identity: who it belongs to; ``None`` for a client of whom nothing is known but its address.
         """
         self.peer = transport.peer
+        self._identity = identity
         self._engine = engine
         self._transport = transport
         self._sequence = Sequence(engine.clock, engine.limits.processor_timeout, self._resume)
@@ -80,14 +97,30 @@ class Session:
         self._closing = False
         self._ended = False
         self._closed_down = False
+        self._notable = False  # whether there is more to do after a message than to wait for the next one
+        self._errors = self._settled_errors = 0
         self._channels: set[str] = set()
         self._opened: list[IProcessor] = []
-        self._queue: deque[tuple[bytes, bool]] | None = None
+        self._queue: deque[tuple[bytes, bool, float]] | None = None
+        self._run: list[bytes] | None = None
         self._state: dict[Any, Any] | None = None
         self._deadline: IDelayedCall | None = None
         self._last_words: tuple[int, str] | None = None
 
     # For processors and filters
+
+    @property
+    def identity(self) -> Identity:
+        """Who it belongs to. A login message replaces it."""
+        if self._identity is None:
+            self._identity = Identity(user=None, connection_id=new_connection_id(), address=self.peer)
+        return self._identity
+
+    @identity.setter
+    def identity(self, identity: Identity) -> None:
+        old, self._identity = self._identity, identity
+        for watcher in self._engine.watchers:
+            watcher.session_identified(self, old, identity)
 
     @property
     def state(self) -> dict[Any, Any]:
@@ -137,6 +170,8 @@ class Session:
         if channel in self._channels:
             self._channels.discard(channel)
             self._engine.hub.unsubscribe(self, channel)
+            for watcher in self._engine.watchers:
+                watcher.unsubscribed(self, channel)
 
     def publish(
         self,
@@ -162,7 +197,9 @@ class Session:
         self._engine.hub.flush()
         self._closing = True
         self._queue = None
-        self._leave_channels()
+        if self._run is not None:
+            self._run.clear()
+        self._depart()
         self._transport.close(code, reason)
 
     # The same without a Deferred where none is needed, for filters on the path of a message
@@ -176,21 +213,77 @@ class Session:
         if len(self._channels.union(wanted)) > limit:
             raise TooMany(f"a connection may have {limit} subscriptions")
         waiting: list[Deferred[None]] = []
+        watchers = self._engine.watchers
         for channel in wanted:
-            result = self._engine.hub.subscribe(self, channel, self._transport.send_frame)
+            known = channel in self._channels
+            send_frame: SendFrame = self._transport.send_frame
+            if self._engine.delivery is not None:
+                send_frame = self._engine.delivery(self, channel, send_frame)
+            result = self._engine.hub.subscribe(self, channel, send_frame)
             self._channels.add(channel)
+            if watchers and not known:
+                self._tell_subscribed(channel)
             if result is not None:
                 waiting.append(result.addErrback(self._not_subscribed, channel))
+            if self._closing or self._ended:
+                break
         if not waiting:
             return None
         gathered = gatherResults(waiting, consumeErrors=True)
         return gathered.addCallbacks(lambda _: None, lambda failure: failure.value.subFailure)
 
+    def _tell_subscribed(self, channel: str) -> None:
+        for watcher in self._engine.watchers:
+            watcher.subscribed(self, channel)
+
     def publish_all(self, channels: Iterable[str], message: Message) -> MaybeDeferred:
         """Publish *message* to valid channel names; ``None`` if the bus has taken it at once."""
         return self._engine.hub.publish(channels, message.raw, message.binary)
 
+    def publish_run(self, channels: tuple[str, ...], messages: Iterator[bytes], binary: bool) -> MaybeDeferred:
+        """Publish messages as they are, without the headers meant for the server; see the hub."""
+        return self._engine.hub.publish_run(channels, messages, binary)
+
+    def silenced(self, channels: Iterable[str]) -> AbstractContextManager[None]:
+        """Send this connection nothing that is published to *channels* meanwhile: :meth:`lhttp_tx.hub.Hub.silenced`."""
+        return self._engine.hub.silenced(self, channels)
+
     # For the edge
+
+    def receive_run(self, messages: list[bytes], first: int, binary: bool) -> int:
+        """
+        Take some of *messages* from the connection: one, or as many as can be handled together.
+
+        :param messages: payloads of WebSocket data messages that came one after another.
+        :param first: the index of the first one that was not taken yet.
+        :param binary: whether they came as binary ones.
+        :returns: the index of the first one that was not taken now.
+        """
+        data = messages[first]
+        following = first + 1
+        if self._busy or self._closing or self._ended:
+            self.receive(data, binary)
+            return following
+        self._busy = True
+        try:
+            plan = self._engine.plan(data)
+        except Exception:
+            self._refuse(data)
+            self._handled()
+            return following
+        if plan.shortcut is None:
+            self._follow(plan, data, binary)
+        elif following < len(messages) and messages[following].startswith(plan.beginning):
+            alike = takewhile(methodcaller("startswith", plan.beginning), islice(messages, following, None))
+            run = self._not_too_large([data, *alike])
+            following = first + len(run) - self._take_shortcut(plan, run, binary)
+        else:
+            self._take_shortcut(plan, [data], binary)
+        if self._sequence.waiting is None and not self._queue and not self._notable:
+            self._busy = False
+        else:
+            self._handled()
+        return following
 
     def receive(self, data: bytes, binary: bool) -> None:
         """
@@ -206,12 +299,7 @@ class Session:
             return
         self._busy = True
         self._handle(data, binary)
-        if self._sequence.waiting is not None:
-            return
-        if self._queue or self._ended or self._last_words is not None:
-            self._resume()
-        else:
-            self._busy = False
+        self._handled()
 
     def connection_lost(self) -> None:
         """
@@ -220,12 +308,23 @@ class Session:
         """
         if self._ended:
             return
-        self._ended = True
-        self._leave_channels()
+        self._ended = self._notable = True
+        if not self._closing:
+            self._depart()
         if self._busy:
             self._deadline = self._engine.clock.callLater(self._engine.limits.processor_timeout, self.cut)
         else:
             self._close_down()
+
+    def undelivered(self, frames: Iterable[bytes]) -> None:
+        """
+        Some of what was sent has not reached the client, and will not.
+
+        :param frames: whole WebSocket frames.
+        """
+        messages = [message for frame in frames for message in messages_of(frame)]
+        for call in self._engine.on_undelivered if messages else ():
+            call(self, messages)
 
     # For the engine
 
@@ -240,6 +339,7 @@ class Session:
     def finish(self, code: int, reason: str) -> None:
         """Take no more messages, handle those that have arrived, then close."""
         self._last_words = (code, reason)
+        self._notable = True
         if not self._busy:
             self.close(code, reason)
 
@@ -272,21 +372,34 @@ class Session:
             return
         if self._queue is None:
             self._queue = deque()
-        self._queue.append((data, binary))
+        engine = self._engine
+        self._queue.append((data, binary, engine.clock.seconds() if engine.wait_timeout else 0.0))
         if len(self._queue) == self._engine.limits.queue_length:
             self._transport.pause_reading()
 
     def _resume(self) -> None:
         """Handle what waits, until something must be waited for."""
         while self._sequence.waiting is None:
+            if self._errors:
+                self._count_errors()
             if not self._queue:
                 self._busy = False
                 self._rest()
                 return
-            data, binary = self._queue.popleft()
+            data, binary, arrived = self._queue.popleft()
             if len(self._queue) == self._engine.limits.queue_length - 1 and not self._ended:
                 self._transport.resume_reading()
-            self._handle(data, binary)
+            if self._engine.wait_timeout and self._engine.clock.seconds() - arrived > self._engine.wait_timeout:
+                self._drop(data, binary)
+            else:
+                self._handle(data, binary)
+
+    def _count_errors(self) -> None:
+        """A message has been handled; if it was in order, those before it count no more."""
+        if self._errors == self._settled_errors:
+            self._errors = 0
+            self._notable = self._ended or self._last_words is not None
+        self._settled_errors = self._errors
 
     def _rest(self) -> None:
         """Called when nothing is in hand and nothing waits."""
@@ -297,17 +410,85 @@ class Session:
         elif self._last_words is not None:
             self.close(*self._last_words)
 
+    def _handled(self) -> None:
+        """Called when a message from the connection was handled, or something must be waited for."""
+        if self._sequence.waiting is not None:
+            return
+        if self._queue or self._notable:
+            self._resume()
+        else:
+            self._busy = False
+
     def _handle(self, data: bytes, binary: bool) -> None:
         try:
             plan = self._engine.plan(data)
         except Exception:
-            self._answer(self._receipt_of(data), Failure())
+            self._refuse(data)
             return
+        if plan.shortcut is None:
+            self._follow(plan, data, binary)
+        else:
+            self._take_shortcut(plan, [data], binary)
+
+    def _refuse(self, data: bytes) -> None:
+        """Answer a message whose plan could not be made; to be called where the exception is handled."""
+        self._answer(self._receipt_of(data), Failure())
+
+    def _drop(self, data: bytes, binary: bool) -> None:
+        """Do nothing with a message that has waited for too long, but tell those who may do something about it."""
+        timeout = self._engine.wait_timeout
+        self._answer(self._receipt_of(data), Failure(Refused(503, f"message waited longer than {timeout:g} seconds")))
+        try:
+            message = parse(data, binary=binary, limits=self._engine.limits)
+        except LHTTPError:
+            return
+        for call in self._engine.on_wait_timeout:
+            call(self, message)
+
+    def _follow(self, plan: Plan, data: bytes, binary: bool) -> None:
+        """Take a message through the steps of its plan."""
+        assert plan.head is not None
         request = Request(self, Message.from_parts(plan.head, data, binary), plan.receipt)
         if plan.before:
             self._sequence.run(plan.before, request, self._before_done)
         else:
             self._sequence.run(plan.rest, request, self._rest_done)
+
+    def _not_too_large(self, run: list[bytes]) -> list[bytes]:
+        """Return the messages of *run* up to the first one that is too large, which is not the very first."""
+        limit = self._engine.limits.message_size
+        if max(map(len, run)) <= limit:
+            return run
+        return list(takewhile(lambda message: len(message) <= limit, run))
+
+    def _take_shortcut(self, plan: Plan, run: list[bytes], binary: bool) -> int:
+        """Take messages past the steps of their plan; return how many of them are left, behind one that waits."""
+        assert plan.shortcut is not None
+        assert plan.owner is not None
+        self._run = run
+        messages = iter(run)
+        left = len(run)
+        while left:
+            try:
+                result = plan.shortcut(self, messages, binary)
+            except (KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException:  # as in a step of a sequence
+                self._answer(None, Failure())
+            else:
+                if result is not None:
+                    self._sequence.wait(result, plan.owner, None, self._shortcut_done)
+            if length_hint(messages) == left:
+                next(messages, None)  # one that it does not take is passed over
+            left = length_hint(messages)
+            if self._sequence.waiting is not None:
+                break
+        self._run = None
+        return left
+
+    def _shortcut_done(self, _: object, failure: Failure | None) -> None:
+        if failure is not None:
+            self._answer(None, failure)
 
     def _before_done(self, request: Request, failure: Failure | None) -> None:
         if failure is None:
@@ -353,6 +534,12 @@ class Session:
         if receipt is not None:
             pairs.append(("receipt-id", receipt))
         self.send(Message("error", pairs))
+        if 400 <= status < 500:
+            self._errors += 1
+            self._notable = True
+            if self._errors == self._engine.limits.error_count and not self.closed:
+                _log.info("{peer}: closed after {count} errors in a row", peer=self.peer, count=self._errors)
+                self.close(POLICY_VIOLATION, "too many errors in a row")
 
     def _receipt_of(self, data: bytes) -> str | None:
         """Return the token of the receipt that a refused message asked for, if that much of it can be read."""
@@ -367,10 +554,15 @@ class Session:
 
     # The end
 
-    def _leave_channels(self) -> None:
+    def _depart(self) -> None:
+        """Leave all channels; called once, when the connection begins to close or has ended."""
         channels, self._channels = self._channels, set()
         for channel in channels:
             self._engine.hub.unsubscribe(self, channel)
+        for watcher in self._engine.watchers:
+            for channel in channels:
+                watcher.unsubscribed(self, channel)
+            watcher.session_closed(self)
 
     def _not_subscribed(self, failure: Failure, channel: str) -> Failure:
         self.unsubscribe(channel)
@@ -395,6 +587,15 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session {self.peer}>"
+
+
+def messages_of(frames: bytes) -> list[Message]:
+    """Return the messages that whole WebSocket frames carry; what a bus brings need not be one, and is left out."""
+    found: list[Message] = []
+    for payload, binary in split_frames(frames):
+        with suppress(LHTTPError):
+            found.append(parse(payload, binary=binary, limits=_ANY_SIZE))
+    return found
 
 
 def _names(channels: str | Iterable[str]) -> list[str]:

@@ -1,10 +1,13 @@
 """The engine: plans are made once, and a message costs no more work than it must."""
 
+import tracemalloc
+
 import pytest
 from twisted.internet import defer
 
-from lhttp_tx import Message, Request, engine as engine_module, processor
+from lhttp_tx import HeaderFilter, Message, Request, engine as engine_module, processor
 from lhttp_tx.errors import RemoteProtocolError
+from lhttp_tx.limits import Limits
 from lhttp_tx.testing import Client, Server
 
 
@@ -28,18 +31,60 @@ def test_equal_heads_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parsed == [b"LHTTP/1.0 chat\r\npublish:room\r\n"]
 
 
-def test_plans_are_bounded_in_number() -> None:
+@pytest.mark.parametrize("header", ["n", "publish"])
+def test_plans_are_bounded_in_what_they_take(monkeypatch: pytest.MonkeyPatch, header: str) -> None:
+    monkeypatch.setattr(engine_module, "_PLAN_SIZE", 100_000)
     server = Server()
     client = server.connect()
-    for number in range(5_000):
-        client.send(f"LHTTP/1.0 chat\r\nn:{number}\r\n\r\n")
-    assert len(server.engine._plans) <= 2048
+    for number in range(1_000):
+        client.send(f"LHTTP/1.0 chat\r\n{header}:{number}\r\n\r\n")
+    assert 50 <= len(server.engine._plans) <= 100_000 / engine_module._PLAN_COST
+
+
+@pytest.mark.parametrize(
+    "head", ["LHTTP/1.0 chat\r\npublish:{}\r\n", "LHTTP/1.0 chat\r\na:{}\r\nb:{}\r\n", "LHTTP/1.0 c{}\r\n"]
+)
+def test_a_plan_takes_no_more_memory_than_it_is_counted_for(head: str) -> None:
+    server = Server()
+    messages = [f"{head}\r\n".replace("{}", str(number)).encode() for number in range(2_000)]
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        cost = sum(server.engine.plan(message).cost for message in messages)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(server.engine._plans) == 2_000
+    assert after - before <= cost + 100_000
+
+
+def test_steps_are_bounded_in_number() -> None:
+    server = Server()
+    client = server.connect()
+    for number in range(1_000):
+        client.send(f"LHTTP/1.0 chat\r\nn{number}:\r\n\r\n")
+    assert len(server.engine._kinds) <= 256
 
 
 def test_large_heads_are_not_kept() -> None:
     server = Server()
     server.connect().send("LHTTP/1.0 chat\r\nlong:" + "x" * 1_000 + "\r\n\r\n")
-    assert server.engine._plans == {}
+    server.connect().send("LHTTP/1.0 chat\r\n" + "x" * 1_000 + ":\r\n\r\n")
+    assert len(server.engine._plans) == 0
+    assert len(server.engine._kinds) == 1
+
+
+class Widening(HeaderFilter):
+    def before(self, request: Request) -> None:
+        request.message = request.message.replace(headers=[*request.headers, ("b", "2")])
+
+
+def test_a_head_that_a_filter_made_lets_nobody_past_the_limits() -> None:
+    client = Server(filters=[Widening()], limits=Limits(header_count=1)).connect()
+    client.send("LHTTP/1.0 chat\r\na:1\r\n\r\n")
+    assert client.take() == []
+    client.send("LHTTP/1.0 chat\r\na:1\r\nb:2\r\n\r\n")
+    assert [message.headers.get("status") for message in client.take()] == ["413"]
 
 
 def test_a_message_that_nobody_waits_for_makes_no_deferred(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from zope.interface import implementer
 from lhttp_tx import hub as hub_module
 from lhttp_tx.bus.memory import MemoryBus
 from lhttp_tx.errors import BusUnavailable
-from lhttp_tx.frames import build_frame
+from lhttp_tx.frames import build_frame, build_frames
 from lhttp_tx.hub import Hub
 from lhttp_tx.interfaces import IBus
 
@@ -155,6 +155,68 @@ def test_a_frame_is_built_once_for_each_publication(hub: Hub, monkeypatch: pytes
     assert len(built) == 7
 
 
+def test_a_run_is_framed_once_for_all_its_subscribers(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[int] = []
+
+    def counting(payloads: list[bytes], binary: bool) -> bytes:
+        built.append(len(payloads))
+        return build_frames(payloads, binary)
+
+    monkeypatch.setattr(hub_module, "build_frames", counting)
+    for _ in range(100):
+        Subscriber().join(hub, "room")
+    hub.cork()
+    hub.publish_run(("room",), iter([b"hello"] * 7), False)
+    hub.uncork()
+    assert built == [7]
+
+
+def test_text_and_binary_are_framed_apart_in_order(hub: Hub) -> None:
+    subscriber = Subscriber()
+    subscriber.join(hub, "room")
+    hub.cork()
+    for number, binary in enumerate([False, True, True, False]):
+        hub.publish(["room"], b"%d" % number, binary)
+    hub.uncork()
+    expected = [build_frame(b"%d" % number, binary) for number, binary in enumerate([False, True, True, False])]
+    assert b"".join(subscriber.writes) == b"".join(expected)
+
+
+def test_a_run_to_two_channels_goes_to_both_message_by_message(bus: MemoryBus, hub: Hub) -> None:
+    received: list[tuple[str, bytes]] = []
+    for channel in "ab":
+        bus.subscribe(channel, lambda channel, payload, binary: received.append((channel, payload)))
+    assert hub.publish_run(("a", "b"), iter([b"1", b"2"]), False) is None
+    assert received == [("a", b"1"), ("b", b"1"), ("a", b"2"), ("b", b"2")]
+
+
+@pytest.mark.parametrize("channels", [("a",), ("a", "b")])
+def test_a_run_stops_behind_what_is_not_taken_at_once(channels: tuple[str, ...]) -> None:
+    hub = Hub(bus=SlowBus())
+    payloads = iter([b"1", b"2", b"3"])
+    assert hub.publish_run(channels, payloads, False) is not None
+    assert list(payloads) == [b"2", b"3"]
+
+
+@pytest.mark.parametrize("channels", [("a",), ("a", "b")])
+def test_a_run_stops_behind_what_is_refused(bus: MemoryBus, hub: Hub, channels: tuple[str, ...]) -> None:
+    bus.stop()
+    payloads = iter([b"1", b"2", b"3"])
+    with pytest.raises(BusUnavailable):
+        hub.publish_run(channels, payloads, False)
+    assert list(payloads) == [b"2", b"3"]
+
+
+def test_empty_publications_count_against_the_bound_of_a_run(hub: Hub) -> None:
+    subscriber = Subscriber()
+    subscriber.join(hub, "room")
+    hub.cork()
+    for _ in range(20_000):
+        hub.receive("room", b"", True)
+    assert subscriber.writes != []
+    hub.uncork()
+
+
 def test_order_across_channels_is_kept_when_corked(hub: Hub) -> None:
     subscriber = Subscriber()
     subscriber.join(hub, "a")
@@ -279,3 +341,60 @@ def test_publishing_fails_when_the_bus_refuses_one_of_the_channels() -> None:
     bus.pending[0].errback(BusUnavailable("away"))
     bus.pending[1].callback(None)
     assert [failure.type for failure in failures] == [BusUnavailable]
+
+
+# Publishers that do not hear themselves
+
+
+def test_a_silenced_subscriber_gets_nothing_of_what_is_published_meanwhile(hub: Hub) -> None:
+    one, other = Subscriber(), Subscriber()
+    for subscriber in (one, other):
+        subscriber.join(hub, "a")
+        subscriber.join(hub, "b")
+    hub.cork()
+    hub.publish(["a"], b"1", False)
+    with hub.silenced(one, ["a", "nowhere"]):
+        hub.publish(["a", "b"], b"2", False)
+    hub.publish(["a"], b"3", False)
+    hub.uncork()
+    frames = {text: build_frame(text, False) for text in (b"1", b"2", b"3")}
+    assert one.writes == [frames[b"1"], frames[b"2"], frames[b"3"]]
+    assert other.writes == [frames[b"1"], frames[b"2"], frames[b"2"], frames[b"3"]]
+
+
+def test_a_stranger_can_be_silenced(hub: Hub) -> None:
+    one = Subscriber()
+    with hub.silenced(one, ["a"]):
+        one.join(hub, "a")
+        hub.publish(["a"], b"1", False)
+    assert one.writes == [build_frame(b"1", False)]
+
+
+def test_one_who_leaves_while_silenced_stays_away(hub: Hub) -> None:
+    one, other = Subscriber(), Subscriber()
+    one.join(hub, "a")
+    other.join(hub, "a")
+    with hub.silenced(one, ["a"]):
+        hub.unsubscribe(one, "a")
+    hub.publish(["a"], b"1", False)
+    assert one.writes == []
+    assert hub.channels == {"a": 1}
+
+
+def test_a_silenced_subscriber_hears_again_when_publishing_fails(bus: MemoryBus, hub: Hub) -> None:
+    one = Subscriber()
+    one.join(hub, "a")
+    with pytest.raises(BusUnavailable), hub.silenced(one, ["a"]):
+        raise BusUnavailable("gone")
+    hub.publish(["a"], b"1", False)
+    assert one.writes == [build_frame(b"1", False)]
+
+
+def test_a_channel_lives_on_while_its_only_subscriber_is_silenced(hub: Hub) -> None:
+    one, slow = Subscriber(), Subscriber()
+    one.join(hub, "a")
+    hub.subscribe(slow, "a", lambda _: hub.unsubscribe(slow, "a"))
+    with hub.silenced(one, ["a"]):
+        hub.publish(["a"], b"1", False)
+    hub.publish(["a"], b"2", False)
+    assert one.writes == [build_frame(b"2", False)]

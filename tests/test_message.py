@@ -3,13 +3,11 @@
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import example, given, strategies as st
 
 from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 from lhttp_tx.limits import Limits
 from lhttp_tx.message import Head, Headers, Message, parse, parse_head, parse_header_lines, split_head
-
-FAST = settings(max_examples=200, deadline=None)
 
 VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 CONTROLS = "".join(map(chr, [*range(0x09), *range(0x0A, 0x20), 0x7F]))
@@ -50,7 +48,6 @@ def fields(message: Message) -> tuple[str, list[tuple[str, str]], bytes, bool]:
 # Properties
 
 
-@FAST
 @given(messages())
 def test_what_is_built_parses_back_equal(message: Message) -> None:
     parsed = parse(message.raw, binary=message.binary)
@@ -59,7 +56,6 @@ def test_what_is_built_parses_back_equal(message: Message) -> None:
     assert fields(parsed) == fields(message)
 
 
-@FAST
 @given(st.binary(max_size=100) | st.binary(max_size=60).map(lambda rest: b"LHTTP/1.0 c\r\n" + rest) | mutations())
 @example(b"LHTTP/1.0 c\r\nh:\xed\xa0\x80\r\n\r\n")
 def test_parsing_raises_nothing_but_its_own_errors(data: bytes) -> None:
@@ -72,7 +68,6 @@ def test_parsing_raises_nothing_but_its_own_errors(data: bytes) -> None:
         assert message.raw == data
 
 
-@FAST
 @given(mutations())
 @example(b"LHTTP/1.0 c\r\nh: \t1 \r\n")
 def test_what_parses_can_be_built_again(data: bytes) -> None:
@@ -88,7 +83,6 @@ def test_what_parses_can_be_built_again(data: bytes) -> None:
 nasty = st.text(st.sampled_from("\r\n\t :\x00\x0b\x7f\x85\u00a0\u2028é\ud800aA1"), max_size=6)
 
 
-@FAST
 @given(nasty, st.lists(st.tuples(nasty, nasty), max_size=3), st.binary(max_size=5) | nasty, st.booleans())
 @example("c", [("h", " 1")], b"", False)
 @example("c", [("h:", "1")], b"", False)
@@ -109,7 +103,6 @@ def test_building_refuses_what_would_not_parse_back_the_same(
     assert fields(parse(message.raw, binary=binary)) == (command, pairs, raw_body, binary)
 
 
-@FAST
 @given(messages())
 def test_stripped_message_lacks_the_servers_headers_and_nothing_else(message: Message) -> None:
     message = message.replace(headers=[("Upstream", "x"), *message.headers, ("receipt", "1")])

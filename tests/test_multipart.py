@@ -3,13 +3,11 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from lhttp_tx.errors import LocalProtocolError, RemoteProtocolError
 from lhttp_tx.message import Headers, Message, parse
 from lhttp_tx.multipart import Part, join_parts, parse_offsets, split_parts
-
-FAST = settings(max_examples=200, deadline=None)
 
 parts = st.builds(
     Part,
@@ -20,7 +18,6 @@ parts = st.builds(
 )
 
 
-@FAST
 @given(st.lists(parts, min_size=1, max_size=5))
 def test_joined_parts_come_apart_again(given_parts: list[Part]) -> None:
     value, body = join_parts(given_parts)
@@ -28,7 +25,6 @@ def test_joined_parts_come_apart_again(given_parts: list[Part]) -> None:
     assert list(split_parts(parse_offsets(message.headers.get("multipart", "")), message.body)) == given_parts
 
 
-@FAST
 @given(st.lists(parts, min_size=1, max_size=3), st.data())
 def test_splitting_at_wrong_offsets_raises_nothing_but_its_own_errors(
     given_parts: list[Part], data: st.DataObject
@@ -45,7 +41,6 @@ def test_splitting_at_wrong_offsets_raises_nothing_but_its_own_errors(
         assert split_parts(parse_offsets(join_parts(found)[0]), join_parts(found)[1]) == found
 
 
-@FAST
 @given(st.text(st.sampled_from("0123456789 \t-+.,_x\r\né１٠²"), max_size=12) | st.text(max_size=8))
 def test_offsets_are_strictly_rising_from_0_or_refused(value: str) -> None:
     try:

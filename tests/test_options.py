@@ -8,6 +8,7 @@ from twisted.python.usage import UsageError
 from lhttp_tx.config import Config
 from lhttp_tx.limits import Limits
 from lhttp_tx.options import Options
+from lhttp_tx.rules import Rule, Rules
 
 
 def parse(*arguments: str) -> Options:
@@ -46,12 +47,18 @@ def test_every_bound_can_be_set() -> None:
         *("--ping-interval", "0", "--ping-timeout", "11", "--handshake-timeout", "12", "--close-timeout", "13"),
         *("--drain-timeout", "14", "--upstream-timeout", "15", "--upstream-max-response", "16"),
         *("--upstream-max-in-flight", "17", "--upstream-public-only", "--upstream-allow", "http://b/x", "--demo"),
+        *("--upstream-max-failures", "20", "--upstream-cool-down", "21"),
+        *("--max-rate", "22.5", "--max-burst", "23", "--max-byte-rate", "24", "--max-errors", "0"),
+        *("--max-per-address", "25", "--max-pending", "26", "--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "unix"),
         *("--allow-origin", "https://App.example/", "--allow-origin", "*", "--server-name", "Chat.example:80"),
     ).config
     assert config == Config(
         listen=("tcp:8081:backlog=1024",),
-        limits=Limits(1000, 500, 5, 6, 7, 8, 9.0),
+        limits=Limits(1000, 500, 5, 6, 7, 8, 9.0, 22.5, 23, 24, 0),
         max_connections=0,
+        max_per_address=25,
+        max_pending=26,
+        trusted_proxies=("10.0.0.0/8", "unix"),
         ping_interval=0,
         ping_timeout=11,
         handshake_timeout=12,
@@ -60,6 +67,8 @@ def test_every_bound_can_be_set() -> None:
         upstream_timeout=15,
         upstream_max_response=16,
         upstream_max_in_flight=17,
+        upstream_max_failures=20,
+        upstream_cool_down=21,
         upstream_public_only=True,
         upstream_allow=("http://b/x",),
         allow_origins=("https://App.example", "*"),
@@ -101,6 +110,11 @@ def test_processors_and_filters_are_loaded(tmp_path: Path) -> None:
     ("arguments", "text"),
     [
         (["--port", "65536"], "from 0 to 65535"),
+        (["--max-burst", "5"], "set --max-rate, too"),
+        (["--max-rate", "0.05"], "is not from 0.1 to 1000000, nor 0"),
+        (["--max-rate", "fast"], "is not a number"),
+        (["--trusted-proxy", "proxy.example"], "write an address, a network such as 10.0.0.0/8, or unix"),
+        (["--trusted-proxy", "0.0.0.0/0"], "name the addresses of your proxies"),
         (["--port", "http"], "tcp:8081"),
         (["--port", "nonsense:1"], "Unknown endpoint type"),
         (["--listen", "ssl:443:privateKey=/no/such/file"], "No such file"),
@@ -135,3 +149,75 @@ def test_every_option_is_explained() -> None:
     options = [line for line in lines if line.lstrip().startswith("-")]
     assert len(options) > 25
     assert all(len(line.split()) > 2 for line in options)
+
+
+# The configuration file and the environment
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "lhttp.toml"
+
+
+def test_the_file_the_environment_and_the_command_line_win_in_this_order(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text('port = 81\nlisten = "unix:x"\nmax-queue = 1\nmax-unsent = 1\nmax-headers = 1\ndemo = true\n')
+    monkeypatch.setenv("LHTTP_MAX_UNSENT", "2")
+    monkeypatch.setenv("LHTTP_MAX_HEADERS", "2")
+    config = parse("--config", "lhttp.toml", "--max-headers", "3").config
+    assert config.listen == ("tcp:81:backlog=1024", "unix:x")
+    assert (config.limits.queue_length, config.limits.unsent_size, config.limits.header_count) == (1, 2, 3)
+    assert config.demo
+
+
+def test_rules_of_the_file_are_those_of_the_config(file: Path) -> None:
+    file.write_text('[[channel]]\nmatch = "a"\n')
+    assert parse("--config", "lhttp.toml").config.rules == Rules([Rule("a")])
+
+
+def test_a_file_without_rules_may_have_some_later(file: Path) -> None:
+    file.write_text("")
+    assert parse("--config", "lhttp.toml").config.rules == Rules()
+    assert parse().config.rules is None
+
+
+def test_rules_may_ask_who_clients_are_where_that_is_known(file: Path) -> None:
+    (file.parent / "users").write_text("jack:secret\n")
+    file.write_text('auth = "file:users"\n[[channel]]\nmatch = "a"\npublish = "authenticated"\n')
+    config = parse("--config", "lhttp.toml").config
+    assert config.rules is not None
+    assert len(config.rules) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("max-unsent = 0", "lhttp.toml:1: max-unsent: 0 is not from 1 to 2147483647"),
+        ("demo = true\nport = 65536", "lhttp.toml:2: --port 65536: a port is a number from 0 to 65535"),
+        ("max-head-size = 70000", "lhttp.toml:1: --max-head-size is larger than --max-message-size; lower it"),
+        ('server-name = ["a", "a b/c"]', "lhttp.toml:1: --server-name 'a b/c': write a host name"),
+        ('processor = "nothing"', "lhttp.toml:1: processor: .*package.module:Name"),
+        (
+            '\n[[channel]]\nmatch = "a"\npublish = "authenticated"',
+            "lhttp.toml:3: the rule for 'a' asks who clients are",
+        ),
+        ('colour = "red"', "lhttp.toml:1: there is no option colour"),
+    ],
+)
+def test_mistakes_in_the_file_are_explained(text: str, problem: str, file: Path) -> None:
+    file.write_text(text)
+    with pytest.raises(UsageError, match=problem):
+        parse("--config", "lhttp.toml")
+
+
+def test_the_token_of_the_environment_wins_over_that_of_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        (file.parent / name).write_text(f"a token of {name}, long enough")
+    file.write_text('publish-token-file = "one"')
+    assert parse("--config", "lhttp.toml").config.publish_token == b"a token of one, long enough"
+    monkeypatch.setenv("LHTTP_PUBLISH_TOKEN", "fedcba9876543210")
+    assert parse("--config", "lhttp.toml").config.publish_token == b"fedcba9876543210"
+    arguments = ("--config", "lhttp.toml", "--publish-token-file", "two")
+    assert parse(*arguments).config.publish_token == b"a token of two, long enough"

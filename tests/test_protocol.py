@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import txaio
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyClass
 
@@ -387,6 +390,53 @@ def test_a_reader_that_catches_up_is_kept(factory: LHTTPServerFactory) -> None:
     assert peer.protocol.session.closed is False
 
 
+class Narrow(FileDescriptor):
+    """What TLS and other wrappers write to: a transport that is always behind, as its peer reads slowly."""
+
+    connected = 1
+    room = 0
+
+    def __init__(self) -> None:
+        super().__init__(reactor=MemoryReactorClock())
+        self.sent = b""
+
+    def writeSomeData(self, data: bytes) -> int:
+        taken, self.room = data[: self.room], self.room - len(data[: self.room])
+        self.sent += taken
+        return len(taken)
+
+    def getPeer(self) -> IPv4Address:
+        return IPv4Address("TCP", "192.0.2.1", 5)
+
+    getHost = getPeer
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        pass
+
+
+def test_a_reader_below_tls_that_is_slow_but_steady_is_kept(factory: LHTTPServerFactory) -> None:
+    wrapper = ProtocolWrapper(WrappingFactory(factory), factory.buildProtocol(None))
+    protocol: Any = wrapper.wrappedProtocol
+    narrow = Narrow()
+    wrapper.makeConnection(narrow)
+    protocol.dataReceived(HANDSHAKE % b"")
+
+    def send() -> None:
+        for _ in range(70):
+            protocol.session.send(Message("x", body="x" * 1_000))
+
+    send()
+    for _ in range(20):
+        send()
+        narrow.room = 70_000
+        narrow.doWrite()
+    assert b"too slow" not in narrow.sent
+    assert len(narrow.sent) == 20 * 70_000
+    send()
+    send()
+    assert b"too slow" in b"".join(narrow._tempDataBuffer) + narrow.dataBuffer
+
+
 def test_nothing_is_sent_behind_a_close_frame(factory: LHTTPServerFactory) -> None:
     peer = connected(factory)
     peer.protocol.close(1001, "bye")
@@ -456,6 +506,29 @@ def test_a_frame_that_dribbles_in_is_judged_before_it_is_whole(factory: LHTTPSer
     assert close_code(peer.take()) == 1007
 
 
+def test_a_small_frame_without_a_mask_is_judged_at_once(factory: LHTTPServerFactory) -> None:
+    peer = connected(factory)
+    peer.protocol.dataReceived(b"\x81\x01x")
+    assert close_code(peer.take()) == 1002
+
+
+def test_a_client_whose_bytes_are_dear_is_read_in_small_bites(factory: LHTTPServerFactory) -> None:
+    wrapper = ProtocolWrapper(WrappingFactory(factory), factory.buildProtocol(None))
+    protocol: Any = wrapper.wrappedProtocol
+    narrow: Any = Narrow()
+    wrapper.makeConnection(narrow)
+    protocol.dataReceived(HANDSHAKE % b"")
+    sizes = [narrow.bufferSize]
+    for _ in range(3):
+        protocol._pace(narrow.bufferSize, 0.0001)
+        sizes.append(narrow.bufferSize)
+    assert sizes == [8_192, 32_768, 65_536, 65_536]
+    protocol._pace(65_536, 0.05)
+    assert narrow.bufferSize == 6_553
+    protocol._pace(6_553, 1.0)
+    assert narrow.bufferSize == 512
+
+
 def test_the_beginning_of_a_frame_is_not_lost_when_the_server_closes(factory: LHTTPServerFactory) -> None:
     peer = connected(factory)
     data = frame("LHTTP/1.0 echo\r\n\r\nhello")
@@ -513,6 +586,16 @@ def test_no_timer_is_left_behind_a_closed_connection(factory: LHTTPServerFactory
     assert clock.getDelayedCalls() == []
 
 
+def test_no_timer_is_left_behind_a_peer_that_breaks_the_protocol_and_goes(
+    factory: LHTTPServerFactory, clock: Clock
+) -> None:
+    peer = connected(factory)
+    peer.send(b"", opcode=3)
+    assert close_code(peer.take()) == 1002
+    peer.lose(ConnectionDone)
+    assert clock.getDelayedCalls() == []
+
+
 def test_empty_fragments_do_not_pile_up(factory: LHTTPServerFactory) -> None:
     peer = connected(factory)
     peer.send("LHTTP/1.0 echo\r\n", fin=False)
@@ -528,3 +611,12 @@ def test_the_head_of_a_handshake_is_bounded(factory: LHTTPServerFactory) -> None
     peer.protocol.dataReceived(b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 4_000)
     assert peer.take().startswith(b"HTTP/1.1 431 ")
     assert peer.transport.disconnecting
+
+
+def test_what_was_published_in_the_read_that_ends_a_connection_reaches_it_before_the_close(
+    factory: LHTTPServerFactory,
+) -> None:
+    peer = connected(factory)
+    hello = b"LHTTP/1.0 chat\r\nsubscribe:a\r\npublish:a\r\n\r\nhello"
+    peer.protocol.dataReceived(frame(hello) + frame(struct.pack("!H", 1000), opcode=8))
+    assert peer.take() == bytes((0x81, len(hello))) + hello + b"\x88\x02\x03\xe8"

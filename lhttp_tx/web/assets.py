@@ -75,22 +75,26 @@ def demo_assets(websocket: IResource) -> Iterator[tuple[bytes, IResource]]:
         b"text/html; charset=utf-8",
         ((b"content-security-policy", _POLICY), (b"referrer-policy", b"no-referrer")),
     )
-    yield b"", _PageOrWebSocket(page, websocket)
+    yield b"", PageOrWebSocket(page, websocket)
     yield b"chat.css", Asset("demo/chat.css", b"text/css; charset=utf-8")
     yield b"chat.js", Asset("demo/chat.js", _SCRIPT)
 
 
-class _PageOrWebSocket(Resource):
-    """Answers opening handshakes with the WebSocket, and everything else with the page."""
+class PageOrWebSocket(Resource):
+    """
+    Answers opening handshakes with the WebSocket, and everything else with the page.
+
+    :ivar websocket: what answers handshakes.
+    """
 
     isLeaf = True
 
     def __init__(self, page: Resource, websocket: IResource) -> None:
         super().__init__()
         self._page = page
-        self._websocket = websocket
+        self.websocket = websocket
 
     def render(self, request: Request) -> int | bytes:
-        wanted = self._websocket if request.getHeader(b"upgrade") else self._page
+        wanted = self.websocket if request.getHeader(b"upgrade") else self._page
         rendered: int | bytes = wanted.render(request)
         return rendered

@@ -34,12 +34,17 @@ class HealthResource(Resource):
         self._bus = bus
         self._factory = factory
 
-    def render_GET(self, request: Request) -> bytes:
-        """Answer with a line of JSON."""
+    def render(self, request: Request) -> bytes:
+        """Answer with a line of JSON, or with 405."""
         request.responseHeaders.removeHeader(b"server")
+        if request.method not in (b"GET", b"HEAD"):
+            request.setResponseCode(405)
+            request.setHeader(b"allow", b"GET, HEAD")
+            request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+            return b"ask with GET\n"
         request.setHeader(b"content-type", b"application/json")
         request.setHeader(b"cache-control", b"no-store")
         status = "stopping" if self._factory.draining else "ok" if self._bus.available else "degraded"
         if status == "stopping":
             request.setResponseCode(503)
-        return json.dumps({"status": status}).encode("ascii") + b"\n"
+        return b"" if request.method == b"HEAD" else json.dumps({"status": status}).encode("ascii") + b"\n"

@@ -5,9 +5,11 @@ The whole of HTTP on one port: ``/publish``, the JavaScript client, and the WebS
 from __future__ import annotations
 
 import inspect
+from io import BytesIO
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import server
@@ -15,11 +17,13 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource, Resource
 
 from lhttp_tx.access import AccessPolicy
+from lhttp_tx.admission import Admission, Place
 from lhttp_tx.engine import Engine
+from lhttp_tx.handshake import read_handshake
 from lhttp_tx.protocol import LHTTPServerFactory
-from lhttp_tx.web.assets import client_assets, demo_assets
+from lhttp_tx.web.assets import PageOrWebSocket, client_assets, demo_assets
 from lhttp_tx.web.publish import PublishResource
-from lhttp_tx.web.websocket import WebSocketResource
+from lhttp_tx.web.websocket import WebSocketResource, hand_over
 
 __all__ = ["LHTTPSite", "RootResource"]
 
@@ -38,6 +42,8 @@ class RootResource(Resource):
     """
     ``/publish``, ``/lhttp.js`` and ``/lhttp.mjs``, what was put beside them with ``putChild``, and the WebSocket on
     every other path.
+
+    :ivar websocket: what answers there.
     """
 
     def __init__(
@@ -50,21 +56,24 @@ class RootResource(Resource):
         :param demo: whether a chat page is at ``/``.
         """
         super().__init__()
-        self._websocket = WebSocketResource(factory)
+        self.websocket = WebSocketResource(factory)
         self.putChild(b"publish", PublishResource(engine, policy))
         for name, asset in client_assets():
             self.putChild(name, asset)
         if demo:
-            for name, resource in demo_assets(self._websocket):
+            for name, resource in demo_assets(self.websocket):
                 self.putChild(name, resource)
 
     def getChild(self, path: bytes, request: server.Request) -> IResource:
         """Return the WebSocket, for a path that has no resource of its own."""
-        return self._websocket
+        return self.websocket
 
     def render(self, request: server.Request) -> int | bytes:
         """Answer ``/`` itself when mounted below another path."""
-        return self._websocket.render(request)
+        return self.websocket.render(request)
+
+
+_GIVE_HANDSHAKES_AWAY = (RootResource.render, PageOrWebSocket.render)
 
 
 class _BoundedRequest(server.Request):
@@ -115,16 +124,39 @@ class _BoundedChannel(HTTPChannel):
     """Limits the time of a request, whether or not bytes keep dripping in; what was taken over is exempt."""
 
     site: LHTTPSite
+    transport: Any
+    address: IAddress | None = None
+    place: Place | None = None
     _deadline: IDelayedCall | None = None
+    _untouched = True
 
     def connectionMade(self) -> None:
+        idle = self.timeOut
+        if idle is not None and idle >= self.site.head_timeout:
+            self.timeOut = None  # until something has come, one timer does for both
         super().connectionMade()
+        self.timeOut = idle
+        if self.site.admission is not None:
+            self.place = self.site.admission.enter(self.address)
         self._limit(self.site.head_timeout)
 
     def dataReceived(self, data: bytes) -> None:
+        if self._untouched:
+            self._untouched = False
+            if self._open_websocket(data):
+                return
+            self.setTimeout(self.timeOut)
         if self._deadline is None and not self._handlingRequest:
             self._limit(self.site.head_timeout)
         super().dataReceived(data)
+
+    def headerReceived(self, line: bytes) -> bool:
+        try:
+            return bool(super().headerReceived(line))
+        except ValueError:  # a length of more digits than Python reads
+            self._respondToBadRequestAndDisconnect()
+            self.length = None
+            return False
 
     def allHeadersReceived(self) -> None:
         self._limit(self.site.body_timeout)
@@ -136,7 +168,23 @@ class _BoundedChannel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._limit(None)
+        if self.place is not None:
+            self.place.leave()
         super().connectionLost(reason)
+
+    def _open_websocket(self, data: bytes) -> bool:
+        """Give the connection away at once, if it begins with a handshake that can only succeed."""
+        handshake = read_handshake(data)
+        if handshake is None:
+            return False
+        factory = self.site.find_websocket(handshake.path.encode("ascii"))
+        if factory is None or not factory.admits(handshake, factory.countConnections + 1, self.place):
+            return False
+        self._limit(None)
+        protocol = factory.buildProtocol(self.transport.getPeer())
+        hand_over(self, protocol)
+        protocol.open(handshake, data[handshake.size :])
+        return True
 
     def _limit(self, seconds: float | None) -> None:
         if self._deadline is not None and self._deadline.active():
@@ -160,6 +208,7 @@ class LHTTPSite(server.Site):
         timeout: float = 60.0,
         head_timeout: float = 5.0,
         body_timeout: float = 60.0,
+        admission: Admission | None = None,
     ) -> None:
         """
         :param resource: the root.
@@ -168,11 +217,51 @@ class LHTTPSite(server.Site):
         :param timeout: seconds without a byte after which a connection that is no WebSocket is closed.
         :param head_timeout: seconds in which a request's head must be complete.
         :param body_timeout: seconds in which its body must be complete.
+        :param admission: counts connections that are no WebSocket; ``None``: nobody does.
         """
         super().__init__(resource, _BoundedRequest, timeout=timeout, reactor=reactor, **_NO_FORMS)
         self.max_body_size = max_body_size
         self.head_timeout = head_timeout
         self.body_timeout = body_timeout
+        self.admission = admission
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Return what takes the requests of a connection from *addr*."""
+        channel: Any = super().buildProtocol(addr)
+        channel.address = addr
+        return channel
+
+    def find_websocket(self, path: bytes) -> LHTTPServerFactory | None:
+        """
+        Return whose connection a handshake for *path* becomes; ``None`` if only a request can tell.
+
+        It goes down the tree as twisted.web does, and stops at any resource that makes its children when it is asked
+        for them.
+
+        :param path: as it was sent, without the query.
+        """
+        if type(self).getResourceFor is not server.Site.getResourceFor or self.requestFactory is not _BoundedRequest:
+            return None
+        resource: Any = self.resource
+        for quoted in path[1:].split(b"/"):
+            if resource.isLeaf:
+                break
+            kind = type(resource)
+            if getattr(kind, "getChildWithDefault", None) is not Resource.getChildWithDefault:
+                return None
+            child = resource.children.get(unquote_to_bytes(quoted) if b"%" in quoted else quoted)
+            if child is None:
+                if kind.getChild is not RootResource.getChild:
+                    return None
+                child = resource.websocket
+            resource = child
+        if getattr(type(resource), "render", None) in _GIVE_HANDSHAKES_AWAY:
+            resource = resource.websocket
+        return resource.factory if getattr(type(resource), "render", None) is WebSocketResource.render else None
+
+    def getContentFile(self, length: int | None) -> BytesIO:
+        """Keep a body in memory, where it is bounded: a file would need a descriptor and room on the disk."""
+        return BytesIO()
 
     def acceptableProtocols(self) -> list[bytes]:
         """Speak HTTP/1.1 alone over TLS: a WebSocket takes over its connection."""

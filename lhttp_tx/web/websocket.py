@@ -15,18 +15,22 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from lhttp_tx.protocol import LHTTPServerFactory
 
-__all__ = ["WebSocketResource"]
+__all__ = ["WebSocketResource", "hand_over"]
 
 
 class WebSocketResource(Resource):
-    """Answers opening handshakes on its own path and on every path below."""
+    """
+    Answers opening handshakes on its own path and on every path below.
+
+    :ivar factory: makes the connections.
+    """
 
     isLeaf = True
 
     def __init__(self, factory: LHTTPServerFactory) -> None:
         """:param factory: makes the connections."""
         super().__init__()
-        self._factory = factory
+        self.factory = factory
 
     def render(self, request: Request) -> int | bytes:
         """Take over the connection of a WebSocket handshake; tell everyone else what this is."""
@@ -37,31 +41,31 @@ class WebSocketResource(Resource):
             request.setHeader(b"upgrade", b"websocket")
             request.setHeader(b"content-type", b"text/plain; charset=utf-8")
             return b"" if request.method == b"HEAD" else b"this is a WebSocket endpoint that speaks LHTTP/1.0\n"
-        protocol = self._factory.buildProtocol(request.transport.getPeer())  # type: ignore[union-attr]
-        self._hand_over(request, protocol)
-        return NOT_DONE_YET
-
-    def _hand_over(self, request: Request, protocol: Any) -> None:
-        """
-        Make *protocol* the owner of the connection, as if it had been from the start.
-
-        The channel has parsed the head, and may hold what the client sent behind it: both are handed over.
-        """
         channel: Any = request.channel
-        transport, channel.transport = channel.transport, None
         behind = channel.clearLineBuffer() + b"".join(channel._dataBuffer)
         channel._dataBuffer = []
-        channel.setTimeout(None)
-        transport.unregisterProducer()
-        if isinstance(transport, ProtocolWrapper):
-            transport.wrappedProtocol = protocol
-        elif isinstance(transport.protocol, ProtocolWrapper):
-            transport.protocol.wrappedProtocol = protocol
-        else:
-            transport.protocol = protocol
         head = [request.method + b" " + request.uri + b" " + request.clientproto]
         for name, values in request.requestHeaders.getAllRawHeaders():
             head.extend(name + b": " + value for value in values)
-        protocol.makeConnection(transport)
-        transport.resumeProducing()
+        protocol = self.factory.buildProtocol(request.transport.getPeer())  # type: ignore[union-attr]
+        hand_over(channel, protocol)
+        # As if it had been the protocol's connection from the start.
         protocol.dataReceived(b"\r\n".join(head) + b"\r\n\r\n" + behind)
+        return NOT_DONE_YET
+
+
+def hand_over(channel: Any, protocol: Any) -> None:
+    """Make *protocol* the owner of the connection that *channel* has read from so far."""
+    transport: Any = channel.transport
+    channel.transport = None
+    channel.setTimeout(None)
+    transport.unregisterProducer()
+    if isinstance(transport, ProtocolWrapper):
+        transport.wrappedProtocol = protocol
+    elif isinstance(transport.protocol, ProtocolWrapper):
+        transport.protocol.wrappedProtocol = protocol
+    else:
+        transport.protocol = protocol
+    protocol.place, channel.place = getattr(channel, "place", None), None
+    protocol.makeConnection(transport)
+    transport.resumeProducing()

@@ -1,8 +1,8 @@
 """
 The Autobahn Testsuite against the server's own WebSocket protocol.
 
-An echo server is started that is the real protocol class and factory with ``onMessage`` overridden, and the
-testsuite's fuzzing client runs against it::
+An echo server is started that is the real protocol class and factory, with permessage-deflate and with a session that
+echoes, and the testsuite's fuzzing client runs against it::
 
     tests/conformance/install.sh DIR
     python tests/conformance/run.py DIR/env/bin/wstest
@@ -20,7 +20,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 from twisted.internet import error, protocol, task
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
@@ -35,9 +34,11 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.bus.memory import MemoryBus
 from lhttp_tx.engine import Engine
+from lhttp_tx.frames import build_frame
 from lhttp_tx.hub import Hub
 from lhttp_tx.limits import Limits
 from lhttp_tx.protocol import LHTTPServerFactory, LHTTPServerProtocol
+from lhttp_tx.session import Session
 from lhttp_tx.web.site import LHTTPSite
 from lhttp_tx.web.websocket import WebSocketResource
 
@@ -52,23 +53,38 @@ EXPECTED_COUNT = {"quick": 337, "full": 517}
 TIME_LIMIT = {"quick": 300, "full": 3_600}
 
 
+class EchoSession:
+    """Sends messages back as they came, the way a session sends."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def receive(self, data: bytes, binary: bool) -> None:
+        self._transport.send_frame(build_frame(data, binary))
+
+    def receive_run(self, messages: list[bytes], first: int, binary: bool) -> int:
+        self.receive(messages[first], binary)
+        return first + 1
+
+    def connection_lost(self) -> None:
+        pass
+
+
 class Echo(LHTTPServerProtocol):
-    """The server's protocol, but messages are sent back as they came."""
+    """The server's protocol with a session that echoes."""
 
-    def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        self.sendMessage(payload, isBinary)
-
-
-def accept_deflate(offers: list[Any]) -> PerMessageDeflateOfferAccept | None:
-    return next((PerMessageDeflateOfferAccept(o) for o in offers if isinstance(o, PerMessageDeflateOffer)), None)
+    def onOpen(self) -> None:
+        super().onOpen()
+        assert isinstance(self.session, Session)
+        self.session.connection_lost()
+        self.session = EchoSession(self)  # type: ignore[assignment]
 
 
 def make_factory(reactor: Any, via: str) -> protocol.Factory:
     """Return a factory of echo connections: bare, or behind the HTTP parser of twisted.web."""
     engine = Engine(hub=Hub(bus=MemoryBus()), clock=reactor, limits=Limits(message_size=MESSAGE_SIZE))
-    factory = LHTTPServerFactory(engine=engine, reactor=reactor)
+    factory = LHTTPServerFactory(engine=engine, reactor=reactor, deflate=True)
     factory.protocol = Echo
-    factory.setProtocolOptions(perMessageCompressionAccept=accept_deflate, allowNullOrigin=True)
     if via == "factory":
         return factory
     return LHTTPSite(WebSocketResource(factory), max_body_size=MESSAGE_SIZE, reactor=reactor)

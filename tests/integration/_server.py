@@ -7,6 +7,8 @@ hide behind the same mistake in the test.
 
 from __future__ import annotations
 
+import functools
+import gzip
 import http.client
 import http.server
 import os
@@ -99,7 +101,7 @@ class ServerProcess:
         self,
         *arguments: str,
         cwd: Path,
-        listen: Iterable[str] = ("--port", "tcp:0:interface=127.0.0.1"),
+        listen: Iterable[str] = ("--port", "tcp:0:interface=127.0.0.1:backlog=1024"),
         endpoints: int = 1,
         environment: dict[str, str] | None = None,
         runner: Iterable[str] = ("twistd", "-n", "--pidfile="),
@@ -366,11 +368,11 @@ class Backend:
     :ivar connections: how many connections were made to it.
     """
 
-    def __init__(self, host: str = "127.0.0.1", context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, host: str = "127.0.0.1", context: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.connections = 0
         self.released = threading.Event()
-        self._server = (_BackendServer6 if ":" in host else _BackendServer)((host, 0), _Handler)
+        self._server = (_BackendServer6 if ":" in host else _BackendServer)((host, port), _Handler)
         self._server.backend = self
         if context is not None:
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
@@ -395,8 +397,14 @@ class Backend:
         self._thread.join(TIME_LIMIT)
 
 
+@functools.cache
+def _bomb() -> bytes:
+    return gzip.compress(bytes(30_000_000))
+
+
 class _BackendServer(http.server.ThreadingHTTPServer):
     backend: Backend
+    request_queue_size = 128
     daemon_threads = True
     block_on_close = False
 
@@ -455,9 +463,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.respond(200, b"caf\xe9")
 
     def answer_gzip(self) -> None:
-        import gzip
-
-        self.respond(200, gzip.compress(bytes(30_000_000)), Content_Encoding="gzip")
+        self.respond(200, _bomb(), Content_Encoding="gzip")
 
     def answer_endless(self) -> None:
         self.send_response(200)
@@ -466,6 +472,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
         while not self.server.backend.released.is_set():
             self.wfile.write(bytes(65_536))
+
+    def answer_headers(self) -> None:
+        self.send_response(200)
+        self.flush_headers()
+        self.close_connection = True
+        while not self.server.backend.released.is_set():
+            self.wfile.write(b"x-more: and more\r\n" * 1000)
 
     def answer_hang(self) -> None:
         self.server.backend.released.wait(TIME_LIMIT)

@@ -228,6 +228,21 @@ def test_missing_host_is_400(server: ServerProcess) -> None:
         assert b" 400 " in sock.makefile("rb").readline()
 
 
+# /health
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "OPTIONS"])
+def test_health_with_another_method_is_405_and_names_no_software(server: ServerProcess, method: str) -> None:
+    status, headers, body = http_request(server.port, method, "/health?<x>")
+    assert (status, headers["allow"], body) == (405, "GET, HEAD", b"ask with GET\n")
+    assert "server" not in headers
+
+
+def test_head_of_health_has_no_body_and_costs_no_line_in_the_log(server: ServerProcess) -> None:
+    assert http_request(server.port, "HEAD", "/health")[::2] == (200, b"")
+    assert "HEAD request" not in server.log
+
+
 # 413
 
 
@@ -249,6 +264,12 @@ def test_declared_length_past_the_limit_is_413_before_the_body(server: ServerPro
         answer = sock.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert answer.endswith(b"\r\n\r\nbody is larger than 65536 bytes\n")
+
+
+def test_declared_length_of_too_many_digits_is_400(server: ServerProcess) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), TIME_LIMIT) as sock:
+        sock.sendall(_post_head("Content-Length: " + "9" * 5_000))
+        assert sock.makefile("rb").read() == b"HTTP/1.1 400 Bad Request\r\n\r\n"
 
 
 def test_chunks_past_the_limit_are_413(server: ServerProcess) -> None:

@@ -177,7 +177,7 @@ def test_log_tells_what_it_serves(serve: Callable[..., ServerProcess], tmp_path:
         *("--upstream-allow", "http://backend.example/record", "--publish-token-file", "token"),
     )
     for line in (
-        f"listening on 127.0.0.1:{server.port} (tcp:0:interface=127.0.0.1)",
+        f"listening on 127.0.0.1:{server.port} (tcp:0:interface=127.0.0.1:backlog=1024)",
         "bus: in memory (this process alone)",
         "processors: boom, echo",
         "POST /publish: whoever sends the token",

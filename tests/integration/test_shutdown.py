@@ -46,6 +46,19 @@ def test_idle_server_ends_at_once(serve: Callable[..., ServerProcess]) -> None:
     assert time.monotonic() - begin < 1
 
 
+def test_a_second_signal_changes_nothing(serve: Callable[..., ServerProcess]) -> None:
+    server = serve()
+    with RawClient(server.port) as client:
+        client.subscribe("room")
+        server.process.send_signal(signal.SIGTERM)
+        assert client.receive_close() == GOING_AWAY
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGINT)
+        server.wait_for_log("stopping already")
+        client.send((1001).to_bytes(2, "big"), CLOSE)
+        assert server.process.wait(5) == -signal.SIGTERM
+
+
 def test_client_that_does_not_answer_the_close_does_not_hold_it_up(serve: Callable[..., ServerProcess]) -> None:
     server = serve()
     with RawClient(server.port) as client:

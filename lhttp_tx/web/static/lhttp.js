@@ -78,6 +78,8 @@
 
   const DEFAULT_LIMITS = Object.freeze({ messageSize: 65536, headSize: 8192, headerCount: 64 });
   const MAX_CHANNEL_SIZE = 255;
+  const PRESENCE = "$presence."; // what the names of channels begin with that tell who comes to a channel and who goes
+  const UNWANTED = new Set([1008, 4409]); // close codes after which connecting again would do no good
 
   const START = "LHTTP/1.0 ";
   const COMMAND = /^[\x21-\x7e]{1,64}$/;
@@ -275,7 +277,7 @@
     /** Return the channels that the header *name* lists, each once; throws RemoteProtocolError if one is malformed. */
     channels(name) {
       const values = this.headers.getAll(name);
-      return values.length ? splitChannels(values) : [];
+      return values.length ? splitChannels(values, name === "publish" ? checkChannel : checkSubscription) : [];
     }
 
     /** Return the parts of a multipart body, none without a `multipart` header; throws RemoteProtocolError. */
@@ -416,8 +418,16 @@
     return name;
   }
 
-  function splitChannels(values) {
-    const names = new Set(values.flatMap((value) => value.split(/[ \t]+/)).filter(Boolean).map(checkChannel));
+  /** As checkChannel, and takes the names of the server's channels that tell who is in a channel. */
+  function checkSubscription(name) {
+    if (typeof name !== "string" || !name.startsWith(PRESENCE)) return checkChannel(name);
+    checkChannel(name.slice(PRESENCE.length));
+    return name;
+  }
+
+  function splitChannels(values, check = checkChannel) {
+    const listed = values.flatMap((value) => value.split(/[ \t]+/)).filter(Boolean);
+    const names = new Set(listed.map((name) => check(name)));
     if (!names.size) throw new RemoteProtocolError("list of channels is empty");
     return [...names];
   }
@@ -790,7 +800,7 @@
      */
     async subscribe(channels, listener = null, options = {}) {
       if (listener !== null && typeof listener !== "function") throw new TypeError("the listener is not a function");
-      const subscription = new Subscription(this, listOf(channels), listener, options);
+      const subscription = new Subscription(this, listOf(channels, checkSubscription), listener, options);
       if (this.#state === "closed") throw new ConnectionLost("client is closed");
       this.#subscriptionMessage(subscription, "0"); // refuses what is malformed before anything has changed
       this.#subscriptions.add(subscription);
@@ -906,7 +916,7 @@
     #deliver(message) {
       let listed;
       try {
-        listed = message.channels("publish");
+        listed = splitChannels(message.headers.getAll("publish"), checkSubscription);
       } catch {
         return;
       }
@@ -1072,7 +1082,7 @@
       }
       if (wasOpen && Date.now() - this.#openedAt >= STABLE) this.#attempts = 0;
       this.#openedAt = 0;
-      if (!this.#reconnect || code === 1008 || this.#attempts >= this.#reconnect.attempts) {
+      if (!this.#reconnect || UNWANTED.has(code) || this.#attempts >= this.#reconnect.attempts) {
         this.#end(error, error);
         return;
       }
@@ -1109,8 +1119,8 @@
     }
   }
 
-  function listOf(channels) {
-    const names = [...new Set(typeof channels === "string" ? [channels] : channels)].map(checkChannel);
+  function listOf(channels, check = checkChannel) {
+    const names = [...new Set(typeof channels === "string" ? [channels] : channels)].map((name) => check(name));
     if (!names.length) throw new LocalProtocolError("there is no channel");
     return names;
   }
