@@ -7,10 +7,26 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from twisted.logger import globalLogPublisher
 
-ONCE = frozenset({"test_browser.py", "test_docs.py", "test_examples.py", "test_javascript.py"})
-"""Modules whose tests look at the same files and pages whichever Python runs them: one of them is enough."""
+settings.register_profile("quick", max_examples=100, deadline=None)
+settings.register_profile("thorough", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile("quick")  # or: pytest --hypothesis-profile=thorough
+
+ONCE = frozenset(
+    {
+        *("test_browser.py", "test_docs.py", "test_examples.py", "test_javascript.py"),
+        *("test_cluster_access.py", "test_cluster_nodes.py", "test_cluster_outages.py", "test_cluster_start.py"),
+        *("test_bus_nats.py", "test_link_nats.py", "test_presence_cluster.py", "test_workers.py"),
+        *("test_command.py", "test_upstream_dead.py", "test_exhaustion.py", "test_workers_rules.py"),
+        *("test_manhole.py", "test_config.py", "test_limits.py", "test_cleanup.py", "test_wildcards.py"),
+    }
+)
+"""
+Modules for which one Python is enough: their tests look at the same files and pages whichever runs them, or take long
+and are about other processes.
+"""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
