@@ -40,7 +40,7 @@ Answer: TypeAlias = Any
 """What JSON can hold."""
 
 Handler: TypeAlias = Callable[[str, Any], Answer]
-"""Called with the sender's name and what it sent; what it returns is the answer, where one is asked for."""
+"""Called with the sender's name and what it sent; what it returns is the answer: what JSON can hold, or a Deferred."""
 
 
 class _Question:
@@ -58,7 +58,6 @@ class Nodes:
     The nodes of a cluster as one of them sees them.
 
     :ivar name: this node's name, new for each start of the process.
-    :ivar greeting: returns what a sign of life carries; others get it as :meth:`handle` of ``hello`` says.
     :ivar on_join: called with the name of each node that appears; it does not know what happened before.
     :ivar on_leave: called with the name of each node that has stopped or died.
     """
@@ -69,13 +68,13 @@ class Nodes:
         :param clock: the reactor.
         """
         self.name = secrets.token_hex(8)
-        self.greeting: Callable[[], Any] = _nothing
         self.on_join: list[Callable[[str], None]] = []
         self.on_leave: list[Callable[[str], None]] = []
         self._bus = bus
         self._clock = clock
         self._seen: dict[str, float] = {}
         self._handlers: dict[str, Handler] = {}
+        self._greetings: dict[str, tuple[Callable[[], Any], Callable[[str, Any], None]]] = {}
         self._questions: dict[int, _Question] = {}
         self._number = 0
         self._timer: IDelayedCall | None = None
@@ -87,9 +86,26 @@ class Nodes:
         """The names of the other nodes that are alive, as far as this one knows."""
         return frozenset(self._seen)
 
+    @property
+    def running(self) -> bool:
+        """Whether it looks for others, and they can be told something."""
+        return self._running
+
     def handle(self, kind: str, handler: Handler) -> None:
-        """Let *handler* take what other nodes send as *kind*; it must not raise."""
+        """
+        Let *handler* take what other nodes send as *kind*; it must not raise. What it returns is the answer, where one
+        is asked for, or a Deferred that succeeds with it.
+        """
         self._handlers[kind] = handler
+
+    def greet(self, kind: str, say: Callable[[], Any], hear: Callable[[str, Any], None]) -> None:
+        """
+        Let the signs of life carry something as *kind*.
+
+        :param say: returns what this node's carry: what JSON can hold.
+        :param hear: called with the name of another node and what its sign of life carries.
+        """
+        self._greetings[kind] = (say, hear)
 
     def start(self) -> None:
         """Look for the other nodes."""
@@ -164,7 +180,7 @@ class Nodes:
             self._seen = dict.fromkeys(self._seen, now)
         for name in [name for name, seen in self._seen.items() if now - seen > DEAD_AFTER]:
             self._left(name)
-        self.tell_all("hello", self.greeting())
+        self._greet_all()
         self._timer = self._clock.callLater(HELLO_INTERVAL, self._beat)
 
     def _subscribe(self) -> None:
@@ -177,7 +193,13 @@ class Nodes:
                 self._subscribed = False
                 return
             if result is not None:
-                result.addCallbacks(lambda _: self.tell_all("hello", self.greeting()), self._not_subscribed)
+                result.addCallbacks(lambda _: self._greet_all(), self._not_subscribed)
+
+    def _greeting(self) -> dict[str, Any]:
+        return {kind: say() for kind, (say, _) in self._greetings.items()}
+
+    def _greet_all(self) -> None:
+        self.tell_all("hello", self._greeting())
 
     def _not_subscribed(self, _: object) -> None:
         self._subscribed = False
@@ -224,7 +246,7 @@ class Nodes:
         self._seen[sender] = self._clock.seconds()
         if not known:
             _log.info("node {name} has joined", name=sender)
-            self.tell(sender, "hello", self.greeting())
+            self.tell(sender, "hello", self._greeting())
             for call in self.on_join:
                 call(sender)
         if "answer" in message:
@@ -233,7 +255,7 @@ class Nodes:
             self._handle(sender, kind, message)
 
     def _handle(self, sender: str, kind: str, message: dict[str, Any]) -> None:
-        handler = self._handlers.get(kind)
+        handler = self._hear if kind == "hello" else self._handlers.get(kind)
         if handler is None:
             return
         try:
@@ -241,8 +263,20 @@ class Nodes:
         except Exception:
             _log.failure("a message of another node could not be handled: {kind}", kind=kind)
             answer = None
+        if isinstance(answer, Deferred):
+            answer.addErrback(lambda failure: _log.failure("a question of another node has no answer", failure))
+            answer.addCallback(self._answer, sender, kind, message)
+        else:
+            self._answer(answer, sender, kind, message)
+
+    def _answer(self, answer: Answer, sender: str, kind: str, message: dict[str, Any]) -> None:
         if "ask" in message:
             self._send(_ONE + sender, {"kind": kind, "answer": answer, "to": message["ask"]})
+
+    def _hear(self, sender: str, data: Any) -> None:
+        for kind, said in dict(data or {}).items():
+            if kind in self._greetings:
+                self._greetings[kind][1](sender, said)
 
     def _answered(self, sender: str, message: dict[str, Any]) -> None:
         question = self._questions.get(message.get("to", 0))
@@ -252,7 +286,3 @@ class Nodes:
         question.answers[sender] = message["answer"]
         if not question.missing:
             self._finish(question)
-
-
-def _nothing() -> None:
-    return None

@@ -41,6 +41,7 @@ class Presence:
         self._clock = clock
         self._grace = grace
         self._counts: dict[tuple[str, str], int] = {}
+        self._totals: dict[str, list[int]] = {}
         self._leaving: dict[tuple[str, str], IDelayedCall] = {}
         roster.on_join.append(self._joined)
         roster.on_leave.append(self._left)
@@ -59,21 +60,23 @@ class Presence:
 
     def count(self, channel: str) -> tuple[int, int]:
         """Return how many people are in *channel*, and with how many connections."""
-        entries = self._roster.of_channel(channel)
-        return len({_key(entry) for entry in entries}), len(entries)
+        people, connections = self._totals.get(channel, (0, 0))
+        return people, connections
 
     def stop(self) -> None:
-        """Tell of nothing more."""
+        """Tell no more of those who have left up to now."""
         for timer in self._leaving.values():
             timer.cancel()
         self._leaving.clear()
-        self.on_event.clear()
 
     def _joined(self, entry: Entry, channel: str) -> None:
         place = (channel, _key(entry))
         self._counts[place] = self._counts.get(place, 0) + 1
+        totals = self._totals.setdefault(channel, [0, 0])
+        totals[1] += 1
         if self._counts[place] > 1:
             return
+        totals[0] += 1
         leaving = self._leaving.pop(place, None)
         if leaving is not None:
             leaving.cancel()
@@ -83,7 +86,12 @@ class Presence:
     def _left(self, entry: Entry, channel: str) -> None:
         place = (channel, _key(entry))
         self._counts[place] -= 1
+        totals = self._totals[channel]
+        totals[1] -= 1
+        if not totals[1]:
+            del self._totals[channel]
         if not self._counts[place]:
+            totals[0] -= 1
             del self._counts[place]
             self._leaving[place] = self._clock.callLater(self._grace, self._gone, place, entry)
 

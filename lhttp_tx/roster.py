@@ -8,7 +8,8 @@ asks for all of it again. What a dead node told is forgotten. Used by :mod:`lhtt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,9 @@ _BATCH_TIME = 0.05
 
 _BATCH_COUNT = 1_000
 """Changes, or entries, in one message between nodes."""
+
+_BATCH_SIZE = 262_144
+"""About how many bytes they may take; NATS takes 1 MiB at most."""
 
 
 @dataclass(slots=True)
@@ -59,10 +63,11 @@ class Roster:
     :ivar on_leave: called with an entry and the channel that it is in no more.
     """
 
-    def __init__(self, nodes: Nodes, clock: IReactorTime) -> None:
+    def __init__(self, nodes: Nodes, clock: IReactorTime, *, kind: str = "roster") -> None:
         """
-        :param nodes: how to tell the others.
+        :param nodes: how to tell the others, once they are looked for.
         :param clock: the reactor.
+        :param kind: what its messages between nodes are called; each roster of a node has its own.
         """
         self.on_enter: list[Callable[[Entry], None]] = []
         self.on_exit: list[Callable[[Entry], None]] = []
@@ -73,17 +78,18 @@ class Roster:
         self._entries: dict[str, dict[str, Entry]] = {nodes.name: {}}
         self._users: dict[str, dict[str, Entry]] = {}
         self._members: dict[str, dict[str, Entry]] = {}
+        self._kind = kind
         self._changes: list[list[Any]] = []
+        self._changes_size = 0
         self._number = 0
         self._numbers: dict[str, int] = {}
         self._parts: dict[str, list[Any]] = {}
         self._timer: IDelayedCall | None = None
-        nodes.greeting = lambda: self._number
+        nodes.greet(kind, lambda: self._number, self._heard)
         nodes.on_leave.append(self._node_left)
-        nodes.handle("hello", self._heard)
-        nodes.handle("roster", self._changed)
-        nodes.handle("roster-all", self._told)
-        nodes.handle("roster-ask", self._asked)
+        nodes.handle(kind, self._changed)
+        nodes.handle(kind + "-all", self._told)
+        nodes.handle(kind + "-ask", self._asked)
 
     # What there is
 
@@ -106,6 +112,9 @@ class Roster:
 
     def enter(self, connection: str, user: str | None, since: float) -> Entry:
         """Add a connection of this node, or give it another *user*."""
+        old = self._entries[self._nodes.name].get(connection)
+        if old is not None and old.user == user:
+            return old
         self._change(["enter", connection, user, since])
         return self._enter(self._nodes.name, connection, user, since)
 
@@ -117,13 +126,17 @@ class Roster:
 
     def join(self, connection: str, channel: str) -> None:
         """Say that a connection of this node is in *channel*."""
-        self._change(["join", connection, channel])
-        self._join(self._nodes.name, connection, channel)
+        entry = self._entries[self._nodes.name].get(connection)
+        if entry is not None and channel not in entry.channels:
+            self._change(["join", connection, channel])
+            self._join(self._nodes.name, connection, channel)
 
     def leave(self, connection: str, channel: str) -> None:
         """Say that a connection of this node is in *channel* no more."""
-        self._change(["leave", connection, channel])
-        self._leave(self._nodes.name, connection, channel)
+        entry = self._entries[self._nodes.name].get(connection)
+        if entry is not None and channel in entry.channels:
+            self._change(["leave", connection, channel])
+            self._leave(self._nodes.name, connection, channel)
 
     def stop(self) -> None:
         """Tell the others nothing more."""
@@ -175,8 +188,12 @@ class Roster:
     # Telling the others, and being told
 
     def _change(self, change: list[Any]) -> None:
+        if not self._nodes.running:
+            self._number += 1  # whoever hears of this node later asks for all of it
+            return
         self._changes.append(change)
-        if len(self._changes) >= _BATCH_COUNT:
+        self._changes_size += _size(change)
+        if len(self._changes) >= _BATCH_COUNT or self._changes_size >= _BATCH_SIZE:
             self._tell()
         elif self._timer is None or not self._timer.active():
             self._timer = self._clock.callLater(_BATCH_TIME, self._tell)
@@ -184,10 +201,10 @@ class Roster:
     def _tell(self) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        changes, self._changes = self._changes, []
+        changes, self._changes, self._changes_size = self._changes, [], 0
         if changes:
             self._number += 1
-            self._nodes.tell_all("roster", {"number": self._number, "changes": changes})
+            self._nodes.tell_all(self._kind, {"number": self._number, "changes": changes})
 
     def _heard(self, node: str, number: object) -> None:
         """A sign of life says how many batches there were."""
@@ -216,20 +233,35 @@ class Roster:
 
     def _ask(self, node: str) -> None:
         self._parts[node] = []
-        self._nodes.tell(node, "roster-ask", None)
+        self._nodes.tell(node, self._kind + "-ask", None)
 
     def _asked(self, node: str, _: Any) -> None:
         """Tell one node everything, in parts."""
         self._tell()
-        entries = [
-            [entry.connection, entry.user, entry.since, sorted(entry.channels)]
-            for entry in self._entries[self._nodes.name].values()
-        ]
-        last = max(len(entries) - 1, 0) // _BATCH_COUNT
-        for part in range(last + 1):
-            some = entries[part * _BATCH_COUNT : (part + 1) * _BATCH_COUNT]
-            number = self._number if part == last else None
-            self._nodes.tell(node, "roster-all", {"part": part, "number": number, "entries": some})
+        parts = list(self._in_parts())
+        for number, part in enumerate(parts, 1):
+            last = self._number if number == len(parts) else None
+            self._nodes.tell(node, self._kind + "-all", {"part": number - 1, "number": last, "entries": part})
+
+    def _in_parts(self) -> Iterator[list[list[Any]]]:
+        """Yield this node's entries in parts of a bounded size; one with many channels is in several of them."""
+        part: list[list[Any]] = []
+        size = 0
+        for entry in self._entries[self._nodes.name].values():
+            told: list[Any] = [entry.connection, entry.user, entry.since, []]
+            part.append(told)
+            size += _size(told)
+            for channel in sorted(entry.channels):
+                if size >= _BATCH_SIZE:
+                    yield part
+                    told = [*told[:3], []]
+                    part, size = [told], _size(told)
+                told[3].append(channel)
+                size += _size(channel)
+            if len(part) >= _BATCH_COUNT or size >= _BATCH_SIZE:
+                yield part
+                part, size = [], 0
+        yield part
 
     def _told(self, node: str, data: Any) -> None:
         if data["part"] == 0:
@@ -244,7 +276,9 @@ class Roster:
             self._replace(node, [entry for part in parts for entry in part])
 
     def _replace(self, node: str, entries: Iterable[list[Any]]) -> None:
-        told = {connection: (user, since, channels) for connection, user, since, channels in entries}
+        told: dict[str, tuple[str | None, float, list[str]]] = {}
+        for connection, user, since, channels in entries:
+            told.setdefault(connection, (user, since, []))[2].extend(channels)
         known = self._entries.setdefault(node, {})
         for connection in [found for found in known if found not in told]:
             self._exit(node, connection)
@@ -261,6 +295,11 @@ class Roster:
         self._entries.pop(node, None)
         self._numbers.pop(node, None)
         self._parts.pop(node, None)
+
+
+def _size(told: object) -> int:
+    """Return how many bytes something takes in a message between nodes."""
+    return len(json.dumps(told)) + 1
 
 
 def _call(watchers: list[Callable[..., None]], *arguments: Any) -> None:

@@ -1,7 +1,7 @@
 """
 The servers that run in this process, for code that has no reference to one.
 
-Only :func:`publish` reads it; :mod:`lhttp_tx.service` writes it. Nothing else depends on it, so two servers fit in
+Only the functions here read it; :mod:`lhttp_tx.service` writes it. Nothing else depends on it, so two servers fit in
 one process.
 """
 
@@ -11,23 +11,48 @@ from collections.abc import Iterable
 
 from twisted.internet.defer import Deferred
 
+from lhttp_tx.community import Community
+from lhttp_tx.control import Control
 from lhttp_tx.engine import Engine
 from lhttp_tx.message import HeaderPairs
+from lhttp_tx.presence import Presence
 
-__all__ = ["add", "discard", "publish"]
+__all__ = ["add", "control", "discard", "presence", "publish"]
 
 _engines: list[Engine] = []
+_communities: dict[Engine, Community] = {}
 
 
-def add(engine: Engine) -> None:
-    """Let :func:`publish` find *engine*."""
+def add(engine: Engine, community: Community | None = None) -> None:
+    """Let the functions here find *engine*, and what belongs to it."""
     _engines.append(engine)
+    if community is not None:
+        _communities[engine] = community
 
 
 def discard(engine: Engine) -> None:
-    """Let :func:`publish` find *engine* no more."""
+    """Let them find *engine* no more."""
     if engine in _engines:
         _engines.remove(engine)
+    _communities.pop(engine, None)
+
+
+def control() -> Control:
+    """
+    Return the control over the connections of the running server, and of its cluster.
+
+    :raises RuntimeError: unless exactly one server runs in this process; with several, use ``service.control``.
+    """
+    return _communities[_the_engine("use service.control of the one you mean")].control
+
+
+def presence() -> Presence:
+    """
+    Return who is in the channels of the running server, as far as that is kept.
+
+    :raises RuntimeError: unless exactly one server runs in this process; with several, use ``service.presence``.
+    """
+    return _communities[_the_engine("use service.presence of the one you mean")].presence
 
 
 def publish(
@@ -55,10 +80,17 @@ def publish(
     :raises LocalProtocolError: if the message is not well-formed.
     :raises RemoteProtocolError: if a channel name is malformed or reserved.
     """
-    if len(_engines) != 1:
+    if not _engines:
         raise RuntimeError(
-            "several LHTTP servers run in this process: call service.engine.publish of the one you mean"
-            if _engines
-            else "no LHTTP server runs in this process: start an LHTTPService first, or use lhttp_tx.post_message"
+            "no LHTTP server runs in this process: start an LHTTPService first, or use lhttp_tx.post_message"
         )
-    return _engines[0].publish(channels, command, headers, body, binary=binary)
+    engine = _the_engine("call service.engine.publish of the one you mean")
+    return engine.publish(channels, command, headers, body, binary=binary)
+
+
+def _the_engine(advice: str) -> Engine:
+    if not _engines:
+        raise RuntimeError("no LHTTP server runs in this process: start an LHTTPService first")
+    if len(_engines) > 1:
+        raise RuntimeError(f"several LHTTP servers run in this process: {advice}")
+    return _engines[0]

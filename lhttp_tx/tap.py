@@ -4,6 +4,7 @@ What the twistd plugin names: options, and the service made of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from twisted.application.service import IService, MultiService
 
 from lhttp_tx.config import Config
 from lhttp_tx.options import Options
+from lhttp_tx.reloading import RulesReloader
+from lhttp_tx.rules import Rules
 from lhttp_tx.service import LHTTPService
+from lhttp_tx.signals import stop_once
 from lhttp_tx.supervisor import Supervisor
 
 __all__ = ["Options", "makeService"]
@@ -20,12 +24,14 @@ __all__ = ["Options", "makeService"]
 def makeService(options: Options) -> IService:
     """Return the service that *options* describe, not started: a server, or what watches over several."""
     reactor = installed_reactor()
+    stop_once(reactor)
     count = options["workers"]
     config = options.config
     if count == 1:
         server = make_server(options, reactor)
-        return server if config.manhole is None else _with_manhole(server, config, reactor)
-    return Supervisor(
+        service = server if config.manhole is None else _with_manhole(server, config, reactor)
+        return with_reload(service, options, server.set_rules, reactor)
+    supervisor = Supervisor(
         options.arguments,
         reactor=reactor,
         listen=config.listen,
@@ -33,6 +39,22 @@ def makeService(options: Options) -> IService:
         directory=str(Path.cwd()),
         exit_timeout=config.drain_timeout + config.close_timeout,
     )
+    return with_reload(supervisor, options, lambda _: supervisor.send_signal("HUP"), reactor)
+
+
+def with_reload(service: IService, options: Options, use: Callable[[Rules], object], reactor: Any) -> IService:
+    """
+    Return a service, and with it what reads the channel rules again on SIGHUP, where they are in a file.
+
+    :param use: called with the new rules.
+    """
+    if options.sources.file is None:
+        return service
+    both = MultiService()
+    service.setServiceParent(both)
+    reloader = RulesReloader(options.sources.file, use, reactor=reactor, identities=bool(options.authenticators))
+    reloader.setServiceParent(both)
+    return both
 
 
 def _with_manhole(server: LHTTPService, config: Config, reactor: Any) -> IService:
@@ -67,5 +89,11 @@ def make_server(options: Options, reactor: Any, **settings: Any) -> LHTTPService
     :param settings: passed on to :class:`~lhttp_tx.service.LHTTPService`.
     """
     return LHTTPService(
-        options.config, reactor=reactor, processors=options.processors, filters=options.filters, **settings
+        options.config,
+        reactor=reactor,
+        processors=options.processors,
+        filters=options.filters,
+        authenticators=options.authenticators,
+        hooks=options.hooks,
+        **settings,
     )

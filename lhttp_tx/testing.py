@@ -17,20 +17,32 @@ is advanced.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lhttp_tx.auth.attempt import LoginAttempt, read_parameters
+from lhttp_tx.auth.gate import Gate
+from lhttp_tx.auth.login import COMMAND, Lobby, LoginFilter, LoginProcessor
 from lhttp_tx.bus.memory import MemoryBus
+from lhttp_tx.community import Community
 from lhttp_tx.engine import Engine
 from lhttp_tx.filters.multipart import MultipartFilter
 from lhttp_tx.filters.pubsub import PublishFilter, SubscribeFilter, UnsubscribeFilter
+from lhttp_tx.filters.rules import RuleBook, RuledPublishFilter, RuledSubscribeFilter, RuledUnsubscribeFilter
+from lhttp_tx.frames import split_frames
+from lhttp_tx.hooks import HookRunner
 from lhttp_tx.hub import Hub
-from lhttp_tx.interfaces import IBus, IHeaderFilter, IProcessor, ISessionTransport
+from lhttp_tx.identity import Identity, new_connection_id
+from lhttp_tx.interfaces import IAuthenticator, IBus, IHeaderFilter, IHooks, IProcessor, ISessionTransport
 from lhttp_tx.limits import DEFAULT_LIMITS, Limits
 from lhttp_tx.message import Message, parse
+from lhttp_tx.presence import GRACE
 from lhttp_tx.processors import Registry
+from lhttp_tx.rules import Rules
 from lhttp_tx.session import Session
 
 __all__ = ["Client", "Server", "split_frames"]
@@ -43,6 +55,8 @@ class Server:
     :ivar engine: the real engine.
     :ivar clock: its clock; ``clock.advance(seconds)`` lets time pass.
     :ivar bus: its bus.
+    :ivar presence: who is in the channels whose presence is kept.
+    :ivar control: control over its connections and those of the servers that share its bus.
     """
 
     def __init__(
@@ -51,30 +65,131 @@ class Server:
         processors: Iterable[IProcessor] = (),
         filters: Iterable[IHeaderFilter] = (),
         limits: Limits = DEFAULT_LIMITS,
+        rules: Rules | None = None,
         bus: IBus | None = None,
+        authenticators: Iterable[IAuthenticator] = (),
+        allow_anonymous: bool = False,
+        login_timeout: float = 0.0,
+        hooks: Iterable[IHooks] = (),
+        presence: Iterable[str] = (),
+        presence_grace: float = GRACE,
+        max_per_user: int = 0,
+        login_parameter: str | None = None,
+        wait_timeout: float = 0.0,
+        clock: Clock | None = None,
     ) -> None:
         """
         :param processors: the processors under test.
         :param filters: header filters; they run after the server's own, as in the real server.
         :param limits: the bounds of a message and of a connection.
+        :param rules: the channel rules.
         :param bus: the bus; two servers with one bus are a cluster.
+        :param authenticators: what says who a client is; without one, everybody comes in.
+        :param allow_anonymous: whether clients without credentials come in all the same.
+        :param login_timeout: seconds in which a client without credentials must send a login message; 0: it does not
+            come in.
+        :param hooks: the hooks under test.
+        :param presence: patterns of channels of which it is known who is there.
+        :param presence_grace: seconds that somebody may be gone before it counts as leaving.
+        :param max_per_user: connections of one user; 0: no limit.
+        :param login_parameter: the query parameter that says what a client is called who has not logged in.
+        :param wait_timeout: seconds that a message may wait for those before it; 0: any time.
+        :param clock: the clock; two servers with one bus and one clock know of each other's connections.
         """
-        self.clock = Clock()
+        self.clock = Clock() if clock is None else clock
         self.bus = MemoryBus() if bus is None else bus
         registry = Registry()
         for processor in processors:
             registry.add(processor)
+        self._gate: Gate | None = None
+        checks: list[IHeaderFilter] = []
+        known = tuple(authenticators)
+        if known:
+            self._gate = Gate(
+                known,
+                clock=self.clock,
+                allow_anonymous=allow_anonymous,
+                login_timeout=login_timeout,
+                now=self.clock.seconds,
+            )
+            login = LoginFilter(self._gate)
+            registry.add(LoginProcessor(self._gate, login.watch))
+            checks.append(login)
+        book = None if rules is None else RuleBook(rules)
+        subscribing = SubscribeFilter() if book is None else RuledSubscribeFilter(book)
+        publishing = PublishFilter() if book is None else RuledPublishFilter(book, self.clock)
+        unsubscribing = UnsubscribeFilter() if book is None else RuledUnsubscribeFilter()
+        private = (COMMAND,) if known else ()
+        runner = HookRunner(hooks, clock=self.clock, private_commands=private)
         self.engine = Engine(
             hub=Hub(bus=self.bus),
             clock=self.clock,
             registry=registry,
-            filters=[MultipartFilter(), SubscribeFilter(), PublishFilter(), UnsubscribeFilter(), *filters],
+            filters=[
+                *checks,
+                *runner.filters,
+                MultipartFilter(),
+                subscribing,
+                publishing,
+                unsubscribing,
+                *filters,
+            ],
             limits=limits,
+            private_commands=private,
         )
+        self.community = Community(
+            self.engine,
+            self.bus,
+            self.clock,
+            hooks=runner,
+            subscribing=subscribing,
+            unsubscribing=unsubscribing,
+            book=book,
+            presence=presence,
+            presence_grace=presence_grace,
+            max_per_user=max_per_user,
+            login_parameter=login_parameter,
+            wait_timeout=wait_timeout,
+            now=self.clock.seconds,
+        )
+        self.presence = self.community.presence
+        self.control = self.community.control
+        if clock is not None:
+            self.community.start()
 
-    def connect(self, peer: str = "test") -> Client:
-        """Return a client that has just connected; *peer* is its address."""
-        return Client(self.engine, peer)
+    def connect(
+        self,
+        peer: str = "test",
+        *,
+        user: str | None = None,
+        claims: Mapping[str, Any] | None = None,
+        target: str = "/",
+        headers: Mapping[str, str] | None = None,
+    ) -> Client:
+        """
+        Return a client that has just connected.
+
+        :param peer: its address.
+        :param user: who it is; then no authenticator is asked.
+        :param claims: what else is known of *user*.
+        :param target: path and query of its handshake.
+        :param headers: headers of its handshake, with lower-case names.
+        :raises Refused: if it may not come in.
+        :raises RuntimeError: if an authenticator does not answer at once.
+        """
+        path, _, query = target.partition("?")
+        attempt = LoginAttempt(peer, new_connection_id(), path, read_parameters(query), headers or {})
+        if user is not None:
+            return Client(self.engine, peer, attempt.identify(user, claims))
+        if self._gate is None:
+            return Client(self.engine, peer, Identity(None, attempt.connection_id, {}, attempt.parameters, peer))
+        outcome: list[Any] = []
+        self._gate.admit(attempt).addBoth(outcome.append)
+        if not outcome:
+            raise RuntimeError("an authenticator does not answer at once: ask it by itself")
+        if isinstance(outcome[0], Failure):
+            outcome[0].raiseException()
+        return Client(self.engine, peer, outcome[0], gate=self._gate, attempt=attempt)
 
 
 @implementer(ISessionTransport)
@@ -83,14 +198,22 @@ class Client:
     A client of a :class:`Server`, and its connection at once.
 
     :ivar peer: its address.
-    :ivar session: the server's side of it.
+    :ivar session: the server's side of it; while the client has yet to log in, what waits for that.
     :ivar received: the messages that it got and that were not taken yet.
     :ivar close_code: the code with which the server closed the connection, or ``None``.
     :ivar close_reason: the reason that the server gave.
     :ivar reading_paused: whether the server has stopped reading from it; what is sent meanwhile waits.
     """
 
-    def __init__(self, engine: Engine, peer: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        peer: str,
+        identity: Identity | None = None,
+        *,
+        gate: Gate | None = None,
+        attempt: LoginAttempt | None = None,
+    ) -> None:
         self.peer = peer
         self.received: list[Message] = []
         self.close_code: int | None = None
@@ -99,7 +222,12 @@ class Client:
         self.connected = True
         self._unread: list[tuple[bytes, bool]] = []
         self._opened = False
-        self.session: Session = engine.open_session(self)
+        self.session: Any = None
+        if identity is None and gate is not None and attempt is not None:
+            self._engine = engine
+            self.session = Lobby(gate, attempt, transport=self, limits=engine.limits, enter=self._enter)
+        else:
+            self.session = engine.open_session(self, identity)
         self._opened = True
         if self.close_code is not None:
             self.disconnect()
@@ -133,6 +261,10 @@ class Client:
             self.connected = False
             self.session.connection_lost()
 
+    def _enter(self, identity: Identity) -> Session:
+        session = self.session = self._engine.open_session(self, identity)
+        return session
+
     def _deliver(self) -> None:
         while self._unread and not self.reading_paused:
             self.session.receive(*self._unread.pop(0))
@@ -159,28 +291,3 @@ class Client:
             self.close_code, self.close_reason = code, reason
             if self._opened:
                 self.disconnect()
-
-
-def split_frames(data: bytes) -> list[tuple[bytes, bool]]:
-    """
-    Return the payloads of whole unmasked data frames, and whether each is binary.
-
-    :raises ValueError: if *data* is anything else.
-    """
-    payloads = []
-    position = 0
-    while position < len(data):
-        first, size = data[position], data[position + 1]
-        position += 2
-        if first not in (0x81, 0x82) or size > 127:
-            raise ValueError(f"not a whole unmasked data frame: {data[:16]!r}")
-        if size > 125:
-            width = 2 if size == 126 else 8
-            size = int.from_bytes(data[position : position + width], "big")
-            position += width
-        payload = data[position : position + size]
-        if len(payload) != size:
-            raise ValueError(f"frame of {size} bytes is cut off after {len(payload)}")
-        payloads.append((payload, first == 0x82))
-        position += size
-    return payloads

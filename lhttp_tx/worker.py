@@ -103,19 +103,22 @@ def main(arguments: Sequence[str]) -> None:
     globalLogBeginner.beginLoggingTo([_log_line], redirectStandardIO=False)
 
     from lhttp_tx.options import Options
-    from lhttp_tx.tap import installed_reactor, make_server
+    from lhttp_tx.signals import stop_once
+    from lhttp_tx.tap import installed_reactor, make_server, with_reload
 
     options = Options()
     options.parseOptions(list(arguments))
 
     reactor = installed_reactor()
+    stop_once(reactor)
     from twisted.internet.stdio import StandardIO
 
     StandardIO(_Lifeline(reactor), reactor=reactor)
     server = make_server(options, reactor, make_endpoint=AdoptingReactor(reactor).endpoint)
-    server.privilegedStartService()
-    reactor.addSystemEventTrigger("before", "shutdown", server.stopService)
-    reactor.callWhenRunning(server.startService)
+    service = with_reload(server, options, server.set_rules, reactor)
+    service.privilegedStartService()
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.callWhenRunning(service.startService)
     reactor.run()
 
 

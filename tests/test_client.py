@@ -36,6 +36,7 @@ from lhttp_tx.client.protocol import WebSocketConnection, WebSocketEndpoint, par
 from lhttp_tx.errors import LHTTPError, RemoteProtocolError
 from lhttp_tx.limits import Limits
 from lhttp_tx.protocol import LHTTPServerFactory
+from lhttp_tx.rules import Rule, Rules
 from lhttp_tx.testing import Server
 
 
@@ -220,6 +221,34 @@ def test_a_client_closed_in_the_moment_it_connects_ends_in_good_order(world: Wor
     world.result(closed)
     assert client.state is State.CLOSED
     assert not world.server.engine.sessions
+
+
+def test_a_client_whose_user_is_logged_in_elsewhere_does_not_come_back(world: World) -> None:
+    client = world.connected()
+    waiting = client.request("pending")
+    (session,) = world.server.engine.sessions
+    session.close(4409, "logged in elsewhere")
+    reason = "the server closed the connection (4409): logged in elsewhere"
+    assert reason in world.failure(waiting).reason
+    world.clock.pump([1.0] * 60)
+    world.run()
+    assert world.states[2:] == [State.CLOSING, State.CLOSED]
+    assert not world.server.engine.sessions
+
+
+def test_the_servers_own_channels_of_presence_can_be_subscribed_to(world: World) -> None:
+    client = world.connected()
+    heard: list[str] = []
+    world.server.community._patterns = Rules([Rule(match="room", presence=True)])
+    world.server.community._keep_presence()
+    world.server.engine.forget_plans()
+    client.subscribe("$presence.room", lambda message: heard.append(message.headers.get("event") or ""))
+    world.run()
+    world.server.connect(user="jack").send("LHTTP/1.0 x\r\nsubscribe:room\r\n\r\n")
+    world.run()
+    assert heard == ["join"]
+    with pytest.raises(RemoteProtocolError):
+        client.subscribe("$nodes")
 
 
 def test_connect_fails_with_the_first_attempt_and_leaves_nothing_behind(world: World) -> None:

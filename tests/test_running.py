@@ -39,5 +39,25 @@ def test_publish_with_two_servers_says_what_to_do(server: Server) -> None:
         running.discard(other.engine)
 
 
+def test_control_and_presence_of_the_running_server_are_found() -> None:
+    server = Server(presence=["room"])
+    running.add(server.engine, server.community)
+    assert (running.control(), running.presence()) == (server.control, server.presence)
+    running.discard(server.engine)
+    for find in (running.control, running.presence):
+        with pytest.raises(RuntimeError, match="no LHTTP server runs in this process"):
+            find()
+
+
+def test_control_with_two_servers_says_what_to_do(server: Server) -> None:
+    other = Server()
+    running.add(other.engine)
+    try:
+        with pytest.raises(RuntimeError, match=r"use service\.control of the one you mean"):
+            running.control()
+    finally:
+        running.discard(other.engine)
+
+
 def test_discarding_what_does_not_run_does_nothing() -> None:
     running.discard(Server().engine)

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
 from twisted.python.failure import Failure
 
-from lhttp_tx.channels import check_channel
+from lhttp_tx.channels import check_channel, check_subscription
 from lhttp_tx.client.answers import Answers, Pending
 from lhttp_tx.client.endpoints import is_url, stream_endpoint
 from lhttp_tx.client.errors import ClientClosed, ConnectionLost
@@ -333,7 +333,7 @@ class Client(Service):
         :raises ClientClosed: if the client is closed.
         :raises ValueError: if *buffer* is not positive.
         """
-        check_channel(channel)
+        check_subscription(channel)
         if buffer < 1:
             raise ValueError(f"a buffer of {buffer} messages holds none")
         if self._uplink.ended:

@@ -42,9 +42,14 @@ class ConnectFailed(LHTTPError):
 
 
 class ConnectionLost(LHTTPError):
-    """The connection ended before the answer came. Whether the server has done what was asked is not known."""
+    """
+    The connection ended before the answer came. Whether the server has done what was asked is not known.
+
+    :ivar code: the WebSocket close code, if the server closed it.
+    """
 
     status = 503
+    code: int | None = None
 
 
 class ClientClosed(ConnectionLost):

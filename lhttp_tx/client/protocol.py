@@ -177,7 +177,9 @@ class WebSocketConnection(WebSocketClientProtocol):
                 self.opened.errback(Failure(ConnectFailed(self._refusal())))
             return
         lost, self._lost, self._link = self._lost, lambda _: None, None
-        lost(Failure(ConnectionLost(self._end(wasClean, code, reason))))
+        error = ConnectionLost(self._end(wasClean, code, reason))
+        error.code = code
+        lost(Failure(error))
 
     def _refusal(self) -> str:
         status_line = getattr(self, "http_status_line", None)

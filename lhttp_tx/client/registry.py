@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Protocol, final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from lhttp_tx.channels import check_subscription, split_channels
 from lhttp_tx.client.errors import ClientClosed, ConnectionLost, ReplyError
 from lhttp_tx.client.subscription import MessageCallback, Subscription
 from lhttp_tx.client.uplink import Uplink
@@ -111,10 +113,7 @@ class Registry:
 
     def deliver(self, message: Message) -> bool:
         """Hand a published message to the subscriptions of one of its channels; return whether there are any."""
-        try:
-            ours = [channel for channel in message.head.channels("publish") if channel in self._subscriptions]
-        except RemoteProtocolError:
-            return False
+        ours = [channel for channel in _published(message) if channel in self._subscriptions]
         if not ours:
             return False
         channel = ours[0] if len(ours) == 1 else ours[self._copy_number(message.raw, len(ours))]
@@ -180,3 +179,14 @@ def _channel_lists(channels: Iterable[str]) -> Iterator[list[str]]:
         found.append(channel)
     if found:
         yield found
+
+
+def _published(message: Message) -> tuple[str, ...]:
+    """Return the channels that a message was published to; none if the list is malformed."""
+    try:
+        return message.head.channels("publish")
+    except RemoteProtocolError:
+        with suppress(RemoteProtocolError):  # the server itself may have published it
+            values = [value for name, value in message.headers if name.lower() == "publish"]
+            return split_channels(values, check_subscription)
+        return ()

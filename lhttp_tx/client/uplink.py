@@ -26,6 +26,7 @@ from lhttp_tx.client.errors import ClientClosed, ConnectFailed, ConnectionLost, 
 from lhttp_tx.client.link import ClientLink
 from lhttp_tx.client.states import State
 from lhttp_tx.client.subscription import call_safely, fire_all
+from lhttp_tx.codes import LOGGED_IN_ELSEWHERE
 from lhttp_tx.errors import LHTTPError
 from lhttp_tx.limits import Limits
 from lhttp_tx.message import Message
@@ -263,10 +264,20 @@ class Uplink:
         self.link = self._opening = None
         self._owner.down()
         reason = link.abort_reason or getattr(failure.value, "reason", None) or "the connection was lost"
-        if self.state is not State.CLOSING:
-            self._set_state(State.WAITING, reason)
         closing = self.state is State.CLOSING
+        if getattr(failure.value, "code", None) == LOGGED_IN_ELSEWHERE and self._service is not None:
+            self._give_up(self._service, reason)
+        elif self.state is not State.CLOSING:
+            self._set_state(State.WAITING, reason)
         self._owner.lost(ClientClosed("the client is closed") if closing else ConnectionLost(reason))
+
+    def _give_up(self, service: ClientService, reason: str) -> None:
+        """The same user has connected elsewhere: to connect again would only close that connection in its turn."""
+        self._service = None
+        self._set_state(State.CLOSING, reason)
+        stopped: Deferred[Any] = deferLater(self._reactor, 0, service.stopService)
+        stopped.addCallback(lambda _: self._finish(reason))
+        stopped.addErrback(lambda failure: _log.failure("closing the client failed", failure))
 
     def received(self, message: Message) -> None:
         """A message has come."""

@@ -10,6 +10,7 @@ import http.server
 import json
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 from integration._client import start_lhttp, url_of
-from integration._docs import ROOT, Block, find_blocks
+from integration._docs import ROOT, Block, Process, find_blocks, free_port, wait_for_port
 from integration._server import ServerProcess, http_request, open_client, recv_bytes, wait_until
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -172,6 +173,52 @@ def test_two_tabs_chat_with_each_other(demo: ServerProcess, chat: Callable[..., 
         tab.wait("#scroll b", ["Ada", "Bob Ü."])
         assert complaints(tab.browser) == []
     assert ada.texts("#scroll li.waiting") == []
+
+
+def test_the_page_of_the_example_token_login_takes_its_token_to_the_server(
+    serve: Callable[..., ServerProcess], tab: Callable[[str], Tab], tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("0123456789abcdef" * 4)
+    server = serve("--jwt-key-file", "secret", "--jwt-audience", "chat", "--login-timeout", "20")
+    port = free_port()
+    program = ROOT / "examples/token_login/backend.py"
+    command = [sys.executable, str(program), str(port), str(tmp_path / "secret"), str(server.port)]
+    with Process(command, tmp_path) as backend:
+        wait_for_port(port, backend)
+        alice = tab(f"http://127.0.0.1:{port}/")
+        alice.find("#user").send_keys("alice")
+        alice.write("#password", "marmalade")
+        alice.wait("#state", ["wrong user or password\n"])
+        alice.write("#password", "sesame")
+        alice.wait("#state", ["Logged in as alice"])
+        alice.write("#text", "hello <b>!</b>")
+        alice.wait("#messages li", ["hello <b>!</b>"])
+        (told,) = complaints(alice.browser)
+        assert "403" in told
+        server.stop()
+        alice.wait("#state", ["Not connected (1001 server is going away)"])
+
+
+def test_the_page_of_the_example_rooms_shows_who_is_there(tab: Callable[[str], Tab], tmp_path: Path) -> None:
+    port = free_port()
+    with Process([sys.executable, str(ROOT / "examples/rooms/server.py"), str(port)], tmp_path) as server:
+        wait_for_port(port, server)
+        ada, ben = tab(f"http://127.0.0.1:{port}/?name=ada"), tab(f"http://127.0.0.1:{port}/?name=ben")
+        for page in (ada, ben):
+            page.wait("#count", ["2 here:"])
+            page.wait("#names", ["ada, ben"])
+        ben.write("#text", "/name bob")
+        ada.wait("#names", ["ada, bob"])
+        ben.wait("#state", ["You are bob"])
+        ben.write("#text", "hello <b>!</b>")
+        ada.wait("#messages li:not(.notice)", ["bob: hello <b>!</b>"])
+        ben.write("#text", "/room quiet")
+        ben.wait("#names", ["bob"])
+        ada.wait("#names", ["ada"])
+        other = tab(f"http://127.0.0.1:{port}/?name=ada")
+        ada.wait("#state", ["ada is logged in elsewhere"])
+        other.wait("#state", ["You are ada"])
+        assert complaints(other.browser) == []
 
 
 def test_both_tabs_go_on_after_the_server_was_killed_and_started_again(

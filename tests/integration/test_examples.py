@@ -6,11 +6,13 @@ import json
 import shutil
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
 from integration._docs import ROOT, Process, environment, free_port, wait_for_port
@@ -229,6 +231,79 @@ def test_plugin_package_is_found_once_installed(start: Start, tmp_path: Path) ->
     run("-m", "pip", "install", "--quiet", "--no-deps", "--target", target, source)
     start(TWISTD, "-n", "--pidfile=", "lhttp", "--port", port, ports=(port,), PYTHONPATH=str(target))
     assert exchange(f"ws://127.0.0.1:{port}/", "LHTTP/1.0 shout\r\n\r\nhello") == "LHTTP/1.0 shout\r\n\r\nHELLO"
+
+
+@pytest.fixture
+def token_login(serve: Callable[..., int], start: Start, tmp_path: Path) -> tuple[str, str]:
+    """Return the URLs of the web backend and of the server of the example token_login."""
+    secret = tmp_path / "secret"
+    secret.write_text("0123456789abcdef" * 4 + "\n")
+    port = serve("--jwt-key-file", secret, "--jwt-audience", "chat", "--login-timeout", 10)
+    backend = free_port()
+    start(EXAMPLES / "token_login/backend.py", backend, secret, port, ports=(backend,))
+    return f"http://127.0.0.1:{backend}", f"ws://127.0.0.1:{port}/"
+
+
+def fetch_json(url: str, content: object = None, cookie: str = "") -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body of a GET, or of a POST of *content*."""
+    data = None if content is None else json.dumps(content).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", "Cookie": cookie})
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=TIME_LIMIT) as answer:
+            return answer.status, dict(answer.headers), answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, dict(error.headers), error.read()
+
+
+def test_token_login_lets_those_in_whom_its_backend_knows(token_login: tuple[str, str]) -> None:
+    backend, url = token_login
+    assert fetch_json(f"{backend}/token")[0] == 401
+    assert fetch_json(f"{backend}/login", {"user": "alice", "password": "marmalade"})[0] == 403
+    status, headers, _ = fetch_json(f"{backend}/login", {"user": "alice", "password": "sesame"})
+    assert status == 200
+    token = json.loads(fetch_json(f"{backend}/token", cookie=headers["Set-Cookie"].partition(";")[0])[2])["token"]
+    answer = exchange(url, f"LHTTP/1.0 login\r\ntoken:{token}\r\n\r\n")
+    assert answer.startswith("LHTTP/1.0 login\r\nuser:alice\r\nexpires:")
+    assert "token has a wrong signature" in exchange(url, f"LHTTP/1.0 login\r\ntoken:{token[:-9]}AAAAAAAAA\r\n\r\n")
+    assert "log in first" in exchange(url, "LHTTP/1.0 chat\r\nsubscribe:room\r\n\r\n")
+
+
+def test_token_login_serves_a_page_that_knows_where_to_connect(token_login: tuple[str, str]) -> None:
+    backend, url = token_login
+    assert url.rpartition(":")[2].encode() in get(f"{backend}/")
+
+
+def test_mailbox_keeps_messages_until_somebody_is_there(serve: Callable[..., int]) -> None:
+    mailbox = f"{EXAMPLES}/mailbox.py:mailbox"
+    url = f"ws://127.0.0.1:{serve('--filter', mailbox, '--hooks', mailbox)}/"
+    sent = [f"LHTTP/1.0 chat\r\npublish:user.jack\r\n\r\n{number}" for number in range(3)]
+    subscribe = "LHTTP/1.0 chat\r\nsubscribe:user.jack\r\nreceipt:1\r\n\r\n"
+    with connect(url) as mike, connect(url) as jack:
+        mike.send(sent[0])
+        mike.send(sent[1])
+        mike.send("LHTTP/1.0 chat\r\nreceipt:1\r\n\r\n")
+        mike.recv(timeout=TIME_LIMIT)
+        jack.send(subscribe)
+        mike.send(sent[2])
+        received = [jack.recv(timeout=TIME_LIMIT) for _ in range(4)]
+        assert [text for text in received if "receipt" not in text] == sent
+    with connect(url) as jack:
+        jack.send(subscribe)
+        assert jack.recv(timeout=TIME_LIMIT) == "LHTTP/1.0 receipt\r\nreceipt-id:1\r\n\r\n"  # nothing comes twice
+
+
+def test_rooms_serve_their_page_and_tell_who_is_there(start: Start) -> None:
+    port = free_port()
+    start(EXAMPLES / "rooms/server.py", port, ports=(port,))
+    assert b"/chat/lhttp.mjs" in get(f"http://127.0.0.1:{port}/")
+    with connect(f"ws://127.0.0.1:{port}/chat?name=jack") as jack:
+        jack.send("LHTTP/1.0 chat\r\nsubscribe:$presence.room.a room.a\r\n\r\n")
+        assert '"event":"join","channel":"room.a","user":"jack"' in str(jack.recv(timeout=TIME_LIMIT))
+        with connect(f"ws://127.0.0.1:{port}/chat?name=jack"), pytest.raises(ConnectionClosedError) as closed:
+            jack.recv(timeout=TIME_LIMIT)
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4409, "logged in elsewhere")
 
 
 def test_every_example_is_run_here() -> None:

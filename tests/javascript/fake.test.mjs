@@ -144,6 +144,29 @@ test("a server that does not accept the connection is not asked again", async ()
   assert.deepEqual([client.state, sockets.length], ["closed", 1]);
 });
 
+test("a client whose user is logged in elsewhere does not come back", async () => {
+  const client = makeClient();
+  client.connect();
+  sockets[0].open();
+  sockets[0].end(4409, "logged in elsewhere");
+  mock.timers.tick(100000);
+  assert.deepEqual([client.state, sockets.length], ["closed", 1]);
+});
+
+test("the server's own channels of presence can be subscribed to", async () => {
+  const heard = [];
+  const client = connected();
+  client.subscribe("$presence.room", (message) => heard.push(message.headers.get("event")));
+  sockets[0].answer();
+  await turn();
+  const listed = "publish:$presence.room\r\nevent:join\r\n\r\n";
+  sockets[0].onmessage({ data: `LHTTP/1.0 presence\r\n${listed}{}` });
+  assert.deepEqual(heard, ["join"]);
+  await assert.rejects(client.subscribe("$nodes"), (error) => error.status === 403);
+  await assert.rejects(client.publish("$presence.room", ""), (error) => error.status === 403);
+  client.close();
+});
+
 test("after a silence the server is asked for a sign of life", async () => {
   const client = connected({ heartbeat: 1000 });
   mock.timers.tick(1000);
