@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from benchmarks.dialects import Dialect
 from benchmarks.figures import Case, Curve, Results, percentile
 from benchmarks.load import Lost, Outcome, Readers, close_all, open_connections, request
-from benchmarks.servers import LABELS, Peers, Server
+from benchmarks.servers import LABELS, Group, Peers, Server
 
 __all__ = ["Bench", "Connections", "Prepare", "Progress", "Turn"]
 
@@ -70,7 +70,7 @@ class Turn:
     """Something to be measured in turn with others: a row of the table, its server, and its load."""
 
     row: str
-    server: Server
+    server: Server | Group
     run: Callable[[], Outcome]
 
 
@@ -146,7 +146,7 @@ class Bench:
                 if number:
                     case.add(turn.row, figures)
 
-    def measure(self, server: Server, run: Callable[[], Outcome]) -> dict[str, float]:
+    def measure(self, server: Server | Group, run: Callable[[], Outcome]) -> dict[str, float]:
         """Run one turn; return its figures."""
         gc.collect()
         gc.disable()

@@ -19,7 +19,7 @@ from benchmarks.bench import Bench, Connections, Prepare, Turn
 from benchmarks.dialects import LHTTP
 from benchmarks.figures import Case, Curve
 from benchmarks.load import Lost, Outcome, burst, close_all, exchange, open_connections, paced
-from benchmarks.servers import LABELS, Server
+from benchmarks.servers import LABELS, Group, Server
 
 __all__ = ["SCENARIOS", "Scenario"]
 
@@ -41,20 +41,33 @@ def _burst(bench: Bench, subscribers: int, publications: int, body: bytes = BODY
     """Return a load: all publications as fast as they are taken, every subscriber gets each."""
 
     def prepare(server: Server, connections: Connections) -> Callable[[], Outcome]:
-        dialect = server.dialect
-        made = connections.subscribe(server, [[ROOM]] * subscribers)
-        (writer,) = connections.open(server)
-        readers = connections.readers(made, dialect)
-        data = dialect.publish(ROOM, body) * publications
-        expected = dialect.delivery_size(ROOM, body) * publications
-
-        def run() -> Outcome:
-            readers.drain()
-            return burst(readers, writer, data, publications, expected)
-
-        return run
+        return _burst_between(server, server, connections, subscribers, publications, body)
 
     return prepare
+
+
+def _burst_between(
+    source: Server,
+    target: Server,
+    connections: Connections,
+    subscribers: int,
+    publications: int,
+    body: bytes = BODY,
+    room: str = ROOM,
+) -> Callable[[], Outcome]:
+    """Return that load with the publisher at one server and the subscribers at another."""
+    dialect = source.dialect
+    made = connections.subscribe(target, [[room]] * subscribers)
+    (writer,) = connections.open(source)
+    readers = connections.readers(made, dialect)
+    data = dialect.publish(room, body) * publications
+    expected = dialect.delivery_size(room, body) * publications
+
+    def run() -> Outcome:
+        readers.drain()
+        return burst(readers, writer, data, publications, expected)
+
+    return run
 
 
 def bursts(bench: Bench) -> None:
@@ -402,11 +415,31 @@ def _add_points(bench: Bench, curve: Curve, case: Case, x: float, factor: float)
 
 def cluster(bench: Bench) -> None:
     """(k)"""
-    bench.results.skipped["k"] = (
-        "there is no bus over NATS yet"
-        if importlib.util.find_spec("lhttp_tx.bus.nats") is None
-        else "not written yet: the bus over NATS is newer than this scenario"
-    )
+    if "nats" in bench.peers.missing or importlib.util.find_spec("nats") is None:
+        bench.results.skipped["k"] = bench.peers.missing.get("nats", "nats-py is not installed (pip install nats-py)")
+        return
+    count = bench.choose(10_000, 500)
+    case = Case("k", f"burst of {count:,} publishes of 32 bytes, 1 to 1, in one node and between two", "deliveries")
+    with ExitStack() as stack:
+        bench.progress.step(f"{case.title}: starting")
+        nats = stack.enter_context(bench.peers.running("nats"))
+        url = "nats://" + nats.wait_for(r"client connections on (127\.0\.0\.1:\d+)")
+        alone = stack.enter_context(bench.peers.running("lhttp"))
+        here, there = (stack.enter_context(bench.peers.running("lhttp", options=("--nats", url))) for _ in range(2))
+        for node in (here, there):
+            node.wait_for("(connected to NATS)")
+        connections = Connections(stack.enter_context(ExitStack()), bench.peers, tls=False)
+        turns = [
+            Turn(row, Group(source, *others), _burst_between(source, target, connections, 1, count, room=room))
+            for row, room, source, target, others in (
+                ("one node, no NATS", "room1", alone, alone, ()),
+                ("one node of two", "room2", here, here, (there, nats)),
+                ("from node to node", "room3", here, there, (there, nats)),
+            )
+        ]
+        bench.settle(turns)
+        bench.take_turns(case, turns)
+    bench.report(case)
 
 
 def tls(bench: Bench) -> None:
@@ -435,7 +468,7 @@ SCENARIOS = {
     "h": Scenario("100,000 channels with one subscriber each", channels),
     "i": Scenario("POST /publish on kept-alive connections", posts),
     "j": Scenario("growth of the cost by subscribers, message size, channels, connections", growth),
-    "k": Scenario("through NATS between two nodes", cluster),
+    "k": Scenario("burst of 10,000 publishes within one node, and through NATS to another", cluster),
     "l": Scenario("TLS", tls),
 }
 """The scenarios by their letter."""

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from benchmarks.dialects import LHTTP, NATS, SOCKET_IO, Dialect
 
-__all__ = ["LABELS", "Peers", "Server", "cores"]
+__all__ = ["LABELS", "Group", "Peers", "Server", "cores"]
 
 _HERE = Path(__file__).resolve().parent
 _START_LIMIT = 20.0
@@ -70,17 +70,18 @@ class Server:
             command, stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL, env=os.environ | env
         )
         try:
-            self.port = self._wait(pattern)
+            self.port = int(self.wait_for(pattern))
         except BaseException:
             self.stop()
             raise
 
-    def _wait(self, pattern: str) -> int:
+    def wait_for(self, pattern: str) -> str:
+        """Return what the first group of *pattern* matches, once it has printed that."""
         end = time.monotonic() + _START_LIMIT
         while time.monotonic() < end:
             text = self.log
             if found := re.search(pattern, text):
-                return int(found[1])
+                return found[1]
             if self.process.poll() is not None:
                 break
             time.sleep(0.02)
@@ -124,6 +125,24 @@ class Server:
                 self.process.kill()
                 self.process.wait()
         self._log.close()
+
+
+class Group:
+    """
+    Several servers whose CPU time is counted together.
+
+    :ivar key: that of the first.
+    :ivar dialect: that of the first.
+    """
+
+    def __init__(self, *servers: Server) -> None:
+        self.key = servers[0].key
+        self.dialect = servers[0].dialect
+        self._servers = servers
+
+    def settled_cpu(self) -> float:
+        """Return the sum of :meth:`Server.settled_cpu`."""
+        return sum(server.settled_cpu() for server in self._servers)
 
 
 class Peers:
