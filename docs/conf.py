@@ -1,8 +1,9 @@
 """
 How Sphinx builds the documentation.
 
-Two directives keep the reference true to the code: ``lhttp-options`` lists the options of ``twistd lhttp``, and
-``lhttp-interface`` documents a zope interface, which autodoc does not know.
+Directives keep the reference true to the code: ``lhttp-options`` lists the options of ``twistd lhttp``,
+``lhttp-settings`` and ``lhttp-rule-keys`` what the configuration file may hold, and ``lhttp-interface`` documents a
+zope interface, which autodoc does not know.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lhttp_tx import __version__
 from lhttp_tx.options import Options
+from lhttp_tx.rules import Rule
+from lhttp_tx.settings import settings_of
 
 project = "lhttp_tx"
 author = "the lhttp_tx contributors"
@@ -47,7 +50,7 @@ autodoc_preserve_defaults = True
 # A reference that leads nowhere is a warning, except to other projects and to fields that a class describes itself.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(collections|enum|twisted|zope|autobahn|treq)\..*"),
+    ("py:.*", r"(abc|autobahn|collections|contextlib|enum|io|nats|pathlib|re|treq|twisted|zope)\..*"),
     ("py:.*", r"lhttp_tx(\.\w+)*\._\w+|lhttp_tx\.(sequence\.TimeLimited|outbox\.Writer)"),
     ("py:attr", ".*"),
     ("py:exc", "UsageError|CannotListenError"),
@@ -86,6 +89,44 @@ def _option_rows() -> Iterator[tuple[str, str, str]]:
 def _option(name: str, short: str | None, value: str) -> str:
     long = f"--{name}={value}" if value else f"--{name}"
     return f"``-{short}``, ``{long}``" if short else f"``{long}``"
+
+
+class SettingsDirective(SphinxDirective):
+    """Lists every key of the configuration file that sets an option, as the program itself knows them."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = []
+        for setting in sorted(settings_of(Options).values(), key=lambda found: found.name):
+            kind = {"flag": "true or false", "number": "number", "text": "string", "list": "strings"}[setting.kind]
+            meaning, _, told = setting.meaning.partition(" [default: ")
+            default = "" if setting.default is None else str(setting.default).removesuffix(".0")
+            shown = told.rstrip("]") or {"flag": "false"}.get(setting.kind, default)
+            meaning = meaning.rstrip(".").replace(" (repeatable)", "")
+            default = f"``{shown}``" if shown else ""
+            rows.append((f"``{setting.name}``", kind, default, f"{meaning}. {setting.bounds}".rstrip()))
+        return _parse(self, _table(("Key", "Value", "Default", "Meaning"), (26, 13, 15, 46), rows))
+
+
+class RuleKeysDirective(SphinxDirective):
+    """Lists every key of a channel rule."""
+
+    def run(self) -> list[nodes.Node]:
+        meanings = dict(re.findall(r":ivar (\w+): (.*?)(?=\n:|\Z)", inspect.cleandoc(Rule.__doc__ or ""), re.DOTALL))
+        rows = []
+        for key, value in Rule.keys().items():
+            default = getattr(Rule(), key)
+            shown = {True: "true", False: "false"}[default] if isinstance(default, bool) else str(default or "")
+            meaning = " ".join(meanings[key].split())
+            default = f"``{shown}``" if shown and key != "match" else ""
+            rows.append((f"``{key}``", value, default, meaning[0].upper() + meaning[1:]))
+        return _parse(self, _table(("Key", "Value", "Default", "Meaning"), (15, 22, 14, 49), rows))
+
+
+def _table(head: tuple[str, ...], widths: tuple[int, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    lines = [".. list-table::", "   :header-rows: 1", f"   :widths: {' '.join(map(str, widths))}", ""]
+    for row in (head, *rows):
+        lines += [f"   {'  -' if number else '* -'} {cell}" for number, cell in enumerate(row)]
+    return lines
 
 
 class InterfaceDirective(SphinxDirective):
@@ -131,3 +172,5 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-signature", _shorten)
     app.add_directive("lhttp-options", OptionsDirective)
     app.add_directive("lhttp-interface", InterfaceDirective)
+    app.add_directive("lhttp-settings", SettingsDirective)
+    app.add_directive("lhttp-rule-keys", RuleKeysDirective)
