@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from lhttp_tx.bus.memory import MemoryBus
@@ -193,3 +194,37 @@ def test_a_node_that_has_stopped_hears_nothing(bus: Bus, clock: Clock) -> None:
     node(bus, clock)
     assert one.others == frozenset()
     assert bus.channels == {"$nodes"} | {channel for channel in bus.channels if channel.startswith("$node.")}
+
+
+def test_an_answer_may_come_later(bus: Bus, clock: Clock) -> None:
+    one, two = node(bus, clock), node(bus, clock)
+    waiting: Deferred[int] = Deferred()
+    two.handle("number", lambda sender, data: waiting)
+    answers: list[Any] = []
+    one.ask_all("number", None).addCallback(answers.append)
+    assert answers == []
+    waiting.callback(7)
+    assert answers == [{two.name: 7}]
+
+
+def test_an_answer_that_fails_later_is_logged_and_answers_nothing(bus: Bus, clock: Clock, failures: list[Any]) -> None:
+    one, two = node(bus, clock), node(bus, clock)
+    two.handle("number", lambda sender, data: fail(KeyError("x")))
+    answers: list[Any] = []
+    one.ask_all("number", None).addCallback(answers.append)
+    assert answers == [{two.name: None}]
+    assert [type(found) for found in failures] == [KeyError]
+
+
+def test_signs_of_life_carry_what_was_asked_for(bus: Bus, clock: Clock) -> None:
+    one, two = Nodes(bus, clock), Nodes(bus, clock)
+    heard: list[Any] = []
+    one.greet("weather", lambda: "sun", lambda name, said: None)
+    one.greet("time", lambda: 12, lambda name, said: None)
+    two.greet("weather", lambda: "rain", lambda name, said: heard.append((name, said)))
+    two.start()
+    one.start()
+    assert set(heard) == {(one.name, "sun")}
+    assert (one.running, two.running) == (True, True)
+    one.stop()
+    assert not one.running

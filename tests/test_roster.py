@@ -212,3 +212,77 @@ def test_whatever_is_lost_all_nodes_agree_in_the_end(steps: list[tuple[str, str,
     for name in ("x", "y"):
         assert one.members(name) == two.members(name)
         assert one.connections(name) == two.connections(name)
+
+
+def test_an_entry_with_many_channels_is_told_in_parts_of_a_bounded_size(bus: LossyBus, clock: Clock) -> None:
+    one = Node(bus, clock)
+    names = [f"{number:0200}" for number in range(6_000)]
+    for connection in ("a", "b"):
+        one.roster.enter(connection, "alice", 1.0)
+        for name in names:
+            one.roster.join(connection, name)
+    clock.advance(0.1)
+    sizes: list[int] = []
+    original = bus.publish
+
+    def publish(channel: str, payload: bytes, binary: bool) -> None:
+        sizes.append(len(payload))
+        original(channel, payload, binary)
+
+    bus.publish = publish  # type: ignore[method-assign]
+    two = Node(bus, clock)
+    settle(clock)
+    for connection in ("a", "b"):
+        found = two.roster.find(connection)
+        assert found is not None
+        assert found.channels == set(names)
+    assert 100_000 < max(sizes) < 600_000
+
+
+def test_many_changes_are_told_in_batches_of_a_bounded_size(bus: LossyBus, clock: Clock) -> None:
+    one, two = Node(bus, clock), Node(bus, clock)
+    told: list[int] = []
+    two.nodes.handle("roster", lambda sender, data: told.append(len(str(data))))
+    one.roster.enter("a", None, 1.0)
+    for number in range(999):
+        one.roster.join("a", f"{number:0255}" * 2)
+    clock.advance(0.1)
+    assert len(told) > 1
+    assert max(told) < 400_000
+
+
+def test_what_happens_before_the_start_is_told_after_it(bus: LossyBus, clock: Clock) -> None:
+    one = Node(bus, clock)
+    late = Nodes(bus, clock)
+    roster = Roster(late, clock)
+    roster.enter("x", "alice", 1.0)
+    roster.join("x", "room")
+    assert roster._changes == []
+    late.start()
+    settle(clock)
+    assert one.connections("alice") == one.members("room") == ["x"]
+
+
+def test_two_rosters_of_a_node_are_apart(bus: LossyBus, clock: Clock) -> None:
+    one, two = Node(bus, clock), Node(bus, clock)
+    others = [Roster(node.nodes, clock, kind="other") for node in (one, two)]
+    one.roster.enter("a", "alice", 1.0)
+    others[0].enter("b", "bob", 1.0)
+    settle(clock)
+    assert (two.connections("alice"), two.connections("bob")) == (["a"], [])
+    assert [entry.connection for entry in others[1].of_user("bob")] == ["b"]
+
+
+def test_what_changes_nothing_is_not_told(bus: LossyBus, clock: Clock) -> None:
+    one, two = Node(bus, clock), Node(bus, clock)
+    one.roster.enter("a", "alice", 1.0)
+    one.roster.join("a", "room")
+    clock.advance(0.1)
+    told: list[Any] = []
+    two.nodes.handle("roster", lambda sender, data: told.append(data))
+    one.roster.enter("a", "alice", 2.0)
+    one.roster.join("a", "room")
+    one.roster.leave("a", "other")
+    one.roster.join("unknown", "room")
+    clock.advance(0.1)
+    assert told == []

@@ -75,7 +75,7 @@ ELSEWHERE = frozenset({"abnf", "browser", "skip"})
 """Kinds of blocks that are not run with their page."""
 
 _PATIENCE = 60.0
-_PORTS = re.compile(r"\b(?:8000|8080|8081|8082|8443)\b")
+_PORTS = re.compile(r"\b(?:4222|8000|8080|8081|8082|8222|8443)\b")
 _RST_MARK = re.compile(r"\.\. test: (?P<kind>[a-z]+) ?(?P<argument>.*)$")
 _MARKDOWN_MARK = re.compile(r"<!-- test: (?P<kind>[a-z]+) ?(?P<argument>.*?) ?-->$")
 _RST_BLOCK = re.compile(r"(?P<indent> *)\.\. (?P<directive>code-block|literalinclude):: *(?P<argument>.*)$")
