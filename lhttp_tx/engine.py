@@ -41,7 +41,7 @@ __all__ = ["Engine", "Plan"]
 
 _log = Logger()
 
-_PLAN_SIZE = 33_554_432
+_PLAN_SIZE = 16_777_216
 """Bytes that the plans of one server may take, by their own account; those not used for longest are forgotten."""
 
 _PLAN_HEAD_SIZE = 512

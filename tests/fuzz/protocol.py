@@ -59,7 +59,7 @@ _WARM_UP = 3.0
 _GROWTH = 20 * 2**20
 """Bytes by which the server's memory may grow under attack."""
 
-_KEPT_PLANS = 32 * 2**20
+_KEPT_PLANS = 16 * 2**20
 """Bytes of what the server keeps about heads that it has seen: attacked for long, it has seen enough of them."""
 
 _LONG = 600.0
