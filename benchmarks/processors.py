@@ -1,4 +1,4 @@
-"""The processors of the benchmarked server: an echo in each of the ways in which one can be written."""
+"""The processors of the benchmarked server: an echo in each of the ways in which one can be written; and its hooks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,24 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from lhttp_tx import Request, processor
+from lhttp_tx import Hooks, Message, Request, processor
+from lhttp_tx.session import Session
 
-__all__ = ["coroutine", "deferred", "plain", "waiting"]
+__all__ = ["Choosing", "Watching", "coroutine", "deferred", "plain", "waiting"]
+
+
+class Watching(Hooks):
+    """Looks at every message, and does nothing."""
+
+    def on_message(self, request: Request) -> None:
+        """Do nothing."""
+
+
+class Choosing(Hooks):
+    """Looks at every delivery, and lets it happen."""
+
+    def before_delivery(self, session: Session, message: Message) -> None:
+        """Do nothing."""
 
 
 @processor("echo")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.bench import Bench, Connections, Prepare, Turn
 from benchmarks.dialects import LHTTP
@@ -457,6 +458,41 @@ def tls(bench: Bench) -> None:
     )
 
 
+def features(bench: Bench) -> None:
+    """(m)"""
+    directory = bench.peers.scratch
+    rules = directory / "rules.toml"
+    rules.write_text('[[channel]]\nmatch = "room"\npublish = "anybody"\nsubscribe = "anybody"\n', encoding="ascii")
+    strict = directory / "strict.toml"
+    strict.write_text('[[channel]]\nmatch = "room"\nmax_size = 60000\nmax_rate = 10000000\n', encoding="ascii")
+    secret = directory / "secret"
+    secret.write_text("a secret of the benchmark that is long enough", encoding="ascii")
+    hooks = Path(__file__).with_name("processors.py")
+    variants: dict[str, tuple[str, ...]] = {
+        "nothing on": (),
+        "nothing on, again": (),
+        "channel rules": ("--config", str(rules)),
+        "channel rules with size and rate": ("--config", str(strict)),
+        "presence of every channel": ("--presence", ">"),
+        "hook on_message": ("--hooks", f"{hooks}:Watching"),
+        "hook before_delivery": ("--hooks", f"{hooks}:Choosing"),
+    }
+    if importlib.util.find_spec("jwt") is not None:
+        variants["identity by tokens"] = ("--jwt-key-file", str(secret), "--allow-anonymous")
+    subscribers, count = bench.choose((10, 10_000), (2, 500))
+    case = Case("m", f"burst of {count:,} publishes, 1 to {subscribers}, by what is switched on", "deliveries")
+    with ExitStack() as stack:
+        bench.progress.step(f"{case.title}: starting")
+        turns = []
+        for row, options in variants.items():
+            server = stack.enter_context(bench.peers.running("lhttp", options=options))
+            connections = Connections(stack.enter_context(ExitStack()), bench.peers, tls=False)
+            turns.append(Turn(row, server, _burst(bench, subscribers, count)(server, connections)))
+        bench.settle(turns)
+        bench.take_turns(case, turns)
+    bench.report(case)
+
+
 SCENARIOS = {
     "a": Scenario("burst of 10,000 and of 200,000 publishes of 32 bytes, 1 publisher, 1 subscriber", bursts),
     "b": Scenario("fan-out 1 to 100 and 1 to 1,000, burst", fan_out),
@@ -470,5 +506,6 @@ SCENARIOS = {
     "j": Scenario("growth of the cost by subscribers, message size, channels, connections", growth),
     "k": Scenario("burst of 10,000 publishes within one node, and through NATS to another", cluster),
     "l": Scenario("TLS", tls),
+    "m": Scenario("what channel rules, identity, presence and hooks cost", features),
 }
 """The scenarios by their letter."""

@@ -169,6 +169,11 @@ class Peers:
             if reason:
                 self.missing |= {"ws": reason, "socketio": reason}
 
+    @property
+    def scratch(self) -> Path:
+        """A directory for files of one run."""
+        return self._directory
+
     def _install_modules(self) -> str:
         npm = shutil.which("npm")
         if not self._node or npm is None:

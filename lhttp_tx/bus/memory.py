@@ -32,6 +32,7 @@ class MemoryBus:
     def __init__(self) -> None:
         self._receivers: dict[str, tuple[BusReceiver, ...]] = {}
         self._wildcards = Wildcards()
+        self._has_wildcards = False
         self._running = True
         self._users = 0
 
@@ -62,6 +63,7 @@ class MemoryBus:
             self._running = False
             self._receivers.clear()
             self._wildcards = Wildcards()
+            self._has_wildcards = False
         return succeed(None)
 
     def subscribe(self, channel: str, receiver: BusReceiver) -> MaybeDeferred:
@@ -73,6 +75,7 @@ class MemoryBus:
             self._receivers[channel] = (*receivers, receiver)
             if is_wildcard(channel):
                 self._wildcards.add(channel)
+                self._has_wildcards = True
         return None
 
     def unsubscribe(self, channel: str, receiver: BusReceiver) -> None:
@@ -83,20 +86,25 @@ class MemoryBus:
         else:
             self._receivers.pop(channel, None)
             self._wildcards.discard(channel)
+            self._has_wildcards = len(self._wildcards) > 0
 
     def publish(self, channel: str, payload: bytes, binary: bool) -> MaybeDeferred:
         """See :meth:`lhttp_tx.interfaces.IBus.publish`."""
         if not self._running:
             raise BusUnavailable("the bus has stopped")
-        self._deliver(channel, payload, binary)
-        if self._wildcards:
-            for wildcard in self._wildcards.matching(channel):
-                self._deliver(wildcard, payload, binary)
-        return None
-
-    def _deliver(self, name: str, payload: bytes, binary: bool) -> None:
-        for receiver in self._receivers.get(name, ()):
+        for receiver in self._receivers.get(channel, ()):
             try:
-                receiver(name, payload, binary)
+                receiver(channel, payload, binary)
             except Exception:
                 self._log.failure("a receiver of the bus failed")
+        if self._has_wildcards:
+            self._publish_to_wildcards(channel, payload, binary)
+        return None
+
+    def _publish_to_wildcards(self, channel: str, payload: bytes, binary: bool) -> None:
+        for wildcard in self._wildcards.matching(channel):
+            for receiver in self._receivers.get(wildcard, ()):
+                try:
+                    receiver(wildcard, payload, binary)
+                except Exception:
+                    self._log.failure("a receiver of the bus failed")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from token_makers import SECRET, make_token
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
@@ -304,6 +305,28 @@ def test_rooms_serve_their_page_and_tell_who_is_there(start: Start) -> None:
             jack.recv(timeout=TIME_LIMIT)
         assert closed.value.rcvd is not None
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4409, "logged in elsewhere")
+
+
+def test_private_channels_are_their_owners(serve: Callable[..., int], tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(SECRET)
+    config = (EXAMPLES / "private_channels.toml").read_text(encoding="utf-8")
+    (tmp_path / "private_channels.toml").write_text(config.replace('"secret"', f'"{tmp_path}/secret"'), "utf-8")
+    url = f"ws://127.0.0.1:{serve('--config', tmp_path / 'private_channels.toml')}/"
+    alice, bob = ({"Authorization": f"Bearer {make_token(sub=name)}"} for name in ("alice", "bob"))
+    staff = {"Authorization": f"Bearer {make_token(sub='carol', role='staff')}"}
+    with connect(url, additional_headers=alice) as mine, connect(url, additional_headers=bob) as other:
+        mine.send("LHTTP/1.0 chat\r\nsubscribe:user.alice\r\nreceipt:1\r\n\r\n")
+        assert "receipt-id:1" in mine.recv(timeout=TIME_LIMIT)
+        other.send("LHTTP/1.0 chat\r\nsubscribe:user.alice\r\n\r\n")
+        assert "not allowed to subscribe to channel 'user.alice'" in other.recv(timeout=TIME_LIMIT)
+        other.send("LHTTP/1.0 chat\r\npublish:user.alice\r\n\r\nhello")
+        assert mine.recv(timeout=TIME_LIMIT).endswith("hello")
+        for channel in ("staff.room", "elsewhere"):
+            other.send(f"LHTTP/1.0 chat\r\npublish:{channel}\r\n\r\nhello")
+            assert f"not allowed to publish to channel '{channel}'" in other.recv(timeout=TIME_LIMIT)
+    with connect(url, additional_headers=staff) as carol:
+        carol.send("LHTTP/1.0 chat\r\nsubscribe:staff.room\r\npublish:staff.room\r\n\r\nhello")
+        assert carol.recv(timeout=TIME_LIMIT).endswith("hello")
 
 
 def test_every_example_is_run_here() -> None:
