@@ -202,7 +202,7 @@ def test_plots_escape_what_they_show() -> None:
 
 
 def test_every_scenario_has_a_letter_of_the_alphabet() -> None:
-    assert list(SCENARIOS) == list("abcdefghijkl")
+    assert list(SCENARIOS) == list("abcdefghijklm")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="CPU time of other processes is read as Linux has it")
