@@ -464,7 +464,7 @@ def features(bench: Bench) -> None:
     rules = directory / "rules.toml"
     rules.write_text('[[channel]]\nmatch = "room"\npublish = "anybody"\nsubscribe = "anybody"\n', encoding="ascii")
     strict = directory / "strict.toml"
-    strict.write_text('[[channel]]\nmatch = "room"\nmax_size = 60000\nmax_rate = 10000000\n', encoding="ascii")
+    strict.write_text('[[channel]]\nmatch = "room"\nmax_size = 60000\nmax_rate = 1000000\n', encoding="ascii")
     secret = directory / "secret"
     secret.write_text("a secret of the benchmark that is long enough", encoding="ascii")
     hooks = Path(__file__).with_name("processors.py")
