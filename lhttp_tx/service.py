@@ -31,6 +31,7 @@ from lhttp_tx.config import Config
 from lhttp_tx.control import Control
 from lhttp_tx.descriptors import RESERVE, AcceptGuard, raise_limit
 from lhttp_tx.engine import Engine
+from lhttp_tx.factory import LHTTPServerFactory
 from lhttp_tx.filters.multipart import MultipartFilter
 from lhttp_tx.filters.pubsub import PublishFilter, SubscribeFilter, UnsubscribeFilter
 from lhttp_tx.filters.rules import RuleBook, RuledPublishFilter, RuledSubscribeFilter, RuledUnsubscribeFilter
@@ -40,7 +41,6 @@ from lhttp_tx.hub import Hub
 from lhttp_tx.interfaces import IAuthenticator, IBus, IHeaderFilter, IHooks, IProcessor
 from lhttp_tx.presence import Presence
 from lhttp_tx.processors import Registry
-from lhttp_tx.protocol import LHTTPServerFactory
 from lhttp_tx.proxies import TrustedProxies
 from lhttp_tx.rules import Rules
 from lhttp_tx.targets import TargetPolicy

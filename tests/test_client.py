@@ -34,8 +34,8 @@ from lhttp_tx.client import (
 )
 from lhttp_tx.client.protocol import WebSocketConnection, WebSocketEndpoint, parse_url
 from lhttp_tx.errors import LHTTPError, RemoteProtocolError
+from lhttp_tx.factory import LHTTPServerFactory
 from lhttp_tx.limits import Limits
-from lhttp_tx.protocol import LHTTPServerFactory
 from lhttp_tx.rules import Rule, Rules
 from lhttp_tx.testing import Server
 

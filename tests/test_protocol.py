@@ -20,9 +20,10 @@ from zope.interface.verify import verifyClass
 
 from lhttp_tx import Message, Processor, Request, processor
 from lhttp_tx.access import AccessPolicy
+from lhttp_tx.factory import LHTTPServerFactory
 from lhttp_tx.interfaces import ISessionTransport
 from lhttp_tx.limits import Limits
-from lhttp_tx.protocol import LHTTPServerFactory, LHTTPServerProtocol
+from lhttp_tx.protocol import LHTTPServerProtocol
 from lhttp_tx.testing import Server, split_frames
 
 HANDSHAKE = (

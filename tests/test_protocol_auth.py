@@ -20,9 +20,9 @@ from lhttp_tx.auth.attempt import LoginAttempt
 from lhttp_tx.auth.gate import Gate
 from lhttp_tx.bus.memory import MemoryBus
 from lhttp_tx.engine import Engine
+from lhttp_tx.factory import LHTTPServerFactory
 from lhttp_tx.hub import Hub
 from lhttp_tx.processors import Registry
-from lhttp_tx.protocol import LHTTPServerFactory
 
 HEAD = (
     b"GET /room?key=%s&x=1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

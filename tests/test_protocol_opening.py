@@ -17,8 +17,9 @@ from twisted.python.failure import Failure
 
 from lhttp_tx import Request, processor
 from lhttp_tx.access import AccessPolicy
+from lhttp_tx.factory import LHTTPServerFactory
 from lhttp_tx.handshake import read_handshake
-from lhttp_tx.protocol import LHTTPServerFactory, LHTTPServerProtocol
+from lhttp_tx.protocol import LHTTPServerProtocol
 from lhttp_tx.testing import Server
 
 

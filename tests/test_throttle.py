@@ -13,8 +13,8 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 
 from lhttp_tx import Request, processor
+from lhttp_tx.factory import LHTTPServerFactory
 from lhttp_tx.limits import Limits
-from lhttp_tx.protocol import LHTTPServerFactory
 from lhttp_tx.testing import Server
 from lhttp_tx.throttle import Throttled
 

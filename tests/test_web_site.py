@@ -20,7 +20,8 @@ from twisted.web.resource import EncodingResourceWrapper, IResource, Resource
 from twisted.web.server import GzipEncoderFactory, Request, Site
 
 from lhttp_tx.access import AccessPolicy
-from lhttp_tx.protocol import LHTTPServerFactory, LHTTPServerProtocol
+from lhttp_tx.factory import LHTTPServerFactory
+from lhttp_tx.protocol import LHTTPServerProtocol
 from lhttp_tx.testing import Server
 from lhttp_tx.web.site import LHTTPSite, RootResource
 from lhttp_tx.web.websocket import WebSocketResource

@@ -28,7 +28,7 @@ from lhttp_tx import (
     session as session_module,
 )
 from lhttp_tx.access import AccessPolicy
-from lhttp_tx.protocol import LHTTPServerFactory
+from lhttp_tx.factory import LHTTPServerFactory
 from lhttp_tx.testing import Server, split_frames
 from lhttp_tx.web.site import LHTTPSite, RootResource
 from tests.test_protocol import Peer, connected, frame

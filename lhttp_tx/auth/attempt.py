@@ -1,7 +1,7 @@
 """
 What a client says of who it is, on the opening handshake or in a login message.
 
-Made by :mod:`lhttp_tx.protocol` and :mod:`lhttp_tx.auth.login`, read by authenticators. Pure functions on text.
+Made by :mod:`lhttp_tx.opening` and :mod:`lhttp_tx.auth.login`, read by authenticators. Pure functions on text.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import json
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
+from lhttp_tx.factory import LHTTPServerFactory
 from lhttp_tx.interfaces import IBus
-from lhttp_tx.protocol import LHTTPServerFactory
 
 __all__ = ["HealthResource"]
 

@@ -19,8 +19,8 @@ from twisted.web.resource import IResource, Resource
 from lhttp_tx.access import AccessPolicy
 from lhttp_tx.admission import Admission, Place
 from lhttp_tx.engine import Engine
+from lhttp_tx.factory import LHTTPServerFactory
 from lhttp_tx.handshake import read_handshake
-from lhttp_tx.protocol import LHTTPServerFactory
 from lhttp_tx.web.assets import PageOrWebSocket, client_assets, demo_assets
 from lhttp_tx.web.publish import PublishResource
 from lhttp_tx.web.websocket import WebSocketResource, hand_over

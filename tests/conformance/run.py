@@ -34,10 +34,11 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.bus.memory import MemoryBus
 from lhttp_tx.engine import Engine
+from lhttp_tx.factory import LHTTPServerFactory
 from lhttp_tx.frames import build_frame
 from lhttp_tx.hub import Hub
 from lhttp_tx.limits import Limits
-from lhttp_tx.protocol import LHTTPServerFactory, LHTTPServerProtocol
+from lhttp_tx.protocol import LHTTPServerProtocol
 from lhttp_tx.session import Session
 from lhttp_tx.web.site import LHTTPSite
 from lhttp_tx.web.websocket import WebSocketResource
