@@ -110,7 +110,7 @@ class Announcer:
             "connections": connections,
         }
         headers = [("publish", name), ("event", event), ("channel", channel), ("user", user or ""), _JSON]
-        self._hub.receive(name, Message(COMMAND, headers, _dump(told)).raw, False)
+        self._hub.receive(name, [Message(COMMAND, headers, _dump(told)).raw], False)
 
 
 def _dump(told: object) -> str:

@@ -25,7 +25,7 @@ __all__ = ["Hub"]
 _log = Logger()
 
 _RUN_SIZE = 65_536
-"""Bytes of joined publications after which a run is written, though the read may bring more."""
+"""Bytes of joined publications after which a run is written, though more may come."""
 
 _HEAD_SIZE = 4
 """Bytes that are counted for the head of a frame, so that empty publications count too."""
@@ -192,13 +192,7 @@ class Hub:
                 if result is not None:
                     return result
             return None
-        (channel,) = channels
-        publish = self._bus.publish
-        for payload in payloads:
-            result = publish(channel, payload, binary)
-            if result is not None:
-                return result
-        return None
+        return self._bus.publish_run(channels[0], payloads, binary)
 
     @contextmanager
     def silenced(self, subscriber: Hashable, channels: Iterable[str]) -> Iterator[None]:
@@ -225,16 +219,16 @@ class Hub:
             if channel is not None:
                 yield channel.members
 
-    def receive(self, channel: str, payload: bytes, binary: bool) -> None:
-        """Take a publication from the bus; it goes to the subscribers at once, or with its run if corked."""
+    def receive(self, channel: str, payloads: list[bytes], binary: bool) -> None:
+        """Take publications from the bus; they go to the subscribers at once, or with their run if corked."""
         if channel != self._run_channel or binary is not self._run_binary:
             self.flush()
             if channel not in self._channels:
                 return
             self._run_channel = channel
             self._run_binary = binary
-        self._run.append(payload)
-        self._run_size += len(payload) + _HEAD_SIZE
+        self._run += payloads
+        self._run_size += sum(map(len, payloads)) + _HEAD_SIZE * len(payloads)
         if not self._corks or self._run_size >= _RUN_SIZE:
             self.flush()
 

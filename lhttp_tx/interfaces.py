@@ -43,8 +43,9 @@ Shortcut: TypeAlias = Callable[[Any, Iterator[bytes], bool], MaybeAwaitable]
 """Called with a session, messages that came one after another, and whether they are binary; see
 :class:`IShortcutFilter`."""
 
-BusReceiver: TypeAlias = Callable[[str, bytes, bool], None]
-"""Called with the name subscribed to, the payload, and whether it is binary, for each publication; must not raise."""
+BusReceiver: TypeAlias = Callable[[str, list[bytes], bool], None]
+"""Called with the name subscribed to, the payloads of publications that came one after another, and whether they are
+binary; must neither raise nor change the list."""
 
 
 class ISessionTransport(Interface):
@@ -128,6 +129,15 @@ class IBus(Interface):
 
             - succeeds when the bus has taken it;
             - fails with :exc:`lhttp_tx.errors.BusUnavailable` if it was not sent.
+        """
+
+    def publish_run(channel: str, payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
+        """
+        Send each of *payloads* as :meth:`publish` does, until there is no more or one is not taken at once.
+
+        Those behind that one are left in the iterator, both when this raises and when it returns a Deferred. Where
+        the iterator itself raises, those that came out of it are sent, and the exception goes on to the caller. A bus
+        that takes them together, and hands them to its receivers together, has less to do for each.
         """
 
 

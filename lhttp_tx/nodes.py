@@ -230,7 +230,11 @@ class Nodes:
             result.addErrback(lambda failure: None)
         return True
 
-    def _receive(self, channel: str, payload: bytes, binary: bool) -> None:
+    def _receive(self, channel: str, payloads: list[bytes], binary: bool) -> None:
+        for payload in payloads:
+            self._read(payload)
+
+    def _read(self, payload: bytes) -> None:
         try:
             message = json.loads(payload)
             sender, kind = str(message["from"]), str(message["kind"])

@@ -4,10 +4,11 @@ What every bus must do: one suite for all implementations of IBus.
 A subclass says how a bus is made and how long the world may take to react::
 
     class TestMemoryBus(BusContract):
-        def make_bus(self): ...
+        def make_buses(self, count): ...
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from operator import length_hint
 from typing import Any
 
 import pytest
@@ -16,9 +17,14 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface.verify import verifyObject
 
 from lhttp_tx.errors import BusUnavailable
-from lhttp_tx.interfaces import IBus, MaybeDeferred
+from lhttp_tx.interfaces import BusReceiver, IBus, MaybeDeferred
 
 Received = list[tuple[str, bytes, bool]]
+
+
+def into(received: Received) -> BusReceiver:
+    """Return a receiver that adds each publication to *received*."""
+    return lambda channel, payloads, binary: received.extend((channel, payload, binary) for payload in payloads)
 
 
 class BusContract:
@@ -48,10 +54,7 @@ class BusContract:
     async def subscribe(self, bus: Any, channel: str) -> Received:
         received: Received = []
 
-        def receiver(*publication: Any) -> None:
-            received.append(publication)
-
-        await done(bus.subscribe(channel, receiver))
+        await done(bus.subscribe(channel, into(received)))
         return received
 
     def test_provides_the_interface(self) -> None:
@@ -141,12 +144,51 @@ class BusContract:
         assert (exact, star) == ([("room.1", b"payload", False)], [("room.*", b"payload", False)])
 
     @pytest_twisted.ensureDeferred
+    async def test_a_run_arrives_in_order_with_what_was_published_around_it(self, buses: list[Any]) -> None:
+        received = [await self.subscribe(bus, name) for bus in buses for name in ("room.1", "room.*")]
+        await done(buses[0].publish("room.1", b"0", True))
+        run = iter([b"%d" % number for number in range(1, 9)])
+        while length_hint(run):
+            await done(buses[0].publish_run("room.1", run, True))
+        await done(buses[0].publish("room.1", b"9", True))
+        await self.settle()
+        expected = [(b"%d" % number, True) for number in range(10)]
+        assert [[publication[1:] for publication in each] for each in received] == [expected] * 4
+
+    @pytest_twisted.ensureDeferred
+    async def test_what_came_before_an_error_in_a_run_is_sent(self, buses: list[Any]) -> None:
+        def failing() -> Iterator[bytes]:
+            yield b"1"
+            yield b"2"
+            raise LookupError
+
+        received = await self.subscribe(buses[1], "room")
+        with pytest.raises(LookupError):
+            await done(buses[0].publish_run("room", failing(), False))
+        await self.settle()
+        assert [payload for _, payload, _ in received] == [b"1", b"2"]
+
+    @pytest_twisted.ensureDeferred
+    async def test_an_empty_run_is_nothing(self, buses: list[Any]) -> None:
+        received = await self.subscribe(buses[0], "room")
+        await done(buses[0].publish_run("room", iter([]), False))
+        await self.settle()
+        assert received == []
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_stopped_bus_refuses_the_first_of_a_run(self) -> None:
+        (bus,) = self.make_buses(1)
+        await bus.start()
+        await bus.stop()
+        run = iter([b"1", b"2", b"3"])
+        with pytest.raises(BusUnavailable):
+            await done(bus.publish_run("room", run, False))
+        assert list(run) == [b"2", b"3"]
+
+    @pytest_twisted.ensureDeferred
     async def test_nothing_arrives_after_a_wildcard_is_unsubscribed(self, buses: list[Any]) -> None:
         received: Received = []
-
-        def receiver(*publication: Any) -> None:
-            received.append(publication)
-
+        receiver = into(received)
         await done(buses[0].subscribe("room.*", receiver))
         buses[0].unsubscribe("room.*", receiver)
         await done(buses[1].publish("room.1", b"payload", False))
@@ -156,10 +198,7 @@ class BusContract:
     @pytest_twisted.ensureDeferred
     async def test_subscribing_the_same_receiver_twice_delivers_once(self, buses: list[Any]) -> None:
         received: Received = []
-
-        def receiver(*publication: Any) -> None:
-            received.append(publication)
-
+        receiver = into(received)
         await done(buses[0].subscribe("room", receiver))
         await done(buses[0].subscribe("room", receiver))
         await done(buses[0].publish("room", b"payload", False))
@@ -169,10 +208,7 @@ class BusContract:
     @pytest_twisted.ensureDeferred
     async def test_nothing_arrives_after_unsubscribing(self, buses: list[Any]) -> None:
         received: Received = []
-
-        def receiver(*publication: Any) -> None:
-            received.append(publication)
-
+        receiver = into(received)
         await done(buses[0].subscribe("room", receiver))
         buses[0].unsubscribe("room", receiver)
         await done(buses[1].publish("room", b"payload", False))
@@ -200,8 +236,8 @@ class BusContract:
     async def test_a_receiver_may_unsubscribe_while_it_is_called(self, buses: list[Any]) -> None:
         received: Received = []
 
-        def once(*publication: Any) -> None:
-            received.append(publication)
+        def once(*run: Any) -> None:
+            into(received)(*run)
             buses[0].unsubscribe("room", once)
 
         await done(buses[0].subscribe("room", once))

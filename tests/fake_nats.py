@@ -152,5 +152,5 @@ class FakeNATS:
     def subscribe(self, channel: str = "room") -> list[bytes]:
         """Subscribe, and return the list in which payloads will be."""
         received: list[bytes] = []
-        self.bus.subscribe(channel, lambda channel, payload, binary: received.append(payload))
+        self.bus.subscribe(channel, lambda channel, payloads, binary: received.extend(payloads))
         return received

@@ -34,7 +34,7 @@ def test_a_receiver_that_fails_does_not_keep_it_from_the_others(failures: list[A
 
     bus = MemoryBus()
     bus.subscribe("room", broken)
-    bus.subscribe("room", lambda *publication: received.append(publication))
+    bus.subscribe("room", lambda *run: received.append(run))
     bus.publish("room", b"payload", False)
-    assert len(received) == 1
+    assert received == [("room", [b"payload"], False)]
     assert [type(failure) for failure in failures] == [RuntimeError]

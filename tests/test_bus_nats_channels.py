@@ -254,7 +254,7 @@ def test_while_nats_is_away_publications_stay_on_the_node_if_the_operator_wants_
     link = nats.start()
     link.lose()
     received: list[bytes] = []
-    assert nats.bus.subscribe("room", lambda channel, payload, binary: received.append(payload)) is None
+    assert nats.bus.subscribe("room", lambda channel, payloads, binary: received.extend(payloads)) is None
     nats.bus.publish("room", b"1", False)
     assert received == [b"1"] and link.published == []
     nats.clock.advance(0)
@@ -301,7 +301,7 @@ def test_what_arrives_together_is_bracketed_for_everybody() -> None:
             lambda name=name: events.append(f"begin {name}"), lambda name=name: events.append(f"end {name}")
         )
     link = nats.start()
-    nats.bus.subscribe("room", lambda channel, payload, binary: events.append(payload.decode()))
+    nats.bus.subscribe("room", lambda channel, payloads, binary: events.extend(map(bytes.decode, payloads)))
     link.receive("lhttp.room", b"a", b"b")
     assert events == ["begin 1", "begin 2", "a", "b", "end 1", "end 2"]
 

@@ -111,7 +111,7 @@ def test_a_message_that_nobody_waits_for_makes_no_deferred(monkeypatch: pytest.M
 def test_a_publication_without_headers_for_the_server_is_forwarded_as_the_bytes_that_came_in() -> None:
     payloads: list[bytes] = []
     server = Server()
-    server.bus.subscribe("room", lambda channel, payload, binary: payloads.append(payload))
+    server.bus.subscribe("room", lambda channel, run, binary: payloads.extend(run))
     message = Message("x", {"publish": "room"}, "hello")
     client = server.connect()
     client.send(message)

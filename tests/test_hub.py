@@ -1,5 +1,7 @@
 """The hub: who gets what, in which order, and with how much work."""
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -36,6 +38,11 @@ class SlowBus(MemoryBus):
 
     def publish(self, channel: str, payload: bytes, binary: bool) -> Deferred[None]:
         super().publish(channel, payload, binary)
+        self.pending.append(Deferred())
+        return self.pending[-1]
+
+    def publish_run(self, channel: str, payloads: Iterator[bytes], binary: bool) -> Deferred[None]:
+        super().publish_run(channel, islice(payloads, 1), binary)
         self.pending.append(Deferred())
         return self.pending[-1]
 
@@ -185,7 +192,9 @@ def test_text_and_binary_are_framed_apart_in_order(hub: Hub) -> None:
 def test_a_run_to_two_channels_goes_to_both_message_by_message(bus: MemoryBus, hub: Hub) -> None:
     received: list[tuple[str, bytes]] = []
     for channel in "ab":
-        bus.subscribe(channel, lambda channel, payload, binary: received.append((channel, payload)))
+        bus.subscribe(
+            channel, lambda channel, payloads, binary: received.extend((channel, payload) for payload in payloads)
+        )
     assert hub.publish_run(("a", "b"), iter([b"1", b"2"]), False) is None
     assert received == [("a", b"1"), ("b", b"1"), ("a", b"2"), ("b", b"2")]
 
@@ -212,7 +221,7 @@ def test_empty_publications_count_against_the_bound_of_a_run(hub: Hub) -> None:
     subscriber.join(hub, "room")
     hub.cork()
     for _ in range(20_000):
-        hub.receive("room", b"", True)
+        hub.receive("room", [b""], True)
     assert subscriber.writes != []
     hub.uncork()
 

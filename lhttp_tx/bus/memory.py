@@ -4,7 +4,7 @@ The embedded bus: one process, no other server.
 Used by the service when no other bus is chosen, and by tests. Several hubs may share one bus.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -92,19 +92,31 @@ class MemoryBus:
         """See :meth:`lhttp_tx.interfaces.IBus.publish`."""
         if not self._running:
             raise BusUnavailable("the bus has stopped")
-        for receiver in self._receivers.get(channel, ()):
-            try:
-                receiver(channel, payload, binary)
-            except Exception:
-                self._log.failure("a receiver of the bus failed")
-        if self._has_wildcards:
-            self._publish_to_wildcards(channel, payload, binary)
+        self._spread(channel, [payload], binary)
         return None
 
-    def _publish_to_wildcards(self, channel: str, payload: bytes, binary: bool) -> None:
-        for wildcard in self._wildcards.matching(channel):
-            for receiver in self._receivers.get(wildcard, ()):
-                try:
-                    receiver(wildcard, payload, binary)
-                except Exception:
-                    self._log.failure("a receiver of the bus failed")
+    def publish_run(self, channel: str, payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
+        """See :meth:`lhttp_tx.interfaces.IBus.publish_run`."""
+        if not self._running:
+            next(payloads, None)
+            raise BusUnavailable("the bus has stopped")
+        run: list[bytes] = []
+        try:
+            run.extend(payloads)
+        finally:
+            if run:
+                self._spread(channel, run, binary)
+        return None
+
+    def _spread(self, channel: str, run: list[bytes], binary: bool) -> None:
+        self._deliver(channel, run, binary)
+        if self._has_wildcards:
+            for wildcard in self._wildcards.matching(channel):
+                self._deliver(wildcard, run, binary)
+
+    def _deliver(self, name: str, run: list[bytes], binary: bool) -> None:
+        for receiver in self._receivers.get(name, ()):
+            try:
+                receiver(name, run, binary)
+            except Exception:
+                self._log.failure("a receiver of the bus failed")

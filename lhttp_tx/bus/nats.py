@@ -9,7 +9,7 @@ keeps the connection up is :mod:`lhttp_tx.bus.keeper`; here is who is subscribed
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -270,6 +270,12 @@ class NATSBus(LinkUser):
                 self._deliver_own(self._channels[wildcard].subject, payload, binary)
         return None
 
+    def publish_run(self, channel: str, payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
+        """See :meth:`lhttp_tx.interfaces.IBus.publish_run`; raises what :meth:`publish` raises."""
+        for payload in payloads:
+            self.publish(channel, payload, binary)
+        return None
+
     def _deliver_own(self, subject: str, payload: bytes, binary: bool) -> None:
         if self._keeper.handover is not None:
             self._keeper.handover.delivered((subject, payload, binary))
@@ -314,7 +320,7 @@ class NATSBus(LinkUser):
             return
         for receiver in channel.receivers:
             try:
-                receiver(channel.name, payload, binary)
+                receiver(channel.name, [payload], binary)
             except Exception:
                 _log.failure("a receiver of the bus failed")
 

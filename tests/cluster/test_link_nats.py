@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from lhttp_tx.errors import BusUnavailable, MessageTooLarge
-from tests.bus_contract import done
+from tests.bus_contract import done, into
 
 pytestmark = [needs_nats, pytest.mark.asyncio_reactor]
 
@@ -101,7 +101,7 @@ async def buses(nats: NATSProcess) -> AsyncIterator[list[Any]]:
 @pytest_twisted.ensureDeferred
 async def test_a_client_that_nats_has_closed_for_good_is_built_anew_and_subscribed_again(buses: list[Any]) -> None:
     received: list[bytes] = []
-    await done(buses[0].subscribe("room", lambda channel, payload, binary: received.append(payload)))
+    await done(buses[0].subscribe("room", lambda channel, payloads, binary: received.extend(payloads)))
     for number in range(3):
         break_protocol(buses[0])
         await until(lambda: not buses[0].available)
@@ -116,7 +116,7 @@ async def test_a_subscriber_of_a_bus_that_is_being_built_anew_is_told_when_it_is
     received: list[bytes] = []
     break_protocol(buses[0])
     await until(lambda: not buses[0].available)
-    await done(buses[0].subscribe("room", lambda channel, payload, binary: received.append(payload)))
+    await done(buses[0].subscribe("room", lambda channel, payloads, binary: received.extend(payloads)))
     buses[1].publish("room", b"hello", False)
     await until(lambda: received)
 
@@ -128,7 +128,7 @@ async def test_a_subscriber_of_a_bus_that_is_being_built_anew_is_told_when_it_is
 async def test_the_bus_itself_takes_names_that_no_client_may_write(buses: list[Any], channel: str) -> None:
     received: list[Any] = []
     links = [bus._keeper.link for bus in buses]
-    await done(buses[0].subscribe(channel, lambda *publication: received.append(publication)))
+    await done(buses[0].subscribe(channel, into(received)))
     for name in ("a", "a.b", "b", "x", channel):
         buses[1].publish(name, b"payload", False)
     await until(lambda: received)
@@ -143,7 +143,7 @@ async def test_a_publication_to_what_looks_like_a_wildcard_reaches_no_channel(bu
     received: list[Any] = []
     links = [bus._keeper.link for bus in buses]
     for name in ("a", "a.b", "b", "last"):
-        await done(buses[0].subscribe(name, lambda *publication: received.append(publication)))
+        await done(buses[0].subscribe(name, into(received)))
     buses[1].publish(channel, b"payload", False)
     buses[1].publish("last", b"payload", False)
     await until(lambda: received)

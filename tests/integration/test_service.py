@@ -127,7 +127,7 @@ async def test_publishing_with_a_token() -> None:
     service = await start(Config(listen=LISTEN, publish_token=TOKEN))
     url = f"http://127.0.0.1:{port(service)}/publish"
     received: list[bytes] = []
-    service._bus.subscribe("room", lambda channel, payload, binary: received.append(payload))
+    service._bus.subscribe("room", lambda channel, payloads, binary: received.extend(payloads))
     with pytest.raises(PublishFailed, match="token") as caught:
         await deferToThread(post_message, url, "room", "news", body="hi", token="wrong")
     assert caught.value.status == 401
@@ -155,7 +155,7 @@ def test_only_http_urls_are_posted_to() -> None:
 @pytest_twisted.ensureDeferred
 async def test_code_in_the_process_publishes(service: LHTTPService) -> None:
     received: list[bytes] = []
-    service._bus.subscribe("room", lambda channel, payload, binary: received.append(payload))
+    service._bus.subscribe("room", lambda channel, payloads, binary: received.extend(payloads))
     await lhttp_tx.publish("room", "news", body="hi")
     assert received == [Message("news", {"publish": "room"}, "hi").raw]
 
