@@ -25,6 +25,9 @@ from benchmarks.servers import LABELS, Group, Server
 __all__ = ["SCENARIOS", "Scenario"]
 
 BODY = b"x" * 32
+MIXED_BODIES = [b"x" * (8 + 17 * number % 49) for number in range(49)]
+"""Bodies of 8 to 56 bytes, 32 on average, of which no two that follow each other are of one size."""
+
 ROOM = "room"
 PUBSUB_PEERS = ("lhttp", "autobahn", "nats", "ws", "socketio")
 ECHO_PEERS = ("lhttp", "autobahn", "ws", "socketio")
@@ -38,11 +41,11 @@ class Scenario:
     run: Callable[[Bench], None]
 
 
-def _burst(bench: Bench, subscribers: int, publications: int, body: bytes = BODY) -> Prepare:
+def _burst(bench: Bench, subscribers: int, publications: int, bodies: Sequence[bytes] = (BODY,)) -> Prepare:
     """Return a load: all publications as fast as they are taken, every subscriber gets each."""
 
     def prepare(server: Server, connections: Connections) -> Callable[[], Outcome]:
-        return _burst_between(server, server, connections, subscribers, publications, body)
+        return _burst_between(server, server, connections, subscribers, publications, bodies)
 
     return prepare
 
@@ -53,7 +56,7 @@ def _burst_between(
     connections: Connections,
     subscribers: int,
     publications: int,
-    body: bytes = BODY,
+    bodies: Sequence[bytes] = (BODY,),
     room: str = ROOM,
 ) -> Callable[[], Outcome]:
     """Return that load with the publisher at one server and the subscribers at another."""
@@ -61,8 +64,9 @@ def _burst_between(
     made = connections.subscribe(target, [[room]] * subscribers)
     (writer,) = connections.open(source)
     readers = connections.readers(made, dialect)
-    data = dialect.publish(room, body) * publications
-    expected = dialect.delivery_size(room, body) * publications
+    published = list(itertools.islice(itertools.cycle(bodies), publications))
+    data = b"".join(dialect.publish(room, body) for body in published)
+    expected = sum(dialect.delivery_size(room, body) for body in published)
 
     def run() -> Outcome:
         readers.drain()
@@ -76,6 +80,9 @@ def bursts(bench: Bench) -> None:
     for count in bench.choose((10_000, 200_000), (2_000,)):
         title = f"burst of {count:,} publishes of 32 bytes, 1 to 1"
         bench.compare(f"a.{count}", title, "deliveries", PUBSUB_PEERS, _burst(bench, 1, count))
+    count = bench.choose(10_000, 2_000)
+    title = f"burst of {count:,} publishes of 8 to 56 bytes, 1 to 1"
+    bench.compare("a.mixed", title, "deliveries", PUBSUB_PEERS, _burst(bench, 1, count, MIXED_BODIES))
 
 
 def fan_out(bench: Bench) -> None:
@@ -177,7 +184,7 @@ def bodies(bench: Bench) -> None:
     sizes = ((1_024, 5_000), (16_384, 1_000), (61_440, 300))
     for size, publications in bench.choose(sizes, ((1_024, 200),)):
         title = f"burst of {publications:,} publishes of {size // 1024} KiB, 1 to 10"
-        bench.compare(f"f.{size}", title, "deliveries", PUBSUB_PEERS, _burst(bench, 10, publications, b"x" * size))
+        bench.compare(f"f.{size}", title, "deliveries", PUBSUB_PEERS, _burst(bench, 10, publications, [b"x" * size]))
 
 
 def idle(bench: Bench) -> None:
@@ -375,7 +382,9 @@ def _grow_by_load(
                 if row not in bench.peers.missing:
                     server = stack.enter_context(bench.peers.running(row))
                     connections = Connections(stack.enter_context(ExitStack()), bench.peers, tls=False)
-                    turns.append(Turn(row, server, _burst(bench, subscribers, publications, body)(server, connections)))
+                    turns.append(
+                        Turn(row, server, _burst(bench, subscribers, publications, [body])(server, connections))
+                    )
             bench.settle(turns)
             bench.take_turns(case, turns)
         _add_points(bench, curve, case, x, subscribers if per_publication else 1)
@@ -494,7 +503,7 @@ def features(bench: Bench) -> None:
 
 
 SCENARIOS = {
-    "a": Scenario("burst of 10,000 and of 200,000 publishes of 32 bytes, 1 publisher, 1 subscriber", bursts),
+    "a": Scenario("burst of 10,000 and of 200,000 publishes of 32 bytes, and of mixed sizes, 1 to 1", bursts),
     "b": Scenario("fan-out 1 to 100 and 1 to 1,000, burst", fan_out),
     "c": Scenario("fan-out 1 to 1,000 at 100/s and 1 to 100 at 500/s: CPU for each delivery, p50, p99", steady),
     "d": Scenario("echo: round trip, and throughput with 10 and 100 connections", echoes),

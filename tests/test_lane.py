@@ -56,6 +56,65 @@ def test_small_and_large_frames_keep_their_order_and_their_masks(sizes: list[int
     assert take_messages(whole, 0, 65_535) == (payloads, False, len(whole), False)
 
 
+def of_sizes(sizes: list[int], first: int = 0x81) -> tuple[list[bytes], list[bytes]]:
+    """Return payloads of *sizes*, each another, and their frames, each with another mask."""
+    payloads = [(str(index).encode() * size)[:size] for index, size in enumerate(sizes)]
+    masks = [struct.pack("!I", 0x9E3779B1 * index % 2**32) for index in range(len(sizes))]
+    return payloads, [frame(payload, first, mask) for payload, mask in zip(payloads, masks, strict=True)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0, 1, 2, 3, 31, 32, 124, 125, 126]), st.sampled_from([1, 31, 32, 33, 200])),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from([0, 3]),
+)
+def test_frames_of_one_size_are_the_same_as_others(groups: list[tuple[int, int]], before: int) -> None:
+    payloads, frames = of_sizes([size for size, count in groups for _ in range(count)])
+    data = b"?" * before + b"".join(frames)
+    assert take_messages(data, before, 1_000) == (payloads, False, len(data), False)
+
+
+@pytest.mark.parametrize("size", [0, 5, 32, 125])
+@pytest.mark.parametrize("count", [33, 40, 1_000])
+def test_what_is_not_taken_is_not_taken_between_frames_of_one_size_either(size: int, count: int) -> None:
+    payloads, frames = of_sizes([size] * count)
+    for place in {0, 1, 31, 32, count - 1}:
+        begin, rest = b"".join(frames[:place]), b"".join(frames[place + 1 :])
+        unmasked = bytes((0x81, size)) + b"x" * (size + 4)
+        for kind in (0x01, 0x80, 0x88, 0x89, 0xC1, 0x83):
+            strange = bytes((kind,)) + frames[place][1:]
+            assert take_messages(begin + strange + rest, 0, 1_000) == (payloads[:place], False, len(begin), False)
+        expected = (payloads[:place], False, len(begin), False)
+        assert take_messages(begin + unmasked + rest, 0, 1_000) == expected
+        binary = bytes((0x82,)) + frames[place][1:]
+        taken, is_binary, position, more = take_messages(begin + binary + rest, 0, 1_000)
+        assert (taken, is_binary, position) == (
+            (payloads[:place], False, len(begin)) if place else ([payloads[0]], True, len(frames[0]))
+        )
+        assert more
+
+
+@pytest.mark.parametrize("cut", [1, 5, 37])
+def test_a_cut_leaves_the_last_of_frames_of_one_size_for_later(cut: int) -> None:
+    payloads, frames = of_sizes([32] * 100)
+    whole = b"".join(frames)
+    assert take_messages(whole[:-cut], 0, 1_000) == (payloads[:-1], False, len(whole) - 38, True)
+
+
+def test_frames_of_one_size_are_held_to_the_bound_and_to_utf8() -> None:
+    payloads, frames = of_sizes([32] * 100)
+    data = b"".join(frames)
+    assert take_messages(data, 0, 32)[0] == payloads
+    assert take_messages(data, 0, 31) == ([], False, 0, False)
+    data = b"".join([*frames[:50], frame(b"\xff" * 32), *frames[51:]])
+    assert take_messages(data, 0, 32) == (payloads[:50], False, 50 * 38, False)
+    binary = b"".join([*of_sizes([32] * 50, 0x82)[1], frame(b"\xff" * 32, 0x82)])
+    assert take_messages(binary, 0, 32) == ([*payloads[:50], b"\xff" * 32], True, len(binary), False)
+
+
 def test_text_and_binary_are_told_apart() -> None:
     text, binary = frame(b"a"), frame(b"\xff", 0x82)
     data = text + binary + text
