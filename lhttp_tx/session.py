@@ -11,7 +11,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
-from itertools import islice, takewhile
+from itertools import islice, repeat, takewhile
 from operator import length_hint, methodcaller
 from typing import TYPE_CHECKING, Any, final
 
@@ -274,8 +274,7 @@ class Session:
         if plan.shortcut is None:
             self._follow(plan, data, binary)
         elif following < len(messages) and messages[following].startswith(plan.beginning):
-            alike = takewhile(methodcaller("startswith", plan.beginning), islice(messages, following, None))
-            run = self._not_too_large([data, *alike])
+            run = self._not_too_large(_alike(messages, first, plan.beginning))
             following = first + len(run) - self._take_shortcut(plan, run, binary)
         else:
             self._take_shortcut(plan, [data], binary)
@@ -587,6 +586,13 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session {self.peer}>"
+
+
+def _alike(messages: list[bytes], first: int, beginning: bytes) -> list[bytes]:
+    """Return those of *messages* from *first* on, one and the ones behind it, that begin with *beginning*."""
+    if all(map(bytes.startswith, islice(messages, first + 1, None), repeat(beginning))):  # mostly so, and soon seen
+        return messages[first:]
+    return list(takewhile(methodcaller("startswith", beginning), islice(messages, first, None)))
 
 
 def messages_of(frames: bytes) -> list[Message]:
