@@ -114,7 +114,8 @@ class Curve:
     :ivar x_label: what is varied, with its unit.
     :ivar y_label: the cost, with its unit.
     :ivar series: points of each server.
-    :ivar untouched: whether the messages do not touch what is varied, so that the line must be level.
+    :ivar untouched: whether the messages do not touch what is varied: the costs are times those without it, so that
+        the line must be level, at 1.
     """
 
     key: str
@@ -123,11 +124,6 @@ class Curve:
     y_label: str
     series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     untouched: bool = False
-
-    def growth(self, series: str) -> float | None:
-        """Return the last point's cost divided by the first one's."""
-        points = self.series.get(series)
-        return points[-1][1] / points[0][1] if points and points[0][1] else None
 
 
 @dataclass(slots=True)

@@ -347,7 +347,7 @@ def growth(bench: Bench) -> None:
             "j.channels",
             "A publish, 1 to 1, by other channels",
             "other channels, each with a subscriber",
-            "server CPU us a publish",
+            "times its cost without",
             untouched=True,
         ),
         bench.choose((0, 20_000, 50_000, 100_000), (0, 500)),
@@ -359,7 +359,7 @@ def growth(bench: Bench) -> None:
             "j.connections",
             "A publish, 1 to 1, by other connections",
             "other idle connections, subscribed",
-            "server CPU us a publish",
+            "times its cost without",
             untouched=True,
         ),
         bench.choose((0, 2_000, 4_000, 6_000), (0, 100)),
@@ -368,6 +368,7 @@ def growth(bench: Bench) -> None:
 
 
 GROWTH_PEERS = ("lhttp", "autobahn", "nats")
+_ALONE = ", alone"
 
 
 def _grow_by_load(
@@ -392,15 +393,21 @@ def _grow_by_load(
 
 
 def _grow_by_company(bench: Bench, curve: Curve, points: Sequence[int], *, per_connection: int) -> None:
-    """Measure a burst 1 to 1 while more and more that it does not touch stands by."""
-    publications = bench.choose(20_000, 500)
+    """
+    Measure a burst 1 to 1 while more and more that it does not touch stands by.
+
+    What it costs then is compared with what it costs, right before, at a server of the same kind that stands alone: the
+    points of a curve are minutes apart, and the machine is not always equally fast.
+    """
+    load = _burst(bench, 1, bench.choose(20_000, 500))
     with ExitStack() as stack:
         turns, companions, present = [], [], 0
         for row in GROWTH_PEERS:
             if row not in bench.peers.missing:
-                server = stack.enter_context(bench.peers.running(row))
-                connections = Connections(stack.enter_context(ExitStack()), bench.peers, tls=False)
-                turns.append(Turn(row, server, _burst(bench, 1, publications)(server, connections)))
+                for name in (f"{row}{_ALONE}", row):
+                    server = stack.enter_context(bench.peers.running(row))
+                    connections = Connections(stack.enter_context(ExitStack()), bench.peers, tls=False)
+                    turns.append(Turn(name, server, load(server, connections)))
                 companions.append((server, connections))
         for x in points:
             names = [f"other{number:06}" for number in range(present, x)]
@@ -412,15 +419,24 @@ def _grow_by_company(bench: Bench, curve: Curve, points: Sequence[int], *, per_c
             bench.settle(turns)
             case = Case(curve.key, f"{curve.title}: {x:,}", "")
             bench.take_turns(case, turns)
-            _add_points(bench, curve, case, x, 1)
+            for row in GROWTH_PEERS:
+                if row in case.rows and f"{row}{_ALONE}" in case.rows:
+                    costs = zip(case.rows[row]["cpu"], case.rows[f"{row}{_ALONE}"]["cpu"], strict=False)
+                    times = statistics.median(cost / alone for cost, alone in costs)
+                    curve.series.setdefault(row, []).append((x, times))
+            _add_lost(bench, curve, case, x)
     bench.report(curve)
 
 
 def _add_points(bench: Bench, curve: Curve, case: Case, x: float, factor: float) -> None:
     for row, figures in case.rows.items():
         curve.series.setdefault(row, []).append((x, statistics.median(figures["cpu"]) * factor))
+    _add_lost(bench, curve, case, x)
+
+
+def _add_lost(bench: Bench, curve: Curve, case: Case, x: float) -> None:
     for row, reason in case.lost.items():
-        bench.results.skipped[f"{curve.key} at {x:,}, {LABELS[row]}"] = reason
+        bench.results.skipped[f"{curve.key} at {x:,}, {LABELS.get(row, row)}"] = reason
 
 
 def cluster(bench: Bench) -> None:

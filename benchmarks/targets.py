@@ -53,7 +53,7 @@ _CASES: list[tuple[str, str, bool, float, str, Callable[[Case], float | None]]] 
 ]
 
 LEVEL = 1.25
-"""By how much a line that must be level may rise: the noise of two measurements minutes apart."""
+"""By how much a line that must be level may rise: the noise of two measurements of servers that are alike."""
 
 
 def judge(results: Results) -> list[Verdict]:
@@ -68,8 +68,8 @@ def judge(results: Results) -> list[Verdict]:
 
 
 def _level(curve: Curve) -> Verdict | None:
-    rise = curve.growth("lhttp") if curve.untouched else None
-    if rise is None:
+    points = curve.series.get("lhttp")
+    if not (curve.untouched and points):
         return None
-    last = curve.series["lhttp"][-1][0]
+    last, rise = points[-1]
     return Verdict(f"cost with {last:,} {curve.x_label} / with none", False, LEVEL, rise)

@@ -121,7 +121,9 @@ def filled_results() -> Results:
         case.add("lhttp", {"rate": 400.0 + turn, "cpu": 2.0})
         case.add("autobahn", {"rate": 100.0, "cpu": 9.0})
     case.lost["nats"] = "7 of 10 bytes did not come"
-    level = Curve("j.channels", "A publish", "other channels", "us", {"lhttp": [(0, 4.0), (100, 4.4)]}, untouched=True)
+    level = Curve(
+        "j.channels", "A publish", "other channels", "times", {"lhttp": [(0, 1.0), (100, 1.1)]}, untouched=True
+    )
     return Results({"command": "x"}, [case], [level], {"k": "no bus"})
 
 
@@ -156,8 +158,8 @@ def test_case_table_shows_medians_ratios_and_what_was_lost() -> None:
 
 def test_curve_table_shows_points_and_the_best_line() -> None:
     table = curve_table(filled_results().curves[0])
-    assert "4.40" in table
-    assert "4 + 0.004 x" in table
+    assert "1.10" in table
+    assert "1 + 0.001 x" in table
 
 
 @pytest.mark.parametrize(("value", "text"), [(1234.5, "1,234"), (12.34, "12.3"), (1.234, "1.23"), (0, "0.00")])
