@@ -20,7 +20,7 @@ from lhttp_tx.channels import check_channel
 from lhttp_tx.engine import Engine
 from lhttp_tx.errors import LHTTPError
 from lhttp_tx.identity import Identity
-from lhttp_tx.limits import Limits
+from lhttp_tx.limits import UNLIMITED
 from lhttp_tx.message import Message, parse
 from lhttp_tx.nodes import Nodes
 from lhttp_tx.session import Session
@@ -31,7 +31,6 @@ __all__ = ["Control", "Found", "Reached"]
 _log = Logger()
 
 _KIND = "control"
-_ANY_SIZE = Limits(message_size=2**62, head_size=2**62, header_count=2**31)
 
 _CODES = frozenset({1000, 1001, 1008, 1011, 1013})
 """Close codes below 3000 that a server may send for its own reasons."""
@@ -341,4 +340,4 @@ def _dump(message: Message) -> list[Any]:
 
 
 def _load(told: list[Any]) -> Message:
-    return parse(base64.b64decode(told[0]), binary=bool(told[1]), limits=_ANY_SIZE)
+    return parse(base64.b64decode(told[0]), binary=bool(told[1]), limits=UNLIMITED)

@@ -25,9 +25,9 @@ from lhttp_tx.filters import HeaderFilter
 from lhttp_tx.frames import build_frame
 from lhttp_tx.hub import SendFrame
 from lhttp_tx.interfaces import IHeaderFilter, IHooks, MaybeAwaitable
+from lhttp_tx.message import split_messages
 from lhttp_tx.roster import Entry, Roster
 from lhttp_tx.sequence import as_deferred
-from lhttp_tx.session import messages_of
 from lhttp_tx.watchers import SessionWatcher
 
 if TYPE_CHECKING:
@@ -359,7 +359,7 @@ class HookRunner:
     def _parsed(self, frames: bytes) -> list[Message]:
         """Return the messages in *frames*; looked at once for all who get them."""
         if frames is not self._frames:
-            self._messages = messages_of(frames)
+            self._messages = split_messages(frames)
             self._frames = frames
         return self._messages
 

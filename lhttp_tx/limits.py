@@ -6,7 +6,7 @@ Used by the codec and the engine; imports nothing of the project.
 
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT_LIMITS", "Limits"]
+__all__ = ["DEFAULT_LIMITS", "UNLIMITED", "Limits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +43,6 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+
+UNLIMITED = Limits(message_size=2**62, head_size=2**62, header_count=2**31)
+"""For messages that were in bounds already, where they came in."""

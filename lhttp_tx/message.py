@@ -10,13 +10,25 @@ that forwarding a message costs no copy of it.
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import final, overload
 
 from lhttp_tx.channels import check_channel, check_subscription, split_channels
-from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
-from lhttp_tx.limits import DEFAULT_LIMITS, Limits
+from lhttp_tx.errors import LHTTPError, LocalProtocolError, MessageTooLarge, RemoteProtocolError
+from lhttp_tx.frames import split_frames
+from lhttp_tx.limits import DEFAULT_LIMITS, UNLIMITED, Limits
 
-__all__ = ["SERVER_ONLY", "Head", "Headers", "Message", "parse", "parse_head", "parse_header_lines", "split_head"]
+__all__ = [
+    "SERVER_ONLY",
+    "Head",
+    "Headers",
+    "Message",
+    "parse",
+    "parse_head",
+    "parse_header_lines",
+    "split_head",
+    "split_messages",
+]
 
 SERVER_ONLY = frozenset({"upstream", "receipt"})
 """Headers meant for the server alone: subscribers do not get them."""
@@ -362,6 +374,15 @@ def parse(data: bytes, *, binary: bool = False, limits: Limits = DEFAULT_LIMITS)
     :raises MessageTooLarge: if it passes one of the *limits*.
     """
     return Message.from_parts(parse_head(split_head(data, limits), limits), data, binary)
+
+
+def split_messages(frames: bytes) -> list[Message]:
+    """Return the messages that whole WebSocket frames carry; what a bus brings need not be one, and is left out."""
+    found: list[Message] = []
+    for payload, binary in split_frames(frames):
+        with suppress(LHTTPError):
+            found.append(parse(payload, binary=binary, limits=UNLIMITED))
+    return found
 
 
 def _what_is_wrong(raw: bytes, limits: Limits) -> RemoteProtocolError:

@@ -77,11 +77,6 @@ class Rule:
         """Return the keys of a table, each with what its value is."""
         return {found.name: found.metadata["toml"] for found in fields(cls) if found.metadata}
 
-    @property
-    def bounds_publishing(self) -> bool:
-        """Whether it says anything about publishing but who may."""
-        return bool(self.max_size or self.max_rate or not self.echo)
-
 
 _OPEN = Rule()
 

@@ -7,27 +7,26 @@ The edge (:mod:`lhttp_tx.protocol`, or a test's fake) hands messages in and give
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from itertools import islice, repeat, takewhile
 from operator import length_hint, methodcaller
 from typing import TYPE_CHECKING, Any, final
 
-from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from lhttp_tx.answers import error_message, error_of, receipt_of
 from lhttp_tx.channels import check_channel
 from lhttp_tx.codes import POLICY_VIOLATION
-from lhttp_tx.errors import BusUnavailable, LHTTPError, LocalProtocolError, Refused, SessionClosed, TooMany
-from lhttp_tx.frames import build_frame, split_frames
+from lhttp_tx.errors import BusUnavailable, LHTTPError, Refused, SessionClosed, TooMany
+from lhttp_tx.frames import build_frame
 from lhttp_tx.identity import Identity, new_connection_id
 from lhttp_tx.interfaces import IProcessor, ISessionTransport, MaybeAwaitable, MaybeDeferred
-from lhttp_tx.limits import Limits
-from lhttp_tx.message import HeaderPairs, Message, parse, parse_head, split_head
+from lhttp_tx.message import HeaderPairs, Message, parse, split_messages
 from lhttp_tx.request import Request
 from lhttp_tx.sequence import Sequence, Step, as_deferred
 
@@ -35,20 +34,9 @@ if TYPE_CHECKING:
     from lhttp_tx.engine import Engine, Plan
     from lhttp_tx.hub import SendFrame
 
-__all__ = ["Session", "messages_of"]
+__all__ = ["Session"]
 
 _log = Logger()
-
-_REASON_LENGTH = 200
-"""Characters of an error's reason that a client is told."""
-
-_RECEIPTS = re.compile(rb"(?i)\r\nreceipt:([^\x00-\x08\x0a-\x1f\x7f]*)(?=\r\n)")
-"""Receipt lines of a head that is malformed elsewhere, so that its sender does not wait for ever."""
-
-_ANY_SIZE = Limits(message_size=2**62, head_size=2**62, header_count=2**31)
-"""For messages that were in bounds already."""
-
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
 
 @final
@@ -321,7 +309,7 @@ class Session:
 
         :param frames: whole WebSocket frames.
         """
-        messages = [message for frame in frames for message in messages_of(frame)]
+        messages = [message for frame in frames for message in split_messages(frame)]
         for call in self._engine.on_undelivered if messages else ():
             call(self, messages)
 
@@ -431,12 +419,12 @@ class Session:
 
     def _refuse(self, data: bytes) -> None:
         """Answer a message whose plan could not be made; to be called where the exception is handled."""
-        self._answer(self._receipt_of(data), Failure())
+        self._answer(receipt_of(data, self._engine.limits), Failure())
 
     def _drop(self, data: bytes, binary: bool) -> None:
         """Do nothing with a message that has waited for too long, but tell those who may do something about it."""
-        timeout = self._engine.wait_timeout
-        self._answer(self._receipt_of(data), Failure(Refused(503, f"message waited longer than {timeout:g} seconds")))
+        refused = Refused(503, f"message waited longer than {self._engine.wait_timeout:g} seconds")
+        self._answer(receipt_of(data, self._engine.limits), Failure(refused))
         try:
             message = parse(data, binary=binary, limits=self._engine.limits)
         except LHTTPError:
@@ -516,40 +504,15 @@ class Session:
             self.close(1008 if isinstance(failure.value, LHTTPError) else 1011, "connection not accepted")
 
     def _answer(self, receipt: str | None, failure: Failure) -> None:
-        """Tell the client what went wrong, and the log if it was not the client's fault."""
-        error = failure.value
-        if isinstance(error, LHTTPError) and not isinstance(error, LocalProtocolError):
-            status, reason = error.status, error.reason
-        elif isinstance(error, CancelledError):
-            status, reason = 500, "cancelled"
-        else:
-            status, reason = 500, "internal error"
-            _log.failure("{peer}: a processor or filter failed", failure, peer=self.peer)
-        if not (isinstance(status, int) and isinstance(reason, str)):
-            _log.failure("{peer}: an error without a status or a reason", failure, peer=self.peer)
-            status, reason = 500, "internal error"
-        text = _UNPRINTABLE.sub(" ", reason)[:_REASON_LENGTH].encode("utf-8", "replace").decode("utf-8").strip()
-        pairs = [("status", str(status)), ("reason", text)]
-        if receipt is not None:
-            pairs.append(("receipt-id", receipt))
-        self.send(Message("error", pairs))
+        """Tell the client what went wrong."""
+        status, reason = error_of(failure, self.peer)
+        self.send(error_message(status, reason, receipt))
         if 400 <= status < 500:
             self._errors += 1
             self._notable = True
             if self._errors == self._engine.limits.error_count and not self.closed:
                 _log.info("{peer}: closed after {count} errors in a row", peer=self.peer, count=self._errors)
                 self.close(POLICY_VIOLATION, "too many errors in a row")
-
-    def _receipt_of(self, data: bytes) -> str | None:
-        """Return the token of the receipt that a refused message asked for, if that much of it can be read."""
-        limits = self._engine.limits
-        try:
-            # Without most of the body, so that a message that is refused for its size is answered too.
-            head = split_head(data[: min(limits.head_size + 4, limits.message_size)], limits)
-            return parse_head(head, limits).headers.get("receipt")
-        except LHTTPError:
-            found = _RECEIPTS.findall(data[: limits.head_size].partition(b"\r\n\r\n")[0] + b"\r\n")
-            return found[-1].decode("utf-8", "replace").strip() if found else None
 
     # The end
 
@@ -593,15 +556,6 @@ def _alike(messages: list[bytes], first: int, beginning: bytes) -> list[bytes]:
     if all(map(bytes.startswith, islice(messages, first + 1, None), repeat(beginning))):  # mostly so, and soon seen
         return messages[first:]
     return list(takewhile(methodcaller("startswith", beginning), islice(messages, first, None)))
-
-
-def messages_of(frames: bytes) -> list[Message]:
-    """Return the messages that whole WebSocket frames carry; what a bus brings need not be one, and is left out."""
-    found: list[Message] = []
-    for payload, binary in split_frames(frames):
-        with suppress(LHTTPError):
-            found.append(parse(payload, binary=binary, limits=_ANY_SIZE))
-    return found
 
 
 def _names(channels: str | Iterable[str]) -> list[str]:
