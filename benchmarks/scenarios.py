@@ -187,23 +187,27 @@ def bodies(bench: Bench) -> None:
         bench.compare(f"f.{size}", title, "deliveries", PUBSUB_PEERS, _burst(bench, 10, publications, [b"x" * size]))
 
 
-def idle(bench: Bench) -> None:
-    """(g)"""
-    count = bench.choose(1_000, 50)
+def _open(count: int, query: str = "") -> Prepare:
+    """Return a load: connections that are opened and lost; the CPU time is that of both."""
 
     def prepare(server: Server, connections: Connections) -> Callable[[], Outcome]:
         def run() -> Outcome:
             start = time.perf_counter()
-            made = open_connections(server.port, count, server.dialect.path)
+            made = open_connections(server.port, count, server.dialect.path + query)
             seconds = time.perf_counter() - start
             close_all(made, reset=True)
             return Outcome(count, seconds)
 
         return run
 
+    return prepare
+
+
+def idle(bench: Bench) -> None:
+    """(g)"""
+    count = bench.choose(1_000, 50)
     title = f"{count:,} connections opened, {min(count, 32)} at a time"
-    # The CPU time is that of opening and of losing a connection.
-    bench.compare("g.accept", title, "connections", PUBSUB_PEERS, prepare, ping=30)
+    bench.compare("g.accept", title, "connections", PUBSUB_PEERS, _open(count), ping=30)
     total = bench.choose(10_000, 200)
     case = Case(
         "g.memory", f"memory of {total:,} idle connections, each subscribed to 1 of 100 channels", "connections"
@@ -490,8 +494,6 @@ def features(bench: Bench) -> None:
     rules.write_text('[[channel]]\nmatch = "room"\npublish = "anybody"\nsubscribe = "anybody"\n', encoding="ascii")
     strict = directory / "strict.toml"
     strict.write_text('[[channel]]\nmatch = "room"\nmax_size = 60000\nmax_rate = 1000000\n', encoding="ascii")
-    secret = directory / "secret"
-    secret.write_text("a secret of the benchmark that is long enough", encoding="ascii")
     hooks = Path(__file__).with_name("processors.py")
     variants: dict[str, tuple[str, ...]] = {
         "nothing on": (),
@@ -502,17 +504,43 @@ def features(bench: Bench) -> None:
         "hook on_message": ("--hooks", f"{hooks}:Watching"),
         "hook before_delivery": ("--hooks", f"{hooks}:Choosing"),
     }
-    if importlib.util.find_spec("jwt") is not None:
-        variants["identity by tokens"] = ("--jwt-key-file", str(secret), "--allow-anonymous")
+    identity, query = _identity(directory)
+    if identity:
+        variants["identity by tokens"] = identity
     subscribers, count = bench.choose((10, 10_000), (2, 500))
-    case = Case("m", f"burst of {count:,} publishes, 1 to {subscribers}, by what is switched on", "deliveries")
+    title = f"burst of {count:,} publishes, 1 to {subscribers}, by what is switched on"
+    loads = {row: (options, _burst(bench, subscribers, count)) for row, options in variants.items()}
+    _compare_variants(bench, Case("m", title, "deliveries"), loads)
+    count = bench.choose(1_000, 50)
+    title = f"{count:,} connections opened, {min(count, 32)} at a time, by who is asked"
+    loads = {"nothing on": ((), _open(count)), "nothing on, again": ((), _open(count))}
+    if identity:
+        loads["identity by tokens"] = (identity, _open(count, query))
+    _compare_variants(bench, Case("m.accept", title, "connections"), loads)
+
+
+def _identity(directory: Path) -> tuple[tuple[str, ...], str]:
+    """Return the options of a server that takes tokens, and the query of a handshake with one; empty without PyJWT."""
+    if importlib.util.find_spec("jwt") is None:
+        return (), ""
+    import jwt
+
+    key = "a secret of the benchmark that is long enough"
+    file = directory / "secret"
+    file.write_text(key, encoding="ascii")
+    token = jwt.encode({"sub": "alice", "exp": int(time.time()) + 86_400}, key, "HS256")
+    return ("--jwt-key-file", str(file), "--jwt-query", "token", "--allow-anonymous"), f"?token={token}"
+
+
+def _compare_variants(bench: Bench, case: Case, loads: dict[str, tuple[tuple[str, ...], Prepare]]) -> None:
+    """Measure servers that differ in their options, each with its load."""
     with ExitStack() as stack:
         bench.progress.step(f"{case.title}: starting")
         turns = []
-        for row, options in variants.items():
+        for row, (options, load) in loads.items():
             server = stack.enter_context(bench.peers.running("lhttp", options=options))
             connections = Connections(stack.enter_context(ExitStack()), bench.peers, tls=False)
-            turns.append(Turn(row, server, _burst(bench, subscribers, count)(server, connections)))
+            turns.append(Turn(row, server, load(server, connections)))
         bench.settle(turns)
         bench.take_turns(case, turns)
     bench.report(case)

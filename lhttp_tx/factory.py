@@ -182,9 +182,10 @@ class LHTTPServerFactory(WebSocketServerFactory):
 
     def admits(self, handshake: Handshake, connections: int, place: Place | None = None) -> bool:
         """
-        Return whether *handshake* may be answered without Autobahn, with the same outcome: it is let in.
+        Return whether *handshake* may be answered without Autobahn, with the same outcome: the access rules let it in.
 
-        What is not admitted is not refused yet; that is Autobahn's, or a rule's that it asks.
+        What is not admitted is not refused yet; that is Autobahn's, or a rule's that it asks. Where there is a gate, it
+        decides after this.
 
         :param connections: how many there are with this one.
         :param place: what this one counts as; ``None`` if it does not count.
@@ -223,8 +224,7 @@ class LHTTPServerFactory(WebSocketServerFactory):
         self._trim()
         self._compresses = self.perMessageCompressionAccept is not self._declines
         self._plain = (
-            self.gate is None
-            and 13 in self.versions
+            13 in self.versions
             and self.allowedOrigins == ["*"]
             and not (self.server or self.headers or self.externalPort or self.trustXForwardedFor or self.trackTimings)
             and all(getattr(kind, name) is getattr(LHTTPServerProtocol, name) for name in _HANDSHAKE_METHODS)

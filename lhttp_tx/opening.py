@@ -62,7 +62,7 @@ class Opening(Connection):
 
     def open(self, handshake: Handshake, behind: bytes) -> None:
         """
-        Open the WebSocket with a handshake that the factory has admitted.
+        Open the WebSocket with a handshake that the factory has admitted; authenticators may still refuse it.
 
         :param handshake: what came first on this connection.
         :param behind: what has come behind it.
@@ -72,10 +72,20 @@ class Opening(Connection):
             self.dataReceived(behind)
 
     def _accept(self, handshake: Handshake) -> None:
+        """Answer a handshake that nobody but the authenticators may refuse, when they have decided."""
+        self.handshake = handshake
+        self._take_place()
+        if self.factory.gate is None:
+            self._complete(handshake)
+        else:
+            admission = self._ask(self.factory.gate, handshake)
+            admission.addCallbacks(lambda _: self._complete(handshake), self._refuse)
+
+    def _complete(self, handshake: Handshake) -> None:
         """Do what Autobahn does when a handshake succeeds that asks for nothing more."""
+        if self.state != _CONNECTING:  # the client left while an authenticator was asked
+            return
         try:
-            self.handshake = handshake
-            self._take_place()
             self.state = _OPEN
             self.write_frames(accept_handshake(handshake))
             if self.openHandshakeTimeoutCall is not None:
@@ -89,6 +99,11 @@ class Opening(Connection):
         except Exception:
             _log.failure("{peer}: handshake failed", peer=self.peer)
             self.dropConnection(abort=True)
+        self._release()
+
+    def _refuse(self, failure: Failure) -> None:
+        denial: Any = failure.value
+        self.failHandshake(denial.reason, denial.code)
 
     # Autobahn's callbacks
 
@@ -153,15 +168,19 @@ class Opening(Connection):
         if self.factory.gate is not None:
             for name in _SECRETS:
                 vars(self).pop(name, None)
-            if self._beginning:
-                data, self._beginning = self._beginning, b""
-                self.dataReceived(data)
+        self._release()
 
     def _hold(self, data: bytes) -> None:
         """Keep what came behind a handshake that is not answered yet; nobody has much to say before the answer."""
         self._beginning += data
         if len(self._beginning) > HANDSHAKE_SIZE:
             self.dropConnection(abort=True)
+
+    def _release(self) -> None:
+        """Look at what was kept meanwhile."""
+        if self._beginning:
+            data, self._beginning = self._beginning, b""
+            self.dataReceived(data)
 
     # Refusing
 

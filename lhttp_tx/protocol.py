@@ -143,6 +143,9 @@ class LHTTPServerProtocol(Opening):
                 if handshake is not None and self.factory.admits(handshake, self.factory.countConnections, self.place):
                     self._accept(handshake)
                     data = data[handshake.size :]
+                    if self._admission is not None:
+                        self._hold(data)
+                        return
             if data or self.data:
                 self._dataReceived(data)
             if self.state == _CONNECTING and len(self.data) > HANDSHAKE_SIZE:

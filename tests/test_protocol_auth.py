@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from lhttp_tx.engine import Engine
 from lhttp_tx.factory import LHTTPServerFactory
 from lhttp_tx.hub import Hub
 from lhttp_tx.processors import Registry
+from lhttp_tx.protocol import LHTTPServerProtocol
 
 HEAD = (
     b"GET /room?key=%s&x=1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -103,6 +105,33 @@ def clock() -> Iterator[Clock]:
     txaio.config.loop = clock
     yield clock
     txaio.config.loop = before
+
+
+@pytest.fixture(params=[b"", b"Sec-WebSocket-Extensions: x-unknown\r\n"], ids=["", "by Autobahn"], autouse=True)
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test have handshakes that are read at once, and handshakes that are left to Autobahn."""
+    monkeypatch.setattr(sys.modules[__name__], "HEAD", HEAD.replace(b"Upgrade: ", request.param + b"Upgrade: ", 1))
+
+
+@pytest.mark.parametrize("key", [b"good", b"bad", b"later"])
+def test_an_ordinary_handshake_is_none_of_autobahns(
+    clock: Clock, key: bytes, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    process = LHTTPServerProtocol.processHandshake
+    monkeypatch.setattr(LHTTPServerProtocol, "processHandshake", lambda self: asked.append(self) or process(self))
+    peer = Peer(clock)
+    peer.receive(HEAD % (key, b""))
+    assert len(peer.keys.attempts) == 1
+    assert len(asked) == (1 if "by Autobahn" in request.node.name else 0)
+
+
+def test_nothing_behind_a_refused_handshake_is_looked_at(clock: Clock) -> None:
+    peer = Peer(clock)
+    taken = peer.receive(HEAD % (b"bad", b"") + frame(b"LHTTP/1.0 who\r\n\r\n"))
+    assert taken.count(b"HTTP/1.1 ") == 1
+    assert b"LHTTP/1.0" not in taken
+    assert peer.protocol.session is None
 
 
 def test_the_identity_is_on_the_session_without_what_is_secret(clock: Clock) -> None:

@@ -18,7 +18,6 @@ from twisted.python.failure import Failure
 from lhttp_tx import Request, processor
 from lhttp_tx.access import AccessPolicy
 from lhttp_tx.factory import LHTTPServerFactory
-from lhttp_tx.handshake import read_handshake
 from lhttp_tx.protocol import LHTTPServerProtocol
 from lhttp_tx.testing import Server
 
@@ -124,14 +123,6 @@ def test_a_subclass_that_does_not_is_opened_at_once(at_once: None, factory: LHTT
     peer = Peer(factory)
     peer.protocol.dataReceived(head())
     assert opened == [peer.protocol.peer]
-
-
-def test_who_must_say_who_they_are_is_not_let_in_at_once(factory: LHTTPServerFactory, clock: Clock) -> None:
-    handshake = read_handshake(head())
-    assert handshake is not None
-    assert factory.admits(handshake, 1)
-    gate: Any = object()
-    assert not LHTTPServerFactory(engine=factory.engine, reactor=clock, gate=gate).admits(handshake, 1)
 
 
 # What a connection holds
