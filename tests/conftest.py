@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import txaio
 from hypothesis import HealthCheck, settings
+from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
 settings.register_profile("quick", max_examples=100, deadline=None)
@@ -38,6 +40,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("once")
         if item.get_closest_marker("asyncio_reactor") and config.getoption("reactor") != "asyncio":
             item.add_marker(other)
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    """A clock that stands still, for Autobahn's timers too: these use one for the process, which is put back."""
+    before, txaio.config.loop = txaio.config.loop, Clock()
+    yield txaio.config.loop
+    txaio.config.loop = before
 
 
 @pytest.fixture

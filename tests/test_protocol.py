@@ -2,11 +2,9 @@
 
 import os
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import txaio
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
@@ -127,16 +125,6 @@ def close_code(data: bytes) -> int:
     """The code of the close frame that *data* ends with."""
     position = data.rindex(b"\x88")
     return int.from_bytes(data[position + 2 : position + 4], "big")
-
-
-@pytest.fixture
-def clock() -> Iterator[Clock]:
-    """Autobahn's timers use one loop for the process: it is set, and put back."""
-    before = txaio.config.loop
-    clock = Clock()
-    txaio.config.loop = clock
-    yield clock
-    txaio.config.loop = before
 
 
 @pytest.fixture

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import txaio
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -97,14 +95,6 @@ class Peer:
         taken: bytes = self.transport.value()
         self.transport.clear()
         return taken
-
-
-@pytest.fixture
-def clock() -> Iterator[Clock]:
-    clock, before = Clock(), txaio.config.loop
-    txaio.config.loop = clock
-    yield clock
-    txaio.config.loop = before
 
 
 @pytest.fixture(params=[b"", b"Sec-WebSocket-Extensions: x-unknown\r\n"], ids=["", "by Autobahn"], autouse=True)

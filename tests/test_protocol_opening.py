@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import txaio
 from autobahn.websocket.protocol import WebSocketProtocol
 from autobahn.websocket.types import ConnectionDeny
 from test_handshake import BROWSER, FIELDS, head
@@ -25,16 +23,6 @@ from lhttp_tx.testing import Server
 @processor("echo")
 def echo(request: Request) -> None:
     request.reply()
-
-
-@pytest.fixture
-def clock() -> Iterator[Clock]:
-    """Autobahn's timers use one loop for the process: it is set, and put back."""
-    before = txaio.config.loop
-    clock = Clock()
-    txaio.config.loop = clock
-    yield clock
-    txaio.config.loop = before
 
 
 @pytest.fixture

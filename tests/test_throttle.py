@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import txaio
 from test_protocol import Peer, Pending, close_code, frame, messages
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -22,16 +20,6 @@ from lhttp_tx.throttle import Throttled
 @processor("echo")
 def echo(request: Request) -> None:
     request.reply()
-
-
-@pytest.fixture
-def clock() -> Iterator[Clock]:
-    """Autobahn's timers use one loop for the process: it is set, and put back."""
-    before = txaio.config.loop
-    clock = Clock()
-    txaio.config.loop = clock
-    yield clock
-    txaio.config.loop = before
 
 
 @pytest.fixture

@@ -7,11 +7,10 @@ The letters are those of ``python -m benchmarks --list``.
 import gc
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import txaio
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
@@ -110,15 +109,6 @@ def calls(function: Callable[..., object], *args: object) -> int:
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     return Work(monkeypatch)
-
-
-@pytest.fixture
-def clock() -> Iterator[Clock]:
-    before = txaio.config.loop
-    clock = Clock()
-    txaio.config.loop = clock
-    yield clock
-    txaio.config.loop = before
 
 
 @processor("echo")
