@@ -139,10 +139,17 @@ def _take_alike(data: bytes, position: int, max_size: int) -> tuple[list[bytes],
     if len(data) - position < _ALIKE_COUNT * 6 or not 0x80 <= data[position + 1] < 0xFE:
         return [], position
     size = data[position + 1] - 0x80
+    if data[position] not in (_TEXT, _BINARY) or size > max_size:
+        return [], position
     step = size + 6
-    end = len(data) - (len(data) - position) % step
-    count = min(_leading(data[position:end:step]), _leading(data[position + 1 : end : step]))
-    if count < _ALIKE_COUNT or data[position] not in (_TEXT, _BINARY) or size > max_size:
+    wanted, most = _ALIKE_COUNT, (len(data) - position) // step
+    while True:  # further on only if all up to here are alike, so that nothing is looked at for each that is not
+        stop = position + min(wanted, most) * step
+        count = min(_leading(data[position:stop:step]), _leading(data[position + 1 : stop : step]))
+        if count < wanted:
+            break
+        wanted *= 4
+    if count < _ALIKE_COUNT:
         return [], position
     payload = Struct(f"6x{size}s").iter_unpack
     payloads: list[bytes] = []

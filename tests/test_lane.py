@@ -1,6 +1,7 @@
 """The fast lane takes what is beyond doubt, and nothing else."""
 
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
@@ -113,6 +114,29 @@ def test_frames_of_one_size_are_held_to_the_bound_and_to_utf8() -> None:
     assert take_messages(data, 0, 32) == (payloads[:50], False, 50 * 38, False)
     binary = b"".join([*of_sizes([32] * 50, 0x82)[1], frame(b"\xff" * 32, 0x82)])
     assert take_messages(binary, 0, 32) == ([*payloads[:50], b"\xff" * 32], True, len(binary), False)
+
+
+class Watched(bytes):
+    """Bytes that count how many of them are looked at."""
+
+    seen = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        Watched.seen += len(found) if isinstance(key, slice) else 1
+        return found
+
+
+@pytest.mark.parametrize("run", [1, 2, 31, 32, 33])
+def test_each_byte_is_looked_at_a_few_times_however_kinds_and_sizes_change(run: int) -> None:
+    def looked_at(count: int) -> float:
+        data = Watched((frame(b"", 0x81) * run + frame(b"", 0x82) * run + frame(b"x", 0x82) * run) * count)
+        Watched.seen = position = 0
+        while position < len(data):
+            position = take_messages(data, position, 1_000)[2]
+        return Watched.seen / len(data)
+
+    assert looked_at(2_000 // run) < 1.2 * looked_at(500 // run)
 
 
 def test_text_and_binary_are_told_apart() -> None:
