@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from integration._server import (
     PROCESSORS,
@@ -157,6 +158,45 @@ def test_plugin_is_found_unless_plugins_are_off(serve: Callable[..., ServerProce
         client.send(message("plugged"))
         client.send(message("echo"))
         assert client.recv(TIME_LIMIT) == message("echo")
+
+
+PLUGINS = """
+from lhttp_tx import Authenticator, HeaderFilter, Hooks, Message, Refused
+
+
+class Guests(Authenticator):
+    def authenticate(self, attempt):
+        return attempt.identify("guest") if attempt.parameters.get("invitation") == "x7Qk" else None
+
+
+class Closed(HeaderFilter):
+    headers = ("door",)
+
+    def before(self, request):
+        raise Refused(403, "closed")
+
+
+class Welcome(Hooks):
+    def on_connect(self, session):
+        session.send(Message("welcome", {"user": session.identity.user}))
+
+
+guests, closed, welcome = Guests(), Closed(), Welcome()
+"""
+
+
+def test_authenticators_filters_and_hooks_are_plugins_too(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    plugins = tmp_path / "twisted" / "plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "my_lhttp_plugins.py").write_text(PLUGINS, encoding="utf-8")
+    server = serve(environment={"PYTHONPATH": str(tmp_path)})
+    with open_client(server.port, "/?invitation=x7Qk") as client:
+        assert client.recv(TIME_LIMIT) == message("welcome", {"user": "guest"})
+        client.send(message("x", {"door": "front"}))
+        assert client.recv(TIME_LIMIT) == message("error", {"status": "403", "reason": "closed"})
+    with pytest.raises(InvalidStatus) as refused, open_client(server.port):
+        pass
+    assert refused.value.response.status_code == 401
 
 
 @pytest.mark.parametrize("command", [["twistd", "-n", "--pidfile="], ["twist", "--log-format=text"]], ids=" ".join)
