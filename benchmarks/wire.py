@@ -21,7 +21,7 @@ def handshake(path: str = "/") -> bytes:
     ).encode("ascii")
 
 
-def client_frame(payload: bytes, *, binary: bool = False) -> bytes:
+def client_frame(payload: bytes, *, binary: bool = False, mask: bytes = _MASK) -> bytes:
     """Return the masked frame in which a client sends *payload*."""
     size = len(payload)
     first = 0x82 if binary else 0x81
@@ -31,8 +31,8 @@ def client_frame(payload: bytes, *, binary: bool = False) -> bytes:
         head = struct.pack("!BBH", first, 0x80 | 126, size)
     else:
         head = struct.pack("!BBQ", first, 0x80 | 127, size)
-    key = int.from_bytes((_MASK * (size // 4 + 1))[:size], "little")
-    return head + _MASK + (int.from_bytes(payload, "little") ^ key).to_bytes(size, "little")
+    key = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
+    return head + mask + (int.from_bytes(payload, "little") ^ key).to_bytes(size, "little")
 
 
 def frame_size(payload_size: int) -> int:

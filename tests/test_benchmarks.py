@@ -15,14 +15,14 @@ ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="a source distribution has no benchmarks")
 if (ROOT / "benchmarks").is_dir():
     sys.path.insert(0, str(ROOT))
-    from benchmarks import svg
+    from benchmarks import parts, scenarios, svg
     from benchmarks.dialects import LHTTP, NATS, SOCKET_IO
     from benchmarks.figures import Case, Curve, Results, percentile, ratio, slope, spread
     from benchmarks.report import Terminal, case_table, curve_table, number, targets_table
     from benchmarks.scenarios import SCENARIOS
     from benchmarks.targets import judge
     from benchmarks.wire import PayloadMeter, client_frame, frame_size, handshake
-    from lhttp_tx.frames import build_frame
+    from lhttp_tx.frames import build_frame, build_frames
     from lhttp_tx.lane import take_messages
     from lhttp_tx.message import parse
 
@@ -165,6 +165,21 @@ def test_curve_table_shows_points_and_the_best_line() -> None:
 @pytest.mark.parametrize(("value", "text"), [(1234.5, "1,234"), (12.34, "12.3"), (1.234, "1.23"), (0, "0.00")])
 def test_number_shows_three_digits_that_count(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_parts_handle_the_publications_that_they_are_measured_with(capsys: pytest.CaptureFixture[str]) -> None:
+    payloads = parts.publications(scenarios.MIXED_BODIES)
+    data = parts.masked(payloads)
+    assert take_messages(data, 0, parts.READ_SIZE)[0] == payloads
+    assert parts.READ_SIZE * 0.9 < len(data) <= parts.READ_SIZE * 1.1
+    frames: list[bytes] = []
+    parts.through_the_server(payloads, frames.append)()
+    assert b"".join(frames) == build_frames(payloads, False)
+    function = parts.compiled()
+    if function is not None:
+        assert function(data) == payloads
+    parts.main(["--seconds", "0"])
+    assert "from the session to a subscriber" in capsys.readouterr().out
 
 
 def test_progress_is_silent_where_there_is_no_terminal() -> None:
