@@ -67,9 +67,10 @@ class _Kind:
     :ivar before: the filters' steps before the processor.
     :ivar rest: the processor's steps and the filters' steps after it.
     :ivar shortcut: the filter that is all there is to do, and has a way that is shorter than its step; else ``None``.
+    :ivar simple: whether such a filter is all there is to do but for the steps before the processor.
     """
 
-    __slots__ = ("before", "checks", "names", "rest", "shortcut")
+    __slots__ = ("before", "checks", "names", "rest", "shortcut", "simple")
 
     def __init__(self, names: frozenset[str], filters: SequenceOf[IHeaderFilter], processor: IProcessor | None) -> None:
         self.names = names
@@ -78,7 +79,8 @@ class _Kind:
         after = [found for found in filters if _overrides(found, "after")]
         self.rest: tuple[Step, ...] = (*_processor_steps(processor), *((found.after, found) for found in after))
         self.shortcut: IShortcutFilter | None = None
-        if len(after) == len(self.rest) == 1 and _has_shortcut(after[0]) and all(o is after[0] for _, o in self.before):
+        self.simple = len(after) == len(self.rest) == 1 and _has_shortcut(after[0])
+        if self.simple and all(owner is after[0] for _, owner in self.before):
             self.shortcut = cast(IShortcutFilter, after[0])
 
 
@@ -93,15 +95,18 @@ class Plan:
     :ivar owner: the filter whose *shortcut* it is.
     :ivar receipt: the token of the receipt that is asked for, or ``None``.
     :ivar rest: the processor's steps and the filters' steps after it.
+    :ivar runs_ahead: whether it need not wait until receipts of messages before it are sent: it does nothing but to
+        publish, and is answered behind them.
     :ivar shortcut: does all that is to be done, without a request for each message; ``None`` where there is none.
     """
 
-    __slots__ = ("before", "beginning", "cost", "head", "owner", "receipt", "rest", "shortcut")
+    __slots__ = ("before", "beginning", "cost", "head", "owner", "receipt", "rest", "runs_ahead", "shortcut")
 
     def __init__(self, head: Head, beginning: bytes, kind: _Kind) -> None:
         self.beginning = beginning
         self.before = kind.before
         self.rest = kind.rest
+        self.runs_ahead = kind.simple
         self.receipt = head.headers.get("receipt") if "receipt" in kind.names else None
         self.owner: IShortcutFilter | None = None
         self.shortcut: Shortcut | None = None
@@ -241,7 +246,11 @@ class Engine:
         """
         Publish *message* to the channels that its ``publish`` header lists, as if a client had sent it.
 
-        :returns: as :meth:`lhttp_tx.hub.Hub.publish`.
+        :returns: ``None`` if the bus has it, else a Deferred that
+
+            - succeeds when the bus has it, on whichever nodes its subscribers are;
+            - fails with :exc:`lhttp_tx.errors.BusUnavailable` if it was not sent, or if it is not known whether it
+              arrived.
         :raises RemoteProtocolError: if it has no such header, or a name in it is malformed.
         :raises Refused: if its command is a private one.
         :raises BusUnavailable: if the bus does not take it.
@@ -252,7 +261,8 @@ class Engine:
         if not channels:
             raise RemoteProtocolError("message has no publish header")
         publication = message.stripped()
-        return self.hub.publish(channels, publication.raw, publication.binary)
+        result = self.hub.publish(channels, publication.raw, publication.binary)
+        return self.hub.confirm() if result is None else result.addCallback(lambda _: self.hub.confirm())
 
     def publish(
         self,
@@ -273,8 +283,9 @@ class Engine:
         :param binary: whether it travels as a binary WebSocket message.
         :returns: a Deferred that
 
-            - succeeds when the bus has taken it;
-            - fails with :exc:`lhttp_tx.errors.BusUnavailable` if it has not.
+            - succeeds when the bus has it: in a cluster, one round trip to NATS later;
+            - fails with :exc:`lhttp_tx.errors.BusUnavailable` if it was not sent, or if it is not known whether it
+              arrived.
         :raises LocalProtocolError: if the message is not well-formed.
         :raises RemoteProtocolError: if a channel name is malformed or reserved.
         """

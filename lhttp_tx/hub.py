@@ -162,7 +162,8 @@ class Hub:
         :param channels: valid channel names.
         :param payload: an LHTTP message as subscribers get it.
         :param binary: whether it travels as a binary WebSocket message.
-        :returns: ``None`` if the bus has taken all, else a Deferred that
+        :returns: ``None`` if the bus has taken all, though it may be on its way still (see :meth:`confirm`), else a
+            Deferred that
 
             - succeeds when the bus has taken all;
             - fails with :exc:`lhttp_tx.errors.BusUnavailable` if it refused one of them.
@@ -193,6 +194,10 @@ class Hub:
                     return result
             return None
         return self._bus.publish_run(channels[0], payloads, binary)
+
+    def confirm(self) -> MaybeDeferred:
+        """Find out when the bus has all that was published before; see :meth:`lhttp_tx.interfaces.IBus.confirm`."""
+        return self._bus.confirm()
 
     @contextmanager
     def silenced(self, subscriber: Hashable, channels: Iterable[str]) -> Iterator[None]:

@@ -125,7 +125,8 @@ class IBus(Interface):
         :param channel: a valid channel name (see :mod:`lhttp_tx.channels`).
         :param payload: an LHTTP message as subscribers get it.
         :param binary: whether it travels as a binary WebSocket message.
-        :returns: ``None`` if the bus has taken it, else a Deferred that
+        :returns: ``None`` if the bus has taken it, which is to say that it is on its way (see :meth:`confirm`), else a
+            Deferred that
 
             - succeeds when the bus has taken it;
             - fails with :exc:`lhttp_tx.errors.BusUnavailable` if it was not sent.
@@ -138,6 +139,20 @@ class IBus(Interface):
         Those behind that one are left in the iterator, both when this raises and when it returns a Deferred. Where
         the iterator itself raises, those that came out of it are sent, and the exception goes on to the caller. A bus
         that takes them together, and hands them to its receivers together, has less to do for each.
+        """
+
+    def confirm() -> MaybeDeferred:
+        """
+        Find out when everything that was published before can no longer be lost on its way to the bus.
+
+        It is called where somebody waits for an answer, and not for each publication: one question to the bus does for
+        all who ask at about the same time. It does not raise.
+
+        :returns: ``None`` if that is so already, else a Deferred that
+
+            - succeeds when the bus has all of it;
+            - fails with :exc:`lhttp_tx.errors.BusUnavailable` if it is not known whether the bus has it. The receivers
+              of the own node have got it, and others may have.
         """
 
 

@@ -30,6 +30,7 @@ class Request:
     :ivar message: the message. A filter's ``before`` may replace it: the command and the headers of the new one decide
         what happens next.
     :ivar parts: the parts of a multipart body; empty without a ``multipart`` header.
+    :ivar published: whether it was published; a receipt then waits until the bus has it.
     :ivar receipt: the token of the receipt that the client asked for, or ``None``.
     :ivar receipt_headers: headers to add to the receipt, if one was asked for.
     :ivar receipt_body: the body of the receipt.
@@ -41,6 +42,7 @@ class Request:
         "_state",
         "message",
         "parts",
+        "published",
         "receipt",
         "receipt_binary",
         "receipt_body",
@@ -53,6 +55,7 @@ class Request:
         self.message = message
         self.receipt = receipt
         self.parts: tuple[Part, ...] = ()
+        self.published = False
         self.receipt_headers: tuple[tuple[str, str], ...] = ()
         self.receipt_body = b""
         self.receipt_binary = False

@@ -73,8 +73,9 @@ def publish(
     :param binary: whether it travels as a binary WebSocket message.
     :returns: a Deferred that
 
-        - succeeds when the bus has taken it;
-        - fails with :exc:`lhttp_tx.errors.BusUnavailable` if it has not.
+        - succeeds when the bus has it: in a cluster, one round trip to NATS later;
+        - fails with :exc:`lhttp_tx.errors.BusUnavailable` if it was not sent, or if it is not known whether it
+          arrived.
     :raises RuntimeError: unless exactly one server runs in this process; with several, call
         ``service.engine.publish`` of the one you mean.
     :raises LocalProtocolError: if the message is not well-formed.

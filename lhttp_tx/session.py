@@ -27,6 +27,7 @@ from lhttp_tx.frames import build_frame
 from lhttp_tx.identity import Identity, new_connection_id
 from lhttp_tx.interfaces import IProcessor, ISessionTransport, MaybeAwaitable, MaybeDeferred
 from lhttp_tx.message import HeaderPairs, Message, parse, split_messages
+from lhttp_tx.receipts import Receipts
 from lhttp_tx.request import Request
 from lhttp_tx.sequence import Sequence, Step, as_deferred
 
@@ -37,6 +38,19 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 _log = Logger()
+
+
+class _Patience:
+    """
+    For how long a message waits for receipts.
+
+    :ivar timeout: seconds; more than a bus takes to say that it does not know.
+    """
+
+    timeout: float | None = 30.0
+
+
+_PATIENCE = _Patience()
 
 
 @final
@@ -62,6 +76,7 @@ class Session:
         "_notable",
         "_opened",
         "_queue",
+        "_receipts",
         "_run",
         "_sequence",
         "_settled_errors",
@@ -90,6 +105,7 @@ class Session:
         self._channels: set[str] = set()
         self._opened: list[IProcessor] = []
         self._queue: deque[tuple[bytes, bool, float]] | None = None
+        self._receipts: Receipts | None = None
         self._run: list[bytes] | None = None
         self._state: dict[Any, Any] | None = None
         self._deadline: IDelayedCall | None = None
@@ -149,9 +165,13 @@ class Session:
         """
         names = _names(channels)
         try:
-            return self.subscribe_all(names) or succeed(None)
+            result = self.subscribe_all(names) or succeed(None)
         except BusUnavailable:
-            return fail()
+            result = fail()
+        for watcher in self._engine.watchers:
+            for channel in self._channels.intersection(names):
+                watcher.granted(self, channel)
+        return result
 
     def unsubscribe(self, channel: str) -> None:
         """Take back a subscription of this connection; does nothing if there is none."""
@@ -327,7 +347,7 @@ class Session:
         """Take no more messages, handle those that have arrived, then close."""
         self._last_words = (code, reason)
         self._notable = True
-        if not self._busy:
+        if not self._busy and self._receipts is None:
             self.close(code, reason)
 
     def cut(self) -> None:
@@ -336,6 +356,8 @@ class Session:
             _log.warn("{peer}: {count} messages dropped at the end", peer=self.peer, count=len(self._queue))
             self._queue = None
         self._sequence.cancel()
+        if self._receipts is not None:
+            self._receipts.give_up()
 
     def open_processor(self, processor: IProcessor) -> MaybeAwaitable:
         """Call the ``on_open`` of *processor* unless it has succeeded on this connection before."""
@@ -394,7 +416,7 @@ class Session:
             return
         if self._ended:
             self._close_down()
-        elif self._last_words is not None:
+        elif self._last_words is not None and self._receipts is None:
             self.close(*self._last_words)
 
     def _handled(self) -> None:
@@ -436,10 +458,17 @@ class Session:
         """Take a message through the steps of its plan."""
         assert plan.head is not None
         request = Request(self, Message.from_parts(plan.head, data, binary), plan.receipt)
-        if plan.before:
-            self._sequence.run(plan.before, request, self._before_done)
-        else:
-            self._sequence.run(plan.rest, request, self._rest_done)
+        steps, done = (plan.before, self._before_done) if plan.before else (plan.rest, self._rest_done)
+        if self._receipts is not None:
+            steps = self._behind_receipts(plan, steps)
+        self._sequence.run(steps, request, done)
+
+    def _behind_receipts(self, plan: Plan, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        """Return the steps of a message in whose way receipts are that wait for the bus."""
+        receipts = self._receipts
+        if receipts is None or (plan.runs_ahead and receipts.has_room):
+            return steps
+        return ((lambda _: receipts.settled() if receipts is self._receipts else None, _PATIENCE), *steps)
 
     def _not_too_large(self, run: list[bytes]) -> list[bytes]:
         """Return the messages of *run* up to the first one that is too large, which is not the very first."""
@@ -484,7 +513,7 @@ class Session:
             except Exception:
                 failure = Failure()
             else:
-                self._sequence.run(plan.rest, request, self._rest_done)
+                self._sequence.run(self._behind_receipts(plan, plan.rest), request, self._rest_done)
                 return
         self._answer(request.receipt, failure)
 
@@ -494,9 +523,39 @@ class Session:
         elif request.receipt is not None:
             try:
                 pairs = [("receipt-id", request.receipt), *request.receipt_headers]
-                self.send(Message("receipt", pairs, request.receipt_body, binary=request.receipt_binary))
+                receipt = Message("receipt", pairs, request.receipt_body, binary=request.receipt_binary)
+                self._say(receipt, request.receipt if request.published else None)
             except Exception:
                 self._answer(request.receipt, Failure())
+
+    def _say(self, answer: Message, token: str | None = None) -> None:
+        """
+        Answer a message, behind the answers to those before it.
+
+        :param token: that of a receipt that is sent when the bus has what was published.
+        """
+        receipts = self._receipts
+        if receipts is not None:
+            receipts.add(build_frame(answer.raw, answer.binary), token)
+            return
+        confirm = self._engine.hub.confirm
+        confirmation = None if token is None else confirm()
+        if token is None or confirmation is None:
+            self.send(answer)
+            return
+        receipts = Receipts(confirm=confirm, send=self._send_frames, ended=self._receipts_sent, peer=self.peer)
+        self._receipts = receipts
+        receipts.begin(build_frame(answer.raw, answer.binary), token, confirmation)
+
+    def _send_frames(self, frames: bytes) -> None:
+        if not self._closing and not self._ended:
+            self._engine.hub.flush()
+            self._transport.send_frame(frames)
+
+    def _receipts_sent(self) -> None:
+        self._receipts = None
+        if self._last_words is not None and not self._busy:
+            self.close(*self._last_words)
 
     def _open_done(self, _: object, failure: Failure | None) -> None:
         if failure is not None:
@@ -506,7 +565,7 @@ class Session:
     def _answer(self, receipt: str | None, failure: Failure) -> None:
         """Tell the client what went wrong."""
         status, reason = error_of(failure, self.peer)
-        self.send(error_message(status, reason, receipt))
+        self._say(error_message(status, reason, receipt))
         if 400 <= status < 500:
             self._errors += 1
             self._notable = True

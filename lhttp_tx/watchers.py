@@ -31,5 +31,8 @@ class SessionWatcher:
     def subscribed(self, session: Session, channel: str) -> None:
         """Called when *channel* is among the session's channels; on a slow bus, before other nodes reach it there."""
 
+    def granted(self, session: Session, channel: str) -> None:
+        """Called when code, and not the client, wants *session* in *channel*; it is by then, perhaps for long."""
+
     def unsubscribed(self, session: Session, channel: str) -> None:
         """Called when *channel* is among them no more, for whatever reason."""

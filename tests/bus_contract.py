@@ -186,6 +186,38 @@ class BusContract:
         assert list(run) == [b"2", b"3"]
 
     @pytest_twisted.ensureDeferred
+    async def test_what_is_confirmed_arrives(self, buses: list[Any]) -> None:
+        received = await self.subscribe(buses[1], "room")
+        for number in range(100):
+            buses[0].publish("room", b"%d" % number, False)
+        await done(buses[0].confirm())
+        await self.settle()
+        assert len(received) == 100
+
+    @pytest_twisted.ensureDeferred
+    async def test_many_may_ask_for_confirmation_at_once(self, buses: list[Any]) -> None:
+        told: list[int] = []
+        asked: list[Deferred[None]] = []
+        for number in range(100):
+            buses[0].publish("room", b"payload", False)
+            result = buses[0].confirm() or succeed(None)
+            asked.append(result.addCallback(lambda _, number=number: told.append(number)))
+        for each in asked:
+            await each
+        assert told == list(range(100))
+
+    @pytest_twisted.ensureDeferred
+    async def test_nothing_has_to_be_published_to_be_confirmed(self, buses: list[Any]) -> None:
+        await done(buses[0].confirm())
+
+    @pytest_twisted.ensureDeferred
+    async def test_who_waits_no_longer_for_a_confirmation_keeps_nobody_else_waiting(self, buses: list[Any]) -> None:
+        first, second = (buses[0].confirm() or succeed(None) for _ in range(2))
+        first.addErrback(lambda failure: None)
+        first.cancel()
+        await second
+
+    @pytest_twisted.ensureDeferred
     async def test_nothing_arrives_after_a_wildcard_is_unsubscribed(self, buses: list[Any]) -> None:
         received: Received = []
         receiver = into(received)

@@ -21,6 +21,7 @@ ONCE = frozenset(
         *("test_browser.py", "test_docs.py", "test_examples.py", "test_javascript.py"),
         *("test_cluster_access.py", "test_cluster_nodes.py", "test_cluster_outages.py", "test_cluster_start.py"),
         *("test_bus_nats.py", "test_link_nats.py", "test_presence_cluster.py", "test_workers.py"),
+        *("test_cluster_receipts.py", "test_link_confirm.py"),
         *("test_command.py", "test_upstream_dead.py", "test_exhaustion.py", "test_workers_rules.py"),
         *("test_cluster_rules.py", "test_community.py"),
         *("test_manhole.py", "test_config.py", "test_limits.py", "test_cleanup.py", "test_wildcards.py"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
+from lhttp_tx.bus.link import UNCONFIRMED
 from lhttp_tx.bus.nats import NATSBus
 from lhttp_tx.bus.servers import NATSServers
 from lhttp_tx.errors import BusUnavailable
@@ -25,6 +26,7 @@ class FakeLink:
     :ivar unsubscribed: the subjects that were taken back, in order.
     :ivar closed: with which ``flush`` it was closed, or ``None``.
     :ivar checks: questions for a sign of life that have no answer yet.
+    :ivar confirmations: questions whether it has what was published that have no answer yet.
     """
 
     def __init__(self, nats: FakeNATS, url: str, owner: Any) -> None:
@@ -37,6 +39,7 @@ class FakeLink:
         self.unsubscribed: list[str] = []
         self.closed: bool | None = None
         self.checks: list[Deferred[None]] = []
+        self.confirmations: list[Deferred[None]] = []
         self._asked: dict[str, Deferred[None]] = {}
         self._nats = nats
 
@@ -61,13 +64,29 @@ class FakeLink:
         self.checks.append(Deferred())
         return self.checks[-1]
 
+    def confirm(self) -> Deferred[None]:
+        if not self.usable:
+            return fail(BusUnavailable(UNCONFIRMED))
+        self.confirmations.append(Deferred())
+        return self.confirmations[-1]
+
     def close(self, *, flush: bool) -> Deferred[None]:
+        if flush:
+            self.take()
         self.closed, self.usable = flush, False
+        self._fail_confirmations()
         return succeed(None)
 
     # For the test
 
-    def confirm(self, subject: str) -> None:
+    def take(self) -> None:
+        """Say that NATS has what was published."""
+        confirmations, self.confirmations = self.confirmations, []
+        for confirmation in confirmations:
+            if not confirmation.called:
+                confirmation.callback(None)
+
+    def grant(self, subject: str) -> None:
         """Say that NATS has the subscription."""
         self._asked.pop(subject).callback(None)
 
@@ -82,7 +101,14 @@ class FakeLink:
         for answer in asked.values():
             if not answer.called:
                 answer.errback(BusUnavailable("the bus is away, try again later"))
+        self._fail_confirmations()
         self.owner.link_lost(self, reason)
+
+    def _fail_confirmations(self) -> None:
+        confirmations, self.confirmations = self.confirmations, []
+        for confirmation in confirmations:
+            if not confirmation.called:
+                confirmation.errback(BusUnavailable(UNCONFIRMED))
 
     def receive(self, subject: str, *payloads: bytes) -> None:
         """Let publications arrive."""

@@ -107,10 +107,10 @@ def test_it_opens_when_its_subscriptions_are_restored() -> None:
     nats.bus.subscribe("b", print)
     nats.answers = False
     link = nats.accept()
-    link.confirm("lhttp.a")
+    link.grant("lhttp.a")
     nats.clock.advance(1.0)
     assert not nats.bus.available
-    link.confirm("lhttp.b")
+    link.grant("lhttp.b")
     nats.clock.advance(0)
     assert nats.bus.available
 

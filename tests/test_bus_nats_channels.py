@@ -33,7 +33,7 @@ def test_a_subscription_is_answered_when_nats_has_it() -> None:
     nats.answers = False
     found = outcome(nats.bus.subscribe("room", nobody))
     assert (link.subscribed, found) == (["lhttp.room"], [])
-    link.confirm("lhttp.room")
+    link.grant("lhttp.room")
     assert found == [None]
 
 
@@ -43,7 +43,7 @@ def test_a_second_receiver_of_a_channel_waits_with_the_first() -> None:
     nats.answers = False
     found = [outcome(nats.bus.subscribe("room", lambda *_: None)) for _ in range(3)]
     assert link.subscribed == ["lhttp.room"]
-    link.confirm("lhttp.room")
+    link.grant("lhttp.room")
     assert found == [[None]] * 3
 
 
@@ -106,7 +106,7 @@ def test_a_subscription_that_was_asked_for_when_nats_went_is_asked_for_again() -
     assert found == []
     nats.clock.advance(0)
     second = nats.accept()
-    second.confirm("lhttp.room")
+    second.grant("lhttp.room")
     assert (second.subscribed, found) == (["lhttp.room"], [None])
 
 

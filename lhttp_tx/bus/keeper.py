@@ -12,13 +12,13 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeAlias
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lhttp_tx.bus.handover import Handover, Publication
-from lhttp_tx.bus.link import Link, LinkOwner
+from lhttp_tx.bus.link import UNCONFIRMED, Link, LinkOwner
 from lhttp_tx.bus.servers import NATSServers, shown_server
 from lhttp_tx.errors import BusUnavailable, LHTTPError
 
@@ -48,7 +48,7 @@ _PASSING_ON = 0.02
 """Seconds for the old server to pass on to the others what it was sent last."""
 
 _MAX_WAITING = 50_000
-"""Publications that are held back at most while the node moves."""
+"""Publications that are held back at most while the node moves, and those who wait to hear of them."""
 
 _REPEAT_TIME = 1.0
 """Seconds after a handover in which publications may still arrive for the second time."""
@@ -92,6 +92,7 @@ class LinkKeeper:
         self.second: Link | None = None
         self.waiting: list[Publication] | None = None
         self.handover: Handover | None = None
+        self._unconfirmed: list[Deferred[None]] = []
         self._servers = servers
         self._user = user
         self._clock = clock
@@ -114,7 +115,7 @@ class LinkKeeper:
 
     def stop(self) -> Deferred[None]:
         """Disconnect. What was published before is with NATS when the Deferred has fired."""
-        self._running = self.open = False
+        self._running = False
         for timer in self._timers.values():
             if timer.active():
                 timer.cancel()
@@ -122,7 +123,7 @@ class LinkKeeper:
             opening.cancel()
         self._leave_second()
         self._leave_standby()
-        link, self.link = self.link, None
+        link, self.link, self.open = self.link, None, False
         return succeed(None) if link is None else link.close(flush=True)
 
     def _later(self, name: str, seconds: float, call: Callable[..., object], *arguments: Any) -> None:
@@ -289,7 +290,7 @@ class LinkKeeper:
             return
         self.link, self.second, self.waiting = link, None, None
         self._user.switched(link)
-        self._send(waiting)
+        self._send_held(waiting)
         self._urls = [link.url, *self._others(link)]
         _log.info("connected to NATS at {url}", url=shown_server(link.url))
         self._later("next", _CHECK_INTERVAL, self._check, link)
@@ -312,12 +313,46 @@ class LinkKeeper:
         else:
             raise BusUnavailable("the bus is congested, try again later")
 
-    def _send(self, publications: list[Publication]) -> None:
+    def confirm(self) -> Deferred[None]:
+        """
+        Find out when NATS has everything that was published before, by whichever link it goes.
+
+        :returns: a Deferred that
+
+            - succeeds when NATS has it;
+            - fails with :exc:`lhttp_tx.errors.BusUnavailable` if that is not known, and will not be.
+        """
+        if self.waiting is not None and len(self._unconfirmed) < _MAX_WAITING:
+            self._unconfirmed.append(Deferred())
+            return self._unconfirmed[-1]
+        if self.link is None or not self.open or self.waiting is not None:
+            return fail(BusUnavailable(UNCONFIRMED))
+        return self.link.confirm()
+
+    def _send_held(self, publications: list[Publication]) -> None:
+        """Send what was held back, and find out for those who wait for it whether it has arrived."""
+        lost = 0
         for publication in publications:
             try:
                 self.publish(publication)
             except LHTTPError as error:
+                lost += 1
                 _log.error("a publication was lost while moving to another server: {why}", why=error.reason)
+        waiters, self._unconfirmed = self._unconfirmed, []
+        if not waiters:
+            return
+
+        def tell(result: Failure | None) -> None:
+            for waiter in waiters:
+                if waiter.called:
+                    continue
+                if result is None:
+                    waiter.callback(None)
+                else:
+                    waiter.errback(BusUnavailable(UNCONFIRMED))
+
+        confirmed: Deferred[None] = fail(BusUnavailable(UNCONFIRMED)) if lost else self.confirm()
+        confirmed.addBoth(tell)
 
     def _moved(self) -> None:
         self.handover = None
@@ -327,5 +362,5 @@ class LinkKeeper:
         waiting, self.waiting = self.waiting, None
         if second is not None:
             second.close(flush=False)
-        if waiting:
-            self._send(waiting)
+        if waiting is not None:
+            self._send_held(waiting)

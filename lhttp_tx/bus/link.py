@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from lhttp_tx.bus.servers import NATSServers, shown_server
 from lhttp_tx.errors import BusUnavailable, MessageTooLarge
 from lhttp_tx.frames import is_text
 
-__all__ = ["Link", "LinkOwner", "open_link"]
+__all__ = ["UNCONFIRMED", "Link", "LinkOwner", "open_link"]
 
 _log = Logger()
 
@@ -33,6 +34,8 @@ _CONNECT_TIMEOUT = 2.0
 _ANSWER_TIMEOUT = 4.0
 """Seconds in which a server must answer a ping, whatever it was sent before."""
 
+_NO_ANSWER = f"no answer for {_ANSWER_TIMEOUT:g} s"
+
 _FAREWELL_TIMEOUT = 1.0
 """Seconds for which a server that stops waits for NATS to take what was sent last."""
 
@@ -41,6 +44,12 @@ _BINARY = {"Lhttp-Frame": "binary"}
 
 _HEADER_SIZE = 64
 """More bytes than this header takes; the server counts them as part of the payload, nats-py does not."""
+
+_MAX_UNCONFIRMED = 50_000
+"""How many may wait at one time to hear that the server has what was published."""
+
+UNCONFIRMED = "the bus has not confirmed the publication: it is not known whether it arrived"
+"""What is told to those who wait for that in vain."""
 
 _DENIED = re.compile(r'permissions violation for (subscription to|publish to) "([^"]*)"', re.IGNORECASE)
 
@@ -82,6 +91,9 @@ class Link:
         self._orders: list[tuple[str, bool, Deferred[None] | None]] = []
         self._denied: set[str] = set()
         self._worker: asyncio.Task[None] | None = None
+        self._unconfirmed: deque[Deferred[None]] = deque()
+        self._asked = self._answered = 0  # how many confirmations, since the beginning
+        self._confirmer: asyncio.Task[None] | None = None
 
     @property
     def usable(self) -> bool:
@@ -117,6 +129,49 @@ class Link:
         if size > client.max_payload:
             raise MessageTooLarge(f"publication of {size} bytes is larger than the bus takes: {client.max_payload}")
         _run_now(client.publish(subject, payload, headers=_BINARY if binary else None))
+
+    def confirm(self) -> Deferred[None]:
+        """
+        Find out when the server has everything that was published before.
+
+        One question is under way at a time, and the next one asks for all who came meanwhile.
+
+        :returns: a Deferred that
+
+            - succeeds when the server has it;
+            - fails with :exc:`lhttp_tx.errors.BusUnavailable` if the link is lost before, if the server refuses a
+              publication meanwhile, or if too many wait already.
+        """
+        waiter: Deferred[None] = Deferred()
+        if self._lost or len(self._unconfirmed) >= _MAX_UNCONFIRMED:
+            waiter.errback(BusUnavailable(UNCONFIRMED))
+            return waiter
+        self._unconfirmed.append(waiter)
+        self._asked += 1
+        if self._confirmer is None:
+            self._confirmer = asyncio.ensure_future(self._confirm())
+        return waiter
+
+    async def _confirm(self) -> None:
+        try:
+            while self._unconfirmed and not self._lost:
+                await self.check()
+        except Exception:
+            self.lose(_NO_ANSWER)
+        finally:
+            self._confirmer = None
+
+    def _tell(self, asked: int, confirmed: bool) -> None:
+        """Tell those who wait, up to the one who was the *asked*-th to ask."""
+        while self._answered < asked:
+            self._answered += 1
+            waiter = self._unconfirmed.popleft()
+            if waiter.called:
+                continue
+            if confirmed:
+                waiter.callback(None)
+            else:
+                waiter.errback(BusUnavailable(UNCONFIRMED))
 
     # Subscribing
 
@@ -209,11 +264,22 @@ class Link:
 
     async def check(self) -> None:
         """
-        Ask the server for a sign of life, behind everything that was sent before.
+        Ask the server for a sign of life, behind everything that was sent before; with it, all of that is confirmed.
 
         :raises Exception: if there is none in time.
         """
-        await asyncio.wait_for(self._client.flush(timeout=86_400), _ANSWER_TIMEOUT)
+        asked = self._asked
+        async with asyncio.timeout(_ANSWER_TIMEOUT):
+            await self._ping()
+        self._tell(asked, True)
+
+    async def _ping(self) -> None:
+        client: Any = self._client
+        if client.pending_data_size:  # nats-py's ping would go ahead of what it has gathered to write
+            written = asyncio.get_running_loop().create_future()
+            await client._flush_queue.put(written)
+            await written
+        await client.flush(timeout=86_400)
 
     def checked(self) -> Deferred[None]:
         """Return :meth:`check` as a Deferred; where it fails, the link is lost."""
@@ -222,7 +288,7 @@ class Link:
             try:
                 await self.check()
             except Exception:
-                self.lose(f"no answer for {_ANSWER_TIMEOUT:g} s")
+                self.lose(_NO_ANSWER)
 
         return _deferred(check())
 
@@ -232,6 +298,7 @@ class Link:
             self._lost = True
             self._abandon()
             self._fail_orders()
+            self._tell(self._asked, False)
             self._owner.link_lost(self, reason)
 
     def close(self, *, flush: bool) -> Deferred[None]:
@@ -251,6 +318,7 @@ class Link:
                 self._lost = True
                 self._abandon()
                 self._fail_orders()
+                self._tell(self._asked, False)
 
         return _deferred(close())
 
@@ -262,6 +330,7 @@ class Link:
         """
         client: Any = self._client
         tasks = [client._reading_task, client._ping_interval_task, client._flusher_task, client._reconnection_task]
+        tasks.append(self._confirmer)
         tasks += [subscription._wait_for_msgs_task for subscription in client._subs.values()]
         for task in tasks:
             if task is not None:
@@ -286,6 +355,8 @@ class Link:
         if denied:
             self._denied.add(denied[2])
             _log.error("NATS does not let this node {verb} {subject!r}", verb=denied[1], subject=denied[2])
+            if denied[1].lower() == "publish to":
+                self._tell(self._asked, False)  # whose it was is not known, but it is one of theirs
         elif not self._client.is_connected or isinstance(error, OSError | EOFError):
             self.lose(str(error) or repr(error))
         else:

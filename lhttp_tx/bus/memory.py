@@ -108,6 +108,10 @@ class MemoryBus:
                 self._spread(channel, run, binary)
         return None
 
+    def confirm(self) -> MaybeDeferred:
+        """See :meth:`lhttp_tx.interfaces.IBus.confirm`: what was published has arrived."""
+        return None
+
     def _spread(self, channel: str, run: list[bytes], binary: bool) -> None:
         self._deliver(channel, run, binary)
         if self._has_wildcards:

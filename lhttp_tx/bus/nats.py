@@ -276,6 +276,14 @@ class NATSBus(LinkUser):
             self.publish(channel, payload, binary)
         return None
 
+    def confirm(self) -> MaybeDeferred:
+        """
+        See :meth:`lhttp_tx.interfaces.IBus.confirm`. Where publications are delivered on their own node alone while
+        NATS is away, it is enough that they were, and that NATS was asked.
+        """
+        confirmation = self._keeper.confirm()
+        return confirmation.addErrback(_delivered_here) if self._servers.local_delivery else confirmation
+
     def _deliver_own(self, subject: str, payload: bytes, binary: bool) -> None:
         if self._keeper.handover is not None:
             self._keeper.handover.delivered((subject, payload, binary))
@@ -323,6 +331,10 @@ class NATSBus(LinkUser):
                 receiver(channel.name, [payload], binary)
             except Exception:
                 _log.failure("a receiver of the bus failed")
+
+
+def _delivered_here(failure: Failure) -> None:
+    failure.trap(BusUnavailable)
 
 
 def _too_late(result: object, timeout: float) -> None:

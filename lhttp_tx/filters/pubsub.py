@@ -82,10 +82,11 @@ class PublishFilter(_ChannelFilter):
     headers = ("publish",)
 
     def after(self, request: Request) -> MaybeAwaitable:
-        """:raises BusUnavailable: if the bus does not take it."""
+        """:raises BusUnavailable: if the bus does not take it. What becomes of it then, the receipt waits for."""
         publication = request.publication
         if publication is None:
             return None
+        request.published = True
         return request.session.publish_all(request.message.head.channels("publish"), publication.stripped())
 
     def shortcut(self, head: Head) -> Shortcut:

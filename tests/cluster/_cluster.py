@@ -11,10 +11,13 @@ from typing import Self
 
 from integration._server import TEXT, RawClient, ServerProcess, message, wait_until
 
-__all__ = ["Account", "Publisher", "Subscriber", "accepted_after", "join"]
+__all__ = ["UNKNOWN", "Account", "Publisher", "Subscriber", "accepted_after", "join"]
 
 _TOKENS = 1_000
 """Different receipts that a publisher asks for; the server remembers what to do with each head for a while."""
+
+UNKNOWN = "the bus has not confirmed the publication: it is not known whether it arrived"
+"""Why a publication is refused that may have arrived all the same."""
 
 PATIENCE = 10.0
 """Seconds that the last answer and the last publication may take."""
@@ -49,8 +52,9 @@ class Account:
 
     @property
     def invented(self) -> list[int]:
-        """What was refused and has arrived all the same."""
-        return sorted(set(self.refused) & set(self.received))
+        """What was refused and has arrived, though nobody was told that it might."""
+        refused = {number for number, (_, reason) in self.refused.items() if reason != f"503 {UNKNOWN}"}
+        return sorted(refused & set(self.received))
 
     @property
     def twice(self) -> list[int]:

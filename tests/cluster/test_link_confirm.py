@@ -1,0 +1,289 @@
+"""What the link to NATS asks and what it hears, seen from a server that a test speaks for."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
+from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
+
+from lhttp_tx.errors import BusUnavailable
+
+pytestmark = pytest.mark.asyncio_reactor
+
+UNKNOWN = "the bus has not confirmed the publication: it is not known whether it arrived"
+_PUB = re.compile(rb"PUB \S+ +(\d+)")
+
+
+class Server(Protocol):
+    """
+    Speaks for NATS.
+
+    :ivar heard: the commands since the connection was made, with the payloads of publications.
+    :ivar silent: whether pings get no answer.
+    """
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+        self.silent = False
+        self.unanswered = 0
+        self._data = b""
+
+    @property
+    def pings(self) -> int:
+        return self.heard.count(b"PING")
+
+    def connectionMade(self) -> None:
+        self._write(b'INFO {"server_id":"x","version":"2.10.0","proto":1,"max_payload":1048576,"headers":true}\r\n')
+
+    def dataReceived(self, data: bytes) -> None:
+        self._data += data
+        while b"\r\n" in self._data:
+            line, _, rest = self._data.partition(b"\r\n")
+            publication = _PUB.match(line)
+            if publication is not None:
+                size = int(publication[1])
+                if len(rest) < size + 2:
+                    return
+                line, rest = rest[:size], rest[size + 2 :]
+            self._data = rest
+            self.heard.append(line)
+            if line == b"PING":
+                self.unanswered += 1
+                if not self.silent:
+                    self.answer()
+
+    def answer(self, count: int | None = None) -> None:
+        """Answer pings: all, or the oldest of them."""
+        count = self.unanswered if count is None else count
+        self.unanswered -= count
+        self._write(b"PONG\r\n" * count)
+
+    def refuse(self, subject: str) -> None:
+        """Refuse a publication, as a NATS does whose rules do not allow it."""
+        self._write(f"-ERR 'Permissions Violation for Publish to \"{subject}\"'\r\n".encode())
+
+    def drop(self) -> None:
+        """Close the connection."""
+        assert self.transport is not None
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Not looked at."""
+
+    def _write(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(data)
+
+
+class Owner:
+    """A LinkOwner that remembers that its link was lost."""
+
+    def __init__(self) -> None:
+        self.lost: list[str] = []
+
+    def link_lost(self, link: Any, reason: str) -> None:
+        self.lost.append(reason)
+
+
+def pause(seconds: float) -> Deferred[None]:
+    from twisted.internet import reactor
+
+    return deferLater(reactor, seconds)
+
+
+async def until(condition: Callable[[], Any], limit: float = 10.0) -> None:
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, f"not within {limit:g} seconds"
+        await pause(0.005)
+
+
+@pytest_twisted.async_yield_fixture
+async def ends() -> AsyncIterator[tuple[Any, Server, Owner]]:
+    """A link, the server at its other end, and its owner."""
+    from twisted.internet import reactor
+
+    from lhttp_tx.bus.link import open_link
+    from lhttp_tx.bus.servers import NATSServers
+
+    server, owner = Server(), Owner()
+    factory = Factory.forProtocol(lambda: server)  # type: ignore[arg-type]
+    factory.noisy = False
+    port: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]
+    url = f"nats://127.0.0.1:{port.getHost().port}"
+    link = await open_link(url, NATSServers((url,)), owner)  # type: ignore[arg-type]
+    server.heard.clear()
+    yield link, server, owner
+    server.silent = False
+    server.answer()
+    await link.close(flush=False)
+    server.drop()
+    await port.stopListening()
+
+
+def publish(link: Any, payload: bytes = b"payload") -> list[Any]:
+    """Publish, and return a list in which will be whether it is confirmed: ``None``, or why not."""
+    link.publish("lhttp.room", payload, False)
+    found: list[Any] = []
+    link.confirm().addCallbacks(found.append, lambda failure: found.append(failure.value.reason))
+    return found
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_publication_is_confirmed_by_an_answer_to_a_ping_behind_it(ends: Any) -> None:
+    link, server, _ = ends
+    server.silent = True
+    found = publish(link)
+    await until(lambda: server.pings)
+    await pause(0.05)
+    assert (server.heard, found) == ([b"payload", b"PING"], [])
+    server.answer()
+    await until(lambda: found)
+    assert found == [None]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_thousand_confirmations_that_are_asked_for_at_once_cost_one_ping(ends: Any) -> None:
+    link, server, _ = ends
+    found = [publish(link) for _ in range(1_000)]
+    await until(lambda: found[-1])
+    assert found == [[None]] * 1_000
+    assert server.heard == [b"payload"] * 1_000 + [b"PING"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_ping_is_under_way_and_the_next_is_for_all_who_came_meanwhile(ends: Any) -> None:
+    link, server, _ = ends
+    server.silent = True
+    found = [publish(link, b"0")]
+    await until(lambda: server.pings)
+    for number in range(1, 100):
+        found.append(publish(link, b"%d" % number))
+        if number % 10 == 0:
+            await pause(0)
+    await until(lambda: len(server.heard) == 101)
+    await pause(0.02)
+    assert server.pings == 1
+    server.answer()
+    await until(lambda: server.pings == 2)
+    assert found == [[None]] + [[]] * 99
+    assert server.heard[-1] == b"PING"
+    server.answer()
+    await until(lambda: found[-1])
+    assert found == [[None]] * 100
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_published_when_others_are_confirmed_is_asked_about_behind_it(ends: Any) -> None:
+    link, server, _ = ends
+    found: list[Any] = []
+    link.publish("lhttp.room", b"1", False)
+    link.confirm().addCallback(lambda _: found.append(publish(link, b"2")))
+    await until(lambda: found and found[0])
+    assert server.heard == [b"1", b"PING", b"2", b"PING"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_sign_of_life_is_asked_for_behind_what_was_published(ends: Any) -> None:
+    link, server, _ = ends
+    link.publish("lhttp.room", b"payload", False)
+    await link.checked()
+    assert server.heard == [b"payload", b"PING"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_sign_of_life_confirms_what_was_published_before_it(ends: Any) -> None:
+    link, server, _ = ends
+    server.silent = True
+    found = [publish(link)]
+    await until(lambda: server.pings)
+    found.append(publish(link))
+    checked = link.checked()
+    await until(lambda: server.pings == 2)
+    found.append(publish(link))
+    server.answer()
+    await checked
+    assert found[:2] == [[None]] * 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_link_that_is_closed_has_sent_and_confirmed_everything(ends: Any) -> None:
+    link, server, _ = ends
+    found = publish(link)
+    await link.close(flush=True)
+    assert found == [None]
+    assert b"payload" in server.heard
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_connection_that_is_lost_confirms_nothing(ends: Any) -> None:
+    link, server, owner = ends
+    server.silent = True
+    found = [publish(link)]
+    await until(lambda: server.pings)
+    found.append(publish(link))
+    server.drop()
+    await until(lambda: owner.lost)
+    assert found == [[UNKNOWN], [UNKNOWN]]
+    with pytest.raises(BusUnavailable):
+        await link.confirm()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_link_that_is_closed_at_once_confirms_nothing(ends: Any) -> None:
+    link, server, _ = ends
+    server.silent = True
+    found = publish(link)
+    await until(lambda: server.pings)
+    await link.close(flush=False)
+    assert found == [UNKNOWN]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_does_not_answer_is_given_up_after_four_seconds(ends: Any) -> None:
+    link, server, owner = ends
+    server.silent = True
+    start = time.monotonic()
+    found = publish(link)
+    await until(lambda: found)
+    assert (found, owner.lost) == ([UNKNOWN], ["no answer for 4 s"])
+    assert 3.9 < time.monotonic() - start < 6.0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_publication_that_nats_does_not_allow_is_not_confirmed(ends: Any) -> None:
+    link, server, owner = ends
+    errors: list[Any] = []
+    globalLogPublisher.addObserver(errors.append)
+    server.silent = True
+    found = [publish(link)]
+    await until(lambda: server.pings)
+    server.refuse("lhttp.room")
+    server.answer()
+    await until(lambda: found[0])
+    found.append(publish(link))
+    await until(lambda: server.pings == 2)
+    server.answer()
+    await until(lambda: found[1])
+    globalLogPublisher.removeObserver(errors.append)
+    assert (found, owner.lost) == ([[UNKNOWN], [None]], [])
+
+
+@pytest_twisted.ensureDeferred
+async def test_those_who_wait_are_bounded(ends: Any) -> None:
+    link, server, _ = ends
+    server.silent = True
+    waiting = [link.confirm() for _ in range(50_000)]
+    with pytest.raises(BusUnavailable):
+        await link.confirm()
+    server.silent = False
+    await DeferredList(waiting)
