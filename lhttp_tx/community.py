@@ -24,6 +24,7 @@ from lhttp_tx.identity import Identity
 from lhttp_tx.interfaces import IBus, IProcessor, MaybeAwaitable
 from lhttp_tx.nodes import Nodes
 from lhttp_tx.presence import GRACE, Presence
+from lhttp_tx.revoking import Revoker
 from lhttp_tx.roster import Roster
 from lhttp_tx.rules import Rule, Rules, RulesError
 from lhttp_tx.session import Session
@@ -100,6 +101,9 @@ class Community:
         self._patterns = Rules(Rule(match=pattern, presence=True) for pattern in presence)
         self._attendance: Attendance | None = None
         self._asked = False
+        self._revoker: Revoker | None = None
+        if book is not None and isinstance(subscribing, RuledSubscribeFilter):
+            self._revoker = Revoker(engine, clock, book=book, subscribing=subscribing)
         self.nodes = Nodes(bus, clock)
         self._roster = Roster(self.nodes, clock)
         self._channels = Roster(self.nodes, clock, kind="channels") if hooks.watches_channels else None
@@ -121,14 +125,33 @@ class Community:
     def stop(self) -> None:
         """Say goodbye to them, and leave no timer behind; it may be started again."""
         self.presence.stop()
+        if self._revoker is not None:
+            self._revoker.stop()
         for roster in (self._roster, self._channels):
             if roster is not None:
                 roster.stop()
         if self.nodes.running:
             self.nodes.stop()
 
-    def rules_changed(self) -> None:
-        """The rules in force are others now: presence may be kept of other channels."""
+    def set_rules(self, rules: Rules) -> None:
+        """
+        Put other channel rules in force, for messages from now on and for those who are subscribed.
+
+        :raises ValueError: if the server was made without any.
+        """
+        if self._book is None or self._revoker is None:
+            raise ValueError("a server has rules from the start or never: make it with Config(rules=Rules())")
+        before = self._book.rules
+        if rules == before:
+            return
+        self._book.rules = rules
+        self._engine.forget_plans()
+        if _presence_rules(rules) != _presence_rules(before):
+            self._refresh_presence()
+        self._revoker.rules_changed(before)
+
+    def _refresh_presence(self) -> None:
+        """Keep presence of the channels that the rules in force name."""
         if self._keeps_presence():
             try:
                 self._keep_presence()
@@ -201,6 +224,12 @@ class Community:
                 channels.leave(mine, channel)
 
         self._engine.hub.on_channel.append(changed)
+
+
+def _presence_rules(rules: Rules) -> list[tuple[str, bool]]:
+    """Return what of *rules* says where presence is kept; nothing if it is kept nowhere."""
+    found = [(rule.match, rule.presence) for rule in rules]
+    return found if any(kept for _, kept in found) else []
 
 
 def _is_name(name: str) -> bool:

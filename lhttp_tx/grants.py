@@ -83,7 +83,7 @@ class User(Access):
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Claims(Access):
     """
     Those whose claims are these, or have these among them.
@@ -96,6 +96,12 @@ class Claims(Access):
     def allows(self, identity: Identity, channel: str) -> bool:
         """Return whether the identity has all of the claims."""
         return _has(self.wanted, identity.claims)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both ask for the same; true is not 1 here."""
+        return isinstance(other, Claims) and _identical(self.wanted, other.wanted)
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __str__(self) -> str:
         return "claims " + ", ".join(f"{name} = {value!r}" for name, value in self.wanted.items())
@@ -131,6 +137,18 @@ def _has(wanted: object, found: object, name: str = "") -> bool:
 
 def _same(wanted: object, found: object) -> bool:
     return wanted == found and isinstance(wanted, bool) == isinstance(found, bool)
+
+
+def _identical(one: object, other: object) -> bool:
+    if isinstance(one, Mapping):
+        return (
+            isinstance(other, Mapping)
+            and one.keys() == other.keys()
+            and all(map(_identical, one.values(), [other[key] for key in one]))
+        )
+    if isinstance(one, list | tuple):
+        return isinstance(other, list | tuple) and len(one) == len(other) and all(map(_identical, one, other))
+    return _same(one, other)
 
 
 def asks_identity(access: Access) -> bool:

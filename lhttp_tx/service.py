@@ -204,15 +204,14 @@ class LHTTPService(Service):
 
     def set_rules(self, rules: Rules) -> None:
         """
-        Put other channel rules in force, for what clients do from now on. Who is subscribed stays so.
+        Put other channel rules in force, for what clients do from now on.
+
+        Subscriptions that a client may not have by these rules are taken back, and it is told so. A server with many
+        connections looks at them a few at a time.
 
         :raises ValueError: if the server was made without any.
         """
-        if self._book is None:
-            raise ValueError("a server has rules from the start or never: make it with Config(rules=Rules())")
-        self._book.rules = rules
-        self.engine.forget_plans()
-        self._community.rules_changed()
+        self._community.set_rules(rules)
 
     def privilegedStartService(self) -> None:
         """Listen, while the process may still bind low ports."""

@@ -157,6 +157,10 @@ class Server:
         if clock is not None:
             self.community.start()
 
+    def set_rules(self, rules: Rules) -> None:
+        """As :meth:`lhttp_tx.service.LHTTPService.set_rules`; what takes more than one turn goes on with the clock."""
+        self.community.set_rules(rules)
+
     def connect(
         self,
         peer: str = "test",

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 
 from lhttp_tx import Hooks, Message, Refused, Request, Session, processor
 from lhttp_tx.announcer import MAX_PEOPLE
+from lhttp_tx.attendance import Attendance
 from lhttp_tx.bus.memory import MemoryBus
 from lhttp_tx.community import check_presence
 from lhttp_tx.processors import Processor
@@ -247,10 +248,7 @@ def test_other_rules_change_where_presence_is_kept() -> None:
     client = server.connect(user="alice")
     client.send(JOIN.format("a b"))
     assert (server.presence.count("a"), server.presence.count("b")) == ((1, 1), (0, 0))
-    assert server.community._book is not None
-    server.community._book.rules = Rules([Rule(match="b", presence=True)])
-    server.engine.forget_plans()
-    server.community.rules_changed()
+    server.set_rules(Rules([Rule(match="b", presence=True)]))
     assert (server.presence.count("a"), server.presence.count("b")) == ((0, 0), (1, 1))
     client.send(ASK.format("a"))
     assert client.take() == [error(404, "nobody keeps who is in channel 'a'")]
@@ -260,10 +258,7 @@ def test_rules_that_come_later_bring_presence() -> None:
     server = Server(rules=Rules())
     client = server.connect(user="alice")
     client.send(JOIN.format("room"))
-    assert server.community._book is not None
-    server.community._book.rules = Rules([Rule(match="room", presence=True)])
-    server.engine.forget_plans()
-    server.community.rules_changed()
+    server.set_rules(Rules([Rule(match="room", presence=True)]))
     assert ask(client)["count"] == 1
 
 
@@ -283,12 +278,10 @@ def test_rules_that_come_later_leave_anothers_command_alone() -> None:
 
     server = Server(rules=Rules(), processors=[mine])
     client = server.connect()
-    assert server.community._book is not None
-    server.community._book.rules = Rules([Rule(match="room", presence=True)])
-    server.community.rules_changed()
+    server.set_rules(Rules([Rule(match="room", presence=True)]))
     client.send(ASK.format("room"))
     assert [message.text for message in client.take()] == ["mine"]
-    assert server.engine.watchers == []
+    assert not any(isinstance(watcher, Attendance) for watcher in server.engine.watchers)
 
 
 @pytest.mark.parametrize("pattern", ["room", "chat.*", ">", "a.*.b"])

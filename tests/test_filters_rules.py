@@ -385,21 +385,12 @@ def test_a_subclass_with_a_step_of_its_own_does_not_take_the_short_way() -> None
 # Other rules
 
 
-@pytest.fixture
-def book() -> tuple[RuleBook, Server]:
-    """Return rules that allow all, and the server where they are in force."""
+def test_other_rules_hold_from_the_next_message_on() -> None:
     found = server()
-    filters = [each for each in found.engine.filters if isinstance(each, RuledPublishFilter)]
-    return filters[0]._book, found
-
-
-def test_other_rules_hold_from_the_next_message_on(book: tuple[RuleBook, Server]) -> None:
-    rules, found = book
     other, client = listener(found), found.connect()
     client.send(publication())
     client.send(publication("a", receipt="1"))
-    rules.rules = Rules.from_toml([{"match": "a", "publish": "nobody", "subscribe": "nobody"}])
-    found.engine.forget_plans()
+    found.set_rules(Rules.from_toml([{"match": "a", "publish": "nobody", "subscribe": "nobody"}]))
     client.send(publication())
     client.send(publication("a", receipt="1"))
     client.send(subscription())

@@ -28,6 +28,23 @@ def test_words_say_who_may(access: str, anonymous: bool, known: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"role": "admin", "level": 1}, {"level": 1, "role": "admin"}, True),
+        ({"roles": ["a", "b"]}, {"roles": ["a", "b"]}, True),
+        ({"roles": ["a", "b"]}, {"roles": ["a"]}, False),
+        ({"roles": ["a"]}, {"roles": "a"}, False),
+        ({"role": "admin"}, {"role": "admin", "level": 1}, False),
+        ({"admin": 1}, {"admin": True}, False),
+        ({"realm": {"admins": [1]}}, {"realm": {"admins": [True]}}, False),
+        ({"realm": {"admin": True}}, {"realm": "admin"}, False),
+    ],
+)
+def test_claims_are_the_same_if_they_ask_for_the_same(one: Any, other: Any, same: bool) -> None:
+    assert (read_access(one, None) == read_access(other, None)) is same
+
+
+@pytest.mark.parametrize(
     ("user", "channel", "allowed"),
     [
         ("jack", "user.jack.inbox", True),

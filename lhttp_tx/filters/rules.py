@@ -9,17 +9,18 @@ that a rule refuses is refused before anything is done with it. Rules bind clien
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReactorTime
 
 from lhttp_tx.channels import PRESENCE
 from lhttp_tx.errors import MessageTooLarge, Refused, TooMany
-from lhttp_tx.filters.pubsub import PublishFilter, SubscribeFilter, UnsubscribeFilter
+from lhttp_tx.filters.pubsub import PublishFilter, SubscribeFilter, UnsubscribeFilter, no_presence
 from lhttp_tx.grants import ANYBODY, NOBODY, Access
 from lhttp_tx.interfaces import MaybeAwaitable, Shortcut
 from lhttp_tx.rules import Rule, Rules
+from lhttp_tx.sequence import as_deferred
 from lhttp_tx.wildcards import is_wildcard
 
 if TYPE_CHECKING:
@@ -70,9 +71,38 @@ class RuledSubscribeFilter(SubscribeFilter):
 
     def before(self, request: Request) -> MaybeAwaitable:
         """:raises Refused: if it may not subscribe to one of the channels; then it gets none of them."""
-        for channel in request.message.head.channels("subscribe"):
-            self.check_access(request.session, channel.removeprefix(PRESENCE))
+        channels = request.state[self] = request.message.head.channels("subscribe")
+        self._check(channels, request)
         return None
+
+    def after(self, request: Request) -> MaybeAwaitable:
+        """
+        Subscribe, if the sender may still: whatever came in between may have taken its time, and so may the bus.
+
+        :raises Refused: if it may not. What the message was given beside what its sender wrote is not looked at.
+        """
+        channels = request.state.get(self, ())
+        self._check(channels, request)
+        subscribing = super().after(request)
+        if subscribing is None:
+            return None
+        return as_deferred(subscribing, self).addCallback(lambda _: self._check(channels, request))
+
+    def _check(self, channels: Iterable[str], request: Request) -> None:
+        for channel in channels:
+            self.check_access(request.session, channel.removeprefix(PRESENCE))
+
+    def check_subscription(self, session: Session, name: str) -> None:
+        """
+        Judge a subscription that is there as if the client asked for it now.
+
+        :param name: a channel, the presence of one, or a wildcard subscription.
+        :raises Refused: if the client may not have it, or if nobody knows any more who is in the channel.
+        """
+        channel = name.removeprefix(PRESENCE)
+        if channel != name and self.has_presence is not None and not self.has_presence(channel):
+            raise no_presence(channel)
+        self.check_access(session, channel)
 
     def check_access(self, session: Session, channel: str) -> None:
         """:raises Refused: if the client may not subscribe to *channel*, nor learn who is there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -30,12 +31,19 @@ def test_sighup_puts_other_rules_in_force_in_every_worker(
     file.write_text(f'workers = 2\nnats = "{nats.url}"\n[[channel]]\nmatch = "a*"\n', "utf-8")
     server.process.send_signal(signal.SIGHUP)
     server.wait_for_log("nothing has changed: the rules of before are in force")
-    file.write_text(f'workers = 2\nnats = "{nats.url}"\n[[channel]]\nmatch = "a"\npublish = "nobody"\n', "utf-8")
-    server.process.send_signal(signal.SIGHUP)
-    server.wait_for_log("channel rules in force: 1", count=3)  # the one that watches over them reads it first
-    assert server.log.count("nothing has changed") == 1
-    for _ in range(6):
-        with open_client(server.port) as client:
+    closed = '[[channel]]\nmatch = "a"\nsubscribe = "nobody"\npublish = "nobody"\n'
+    file.write_text(f'workers = 2\nnats = "{nats.url}"\n{closed}', "utf-8")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(open_client(server.port)) for _ in range(6)]
+        for client in clients:
+            client.send(message("chat", {"subscribe": "a", "receipt": "1"}))
+            assert client.recv(TIME_LIMIT) == message("receipt", {"receipt-id": "1"})
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("channel rules in force: 1", count=3)  # the one that watches over them reads it first
+        assert server.log.count("nothing has changed") == 1
+        for client in clients:
+            lost = {"status": "403", "reason": "not allowed to subscribe to channel 'a'", "unsubscribed": "a"}
+            assert client.recv(TIME_LIMIT) == message("error", lost)
             client.send(message("chat", {"publish": "a"}))
             refusal = {"status": "403", "reason": "not allowed to publish to channel 'a'"}
             assert client.recv(TIME_LIMIT) == message("error", refusal)

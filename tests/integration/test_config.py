@@ -154,3 +154,37 @@ def test_a_channel_of_a_user_is_for_that_user_alone(serve: Callable[..., ServerP
         assert stranger.recv(TIME_LIMIT) == error(403, reason)
         jack.send(message("chat", {"publish": "user.jack"}, "note to self"))
         assert jack.recv(TIME_LIMIT) == message("chat", {"publish": "user.jack"}, "note to self")
+
+
+def test_whoever_loses_a_right_on_sighup_loses_the_subscription(
+    serve: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    (tmp_path / "passwords").write_text("jack:sesame\n", "utf-8")
+    settings = 'auth = "file:passwords"\nallow-anonymous = true\n'
+    rule = '[[channel]]\nmatch = "private.*"\nwildcards = true\n'
+    write(tmp_path, settings + rule)
+    server = serve("--config", "lhttp.toml")
+    credentials = {"Authorization": "Basic " + base64.b64encode(b"jack:sesame").decode()}
+    with (
+        open_client(server.port, additional_headers=credentials) as jack,
+        open_client(server.port) as stranger,
+        open_client(server.port) as gatherer,
+    ):
+        for client, channel in ((jack, "private.a"), (stranger, "private.a"), (gatherer, "private.*")):
+            client.send(message("chat", {"subscribe": f"{channel} free", "receipt": "1"}))
+            assert client.recv(TIME_LIMIT) == message("receipt", {"receipt-id": "1"})
+        write(tmp_path, settings + rule + 'subscribe = "authenticated"\n')
+        server.process.send_signal(signal.SIGHUP)
+        reasons = {
+            "private.a": "not allowed to subscribe to channel 'private.a': log in first",
+            "private.*": "not allowed to subscribe to all of 'private.*'",
+        }
+        for client, channel in ((stranger, "private.a"), (gatherer, "private.*")):
+            headers = {"status": "403", "reason": reasons[channel], "unsubscribed": channel}
+            assert client.recv(TIME_LIMIT) == message("error", headers)
+        server.wait_for_log("subscriptions taken back by other channel rules: 2")
+        for number, channel in enumerate(("private.a", "free")):
+            published = message("chat", {"publish": channel}, str(number))
+            assert http_request(server.port, "POST", "/publish", published)[0] == 200
+        assert [str(jack.recv(TIME_LIMIT))[-1] for _ in range(2)] == ["0", "1"]
+        assert [str(client.recv(TIME_LIMIT))[-1] for client in (stranger, gatherer)] == ["1", "1"]
