@@ -8,8 +8,8 @@ Both programs share a secret; start them in one directory::
     twistd -n lhttp --port 8081 --jwt-key-file secret --jwt-audience chat --login-timeout 10
 
 Open http://127.0.0.1:8000/ and log in as ``alice`` with the password ``sesame``, or as ``bob`` with ``marmalade``.
-The backend remembers the browser with a cookie and makes a new token whenever the page asks for one. The page
-sends it to the LHTTP server in a login message, and another one before it expires.
+The backend remembers the browser with a cookie and makes a new token whenever the page asks for one. The JavaScript
+client sends it to the LHTTP server on each connection, and another one before it expires.
 """
 
 import hashlib
@@ -24,8 +24,12 @@ from pathlib import Path
 
 import jwt
 
-LIFETIME = 60
-"""Seconds for which a token is good; who is thrown out of the backend is out of the chat that much later."""
+LIFETIME = 180
+"""
+Seconds for which a token is good; who is thrown out of the backend is out of the chat that much later.
+
+Browsers hold back the timers of hidden pages for up to a minute: half of the lifetime should be more than that.
+"""
 
 MAX_SIZE = 4_096
 MAX_SESSIONS = 10_000

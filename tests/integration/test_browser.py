@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -175,28 +176,89 @@ def test_two_tabs_chat_with_each_other(demo: ServerProcess, chat: Callable[..., 
     assert ada.texts("#scroll li.waiting") == []
 
 
-def test_the_page_of_the_example_token_login_takes_its_token_to_the_server(
-    serve: Callable[..., ServerProcess], tab: Callable[[str], Tab], tmp_path: Path
-) -> None:
+@pytest.fixture
+def token_login(tmp_path: Path) -> Iterator[tuple[str, Callable[[], ServerProcess]]]:
+    """The URL of the example's backend, whose tokens last four seconds, and a function that starts its server."""
     (tmp_path / "secret").write_text("0123456789abcdef" * 4)
-    server = serve("--jwt-key-file", "secret", "--jwt-audience", "chat", "--login-timeout", "20")
     port = free_port()
-    program = ROOT / "examples/token_login/backend.py"
-    command = [sys.executable, str(program), str(port), str(tmp_path / "secret"), str(server.port)]
+    options = ("--jwt-key-file", "secret", "--jwt-audience", "chat", "--login-timeout", "20")
+    listen = ("--port", f"tcp:{port}:interface=127.0.0.1")
+    started: list[ServerProcess] = []
+
+    def start() -> ServerProcess:
+        started.append(ServerProcess(*options, cwd=tmp_path, listen=listen))
+        return started[-1]
+
+    example = shutil.copytree(ROOT / "examples/token_login", tmp_path / "token_login")
+    program = example / "backend.py"
+    code = program.read_text("utf-8")
+    assert "LIFETIME = 180" in code
+    program.write_text(code.replace("LIFETIME = 180", "LIFETIME = 4"), "utf-8")
+    backend_port = free_port()
+    command = [sys.executable, str(program), str(backend_port), str(tmp_path / "secret"), str(port)]
     with Process(command, tmp_path) as backend:
-        wait_for_port(port, backend)
-        alice = tab(f"http://127.0.0.1:{port}/")
-        alice.find("#user").send_keys("alice")
-        alice.write("#password", "marmalade")
-        alice.wait("#state", ["wrong user or password\n"])
-        alice.write("#password", "sesame")
-        alice.wait("#state", ["Logged in as alice"])
-        alice.write("#text", "hello <b>!</b>")
-        alice.wait("#messages li", ["hello <b>!</b>"])
-        (told,) = complaints(alice.browser)
-        assert "403" in told
-        server.stop()
-        alice.wait("#state", ["Not connected (1001 server is going away)"])
+        wait_for_port(backend_port, backend)
+        yield f"http://127.0.0.1:{backend_port}/", start
+    for server in started:
+        server.check()
+
+
+def log_in(page: Tab, user: str, password: str) -> None:
+    """Fill in the form of the example token_login."""
+    page.find("#user").clear()
+    page.find("#user").send_keys(user)
+    page.write("#password", password)
+
+
+def test_the_page_of_the_example_token_login_takes_its_token_to_the_server(
+    token_login: tuple[str, Callable[[], ServerProcess]], tab: Callable[[str], Tab]
+) -> None:
+    url, start = token_login
+    start()
+    page = tab(url)
+    log_in(page, "alice", "marmalade")
+    page.wait("#state", ["wrong user or password\n"])
+    log_in(page, "alice", "sesame")
+    page.wait("#state", ["Logged in as alice"])
+    assert [page.find(form).is_displayed() for form in ("#login", "#write")] == [False, True]
+    page.write("#text", "hello <b>!</b>")
+    page.wait("#messages li", ["hello <b>!</b>"])
+    page.find("#logout").click()
+    page.wait("#state", ["Not logged in"])
+    log_in(page, "bob", "marmalade")
+    page.wait("#state", ["Logged in as bob"])
+    page.write("#text", "hello alice")
+    page.wait("#messages li", ["hello <b>!</b>", "hello alice"])
+    (told,) = complaints(page.browser)
+    assert "403" in told
+
+
+def test_the_page_of_the_example_token_login_outlives_its_token_and_its_server(
+    token_login: tuple[str, Callable[[], ServerProcess]], tab: Callable[[str], Tab]
+) -> None:
+    url, start = token_login
+    server = start()
+    page = tab(url)
+    log_in(page, "alice", "sesame")
+    page.wait("#state", ["Logged in as alice"])
+    server.crash()
+    page.wait("#state", ["Connecting again"])
+    page.write("#text", "written while it is away")
+    start()
+    page.wait("#messages li", ["written while it is away"])
+    page.wait("#state", ["Logged in as alice"])
+    page.browser.execute_script(
+        "window.shown = []; const state = document.getElementById('state');"
+        "new MutationObserver(() => shown.push(state.textContent)).observe(state, {childList: true})"
+    )
+    expired = time.monotonic() + 5
+    wait_until(lambda: time.monotonic() > expired, "the first token has expired", PATIENCE)
+    page.write("#text", "still here")
+    page.wait("#messages li", ["written while it is away", "still here"])
+    shown = page.browser.execute_script("return shown")
+    assert len(shown) > 1
+    assert set(shown) == {"Logged in as alice"}
+    assert all("ERR_CONNECTION_REFUSED" in told for told in complaints(page.browser))
 
 
 def test_the_page_of_the_example_rooms_shows_who_is_there(tab: Callable[[str], Tab], tmp_path: Path) -> None:

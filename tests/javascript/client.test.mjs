@@ -1,10 +1,11 @@
 // LhttpClient and Lhttp against a real server. Needs a WebSocket: Node 22, or Node 20 with --experimental-websocket.
 
 import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
 import { after, afterEach, before, test } from "node:test";
 
 import * as lhttp from "../../lhttp_tx/web/static/lhttp.mjs";
-import { freePort, startServer } from "./server.mjs";
+import { freePort, makeFile, startServer } from "./server.mjs";
 
 const { ConnectionLost, Lhttp, LhttpClient, LocalProtocolError, ServerError, TimedOut } = lhttp;
 const FAST = { initialDelay: 100, maxDelay: 100 };
@@ -295,6 +296,113 @@ test("a loop that is too slow is told so", async () => {
     for await (const message of subscription) received.push(message.text);
   }, lhttp.QueueFull);
   assert.deepEqual(received, ["1", "2"]);
+});
+
+// Logging in
+
+const SECRET = "0123456789abcdef".repeat(4);
+
+function makeToken(user, seconds = 300) {
+  const claims = { sub: user, exp: Math.floor(Date.now() / 1000) + seconds };
+  const encode = (part) => Buffer.from(JSON.stringify(part)).toString("base64url");
+  const parts = [{ alg: "HS256", typ: "JWT" }, claims].map(encode);
+  return [...parts, createHmac("sha256", SECRET).update(parts.join(".")).digest("base64url")].join(".");
+}
+
+/** Start a server that asks for tokens, within *seconds* of connecting. */
+function startGuarded(port = 0, seconds = 10) {
+  return startServer(port, ["--jwt-key-file", makeFile("secret", SECRET), "--login-timeout", String(seconds)]);
+}
+
+test("after the server was killed it is logged in again, subscribed again, and what waited is sent", async () => {
+  let own = await startGuarded();
+  let tokens = 0;
+  const login = async () => ({ token: makeToken(`user${(tokens += 1)}`) });
+  const client = await connected({ reconnect: FAST, login }, own.url);
+  assert.equal(client.user, "user1");
+  const received = [];
+  await client.subscribe("room", (message) => received.push(message.text));
+  const lost = inState(client, "reconnecting");
+  await own.kill();
+  await lost;
+  assert.equal(client.user, null);
+  const queued = client.publish("room", "written while away");
+  own = await startGuarded(own.port);
+  await queued;
+  await client.publish("room", "again");
+  assert.deepEqual([client.user, received], ["user2", ["written while away", "again"]]);
+  await client.close();
+  await own.stop();
+});
+
+test("a token that lasts seconds is renewed, and the connection outlives it", async () => {
+  const own = await startGuarded();
+  const client = makeClient({ login: () => ({ token: makeToken("alice", 3) }) }, own.url);
+  const told = [];
+  client.on("state", ({ state }) => told.push(state));
+  client.on("error", (error) => told.push(error));
+  let first;
+  client.on("login", ({ expires }) => (first ??= expires));
+  await client.connect();
+  await nextEvent(client, "login", () => Date.now() > first);
+  assert.equal((await client.request("echo", "still here")).text, "still here");
+  assert.deepEqual(told, ["connecting", "open"]);
+  await client.close();
+  await own.stop();
+});
+
+test("a token that is never renewed ends the connection, and the next one logs in anew", async () => {
+  const own = await startGuarded();
+  let allowed = 1;
+  const login = () => {
+    if ((allowed -= 1) < 0) throw new Error("no token");
+    return { token: makeToken("alice", 2) };
+  };
+  const client = await connected({ reconnect: FAST, login }, own.url);
+  const { error } = await inState(client, "reconnecting");
+  assert.equal(error.code, 4401);
+  allowed = 1;
+  await inState(client, "open");
+  await client.close();
+  await own.stop();
+});
+
+test("a server that refuses the token ends the client, one that had no time to look does not", async () => {
+  const own = await startGuarded(0, 0.5);
+  const forged = makeClient({ login: () => ({ token: makeToken("alice").slice(0, -9) + "AAAAAAAAA" }) }, own.url);
+  await assert.rejects(forged.connect(), (error) => error.status === 401 && /signature/.test(error.reason));
+  assert.equal(forged.state, "closed");
+  let calls = 0;
+  const login = () => ((calls += 1) === 1 ? new Promise(() => {}) : { token: makeToken("alice") });
+  const slow = makeClient({ reconnect: FAST, login }, own.url);
+  const lost = inState(slow, "reconnecting");
+  const connecting = slow.connect();
+  assert.equal((await lost).error.code, 4408);
+  await connecting;
+  assert.deepEqual([slow.user, calls], ["alice", 2]);
+  await slow.close();
+  await own.stop();
+});
+
+test("a page that logs in as another user gets another connection, with its subscriptions", async () => {
+  const own = await startGuarded();
+  let user = "alice";
+  const client = await connected({ reconnect: FAST, login: () => ({ token: makeToken(user) }) }, own.url);
+  const received = [];
+  await client.subscribe("room", (message) => received.push(message.text));
+  await client.login();
+  assert.equal(client.user, "alice");
+  user = "bob";
+  await client.login();
+  await client.publish("room", "x");
+  assert.deepEqual([client.user, received], ["bob", ["x"]]);
+  await client.close();
+  await own.stop();
+});
+
+test("a server that asks nobody to log in is an error", async () => {
+  const client = makeClient({ login: () => ({ token: "x" }) });
+  await assert.rejects(client.connect(), /logs nobody in/);
 });
 
 // The original's interface

@@ -4,54 +4,10 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, mock, test } from "node:test";
 
 import { ConnectionLost, Lhttp, LhttpClient, QueueFull } from "../../lhttp_tx/web/static/lhttp.mjs";
-
-let sockets;
-
-class FakeWebSocket {
-  readyState = 0;
-  bufferedAmount = 0;
-  sent = [];
-  closed = null;
-
-  constructor(...args) {
-    this.args = args;
-    sockets.push(this);
-  }
-
-  send(data) {
-    this.sent.push(data);
-  }
-
-  close(...args) {
-    this.readyState = 2;
-    this.closed = args;
-  }
-
-  open() {
-    this.readyState = 1;
-    this.onopen({});
-  }
-
-  end(code = 1006, reason = "") {
-    this.readyState = 3;
-    this.onclose?.({ code, reason });
-  }
-
-  get token() {
-    return /receipt:(.*)\r\n/.exec(this.sent.at(-1))[1];
-  }
-
-  answer(token = this.token) {
-    this.onmessage({ data: `LHTTP/1.0 receipt\r\nreceipt-id:${token}\r\n\r\n` });
-  }
-
-  fail(status, token = this.token) {
-    this.onmessage({ data: `LHTTP/1.0 error\r\nstatus:${status}\r\nreason:why\r\nreceipt-id:${token}\r\n\r\n` });
-  }
-}
+import { FakeWebSocket, sockets } from "./websocket.mjs";
 
 beforeEach(() => {
-  sockets = [];
+  sockets.length = 0;
   mock.timers.enable({ apis: ["setTimeout", "Date"] });
   mock.method(Math, "random", () => 1);
 });
@@ -239,6 +195,45 @@ test("a subscription that is refused later ends, and the rest goes on", async ()
   await turn();
   assert.deepEqual([client.state, subscription.closed, errors], ["open", true, [403]]);
   await assert.rejects(subscription.next(), (error) => error.status === 403);
+  client.close();
+});
+
+test("what was subscribed to a channel that the server takes back ends, and the rest goes on", async () => {
+  const client = connected({ reconnect: { initialDelay: 1, maxDelay: 1 } });
+  const errors = [];
+  client.on("error", (error) => errors.push(error.status));
+  const subscriptions = [];
+  for (const channels of [["a"], ["a", "b"], ["b"]]) {
+    const subscribing = client.subscribe(channels);
+    sockets[0].answer();
+    subscriptions.push(await subscribing);
+  }
+  const taken = "LHTTP/1.0 error\r\nstatus:403\r\nreason:why\r\nunsubscribed:a\r\n";
+  sockets[0].onmessage({ data: `${taken}publish:b\r\n\r\n` }); // anybody may have published this
+  assert.deepEqual(subscriptions.map(({ closed }) => closed), [false, false, false]);
+  sockets[0].onmessage({ data: `${taken}\r\n` });
+  assert.deepEqual(subscriptions.map(({ closed }) => closed), [true, true, false]);
+  assert.deepEqual(errors, [403]);
+  await assert.rejects(subscriptions[0].next(), (error) => error.status === 403);
+  const count = sockets[0].sent.length;
+  sockets[0].onmessage({ data: `${taken}\r\n` });
+  assert.equal(sockets[0].sent.length, count);
+  sockets[0].end();
+  mock.timers.tick(1);
+  sockets[1].open();
+  assert.equal(sockets[1].sent.length, 1);
+  assert.match(sockets[1].sent[0], /\r\nsubscribe:b\r\n/);
+  client.close();
+});
+
+test("what a subscription has beside a channel that is taken back is given back", async () => {
+  const client = connected();
+  client.on("error", () => {});
+  const subscribing = client.subscribe(["a", "b", "c"], null, { command: "join" });
+  sockets[0].answer();
+  await subscribing;
+  sockets[0].onmessage({ data: "LHTTP/1.0 error\r\nstatus:403\r\nreason:why\r\nunsubscribed:b\r\n\r\n" });
+  assert.match(sockets[0].sent.at(-1), /^LHTTP\/1\.0 join\r\nunsubscribe:a c\r\n/);
   client.close();
 });
 

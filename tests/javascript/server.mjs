@@ -2,7 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync } from "node:fs";
+import { mkdtempSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,6 +18,13 @@ export async function freePort() {
   server.close();
   await once(server, "close");
   return port;
+}
+
+/** Write a file that a server reads; returns its path. */
+export function makeFile(name, content) {
+  const path = join(directory, name);
+  writeFileSync(path, content, { mode: 0o600 });
+  return path;
 }
 
 /** Start a server; `kill` ends it without a word to its clients, `stop` as an operator would. */

@@ -124,12 +124,17 @@ export interface ClientOptions {
   /** Bytes that the WebSocket may hold. */
   maxUnsent?: number;
   reconnect?: boolean | ReconnectOptions;
+  /** Returns the headers of the login message, for each connection and before a login expires. */
+  login?: Login | null;
   /** Of what is received. */
   limits?: Limits;
   /** The class, where there is no global one, or to use another. */
   WebSocket?: any;
   protocols?: string | string[];
 }
+
+/** Such as `{ token }`, or `{ user, password }`; it may take as long as `connectTimeout`. */
+export type Login = () => NonNullable<HeadersInit> | PromiseLike<NonNullable<HeadersInit>>;
 
 export interface SendOptions {
   command?: string;
@@ -161,8 +166,15 @@ export interface StateEvent {
   delay: number | null;
 }
 
+export interface LoginEvent {
+  user: string | null;
+  /** By the server's clock, in milliseconds since 1970; null if it does not expire. */
+  expires: number | null;
+}
+
 export interface ClientEvents {
   state: StateEvent;
+  login: LoginEvent;
   message: LhttpMessage;
   error: Error;
   receive: LhttpMessage;
@@ -174,9 +186,14 @@ export class LhttpClient {
   readonly state: State;
   readonly socket: any;
   readonly queued: number;
+  /** Who the server says this is; null while not logged in. */
+  readonly user: string | null;
+  readonly expires: number | null;
   on<Name extends keyof ClientEvents>(name: Name, listener: (event: ClientEvents[Name]) => void): () => void;
   off<Name extends keyof ClientEvents>(name: Name, listener: (event: ClientEvents[Name]) => void): void;
   connect(): Promise<void>;
+  /** Log in once more, now. */
+  login(): Promise<void>;
   /** Resolves with the messages that were never sent. */
   close(code?: number, reason?: string): Promise<LhttpMessage[]>;
   publish(channels: string | Iterable<string>, body?: Body, options?: SendOptions): Promise<LhttpMessage | null>;

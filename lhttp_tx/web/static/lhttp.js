@@ -80,6 +80,7 @@
   const MAX_CHANNEL_SIZE = 255;
   const PRESENCE = "$presence."; // what the names of channels begin with that tell who comes to a channel and who goes
   const UNWANTED = new Set([1008, 4409]); // close codes after which connecting again would do no good
+  const EXPIRED = 4401; // the close code when what the client had logged in with has expired
 
   const START = "LHTTP/1.0 ";
   const COMMAND = /^[\x21-\x7e]{1,64}$/;
@@ -193,7 +194,7 @@
     if (LONE_SURROGATE.test(value)) throw new LocalProtocolError(`value of header ${name} is not valid Unicode`);
     if (CONTROLS.test(value)) throw new LocalProtocolError(`value of header ${name} holds a control character`);
     if (value !== stripBlanks(value)) {
-      throw new LocalProtocolError(`value ${shown(value)} of header ${name} begins or ends with a blank`);
+      throw new LocalProtocolError(`value of header ${name} begins or ends with a blank`); // it may be a secret
     }
     return `${name}:${value}\r\n`;
   }
@@ -514,6 +515,7 @@
     bufferSize: 1024, // messages that may wait for a `for await` loop
     maxUnsent: 8388608, // bytes that the WebSocket may hold
     reconnect: true,
+    login: null, // a function that returns the headers of the login message, or a promise of them
     limits: Object.freeze({ messageSize: 16777216, headSize: 1048576, headerCount: 1024 }), // of what is received
     WebSocket: null, // the class; by default the global one
     protocols: undefined,
@@ -525,6 +527,11 @@
     attempts: Infinity, // how often to try before giving up
   });
 
+  const MAX_REFUSALS = 2; // of logins, in a row or on one connection; a server may close it after three
+  const MAX_LATER_REFUSALS = 10; // of logins in a row, of a client that had been logged in before
+  const MIN_RENEWAL = 1000; // the least time between a login and the next one
+  const ODD_RENEWAL = 30000; // the same where by this clock the login had expired before it began
+  const MAX_TIMER = 2147483647; // what setTimeout can hold
   const STABLE = 5000; // a connection that lasted so long counts as good: the next wait begins at the first bound
   const MAX_TURNS = 64;
   const OPEN = 1; // WebSocket.readyState
@@ -547,6 +554,15 @@
     result.promise = new Promise((resolve, reject) => Object.assign(result, { resolve, reject }));
     result.promise.catch(() => {}); // whoever waits for it sees the rejection; nobody has to wait
     return result;
+  }
+
+  /** Resolve with what *action* returns, or its promise holds, unless that takes longer than *timeout*. */
+  function within(timeout, action) {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(new TimedOut(`login returned nothing in ${timeout} ms`)), timeout);
+      timer.unref?.(); // in Node; the connection is what keeps the program running
+      new Promise((done) => done(action())).then(resolve, reject).finally(() => clearTimeout(timer));
+    });
   }
 
   function webSocketUrl(url) {
@@ -640,6 +656,7 @@
    *
    * Events, with `on(name, listener)`:
    *   state    ({state, previous, error, delay}): closed, connecting, open, reconnecting
+   *   login    ({user, expires}): the server has taken a login, the first one before the state is open
    *   message  (message): all that arrives, but for receipts, errors and replies to `request`
    *   error    (error): an error that belongs to no promise
    *   receive  (message): whatever arrives
@@ -657,6 +674,12 @@
     #openedAt = 0;
     #heardAt = 0;
     #timer = null; // of connecting, of waiting before it, or of the heartbeat
+    #user = null;
+    #expires = null;
+    #renewal = null; // the timer of the next login
+    #refusals = 0; // of logins: in a row before the connection is open, and all of a connection that is
+    #isKnown = false; // whether a login has succeeded since it was closed
+    #lag = 0; // how much this clock is behind the server's, as far as it is known
     #queue = [];
     #pending = new Map();
     #subscriptions = new Set();
@@ -676,6 +699,9 @@
       this.#options = { ...DEFAULT_OPTIONS, ...given };
       const { reconnect } = this.#options;
       this.#reconnect = reconnect ? { ...DEFAULT_RECONNECT, ...(reconnect === true ? {} : reconnect) } : null;
+      if (this.#options.login && typeof this.#options.login !== "function") {
+        throw new TypeError("the option login is not a function");
+      }
       this.#options.WebSocket ??= root.WebSocket;
       if (!this.#options.WebSocket) {
         throw new TypeError("there is no global WebSocket: pass a class as the option WebSocket, such as that of ws");
@@ -690,6 +716,16 @@
     /** The WebSocket of the moment, or null. */
     get socket() {
       return this.#socket;
+    }
+
+    /** Who the server says this is, or null while the client is not logged in. */
+    get user() {
+      return this.#user;
+    }
+
+    /** When the login expires by the server's clock, as in Date.now(); null if it does not. */
+    get expires() {
+      return this.#expires;
     }
 
     /** Messages that wait for a connection. */
@@ -711,7 +747,8 @@
     /**
      * Connect. Resolves when the connection is open; with `reconnect` it is tried until it is, or until `close()`.
      *
-     * Rejects with ConnectionLost if it was given up.
+     * With the option `login` it is open once the server has taken the login. Rejects with ConnectionLost if it was
+     * given up, with the server's error if that refuses the login.
      */
     connect() {
       if (this.#closing) return this.#closing.then(() => this.connect());
@@ -724,6 +761,24 @@
         this.#dial();
       }
       return promise;
+    }
+
+    /**
+     * Log in once more, now: as somebody else, or with other rights. Other messages go on meanwhile.
+     *
+     * Resolves when the server has taken what the option `login` returns. A server that wants a connection of its own
+     * for another user gets one; then subscriptions are restored, and what was sent and not answered is ConnectionLost.
+     */
+    async login() {
+      if (!this.#options.login) throw new TypeError("the client was made without the option login");
+      if (this.#state === "closed") throw new ConnectionLost("client is closed");
+      if (this.#state !== "open") await this.connect();
+      try {
+        await this.#logIn({ isAsked: true });
+      } catch (error) {
+        if (this.#state === "closed" || this.#state === "open") throw error;
+        await this.connect(); // which logs in, too
+      }
     }
 
     /**
@@ -823,6 +878,19 @@
       }
     }
 
+    /** The server has taken a channel back: what was subscribed to it ends, as if it had been refused. */
+    #revoked(channel, error) {
+      for (const subscription of [...(this.#channels.get(channel) ?? [])]) {
+        const others = this.#forget(subscription).filter((name) => name !== channel);
+        subscription._ready.reject(error);
+        subscription._end(error);
+        if (others.length) {
+          const { command } = subscription._options;
+          this.#send([["unsubscribe", others.join(" ")]], "", { command, direct: true }).catch(() => {});
+        }
+      }
+    }
+
     // Sending
 
     #send(headers, body, { command, headers: own, parts, binary, receipt = true, timeout, reply, waits, direct } = {}) {
@@ -839,11 +907,11 @@
       return this._submit(message, { token, timeout, reply, waits, direct });
     }
 
-    _submit(message, { token = null, timeout, reply = null, waits = false, direct = false } = {}) {
+    _submit(message, { token = null, timeout, reply = null, waits = false, direct = false, first = false } = {}) {
       return new Promise((resolve, reject) => {
         const entry = { message, token, resolve, reject, reply, waits, timer: null, answered: false, done: false };
         entry.timeout = timeout ?? this.#options.timeout;
-        if (this.#state === "open" && this.#socket.readyState === OPEN) this.#write(entry);
+        if ((this.#state === "open" || first) && this.#socket?.readyState === OPEN) this.#write(entry);
         else if (this.#state === "closed" || direct) {
           reject(new ConnectionLost("there is no connection", { unsent: message }));
         } else if (this.#queue.length < this.#options.queueSize) this.#queue.push(entry);
@@ -968,7 +1036,9 @@
         return true;
       }
       if (command === "error" && !published) {
-        this.#emit("error", new ServerError(message));
+        const error = new ServerError(message);
+        if (headers.has("unsubscribed")) this.#revoked(headers.get("unsubscribed"), error);
+        this.#emit("error", error);
         return true;
       }
       let request = this.#pending.get(headers.get("receipt"));
@@ -991,6 +1061,99 @@
       for (const listener of [...(this.#listeners.get(name) ?? [])]) call(listener, value);
     }
 
+    // Logging in
+
+    /**
+     * Log in with what the option `login` returns: before anything else is sent, or to stay.
+     *
+     * @param refused {credentials, error} that have just been refused: the same are not sent again.
+     * @param failures how often it has failed since it last succeeded.
+     * @param isAsked whether somebody waits for the outcome, so that a failure is no event.
+     */
+    async #logIn({ refused = null, failures = 0, isAsked = false } = {}) {
+      const socket = this.#socket;
+      const isCurrent = () => socket === this.#socket && this.#state !== "closed";
+      clearTimeout(this.#renewal);
+      let credentials = null;
+      let answer = null;
+      try {
+        const given = await within(this.#options.connectTimeout, this.#options.login);
+        if (typeof given !== "object" || given === null) throw new TypeError("login returns no object with headers");
+        const pairs = pairsOf(given);
+        credentials = JSON.stringify(pairs);
+        if (refused?.credentials === credentials) throw refused.error;
+        if (isCurrent()) answer = await this.#submitLogin(pairs);
+      } catch (error) {
+        if (isCurrent()) this.#notLoggedIn(error, credentials, failures, isAsked);
+        throw error;
+      }
+      if (!isCurrent()) throw new ConnectionLost("the connection ended before the login");
+      const expires = answer.headers.get("expires") ?? "";
+      this.#user = answer.headers.get("user") || null;
+      this.#expires = /^[0-9]{1,12}$/.test(expires) ? expires * 1000 : null;
+      if (this.#expires - this.#lag <= Date.now()) this.#lag = 0; // then the last end was none of the clock's doing
+      this.#isKnown = true;
+      this.#emit("login", { user: this.#user, expires: this.#expires });
+      if (!isCurrent()) return;
+      this.#renewIn();
+      if (this.#state !== "open") {
+        this.#refusals = 0;
+        this.#opened();
+      }
+    }
+
+    async #submitLogin(pairs) {
+      const token = this.#token();
+      const message = new LhttpMessage({ command: "login", headers: [...pairs, ["receipt", token]] });
+      try {
+        const answer = await this._submit(message, { token, reply: "login", direct: true, first: true });
+        if (answer.command === "login") return answer;
+      } catch (error) {
+        if (error.unsent) error.unsent = null; // it holds the credentials
+        throw error;
+      }
+      throw new RemoteProtocolError("the server logs nobody in: it asks nobody who they are", 404);
+    }
+
+    #notLoggedIn(error, credentials, failures, isAsked) {
+      const isOpen = this.#state === "open";
+      const isRefusal = error instanceof ServerError && error.status < 500 && error.status !== 429;
+      this.#refusals += isRefusal;
+      if (isOpen && isRefusal && error.status === 409) {
+        this.#drop("another user logs in");
+        return;
+      }
+      const most = this.#isKnown ? MAX_LATER_REFUSALS : MAX_REFUSALS;
+      if (!isOpen && (error instanceof RemoteProtocolError || this.#refusals >= most)) {
+        this.#drop("", error);
+        return;
+      }
+      const socket = this.#socket;
+      if (!isAsked) this.#emit("error", error);
+      if (socket !== this.#socket || this.#state === "closed") return;
+      if (isOpen) {
+        if (this.#refusals < MAX_REFUSALS) this.#renewIn(isRefusal ? Infinity : this.#backoff(failures), failures + 1);
+      } else if (isRefusal && this.#refusals === 1) {
+        this.#logIn({ refused: { credentials, error } }).catch(() => {});
+      } else {
+        this.#drop(error instanceof LhttpError ? `login failed: ${error.reason}` : "login failed");
+      }
+    }
+
+    /** Log in again when half of the time that is left has gone, or after *most* if that is sooner. */
+    #renewIn(most = Infinity, failures = 0) {
+      clearTimeout(this.#renewal);
+      if (this.#expires === null) return;
+      const rest = this.#expires - this.#lag - Date.now();
+      const delay = Math.max(Math.min(rest > 0 ? rest / 2 : ODD_RENEWAL, most), MIN_RENEWAL);
+      this.#renewal = setTimeout(() => this.#logIn({ failures }).catch(() => {}), Math.min(delay, MAX_TIMER));
+    }
+
+    #logOut() {
+      clearTimeout(this.#renewal);
+      this.#user = this.#expires = null;
+    }
+
     // The connection
 
     #enter(state, { error = null, delay = null } = {}) {
@@ -1011,16 +1174,22 @@
       }
       this.#socket = socket;
       socket.binaryType = "arraybuffer";
-      socket.onopen = () => this.#opened();
+      socket.onopen = () => this.#connected();
       socket.onmessage = (event) => this.#receive(event.data);
       socket.onerror = () => setTimeout(() => this.#failed(socket), 0); // a close event follows, but not everywhere
       socket.onclose = ({ code, reason }) => this.#lost(code, reason);
       this.#timer = setTimeout(() => this.#drop(`no connection in ${connectTimeout} ms`), connectTimeout);
     }
 
-    #opened() {
+    #connected() {
       clearTimeout(this.#timer);
       this.#openedAt = this.#heardAt = Date.now();
+      if (this.#options.login) this.#logIn().catch(() => {});
+      else this.#opened();
+    }
+
+    #opened() {
+      this.#openedAt = Date.now();
       const previous = this.#state;
       this.#state = "open";
       for (const subscription of this.#subscriptions) this.#establish(subscription);
@@ -1049,8 +1218,8 @@
       if (socket === this.#socket && !this.#openedAt) this.#drop("");
     }
 
-    /** Give the WebSocket up without waiting for it. */
-    #drop(reason) {
+    /** Give the WebSocket up without waiting for it; for good, if an *error* says why. */
+    #drop(reason, error = null) {
       const socket = this.#socket;
       if (!socket) return;
       socket.onopen = socket.onmessage = socket.onclose = null;
@@ -1060,12 +1229,14 @@
       } catch {
         // It is gone already.
       }
-      this.#lost(1006, reason);
+      this.#lost(1006, reason, error);
     }
 
-    #lost(code = 1006, reason = "") {
-      const wasOpen = this.#openedAt > 0;
+    #lost(code = 1006, reason = "", refusal = null) {
+      const wasOpen = this.#state === "open";
       clearTimeout(this.#timer);
+      if (code === EXPIRED && this.#expires > Date.now()) this.#lag = this.#expires - Date.now();
+      this.#logOut();
       this.#socket = null;
       this.#turns.clear();
       const what = reason || (wasOpen ? "connection lost" : "no connection");
@@ -1081,16 +1252,21 @@
         return;
       }
       if (wasOpen && Date.now() - this.#openedAt >= STABLE) this.#attempts = 0;
+      if (wasOpen) this.#refusals = 0;
       this.#openedAt = 0;
-      if (!this.#reconnect || UNWANTED.has(code) || this.#attempts >= this.#reconnect.attempts) {
-        this.#end(error, error);
+      if (refusal || !this.#reconnect || UNWANTED.has(code) || this.#attempts >= this.#reconnect.attempts) {
+        this.#end(refusal ?? error, refusal ?? error);
         return;
       }
-      const { initialDelay, maxDelay } = this.#reconnect;
-      const delay = Math.random() * Math.min(maxDelay, initialDelay * 2 ** this.#attempts);
+      const delay = this.#backoff(this.#attempts);
       this.#attempts += 1;
       this.#timer = setTimeout(() => this.#dial(), delay);
       this.#enter("reconnecting", { error, delay });
+    }
+
+    #backoff(attempts) {
+      const { initialDelay, maxDelay } = this.#reconnect ?? DEFAULT_RECONNECT;
+      return Math.random() * Math.min(maxDelay, initialDelay * 2 ** attempts);
     }
 
     #retryNow() {
@@ -1103,6 +1279,9 @@
     /** Reject whatever waits, and be closed. *cause* is null if it was asked for. */
     #end(error, cause) {
       clearTimeout(this.#timer);
+      this.#logOut();
+      this.#refusals = 0;
+      this.#isKnown = false;
       this.#openedAt = 0;
       root.removeEventListener?.("online", this.#online);
       for (const { message, reject } of this.#queue.splice(0)) {
