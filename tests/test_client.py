@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import txaio
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.error import ConnectionRefusedError as Refusal
+from client_world import World, error_of, outcome
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
-from twisted.test import iosim
-from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
-from lhttp_tx import Message, Part, Processor, Refused, Request, processor
+from lhttp_tx import Message, Part
 from lhttp_tx.client import (
     Client,
     ClientClosed,
@@ -33,163 +29,9 @@ from lhttp_tx.client import (
     parts_of,
 )
 from lhttp_tx.client.protocol import WebSocketConnection, WebSocketEndpoint, parse_url
-from lhttp_tx.errors import LHTTPError, RemoteProtocolError
-from lhttp_tx.factory import LHTTPServerFactory
+from lhttp_tx.errors import RemoteProtocolError
 from lhttp_tx.limits import Limits
 from lhttp_tx.rules import Rule, Rules
-from lhttp_tx.testing import Server
-
-
-@processor("echo")
-def echo(request: Request) -> None:
-    request.reply()
-
-
-@processor("auth")
-def auth(request: Request) -> None:
-    request.reply("welcome", command="granted", headers=[])
-
-
-@processor("refuse")
-def refuse(request: Request) -> None:
-    raise Refused(403, "members only")
-
-
-@processor("parts")
-def parts(request: Request) -> None:
-    request.reply(b"|".join(part.body for part in request.parts), headers=[])
-
-
-@processor("push")
-def push(request: Request) -> None:
-    request.session.send(Message("news", body=request.body))
-
-
-@processor("fake")
-def fake(request: Request) -> None:
-    request.session.send(Message("receipt", [("publish", "x"), ("receipt-id", "1")]))
-
-
-class Pending(Processor):
-    command = "pending"
-
-    def __init__(self) -> None:
-        self.waiting: list[Deferred[None]] = []
-
-    def on_message(self, request: Request) -> Deferred[None]:
-        self.waiting.append(Deferred())
-        return self.waiting[-1].addCallback(lambda _: request.reply())
-
-
-@implementer(IStreamClientEndpoint)
-class MemoryEndpoint:
-    """Connects to a server in memory."""
-
-    def __init__(self, factory: LHTTPServerFactory, clock: Clock) -> None:
-        self.factory = factory
-        self.clock = clock
-        self.pumps: list[Any] = []
-        self.refuses = False
-        self.hangs = False
-
-    def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        if self.hangs:
-            return Deferred()
-        if self.refuses:
-            return fail(Refusal())
-        server, client = self.factory.buildProtocol(None), protocolFactory.buildProtocol(None)
-        self.pumps.append(
-            iosim.connect(
-                server,
-                iosim.FakeTransport(server, isServer=True),
-                client,
-                iosim.FakeTransport(client, isServer=False),
-                greet=False,
-            )
-        )
-        return succeed(client)
-
-    def flush(self) -> None:
-        for pump in self.pumps:
-            pump.flush()
-
-
-class World:
-    """A server, its clients, and time."""
-
-    def __init__(self, clock: Clock, limits: Limits) -> None:
-        self.clock = clock
-        self.pending = Pending()
-        processors = [echo, auth, refuse, parts, push, fake, self.pending]
-        self.server = Server(processors=processors, limits=limits)
-        self.endpoint = MemoryEndpoint(LHTTPServerFactory(engine=self.server.engine, reactor=clock), clock)
-        self.states: list[State] = []
-        self.errors: list[LHTTPError] = []
-        self.others: list[Message] = []
-
-    def client(self, **options: Any) -> Client:
-        options = {
-            "on_state": lambda state, reason: self.states.append(state),
-            "on_error": self.errors.append,
-            "on_message": self.others.append,
-            "retry_policy": lambda attempt: 1.0,
-            **options,
-        }
-        return Client(self.endpoint, reactor=self.clock, **options)
-
-    def connected(self, **options: Any) -> Client:
-        client = self.client(**options)
-        self.result(client.connect())
-        assert client.state is State.CONNECTED
-        return client
-
-    def run(self, seconds: float = 0.0) -> None:
-        self.clock.advance(seconds)
-        for _ in range(8):
-            self.endpoint.flush()
-            self.clock.advance(0)
-
-    def result(self, deferred: Deferred[Any]) -> Any:
-        """What *deferred* gives as soon as the network has done its work."""
-        self.run()
-        return outcome(deferred)
-
-    def failure(self, deferred: Deferred[Any]) -> Any:
-        self.run()
-        return error_of(deferred)
-
-    def cut(self) -> None:
-        """Lose every connection, without a word."""
-        for pump in self.endpoint.pumps:
-            pump.client.transport.abortConnection()
-            pump.server.transport.abortConnection()
-        self.run()
-        self.endpoint.pumps.clear()
-
-
-def outcome(deferred: Deferred[Any]) -> Any:
-    found: list[Any] = []
-    deferred.addBoth(found.append)
-    assert found, "it waits still"
-    if hasattr(found[0], "raiseException"):
-        found[0].raiseException()
-    return found[0]
-
-
-def error_of(deferred: Deferred[Any]) -> Any:
-    with pytest.raises((LHTTPError, CancelledError)) as caught:
-        outcome(deferred)
-    return caught.value
-
-
-@pytest.fixture
-def clock() -> Iterator[Clock]:
-    """Autobahn's timers use one loop for the process: it is set, and put back."""
-    before = txaio.config.loop
-    clock = Clock()
-    txaio.config.loop = clock
-    yield clock
-    txaio.config.loop = before
 
 
 @pytest.fixture
@@ -566,6 +408,24 @@ def test_a_refused_subscription_ends_with_the_error(clock: Clock) -> None:
     assert error_of(refused.next()).status == 429
     assert not refused.active
     assert [error.status for error in world.errors] == [429]
+
+
+def test_a_subscription_that_the_server_takes_back_ends_with_its_error(world: World) -> None:
+    client = world.connected()
+    kept, taken = client.subscribe("room.a"), client.subscribe("room.b")
+    world.run()
+    (session,) = world.server.engine.sessions
+    refusal = {"status": "403", "reason": "not allowed", "unsubscribed": "room.b"}
+    session.send(Message("error", {**refusal, "publish": "room.a"}))
+    world.run()
+    assert taken.active, "anybody could have published that"
+    session.send(Message("error", refusal))
+    world.run()
+    assert (kept.active, taken.active, error_of(taken.next()).status) == (True, False, 403)
+    assert [error.status for error in world.errors] == [403]
+    world.cut()
+    world.run(1.0)
+    assert [session.channels for session in world.server.engine.sessions] == [frozenset({"room.a"})]
 
 
 def test_iterating_ends_when_the_client_is_closed(world: World) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -19,6 +20,7 @@ from lhttp_tx import Message
 from lhttp_tx.client.bench import Histogram, Result, Settings
 from lhttp_tx.client.chat import Chat
 from lhttp_tx.client.cli import lhttp, run
+from lhttp_tx.client.login_options import make_client
 from lhttp_tx.client.text import escaped, message_json, printable
 
 STRANGE = "a\x1b[31mb\x07\u202ec\u2028d"
@@ -145,8 +147,7 @@ def room() -> Chat:
     lines: list[str] = []
     chat = Chat(
         ResolvingReactor(),
-        "ws://127.0.0.1/",
-        tls=None,
+        connect=partial(make_client, "ws://127.0.0.1/", None, None),
         room="r",
         name="jack",
         color=True,
@@ -173,4 +174,5 @@ def test_an_empty_message_is_not_shown(room: Chat) -> None:
 @pytest.mark.parametrize("name", ["", " ", "x" * 33, "a\nb", "a\x1bb"])
 def test_a_name_that_cannot_be_shown_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="a name is"):
-        Chat(ResolvingReactor(), "ws://a/", tls=None, room="r", name=name, color=False, write=print, notes=print)
+        connect = partial(make_client, "ws://a/", None, None)
+        Chat(ResolvingReactor(), connect=connect, room="r", name=name, color=False, write=print, notes=print)

@@ -10,10 +10,12 @@ What programs need is here. It shares the codec with the server and nothing else
 """
 
 from lhttp_tx.client.client import Client, State
+from lhttp_tx.client.credentials import HeaderSource
 from lhttp_tx.client.errors import (
     ClientClosed,
     ConnectFailed,
     ConnectionLost,
+    LoginFailed,
     NoReply,
     QueueFull,
     ReplyError,
@@ -29,7 +31,9 @@ __all__ = [
     "ClientClosed",
     "ConnectFailed",
     "ConnectionLost",
+    "HeaderSource",
     "Headers",
+    "LoginFailed",
     "Message",
     "NoReply",
     "Part",

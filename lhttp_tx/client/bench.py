@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.task import LoopingCall, deferLater
 
 from lhttp_tx.client.client import Client
-from lhttp_tx.client.errors import QueueFull
+from lhttp_tx.client.errors import LoginFailed, QueueFull
+from lhttp_tx.client.login_options import Connect
 from lhttp_tx.client.running import Exit
 from lhttp_tx.client.text import say, write_line
 from lhttp_tx.errors import LHTTPError
@@ -190,8 +190,7 @@ class _Publisher:
 async def bench(
     reactor: Any,
     *,
-    url: str,
-    tls: IOpenSSLClientConnectionCreator | None,
+    connect: Connect,
     settings: Settings,
     as_json: bool,
     live: bool,
@@ -200,10 +199,14 @@ async def bench(
     result = Result()
     channel = settings.channel or f"bench.{secrets.token_hex(8)}"
     errors: list[LHTTPError] = []
-    clients = [
-        Client(url, reactor=reactor, tls=tls, on_error=errors.append)
-        for _ in range(settings.publishers + settings.subscribers)
-    ]
+
+    def failed(error: LHTTPError) -> None:
+        if isinstance(error, LoginFailed):
+            say(error.reason)  # the connection goes on
+        else:
+            errors.append(error)
+
+    clients = [connect(reactor, on_error=failed) for _ in range(settings.publishers + settings.subscribers)]
     subscribers, publishers = clients[: settings.subscribers], clients[settings.subscribers :]
     progress = LoopingCall(_show_progress, result, time.perf_counter())
     progress.clock = reactor

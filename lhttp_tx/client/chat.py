@@ -19,10 +19,10 @@ from prompt_toolkit.formatted_text import ANSI
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.patch_stdout import patch_stdout
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 
 from lhttp_tx.channels import check_channel
-from lhttp_tx.client.client import Client, State
+from lhttp_tx.client.client import State
+from lhttp_tx.client.login_options import Connect
 from lhttp_tx.client.running import Exit
 from lhttp_tx.client.subscription import Subscription
 from lhttp_tx.client.text import LineReader, printable, write_line
@@ -56,9 +56,8 @@ class Chat:
     def __init__(
         self,
         reactor: Any,
-        url: str,
         *,
-        tls: IOpenSSLClientConnectionCreator | None,
+        connect: Connect,
         room: str,
         name: str,
         color: bool,
@@ -66,6 +65,7 @@ class Chat:
         notes: Callable[[str], None],
     ) -> None:
         """
+        :param connect: makes the client.
         :param color: whether to write colours.
         :param write: gets each line of the conversation.
         :param notes: gets what is to be said about the connection.
@@ -76,13 +76,12 @@ class Chat:
         self._color = color
         self._write = write
         self._notes = notes
-        self._was_connected = False
+        self._told = ""
         self._has_joined = False
+        self._is_leaving = False
         self._subscription: Subscription | None = None
         self._sending: list[Deferred[None]] = []
-        self.client = Client(
-            url, reactor=reactor, tls=tls, on_state=self._state_changed, on_error=self._error, on_message=None
-        )
+        self.client = connect(reactor, on_state=self._state_changed, on_error=self._error)
 
     async def enter(self) -> None:
         """Connect and join the room; raises what the server or the network has against it."""
@@ -135,6 +134,7 @@ class Chat:
         """Wait until what was said has been answered, then close."""
         while self._sending:
             await Deferred.fromCoroutine(_settled(self._sending[0]))
+        self._is_leaving = True
         await self.client.close()
 
     def note(self, text: str, *, bad: bool = False) -> None:
@@ -168,13 +168,15 @@ class Chat:
             self._write(f"      {self._paint('|', 90)} {line}")
 
     def _state_changed(self, state: State, reason: str) -> None:
-        if state is State.WAITING and self._was_connected:
-            self._was_connected = False
+        if state is State.WAITING and self._has_joined and reason != self._told:
+            self._told = reason
             self.note(f"{printable(reason)}; trying to connect again", bad=True)
         elif state is State.CONNECTED:
             if self._has_joined:
                 self.note("connected again")
-            self._was_connected = self._has_joined = True
+            self._has_joined, self._told = True, ""
+        elif state is State.CLOSED and self._has_joined and not self._is_leaving:
+            self.note(f"{printable(reason)}; the chat is over: /quit ends it", bad=True)
 
     def _error(self, error: LHTTPError) -> None:
         self.note(f"the server says {error.status}: {printable(error.reason)}", bad=True)
@@ -209,8 +211,7 @@ def checked_name(name: str) -> str:
 async def chat(
     reactor: Any,
     *,
-    url: str,
-    tls: IOpenSSLClientConnectionCreator | None,
+    connect: Connect,
     room: str,
     name: str,
     color: bool,
@@ -218,13 +219,13 @@ async def chat(
     history: str | None,
 ) -> int:
     """Run ``lhttp chat``."""
-    settings: dict[str, Any] = {"tls": tls, "room": room, "name": name, "color": color}
+    settings: dict[str, Any] = {"connect": connect, "room": room, "name": name, "color": color}
     if interactive:
-        return await _chat_on_terminal(reactor, url, settings, FileHistory(history) if history else InMemoryHistory())
-    return await _chat_by_pipe(reactor, url, settings)
+        return await _chat_on_terminal(reactor, settings, FileHistory(history) if history else InMemoryHistory())
+    return await _chat_by_pipe(reactor, settings)
 
 
-async def _chat_by_pipe(reactor: Any, url: str, settings: dict[str, Any]) -> int:
+async def _chat_by_pipe(reactor: Any, settings: dict[str, Any]) -> int:
     """Send each line of the standard input; a line that cannot be written ends it."""
     broken: list[BrokenPipeError] = []
     line: Deferred[str | None] = Deferred()
@@ -241,7 +242,7 @@ async def _chat_by_pipe(reactor: Any, url: str, settings: dict[str, Any]) -> int
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
-    room = Chat(reactor, url, write=write, notes=note, **settings)
+    room = Chat(reactor, write=write, notes=note, **settings)
     try:
         await room.enter()
         reader = LineReader(reactor)
@@ -258,9 +259,9 @@ async def _chat_by_pipe(reactor: Any, url: str, settings: dict[str, Any]) -> int
     return Exit.FAILED if room.failures else Exit.OK
 
 
-async def _chat_on_terminal(reactor: Any, url: str, settings: dict[str, Any], history: History) -> int:
+async def _chat_on_terminal(reactor: Any, settings: dict[str, Any], history: History) -> int:
     """Edit lines at the bottom of the terminal while the conversation goes on above."""
-    room = Chat(reactor, url, write=_print, notes=_print, **settings)
+    room = Chat(reactor, write=_print, notes=_print, **settings)
     session: PromptSession[str] = PromptSession(
         history=history, erase_when_done=True, interrupt_exception=_Interrupt, eof_exception=_Stop
     )

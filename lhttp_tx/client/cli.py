@@ -21,12 +21,14 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFrom
 
 from lhttp_tx.channels import check_channel
 from lhttp_tx.client import bench as benching, chat as chatting, transfer
-from lhttp_tx.client.errors import ConnectFailed
+from lhttp_tx.client.errors import ConnectFailed, LoginFailed
+from lhttp_tx.client.login_options import check_way, choose_login, make_client, read_secret
 from lhttp_tx.client.protocol import parse_url
 from lhttp_tx.client.running import Exit, Interrupted, run_program, start_logging
 from lhttp_tx.client.text import drop_output, say
 from lhttp_tx.errors import LHTTPError, LocalProtocolError
 from lhttp_tx.message import Message
+from lhttp_tx.publisher import PublishFailed
 
 __all__ = ["lhttp", "run"]
 
@@ -56,6 +58,9 @@ def run(arguments: list[str]) -> int:
         return Exit.INTERRUPTED
     except Interrupted as interrupted:
         return interrupted.status
+    except LoginFailed as error:
+        say(f"{_advice(error)} (status {error.status})")
+        return Exit.FAILED
     except ConnectFailed as error:
         say(f"{error.reason}; is a server running there? Start one: twistd lhttp --port 8081")
         return Exit.NOT_CONNECTED
@@ -70,12 +75,16 @@ def run(arguments: list[str]) -> int:
 def _advice(error: LHTTPError) -> str:
     """Return what the error says and, where it is known, what to do about it."""
     hints = {
-        401: "give the server's token with --token-file or LHTTP_PUBLISH_TOKEN",
+        401: "log in with a valid token in --token-file, or with --user and its password",
         413: "send less, or start the server with a larger --max-message-size",
         429: "send less at a time",
         504: "try again, or allow more with --timeout",
     }
     hint = hints.get(413 if "(1009)" in error.reason else error.status)
+    if isinstance(error, PublishFailed) and error.status == 401:
+        hint = "give the server's token with --token-file or LHTTP_PUBLISH_TOKEN"
+    elif isinstance(error, LoginFailed) and error.status != 401:
+        hint = None
     return f"{error.reason}; {hint}" if hint else error.reason
 
 
@@ -152,6 +161,46 @@ def _connection_options(function: Function) -> Function:
     return function
 
 
+def _user(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is None or (value == value.strip() and value.isprintable() and 0 < len(value) < 256 and ":" not in value):
+        return value
+    raise click.BadParameter("a user's name is 1 to 255 visible characters without a colon")
+
+
+def _login_options(function: Function, *, also: str = "") -> Function:
+    """:param also: what else the token file is for."""
+    options = [
+        click.option(
+            "--token-file",
+            metavar="FILE",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="Log in with the token in FILE, which is read anew for each connection and each renewal." + also,
+        ),
+        click.option(
+            "--user",
+            metavar="NAME",
+            callback=_user,
+            help="Log in as NAME. The password is asked for on the terminal, unless there is a --password-file. No "
+            "option takes a password or a token itself: every user of the machine can read a command line.",
+        ),
+        click.option(
+            "--password-file",
+            metavar="FILE",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="The password of --user; read anew for each connection, too.",
+        ),
+        click.option(
+            "--plaintext-login",
+            is_flag=True,
+            help="Send a token or a password even to another machine by ws:// or http://, for everybody on the way to "
+            "read.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 def _answer_timeout(function: Function) -> Function:
     return click.option(
         "--timeout",
@@ -180,13 +229,24 @@ def _tls(url: str, ca_file: Path | None) -> IOpenSSLClientConnectionCreator | No
 
 
 def _run(
-    program: Callable[..., Coroutine[Any, Any, int]], url: str, ca_file: Path | None, verbose: bool, **settings: Any
+    program: Callable[..., Coroutine[Any, Any, int]],
+    *,
+    url: str,
+    ca_file: Path | None,
+    verbose: bool,
+    token_file: Path | None,
+    user: str | None,
+    password_file: Path | None,
+    plaintext_login: bool,
+    **settings: Any,
 ) -> int:
     if urlsplit(url).scheme not in ("ws", "wss"):
         raise click.UsageError(f"{url} is no WebSocket URL; only 'lhttp publish' can use HTTP")
+    login = choose_login(url, token_file, user, password_file, plaintext_login)
     start_logging(verbose)
+    connect = partial(make_client, url, _tls(url, ca_file), login)
     try:
-        return run_program(partial(program, url=url, tls=_tls(url, ca_file), **settings))
+        return run_program(partial(program, connect=connect, **settings))
     except BrokenPipeError:  # here, because click makes its own of it
         drop_output()
         return Exit.BROKEN_PIPE
@@ -224,6 +284,7 @@ def lhttp() -> None:
 )
 @click.option("--history", metavar="FILE", type=click.Path(dir_okay=False), help="Keep what you type in this file.")
 @click.option("--color/--no-color", default=None, help="Colours; by default where the terminal has them.")
+@_login_options
 @_connection_options
 def chat(
     address: str | None, room: str, name: str, history: str | None, color: bool | None, url: str, **common: Any
@@ -242,7 +303,7 @@ def chat(
     if interactive:
         chatting.install_reactor()
     return _run(
-        chatting.chat, url, **common, room=room, name=name, color=color, interactive=interactive, history=history
+        chatting.chat, url=url, **common, room=room, name=name, color=color, interactive=interactive, history=history
     )
 
 
@@ -256,6 +317,7 @@ def chat(
     type=click.FloatRange(min=0, min_open=True),
     help="End after this time; with --count, that is a failure.",
 )
+@_login_options
 @_connection_options
 def subscribe(channels: tuple[str, ...], as_json: bool, count: int | None, timeout: float | None, **common: Any) -> int:
     """
@@ -300,13 +362,12 @@ def subscribe(channels: tuple[str, ...], as_json: bool, count: int | None, timeo
 @click.option(
     "--http", "by_http", is_flag=True, help="Publish by POST /publish; implied by an http:// or https:// URL."
 )
-@click.option(
-    "--token-file",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The server's secret for publishing by HTTP; otherwise from the environment variable LHTTP_PUBLISH_TOKEN.",
-)
 @_answer_timeout
+@partial(
+    _login_options,
+    also=" With --http it is the server's secret for publishing, otherwise from the environment variable "
+    "LHTTP_PUBLISH_TOKEN.",
+)
 @_connection_options
 def publish(
     channel: str,
@@ -317,11 +378,8 @@ def publish(
     headers: list[tuple[str, str]],
     binary: bool,
     by_http: bool,
-    token_file: Path | None,
     timeout: float,
-    url: str,
-    ca_file: Path | None,
-    verbose: bool,
+    **common: Any,
 ) -> int:
     """
     Publish a message to a channel.
@@ -331,7 +389,7 @@ def publish(
     """
     if sum((body is not None, file is not None, lines)) > 1:
         raise click.UsageError("give only one of BODY, --file and --lines")
-    by_http = by_http or urlsplit(url).scheme in ("http", "https")
+    by_http = by_http or urlsplit(common["url"]).scheme in ("http", "https")
     if by_http and lines:
         raise click.UsageError("--lines needs a WebSocket; leave --http out, or give a ws:// URL")
     data = b""
@@ -344,14 +402,27 @@ def publish(
     except UnicodeDecodeError:
         binary = True
     if by_http:
-        token = token_file.read_text("utf-8").strip() if token_file else os.environ.get("LHTTP_PUBLISH_TOKEN")
-        return transfer.publish_by_http(url, ca_file, channel, command, headers, data, binary, token, timeout)
-    if token_file is not None:
-        raise click.UsageError("--token-file is for publishing by HTTP; add --http")
-    settings = {"channel": channel, "command": command, "headers": headers, "binary": binary, "timeout": timeout}
+        token = _publish_token(**common)
+        return transfer.publish_by_http(
+            common["url"], common["ca_file"], channel, command, headers, data, binary, token, timeout
+        )
+    settings: dict[str, Any] = {"channel": channel, "command": command, "headers": headers}
+    settings |= {"binary": binary, "timeout": timeout}
     if lines:
-        return _run(transfer.publish_lines, url, ca_file, verbose, **settings)
-    return _run(transfer.publish, url, ca_file, verbose, **settings, body=data)
+        return _run(transfer.publish_lines, **common, **settings)
+    return _run(transfer.publish, **common, **settings, body=data)
+
+
+def _publish_token(
+    url: str, token_file: Path | None, user: str | None, password_file: Path | None, plaintext_login: bool, **_: Any
+) -> str | None:
+    """Return the secret for publishing by HTTP, if there is one."""
+    if user is not None or password_file is not None:
+        raise click.UsageError("POST /publish knows no users; leave --http out, or give --token-file alone")
+    token = read_secret(token_file) if token_file else os.environ.get("LHTTP_PUBLISH_TOKEN")
+    if token is not None:
+        check_way(url, plaintext_login)
+    return token
 
 
 @lhttp.command()
@@ -379,6 +450,7 @@ def publish(
     "--progress/--no-progress", default=None, help="A progress bar on the standard error; by default on a terminal."
 )
 @_answer_timeout
+@_login_options
 @_connection_options
 def upload(files: tuple[Path, ...], progress: bool | None, **settings: Any) -> int:
     """
@@ -444,8 +516,18 @@ def upload(files: tuple[Path, ...], progress: bool | None, **settings: Any) -> i
     help="The channel.  [default: a new one]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
+@_login_options
 @_connection_options
-def bench(as_json: bool, url: str, ca_file: Path | None, verbose: bool, **settings: Any) -> int:
+def bench(
+    publishers: int,
+    subscribers: int,
+    rate: float,
+    size: int,
+    duration: float,
+    channel: str | None,
+    as_json: bool,
+    **common: Any,
+) -> int:
     """
     Measure throughput and latency.
 
@@ -453,7 +535,5 @@ def bench(as_json: bool, url: str, ca_file: Path | None, verbose: bool, **settin
     rates it is itself the limit, and several at a time show what the server can do. A message that was lost, doubled
     or out of order makes the command fail.
     """
-    live = sys.stderr.isatty()
-    return _run(
-        benching.bench, url, ca_file, verbose, settings=benching.Settings(**settings), as_json=as_json, live=live
-    )
+    settings = benching.Settings(publishers, subscribers, rate, size, duration, channel)
+    return _run(benching.bench, **common, settings=settings, as_json=as_json, live=sys.stderr.isatty())

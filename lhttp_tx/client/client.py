@@ -9,6 +9,7 @@ The client: what programs call.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, final
 
@@ -20,11 +21,14 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.channels import check_channel, check_subscription
 from lhttp_tx.client.answers import Answers, Pending
+from lhttp_tx.client.credentials import Account, Credentials, HeaderSource
 from lhttp_tx.client.endpoints import is_url, stream_endpoint
+from lhttp_tx.client.entrance import HeadersEndpoint, LoginEndpoint
 from lhttp_tx.client.errors import ClientClosed, ConnectionLost
 from lhttp_tx.client.inbox import Inbox, Reporter
 from lhttp_tx.client.protocol import WebSocketEndpoint, WebSocketFactory, parse_url
 from lhttp_tx.client.registry import Registry
+from lhttp_tx.client.renewal import Renewal
 from lhttp_tx.client.states import State
 from lhttp_tx.client.subscription import MessageCallback, Subscription
 from lhttp_tx.client.uplink import Uplink
@@ -54,6 +58,11 @@ class Client(Service):
     again, since the server may have done it. What is sent while there is no connection waits, up to ``queue_length``
     messages; more are refused with :exc:`~lhttp_tx.client.errors.QueueFull`.
 
+    **Logins.** With ``login``, every connection begins with a login message, and nothing else is sent before the server
+    has answered it. Until then the client is connecting; a login that is refused is an attempt that has failed, and the
+    tenth in a row is the last. While the connection is there, the client logs in again when half of the time that is
+    left has gone.
+
     **Answers.** Every Deferred fires within its time limit, and when the client is closed.
 
     **What arrives** goes to the subscriptions of the channel that its ``publish`` header lists; else, to the request
@@ -71,7 +80,9 @@ class Client(Service):
         reactor: Any,
         url: str | None = None,
         tls: IOpenSSLClientConnectionCreator | None = None,
-        headers: dict[str, str] | None = None,
+        headers: dict[str, str] | HeaderSource | None = None,
+        login: HeaderSource | None = None,
+        login_required: bool = True,
         on_message: MessageCallback | None = None,
         on_error: Callable[[LHTTPError], object] | None = None,
         on_state: Callable[[State, str], object] | None = None,
@@ -84,6 +95,7 @@ class Client(Service):
         queue_length: int = 100,
         unsent_size: int = 1_048_576,
         max_message_size: int = 1_048_576,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """
         :param target: a ``ws://`` or ``wss://`` URL; or a client endpoint, or the description of one, such as
@@ -92,7 +104,14 @@ class Client(Service):
         :param url: what to ask an endpoint for, and under which name: ``ws://localhost/`` by default.
         :param tls: how ``wss://`` checks the server, from ``twisted.internet.ssl.optionsForClientTLS``; by default by
             the authorities that the system trusts.
-        :param headers: HTTP headers to add to the opening handshake.
+        :param headers: HTTP headers to add to the opening handshake; or a function that is called for each handshake
+            and gives them, as *login* does.
+        :param login: called for each connection and each renewal, and gives the headers of the login message, such as
+            ``{"token": ...}`` or ``{"user": ..., "password": ...}``: a plain function, one that returns a Deferred, or
+            a coroutine function. If it fails, the attempt or the renewal has failed, and there will be another one; if
+            it raises :exc:`~lhttp_tx.client.errors.ClientClosed`, the client is closed for good.
+        :param login_required: whether a connection is of no use if its login is refused. ``False`` is for credentials
+            that *headers* has sent already: the login message then serves to know when they expire, and to renew them.
         :param on_message: gets messages that belong to no subscription and to no request.
         :param on_error: gets errors that belong to no call: answers to messages without a receipt, refused
             subscriptions, malformed messages. By default they are logged.
@@ -100,42 +119,73 @@ class Client(Service):
         :param retry_policy: returns the seconds to wait before an attempt, given how many have failed; by default half
             a second, half as much more each time up to 30, and up to one by chance, as ``backoffPolicy`` does.
         :param timeout: seconds for a receipt or a reply, unless the call says otherwise.
-        :param connect_timeout: seconds for one attempt to connect, the handshake included.
+        :param connect_timeout: seconds for one attempt to connect, the handshake included; and as many for each of what
+            *headers* and *login* take, and the server's answer to the login.
         :param close_timeout: seconds in which the server must answer a close.
         :param ping_interval: seconds between pings, 0 for none.
         :param ping_timeout: seconds in which the server must answer a ping.
         :param queue_length: messages that may wait for a connection; 0 refuses them.
         :param unsent_size: bytes that may wait for a server that does not read.
         :param max_message_size: bytes of a received message; the connection is closed for a larger one.
+        :param now: the time of the day, in seconds since 1970, which tells when a login runs out.
         :raises ValueError: if *target* or *url* is malformed.
         """
         super().__init__()
         self.url = target if isinstance(target, str) and is_url(target) else url or "ws://localhost/"
         parse_url(self.url)
         self.timeout = timeout
+        limits = Limits(message_size=max_message_size)
+        policy = retry_policy or backoffPolicy(initialDelay=0.5, maxDelay=30.0)
+        report = Reporter(self.url, on_error)
         factory = WebSocketFactory(
             self.url,
             reactor=reactor,
-            headers=headers,
+            headers=None if callable(headers) else headers,
             max_message_size=max_message_size,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
             close_timeout=close_timeout,
         )
+        endpoint: IStreamClientEndpoint = WebSocketEndpoint(
+            stream_endpoint(target, reactor, tls, connect_timeout), factory, connect_timeout
+        )
+        if callable(headers):
+            asked = Credentials(headers, "headers", reactor=reactor, timeout=connect_timeout)
+            endpoint = HeadersEndpoint(endpoint, factory, asked)
+        credentials = login and Credentials(login, "login", reactor=reactor, timeout=connect_timeout)
+        if credentials:
+            endpoint = LoginEndpoint(
+                endpoint,
+                credentials,
+                reactor=reactor,
+                timeout=connect_timeout,
+                limits=limits,
+                required=login_required,
+                entered=self._entered,
+            )
         self._uplink = Uplink(
             self.url,
-            WebSocketEndpoint(stream_endpoint(target, reactor, tls, connect_timeout), factory, connect_timeout),
+            endpoint,
             reactor=reactor,
-            retry_policy=retry_policy or backoffPolicy(initialDelay=0.5, maxDelay=30.0),
+            retry_policy=policy,
             on_state=on_state,
-            limits=Limits(message_size=max_message_size),
+            limits=limits,
             queue_length=queue_length,
             unsent_size=unsent_size,
         )
-        report = Reporter(self.url, on_error)
         self._answers = Answers(reactor, self._uplink.withdraw)
         self._registry = Registry(self._uplink, confirm=self.confirm, limited=self._limited, report=report)
-        self._uplink.attach(Inbox(self._answers, self._registry, report, on_message))
+        renewal = credentials and Renewal(
+            self._uplink,
+            self._answers,
+            credentials,
+            reactor=reactor,
+            now=now,
+            retry_policy=policy,
+            timeout=connect_timeout,
+            report=report,
+        )
+        self._uplink.attach(Inbox(self._answers, self._registry, report, on_message, renewal))
 
     # The connection
 
@@ -143,6 +193,18 @@ class Client(Service):
     def state(self) -> State:
         """What the client is doing."""
         return self._uplink.state
+
+    @property
+    def user(self) -> str | None:
+        """Who the server says that the connection belongs to; ``None`` without a connection, or without *login*."""
+        account = self._uplink.account
+        return None if account is None else account.user
+
+    @property
+    def expires(self) -> float | None:
+        """When the server will close the connection unless the login is renewed, in seconds since 1970; or ``None``."""
+        account = self._uplink.account
+        return None if account is None else account.expires
 
     def connect(self, attempts: int | None = 1, timeout: float | None = None) -> Deferred[None]:
         """
@@ -153,8 +215,9 @@ class Client(Service):
         :returns: a Deferred that
 
             - succeeds when the connection is up and the subscriptions are confirmed;
-            - fails with :exc:`~lhttp_tx.client.errors.ConnectFailed`; the client is closed then. With
-              :exc:`~lhttp_tx.client.errors.ClientClosed` if somebody closed it.
+            - fails with :exc:`~lhttp_tx.client.errors.ConnectFailed`, which is
+              :exc:`~lhttp_tx.client.errors.LoginFailed` if the server does not take the credentials; the client is
+              closed then. With :exc:`~lhttp_tx.client.errors.ClientClosed` if somebody closed it.
         """
 
         def failed(failure: Failure) -> Deferred[Any]:
@@ -339,6 +402,9 @@ class Client(Service):
         if self._uplink.ended:
             raise ClientClosed("the client is closed")
         return self._registry.add(channel, callback, buffer)
+
+    def _entered(self, account: Account) -> None:
+        self._uplink.entered(account)
 
     def _limited(self, waiting: Deferred[Any], timeout: float | None, what: str) -> Deferred[Any]:
         return self._answers.limited(waiting, self._seconds(timeout), what)

@@ -21,7 +21,7 @@ from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lhttp_tx.client.errors import ConnectFailed
+from lhttp_tx.client.errors import ConnectFailed, LoginFailed
 from lhttp_tx.client.protocol import parse_url
 
 __all__ = ["WatchedEndpoint", "connect_error", "is_url", "stream_endpoint"]
@@ -96,6 +96,8 @@ class WatchedEndpoint:
 def connect_error(failure: Failure, url: str) -> ConnectFailed:
     """Return what to tell about an attempt to connect to *url* that ended with *failure*."""
     error = failure.value
+    if isinstance(error, LoginFailed):
+        return LoginFailed(f"cannot log in to {url}: {error.reason}", status=error.status)
     if isinstance(error, ConnectFailed):
         return ConnectFailed(f"cannot connect to {url}: {error.reason}")
     if failure.check(DeferredTimeout):

@@ -8,6 +8,7 @@ What can go wrong for a client, besides what :mod:`lhttp_tx.errors` names.
     │   └── NoReply           404  the server is done with a request and has not replied
     ├── RequestTimeout        504  the server has not answered in time
     ├── ConnectFailed         503  no connection came about
+    │   └── LoginFailed       any  the server does not take who we say we are, or nobody said who
     ├── ConnectionLost        503  the connection ended before the answer came
     │   └── ClientClosed      409  the client was closed, or was never started
     └── TooMany
@@ -16,7 +17,16 @@ What can go wrong for a client, besides what :mod:`lhttp_tx.errors` names.
 
 from lhttp_tx.errors import LHTTPError, TooMany
 
-__all__ = ["ClientClosed", "ConnectFailed", "ConnectionLost", "NoReply", "QueueFull", "ReplyError", "RequestTimeout"]
+__all__ = [
+    "ClientClosed",
+    "ConnectFailed",
+    "ConnectionLost",
+    "LoginFailed",
+    "NoReply",
+    "QueueFull",
+    "ReplyError",
+    "RequestTimeout",
+]
 
 
 class ReplyError(LHTTPError):
@@ -39,6 +49,19 @@ class ConnectFailed(LHTTPError):
     """The server was not reached, or refused the opening handshake."""
 
     status = 503
+
+
+class LoginFailed(ConnectFailed):
+    """
+    The server has refused a login or has not answered it, or what gives the credentials has failed.
+
+    ``status`` is what the server said, such as 401 for wrong credentials and 409 for those of another user; 504 where
+    nobody answered in time, and 503 where the client's ``login`` or ``headers`` failed.
+
+    :ivar code: the WebSocket close code, if the server closed the connection instead of answering.
+    """
+
+    code: int | None = None
 
 
 class ConnectionLost(LHTTPError):

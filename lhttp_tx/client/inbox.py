@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from lhttp_tx.client.answers import Answers, Pending, reply_error
 from lhttp_tx.client.registry import Registry
+from lhttp_tx.client.renewal import Renewal
 from lhttp_tx.client.subscription import MessageCallback, call_safely
 from lhttp_tx.errors import LHTTPError
 from lhttp_tx.message import Message
@@ -46,9 +47,18 @@ class Inbox:
     """An :class:`~lhttp_tx.client.uplink.UplinkOwner` that hands everything to whom it concerns."""
 
     def __init__(
-        self, answers: Answers, registry: Registry, report: Reporter, on_message: MessageCallback | None
+        self,
+        answers: Answers,
+        registry: Registry,
+        report: Reporter,
+        on_message: MessageCallback | None,
+        renewal: Renewal | None,
     ) -> None:
-        """:param on_message: gets messages that belong to no subscription and to no request."""
+        """
+        :param on_message: gets messages that belong to no subscription and to no request.
+        :param renewal: keeps the login fresh, if the client logs in.
+        """
+        self._renewal = renewal
         self._answers = answers
         self._registry = registry
         self._report = report
@@ -63,7 +73,11 @@ class Inbox:
             if self._answers.answered(message):
                 return
             if message.command == "error":
-                self._report(reply_error(message))
+                error = reply_error(message)
+                channel = message.headers.get("unsubscribed")
+                if channel is not None:
+                    self._registry.taken_back(channel, error)
+                self._report(error)
                 return
         if not self._answers.replied(message) and self._on_message is not None:
             call_safely(self._on_message, message)
@@ -74,6 +88,8 @@ class Inbox:
 
     def restore(self) -> list[Deferred[None]]:
         """Ask for the subscriptions again."""
+        if self._renewal is not None:
+            self._renewal.up()
         return self._registry.restore()
 
     def unsent(self, pending: Pending, error: LHTTPError) -> None:
@@ -82,6 +98,8 @@ class Inbox:
 
     def down(self) -> None:
         """The connection has ended; the server has forgotten the subscriptions."""
+        if self._renewal is not None:
+            self._renewal.down()
         self._registry.down()
 
     def lost(self, error: LHTTPError) -> None:

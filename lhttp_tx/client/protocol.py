@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lhttp_tx.client.errors import ConnectFailed, ConnectionLost
+from lhttp_tx.client.errors import ConnectFailed, ConnectionLost, LoginFailed
 
 __all__ = ["Link", "WebSocketConnection", "WebSocketEndpoint", "WebSocketFactory", "parse_url"]
 
@@ -109,7 +109,7 @@ class WebSocketConnection(WebSocketClientProtocol):
     One WebSocket connection of a client.
 
     :ivar opened: fires with this connection once the handshake is done; fails with
-        :exc:`~lhttp_tx.client.errors.ConnectFailed`.
+        :exc:`~lhttp_tx.client.errors.ConnectFailed`, with :exc:`~lhttp_tx.client.errors.LoginFailed` for status 401.
     :ivar unsent: bytes written since the transport asked to wait; 0 while it takes what is written.
     """
 
@@ -174,18 +174,25 @@ class WebSocketConnection(WebSocketClientProtocol):
         if not self._answered:
             self._answered = True
             if not self.opened.called:
-                self.opened.errback(Failure(ConnectFailed(self._refusal())))
+                self.opened.errback(Failure(self._refusal()))
             return
         lost, self._lost, self._link = self._lost, lambda _: None, None
         error = ConnectionLost(self._end(wasClean, code, reason))
         error.code = code
         lost(Failure(error))
 
-    def _refusal(self) -> str:
+    def _refusal(self) -> ConnectFailed:
         status_line = getattr(self, "http_status_line", None)
         if status_line is None:
             why = self.wasNotCleanReason or "peer dropped"
-            return "the server hung up during the handshake" if why.startswith("peer dropped") else _short(why)
+            hung_up = why.startswith("peer dropped")
+            return ConnectFailed("the server hung up during the handshake" if hung_up else _short(why))
+        text = self._refusal_text(status_line)
+        if status_line.split()[1:2] == ["401"]:
+            return LoginFailed(text, status=401)
+        return ConnectFailed(text)
+
+    def _refusal_text(self, status_line: str) -> str:
         status = _short(status_line.partition(" ")[2].strip())
         if not self.http_headers.get("content-type", "").startswith("text/plain"):
             return f"the server refuses a WebSocket: {status}"

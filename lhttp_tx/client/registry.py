@@ -100,6 +100,13 @@ class Registry:
         lists = list(_channel_lists(self._subscriptions))
         return [self._ask(channels) for channels in lists]
 
+    def taken_back(self, channel: str, error: LHTTPError) -> None:
+        """End the subscriptions to *channel* with *error*: the server has taken it back."""
+        self._on_server.discard(channel)
+        self._copies.clear()
+        for subscription in self._subscriptions.pop(channel, ()):
+            subscription.end(error)
+
     def down(self) -> None:
         """Note that the connection has ended, and the server's side of the subscriptions with it."""
         self._on_server.clear()

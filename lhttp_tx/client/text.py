@@ -79,8 +79,8 @@ def write_line(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Write a line about the command itself to the standard error."""
-    sys.stderr.write(f"lhttp: {text}\n")
+    """Write a line about the command itself to the standard error; what a server says may be a part of it."""
+    sys.stderr.write(f"lhttp: {printable(text)}\n")
     sys.stderr.flush()
 
 

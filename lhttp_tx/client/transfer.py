@@ -15,10 +15,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import click
 from twisted.internet.defer import Deferred, DeferredQueue
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 
-from lhttp_tx.client.client import Client, State
-from lhttp_tx.client.errors import ConnectFailed, NoReply, ReplyError
+from lhttp_tx.client.client import State
+from lhttp_tx.client.errors import ClientClosed, ConnectFailed, LoginFailed, NoReply, ReplyError
+from lhttp_tx.client.login_options import Connect
 from lhttp_tx.client.multipart import multipart_message
 from lhttp_tx.client.running import Exit
 from lhttp_tx.client.text import LineReader, escaped, message_json, say, write_line
@@ -28,8 +28,6 @@ from lhttp_tx.multipart import Part
 from lhttp_tx.publisher import PublishFailed, post_message
 
 __all__ = ["file_part", "publish", "publish_by_http", "publish_lines", "read_body", "subscribe", "upload"]
-
-TLS = IOpenSSLClientConnectionCreator | None
 
 _MAX_BODY_SIZE = 16_777_216
 """Bytes that one message may be made of; far beyond what a server takes by default."""
@@ -41,8 +39,7 @@ _LINES_AT_ONCE = 100
 async def subscribe(
     reactor: Any,
     *,
-    url: str,
-    tls: TLS,
+    connect: Connect,
     channels: list[str],
     as_json: bool,
     count: int | None,
@@ -60,8 +57,16 @@ async def subscribe(
         elif state is State.CONNECTED and lost:
             lost = False
             say("connected again")
+        elif state is State.CLOSED and client_connected:
+            arrived.put(ClientClosed(reason))
 
-    client = Client(url, reactor=reactor, tls=tls, on_state=state_changed, on_error=arrived.put)
+    def failed(error: LHTTPError) -> None:
+        if isinstance(error, LoginFailed):
+            say(error.reason)  # the connection goes on
+        else:
+            arrived.put(error)
+
+    client = connect(reactor, on_state=state_changed, on_error=failed)
     client_connected = False
     written = 0
     try:
@@ -113,8 +118,7 @@ def read_body(file: Path | None) -> bytes:
 async def publish(
     reactor: Any,
     *,
-    url: str,
-    tls: TLS,
+    connect: Connect,
     channel: str,
     command: str,
     headers: list[tuple[str, str]],
@@ -123,7 +127,7 @@ async def publish(
     timeout: float,
 ) -> int:
     """Publish one message by WebSocket."""
-    client = Client(url, reactor=reactor, tls=tls, timeout=timeout)
+    client = connect(reactor, timeout=timeout)
     try:
         message = Message(command, [("publish", channel), *headers], body, binary=binary)
         await client.connect()
@@ -136,8 +140,7 @@ async def publish(
 async def publish_lines(
     reactor: Any,
     *,
-    url: str,
-    tls: TLS,
+    connect: Connect,
     channel: str,
     command: str,
     headers: list[tuple[str, str]],
@@ -146,7 +149,7 @@ async def publish_lines(
 ) -> int:
     """Publish each line of the standard input as it comes; the first that is refused ends it."""
     waiting: list[Deferred[Message]] = []
-    client = Client(url, reactor=reactor, tls=tls, timeout=timeout)
+    client = connect(reactor, timeout=timeout)
     try:
         await client.connect()
         reader = LineReader(reactor)
@@ -206,8 +209,7 @@ def file_part(path: Path) -> Part:
 async def upload(
     reactor: Any,
     *,
-    url: str,
-    tls: TLS,
+    connect: Connect,
     parts: list[Part],
     command: str,
     headers: list[tuple[str, str]],
@@ -216,7 +218,7 @@ async def upload(
     timeout: float,
 ) -> int:
     """Send *parts* in one message and write the reply's body."""
-    client = Client(url, reactor=reactor, tls=tls, timeout=timeout)
+    client = connect(reactor, timeout=timeout)
     try:
         pairs = [*headers, *([("publish", channel)] if channel else [])]
         message = multipart_message(command, parts, pairs)

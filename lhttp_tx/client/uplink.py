@@ -21,8 +21,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lhttp_tx.client.answers import Pending, instead_of
+from lhttp_tx.client.credentials import Account
 from lhttp_tx.client.endpoints import WatchedEndpoint, connect_error
-from lhttp_tx.client.errors import ClientClosed, ConnectFailed, ConnectionLost, QueueFull
+from lhttp_tx.client.errors import ClientClosed, ConnectFailed, ConnectionLost, LoginFailed, QueueFull
 from lhttp_tx.client.link import ClientLink
 from lhttp_tx.client.states import State
 from lhttp_tx.client.subscription import call_safely, fire_all
@@ -34,6 +35,9 @@ from lhttp_tx.message import Message
 __all__ = ["Uplink", "UplinkOwner"]
 
 _log = Logger()
+
+_MAX_REFUSALS = 10
+"""Logins in a row that a server may refuse; then there is no further attempt."""
 
 
 class UplinkOwner(Protocol):
@@ -69,6 +73,7 @@ class Uplink:
     :ivar url: what the connection is called in texts.
     :ivar state: what it is doing.
     :ivar link: the connection, while there is one.
+    :ivar account: who the server says that the connection belongs to, if the client has logged in.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class Uplink:
         self.url = url
         self.state = State.IDLE
         self.link: ClientLink | None = None
+        self.account: Account | None = None
         self._endpoint = WatchedEndpoint(endpoint, self._attempt_begins, self._attempt_failed)
         self._reactor = reactor
         self._retry_policy = retry_policy
@@ -99,6 +105,7 @@ class Uplink:
         self._limits = limits
         self._queue_length = queue_length
         self._unsent_size = unsent_size
+        self._refusals = 0
         self._owner: UplinkOwner
         self._service: ClientService | None = None
         self._opening: ClientLink | None = None
@@ -119,6 +126,7 @@ class Uplink:
 
     def start(self) -> None:
         """Begin to connect."""
+        self._refusals = 0
         self._service = ClientService(
             self._endpoint,
             Factory.forProtocol(lambda: ClientLink(self, self._limits, self._unsent_size)),
@@ -145,6 +153,7 @@ class Uplink:
     def _finish(self, reason: str) -> None:
         if self.state is State.CLOSED:
             return
+        self.account = None
         self._set_state(State.CLOSED, reason)
         error = ClientClosed(reason)
         waiting, self._waiting = self._waiting, []
@@ -220,7 +229,16 @@ class Uplink:
     def _attempt_failed(self, failure: Failure) -> None:
         if self.state is not State.CONNECTING:
             return
+        if _ends_for_good(failure):
+            self.give_up(getattr(failure.value, "reason", "the client is closed"))
+            return
         error = connect_error(failure, self.url)
+        self._refusals += _is_refused_login(error)
+        if self._refusals >= _MAX_REFUSALS:
+            self.give_up(f"{error.reason}; that was the last of {_MAX_REFUSALS} attempts")
+            waiting, self._waiting = self._waiting, []
+            fire_all([deferred for deferred, _ in waiting], Failure(error))
+            return
         self._set_state(State.WAITING, error.reason)
         left = [(deferred, None if attempts is None else attempts - 1) for deferred, attempts in self._waiting]
         self._waiting = [entry for entry in left if entry[1] != 0]
@@ -253,7 +271,9 @@ class Uplink:
         if first is not None:
             first.addCallback(lambda _: self._when_restored(link, restored))
         elif self.link is link and self.state is State.CONNECTING:
-            self._set_state(State.CONNECTED, f"connected to {self.url}")
+            self._refusals = 0
+            name = self.account and self.account.user
+            self._set_state(State.CONNECTED, f"connected to {self.url}" + (f" as {name}" if name else ""))
             waiting, self._waiting = self._waiting, []
             fire_all([deferred for deferred, _ in waiting], None)
 
@@ -261,19 +281,25 @@ class Uplink:
         """The connection has ended."""
         if link is not self.link and link is not self._opening:
             return
-        self.link = self._opening = None
+        self.link = self._opening = self.account = None
         self._owner.down()
         reason = link.abort_reason or getattr(failure.value, "reason", None) or "the connection was lost"
         closing = self.state is State.CLOSING
-        if getattr(failure.value, "code", None) == LOGGED_IN_ELSEWHERE and self._service is not None:
-            self._give_up(self._service, reason)
+        if self._service is not None and _ends_for_good(failure):
+            self.give_up(reason)
         elif self.state is not State.CLOSING:
             self._set_state(State.WAITING, reason)
         self._owner.lost(ClientClosed("the client is closed") if closing else ConnectionLost(reason))
 
-    def _give_up(self, service: ClientService, reason: str) -> None:
-        """The same user has connected elsewhere: to connect again would only close that connection in its turn."""
-        self._service = None
+    def entered(self, account: Account) -> None:
+        """The client has logged in, on the connection that is there or is about to be handed out."""
+        self.account = account
+
+    def give_up(self, reason: str) -> None:
+        """Close the connection if there is one, and make no other."""
+        service, self._service = self._service, None
+        if service is None:
+            return
         self._set_state(State.CLOSING, reason)
         stopped: Deferred[Any] = deferLater(self._reactor, 0, service.stopService)
         stopped.addCallback(lambda _: self._finish(reason))
@@ -286,3 +312,18 @@ class Uplink:
     def malformed(self, error: LHTTPError) -> None:
         """A message came that does not follow the protocol."""
         self._owner.report(error)
+
+
+def _ends_for_good(failure: Failure) -> bool:
+    """
+    Return whether there is no sense in another connection.
+
+    The same user has connected elsewhere, and would only be closed there in turn; or the program has said that it does
+    not log in any more. All else may be better the next time.
+    """
+    return failure.check(ClientClosed) is not None or getattr(failure.value, "code", None) == LOGGED_IN_ELSEWHERE
+
+
+def _is_refused_login(error: LHTTPError) -> bool:
+    """Return whether a server does not take the credentials, rather than having no time for them."""
+    return isinstance(error, LoginFailed) and 400 <= error.status < 500 and error.status != 429

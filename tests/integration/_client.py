@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -15,14 +16,43 @@ from typing import Any
 from integration._docs import Process, environment
 from integration._server import TIME_LIMIT, script
 
-__all__ = ["Terminal", "lhttp", "start_lhttp", "url_of"]
+__all__ = ["PROLOGUE", "Terminal", "lhttp", "run_program", "start_lhttp", "url_of"]
 
 _CODES = re.compile(r"\x1b(?:\[[0-9;?>]*[a-zA-Z]|[()][0AB]|[=>])")
+
+
+PROLOGUE = """
+import sys
+from pathlib import Path
+from twisted.internet.defer import gatherResults
+from twisted.internet.task import deferLater, react
+from lhttp_tx.client import *
+
+def states(state, reason):
+    print(state.value, flush=True)
+
+"""
+"""What the programs begin with that tests of the client run."""
 
 
 def url_of(port: int) -> str:
     """Return the URL of a server on this machine."""
     return f"ws://127.0.0.1:{port}/"
+
+
+def run_program(body: str, *arguments: object) -> list[str]:
+    """Run ``async def main(reactor, ...)`` and return the lines that it prints; fail if it fails or logs."""
+    code = PROLOGUE + body + "\nreact(main, sys.argv[1:])\n"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=3 * TIME_LIMIT,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
 
 
 def lhttp(*arguments: object, input: str | bytes = b"", **changes: str) -> subprocess.CompletedProcess[str]:

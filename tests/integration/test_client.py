@@ -7,38 +7,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from integration._client import url_of
+from integration._client import PROLOGUE, run_program, url_of
 from integration._docs import ROOT, Process, environment, free_port
 from integration._server import TIME_LIMIT, Backend, ServerProcess, wait_until
 
 EXAMPLES = ROOT / "examples"
-
-PROLOGUE = """
-import sys
-from pathlib import Path
-from twisted.internet.defer import gatherResults
-from twisted.internet.task import deferLater, react
-from lhttp_tx.client import *
-
-def states(state, reason):
-    print(state.value, flush=True)
-
-"""
-
-
-def run_program(body: str, *arguments: object) -> list[str]:
-    """Run ``async def main(reactor, ...)`` and return the lines that it prints; fail if it fails or logs."""
-    code = PROLOGUE + body + "\nreact(main, sys.argv[1:])\n"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=3 * TIME_LIMIT,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
 
 
 def test_two_clients_chat(server: ServerProcess) -> None:

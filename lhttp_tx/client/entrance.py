@@ -1,0 +1,234 @@
+"""
+What comes before a connection is handed out: fresh headers for its handshake, and the login.
+
+:class:`LoginEndpoint` turns an endpoint of WebSocket connections into one whose connections are logged in. So a login
+that is refused is a connection that did not come about, as a refused handshake is. Used by
+:class:`~lhttp_tx.client.client.Client`; knows neither subscriptions nor what waits to be sent, and imports neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, final
+
+from twisted.internet import protocol
+from twisted.internet.defer import Deferred, TimeoutError as DeferredTimeout
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from lhttp_tx.client.credentials import COMMAND, Account, Credentials, http_headers, login_message, read_account
+from lhttp_tx.client.errors import LoginFailed
+from lhttp_tx.client.protocol import WebSocketConnection, WebSocketFactory
+from lhttp_tx.errors import LHTTPError
+from lhttp_tx.limits import Limits
+from lhttp_tx.message import Message, parse
+
+__all__ = ["HeadersEndpoint", "LoginEndpoint"]
+
+_MAX_EARLY = 1_000
+"""Messages besides the answer that are kept until it has come; their bytes may be as many as those of one message."""
+
+
+@final
+@implementer(IStreamClientEndpoint)
+class HeadersEndpoint:
+    """Connects by another endpoint, with headers of the handshake that are asked for each time."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint, factory: WebSocketFactory, headers: Credentials) -> None:
+        """
+        :param endpoint: connects with *factory*.
+        :param headers: gives the headers.
+        """
+        self._endpoint = endpoint
+        self._factory = factory
+        self._headers = headers
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Connect.
+
+        :returns: a Deferred as the endpoint's, which also fails as
+            :meth:`lhttp_tx.client.credentials.Credentials.fetch` does.
+        """
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
+
+    async def _connect(self, protocolFactory: IProtocolFactory) -> IProtocol:
+        self._factory.headers = http_headers(await self._headers.fetch())
+        found: IProtocol = await self._endpoint.connect(protocolFactory)
+        return found
+
+    def __repr__(self) -> str:
+        return repr(self._endpoint)
+
+
+@final
+@implementer(IStreamClientEndpoint)
+class LoginEndpoint:
+    """Connects by another endpoint, whose connections are WebSockets, and logs in before anything else is sent."""
+
+    def __init__(
+        self,
+        endpoint: IStreamClientEndpoint,
+        login: Credentials,
+        *,
+        reactor: Any,
+        timeout: float,
+        limits: Limits,
+        required: bool,
+        entered: Callable[[Account], object],
+    ) -> None:
+        """
+        :param endpoint: gives out the connections.
+        :param login: gives the headers of the login message. It is asked before the connection is made: a server may
+            give who has connected little time to log in.
+        :param timeout: seconds for the server's answer.
+        :param limits: of received messages.
+        :param required: whether a connection whose login is refused is of no use.
+        :param entered: called with who the server says that we are, before the connection is handed out.
+        """
+        self._endpoint = endpoint
+        self._login = login
+        self._reactor = reactor
+        self._timeout = timeout
+        self._limits = limits
+        self._required = required
+        self._entered = entered
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Connect and log in.
+
+        :returns: a Deferred that
+
+            - succeeds with the protocol;
+            - fails as the endpoint does, or with :exc:`~lhttp_tx.client.errors.LoginFailed` if the login is refused or
+              not answered in time.
+        """
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
+
+    async def _connect(self, protocolFactory: IProtocolFactory) -> IProtocol:
+        doorway = _Doorway(login_message(await self._login.fetch()), self._limits)
+        made: protocol.Factory = protocol.Factory.forProtocol(lambda: doorway)
+        await self._endpoint.connect(made)
+        try:
+            account = await doorway.answer.addTimeout(self._timeout, self._reactor)
+        except DeferredTimeout:
+            raise LoginFailed(f"no answer to the login within {self._timeout:g} seconds", status=504) from None
+        except LoginFailed:
+            if self._required or doorway.is_lost:
+                await doorway.leave()
+                raise
+        else:
+            self._entered(account)
+        return doorway.make_way(protocolFactory)
+
+    def __repr__(self) -> str:
+        return repr(self._endpoint)
+
+
+@final
+class _Doorway(protocol.Protocol):
+    """
+    Sits on a connection until the server has answered the login.
+
+    :ivar answer: succeeds with who the server says that we are, or fails with
+        :exc:`~lhttp_tx.client.errors.LoginFailed`.
+    :ivar is_lost: whether the connection has ended, or is of no use.
+    """
+
+    transport: WebSocketConnection  # type: ignore[assignment]
+
+    def __init__(self, message: Message, limits: Limits) -> None:
+        self.answer: Deferred[Account] = Deferred(self._abort)
+        self.is_lost = False
+        self._message: Message | None = message
+        self._receipt = message.headers.get("receipt")
+        self._limits = limits
+        self._account: Account | None = None
+        self._early: list[tuple[bytes, bool]] = []
+        self._early_size = 0
+        self._left: Deferred[None] = Deferred(self._abort)
+
+    def connectionMade(self) -> None:
+        """Log in."""
+        message, self._message = self._message, None
+        assert message is not None, "a doorway has one connection"
+        self.transport.send_message(message.raw, message.binary)
+
+    def message_received(self, payload: bytes, binary: bool) -> None:
+        """See :class:`~lhttp_tx.client.protocol.Link`."""
+        if self.answer.called:
+            return
+        try:
+            message = parse(payload, binary=binary, limits=self._limits)
+        except LHTTPError as error:
+            self._failed(LoginFailed(f"a malformed message came instead of the answer: {error.reason}", status=502))
+            return
+        if "publish" in message.headers or not self._take(message):
+            self._keep(payload, binary)
+
+    def _take(self, message: Message) -> bool:
+        """Take *message* as a part of the answer; return whether it is one."""
+        if message.command == COMMAND and self._account is None:
+            self._account = read_account(message)
+            return True
+        if message.headers.get("receipt-id") != self._receipt or message.command not in ("receipt", "error"):
+            return False
+        if message.command == "error":
+            status = message.headers.get("status", "")
+            known = status.isascii() and status.isdigit() and len(status) == 3
+            reason = message.headers.get("reason", "the server gives no reason")
+            self._failed(LoginFailed(f"login refused: {reason}", status=int(status) if known else 500))
+        elif self._account is None:
+            self._failed(LoginFailed("the server logs nobody in: it asks nobody who they are", status=404))
+        else:
+            self.answer.callback(self._account)
+        return True
+
+    def _keep(self, payload: bytes, binary: bool) -> None:
+        self._early.append((payload, binary))
+        self._early_size += len(payload)
+        if len(self._early) > _MAX_EARLY or self._early_size > self._limits.message_size:
+            self._early.clear()
+            self.is_lost = True
+            self.transport.abort()
+            self._failed(LoginFailed("too many messages came before the answer to the login", status=502))
+
+    def writable(self) -> None:
+        """See :class:`~lhttp_tx.client.protocol.Link`."""
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """Part of ``IProtocol``."""
+        self.is_lost = True
+        error: Any = reason.value
+        why = LoginFailed(getattr(error, "reason", None) or "the connection was lost")
+        why.code = getattr(error, "code", None)
+        self._failed(why)
+        if not self._left.called:
+            self._left.callback(None)
+
+    def _failed(self, error: LoginFailed) -> None:
+        if not self.answer.called:
+            self.answer.errback(Failure(error))
+
+    def leave(self) -> Deferred[None]:
+        """Close the connection; the Deferred succeeds when it has ended, which the close timeout limits."""
+        self.transport.loseConnection()
+        return self._left
+
+    def make_way(self, protocolFactory: IProtocolFactory) -> IProtocol:
+        """Put a protocol of *protocolFactory*, which is also a link, in the place of this, and return it."""
+        connection = self.transport
+        successor: Any = protocolFactory.buildProtocol(connection.transport.getPeer())
+        connection.attach(successor, successor.connectionLost)
+        successor.makeConnection(connection)
+        early, self._early = self._early, []
+        for payload, binary in early:
+            connection.onMessage(payload, binary)
+        found: IProtocol = successor
+        return found
+
+    def _abort(self, _: object) -> None:
+        """Nobody waits any longer."""
+        self.transport.abort()

@@ -1,0 +1,183 @@
+"""
+How the ``lhttp`` command logs in: with a token from a file, or with a user's password from a file or a terminal.
+
+What is secret never comes from the command line, which every user of the machine can read. It goes with the opening
+handshake, which every server that asks who its clients are looks at, and then in a login message, which tells until
+when it is good and renews it. Used by :mod:`lhttp_tx.client.cli` and by what it runs.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import warnings
+from base64 import b64encode
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Protocol, final
+from urllib.parse import urlsplit
+
+import click
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+
+from lhttp_tx.client.client import Client
+from lhttp_tx.errors import LHTTPError
+
+__all__ = ["Connect", "Login", "PasswordLogin", "TokenLogin", "check_way", "choose_login", "make_client", "read_secret"]
+
+_MAX_SECRET_SIZE = 8_192
+"""Bytes of a token or a password; a server takes no larger head of a message."""
+
+Connect = Callable[..., Client]
+"""Makes a client of the server that the command is to talk to: :func:`make_client`, but for its first arguments."""
+
+
+class Login(Protocol):
+    """What the command knows of who it is."""
+
+    def login(self) -> dict[str, str]:
+        """Return the headers of a login message. Called first for each connection, and for each renewal."""
+
+    def headers(self) -> dict[str, str]:
+        """Return the same for a handshake."""
+
+
+@final
+class TokenLogin:
+    """A token from a file, which is read anew for each connection and each renewal."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._token = ""
+
+    def login(self) -> dict[str, str]:
+        """See :class:`Login`; reads the file."""
+        self._token = read_secret(self._path)
+        return {"token": self._token}
+
+    def headers(self) -> dict[str, str]:
+        """See :class:`Login`; gives what was read for the login message, so that a pipe will do as well."""
+        return {"Authorization": f"Bearer {self._token}"}
+
+
+@final
+class PasswordLogin:
+    """A user and a password."""
+
+    def __init__(self, user: str, password: Callable[[], str]) -> None:
+        """:param password: gives the password, for each connection and each renewal."""
+        self._user = user
+        self._give = password
+        self._password = ""
+
+    def login(self) -> dict[str, str]:
+        """See :class:`Login`."""
+        self._password = self._give()
+        return {"user": self._user, "password": self._password}
+
+    def headers(self) -> dict[str, str]:
+        """See :class:`Login`."""
+        pair = f"{self._user}:{self._password}".encode()
+        return {"Authorization": "Basic " + b64encode(pair).decode("ascii")}
+
+
+def make_client(
+    url: str, tls: IOpenSSLClientConnectionCreator | None, login: Login | None, reactor: Any, **options: Any
+) -> Client:
+    """
+    Return a client that logs in.
+
+    :param login: who it is; ``None`` for nobody in particular.
+    :param options: those of :class:`~lhttp_tx.client.client.Client`.
+    """
+    if login is not None:
+        # A server that takes the handshake alone, or a token but once, is to be of use as well.
+        options |= {"headers": login.headers, "login": login.login, "login_required": False}
+    return Client(url, reactor=reactor, tls=tls, **options)
+
+
+def choose_login(
+    url: str, token_file: Path | None, user: str | None, password_file: Path | None, plaintext: bool
+) -> Login | None:
+    """
+    Return what the options say; a password that is in no file is asked for.
+
+    :raises click.UsageError: if they do not go together, or would send a secret where others can read it.
+    """
+    if password_file is not None and user is None:
+        raise click.UsageError("--password-file is for --user; say who you are")
+    if token_file is not None and user is not None:
+        raise click.UsageError("give only one of --token-file and --user")
+    if token_file is None and user is None:
+        return None
+    check_way(url, plaintext)
+    if token_file is not None:
+        return TokenLogin(token_file)
+    assert user is not None
+    if password_file is not None:
+        return PasswordLogin(user, lambda: read_secret(password_file))
+    password = _ask_password(user)
+    return PasswordLogin(user, lambda: password)
+
+
+def check_way(url: str, plaintext: bool) -> None:
+    """
+    Refuse to send a secret to another machine so that all machines between can read it.
+
+    :param plaintext: whether that was asked for.
+    :raises click.UsageError: if it would be.
+    """
+    parts = urlsplit(url)
+    if plaintext or parts.scheme in ("wss", "https") or _is_loopback(parts.hostname or ""):
+        return
+    secure = {"ws": "wss", "http": "https"}[parts.scheme]
+    raise click.UsageError(
+        f"a {parts.scheme}:// connection to {parts.hostname} is not encrypted, and everybody on the way could read the "
+        f"token or the password; use {secure}://, or give --plaintext-login if there is nobody"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_secret(path: Path) -> str:
+    """
+    Return the one line that is in a file; no text of an error shows any of it.
+
+    :raises LHTTPError: if there is anything else in it.
+    :raises OSError: if it cannot be read.
+    """
+    with path.open("rb") as stream:
+        data = stream.read(_MAX_SECRET_SIZE + 1)
+    try:
+        text = data.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        text = ""
+    if not text or not text.isprintable() or len(data) > _MAX_SECRET_SIZE:
+        raise LHTTPError(f"{path} does not hold one line of text")
+    return text
+
+
+def _ask_password(user: str) -> str:
+    """Ask on the terminal, whatever the standard input is, and never where it would be seen."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            password = getpass.getpass(f"Password of {user}: ")
+    except (OSError, getpass.GetPassWarning):
+        raise click.UsageError(
+            "there is no terminal to ask for the password on; put it into a file and give --password-file"
+        ) from None
+    except EOFError:
+        raise click.Abort from None
+    if not password or not password.isprintable():
+        raise click.UsageError("that is no password")
+    return password
