@@ -52,7 +52,7 @@ def take_messages(data: bytes, position: int, max_size: int) -> tuple[list[bytes
         elif second == 0xFE and end - position - 8 == (data[position + 2] << 8 | data[position + 3]) > 125:
             return _take_only(data, position, position + 8, max_size)
     first = position
-    payloads, begin = _take_alike(data, position, max_size)
+    payloads, begin = _take_alike(data, position, kind, max_size)
     position = begin
     starts: list[int] = []
     stops: list[int] = []
@@ -90,7 +90,7 @@ def take_messages(data: bytes, position: int, max_size: int) -> tuple[list[bytes
         position = stop
         if position - begin > _BATCH_SIZE:
             payloads += _unmask_batch(data[begin:position], keys, starts, stops, begin)
-            alike, begin = _take_alike(data, position, max_size)
+            alike, begin = _take_alike(data, position, kind, max_size)
             payloads += alike
             position = begin
     else:
@@ -129,9 +129,9 @@ def _take_only(data: bytes, position: int, start: int, max_size: int) -> tuple[l
     return [payload], kind == _BINARY, len(data), False
 
 
-def _take_alike(data: bytes, position: int, max_size: int) -> tuple[list[bytes], int]:
+def _take_alike(data: bytes, position: int, kind: int, max_size: int) -> tuple[list[bytes], int]:
     """
-    Return the payloads of the small frames from *position* on that are of the same kind and size, and where they end.
+    Return the payloads of the small frames from *position* on that are of *kind* and of one size, and where they end.
 
     Where a frame begins as the one before it did, the next one begins as many bytes further on: so every such byte of
     *data* is looked at in one step, and none is looked at that is not the beginning of a frame.
@@ -139,7 +139,7 @@ def _take_alike(data: bytes, position: int, max_size: int) -> tuple[list[bytes],
     if len(data) - position < _ALIKE_COUNT * 6 or not 0x80 <= data[position + 1] < 0xFE:
         return [], position
     size = data[position + 1] - 0x80
-    if data[position] not in (_TEXT, _BINARY) or size > max_size:
+    if data[position] != kind or kind not in (_TEXT, _BINARY) or size > max_size:
         return [], position
     step = size + 6
     wanted, most = _ALIKE_COUNT, (len(data) - position) // step

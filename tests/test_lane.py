@@ -147,6 +147,16 @@ def test_text_and_binary_are_told_apart() -> None:
     assert take_messages(data, len(text + binary), 10) == ([b"a"], False, len(data), False)
 
 
+@pytest.mark.parametrize(("kind", "other"), [(0x81, 0x82), (0x82, 0x81)])
+def test_frames_of_one_size_behind_a_batch_of_the_other_kind_are_left_for_the_next_call(kind: int, other: int) -> None:
+    payloads, frames = of_sizes([999, 998] * 8 + [400], kind)  # the last one fills the batch
+    behind, others = of_sizes([3] * 40, other)
+    begin = sum(map(len, frames))
+    data = b"".join(frames + others)
+    assert take_messages(data, 0, 1_000) == (payloads, kind == 0x82, begin, True)
+    assert take_messages(data, begin, 1_000) == (behind, other == 0x82, len(data), False)
+
+
 def test_text_that_is_not_utf8_ends_what_is_taken() -> None:
     data = frame("é".encode()) + frame(b"b") + frame(b"\xff") + frame(b"c")
     taken = frame("é".encode()) + frame(b"b")
