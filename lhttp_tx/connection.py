@@ -117,6 +117,10 @@ class Connection(WebSocketServerProtocol):
     websocket_protocol_in_use: str | None = None
     websocket_extensions_in_use: list[Any] = []  # noqa: RUF012
 
+    # What was read and is not handled: messages, how many of them are, whether they are binary; and the bytes behind.
+    _untaken: tuple[list[bytes], int, bool] | None = None
+    _beginning = b""
+
     _congested = False
     _queue_full = False
     _unsent = 0
@@ -200,7 +204,7 @@ class Connection(WebSocketServerProtocol):
         self._queue_full = False
         if not self._congested and self.state != _CLOSED:
             self.transport.resumeProducing()
-        if self.data:
+        if self.data or self._beginning or self._untaken is not None:
             self.dataReceived(b"")
 
     # Writing

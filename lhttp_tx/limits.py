@@ -18,7 +18,8 @@ class Limits:
         twice this size closes the connection with 1009, before it is buffered.
     :ivar head_size: the largest head (start line and header lines); larger ones get status 413.
     :ivar header_count: the most header lines of one message.
-    :ivar queue_length: messages of one connection that may wait while one is in hand; a full queue pauses reading.
+    :ivar queue_length: messages of one connection that may wait while one is in hand; a full queue pauses reading until
+        half of them are handled.
     :ivar subscription_count: channels that one connection may be subscribed to; more get status 429.
     :ivar unsent_size: bytes that may wait for one slow reader; more close its connection with 1013.
     :ivar message_rate: messages a second that a client may send; then reading from it pauses. 0: no limit.

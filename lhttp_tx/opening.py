@@ -55,7 +55,6 @@ class Opening(Connection):
     _admission: Deferred[Any] | None = None
     _attempt: LoginAttempt | None = None
     _identity: Identity | None = None
-    _beginning = b""
     _refusal: str | None = None
 
     # Where Autobahn need not be asked

@@ -24,7 +24,7 @@ from lhttp_tx.frames import is_text
 from lhttp_tx.handshake import read_handshake
 from lhttp_tx.identity import Identity, new_connection_id
 from lhttp_tx.interfaces import ISessionTransport
-from lhttp_tx.lane import frames_size, take_messages
+from lhttp_tx.lane import take_messages
 from lhttp_tx.opening import HANDSHAKE_SIZE, Opening
 from lhttp_tx.session import Session
 
@@ -166,29 +166,46 @@ class LHTTPServerProtocol(Opening):
         Handle the whole messages that *data* begins with; return what is left to Autobahn.
 
         The beginning of a message is kept until the next read, and no longer: a frame that dribbles in is Autobahn's,
-        which notices what is wrong with it at the first byte.
+        which notices what is wrong with it at the first byte. While the session takes no more, all of it is kept.
         """
         kept, self._beginning = self._beginning, b""
-        if self._queue_full:
-            return kept + data
         data = kept + data if kept else data
-        session, position, more = self.session, 0, True
-        while more and session is not None:
-            start = position
-            messages, binary, position, more = take_messages(data, start, self.maxMessagePayloadSize)
+        position, more = 0, self.session is not None
+        if self._queue_full:
+            return self._stop_at(data)
+        if self._untaken is not None:
+            untaken, self._untaken = self._untaken, None
+            if not self._hand_over(*untaken):
+                return self._stop_at(data)
+        while more:
+            messages, binary, position, more = take_messages(data, position, self.maxMessagePayloadSize)
             if not messages:
                 break
-            taken = 0
-            while taken < len(messages):
-                taken = session.receive_run(messages, taken, binary)
-                if self._queue_full or self.state != _OPEN:
-                    return data[start + frames_size(messages[:taken]) :]
+            if not self._hand_over(messages, 0, binary):
+                return self._stop_at(data[position:])
         if position and self.autoPingTimeoutCall is not None:
             self._cancelAutoPingTimeoutCall()
         if more and (position or not kept):
             self._beginning = data[position:]
             return b""
         return data[position:]
+
+    def _hand_over(self, messages: list[bytes], taken: int, binary: bool) -> bool:
+        """Hand over all messages but the first *taken* ones; return whether the session takes more than these."""
+        session: Any = self.session
+        while taken < len(messages):
+            taken = session.receive_run(messages, taken, binary)
+            if self._queue_full or self.state != _OPEN:
+                self._untaken = (messages, taken, binary)
+                return False
+        return True
+
+    def _stop_at(self, data: bytes) -> bytes:
+        """Keep *data* until the session takes more; if it never will, leave it to Autobahn."""
+        if self.state != _OPEN:
+            return data
+        self._beginning = data
+        return b""
 
     def _take_kept(self, data: bytes) -> bytes:
         """Leave everything to Autobahn."""

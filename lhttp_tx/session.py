@@ -75,6 +75,7 @@ class Session:
         "_last_words",
         "_notable",
         "_opened",
+        "_paused",
         "_queue",
         "_receipts",
         "_run",
@@ -100,6 +101,7 @@ class Session:
         self._closing = False
         self._ended = False
         self._closed_down = False
+        self._paused = False
         self._notable = False  # whether there is more to do after a message than to wait for the next one
         self._errors = self._settled_errors = 0
         self._channels: set[str] = set()
@@ -383,7 +385,8 @@ class Session:
             self._queue = deque()
         engine = self._engine
         self._queue.append((data, binary, engine.clock.seconds() if engine.wait_timeout else 0.0))
-        if len(self._queue) == self._engine.limits.queue_length:
+        if not self._paused and len(self._queue) >= self._engine.limits.queue_length:
+            self._paused = True
             self._transport.pause_reading()
 
     def _resume(self) -> None:
@@ -396,7 +399,8 @@ class Session:
                 self._rest()
                 return
             data, binary, arrived = self._queue.popleft()
-            if len(self._queue) == self._engine.limits.queue_length - 1 and not self._ended:
+            if self._paused and len(self._queue) <= self._engine.limits.queue_length // 2 and not self._ended:
+                self._paused = False
                 self._transport.resume_reading()
             if self._engine.wait_timeout and self._engine.clock.seconds() - arrived > self._engine.wait_timeout:
                 self._drop(data, binary)

@@ -16,10 +16,11 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyClass
 
-from lhttp_tx import Message, Processor, Request, processor
+from lhttp_tx import Message, Processor, Request, processor, protocol as protocol_module
 from lhttp_tx.access import AccessPolicy
 from lhttp_tx.factory import LHTTPServerFactory
 from lhttp_tx.interfaces import ISessionTransport
+from lhttp_tx.lane import take_messages
 from lhttp_tx.limits import Limits
 from lhttp_tx.protocol import LHTTPServerProtocol
 from lhttp_tx.testing import Server, split_frames
@@ -317,6 +318,94 @@ def test_a_full_queue_stops_reading_in_the_middle_of_a_read(factory: LHTTPServer
         pending.waiting[number].callback(None)
     assert peer.transport.producerState == "producing"
     assert [payload[-1:] for payload in messages(peer.take())] == [b"%d" % number for number in range(10)]
+
+
+@pytest.mark.parametrize("cut", [1, 7, 4_001])
+def test_what_a_full_queue_leaves_is_taken_when_there_is_room_with_what_came_meanwhile(
+    factory: LHTTPServerFactory, pending: Pending, cut: int
+) -> None:
+    peer = connected(factory)
+    data = b"".join(frame(f"LHTTP/1.0 pending\r\n\r\n{number:03}") for number in range(200))
+    data += frame(b"", opcode=9) + frame(b"LHTTP/1.0 pending\r\n\r\n200")
+    peer.protocol.dataReceived(data[:-cut])
+    peer.protocol.dataReceived(data[-cut:])
+    for number in range(201):
+        pending.waiting[number].callback(None)
+    taken = peer.take()
+    assert [payload[-3:] for payload in messages(taken.replace(b"\x8a\x00", b""))] == [
+        b"%03d" % number for number in range(201)
+    ]
+    assert taken.count(b"\x8a\x00") == 1
+    assert peer.transport.producerState == "producing"
+
+
+def test_a_full_queue_neither_parses_again_nor_asks_autobahn(
+    factory: LHTTPServerFactory, server: Server, pending: Pending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.engine.limits = Limits(queue_length=64)
+    parsed: list[int] = []
+    pauses: list[bool] = []
+
+    def counting(data: bytes, position: int, max_size: int) -> Any:
+        parsed.append(len(data) - position)
+        return take_messages(data, position, max_size)
+
+    peer = connected(factory)
+    monkeypatch.setattr(protocol_module, "take_messages", counting)
+    monkeypatch.setattr(peer.protocol, "processData", lambda: pytest.fail("Autobahn was asked"))
+    monkeypatch.setattr(peer.transport, "pauseProducing", lambda: pauses.append(True))
+    data = b"".join(frame(f"LHTTP/1.0 pending\r\n\r\n{number:03}") for number in range(1_000))
+    peer.protocol.dataReceived(data)
+    for number in range(1_000):
+        pending.waiting[number].callback(None)
+    assert sum(parsed) == len(data)
+    assert len(pauses) == pytest.approx(1_000 / 32, abs=2)
+    assert len(messages(peer.take())) == 1_000
+
+
+def test_a_close_behind_what_a_full_queue_left_is_seen(factory: LHTTPServerFactory, pending: Pending) -> None:
+    peer = connected(factory)
+    data = b"".join(frame("LHTTP/1.0 pending\r\n\r\n") for _ in range(10))
+    peer.protocol.dataReceived(data + frame(b"\x03\xe8", opcode=8))
+    for number in range(9):
+        pending.waiting[number].callback(None)
+    assert close_code(peer.take()) == 1000
+
+
+def test_what_comes_while_nothing_is_read_is_taken_when_reading_goes_on(factory: LHTTPServerFactory) -> None:
+    peer = connected(factory)
+    peer.protocol.pause_reading()
+    peer.send("LHTTP/1.0 echo\r\n\r\n1")  # as TLS may bring it
+    peer.send("LHTTP/1.0 echo\r\n\r\n2")
+    assert peer.take() == b""
+    peer.protocol.resume_reading()
+    assert [payload[-1:] for payload in messages(peer.take())] == [b"1", b"2"]
+
+
+def test_the_answer_to_a_close_is_seen_though_it_came_before_the_close(
+    factory: LHTTPServerFactory, server: Server
+) -> None:
+    @processor("quit")
+    def leave(request: Request) -> None:
+        request.session.close(1000)
+
+    server.engine.registry.add(leave)
+    peer = connected(factory)
+    behind = frame("LHTTP/1.0 echo\r\n\r\n") + frame(b"\x03\xe8", opcode=8)
+    peer.protocol.dataReceived(frame("LHTTP/1.0 quit\r\n\r\n") + behind)
+    assert peer.transport.disconnecting
+
+
+def test_a_server_that_closes_with_a_full_queue_looks_for_nothing_but_the_answer(
+    factory: LHTTPServerFactory, pending: Pending
+) -> None:
+    peer = connected(factory)
+    peer.protocol.dataReceived(b"".join(frame("LHTTP/1.0 pending\r\n\r\n") for _ in range(10)))
+    peer.protocol.session.close(1001, "bye")
+    assert close_code(peer.take()) == 1001
+    peer.send(b"\x03\xe9", opcode=8)
+    assert peer.transport.disconnecting
+    assert len(pending.waiting) == 1
 
 
 def test_a_full_queue_is_no_reason_to_drop_a_peer_whose_pong_waits_behind_it(
