@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from lhttp_tx.bus.link import UNCONFIRMED
 from lhttp_tx.bus.nats import NATSBus
 from lhttp_tx.bus.servers import NATSServers
-from lhttp_tx.errors import BusUnavailable
+from lhttp_tx.errors import BusUnavailable, MessageTooLarge
 
 __all__ = ["A", "B", "FakeLink", "FakeNATS"]
 
@@ -22,6 +22,8 @@ class FakeLink:
     Stands in for :class:`lhttp_tx.bus.link.Link`.
 
     :ivar published: what it was given to publish.
+    :ivar pieces: how often it was given several publications in one piece.
+    :ivar max_size: bytes of the largest publication that it takes.
     :ivar subscribed: the subjects that it was asked for, in order; also those that were taken back.
     :ivar unsubscribed: the subjects that were taken back, in order.
     :ivar closed: with which ``flush`` it was closed, or ``None``.
@@ -35,6 +37,8 @@ class FakeLink:
         self.usable = True
         self.other_urls = list(nats.other_urls)
         self.published: list[tuple[str, bytes, bool]] = []
+        self.pieces = 0
+        self.max_size = 1_048_576
         self.subscribed: list[str] = []
         self.unsubscribed: list[str] = []
         self.closed: bool | None = None
@@ -46,7 +50,16 @@ class FakeLink:
     def publish(self, subject: str, payload: bytes, binary: bool) -> None:
         if not self.usable:
             raise BusUnavailable("the bus is away, try again later")
+        self.check_size(payload, binary)
         self.published.append((subject, payload, binary))
+
+    def check_size(self, payload: bytes, binary: bool) -> None:
+        if len(payload) > self.max_size:
+            raise MessageTooLarge("larger than the bus takes")
+
+    def publish_more(self, subject: str, payloads: list[bytes], binary: bool) -> None:
+        self.pieces += 1
+        self.published += [(subject, payload, binary) for payload in payloads]
 
     def subscribe(self, subject: str) -> Deferred[None]:
         self.subscribed.append(subject)

@@ -329,6 +329,20 @@ def test_publications_of_a_node_that_moves_go_out_in_order_and_once() -> None:
     assert received == [b"1", b"2", b"3"]
 
 
+def test_a_run_of_a_node_that_moves_goes_out_in_order_and_once() -> None:
+    nats, old, new, received = leaving()
+    nats.bus.publish_run("room", iter([b"1", b"2"]), False)
+    nats.clock.advance(0.2)
+    nats.bus.publish_run("room", iter([b"3", b"4"]), False)
+    nats.clock.advance(0.02)
+    nats.clock.advance(1.0)
+    nats.bus.publish_run("room", iter([b"5", b"6"]), False)
+    assert [payload for _, payload, _ in old.published] == [b"1", b"2"]
+    assert [payload for _, payload, _ in new.published] == [b"3", b"4", b"5", b"6"]
+    assert (old.pieces, new.pieces) == (0, 1)
+    assert received == [b"1", b"2", b"3", b"4", b"5", b"6"]
+
+
 def test_what_arrives_on_both_ways_is_delivered_once_and_in_order() -> None:
     nats, old, new, received = leaving()
     old.receive("lhttp.room", b"1", b"2")

@@ -9,7 +9,7 @@ from fake_nats import FakeNATS
 from twisted.internet.defer import Deferred
 
 from lhttp_tx.bus.servers import NATSServers
-from lhttp_tx.errors import BusUnavailable
+from lhttp_tx.errors import BusUnavailable, MessageTooLarge
 
 
 def nobody(*_: Any) -> None:
@@ -247,6 +247,34 @@ def test_while_nats_is_away_publications_are_refused(away: str) -> None:
     with pytest.raises(BusUnavailable, match="the bus is away, try again later"):
         nats.bus.publish("room", b"1", False)
     assert received == [] and not nats.bus.available
+
+
+def test_a_run_goes_to_nats_and_to_the_receivers_in_two_pieces() -> None:
+    nats = FakeNATS()
+    link = nats.start()
+    runs: list[tuple[str, list[bytes]]] = []
+    for name in ("room.1", "room.*"):
+        nats.bus.subscribe(name, lambda channel, payloads, binary: runs.append((channel, payloads)))
+    assert nats.bus.publish_run("room.1", iter([b"1", b"2", b"3"]), True) is None
+    assert link.published == [("lhttp.room.1", payload, True) for payload in (b"1", b"2", b"3")]
+    assert link.pieces == 1
+    assert [payloads for channel, payloads in runs if channel == "room.1"] == [[b"1"], [b"2", b"3"]]
+    assert [payloads for channel, payloads in runs if channel == "room.*"] == [[b"1"], [b"2", b"3"]]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_publication_that_is_too_large_keeps_none_before_it_back(place: int) -> None:
+    nats = FakeNATS()
+    link = nats.start()
+    link.max_size = 5
+    received = nats.subscribe()
+    payloads = [b"1", b"2", b"3"]
+    payloads.insert(place, b"too large")
+    run = iter(payloads)
+    with pytest.raises(MessageTooLarge):
+        nats.bus.publish_run("room", run, False)
+    assert received == [payload for _, payload, _ in link.published] == payloads[:place]
+    assert list(run) == payloads[place + 1 :]
 
 
 def test_while_nats_is_away_publications_stay_on_the_node_if_the_operator_wants_it() -> None:

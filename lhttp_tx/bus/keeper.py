@@ -276,7 +276,11 @@ class LinkKeeper:
             return
         self.second = link
         self._learn(link)
-        self._user.restore(link).addCallback(lambda _: self._later("move", _SPREAD, self._move, link))
+        self._user.restore(link).addCallback(lambda _: self._second_restored(link))
+
+    def _second_restored(self, link: Link) -> None:
+        if link is self.second:
+            self._later("move", _SPREAD, self._move, link)
 
     def _move(self, link: Link) -> None:
         """Hold publications back until those sent to the old server are with everybody, so that order is kept."""
@@ -312,6 +316,11 @@ class LinkKeeper:
             self.waiting.append(publication)
         else:
             raise BusUnavailable("the bus is congested, try again later")
+
+    @property
+    def settled_link(self) -> Link | None:
+        """The link that takes publications at once; ``None`` while NATS is away, and while the node moves."""
+        return self.link if self.open and self.waiting is None and self.handover is None else None
 
     def confirm(self) -> Deferred[None]:
         """

@@ -157,8 +157,8 @@ class NATSBus(LinkUser):
         """See :class:`lhttp_tx.bus.keeper.LinkUser`."""
         handover = self._keeper.handover
         self.begin_batch()
-        for publication in handover.release() if handover is not None else ():
-            self._deliver(*publication)
+        for subject, payload, binary in handover.release() if handover is not None else ():
+            self._deliver(subject, [payload], binary)
         self.end_batch()
 
     def link_lost(self, link: Link, reason: str) -> None:
@@ -272,9 +272,27 @@ class NATSBus(LinkUser):
 
     def publish_run(self, channel: str, payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
         """See :meth:`lhttp_tx.interfaces.IBus.publish_run`; raises what :meth:`publish` raises."""
-        for payload in payloads:
+        for payload in payloads:  # the first one finds out what is wrong
             self.publish(channel, payload, binary)
+            link = self._keeper.settled_link
+            if link is not None:
+                self._publish_more(link, channel, payloads, binary)
         return None
+
+    def _publish_more(self, link: Link, channel: str, payloads: Iterator[bytes], binary: bool) -> None:
+        """Publish what is left of a run whose first publication *link* has taken."""
+        run: list[bytes] = []
+        try:
+            for payload in payloads:
+                link.check_size(payload, binary)
+                run.append(payload)
+        finally:
+            if run:
+                subject = self._subject_of(channel)
+                link.publish_more(subject, run, binary)
+                self._deliver(subject, run, binary)
+                for wildcard in self._wildcards.matching(channel) if self._wildcards else ():
+                    self._deliver(self._channels[wildcard].subject, run, binary)
 
     def confirm(self) -> MaybeDeferred:
         """
@@ -287,7 +305,7 @@ class NATSBus(LinkUser):
     def _deliver_own(self, subject: str, payload: bytes, binary: bool) -> None:
         if self._keeper.handover is not None:
             self._keeper.handover.delivered((subject, payload, binary))
-        self._deliver(subject, payload, binary)
+        self._deliver(subject, [payload], binary)
 
     def begin_batch(self) -> None:
         """See :class:`lhttp_tx.bus.link.LinkOwner`."""
@@ -303,7 +321,7 @@ class NATSBus(LinkUser):
             subject = wildcard
         handover = self._keeper.handover
         if handover is None or self._is_first(handover, link, (subject, payload, binary)):
-            self._deliver(subject, payload, binary)
+            self._deliver(subject, [payload], binary)
 
     def _is_first(self, handover: Handover, link: Link, publication: Publication) -> bool:
         """Return whether *publication*, which arrives while the node moves, is to be delivered now."""
@@ -322,13 +340,13 @@ class NATSBus(LinkUser):
         for end in self._end:
             end()
 
-    def _deliver(self, subject: str, payload: bytes, binary: bool) -> None:
+    def _deliver(self, subject: str, payloads: list[bytes], binary: bool) -> None:
         channel = self._subjects.get(subject)
         if channel is None:
             return
         for receiver in channel.receivers:
             try:
-                receiver(channel.name, [payload], binary)
+                receiver(channel.name, payloads, binary)
             except Exception:
                 _log.failure("a receiver of the bus failed")
 

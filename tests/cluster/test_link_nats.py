@@ -222,6 +222,25 @@ async def test_what_arrives_together_is_one_batch(nats: NATSProcess) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_publications_that_go_in_one_piece_arrive_as_any_others(nats: NATSProcess) -> None:
+    owner = Owner()
+    receiver, sender = await open_link(nats.url, owner), await open_link(nats.url)
+    await receiver.subscribe("r\u00f6om")
+    payloads = [b"", b"PUB room 1\r\nx\r\n", "\u00e9".encode(), b"x" * 70_000, b"\r\n", b"0" * 1_048_000]
+    expected = []
+    for binary in (False, True, False):
+        sender.publish("r\u00f6om", b"first", binary)
+        sender.publish_more("r\u00f6om", payloads, binary)
+        expected += [("r\u00f6om", payload, binary) for payload in (b"first", *payloads)]
+    await until(lambda: len(owner.received) == len(expected))
+    assert owner.received == expected
+    await sender.checked()
+    assert not sender._client.pending_data_size
+    for link in (receiver, sender):
+        await link.close(flush=True)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_publication_is_refused_while_too_much_waits(nats: NATSProcess) -> None:
     link = await open_link(nats.url, pending_size=1_000_000)
     taken = 0
