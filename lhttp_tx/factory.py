@@ -10,7 +10,7 @@ from typing import Any
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 from autobahn.websocket.protocol import WebSocketProtocol
-from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.interfaces import IAddress
 
 from lhttp_tx.access import AccessPolicy
 from lhttp_tx.admission import Admission, Place
@@ -22,6 +22,7 @@ from lhttp_tx.handshake import Handshake
 from lhttp_tx.outbox import Outbox
 from lhttp_tx.protocol import LHTTPServerProtocol
 from lhttp_tx.throttle import Throttled, is_limited
+from lhttp_tx.timers import ExactTimer
 from lhttp_tx.unsent import Remembering
 
 __all__ = ["LHTTPServerFactory"]
@@ -48,18 +49,6 @@ class _OnDemand:
             return self
         value = vars(instance)[self._name] = self._make()
         return value
-
-
-class _ExactTimer:
-    """Keeps Autobahn's time limits: its own timer rounds them down to whole seconds, so that one of 1 may be none."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def call_later(self, delay: float, call: Callable[..., object], *args: object) -> IDelayedCall:
-        """Call *call* with *args* after *delay* seconds."""
-        delayed: IDelayedCall = self._reactor.callLater(delay, call, *args)
-        return delayed
 
 
 class LHTTPServerFactory(WebSocketServerFactory):
@@ -105,7 +94,7 @@ class LHTTPServerFactory(WebSocketServerFactory):
         self._declines = self.perMessageCompressionAccept
         self.gzip = Gzip() if gzip else None
         self._deflates: dict[int, Deflate] = {}
-        self._batched_timer = _ExactTimer(reactor)
+        self._batched_timer = ExactTimer(reactor)
         self.engine = engine
         self.policy = AccessPolicy() if policy is None else policy
         self.gate = gate

@@ -1,10 +1,10 @@
 """
 The ordinary opening handshake of a WebSocket, read in one go.
 
-Part of the codec: pure functions on bytes, used by :mod:`lhttp_tx.protocol` and :mod:`lhttp_tx.web.site`. They take
-only what is beyond doubt: one whole ``GET`` in the plainest form, each header once, and nothing that has to be
-negotiated (RFC 6455, section 4.2.1). Anything else is left to twisted.web and Autobahn, which stay the judges of what
-is legal and say what is wrong with it.
+Part of the codec: pure functions on bytes, used by :mod:`lhttp_tx.opening`, :mod:`lhttp_tx.protocol` and
+:mod:`lhttp_tx.web.site`. They take only what is beyond doubt: one whole ``GET`` in the plainest form, each header once,
+and nothing that has to be negotiated (RFC 6455, section 4.2.1). Anything else is left to twisted.web and Autobahn,
+which stay the judges of what is legal and say what is wrong with it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import txaio
 from test_handshake import FIELDS, head
 from test_web_site import Stack, Transport
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -22,13 +21,7 @@ from lhttp_tx.auth.attempt import LoginAttempt
 from lhttp_tx.auth.gate import Gate
 from lhttp_tx.proxies import TrustedProxies
 
-
-@pytest.fixture(autouse=True)
-def _clock() -> Iterator[None]:
-    """Autobahn's timers use one loop for the process: it is put back."""
-    before = txaio.config.loop
-    yield
-    txaio.config.loop = before
+pytestmark = pytest.mark.usefixtures("clock")
 
 
 @pytest.fixture

@@ -450,6 +450,23 @@ def test_a_new_server_that_dies_while_the_node_moves_leaves_it_where_it_was() ->
     assert [payload for _, payload, _ in old.published] == [b"1", b"2"] == received
 
 
+def test_a_new_server_that_died_before_it_had_the_subscriptions_is_no_matter_to_the_next_move() -> None:
+    nats, link, standby = with_standby()
+    nats.subscribe()
+    nats.answers = False
+    link.owner.link_leaving(link)
+    answers, standby._asked = standby._asked, {}
+    standby.lose()
+    nats.answers = True
+    link.owner.link_leaving(link)
+    new = nats.accept()
+    answers["lhttp.room"].errback(BusUnavailable("the bus is away, try again later"))
+    nats.clock.advance(0.2)
+    nats.clock.advance(0.02)
+    nats.bus.publish("room", b"1", False)
+    assert (link.published, new.published) == ([], [("lhttp.room", b"1", False)])
+
+
 def test_publications_that_are_held_back_are_bounded() -> None:
     nats, _old, _new, _ = leaving()
     nats.answers = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -406,6 +407,7 @@ def test_a_server_that_closes_instead_of_answering_is_a_failed_attempt(world: Lo
     lobby.close(1008, "too many failed logins")
     error = world.failure(connecting)
     assert isinstance(error, LoginFailed)
+    assert (error.status, error.code) == (503, 1008)
     assert "(1008): too many failed logins" in error.reason
 
 
@@ -424,6 +426,28 @@ def test_headers_of_the_handshake_may_be_fresh_each_time(clock: Clock) -> None:
     world.cut()
     world.run(1.0)
     assert (client.state, world.users()) == (State.CONNECTED, ["bob"])
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_headers_of_a_handshake_are_kept_no_longer_than_it_takes(clock: Clock, refused: bool) -> None:
+    class Endpoint:
+        def __init__(self) -> None:
+            self.connecting: Deferred[Any] = Deferred()
+
+        def connect(self, factory: Any) -> Deferred[Any]:
+            return self.connecting
+
+    factory: Any = SimpleNamespace(headers={})
+    inner: Any = Endpoint()
+    headers = Credentials(lambda: bearer(SECRET), "headers", reactor=clock, timeout=1.0)
+    connecting = HeadersEndpoint(inner, factory, headers).connect(factory)
+    assert SECRET in repr(factory.headers)
+    if refused:
+        inner.connecting.errback(ConnectionRefusedError())
+        assert connecting.addErrback(lambda failure: failure.trap(OSError)).called
+    else:
+        inner.connecting.callback(None)
+    assert factory.headers == {}
 
 
 def test_a_refused_handshake_is_a_failed_login_if_it_says_so(clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""lhttp_tx.protocol: handshakes that Autobahn need not be asked about, and what a connection holds."""
+"""lhttp_tx.opening: handshakes that Autobahn need not be asked about, and what a connection holds."""
 
 from __future__ import annotations
 

@@ -568,24 +568,43 @@ def test_what_a_filter_adds_to_a_message_is_not_looked_at() -> None:
     assert client.session.channels == {"room"}
 
 
-def test_a_subscription_that_the_bus_confirms_too_late_is_refused() -> None:
-    class WaitingBus(MemoryBus):
-        def __init__(self) -> None:
-            super().__init__()
-            self.waiting: Deferred[None] = Deferred()
+class WaitingBus(MemoryBus):
+    """A bus that has a subscription when the test says so."""
 
-        def subscribe(self, channel: str, receiver: Any) -> Any:
-            super().subscribe(channel, receiver)
-            return self.waiting
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: Deferred[None] = Deferred()
 
+    def subscribe(self, channel: str, receiver: Any) -> Any:
+        super().subscribe(channel, receiver)
+        return self.waiting
+
+
+@pytest.mark.parametrize("later", [[CLOSED], [CLOSED, Rules()]], ids=["refused", "refused for a moment"])
+def test_a_subscription_that_the_bus_confirms_too_late_is_refused(later: list[Rules]) -> None:
     bus = WaitingBus()
     server = Server(rules=Rules(), bus=bus)
     client = server.connect()
     client.send(Message("chat", {"subscribe": "room", "receipt": "7"}))
-    server.set_rules(CLOSED)
+    for rules in later:
+        server.set_rules(rules)
     assert told(client) == ["403 room"]
     bus.waiting.callback(None)
     assert [(message.command, message.headers.get("receipt-id")) for message in client.take()] == [("error", "7")]
+    assert client.session.channels == frozenset()
+
+
+def test_a_subscription_that_the_bus_confirms_is_answered_for_what_a_hook_has_left_of_it() -> None:
+    class Removing(Hooks):
+        def on_message(self, request: Request) -> None:
+            request.message = request.message.replace(headers={"subscribe": "room", "receipt": "7"})
+
+    bus = WaitingBus()
+    client = Server(rules=Rules(), bus=bus, hooks=[Removing()]).connect()
+    client.send(Message("chat", {"subscribe": "room other", "receipt": "7"}))
+    bus.waiting.callback(None)
+    assert [message.command for message in client.take()] == ["receipt"]
+    assert client.session.channels == {"room"}
 
 
 # Another identity

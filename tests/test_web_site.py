@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,6 +25,8 @@ from lhttp_tx.protocol import LHTTPServerProtocol
 from lhttp_tx.testing import Server
 from lhttp_tx.web.site import LHTTPSite, RootResource
 from lhttp_tx.web.websocket import WebSocketResource
+
+pytestmark = pytest.mark.usefixtures("clock")
 
 
 class Transport(StringTransport):
@@ -76,14 +78,6 @@ class Stack:
             if not transport.disconnecting:  # nothing more is read from then on
                 transport.protocol.dataReceived(data)
         return transport
-
-
-@pytest.fixture(autouse=True)
-def _clock() -> Iterator[None]:
-    """Autobahn's timers use one loop for the process: it is put back."""
-    before = txaio.config.loop
-    yield
-    txaio.config.loop = before
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
 """
 One connection to one NATS server, from its beginning to its end.
 
-The only module of the server that knows nats-py and asyncio; it needs Twisted's asyncio reactor. A link is never mended:
-where it is lost, or where nats-py has closed itself because the server said ``-ERR``, :mod:`lhttp_tx.bus.keeper` lets go
-of it and opens another. So there is one way to connect, and nothing is buffered for a server that is away.
+The only module of the server that knows nats-py and asyncio; it needs Twisted's asyncio reactor. A link is never
+mended: where it is lost, or where nats-py has closed itself because the server said ``-ERR``,
+:mod:`lhttp_tx.bus.keeper` lets go of it and opens another. So there is one way to connect, and nothing is buffered for
+a server that is away.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ _CONNECT_TIMEOUT = 2.0
 
 _ANSWER_TIMEOUT = 4.0
 """Seconds in which a server must answer a ping, whatever it was sent before."""
+
+_COMPLAINT_INTERVAL = 10.0
+"""Seconds between lines in the log about what NATS forbids."""
 
 _NO_ANSWER = f"no answer for {_ANSWER_TIMEOUT:g} s"
 
@@ -97,6 +101,7 @@ class Link:
         self._unconfirmed: deque[Deferred[None]] = deque()
         self._asked = self._answered = 0  # how many confirmations, since the beginning
         self._confirmer: asyncio.Task[None] | None = None
+        self._complaints: dict[str, tuple[float, int]] = {}  # when there may be one again, and how many were left out
 
     @property
     def usable(self) -> bool:
@@ -381,7 +386,7 @@ class Link:
     async def _on_error(self, error: Exception) -> None:
         denied = _DENIED.search(str(error))
         if denied:
-            _log.error("NATS does not let this node {verb} {subject!r}", verb=denied[1], subject=denied[2])
+            self._complain(denied[1], denied[2])
             if denied[1].lower() == "publish to":
                 self._tell(self._asked, False)  # whose it was is not known, but it is one of theirs
             else:
@@ -390,6 +395,17 @@ class Link:
             self.lose(str(error) or repr(error))
         else:
             _log.warn("NATS: {error!r}", error=error)
+
+    def _complain(self, verb: str, subject: str) -> None:
+        """Log what NATS forbids: clients choose what is published, so there may be any number of such lines."""
+        now = asyncio.get_running_loop().time()
+        begin, count = self._complaints.get(verb, (now, 0))
+        if now < begin:
+            self._complaints[verb] = (begin, count + 1)
+            return
+        others = f" ({count} more lines were left out)" if count else ""
+        _log.error("NATS does not let this node {verb} {subject!r}{others}", verb=verb, subject=subject, others=others)
+        self._complaints[verb] = (now + _COMPLAINT_INTERVAL, 0)
 
     async def _on_end(self) -> None:
         error = self._client.last_error

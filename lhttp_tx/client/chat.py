@@ -2,7 +2,7 @@
 What ``lhttp chat`` does: a room on a terminal, or between a pipe and a room.
 
 On a terminal prompt_toolkit edits the line while messages arrive above it. It runs on asyncio, so the asyncio reactor
-is installed for it; nothing else of the project imports asyncio.
+is installed for it; nothing else of the client imports asyncio.
 """
 
 from __future__ import annotations

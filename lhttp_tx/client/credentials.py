@@ -2,7 +2,8 @@
 What a program says of who it is: its functions that give headers are asked, and what they give is checked.
 
 Used by :mod:`lhttp_tx.client.entrance` for each new connection and by :mod:`lhttp_tx.client.renewal`. Nothing here
-keeps what it gets, logs it, or shows it in a text. Imports neither the connection nor anything above it.
+keeps what it gets, logs it, or shows it in a text; what a function raises is the program's own, and is logged or told.
+Imports neither the connection nor anything above it.
 """
 
 from __future__ import annotations

@@ -97,7 +97,9 @@ def connect_error(failure: Failure, url: str) -> ConnectFailed:
     """Return what to tell about an attempt to connect to *url* that ended with *failure*."""
     error = failure.value
     if isinstance(error, LoginFailed):
-        return LoginFailed(f"cannot log in to {url}: {error.reason}", status=error.status)
+        refused = LoginFailed(f"cannot log in to {url}: {error.reason}", status=error.status)
+        refused.code = error.code
+        return refused
     if isinstance(error, ConnectFailed):
         return ConnectFailed(f"cannot connect to {url}: {error.reason}")
     if failure.check(DeferredTimeout):

@@ -55,7 +55,10 @@ class HeadersEndpoint:
 
     async def _connect(self, protocolFactory: IProtocolFactory) -> IProtocol:
         self._factory.headers = http_headers(await self._headers.fetch())
-        found: IProtocol = await self._endpoint.connect(protocolFactory)
+        try:
+            found: IProtocol = await self._endpoint.connect(protocolFactory)
+        finally:
+            self._factory.headers = {}  # they are of no more use, and may be secret
         return found
 
     def __repr__(self) -> str:

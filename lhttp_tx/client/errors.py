@@ -55,8 +55,9 @@ class LoginFailed(ConnectFailed):
     """
     The server has refused a login or has not answered it, or what gives the credentials has failed.
 
-    ``status`` is what the server said, such as 401 for wrong credentials and 409 for those of another user; 504 where
-    nobody answered in time, and 503 where the client's ``login`` or ``headers`` failed.
+    ``status`` is what the server said, such as 401 for wrong credentials and 409 for those of another user. Where it
+    said nothing of the kind: 404 if it asks nobody who they are, 502 if what came is no answer to a login, 504 if there
+    was none in time, 503 if the connection ended or the client's ``login`` or ``headers`` failed.
 
     :ivar code: the WebSocket close code, if the server closed the connection instead of answering.
     """

@@ -17,18 +17,13 @@ from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientPr
 from autobahn.websocket.protocol import WebSocketProtocol
 from autobahn.websocket.types import ConnectingRequest
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IProtocol,
-    IProtocolFactory,
-    IPushProducer,
-    IStreamClientEndpoint,
-)
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IPushProducer, IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lhttp_tx.client.errors import ConnectFailed, ConnectionLost, LoginFailed
+from lhttp_tx.timers import ExactTimer
 
 __all__ = ["Link", "WebSocketConnection", "WebSocketEndpoint", "WebSocketFactory", "parse_url"]
 
@@ -89,18 +84,6 @@ class _QuietLog:
         _log.debug(format, **kwargs)
 
     error = warn
-
-
-class _ExactTimer:
-    """Keeps Autobahn's time limits with the client's reactor, to more than whole seconds."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def call_later(self, delay: float, call: Callable[..., object], *args: object) -> IDelayedCall:
-        """Call *call* with *args* after *delay* seconds."""
-        delayed: IDelayedCall = self._reactor.callLater(delay, call, *args)
-        return delayed
 
 
 @implementer(IPushProducer)
@@ -325,7 +308,7 @@ class WebSocketFactory(WebSocketClientFactory):
         :param close_timeout: seconds in which the server must answer a close.
         """
         super().__init__(url, useragent=None, headers=headers, reactor=reactor)
-        self._batched_timer = _ExactTimer(reactor)
+        self._batched_timer = ExactTimer(reactor)
         self.max_message_size = max_message_size
         self.setProtocolOptions(
             failByDrop=False,

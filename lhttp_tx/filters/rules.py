@@ -79,14 +79,22 @@ class RuledSubscribeFilter(SubscribeFilter):
         """
         Subscribe, if the sender may still: whatever came in between may have taken its time, and so may the bus.
 
-        :raises Refused: if it may not. What the message was given beside what its sender wrote is not looked at.
+        :raises Refused: if it may not, or if a subscription was taken back before the bus had it. What the message was
+            given beside what its sender wrote is not looked at.
         """
         channels = request.state.get(self, ())
         self._check(channels, request)
         subscribing = super().after(request)
         if subscribing is None:
             return None
-        return as_deferred(subscribing, self).addCallback(lambda _: self._check(channels, request))
+        return as_deferred(subscribing, self).addCallback(lambda _: self._check_kept(channels, request))
+
+    def _check_kept(self, channels: Iterable[str], request: Request) -> None:
+        self._check(channels, request)
+        session = request.session
+        if not session.closed and not session.channels.issuperset(request.message.head.channels("subscribe")):
+            # Rules of a moment have taken it back, or code has; the client may ask again.
+            raise Refused(409, "a subscription was taken back before the bus had confirmed it")
 
     def _check(self, channels: Iterable[str], request: Request) -> None:
         for channel in channels:

@@ -6,12 +6,15 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from integration._server import TEXT, RawClient, ServerProcess, message, wait_until
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
-__all__ = ["UNKNOWN", "Account", "Publisher", "Subscriber", "accepted_after", "join"]
+__all__ = ["UNKNOWN", "Account", "Publisher", "Subscriber", "accepted_after", "join", "pause", "until"]
 
 _TOKENS = 1_000
 """Different receipts that a publisher asks for; the server remembers what to do with each head for a while."""
@@ -27,6 +30,21 @@ def join(server: ServerProcess, count: int = 1) -> ServerProcess:
     """Return *server* once it has said *count* times that it is connected to NATS."""
     server.wait_for_log("connected to NATS", count)
     return server
+
+
+def pause(seconds: float) -> Deferred[None]:
+    """Let the reactor of this process do its work for so long."""
+    from twisted.internet import reactor
+
+    return deferLater(reactor, seconds)
+
+
+async def until(condition: Callable[[], Any], limit: float = 10.0) -> None:
+    """Let it work until *condition* holds; it must within *limit* seconds."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, f"not within {limit:g} seconds"
+        await pause(0.005)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import DeferredList
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.task import deferLater
-from twisted.logger import globalLogPublisher
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
+from cluster._cluster import UNKNOWN, pause, until
 from lhttp_tx.errors import BusUnavailable
 
 pytestmark = pytest.mark.asyncio_reactor
 
-UNKNOWN = "the bus has not confirmed the publication: it is not known whether it arrived"
 _PUB = re.compile(rb"PUB \S+ +(\d+)")
 
 
@@ -67,9 +66,9 @@ class Server(Protocol):
         self.unanswered -= count
         self._write(b"PONG\r\n" * count)
 
-    def refuse(self, subject: str) -> None:
-        """Refuse a publication, as a NATS does whose rules do not allow it."""
-        self._write(f"-ERR 'Permissions Violation for Publish to \"{subject}\"'\r\n".encode())
+    def refuse(self, subject: str, what: str = "Publish to") -> None:
+        """Refuse a publication or a subscription, as a NATS does whose rules do not allow it."""
+        self._write(f"-ERR 'Permissions Violation for {what} \"{subject}\"'\r\n".encode())
 
     def drop(self) -> None:
         """Close the connection."""
@@ -92,19 +91,6 @@ class Owner:
 
     def link_lost(self, link: Any, reason: str) -> None:
         self.lost.append(reason)
-
-
-def pause(seconds: float) -> Deferred[None]:
-    from twisted.internet import reactor
-
-    return deferLater(reactor, seconds)
-
-
-async def until(condition: Callable[[], Any], limit: float = 10.0) -> None:
-    end = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < end, f"not within {limit:g} seconds"
-        await pause(0.005)
 
 
 @pytest_twisted.async_yield_fixture
@@ -276,6 +262,60 @@ async def test_a_publication_that_nats_does_not_allow_is_not_confirmed(ends: Any
     await until(lambda: found[1])
     globalLogPublisher.removeObserver(errors.append)
     assert (found, owner.lost) == ([[UNKNOWN], [None]], [])
+    told = [formatEvent(event) for event in errors if event["log_level"] is LogLevel.error]
+    assert told == ["NATS does not let this node publish to 'lhttp.room'"]
+    assert not link._denied, "there may be any number of such subjects"
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_nats_does_not_allow_fills_no_log(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    link, server, _ = ends
+    lines: list[str] = []
+
+    def observe(event: Any) -> None:
+        if event["log_level"] is LogLevel.error:
+            lines.append(formatEvent(event))
+
+    async def refuse(count: int) -> None:
+        for number in range(count):
+            server.refuse(f"lhttp.{number}")
+        await link.checked()
+
+    globalLogPublisher.addObserver(observe)
+    await refuse(100)
+    assert lines == ["NATS does not let this node publish to 'lhttp.0'"]
+    monkeypatch.setattr(link, "_complaints", {verb: (0.0, count) for verb, (_, count) in link._complaints.items()})
+    await refuse(1)
+    globalLogPublisher.removeObserver(observe)
+    assert lines[1:] == ["NATS does not let this node publish to 'lhttp.0' (99 more lines were left out)"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_subscription_that_nats_does_not_allow_is_remembered_no_longer_than_it_is_wanted(ends: Any) -> None:
+    link, server, _ = ends
+    server.silent = True
+    subscribing = link.subscribe("lhttp.room")
+    await until(lambda: server.pings)
+    server.refuse("lhttp.room", "Subscription to")
+    server.answer()
+    with pytest.raises(BusUnavailable, match="does not allow"):
+        await subscribing
+    link.unsubscribe("lhttp.room")
+    await until(lambda: server.pings == 2)
+    assert not link._denied
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_subscription_in_hand_fails_with_the_link(ends: Any) -> None:
+    link, server, owner = ends
+    server.silent = True
+    found: list[Any] = []
+    link.subscribe("lhttp.room").addErrback(lambda failure: found.append(failure.value.reason))
+    await until(lambda: server.pings)
+    server.drop()
+    await until(lambda: owner.lost)
+    await until(lambda: found)
+    assert found == ["the bus is away, try again later"]
 
 
 @pytest_twisted.ensureDeferred

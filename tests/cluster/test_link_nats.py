@@ -6,7 +6,7 @@ import asyncio
 import gc
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import pytest
 import pytest_twisted
 from integration._nats import NATSProcess, free_port, needs_nats
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 
+from cluster._cluster import pause, until
 from lhttp_tx.errors import BusUnavailable, MessageTooLarge
 from tests.bus_contract import done, into
 
@@ -62,19 +62,6 @@ def open_link(url: str, owner: Owner | None = None, **settings: Any) -> Deferred
     from lhttp_tx.bus.servers import NATSServers
 
     return open_link(url, NATSServers((url,), **settings), Owner() if owner is None else owner)
-
-
-def pause(seconds: float) -> Deferred[None]:
-    from twisted.internet import reactor
-
-    return deferLater(reactor, seconds)
-
-
-async def until(condition: Callable[[], Any], limit: float = 10.0) -> None:
-    end = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < end, f"not within {limit:g} seconds"
-        await pause(0.01)
 
 
 def break_protocol(bus: Any) -> None:
