@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from socket import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from autobahn.twisted.util import create_transport_details
 from autobahn.twisted.websocket import WebSocketServerProtocol
@@ -24,12 +24,15 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lhttp_tx.admission import Place
+from lhttp_tx.admission import Admission, Place
+from lhttp_tx.auth.gate import Gate
+from lhttp_tx.encodings import Deflate, Gzip
+from lhttp_tx.engine import Engine
+from lhttp_tx.handshake import Handshake
+from lhttp_tx.outbox import Outbox
+from lhttp_tx.timers import ExactTimer
 
-if TYPE_CHECKING:
-    from lhttp_tx.factory import LHTTPServerFactory
-
-__all__ = ["LEAST_READ", "Connection"]
+__all__ = ["LEAST_READ", "Connection", "ConnectionOwner"]
 
 _log = Logger()
 
@@ -87,6 +90,41 @@ class _AutobahnLog:
         _log.error(format, **kwargs)
 
 
+class ConnectionOwner(Protocol):
+    """
+    What a connection needs of what has made it; :class:`lhttp_tx.factory.LHTTPServerFactory` is one.
+
+    :ivar admission: counts connections by address.
+    :ivar countConnections: how many there are.
+    :ivar draining: whether the server is going away.
+    :ivar engine: what its session belongs to.
+    :ivar gate: knows who clients are; ``None``: nobody is asked.
+    :ivar gzip: compresses for clients that ask for it; ``None``: nothing does.
+    :ivar outbox: gathers what one read causes to be written.
+    :ivar trimmed: whether the class of its connections holds what Autobahn would set on each of them.
+    """
+
+    admission: Admission
+    countConnections: int
+    draining: bool
+    engine: Engine
+    gate: Gate | None
+    gzip: Gzip | None
+    outbox: Outbox
+    reactor: Any
+    trimmed: bool
+    _batched_timer: ExactTimer  # Autobahn's name
+
+    def check(self, handshake: Handshake, place: Place | None = None) -> None:
+        """See :meth:`lhttp_tx.factory.LHTTPServerFactory.check`."""
+
+    def admits(self, handshake: Handshake, connections: int, place: Place | None = None) -> bool:
+        """See :meth:`lhttp_tx.factory.LHTTPServerFactory.admits`."""
+
+    def deflate(self, window_bits: int) -> Deflate:
+        """See :meth:`lhttp_tx.factory.LHTTPServerFactory.deflate`."""
+
+
 @implementer(IPushProducer)
 class Connection(WebSocketServerProtocol):
     """
@@ -101,11 +139,13 @@ class Connection(WebSocketServerProtocol):
     # Autobahn copies and prints these for each connection; the factory sets them on a class, once.
     CONFIG_ATTRS: list[str] = []  # noqa: RUF012
     log = _AutobahnLog()
-    factory: LHTTPServerFactory
+    factory: ConnectionOwner
     autoPingInterval: float
+    autoPingPendingCall: Any
     closeHandshakeTimeout: float
     maxMessagePayloadSize: int
     openHandshakeTimeout: float
+    openHandshakeTimeoutCall: Any
     tcpNoDelay: bool
     transport: Any
     place: Place | None = None
@@ -142,7 +182,7 @@ class Connection(WebSocketServerProtocol):
         self._connectionMade()
 
     def _connectionMade(self) -> None:
-        if not self.factory._trimmed:
+        if not self.factory.trimmed:
             WebSocketProtocol._connectionMade(self)
         elif self.openHandshakeTimeout > 0:
             timer = self.factory._batched_timer

@@ -57,7 +57,7 @@ class LHTTPServerFactory(WebSocketServerFactory):
     protocol = LHTTPServerProtocol  # type: ignore[assignment]
     _configured: Any = None
     _compresses = False
-    _trimmed = False
+    trimmed = False
     _plain = False
 
     def __init__(
@@ -209,7 +209,7 @@ class LHTTPServerFactory(WebSocketServerFactory):
         if self.engine.on_undelivered:
             bases = (Remembering, *bases)
         self._configured = type(kind.__name__, bases, options)
-        self._trimmed = False
+        self.trimmed = False
         self._trim()
         self._compresses = self.perMessageCompressionAccept is not self._declines
         self._plain = (
@@ -239,4 +239,4 @@ class LHTTPServerFactory(WebSocketServerFactory):
                 setattr(self._configured, name, value)
             else:
                 return
-        self._trimmed = True
+        self.trimmed = True

@@ -124,7 +124,7 @@ def test_connections_share_what_autobahn_gives_to_each(factory: LHTTPServerFacto
 
 def test_a_connection_begins_as_autobahn_makes_it(factory: LHTTPServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     trimmed = Peer(factory).protocol
-    monkeypatch.setattr(factory, "_trimmed", False)
+    monkeypatch.setattr(factory, "trimmed", False)
     whole = Peer(factory).protocol
     names = {*vars(whole)} - {"transport", "factory", "is_open", "is_closed"}
     assert len(names) > 30
