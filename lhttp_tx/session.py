@@ -576,6 +576,9 @@ class Session:
             if self._errors == self._engine.limits.error_count and not self.closed:
                 _log.info("{peer}: closed after {count} errors in a row", peer=self.peer, count=self._errors)
                 self.close(POLICY_VIOLATION, "too many errors in a row")
+        receipts = self._receipts
+        if receipts is not None and not receipts.has_room and not self.closed:
+            self._sequence.wait(receipts.settled(), _PATIENCE, None, lambda _, failure: None)
 
     # The end
 

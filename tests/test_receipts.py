@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -209,6 +210,34 @@ def test_receipts_that_wait_are_bounded(server: Server, client: Client, bus: Far
     while bus.questions:
         bus.take()
     assert [int((message.headers.get("receipt-id") or "")[-4:]) for message in client.take()] == list(range(300))
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one by one", "in one read"])
+def test_errors_that_wait_behind_receipts_are_bounded_too(
+    client: Client, bus: FarBus, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    refused = 0
+
+    def refuse(channel: str, payloads: Iterator[bytes], binary: bool) -> None:
+        nonlocal refused
+        refused += 1
+        next(payloads)
+        raise BusUnavailable("the bus is congested, try again later")
+
+    client.send(publication(0))
+    monkeypatch.setattr(bus, "publish_run", refuse)
+    data = Message("chat", {"publish": "room"}).raw
+    if many:
+        client.session.receive_run([data] * 10_000, 0, False)
+    else:
+        for _ in range(10_000):
+            client.session.receive(data, False)
+    assert 1_000 < refused < 5_000
+    before = refused
+    bus.take()
+    assert [message.command for message in client.take()][: before + 1] == ["receipt"] + ["error"] * before
+    client.send(publication(1))
+    assert bus.asked == 2
 
 
 def test_receipts_that_are_sent_make_room_for_others(server: Server, client: Client, bus: FarBus) -> None:
