@@ -145,6 +145,8 @@ class Opening(Connection):
     def _admitted(self, identity: Identity | None) -> None:
         self._admission = None
         self._identity = identity
+        if self.factory.draining:  # a session that is opened now would never be closed
+            raise self._denial(Refused(503, "server is going away"))
 
     def _not_admitted(self, failure: Failure) -> None:
         self._admission = None

@@ -196,6 +196,16 @@ def test_a_client_that_leaves_before_the_answer_leaves_nothing_behind(clock: Clo
     assert clock.getDelayedCalls() == []
 
 
+def test_an_answer_after_the_server_has_begun_to_stop_opens_nothing(clock: Clock) -> None:
+    peer = Peer(clock)
+    peer.receive(HEAD % (b"later", b""))
+    peer.protocol.factory.draining = True
+    peer.keys.waiting.callback(None)
+    assert peer.take().startswith(b"HTTP/1.1 503 ")
+    assert peer.transport.disconnecting
+    assert peer.protocol.session is None
+
+
 def test_an_answer_after_the_client_has_left_opens_nothing(clock: Clock) -> None:
     peer = Peer(clock)
     answer = Deferred[Any](lambda _: None)
