@@ -40,7 +40,8 @@ class Work(Counter[str]):
     Counts what is done while it is called.
 
     ``parses`` of heads; ``plans`` made; ``frames`` built and ``framed`` bytes in them; ``unmasked`` bytes;
-    ``requests``, ``messages`` and ``deferreds`` made.
+    ``requests``, ``messages`` and ``deferreds`` made; ``runs`` of publications that the hub receives, and those
+    ``received`` in them.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,6 +65,7 @@ class Work(Counter[str]):
         watch(hub_module, "build_frames", lambda run, _: {"frames": len(run), "framed": sum(map(len, run))})
         watch(lane_module, "_unmask_batch", lambda masked, *_: {"unmasked": len(masked)})
         watch(lane_module, "_unmask_large", lambda masked, *_: {"unmasked": len(masked)})
+        watch(hub_module.Hub, "receive", lambda _, __, run, ___: {"runs": 1, "received": len(run)})
         watch(engine_module.Engine, "_make_plan", lambda *_: {"plans": 1})
         watch(Request, "__init__", lambda *_: {"requests": 1})
         watch(Message, "__init__", lambda *_: {"messages": 1})
@@ -178,11 +180,22 @@ def test_a_burst_makes_no_objects_for_its_messages(factory: LHTTPServerFactory, 
     assert done.made("requests", "messages", "deferreds") == {}
 
 
-def test_a_publication_of_a_burst_takes_few_calls(factory: LHTTPServerFactory) -> None:
+@pytest.mark.parametrize(("sizes", "bound"), [((32,), 0.5), ((8, 25, 42), 4)], ids=["of one size", "of many sizes"])
+def test_a_publication_of_a_burst_takes_few_calls(
+    factory: LHTTPServerFactory, sizes: tuple[int, ...], bound: float
+) -> None:
     subscribers(factory, 1)
     publisher = connected(factory)
-    few, many = (calls(publisher.protocol.dataReceived, publish("room") * count) for count in (100, 500))
-    assert (many - few) / 400 <= 10
+    data = b"".join(publish("room", "x" * size) for size in sizes)
+    few, many = (calls(publisher.protocol.dataReceived, data * (count // len(sizes))) for count in (120, 480))
+    assert (many - few) / 360 <= bound
+
+
+def test_the_publications_of_a_read_go_through_bus_and_hub_at_once(factory: LHTTPServerFactory, work: Work) -> None:
+    subscribers(factory, 1)
+    publisher = connected(factory)
+    done = work(publisher.protocol.dataReceived, publish("room") * 500)
+    assert done.made("runs", "received") == {"runs": 1, "received": 500}
 
 
 def test_a_burst_that_ends_within_a_frame_costs_the_same(factory: LHTTPServerFactory, work: Work) -> None:
@@ -219,7 +232,8 @@ def test_a_delivery_that_comes_alone_is_one_write_of_one_shared_frame(factory: L
     done = work(publisher.protocol.dataReceived, publish("room"))
     assert writes(peers) == [2] * 100
     assert len({id(peer.transport.writes[1]) for peer in peers}) == 1
-    assert {name: count for name, count in done.made().items() if name not in ("framed", "unmasked")} == {"frames": 1}
+    made = {name: count for name, count in done.made().items() if name not in ("framed", "unmasked")}
+    assert made == {"frames": 1, "runs": 1, "received": 1}
 
 
 # (d) echo
