@@ -5,17 +5,18 @@ What users need is here; the reference in docs/ describes the rest.
 """
 
 from lhttp_tx.auth import Authenticator
+from lhttp_tx.client.publisher import PublishFailed, post_message
+from lhttp_tx.codec.headers import Headers
+from lhttp_tx.codec.message import Message, parse
+from lhttp_tx.codec.multipart import Part, join_parts
+from lhttp_tx.engine.processors import Processor, Registry, processor
+from lhttp_tx.engine.request import Request
+from lhttp_tx.engine.session import Session
 from lhttp_tx.errors import LHTTPError, Refused
 from lhttp_tx.filters import HeaderFilter
 from lhttp_tx.hooks import Hooks
 from lhttp_tx.identity import Identity
-from lhttp_tx.message import Headers, Message, parse
-from lhttp_tx.multipart import Part, join_parts
-from lhttp_tx.processors import Processor, Registry, processor
-from lhttp_tx.publisher import PublishFailed, post_message
-from lhttp_tx.request import Request
 from lhttp_tx.running import publish
-from lhttp_tx.session import Session
 
 __all__ = [
     "Authenticator",

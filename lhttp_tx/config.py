@@ -1,14 +1,37 @@
 """
-What an operator can set, in one frozen value.
+All settings of a server, in one frozen value.
 
-:mod:`lhttp_tx.options` makes one from the command line; an embedder writes one down. :mod:`lhttp_tx.service` reads it.
+:mod:`lhttp_tx.twistd.options` makes one from the command line; an embedding application makes its own.
+:mod:`lhttp_tx.service` reads it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from lhttp_tx.bus.servers import NATSServers
-from lhttp_tx.limits import DEFAULT_LIMITS, Limits
-from lhttp_tx.rules import Rules
+from lhttp_tx.bus.nats.servers import NATSServers
+from lhttp_tx.codec.bounds import (
+    COUNT,
+    COUNT_OR_NONE,
+    GRACE,
+    PING_INTERVAL,
+    REPLICAS,
+    SECONDS,
+    SECONDS_OR_NONE,
+    SIZE,
+    SIZE_OR_NONE,
+    WAIT,
+    Bound,
+    check_fields,
+)
+from lhttp_tx.codec.limits import DEFAULT_LIMITS, Limits
+from lhttp_tx.guard.access import check_token, origin_name, server_name
+from lhttp_tx.guard.proxies import TrustedProxies
+from lhttp_tx.history.values import DEFAULT_RETENTION, Retention
+from lhttp_tx.identity import check_parameter
+from lhttp_tx.ports.sockets import is_unix
+from lhttp_tx.rules.model import Rules, check_history, check_presence
+from lhttp_tx.upstream.targets import TargetPolicy
 
 __all__ = ["Config"]
 
@@ -18,49 +41,75 @@ class Config:
     """
     The settings of one server. Sizes are bytes, times are seconds.
 
-    :ivar listen: endpoint descriptions (:func:`twisted.internet.endpoints.serverFromString`); none for a server that
-        is mounted into another's site.
+    Each setting has the bounds of the command-line option with the same meaning. A value of a wrong type raises
+    :exc:`TypeError` at once. A value that is out of bounds, malformed or without effect raises :exc:`ValueError`.
+
+    :ivar listen: endpoint descriptions (:func:`twisted.internet.endpoints.serverFromString`); empty for a server that
+        is mounted into another site.
     :ivar limits: the bounds of a message and of a connection.
     :ivar max_connections: WebSocket connections at one time; 0: no limit.
-    :ivar max_per_address: those of one address, or one IPv6 network (/64); 0: no limit. Loopback addresses have none.
-    :ivar max_pending: connections at one time that are no WebSocket, or not yet; 0: no limit.
-    :ivar trusted_proxies: addresses and networks of proxies whose ``X-Forwarded-For`` is believed; ``unix``: whoever
-        comes through a UNIX socket.
+    :ivar max_per_address: WebSocket connections of one address, or of one IPv6 network (/64); 0: no limit. Loopback
+        addresses have no limit.
+    :ivar max_pending: connections at one time that are not, or not yet, a WebSocket. Beyond that, the server closes
+        idle ones to make room. 0: no limit.
+    :ivar trusted_proxies: addresses and networks of proxies whose ``X-Forwarded-For`` the server believes; ``unix``
+        stands for every client of a UNIX socket.
     :ivar ping_interval: time between pings; 0: none.
-    :ivar ping_timeout: time in which a ping must be answered.
+    :ivar ping_timeout: time in which the client must answer a ping.
     :ivar handshake_timeout: time in which an opening handshake must be complete.
+    :ivar body_timeout: time in which the body of an HTTP request must be complete, including its trailer.
+    :ivar http_lifetime: age at which the server closes a connection that is not a WebSocket, once its request is
+        answered.
     :ivar close_timeout: time in which a client must answer a close.
-    :ivar drain_timeout: time in which what is in hand must be finished when the server stops.
+    :ivar drain_timeout: time that the server has to finish work in progress when it stops.
     :ivar allow_origins: origins of pages on other hosts that may connect; ``*``: all.
-    :ivar server_names: the names that the server answers to beside loopback names; none: any, or loopback names alone
-        where it listens on the loopback interface alone.
-    :ivar publish_token: the secret for ``POST /publish``; ``None``: only programs on this machine may use it.
-    :ivar upstream_allow: URLs of backends that clients may name; none: upstream is off.
-    :ivar upstream_public_only: whether backends at private and loopback addresses are refused.
+    :ivar server_names: the host names that the server answers to, besides loopback names. If empty, it answers to any
+        name; if it listens on the loopback interface alone, only to loopback names.
+    :ivar publish_token: the secret for ``POST /publish``; ``None``: only programs on this machine may publish.
+    :ivar upstream_allow: URLs of backends that clients may name; empty: upstream is off.
+    :ivar upstream_original: more URLs, of backends that were written for the original LHTTP server. They get only a
+        message's body, and the message's headers as headers of the request.
+    :ivar upstream_public_only: whether the server refuses backends at private and loopback addresses.
     :ivar upstream_timeout: time that a backend may take for its whole answer.
     :ivar upstream_max_response: size of an answer's body.
-    :ivar upstream_max_in_flight: requests to backends under way at one time; each connection has one at most.
-    :ivar upstream_max_failures: failures in a row after which a backend is not asked for a while; 0: it always is.
-    :ivar upstream_cool_down: time for which it is not asked then.
-    :ivar allow_anonymous: whether clients without credentials come in where there are authenticators.
-    :ivar login_timeout: time in which a client that came without credentials must send a login message; 0: it does not
-        come in.
-    :ivar max_failed_logins: failed login messages of one connection, after which it is closed.
+    :ivar upstream_max_in_flight: requests to backends under way at one time; each connection has at most one.
+    :ivar upstream_max_failures: consecutive failures after which the server leaves a backend alone for a while; 0:
+        never.
+    :ivar upstream_cool_down: how long the server then leaves the backend alone.
+    :ivar allow_anonymous: whether clients without credentials may connect although there are authenticators.
+    :ivar require_auth: whether :class:`~lhttp_tx.service.LHTTPService` raises an error if clients without credentials
+        could connect.
+    :ivar login_timeout: time in which a client that connects without credentials must send a login message; 0: such a
+        client may not connect.
+    :ivar max_failed_logins: failed login messages of one connection after which the server closes it.
     :ivar auth_timeout: time that an authenticator may take.
     :ivar auth_max_in_flight: handshakes and login messages that may wait for authenticators at one time.
-    :ivar rules: who may do what in which channels; ``None``: everybody everything, and no rules are put in force later.
-    :ivar presence: patterns of channels of which it is known who is there, beside those of the rules.
-    :ivar presence_grace: time that somebody may be gone before it counts as leaving.
-    :ivar max_per_user: connections of one user; the oldest beyond that are closed. 0: no limit.
-    :ivar login_parameter: the query parameter that says what a client is called where nobody logs in.
-    :ivar wait_timeout: time that a message may wait for those before it; 0: any time.
-    :ivar nats: the NATS that this server shares all channels with others through; ``None``: it is alone.
+    :ivar rules: who may do what in which channels. ``None``: everybody may do everything, and rules cannot be set
+        later.
+    :ivar presence: patterns of channels whose presence the server keeps, besides those of the rules.
+    :ivar presence_grace: time that a user may be gone before presence reports that the user has left.
+    :ivar max_per_user: connections of one user. If there are more, the server closes the oldest ones. 0: no limit.
+    :ivar login_parameter: the query parameter that holds a client's user name, on a server without authenticators.
+    :ivar wait_timeout: time that a message may wait for the messages before it; 0: no limit.
+    :ivar nats: the NATS servers through which this server shares all channels with other nodes; ``None``: it has no
+        other nodes.
+    :ivar history: patterns of channels with history, beside those of the rules.
+    :ivar retention: how much of these channels is kept.
+    :ivar history_store: ``memory``, ``sqlite:PATH`` or, with *nats*, ``jetstream``; ``None``: in the memory, or in
+        JetStream where there is *nats*.
+    :ivar history_size: bytes of all histories together; 0: 64 MiB in memory, 1 GiB on disk, and in JetStream as much as
+        it lets a stream have.
+    :ivar history_replicas: NATS servers that keep each message, in JetStream.
+    :ivar history_in_memory: whether JetStream keeps messages in its memory, and not on disk.
+    :ivar message_id_window: time for which a message id is known.
     :ivar deflate: whether clients may ask for the WebSocket extension permessage-deflate.
     :ivar gzip: whether clients may ask for gzip-compressed messages.
-    :ivar manhole: the endpoint of a Python prompt in the process, over SSH; ``None``: there is none.
-    :ivar manhole_keys: the file with the public keys of those who may use it.
-    :ivar manhole_host_key: the file with its private key, made if it is missing; ``None``: a new key each start.
-    :ivar demo: whether a chat page is at ``/``.
+    :ivar unix_mode: the mode of UNIX sockets. ``None``: 0660 if *unix_group* is set, else what their endpoint
+        descriptions say (0666 by default).
+    :ivar unix_group: the name or number of the group of UNIX sockets; ``None``: the group of the process.
+    :ivar plugins: settings for processors, filters, hooks and authenticators: one table for each name. Plugins read a
+        table with :meth:`server.settings <lhttp_tx.running.RunningServer.settings>`. No error text shows its contents.
+    :ivar demo: whether the server has a chat page at ``/``.
     """
 
     listen: tuple[str, ...] = ()
@@ -72,12 +121,15 @@ class Config:
     ping_interval: float = 30.0
     ping_timeout: float = 10.0
     handshake_timeout: float = 5.0
+    body_timeout: float = 20.0
+    http_lifetime: float = 120.0
     close_timeout: float = 1.5
     drain_timeout: float = 3.0
     allow_origins: tuple[str, ...] = ()
     server_names: tuple[str, ...] = ()
     publish_token: bytes | None = None
     upstream_allow: tuple[str, ...] = ()
+    upstream_original: tuple[str, ...] = ()
     upstream_public_only: bool = False
     upstream_timeout: float = 10.0
     upstream_max_response: int = 65_536
@@ -85,6 +137,7 @@ class Config:
     upstream_max_failures: int = 5
     upstream_cool_down: float = 10.0
     allow_anonymous: bool = False
+    require_auth: bool = False
     login_timeout: float = 0.0
     max_failed_logins: int = 3
     auth_timeout: float = 5.0
@@ -96,12 +149,116 @@ class Config:
     login_parameter: str | None = None
     wait_timeout: float = 0.0
     nats: NATSServers | None = None
+    history: tuple[str, ...] = ()
+    retention: Retention = DEFAULT_RETENTION
+    history_store: str | None = None
+    history_size: int = 0
+    history_replicas: int = 1
+    history_in_memory: bool = False
+    message_id_window: float = 120.0
     deflate: bool = False
     gzip: bool = True
-    manhole: str | None = None
-    manhole_keys: str = ""
-    manhole_host_key: str | None = None
     demo: bool = False
+    unix_mode: int | None = None
+    unix_group: str | None = None
+    plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+
+    BOUNDS: ClassVar[Mapping[str, Bound]] = {
+        "max_connections": COUNT_OR_NONE,
+        "max_per_address": COUNT_OR_NONE,
+        "max_pending": COUNT_OR_NONE,
+        "ping_interval": PING_INTERVAL,
+        "ping_timeout": SECONDS,
+        "handshake_timeout": SECONDS,
+        "body_timeout": SECONDS,
+        "http_lifetime": SECONDS,
+        "close_timeout": SECONDS,
+        "drain_timeout": SECONDS,
+        "upstream_timeout": SECONDS,
+        "upstream_max_response": SIZE,
+        "upstream_max_in_flight": COUNT,
+        "upstream_max_failures": COUNT_OR_NONE,
+        "upstream_cool_down": SECONDS,
+        "login_timeout": SECONDS_OR_NONE,
+        "max_failed_logins": COUNT,
+        "auth_timeout": SECONDS,
+        "auth_max_in_flight": COUNT,
+        "presence_grace": GRACE,
+        "max_per_user": COUNT_OR_NONE,
+        "wait_timeout": WAIT,
+        "history_size": SIZE_OR_NONE,
+        "history_replicas": REPLICAS,
+        "message_id_window": SECONDS,
+    }
+
+    def __post_init__(self) -> None:
+        check_fields(self, self.BOUNDS)
+        if "" in self.listen:
+            raise ValueError("listen holds an empty text; write an endpoint such as tcp:8081:interface=127.0.0.1")
+        _say("trusted_proxies:", TrustedProxies, self.trusted_proxies)
+        _say("upstream_allow:", TargetPolicy, self.upstream_allow)
+        for origin in self.allow_origins:
+            _say("allow_origins holds", origin_name, origin)
+        for name in self.server_names:
+            _say("server_names holds", server_name, name)
+        self._check_unix()
+        for pattern in self.presence:
+            _say("presence holds", check_presence, pattern)
+        for pattern in self.history:
+            _say("history holds", check_history, pattern)
+        self._check_store()
+        if self.login_parameter is not None:
+            _say("login_parameter", check_parameter, self.login_parameter)
+        if self.publish_token is not None:
+            _say("publish_token", check_token, self.publish_token)
+        if self.allow_anonymous and self.login_timeout:
+            raise ValueError("login_timeout is for clients that must log in: leave out allow_anonymous")
+
+    def _check_store(self) -> None:
+        store = self.history_store
+        if store is None or store in ("memory", "jetstream") or (store.startswith("sqlite:") and len(store) > 7):
+            if store == "jetstream" and self.nats is None:
+                raise ValueError("history_store jetstream is a part of NATS: name a server")
+            if store not in (None, "jetstream") and self.nats is not None:
+                raise ValueError("nodes that share their channels share their history too: it is in JetStream")
+            return
+        raise ValueError(f"history_store {store!r} is not memory, sqlite:PATH or jetstream")
+
+    def _check_unix(self) -> None:
+        if self.unix_mode is not None and self.unix_mode & ~0o177 != 0o600:
+            raise ValueError("unix_mode is from 0o600 to 0o777, and the server itself needs to read and write")
+        for name in ("unix_mode", "unix_group"):
+            if getattr(self, name) is not None and not any(map(is_unix, self.listen)):
+                raise ValueError(f"{name} is for UNIX sockets: add unix:PATH to listen")
+
+    def check_users(self, known: bool) -> None:
+        """
+        Check the settings that depend on users against the authenticators.
+
+        :param known: whether there are authenticators.
+        :raises ValueError: if ``login_parameter`` is set although there are authenticators, or if a setting needs to
+            know users and nothing identifies them.
+        """
+        if known:
+            if self.login_parameter is not None:
+                raise ValueError("login_parameter believes what clients say, but here they log in: leave it out")
+            return
+        for name in ("allow_anonymous", "login_timeout"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is for servers that know users: pass authenticators")
+        if self.max_per_user and self.login_parameter is None:
+            raise ValueError("max_per_user needs to know users: pass authenticators, or set login_parameter")
+        rule = None if self.rules is None else self.rules.asking
+        if rule is not None:
+            raise ValueError(f"the rule for {rule.match!r} asks who clients are: pass authenticators")
 
     def __repr__(self) -> str:
         return f"<Config listen={self.listen!r}>"
+
+
+def _say(what: str, check: Callable[[Any], object], value: object) -> None:
+    """Check a value; if it is wrong, name the setting in the error."""
+    try:
+        check(value)
+    except ValueError as error:
+        raise ValueError(f"{what} {error}") from None

@@ -1,7 +1,8 @@
 """
 Every error the project raises on purpose, in one tree.
 
-Anybody may import this module; it imports nothing of the project.
+Every module may import this one; it imports nothing of the project. :exc:`StartFailed` is not in the tree, because no
+client is told of it.
 
 ::
 
@@ -13,6 +14,7 @@ Anybody may import this module; it imports nothing of the project.
     ├── TooMany                    429  a bound was reached
     ├── ProcessorTimeout           500
     ├── BusUnavailable             503
+    │   └── HistoryUnavailable     503
     ├── SessionClosed              409
     └── UpstreamError              502
         ├── UpstreamForbidden      403
@@ -23,6 +25,7 @@ Anybody may import this module; it imports nothing of the project.
 
 __all__ = [
     "BusUnavailable",
+    "HistoryUnavailable",
     "LHTTPError",
     "LocalProtocolError",
     "MessageTooLarge",
@@ -30,6 +33,7 @@ __all__ = [
     "Refused",
     "RemoteProtocolError",
     "SessionClosed",
+    "StartFailed",
     "TooMany",
     "UpstreamBusy",
     "UpstreamDown",
@@ -41,7 +45,7 @@ __all__ = [
 
 class LHTTPError(Exception):
     """
-    Something that a client may be told of, as an ``error`` message.
+    An error that the server may report to a client, as an ``error`` message.
 
     :ivar status: the status code of the protocol, section "Errors and receipts".
     :ivar reason: one line of text for the client. It never holds a traceback or a secret.
@@ -53,15 +57,18 @@ class LHTTPError(Exception):
         """
         :param reason: one line of text for the client.
         :param status: overrides the status of the class, 100 to 599.
+        :raises ValueError: if *status* is out of these bounds, or is no integer.
         """
         super().__init__(reason)
         self.reason = reason
         if status is not None:
-            self.status = status
+            if not isinstance(status, int) or not 100 <= status <= 599:
+                raise ValueError(f"{status!r} is no status")
+            self.status = int(status)
 
 
 class LocalProtocolError(LHTTPError):
-    """Our side was asked to build a message, head or part that would not parse back the same."""
+    """Our own code asked for a message that would not parse back the same, or used a malformed channel name."""
 
 
 class RemoteProtocolError(LHTTPError):
@@ -71,7 +78,7 @@ class RemoteProtocolError(LHTTPError):
 
 
 class MessageTooLarge(RemoteProtocolError):
-    """The peer sent a message, or a head, that passes its limit."""
+    """The peer sent a message, or a head, that is larger than its limit."""
 
     status = 413
 
@@ -88,14 +95,17 @@ class Refused(LHTTPError):
 
     def __init__(self, status: int, reason: str) -> None:
         """
-        :param status: the status that the client is told, 400 to 599.
+        :param status: the status that the client gets, 400 to 599.
         :param reason: one line of text for the client.
+        :raises ValueError: if *status* is anything else, since other numbers do not mean a refusal.
         """
+        if not isinstance(status, int) or not 400 <= status <= 599:
+            raise ValueError(f"{status!r} is no status of a refusal: use 400 to 599")
         super().__init__(reason, status=status)
 
 
 class TooMany(LHTTPError):
-    """A bound on what one client may hold or send was reached."""
+    """A client reached a bound on what it may hold or send."""
 
     status = 429
 
@@ -112,10 +122,23 @@ class BusUnavailable(LHTTPError):
     status = 503
 
 
+class HistoryUnavailable(BusUnavailable):
+    """The history store cannot take a publication, or cannot be read, at the moment."""
+
+
 class SessionClosed(LHTTPError):
-    """A session was asked to subscribe after its connection had ended."""
+    """Code asked a session to subscribe after the session's connection had ended."""
 
     status = 409
+
+
+class StartFailed(Exception):
+    """
+    The server does not run: the history store did not open, or the ``on_start`` of a processor, a filter, a hook or an
+    authenticator failed.
+
+    An ``on_start`` may raise it: then the log has only its text, which says what to do, and no traceback.
+    """
 
 
 class UpstreamError(LHTTPError):
@@ -131,7 +154,7 @@ class UpstreamForbidden(UpstreamError):
 
 
 class UpstreamBusy(UpstreamError):
-    """As many requests as allowed are on their way to backends already."""
+    """The number of requests under way to backends has reached its limit."""
 
     status = 503
 

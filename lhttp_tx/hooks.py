@@ -1,47 +1,46 @@
 """
-Hooks: what an application can do at the turns of a connection's life.
+Hooks: what an application can do when a connection opens, subscribes, ends and so on.
 
-Users subclass :class:`Hooks` and override what they need. A method that is not overridden costs nothing: which ones
-are is found out once, when the server is made.
+Users subclass :class:`Hooks` and override what they need. A method that is not overridden costs nothing: the server
+finds out once, when it is made, which ones are.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lhttp_tx.channels import PRESENCE
-from lhttp_tx.codes import TOO_SLOW
+from lhttp_tx.codec.channels import PRESENCE
+from lhttp_tx.engine.attributes import check_instance
+from lhttp_tx.engine.awaiting import as_deferred
+from lhttp_tx.engine.barrier import Barrier
+from lhttp_tx.engine.delivery import Deliver
+from lhttp_tx.engine.idle import idle, overrides
+from lhttp_tx.engine.watchers import SessionWatcher
 from lhttp_tx.errors import LHTTPError, LocalProtocolError
 from lhttp_tx.filters import HeaderFilter
-from lhttp_tx.frames import build_frame
-from lhttp_tx.hub import SendFrame
 from lhttp_tx.interfaces import IHeaderFilter, IHooks, MaybeAwaitable
-from lhttp_tx.message import split_messages
-from lhttp_tx.roster import Entry, Roster
-from lhttp_tx.sequence import as_deferred
-from lhttp_tx.watchers import SessionWatcher
+from lhttp_tx.observe.rationing import RationedLogger
 
 if TYPE_CHECKING:
-    from lhttp_tx.engine import Engine
-    from lhttp_tx.message import Message
-    from lhttp_tx.request import Request
-    from lhttp_tx.session import Session
+    from lhttp_tx.codec.message import Message
+    from lhttp_tx.engine.engine import Engine
+    from lhttp_tx.engine.request import Request
+    from lhttp_tx.engine.session import Session
+    from lhttp_tx.running import RunningServer
 
-__all__ = ["HookRunner", "Hooks"]
+__all__ = ["Hooks"]
 
-_log = Logger()
+_log = RationedLogger(__name__)
 
 _MAX_IN_FLIGHT = 10_000
-"""Calls of hooks that nothing waits for, and that may be under way at one time; more are not made."""
+"""How many calls of hooks that nothing waits for may run at one time. Further calls are not made."""
 
 
 @implementer(IPlugin, IHooks)
@@ -49,68 +48,88 @@ class Hooks:
     """
     Hooks that do nothing yet: subclass it and override what you need.
 
-    One object serves every connection; what belongs to a connection is kept in ``session.state``. Each method may
-    return ``None``, a Deferred or a coroutine. An instance in a module of ``twisted.plugins`` is found as a plugin.
+    One object serves every connection. Keep what belongs to one connection in ``session.state``. Each method may return
+    ``None``, a Deferred or a coroutine. The server finds an instance in a module of ``twisted.plugins`` as a plugin.
     """
 
     timeout: float | None = None
-    """Seconds that one call may take before it is cancelled; ``None``: the server's own limit."""
+    """Seconds after which the server cancels a call; ``None``: the server's own limit."""
 
+    trusted: bool = False
+    """Whether :meth:`on_message` may write channels into a message that its client may not use."""
+
+    @idle
+    def on_start(self, server: RunningServer) -> MaybeAwaitable:
+        """See :meth:`lhttp_tx.interfaces.IHooks.on_start`."""
+        return None
+
+    @idle
+    def on_stop(self, server: RunningServer) -> MaybeAwaitable:
+        """See :meth:`lhttp_tx.interfaces.IHooks.on_stop`."""
+        return None
+
+    @idle
     def on_connect(self, session: Session) -> MaybeAwaitable:
         """See :meth:`lhttp_tx.interfaces.IHooks.on_connect`."""
         return None
 
+    @idle
     def on_disconnect(self, session: Session) -> MaybeAwaitable:
         """See :meth:`lhttp_tx.interfaces.IHooks.on_disconnect`."""
         return None
 
+    @idle
     def on_message(self, request: Request) -> MaybeAwaitable:
         """See :meth:`lhttp_tx.interfaces.IHooks.on_message`."""
         return None
 
+    @idle
     def before_subscribe(self, session: Session, channel: str) -> MaybeAwaitable:
         """See :meth:`lhttp_tx.interfaces.IHooks.before_subscribe`."""
         return None
 
+    @idle
     def on_subscribe(self, session: Session, channel: str) -> MaybeAwaitable:
         """See :meth:`lhttp_tx.interfaces.IHooks.on_subscribe`."""
         return None
 
+    @idle
     def on_unsubscribe(self, session: Session, channel: str) -> MaybeAwaitable:
         """See :meth:`lhttp_tx.interfaces.IHooks.on_unsubscribe`."""
         return None
 
+    @idle
     def before_delivery(self, session: Session, message: Message) -> Any:
         """See :meth:`lhttp_tx.interfaces.IHooks.before_delivery`."""
         return None
 
+    @idle
     def on_wait_timeout(self, session: Session, message: Message) -> MaybeAwaitable:
         """See :meth:`lhttp_tx.interfaces.IHooks.on_wait_timeout`."""
         return None
 
+    @idle
     def on_undelivered(self, session: Session, messages: list[Message]) -> MaybeAwaitable:
         """See :meth:`lhttp_tx.interfaces.IHooks.on_undelivered`."""
         return None
 
+    @idle
     def on_channel_opened(self, channel: str, scope: str) -> MaybeAwaitable:
         """See :meth:`lhttp_tx.interfaces.IHooks.on_channel_opened`."""
         return None
 
+    @idle
     def on_channel_closed(self, channel: str, scope: str) -> MaybeAwaitable:
         """See :meth:`lhttp_tx.interfaces.IHooks.on_channel_closed`."""
         return None
 
 
 def _overriding(hooks: Iterable[IHooks], name: str) -> tuple[IHooks, ...]:
-    """Return those that do something in their method *name*."""
-    return tuple(
-        found
-        for found in hooks
-        if not isinstance(found, Hooks) or getattr(type(found), name) is not getattr(Hooks, name)
-    )
+    """Return the hooks that override the method *name*."""
+    return tuple(found for found in hooks if overrides(found, name))
 
 
-# Those that a connection waits for
+# Hooks that a connection waits for
 
 
 class _Connecting(HeaderFilter):
@@ -120,7 +139,7 @@ class _Connecting(HeaderFilter):
         self.timeout = hooks.timeout
         self._hooks = hooks
 
-    def on_open(self, session: Session) -> MaybeAwaitable:
+    def on_connect(self, session: Session) -> MaybeAwaitable:
         return self._hooks.on_connect(session)
 
 
@@ -131,13 +150,14 @@ class _Disconnecting(HeaderFilter):
         self.timeout = hooks.timeout
         self._hooks = hooks
 
-    def on_close(self, session: Session) -> MaybeAwaitable:
+    def on_disconnect(self, session: Session) -> MaybeAwaitable:
         return self._hooks.on_disconnect(session)
 
 
 class _Receiving(HeaderFilter):
     def __init__(self, hooks: IHooks, private_commands: frozenset[str]) -> None:
         self.timeout = hooks.timeout
+        self.trusted = getattr(hooks, "trusted", False)
         self._hooks = hooks
         self._private_commands = private_commands
 
@@ -154,13 +174,18 @@ class _Subscribing(HeaderFilter):
         self.timeout = hooks.timeout
         self._hooks = hooks
 
-    def before(self, request: Request) -> MaybeAwaitable:
-        channels = request.message.head.channels("subscribe")
+    def judge(self, request: Request) -> MaybeAwaitable:
+        channels = request.state[self] = request.judged("subscribe")
         return ask_each(self._hooks, request.session, [name.removeprefix(PRESENCE) for name in channels])
+
+    def after(self, request: Request) -> MaybeAwaitable:
+        return None if request.judged("subscribe") == request.state.get(self) else self.judge(request)
 
 
 def ask_each(hooks: IHooks, session: Session, channels: list[str]) -> MaybeAwaitable:
-    """Call ``before_subscribe`` for each of *channels*, one after another, at once where it does not wait."""
+    """
+    Call ``before_subscribe`` for each of *channels*, one after another. A call that does not wait takes effect at once.
+    """
     for number, channel in enumerate(channels):
         result = hooks.before_subscribe(session, channel)
         if result is not None:
@@ -177,7 +202,7 @@ def _ask_rest(hooks: IHooks, session: Session, first: Deferred[Any], channels: l
             yield as_deferred(result, hooks)
 
 
-# Those that nobody waits for
+# Hooks that nobody waits for
 
 
 class _Watcher(SessionWatcher):
@@ -195,68 +220,24 @@ class _Watcher(SessionWatcher):
                 self._runner.call(hooks, hooks.on_unsubscribe, session, channel)
 
 
-class _Delivery:
-    """
-    The way of publications to one session, past ``before_delivery``.
+class _BarrierWatcher(SessionWatcher):
+    """Forgets the barriers of sessions that have ended."""
 
-    A message whose answer is waited for holds up those behind it.
-    """
+    def __init__(self, barriers: dict[Session, Barrier]) -> None:
+        self._barriers = barriers
 
-    __slots__ = ("_runner", "_send_frame", "_session", "_size", "_waiting")
-
-    def __init__(self, runner: HookRunner, session: Session, send_frame: SendFrame) -> None:
-        self._runner = runner
-        self._session = session
-        self._send_frame = send_frame
-        self._waiting: deque[Message] | None = None
-        self._size = 0
-
-    def send_frame(self, frames: bytes) -> None:
-        """Take frames from the hub."""
-        for message in self._runner._parsed(frames):
-            if self._waiting is None:
-                self._ask(message)
-            elif not self._session.closed:
-                self._waiting.append(message)
-                self._size += len(message.raw)
-                if self._size > self._runner.engine.limits.unsent_size:
-                    _log.error("{peer}: closed, before_delivery does not keep up", peer=self._session.peer)
-                    self._waiting.clear()
-                    self._session.close(TOO_SLOW, "too slow: messages that wait to be allowed pass the limit")
-
-    def _ask(self, message: Message) -> None:
-        asking = self._runner._ask_delivery(self._session, message)
-        if isinstance(asking, bool):
-            if asking:
-                self._send(message)
-            return
-        self._waiting = deque()
-        asking.addCallback(self._answered, message)
-        asking.addErrback(lambda failure: _log.failure("a delivery failed", failure))
-
-    def _answered(self, allowed: bool, message: Message) -> None:
-        if allowed:
-            self._send(message)
-        waiting, self._waiting, self._size = self._waiting or deque(), None, 0
-        while waiting and not self._session.closed:
-            self._ask(waiting.popleft())
-            if self._waiting is not None:
-                self._waiting.extend(waiting)
-                self._size = sum(len(each.raw) for each in waiting)
-                return
-
-    def _send(self, message: Message) -> None:
-        self._send_frame(build_frame(message.raw, message.binary))
+    def session_closed(self, session: Session) -> None:
+        self._barriers.pop(session, None)
 
 
 class HookRunner:
     """
     Calls the hooks of one server.
 
-    :ivar engine: the server without its sockets, once :meth:`attach` has been called.
-    :ivar filters: the header filters that call those hooks for which a connection waits.
-    :ivar subscribing: those with an ``on_subscribe``.
-    :ivar unsubscribing: those with an ``on_unsubscribe``.
+    :ivar engine: the server without its sockets; set by :meth:`attach`.
+    :ivar filters: the header filters that call the hooks that a connection waits for.
+    :ivar subscribing: the hooks with an ``on_subscribe``.
+    :ivar unsubscribing: the hooks with an ``on_unsubscribe``.
     """
 
     engine: Engine
@@ -266,8 +247,11 @@ class HookRunner:
         :param hooks: called in this order.
         :param clock: the reactor, for time limits.
         :param private_commands: commands whose messages hold secrets; ``on_message`` does not see them.
+        :raises ValueError: if an object in *hooks* does not provide :class:`~lhttp_tx.interfaces.IHooks`.
         """
         known = tuple(hooks)
+        for found in known:
+            check_instance(found, IHooks)
         self._hooks = known
         self._clock = clock
         self._in_flight = 0
@@ -284,47 +268,29 @@ class HookRunner:
         self._delivering = _overriding(known, "before_delivery")
         self._opened = _overriding(known, "on_channel_opened")
         self._closed = _overriding(known, "on_channel_closed")
-        self._frames = b""
-        self._messages: list[Message] = []
+        self._barriers: dict[Session, Barrier] = {}
 
     @property
     def watches_channels(self) -> bool:
-        """Whether any of them wants to know which channels have subscribers."""
+        """Whether any hook wants to know which channels have subscribers."""
         return bool(self._opened or self._closed)
 
     def attach(self, engine: Engine) -> None:
-        """Let *engine* call them; its filters have to be given to it."""
+        """Let *engine* call the hooks. The caller has to give :attr:`filters` to the engine itself."""
         self.engine = engine
         if self.subscribing or self.unsubscribing:
             engine.watchers.append(_Watcher(self))
         if self._delivering:
             engine.delivery = self._delivery
+            engine.watchers.append(_BarrierWatcher(self._barriers))
         for name, calls in (("on_wait_timeout", engine.on_wait_timeout), ("on_undelivered", engine.on_undelivered)):
             for found in _overriding(self._hooks, name):
                 cast(list[Any], calls).append(self._caller(found, getattr(found, name)))
         if self.watches_channels:
-            engine.hub.on_channel.append(lambda channel, opened: self._channel_changed(channel, opened, "node"))
-
-    def watch_channels(self, roster: Roster) -> None:
-        """
-        Tell when a channel gets its first and loses its last subscriber in the cluster.
-
-        :param roster: has an entry for each node, in the channels that have subscribers there.
-        """
-
-        def joined(entry: Entry, channel: str) -> None:
-            if len(roster.of_channel(channel)) == 1:
-                self._channel_changed(channel, True, "cluster")
-
-        def left(entry: Entry, channel: str) -> None:
-            if not roster.of_channel(channel):
-                self._channel_changed(channel, False, "cluster")
-
-        roster.on_join.append(joined)
-        roster.on_leave.append(left)
+            engine.hub.on_channel.append(lambda channel, opened: self.channel_changed(channel, opened, "node"))
 
     def may_subscribe(self, session: Session, channel: str) -> MaybeAwaitable:
-        """Ask all of them; raises, or fails with, what one of them raises."""
+        """Ask all hooks. If a hook raises, this raises the same error, or the Deferred fails with it."""
         for number, hooks in enumerate(self._asked_to_subscribe):
             result = ask_each(hooks, session, [channel])
             if result is not None:
@@ -339,7 +305,10 @@ class HookRunner:
             if result is not None:
                 yield as_deferred(result, hooks)
 
-    def _channel_changed(self, channel: str, opened: bool, scope: str) -> None:
+    def channel_changed(self, channel: str, opened: bool, scope: str) -> None:
+        """
+        Tell the hooks that *channel* got its first subscriber, or lost its last, on the ``node`` or in the ``cluster``.
+        """
         if channel.startswith(PRESENCE):
             return
         for hooks in self._opened if opened else self._closed:
@@ -347,24 +316,19 @@ class HookRunner:
 
     # Deliveries
 
-    def _delivery(self, session: Session, channel: str, send_frame: SendFrame) -> SendFrame:
+    def _delivery(self, session: Session, channel: str, deliver: Deliver) -> Deliver:
         if channel.startswith(PRESENCE):
-            return send_frame
-        delivery = session.state.get(_Delivery)
-        if delivery is None:
-            delivery = session.state[_Delivery] = _Delivery(self, session, send_frame)
-        found: SendFrame = delivery.send_frame
+            return deliver
+        barrier = self._barriers.get(session)
+        if barrier is None:
+            barrier = self._barriers[session] = Barrier(
+                self._ask_delivery, session, deliver, self.engine.limits.unsent_size
+            )
+        found: Deliver = barrier.deliver
         return found
 
-    def _parsed(self, frames: bytes) -> list[Message]:
-        """Return the messages in *frames*; looked at once for all who get them."""
-        if frames is not self._frames:
-            self._messages = split_messages(frames)
-            self._frames = frames
-        return self._messages
-
     def _ask_delivery(self, session: Session, message: Message, first: int = 0) -> bool | Deferred[bool]:
-        """Return whether *session* may get *message*, as the hooks from *first* on say; one that fails says no."""
+        """Ask the hooks from *first* on whether *session* may get *message*. A hook that fails says no."""
         for number, hooks in enumerate(self._delivering[first:], first):
             try:
                 result = hooks.before_delivery(session, message)
@@ -396,9 +360,9 @@ class HookRunner:
         return lambda *arguments: self.call(hooks, method, *arguments)
 
     def call(self, hooks: IHooks, method: Callable[..., Any], *arguments: Any) -> None:
-        """Call a hook for which nobody waits; what goes wrong is logged."""
+        """Call a hook that nobody waits for, and log its errors."""
         if self._in_flight >= _MAX_IN_FLIGHT:
-            _log.error("{name} was not called: {count} hooks are under way", name=method.__name__, count=_MAX_IN_FLIGHT)
+            _log.error("{name} was not called: {count} hooks are running", name=method.__name__, count=_MAX_IN_FLIGHT)
             return
         try:
             result = method(*arguments)

@@ -2,18 +2,28 @@
 Who a connection belongs to.
 
 A value, made when a connection opens or logs in, and read by processors, filters and rules as ``session.identity``.
-Belongs to the codec: imports nothing of the project.
+Imports nothing of the project, so every module may import it.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["Identity", "new_connection_id"]
+__all__ = ["LAST_TIME", "Identity", "check_parameter", "is_name", "new_connection_id"]
+
+LAST_TIME = 253_402_300_799
+"""The end of the year 9999, in seconds since 1970. The server uses no later time."""
+
+_NAME_SIZE = 255
+"""The most bytes of a user's name; the same as for a channel's name."""
+
+_PARAMETER = re.compile(r"[0-9A-Za-z_.~-]+")
+"""A query parameter's name that needs no escapes (RFC 3986, section 2.3)."""
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -29,11 +39,12 @@ class Identity:
 
     :ivar user: the name of the user; ``None`` for a client that has not said who it is.
     :ivar connection_id: the name of the connection, unique in the cluster.
-    :ivar claims: what else an authenticator knows of the user, such as the claims of a token.
-    :ivar parameters: the query parameters of the handshake, less those that are secret; of a repeated one the last.
+    :ivar claims: what else an authenticator knows about the user, such as the claims of a token.
+    :ivar parameters: the query parameters of the handshake, without the secret ones. If a parameter is repeated, the
+        last value counts.
     :ivar address: the client's address.
-    :ivar expires: when the connection is closed unless the client logs in again, in seconds since 1970; ``None``:
-        never.
+    :ivar expires: when the server closes the connection unless the client logs in again, in seconds since 1970;
+        ``None``: never.
     """
 
     user: str | None
@@ -45,10 +56,30 @@ class Identity:
 
     @property
     def authenticated(self) -> bool:
-        """Whether it is known who this is."""
+        """Whether the user is known."""
         return self.user is not None
 
 
 def new_connection_id() -> str:
     """Return a name that no other connection has: 24 hexadecimal digits."""
     return secrets.token_hex(12)
+
+
+def is_name(name: str) -> bool:
+    """Return whether *name* can be a user's name: it must fit into a header, and have 1 to 255 bytes."""
+    try:
+        size = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
+    return 0 < size <= _NAME_SIZE and name == name.strip() and name.isprintable()
+
+
+def check_parameter(name: str) -> str:
+    """
+    Return the name of a query parameter, which must need no escapes.
+
+    :raises ValueError: if it needs escapes.
+    """
+    if not _PARAMETER.fullmatch(name):
+        raise ValueError(f"{name!r}: use letters, digits and - . _ ~")
+    return name

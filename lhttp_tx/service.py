@@ -1,52 +1,47 @@
 """
-Composition: the only place that wires the parts of a server together.
+The server as a Twisted service: the parts of :mod:`lhttp_tx.assembly` with their sockets.
 
-:class:`LHTTPService` is the IService that ``twistd lhttp`` runs and that embedders add to their own; its
-:attr:`~LHTTPService.resource` is the IResource to mount into an existing site.
+:class:`LHTTPService` is the IService that ``twistd lhttp`` runs. Embedding applications add it to their own services.
+Its :attr:`~LHTTPService.resource` is the IResource to mount into an existing site.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lhttp_tx import running
-from lhttp_tx.access import AccessPolicy, is_loopback
-from lhttp_tx.admission import Admission
-from lhttp_tx.auth.gate import Gate
-from lhttp_tx.auth.login import COMMAND, LoginFilter, LoginProcessor
-from lhttp_tx.bus.memory import MemoryBus
-from lhttp_tx.codes import GOING_AWAY
-from lhttp_tx.community import Community
+from lhttp_tx.assembly import Assembly
+from lhttp_tx.assembly.summary import log_summary
+from lhttp_tx.cluster.control import Control
+from lhttp_tx.cluster.presence import Presence
 from lhttp_tx.config import Config
-from lhttp_tx.control import Control
-from lhttp_tx.descriptors import RESERVE, AcceptGuard, raise_limit
-from lhttp_tx.engine import Engine
-from lhttp_tx.factory import LHTTPServerFactory
-from lhttp_tx.filters.multipart import MultipartFilter
-from lhttp_tx.filters.pubsub import PublishFilter, SubscribeFilter, UnsubscribeFilter
-from lhttp_tx.filters.rules import RuleBook, RuledPublishFilter, RuledSubscribeFilter, RuledUnsubscribeFilter
-from lhttp_tx.filters.upstream import UpstreamFilter
-from lhttp_tx.hooks import HookRunner
-from lhttp_tx.hub import Hub
-from lhttp_tx.interfaces import IAuthenticator, IBus, IHeaderFilter, IHooks, IProcessor
-from lhttp_tx.presence import Presence
-from lhttp_tx.processors import Registry
-from lhttp_tx.proxies import TrustedProxies
-from lhttp_tx.rules import Rules
-from lhttp_tx.targets import TargetPolicy
-from lhttp_tx.upstream import UpstreamClient
+from lhttp_tx.engine.awaiting import awaitable, loop_runs
+from lhttp_tx.engine.kinds import AnyAuthenticator, AnyBus, AnyFilter, AnyHistoryStore, AnyHooks, AnyProcessor
+from lhttp_tx.guard.access import AccessPolicy, is_loopback, origin_name, server_name
+from lhttp_tx.guard.admission import Admission
+from lhttp_tx.guard.descriptors import RESERVE, AcceptGuard, raise_limit
+from lhttp_tx.guard.proxies import TrustedProxies
+from lhttp_tx.interfaces import IProcessor
+from lhttp_tx.observe import rationing
+from lhttp_tx.ports.listening import Listeners
+from lhttp_tx.ports.sockets import UNIXRights
+from lhttp_tx.ports.starting import Starts, one_by_one
+from lhttp_tx.rules.model import Rules
+from lhttp_tx.running import RunningServer
 from lhttp_tx.web.health import HealthResource
 from lhttp_tx.web.site import LHTTPSite, RootResource
+from lhttp_tx.websocket.factory import LHTTPServerFactory
 
 __all__ = ["LHTTPService"]
 
@@ -55,12 +50,11 @@ _log = Logger()
 
 class LHTTPService(Service):
     """
-    One LHTTP server. Nothing is opened before it is started, so it can be made before the process daemonizes.
+    One LHTTP server. It opens nothing before it is started, so it can be made before the process daemonizes.
 
     :ivar engine: the server without its sockets; ``engine.publish`` publishes from code.
     :ivar factory: makes the WebSocket connections.
-    :ivar resource: the HTTP tree, to be mounted into an existing site: ``/publish`` and the WebSocket.
-    :ivar ports: what it listens on while it runs.
+    :ivar resource: the HTTP tree with ``/publish`` and the WebSocket; mount it into an existing site.
     """
 
     def __init__(
@@ -68,91 +62,62 @@ class LHTTPService(Service):
         config: Config | None = None,
         *,
         reactor: Any,
-        processors: Iterable[IProcessor] = (),
-        filters: Iterable[IHeaderFilter] = (),
-        authenticators: Iterable[IAuthenticator] = (),
-        hooks: Iterable[IHooks] = (),
-        bus: IBus | None = None,
-        make_endpoint: Callable[[Any, str], IStreamServerEndpoint] = serverFromString,
+        processors: Iterable[AnyProcessor] = (),
+        filters: Iterable[AnyFilter] = (),
+        authenticators: Iterable[AnyAuthenticator] = (),
+        hooks: Iterable[AnyHooks] = (),
+        bus: AnyBus | None = None,
+        history_store: AnyHistoryStore | None = None,
+        make_endpoint: Callable[[Any, str], IStreamServerEndpoint] | None = None,
     ) -> None:
         """
-        :param config: the settings; the defaults listen nowhere.
+        :param config: the settings. With the defaults, the server listens nowhere.
         :param reactor: the running reactor.
-        :param processors: the processors; ``lhttp_tx.loading.load_plugins(IProcessor)`` finds those that are installed.
+        :param processors: the processors; ``lhttp_tx.twistd.loading.load_plugins(IProcessor)`` finds the installed
+            ones.
         :param filters: header filters; they run after the server's own.
-        :param authenticators: what says who clients are, asked in this order; without one, everybody comes in.
-        :param hooks: what the application does at the turns of a connection's life; called in this order.
-        :param bus: what publications travel on; by default NATS if *config* names it, else the memory.
-        :param make_endpoint: returns what to listen on, of the reactor and a description.
-        :raises ValueError: if two processors have the same command, or an upstream URL is malformed, or NATS is named
-            and *reactor* is not Twisted's asyncio reactor.
+        :param authenticators: identify clients, and are asked in this order. Without any, everybody may connect.
+        :param hooks: the application's hooks, called in this order.
+        :param bus: carries publications; by default NATS if *config* names it, else the bus in memory.
+        :param make_endpoint: takes the reactor and an endpoint description, and returns the endpoint. The default makes
+            Twisted's endpoint, and gives UNIX sockets the rights that *config* asks for.
+        :param history_store: what remembers publications to channels with history; by default what *config* says.
+        :raises ValueError: if two processors have the same command; if *config* needs to know users and nothing
+            identifies them (:meth:`~lhttp_tx.config.Config.check_users`); if *config* names NATS and *reactor* is not
+            Twisted's asyncio reactor; if an object does not provide the interface of its kind, for instance because it
+            is a class; if *bus* or *history_store* is given although *config* names one.
+        :raises TypeError: if *config* is anything else.
         """
         self.config = config = Config() if config is None else config
+        if not isinstance(config, Config):
+            raise TypeError(f"config is a lhttp_tx.config.Config, not {config!r}")
+        if bus is not None and config.nats is not None:
+            raise ValueError("there are two buses: leave out bus, or nats of the Config")
+        if history_store is not None and config.history_store is not None:
+            raise ValueError("there are two history stores: leave out history_store here, or in the Config")
         self._reactor = reactor
-        self._make_endpoint = make_endpoint
-        self._bus = _make_bus(config, reactor) if bus is None else bus
-        targets = TargetPolicy(config.upstream_allow, public_only=config.upstream_public_only)
-        self._upstream = UpstreamClient(
-            reactor=reactor,
-            policy=targets,
-            timeout=config.upstream_timeout,
-            max_response_size=config.upstream_max_response,
-            max_in_flight=config.upstream_max_in_flight,
-            max_failures=config.upstream_max_failures,
-            cool_down=config.upstream_cool_down,
+        if make_endpoint is None:
+            make_endpoint = UNIXRights(config.unix_mode, config.unix_group).endpoint
+        known = tuple(authenticators)
+        if config.require_auth and (config.allow_anonymous or not known):
+            raise ValueError("anybody may connect, but Config(require_auth=True) says that nobody may")
+        config.check_users(bool(known))
+        self._parts = parts = Assembly(
+            config,
+            clock=reactor,
+            processors=processors,
+            filters=filters,
+            authenticators=known,
+            hooks=hooks,
+            bus=bus,
+            history_store=history_store,
         )
+        self.engine = parts.engine
         self._policy = AccessPolicy(
-            origins=frozenset(origin.lower() for origin in config.allow_origins),
-            server_names=frozenset(name.lower() for name in config.server_names),
+            origins=frozenset(map(origin_name, config.allow_origins)),
+            server_names=frozenset(map(server_name, config.server_names)),
             publish_token=config.publish_token,
         )
-        registry = Registry()
-        for processor in processors:
-            registry.add(processor)
-        known = tuple(authenticators)
-        self._gate = _make_gate(known, config, reactor) if known else None
-        self._book = None if config.rules is None else RuleBook(config.rules)
-        login: tuple[IHeaderFilter, ...] = ()
-        if self._gate is not None:
-            watcher = LoginFilter(self._gate)
-            registry.add(LoginProcessor(self._gate, watcher.watch))
-            login = (watcher,)
-        private = (COMMAND,) if login else ()
-        runner = HookRunner(hooks, clock=reactor, private_commands=private)
-        subscribing = SubscribeFilter() if self._book is None else RuledSubscribeFilter(self._book)
-        unsubscribing = UnsubscribeFilter() if self._book is None else RuledUnsubscribeFilter()
-        self.engine = Engine(
-            hub=Hub(bus=self._bus),
-            clock=reactor,
-            registry=registry,
-            filters=(
-                *login,
-                *runner.filters,
-                MultipartFilter(),
-                subscribing,
-                PublishFilter() if self._book is None else RuledPublishFilter(self._book, reactor),
-                unsubscribing,
-                UpstreamFilter(self._upstream, targets),
-                *filters,
-            ),
-            limits=config.limits,
-            private_commands=private,
-        )
-        self._community = Community(
-            self.engine,
-            self._bus,
-            reactor,
-            hooks=runner,
-            subscribing=subscribing,
-            unsubscribing=unsubscribing,
-            book=self._book,
-            presence=config.presence,
-            presence_grace=config.presence_grace,
-            max_per_user=config.max_per_user,
-            login_parameter=config.login_parameter,
-            wait_timeout=config.wait_timeout,
-        )
-        self._is_alone = isinstance(self._bus, MemoryBus) and bus is None
         self._admission = Admission(
             reactor,
             max_per_address=config.max_per_address,
@@ -163,7 +128,7 @@ class LHTTPService(Service):
             engine=self.engine,
             reactor=reactor,
             policy=self._policy,
-            gate=self._gate,
+            gate=parts.gate,
             admission=self._admission,
             max_connections=config.max_connections,
             ping_interval=config.ping_interval,
@@ -174,151 +139,250 @@ class LHTTPService(Service):
             gzip=config.gzip,
         )
         self.resource = RootResource(engine=self.engine, factory=self.factory, policy=self._policy, demo=config.demo)
-        self.resource.putChild(b"health", HealthResource(self._bus, self.factory))
         self._site = LHTTPSite(
             self.resource,
             max_body_size=config.limits.message_size,
             reactor=reactor,
             head_timeout=config.handshake_timeout,
+            body_timeout=config.body_timeout,
+            lifetime=config.http_lifetime,
             admission=self._admission,
         )
-        self._reserve = RESERVE + (config.upstream_max_in_flight if targets else 0)
-        self._guard = AcceptGuard(reactor, self._reserve, judge=self._admission.admits)
-        self.ports: list[IListeningPort] = []
-        self._listening: list[Deferred[None]] = []
+        self._reserve = RESERVE + (config.upstream_max_in_flight if parts.targets else 0)
+        self._guard = AcceptGuard(
+            reactor, self._reserve, judge=self._admission.admits, make_room=self._admission.make_room
+        )
+        self._listeners = Listeners(reactor, self._site, make_endpoint=make_endpoint, opened=self._listens)
+        health = HealthResource(
+            parts.bus, self.factory, self._listeners, self._guard, has_store=lambda: parts.histories.available
+        )
+        self.resource.putChild(b"health", health)
+        self._listening: Deferred[None] = succeed(None)
+        self._stopping: Deferred[None] | None = None
+        self._has_begun = False
+        self._start_number = 0
+        self._starts = Starts()
+
+    @property
+    def ports(self) -> list[IListeningPort]:
+        """The ports that the server listens on while it runs."""
+        return self._listeners.ports
 
     @property
     def rules(self) -> Rules:
-        """The channel rules that are in force."""
-        return Rules() if self._book is None else self._book.rules
+        """The channel rules in force."""
+        return Rules() if self._parts.rules is None else self._parts.rules
 
     @property
     def presence(self) -> Presence:
         """Who is in the channels whose presence is kept."""
-        return self._community.presence
+        return self._parts.presence
 
     @property
     def control(self) -> Control:
-        """Control over the connections, of this node and of the others."""
-        return self._community.control
+        """Control over the connections of this node, and of the others."""
+        return self._parts.control
 
     def set_rules(self, rules: Rules) -> None:
         """
-        Put other channel rules in force, for what clients do from now on.
+        Put other channel rules in force, for everything that clients do from now on.
 
-        Subscriptions that a client may not have by these rules are taken back, and it is told so. A server with many
-        connections looks at them a few at a time.
+        The server takes back subscriptions that the new rules do not allow, and tells the clients. If it has many
+        connections, it checks a few at a time.
 
-        :raises ValueError: if the server was made without any.
+        :raises TypeError: if *rules* is not a :class:`~lhttp_tx.rules.model.Rules`.
+        :raises ValueError: if the server was made without rules, or if the rules need to know users and nothing
+            identifies them.
         """
-        self._community.set_rules(rules)
+        if isinstance(rules, Rules):
+            replace(self.config, rules=rules).check_users(self._parts.gate is not None)
+        self._parts.set_rules(rules)
+
+    @property
+    def server(self) -> RunningServer:
+        """The server as plugins see it, ``request.server``."""
+        return self._parts.server
+
+    def replace_processors(self, pairs: Iterable[tuple[IProcessor, IProcessor]]) -> None:
+        """See :meth:`lhttp_tx.assembly.Assembly.replace_processors`."""
+        self._parts.replace_processors(pairs)
 
     def privilegedStartService(self) -> None:
-        """Listen, while the process may still bind low ports."""
-        if not self._listening:
-            if self.config.listen:
-                raise_limit(self.config.max_connections, self._reserve)
-            self._listening = [self._listen(description) for description in self.config.listen]
+        """
+        Listen, while the process may still bind low ports.
+
+        :raises CannotListenError: if an endpoint cannot listen and says so at once; then the server listens nowhere.
+        """
+        if self._stopping is None and not self._listeners.is_open:
+            self._listen()
 
     def startService(self) -> None:
         """
-        Start the bus and take connections.
+        Start the bus and take connections. If the server is still stopping, it starts as soon as it has stopped.
 
-        :raises CannotListenError: if an endpoint cannot be listened on and says so at once.
+        :raises CannotListenError: if an endpoint cannot listen and says so at once; then the server does not run, and
+            listens nowhere.
         """
-        super().startService()
+        if self.running:
+            return
         self.privilegedStartService()
-        self.factory.draining = False
-        self._bus.start().addErrback(lambda failure: _log.failure("the bus did not start", failure))
-        if not self._is_alone:
-            self._community.start()
-        running.add(self.engine, self._community)
-        self._log_summary()
+        super().startService()
+        if self._stopping is None:
+            self._start()
 
-    def _listen(self, description: str) -> Deferred[None]:
-        listening = self._make_endpoint(self._reactor, description).listen(self._site)
-        starting = True
+    def when_started(self) -> Deferred[None]:
+        """
+        Find out when the server has started.
 
-        def failed(failure: Failure) -> Failure | None:
-            _log.critical("cannot listen on {description}: {why}", description=description, why=failure.value)
-            return failure if starting else None
+        :returns: a Deferred that
 
-        outcome: list[Failure] = []
-        result: Deferred[None] = listening.addCallback(self._listens, description)
-        result.addErrback(failed).addErrback(outcome.append)
-        starting = False
-        if outcome:
-            raise outcome[0].value.with_traceback(None) from None  # type: ignore[union-attr]
-        return result
+            - succeeds when the server listens on all its endpoints and its bus has started, which may be now. A NATS
+              bus has then begun to connect, and ``/health`` says when it is connected;
+            - fails with :exc:`~lhttp_tx.errors.StartFailed` when an ``on_start`` fails, or the history store does not
+              open; then the server stops;
+            - fails with the error of an endpoint or of the bus. The other endpoints go on listening until the service
+              is stopped;
+            - fails with :exc:`twisted.internet.defer.CancelledError` if the server is stopped first.
+        """
+        return awaitable(self._starts.wait())
+
+    def _listen(self) -> None:
+        if self.config.listen:
+            raise_limit(self.config.max_connections, self._reserve)
+        self._start_number = self._starts.begin()
+        try:
+            self._listening = self._listeners.open(self.config.listen)
+        except Exception:
+            self._starts.end(Failure(), self._start_number)
+            raise
+
+    def _start(self) -> None:
+        self._has_begun = True
+        bus = self._parts.start()
+        if not self._parts.is_alone:
+            self._parts.join()
+        running.add(self._parts)
+        rationing.begin(self._reactor)
+        log_summary(self._parts, self._admission.proxies)
+        plugged = self._plug_in(self._start_number)
+        self.factory.starting = self.factory.draining = not plugged.called
+        if not plugged.called:
+            self._accept(self.ports, False)
+        number = (self._start_number,)
+        plugged.addCallbacks(self._plugged_in, self._not_plugged_in, callbackArgs=number, errbackArgs=number)
+        listening, self._listening = self._listening, succeed(None)
+        both: Deferred[Any] = DeferredList([listening, bus, plugged], fireOnOneErrback=True, consumeErrors=True)
+        both.addErrback(_first).addBoth(self._starts.end, self._start_number)
+
+    def _plug_in(self, number: int) -> Deferred[None]:
+        """Call ``on_start`` of processors, filters, hooks and authenticators, for the start with this number."""
+        if not isinstance(self._reactor, AsyncioSelectorReactor) or loop_runs():
+            return self._parts.lifecycle.start(self.server)
+        turn: Deferred[Any] = deferLater(self._reactor, 0, lambda: None)  # an on_start may need asyncio's loop to run
+        return turn.addCallback(
+            lambda _: self._parts.lifecycle.start(self.server) if self._is_starting(number) else None
+        )
+
+    def _accept(self, ports: Iterable[Any], accepts: bool) -> None:
+        """Accept connections, or leave them in the system's queue while the server starts."""
+        for port in ports:
+            if hasattr(port, "stopReading"):
+                (port.startReading if accepts else port.stopReading)()
+
+    def _is_starting(self, number: int) -> bool:
+        return self._start_number == number and self._stopping is None
+
+    def _plugged_in(self, _: None, number: int) -> None:
+        if self._is_starting(number):
+            if self.factory.starting:
+                self._accept(self.ports, True)
+            self.factory.starting = self.factory.draining = False
+            for name in self.server.unasked:
+                _log.warn("[plugin.{name}]: nobody has asked for these settings", name=name)
+
+    def _not_plugged_in(self, failure: Failure, number: int) -> Failure:
+        if self._is_starting(number):
+            _log.critical("cannot start: {error}", error=failure.value)
+            self._starts.end(failure, number)
+            self.stopService()
+            self._starts.end(failure, self._starts.begin())  # for later callers of when_started
+        return failure
+
+    def _start_again(self) -> None:
+        """Start the server; ``startService`` was called while it was stopping."""
+        try:
+            self._listen()
+        except Exception:  # the log has the error
+            super().stopService()
+        else:
+            self._start()
 
     def _listens(self, port: IListeningPort, description: str) -> None:
-        self.ports.append(port)
         self._guard.watch(port)
+        if self.factory.starting:
+            self._accept([port], False)
         hosts = [listening.getHost() for listening in self.ports]
         addresses = [host.host for host in hosts if isinstance(host, IPv4Address | IPv6Address)]
         self._policy.loopback_only = bool(addresses) and all(map(is_loopback, addresses))
-        _log.info("listening on {address} ({description})", address=_shown(port.getHost()), description=description)
-
-    def _log_summary(self) -> None:
-        commands = ", ".join(sorted(processor.command for processor in self.engine.registry)) or "none"
-        _log.info("bus: {bus}", bus=self._bus.description)
-        _log.info("processors: {commands}", commands=commands)
-        if self._gate is not None:
-            _log.info("clients: {who}", who=self._gate.description)
-        if self._admission.proxies:
-            _log.info("trusted proxies: {proxies}", proxies=self._admission.proxies)
-        if self.config.demo:
-            _log.info("demo: a chat page at /")
-        if self.config.publish_token is None:
-            _log.info("POST /publish: programs on this machine only (set a token with --publish-token-file)")
-        else:
-            _log.info("POST /publish: whoever sends the token")
-        if self._book is not None:
-            _log.info("channel rules: {count}", count=len(self._book.rules))
-        _log.info("upstream: {targets}", targets=", ".join(self.config.upstream_allow) or "off (--upstream-allow)")
+        host = port.getHost()
+        _log.info("listening on {address} ({description})", address=_shown(host), description=description)
+        if self._parts.gate is None and isinstance(host, IPv4Address | IPv6Address) and not is_loopback(host.host):
+            _log.warn(
+                "anyone who can reach {address} can connect without login: require one with --auth, --jwt-key-file or "
+                "--authenticator, or listen on this machine only with tcp:{port}:interface=127.0.0.1",
+                address=_shown(host),
+                port=host.port,
+            )
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop listening, finish what is in hand, close every connection with 1001, then let go of bus and backends.
+        Stop listening, finish the work in progress, and close every connection with code 1001.
+
+        Then stop the bus, and close the connections to backends.
 
         :returns: a Deferred that succeeds when all this is done.
         """
         super().stopService()
-        running.discard(self.engine)
+        done: Deferred[None] = Deferred()
+        self._starts.give_up()
+        self.factory.starting = False
+        if self._stopping is not None:
+            self._stopping.addCallback(done.callback)
+            return awaitable(done)
+        self._listening.addErrback(lambda _: None)
         self.factory.draining = True
-        ports, self.ports, self._listening = self.ports, [], []
-        result: Deferred[Any] = DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
-        result.addCallback(lambda _: self._guard.stop())
-        if self._gate is not None:
-            self._gate.close_lobbies(GOING_AWAY, "server is going away")
-        result.addCallback(lambda _: self.engine.drain(self.config.drain_timeout))
-        result.addCallback(lambda _: self._admission.stop())
-        result.addCallback(lambda _: self._community.stop())
-        result.addCallback(lambda _: self._bus.stop())
-        result.addCallback(lambda _: self._upstream.close())
-        return result.addCallback(lambda _: None)
+        self._parts.close_lobbies()
+        stopping = self._stopping = Deferred()
+        stopping.addCallback(done.callback)
+        one_by_one(self._steps()).addCallback(self._stopped, stopping)
+        return awaitable(done)
+
+    def _steps(self) -> tuple[Callable[[], Any], ...]:
+        """Return the steps of a stop, in their order."""
+        begun, self._has_begun = self._has_begun, False
+        return (
+            self._listeners.close,
+            self._guard.stop,
+            self._parts.drain,
+            *((lambda: self._parts.lifecycle.stop(self.server),) if begun else ()),
+            self._admission.stop,
+            self._parts.leave,
+            lambda: running.discard(self._parts),  # after every on_stop
+            self._parts.stop_bus,
+            self._parts.upstream.close,
+            *((lambda: rationing.end(self._reactor),) if begun else ()),
+        )
+
+    def _stopped(self, _: object, stopping: Deferred[None]) -> None:
+        self._stopping = None
+        if self.running:
+            self._start_again()
+        stopping.callback(None)
 
 
-def _make_gate(authenticators: Iterable[IAuthenticator], config: Config, reactor: Any) -> Gate:
-    return Gate(
-        authenticators,
-        clock=reactor,
-        allow_anonymous=config.allow_anonymous,
-        login_timeout=config.login_timeout,
-        timeout=config.auth_timeout,
-        max_in_flight=config.auth_max_in_flight,
-        max_failures=config.max_failed_logins,
-    )
-
-
-def _make_bus(config: Config, reactor: Any) -> IBus:
-    if config.nats is None:
-        return MemoryBus()
-    if not isinstance(reactor, AsyncioSelectorReactor):
-        raise ValueError("NATS needs Twisted's asyncio reactor: call twisted.internet.asyncioreactor.install() first")
-    from lhttp_tx.bus.nats import NATSBus
-
-    return NATSBus(config.nats, clock=reactor)
+def _first(failure: Failure) -> Failure:
+    found: Failure = failure.value.subFailure  # type: ignore[union-attr]
+    return found
 
 
 def _shown(address: Any) -> str:

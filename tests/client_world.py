@@ -16,11 +16,11 @@ from zope.interface import implementer
 
 from lhttp_tx import Message, Processor, Refused, Request, processor
 from lhttp_tx.client import Client, State
+from lhttp_tx.codec.limits import DEFAULT_LIMITS, UNLIMITED, Limits
+from lhttp_tx.codec.message import parse
 from lhttp_tx.errors import LHTTPError
-from lhttp_tx.factory import LHTTPServerFactory
-from lhttp_tx.limits import DEFAULT_LIMITS, UNLIMITED, Limits
-from lhttp_tx.message import parse
 from lhttp_tx.testing import Server
+from lhttp_tx.websocket.factory import LHTTPServerFactory
 
 __all__ = ["MemoryEndpoint", "World", "error_of", "outcome"]
 
@@ -119,7 +119,7 @@ class World:
         self.pending = Pending()
         processors = [echo, auth, refuse, parts, push, fake, self.pending]
         self.server = Server(processors=processors, limits=limits, **settings)
-        factory = LHTTPServerFactory(engine=self.server.engine, reactor=clock, gate=self.server._gate)
+        factory = LHTTPServerFactory(engine=self.server.engine, reactor=clock, gate=self.server.assembly.gate)
         self.endpoint = MemoryEndpoint(factory, clock)
         self.states: list[State] = []
         self.errors: list[LHTTPError] = []

@@ -16,29 +16,56 @@ settings.register_profile("quick", max_examples=100, deadline=None)
 settings.register_profile("thorough", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("quick")  # or: pytest --hypothesis-profile=thorough
 
-ONCE = frozenset(
+ATTACKS = frozenset(
     {
-        *("test_browser.py", "test_docs.py", "test_examples.py", "test_javascript.py"),
-        *("test_cluster_access.py", "test_cluster_nodes.py", "test_cluster_outages.py", "test_cluster_start.py"),
-        *("test_bus_nats.py", "test_link_nats.py", "test_presence_cluster.py", "test_workers.py"),
-        *("test_cluster_receipts.py", "test_link_confirm.py"),
-        *("test_command.py", "test_upstream_dead.py", "test_exhaustion.py", "test_workers_rules.py"),
-        *("test_cluster_rules.py", "test_community.py"),
-        *("test_manhole.py", "test_config.py", "test_limits.py", "test_cleanup.py", "test_wildcards.py"),
+        *("test_hazards.py", "test_hazards_cost.py", "test_hazards_ends.py", "test_hazards_history.py"),
+        "test_hazards_slow.py",
+        *("test_exhaustion.py", "test_failed_starts.py", "test_fuzz.py", "test_limits.py", "test_soak.py"),
+        "test_history_sqlite.py",
     }
 )
+"""Modules of ``integration`` that attack a server or use it for long: they wait more than they work."""
+
+PROGRAMS = frozenset(
+    {
+        *("test_browser.py", "test_docs.py", "test_examples.py", "test_javascript.py", "test_community.py"),
+        *("test_cleanup.py", "test_client_history.py", "test_client_login.py", "test_command.py", "test_config.py"),
+        *("test_manhole.py", "test_options.py", "test_upstream_dead.py", "test_wildcards.py"),
+    }
+)
+"""Modules of ``integration`` that are about pages, examples, commands, and options, each with programs of its own."""
+
+ONCE = {
+    "tests": {"test_benchmarks.py", "test_figures.py", "test_fuzz.py", "test_regular.py", "test_troubleshooting.py"},
+    "integration": ATTACKS | PROGRAMS | {"test_auth.py", "test_bursts.py", "test_http.py"},
+    "cluster": {
+        *("test_cluster_access.py", "test_cluster_nodes.py", "test_cluster_outages.py", "test_cluster_start.py"),
+        *("test_bus_nats.py", "test_link_nats.py", "test_presence_cluster.py", "test_workers.py"),
+        *("test_cluster_receipts.py", "test_cluster_rules.py", "test_link_confirm.py", "test_workers_rules.py"),
+        *("test_jetstream.py", "test_jetstream_cluster.py", "test_jetstream_contract.py"),
+    },
+}
 """
-Modules for which one Python is enough: their tests look at the same files and pages whichever runs them, or take long
-and are about other processes.
+Modules, by folder, for which one Python is enough: their tests look at the same files and pages whichever runs them, or
+take long and are about other processes.
 """
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests of the modules in :data:`ONCE`, and leave out those that need another reactor."""
+    """
+    Mark what the environments of tox run apart, and leave out what needs another reactor.
+
+    Tests of the modules in :data:`ATTACKS`, :data:`PROGRAMS` and :data:`ONCE` get a marker of that name.
+    """
     other = pytest.mark.skip(reason="needs Twisted's asyncio reactor: pytest --reactor=asyncio")
     for item in items:
-        if item.path.name in ONCE:
+        folder, name = item.path.parent.name, item.path.name
+        if name in ONCE.get(folder, ()):
             item.add_marker("once")
+        if folder == "integration" and name in ATTACKS:
+            item.add_marker("attack")
+        if folder == "integration" and name in PROGRAMS:
+            item.add_marker("program")
         if item.get_closest_marker("asyncio_reactor") and config.getoption("reactor") != "asyncio":
             item.add_marker(other)
 

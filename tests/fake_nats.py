@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from lhttp_tx.bus.link import UNCONFIRMED
-from lhttp_tx.bus.nats import NATSBus
-from lhttp_tx.bus.servers import NATSServers
+from lhttp_tx.bus.nats.bus import NATSBus
+from lhttp_tx.bus.nats.confirmations import UNCONFIRMED
+from lhttp_tx.bus.nats.servers import NATSServers
 from lhttp_tx.errors import BusUnavailable, MessageTooLarge
 
 __all__ = ["A", "B", "FakeLink", "FakeNATS"]
@@ -17,12 +18,20 @@ __all__ = ["A", "B", "FakeLink", "FakeNATS"]
 A, B = "nats://a:4222", "nats://b:4222"
 
 
+class FakeInbox:
+    """Stands in for :class:`lhttp_tx.bus.nats.inbox.Inbox`, where nobody waits for answers."""
+
+    def retire(self, done: Callable[[], object]) -> None:
+        done()
+
+
 class FakeLink:
     """
-    Stands in for :class:`lhttp_tx.bus.link.Link`.
+    Stands in for :class:`lhttp_tx.bus.nats.link.Link`.
 
     :ivar published: what it was given to publish.
     :ivar pieces: how often it was given several publications in one piece.
+    :ivar denied: whether it lets the node do nothing.
     :ivar max_size: bytes of the largest publication that it takes.
     :ivar subscribed: the subjects that it was asked for, in order; also those that were taken back.
     :ivar unsubscribed: the subjects that were taken back, in order.
@@ -35,6 +44,7 @@ class FakeLink:
         self.url = url
         self.owner = owner
         self.usable = True
+        self.denied = False
         self.other_urls = list(nats.other_urls)
         self.published: list[tuple[str, bytes, bool]] = []
         self.pieces = 0
@@ -44,6 +54,7 @@ class FakeLink:
         self.closed: bool | None = None
         self.checks: list[Deferred[None]] = []
         self.confirmations: list[Deferred[None]] = []
+        self.inbox = FakeInbox()
         self._asked: dict[str, Deferred[None]] = {}
         self._nats = nats
 
@@ -76,6 +87,9 @@ class FakeLink:
             return succeed(None)
         self.checks.append(Deferred())
         return self.checks[-1]
+
+    def probed(self) -> Deferred[None]:
+        return self.checked()
 
     def confirm(self) -> Deferred[None]:
         if not self.usable:
@@ -127,7 +141,7 @@ class FakeLink:
         """Let publications arrive."""
         self.owner.begin_batch()
         for payload in payloads:
-            self.owner.receive(self, subject, payload, False)
+            self.owner.receive(self, subject, [payload], False)
         self.owner.end_batch()
 
 

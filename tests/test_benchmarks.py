@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,16 +16,19 @@ ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="a source distribution has no benchmarks")
 if (ROOT / "benchmarks").is_dir():
     sys.path.insert(0, str(ROOT))
-    from benchmarks import parts, scenarios, svg
-    from benchmarks.dialects import LHTTP, NATS, SOCKET_IO
+    from benchmarks import history, parts, scenarios, svg
+    from benchmarks.__main__ import is_broken
+    from benchmarks.dialects import CENTRIFUGO, LHTTP, NATS, SOCKET_IO
     from benchmarks.figures import Case, Curve, Results, percentile, ratio, slope, spread
+    from benchmarks.load import Lost, Readers, burst
     from benchmarks.report import Terminal, case_table, curve_table, number, targets_table
     from benchmarks.scenarios import SCENARIOS
+    from benchmarks.servers import Peers
     from benchmarks.targets import judge
-    from benchmarks.wire import PayloadMeter, client_frame, frame_size, handshake
-    from lhttp_tx.frames import build_frame, build_frames
-    from lhttp_tx.lane import take_messages
-    from lhttp_tx.message import parse
+    from benchmarks.wire import MarkCounter, PayloadMeter, client_frame, frame_size, handshake
+    from lhttp_tx.codec.message import parse
+    from lhttp_tx.websocket.frames import build_frame, build_frames
+    from lhttp_tx.websocket.reader import take_messages
 
 
 # Statistics
@@ -86,6 +90,54 @@ def test_payload_meter_counts_payload_however_the_stream_is_cut(piece: int) -> N
     assert counted == sum(sizes)
 
 
+@pytest.mark.parametrize("piece", [1, 2, 3, 7, 64, 10_000])
+def test_payload_meter_counts_the_same_however_messages_are_joined(piece: int) -> None:
+    messages = [b"x" * size for size in (10, 20, 100, 40, 300, 1, 70)]
+    for joined in (messages, [b"\n".join(messages)], [b"\n".join(messages[:3]), b"\n".join(messages[3:])]):
+        stream = b"".join(build_frame(payload, False) for payload in joined)
+        meter = PayloadMeter(separator=1)
+        counted = sum(meter.feed(memoryview(stream)[start : start + piece]) for start in range(0, len(stream), piece))
+        assert counted == sum(len(message) + 1 for message in messages)
+
+
+@pytest.mark.parametrize("piece", range(1, 25))
+def test_mark_counter_misses_no_mark_that_is_cut_in_two(piece: int) -> None:
+    stream = b"".join(b"LHTTP/1.0 receipt\r\nreceipt-id:%d\r\n\r\n" % number for number in range(20))
+    counter = MarkCounter(LHTTP.receipt)
+    assert sum(counter.feed(stream[start : start + piece]) for start in range(0, len(stream), piece)) == 20
+
+
+# Load
+
+
+def test_publisher_of_a_burst_reads_what_it_is_answered() -> None:
+    reader, subscriber = socket.socketpair()
+    writer, publisher = socket.socketpair()
+    with reader, subscriber, writer, publisher:
+        writer.setblocking(False)
+        publisher.sendall(b"an answer")
+        subscriber.sendall(b"12345")
+        assert burst(Readers([reader]), writer, b"published", 1, 5).messages == 1
+        assert publisher.recv(100) == b"published"
+        with pytest.raises(BlockingIOError):
+            writer.recv(100)
+
+
+def test_burst_is_lost_when_the_server_closes_the_connection_of_the_publisher() -> None:
+    reader, subscriber = socket.socketpair()
+    writer, publisher = socket.socketpair()
+    with reader, subscriber, writer:
+        publisher.close()
+        with pytest.raises((Lost, BrokenPipeError)):
+            burst(Readers([reader]), writer, b"published", 1, 5)
+
+
+def test_publications_with_receipts_have_tokens_of_their_own() -> None:
+    data = b"".join(history._batches(LHTTP, 3, 4))
+    messages = [parse(payload) for payload in take_messages(data, 0, 10_000)[0]]
+    assert [message.headers.get("receipt") for message in messages] == [str(number) for number in range(1, 13)]
+
+
 # Dialects
 
 
@@ -110,6 +162,56 @@ def test_nats_dialect_numbers_all_subscriptions_in_the_same_width() -> None:
 
 def test_socket_io_dialect_quotes_room_and_body() -> None:
     assert take_messages(SOCKET_IO.publish("r", b"b"), 0, 100)[0][0] == b'42["publish","r","b"]'
+
+
+def test_centrifugo_dialect_numbers_its_commands() -> None:
+    frames = take_messages(CENTRIFUGO.burst("room", b"hello", 3), 0, 1_000)[0]
+    assert [json.loads(frame) for frame in frames] == [
+        {"publish": {"channel": "room", "data": "hello"}, "id": number} for number in (1, 2, 3)
+    ]
+
+
+def test_centrifugo_dialect_says_how_large_a_delivery_is() -> None:
+    push = (
+        b'{"push":{"channel":"room","pub":{"data":"hello",'
+        b'"info":{"user":"","client":"adc30b0b-9649-44fa-b70f-b7ce7d65f2d6"},"offset":1000}}}'
+    )
+    first = push.replace(b"1000", b'1,"epoch":"EgPimfRB"')
+    assert CENTRIFUGO.kept_size("room", b"hello", 1_000) == len(push) + 1
+    assert CENTRIFUGO.kept_size("room", b"hello", 1) == len(first) + 1
+    assert CENTRIFUGO.delivery_size("room", b"hello") == len(push) + 1 - len(',"offset":1000')
+
+
+@pytest.mark.parametrize(
+    ("answer", "offset"),
+    [
+        (b'{"id":2,"subscribe":{"recoverable":true,"epoch":"EgPimfRB","positioned":true}}', 0),
+        (b'{"id":2,"subscribe":{"recoverable":true,"epoch":"EgPimfRB","offset":17,"positioned":true}}', 17),
+    ],
+)
+def test_centrifugo_dialect_goes_on_where_the_channel_stood(answer: bytes, offset: int) -> None:
+    found = CENTRIFUGO.position.search(answer)
+    assert found is not None
+    (command,) = take_messages(CENTRIFUGO.resume("room", found.groups()), 0, 1_000)[0]
+    wanted = {"channel": "room", "recover": True, "epoch": "EgPimfRB", "offset": offset}
+    assert json.loads(command)["subscribe"] == wanted
+
+
+# Servers
+
+
+def test_centrifugo_is_missing_until_it_is_on_the_path_or_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "go install" in Peers(tmp_path, wanted=["centrifugo"]).missing["centrifugo"]
+    for directory in ("bin", "lhttp_tx-benchmarks"):
+        path = tmp_path / directory / "centrifugo"
+        path.parent.mkdir()
+        path.touch(0o755)
+        assert "centrifugo" not in Peers(tmp_path, wanted=["centrifugo"]).missing
+        path.unlink()
 
 
 # Results
@@ -218,8 +320,22 @@ def test_plots_escape_what_they_show() -> None:
 # The command
 
 
+@pytest.mark.parametrize(
+    ("row", "broken"), [("lhttp", True), ("memory", True), ("SQLite", True), ("centrifugo", False), ("nats", False)]
+)
+def test_run_is_broken_when_the_server_loses_something_with_whatever_options_it_runs(row: str, broken: bool) -> None:
+    results = filled_results()
+    assert not is_broken(results)
+    results.cases[0].lost[row] = "7 of 10 bytes did not come"
+    assert is_broken(results) == broken
+
+
+def test_run_is_broken_when_a_scenario_is_broken_off() -> None:
+    assert is_broken(Results(skipped={"o": "broken off: it did not start"}))
+
+
 def test_every_scenario_has_a_letter_of_the_alphabet() -> None:
-    assert list(SCENARIOS) == list("abcdefghijklm")
+    assert list(SCENARIOS) == list("abcdefghijklmno")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="CPU time of other processes is read as Linux has it")
@@ -227,7 +343,7 @@ def test_quick_burst_runs_and_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     arguments = ["--quick", "--scenario", "a", "--peers", "autobahn", "--rounds", "1", "--json", str(path)]
     subprocess.run(
-        [sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, check=True, timeout=60, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, check=True, timeout=300, stdout=subprocess.DEVNULL
     )
     results = Results.from_json(json.loads(path.read_text("utf-8")))
     case = results.case("a.2000")

@@ -1,45 +1,28 @@
 """The vectors that every client and server shares, against the codec and the engine."""
 
-import base64
-import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from integration._vectors import VECTORS as HERE, octets, read
 from twisted.internet.task import Clock
 
+from lhttp_tx.codec.message import Message, parse
+from lhttp_tx.codec.multipart import join_parts, parse_offsets, split_parts
 from lhttp_tx.errors import LHTTPError
-from lhttp_tx.filters.upstream import UpstreamFilter
 from lhttp_tx.interfaces import IProcessor
-from lhttp_tx.loading import load_object
-from lhttp_tx.message import Message, parse
-from lhttp_tx.multipart import join_parts, parse_offsets, split_parts
-from lhttp_tx.targets import Target, TargetPolicy
 from lhttp_tx.testing import Client, Server
-from lhttp_tx.upstream import UpstreamClient
+from lhttp_tx.twistd.loading import load_object
+from lhttp_tx.upstream.client import UpstreamClient
+from lhttp_tx.upstream.filter import UpstreamFilter
+from lhttp_tx.upstream.targets import Target, TargetPolicy
 
-HERE = Path(__file__).parent / "vectors"
 ALLOWED = "http://backend.example/record"
 PROCESSORS = {"plain": ("echo", "upload"), "auth": ("auth",)}
 
 
-def read(name: str) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = json.loads((HERE / f"{name}.json").read_bytes())
-    return entries
-
-
 def each(entries: list[dict[str, Any]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("entry", entries, ids=[entry["name"].replace("[", "(") for entry in entries])
-
-
-def octets(entry: dict[str, Any], key: str) -> bytes:
-    """Return the bytes that *entry* holds under *key*, in whichever of the three ways."""
-    if key in entry:
-        return str(entry[key]).encode("utf-8")
-    if key + "_base64" in entry:
-        return base64.b64decode(entry[key + "_base64"], validate=True)
-    return "".join(text * times for text, times in entry[key + "_repeat"]).encode("utf-8")
 
 
 def octets_or_raw(entry: dict[str, Any], key: str) -> bytes:

@@ -1,7 +1,8 @@
 """
-What a client says of who it is, on the opening handshake or in a login message.
+A client's credentials, from the opening handshake or a login message.
 
-Made by :mod:`lhttp_tx.opening` and :mod:`lhttp_tx.auth.login`, read by authenticators. Pure functions on text.
+:mod:`lhttp_tx.websocket.opening` and :mod:`lhttp_tx.auth.lobby` make attempts, and authenticators read them. Pure
+functions on text.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import binascii
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import methodcaller
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qsl
 
+from lhttp_tx.codec.message import Message
+from lhttp_tx.guard.heads import unquote
 from lhttp_tx.identity import Identity
-from lhttp_tx.message import Message
 
 __all__ = ["LoginAttempt", "read_cookies", "read_parameters"]
 
@@ -29,16 +32,16 @@ def _nothing() -> Mapping[str, str]:
 @dataclass(frozen=True, slots=True)
 class LoginAttempt:
     """
-    One attempt of a client to say who it is. Its representation shows none of its secrets.
+    One attempt of a client to log in. Its representation shows no secrets.
 
-    :ivar address: the client's address, as a session has it.
+    :ivar address: the client's address, as in ``session.peer``.
     :ivar connection_id: the name of the connection.
-    :ivar path: the path of the handshake, as it was sent.
-    :ivar parameters: the query parameters of the handshake; of a repeated one the last counts.
-    :ivar headers: the headers of the handshake by lower-case name; none for a login message.
-    :ivar secure: whether the connection is encrypted as far as the server can see.
+    :ivar path: the path of the handshake, as the client sent it.
+    :ivar parameters: the query parameters of the handshake. If a parameter is repeated, the last value counts.
+    :ivar headers: the headers of the handshake by lower-case name; empty for a login message.
+    :ivar secure: whether the connection is encrypted, as far as the server can see.
     :ivar message: the login message; ``None`` on the handshake.
-    :ivar identity: who the connection belongs to so far; ``None`` on the handshake, and before the first login.
+    :ivar identity: the connection's identity so far; ``None`` on the handshake, and before the first login.
     """
 
     address: str
@@ -65,8 +68,8 @@ class LoginAttempt:
     @property
     def password(self) -> tuple[str, str] | None:
         """
-        User and password of ``Authorization: Basic`` (RFC 7617, UTF-8), or of the headers ``user`` and ``password`` of
-        a login message; ``None`` if they are missing or malformed.
+        User and password, from ``Authorization: Basic`` (RFC 7617, UTF-8), or from the headers ``user`` and
+        ``password`` of a login message; ``None`` if they are missing or malformed.
         """
         if self.message is not None:
             headers = self.message.headers
@@ -85,10 +88,10 @@ class LoginAttempt:
         """
         Return the identity of *user* on this connection.
 
-        :param user: 1 to 255 bytes of UTF-8 without control characters, and without blanks around them.
-        :param claims: what else is known of the user, for rules, processors and filters.
-        :param expires: when this ends, in seconds since 1970: the connection is closed then unless the client has
-            logged in again; ``None``: never.
+        :param user: 1 to 255 bytes of UTF-8, without control characters, and without blanks around them.
+        :param claims: what else is known about the user, for rules, processors and filters.
+        :param expires: when the identity expires, in seconds since 1970. The server then closes the connection, unless
+            the client has logged in again. ``None``: never.
         """
         return Identity(
             user=user,
@@ -108,15 +111,29 @@ class LoginAttempt:
 
 
 def read_parameters(query: str) -> Mapping[str, str]:
-    """Return the parameters of a query string, unquoted; of a repeated one the last counts."""
-    return MappingProxyType(dict(parse_qsl(query, keep_blank_values=True))) if query else _NOTHING
+    """Return the parameters of a query string, unquoted. If a parameter is repeated, the last value counts."""
+    if not query:
+        return _NOTHING
+    found = {}
+    for pair in query.split("&"):
+        if pair:
+            name, _, value = pair.partition("=")
+            found[_unquote(name)] = _unquote(value)
+    return MappingProxyType(found)
+
+
+def _unquote(text: str) -> str:
+    text = text.replace("+", " ")
+    return unquote(text.encode("utf-8")).decode("utf-8", "replace") if "%" in text else text
 
 
 def read_cookies(header: str) -> dict[str, str]:
-    """Return the cookies of a ``Cookie`` header (RFC 6265, section 5.4); of a repeated one the first counts."""
-    cookies: dict[str, str] = {}
-    for pair in header.split(";"):
-        name, equals, value = pair.partition("=")
-        if equals:
-            cookies.setdefault(name.strip(), value.strip().removeprefix('"').removesuffix('"'))
-    return cookies
+    """
+    Return the cookies of a ``Cookie`` header (RFC 6265, section 5.4). If a cookie is repeated, the first one counts.
+    """
+    names, equals, values = zip(*map(methodcaller("partition", "="), header.split(";")), strict=True)
+    stripped = map(str.strip, values)  # there may be thousands; Python takes no step for each
+    for side in ("removeprefix", "removesuffix"):
+        stripped = map(methodcaller(side, '"'), stripped)
+    found = [*compress(zip(map(str.strip, names), stripped, strict=True), equals)]
+    return dict(reversed(found))

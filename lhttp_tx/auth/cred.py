@@ -1,7 +1,7 @@
 """
-User and password, asked of checkers of :mod:`twisted.cred`.
+Authentication with user and password, by checkers of :mod:`twisted.cred`.
 
-The option ``--auth`` makes the checkers; an embedder brings its own.
+The option ``--auth`` makes the checkers. An embedding application passes its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from twisted.internet.defer import maybeDeferred
 from zope.interface import implementer
 
 from lhttp_tx.auth import Authenticator
-from lhttp_tx.auth.attempt import LoginAttempt
+from lhttp_tx.auth.attempts import LoginAttempt
 from lhttp_tx.errors import Refused
 from lhttp_tx.identity import Identity
 from lhttp_tx.interfaces import IAuthenticator
@@ -30,7 +30,7 @@ class Password:
     """
     A user's name and password as checkers take them.
 
-    Unlike Twisted's own class it takes text, also from a checker, compares in constant time, and does not show itself.
+    Unlike Twisted's own class, it also takes text, compares in constant time, and shows nothing in its representation.
 
     :ivar username: the name, in UTF-8.
     :ivar password: the password, in UTF-8.
@@ -43,7 +43,7 @@ class Password:
         self.password = password.encode("utf-8", "surrogatepass")
 
     def checkPassword(self, password: bytes | str) -> bool:  # noqa: N802 - Twisted's name
-        """Return whether it is *password*."""
+        """Return whether *password* is right."""
         return hmac.compare_digest(self.password, _bytes(password))
 
     def __repr__(self) -> str:
@@ -52,14 +52,16 @@ class Password:
 
 @implementer(IAuthenticator)
 class CredAuthenticator(Authenticator):
-    """Knows clients by ``Authorization: Basic``, and by the headers ``user`` and ``password`` of a login message."""
+    """
+    Identifies clients by ``Authorization: Basic``, and by the headers ``user`` and ``password`` of a login message.
+    """
 
     challenges = ('Basic realm="lhttp", charset="UTF-8"',)
 
     def __init__(self, checkers: Iterable[ICredentialsChecker]) -> None:
         """
-        :param checkers: asked in this order; the first that accepts the password decides.
-        :raises ValueError: if one of them takes no passwords.
+        :param checkers: asked in this order. The first that accepts the password decides.
+        :raises ValueError: if one of them does not take passwords.
         """
         self._checkers: tuple[Any, ...] = tuple(_mended(checker) for checker in checkers)
         for checker in self._checkers:
@@ -78,22 +80,22 @@ class CredAuthenticator(Authenticator):
         found = await self._ask(user, password)
         if isinstance(found, bytes):
             found = found.decode("utf-8", "replace")
-        if not isinstance(found, str) or not found:  # twisted.cred has () for nobody in particular
+        if not isinstance(found, str) or not found:  # twisted.cred's name for an anonymous user is ()
             raise Refused(401, "wrong user or password")
         return attempt.identify(found)
 
     def authenticate(self, attempt: LoginAttempt) -> Any:
         """
-        Return a coroutine for whose the password of *attempt* is, ``None`` if it has none.
+        Return a coroutine that returns the identity; ``None`` if *attempt* has no password.
 
-        It raises Refused with status 401 if the password is wrong.
+        The coroutine raises Refused with status 401 if the password is wrong.
         """
         given = attempt.password
         return None if given is None else self._authenticate(attempt, *given)
 
 
 def _mended(checker: Any) -> Any:
-    """Return a checker whose names are bytes: the one that ``--auth memory:`` makes has text, and would know nobody."""
+    """Return a checker with bytes as names. The checker of ``--auth memory:`` holds text, which would match no user."""
     if type(checker) is not InMemoryUsernamePasswordDatabaseDontUse:
         return checker
     mended = InMemoryUsernamePasswordDatabaseDontUse()

@@ -1,7 +1,7 @@
 """
-The gate: asks the authenticators who a client is, and decides about those whom none of them knows.
+The gate: asks the authenticators who a client is, and decides about clients that none of them knows.
 
-Used by the protocol for handshakes and by :mod:`lhttp_tx.auth.login` for login messages. Knows no sockets.
+The protocol uses it for handshakes, and :mod:`lhttp_tx.auth.lobby` for login messages. It knows no sockets.
 """
 
 from __future__ import annotations
@@ -14,40 +14,39 @@ from typing import TYPE_CHECKING, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from lhttp_tx.auth.attempt import LoginAttempt
+from lhttp_tx.auth.attempts import LoginAttempt
+from lhttp_tx.engine.answers import is_told
+from lhttp_tx.engine.attributes import check_instance
+from lhttp_tx.engine.awaiting import as_deferred
 from lhttp_tx.errors import LHTTPError, LocalProtocolError, Refused
-from lhttp_tx.identity import Identity
+from lhttp_tx.identity import LAST_TIME, Identity, is_name
 from lhttp_tx.interfaces import IAuthenticator
-from lhttp_tx.sequence import as_deferred
+from lhttp_tx.observe.rationing import RationedLogger
 
 if TYPE_CHECKING:
-    from lhttp_tx.auth.login import Lobby
+    from lhttp_tx.auth.lobby import Lobby
 
 __all__ = ["Gate"]
 
-_log = Logger()
-
-_USER_SIZE = 255
-"""Bytes of a user's name, as many as of a channel's."""
+_log = RationedLogger(__name__)
 
 _T = TypeVar("_T")
 
 
 class Gate:
     """
-    Decides who comes in, and as whom.
+    Decides which clients may connect, and gives them identities.
 
-    :ivar allow_anonymous: whether clients without credentials come in.
-    :ivar login_timeout: seconds in which a client that came without credentials must send a login message; 0: it does
-        not come in.
-    :ivar max_failures: failed logins of one connection, after which it is closed.
+    :ivar allow_anonymous: whether clients without credentials may connect.
+    :ivar login_timeout: seconds in which a client that connects without credentials must send a login message; 0: such
+        a client may not connect.
+    :ivar max_failures: failed logins of one connection after which it is closed.
     :ivar clock: the reactor, for time limits.
-    :ivar now: the time of the day, in seconds since 1970.
+    :ivar now: returns the current time, in seconds since 1970.
     :ivar challenges: headers of a refusal with status 401.
-    :ivar lobbies: those who have not logged in yet.
+    :ivar lobbies: the lobbies of clients that have not logged in yet.
     """
 
     def __init__(
@@ -63,11 +62,14 @@ class Gate:
         now: Callable[[], float] = time.time,
     ) -> None:
         """
-        :param authenticators: asked in this order; the first that knows the client decides.
-        :param timeout: seconds that an authenticator may take that sets no limit of its own.
-        :param max_in_flight: attempts that may be waited for at one time.
+        :param authenticators: asked in this order. The first that knows the client decides.
+        :param timeout: seconds that an authenticator may take if it sets no limit of its own.
+        :param max_in_flight: attempts that may wait for authenticators at one time.
+        :raises ValueError: if an object in *authenticators* is not an authenticator.
         """
         self._authenticators = tuple(authenticators)
+        for found in self._authenticators:
+            check_instance(found, IAuthenticator)
         self._timeout = timeout
         self._max_in_flight = max_in_flight
         self._in_flight = 0
@@ -85,16 +87,16 @@ class Gate:
 
     @property
     def description(self) -> str:
-        """One line for the log: who comes in."""
+        """One line for the log: who may connect."""
         kinds = ", ".join(type(found).__name__ for found in self._authenticators)
         if self.allow_anonymous:
-            return f"anybody; users known by {kinds}"
+            return f"anybody; users authenticated by {kinds}"
         if self.login_timeout:
-            return f"known by {kinds}, with a login message within {self.login_timeout:g} seconds"
-        return f"known by {kinds}"
+            return f"authenticated by {kinds}, with a login message within {self.login_timeout:g} seconds"
+        return f"authenticated by {kinds}"
 
     def close_lobbies(self, code: int, reason: str) -> None:
-        """Close the connections of all who have not logged in yet."""
+        """Close the connections of all clients that have not logged in yet."""
         for lobby in tuple(self.lobbies):
             lobby.close(code, reason)
 
@@ -104,8 +106,8 @@ class Gate:
 
         :returns: a Deferred that
 
-            - succeeds with the identity, that of nobody in particular where such are let in;
-            - succeeds with ``None`` if the client comes in and must log in with a message;
+            - succeeds with the identity, which may be anonymous if anonymous clients may connect;
+            - succeeds with ``None`` if the client may connect, but must then log in with a message;
             - fails with :exc:`~lhttp_tx.errors.Refused`.
         """
         return self._ask(attempt).addCallback(self._admitted, attempt)
@@ -128,7 +130,7 @@ class Gate:
         return self._ask(attempt).addCallback(known)
 
     def anonymous(self, attempt: LoginAttempt) -> Identity:
-        """Return the identity of a client that has not said who it is."""
+        """Return the identity of an anonymous client."""
         return self._without_secrets(replace(attempt.identify(""), user=None))
 
     def _admitted(self, identity: Identity | None, attempt: LoginAttempt) -> Identity | None:
@@ -168,8 +170,14 @@ class Gate:
         if not isinstance(identity, Identity):
             raise TypeError(f"{authenticator!r} answered with {type(identity).__name__}, not with an Identity or None")
         user = identity.user
-        if not isinstance(user, str) or not _is_name(user):
+        if not isinstance(user, str) or not is_name(user):
             raise Refused(403, "the name of this user holds control characters, or is empty or too long")
+        expires: object = identity.expires
+        if expires is not None:
+            if not isinstance(expires, int | float) or not expires >= -LAST_TIME:  # false for NaN, too
+                raise TypeError(f"{authenticator!r} answered with an identity that does not end at a time")
+            if expires > LAST_TIME:
+                identity = replace(identity, expires=None)
         return self._without_secrets(identity)
 
     def _without_secrets(self, identity: Identity) -> Identity:
@@ -179,17 +187,8 @@ class Gate:
         return replace(identity, parameters=MappingProxyType(kept))
 
 
-def _is_name(user: str) -> bool:
-    """Return whether *user* can stand in a header, as what says who somebody is must."""
-    try:
-        size = len(user.encode("utf-8"))
-    except UnicodeEncodeError:
-        return False
-    return 0 < size <= _USER_SIZE and user == user.strip() and user.isprintable()
-
-
 def _limited(answer: Awaitable[_T], owner: object, clock: IReactorTime, seconds: float) -> Deferred[_T]:
-    """Return the outcome of *answer*; after *seconds* it is cancelled, and not waited for even if it goes on."""
+    """Return the outcome of *answer*. After *seconds*, cancel it, and stop waiting even if it goes on."""
     waiting: Deferred[_T] = as_deferred(answer, owner)
 
     def cancel(_: object) -> None:
@@ -216,9 +215,9 @@ def _limited(answer: Awaitable[_T], owner: object, clock: IReactorTime, seconds:
 
 
 def _shown(failure: Failure, attempt: LoginAttempt) -> Failure:
-    """Return what a client may be told; anything but a refusal is for the log."""
+    """Return the failure for the client. Log any failure that is not a refusal, and hide it from the client."""
     error = failure.value
-    if isinstance(error, LHTTPError) and not isinstance(error, LocalProtocolError):
+    if isinstance(error, LHTTPError) and not isinstance(error, LocalProtocolError) and is_told(error):
         return failure
     if isinstance(error, CancelledError):
         return Failure(Refused(503, "the login was cancelled"))

@@ -1,8 +1,8 @@
 """
-The keys that tokens are checked with, read from files.
+The keys that verify tokens, read from files.
 
-The kind of a key alone decides the algorithm: a secret is for HS256, an RSA key for RS256, a key on the curve P-256 for
-ES256, an Ed25519 key for EdDSA. What a token says of its algorithm is compared with that and never followed (RFC 8725,
+Only the type of a key decides the algorithm: a secret is for HS256, an RSA key for RS256, a key on the curve P-256 for
+ES256, an Ed25519 key for EdDSA. The algorithm in a token is compared with it, and never used to choose one (RFC 8725,
 section 3.1). Only this module and :mod:`lhttp_tx.auth.tokens` import PyJWT and cryptography.
 """
 
@@ -27,13 +27,13 @@ from jwt.exceptions import PyJWTError
 __all__ = ["Key", "KeySet", "read_jwks", "read_key"]
 
 _MIN_SECRET_SIZE = 32
-"""Bytes of a secret for HS256 (RFC 7518, section 3.2)."""
+"""The fewest bytes of a secret for HS256 (RFC 7518, section 3.2)."""
 
 _MIN_RSA_SIZE = 2048
-"""Bits of an RSA key (RFC 7518, section 3.3)."""
+"""The fewest bits of an RSA key (RFC 7518, section 3.3)."""
 
 _NOT_A_SECRET = re.compile(rb"-----BEGIN |ssh-(rsa|dss|ed25519)|ecdsa-sha2-|sk-(ssh|ecdsa)-|\{")
-"""What a file begins with that holds a key, and would be a secret that everybody knows."""
+"""The beginning of files that hold a key, often a public one. Such a file must not be used as a secret."""
 
 _KINDS = {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA", "oct": "HS256"}
 """The algorithm for each type of key in a key set (RFC 7518, section 6.1; RFC 8037)."""
@@ -42,10 +42,10 @@ _KINDS = {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA", "oct": "HS256"}
 @dataclass(frozen=True, slots=True)
 class Key:
     """
-    A key and the one algorithm that it is for.
+    A key and its only algorithm.
 
     :ivar algorithm: ``HS256``, ``RS256``, ``ES256`` or ``EdDSA``.
-    :ivar material: what PyJWT takes as the key.
+    :ivar material: the key as PyJWT takes it.
     """
 
     algorithm: str
@@ -57,8 +57,8 @@ class KeySet:
     """
     Several keys, each with a name.
 
-    :ivar keys: the keys by ``kid``; one key alone may be there without a name, under ``None``.
-    :ivar left_out: why keys of the file were left out, a line each.
+    :ivar keys: the keys by ``kid``. A single key may have no name, and is then under ``None``.
+    :ivar left_out: the reasons why keys of the file were left out, one line each.
     """
 
     keys: dict[str | None, Key]
@@ -69,9 +69,9 @@ def read_key(content: bytes) -> Key:
     """
     Return the key in a file: a PEM public key or certificate, else a secret of at least 32 bytes.
 
-    Blanks and line breaks around it do not count.
+    Blanks and line breaks around it are ignored.
 
-    :raises ValueError: if it is none of them, or too weak; the text says what to do and shows nothing of the key.
+    :raises ValueError: if it is none of these, or is too weak. The text says what to do, and shows nothing of the key.
     """
     content = content.strip()
     if content.startswith(b"-----BEGIN "):
@@ -113,7 +113,8 @@ def read_jwks(content: bytes) -> KeySet:
     """
     Return the keys of a JSON Web Key Set (RFC 7517) that are for signatures in one of the four algorithms.
 
-    :raises ValueError: if it is malformed, holds a private key, names two keys alike, or none is left.
+    :raises ValueError: if the set is malformed or holds a private key, if two keys have the same name, or if no key is
+        left.
     """
     try:
         found = json.loads(content)["keys"]
@@ -146,7 +147,7 @@ def read_jwks(content: bytes) -> KeySet:
 
 
 def _unfit(jwk: dict[str, Any]) -> str | None:
-    """Return why a key is not for checking tokens, or ``None`` if it is."""
+    """Return why a key cannot verify tokens, or ``None`` if it can."""
     algorithm = _KINDS.get(jwk["kty"]) if isinstance(jwk.get("kty"), str) else None
     if algorithm is None:
         return "its type is not supported"

@@ -1,12 +1,12 @@
 r"""
-Login messages: the way in for clients whose handshake cannot carry credentials, and for those whose token runs out.
+Login messages: for clients whose handshake cannot carry credentials, and for clients whose token is about to expire.
 
 ::
 
     LHTTP/1.0 login\r\ntoken:TOKEN\r\n\r\n
     LHTTP/1.0 login\r\nuser:USER\r\npassword:PASSWORD\r\n\r\n
 
-:class:`Lobby` is in the place of the session until the first login; :class:`LoginProcessor` takes those that follow.
+:class:`Lobby` takes the place of the session until the first login. :class:`LoginProcessor` handles later logins.
 Source: the protocol document, section "Login".
 """
 
@@ -19,41 +19,42 @@ from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from lhttp_tx.auth.attempt import LoginAttempt
+from lhttp_tx.auth.attempts import LoginAttempt
 from lhttp_tx.auth.gate import Gate
-from lhttp_tx.codes import CREDENTIALS_EXPIRED, LOGIN_TIMEOUT, POLICY_VIOLATION
+from lhttp_tx.codec.codes import CREDENTIALS_EXPIRED, LOGIN_TIMEOUT, POLICY_VIOLATION
+from lhttp_tx.codec.limits import Limits
+from lhttp_tx.codec.message import Head, Message, parse
+from lhttp_tx.engine.answers import error_message
+from lhttp_tx.engine.processors import Processor
 from lhttp_tx.errors import LHTTPError, Refused, RemoteProtocolError
 from lhttp_tx.filters import HeaderFilter
-from lhttp_tx.frames import build_frame
 from lhttp_tx.identity import Identity
-from lhttp_tx.interfaces import ISessionTransport, MaybeAwaitable
-from lhttp_tx.limits import Limits
-from lhttp_tx.message import Head, Message, parse
-from lhttp_tx.processors import Processor
+from lhttp_tx.interfaces import ITransport, MaybeAwaitable
+from lhttp_tx.observe.rationing import RationedLogger
 
 if TYPE_CHECKING:
-    from lhttp_tx.request import Request
-    from lhttp_tx.session import Session
+    from lhttp_tx.engine.conversation import Conversation
+    from lhttp_tx.engine.request import Request
+    from lhttp_tx.engine.session import Session
 
 __all__ = ["COMMAND", "Lobby", "LoginFilter", "LoginProcessor"]
 
-_log = Logger()
+_log = RationedLogger(__name__)
 
 COMMAND = "login"
 """The command of a login message, and of the answer to it."""
 
 _FOREIGN = ("publish", "subscribe", "unsubscribe", "upstream", "multipart")
-"""Headers that a login message must not have: what it holds is for the server alone."""
+"""Headers that a login message must not have, because its contents are for the server alone."""
 
 _FAILURES = (401, 403)
 """Statuses that count as a failed login."""
 
 
 def _check(head: Head) -> None:
-    """:raises RemoteProtocolError: if a login message asks for more than to be logged in."""
+    """:raises RemoteProtocolError: if a login message asks for anything but a login."""
     for name in _FOREIGN:
         if name in head.headers:
             raise RemoteProtocolError(f"a login message has no header {name}: it is for the server alone")
@@ -67,38 +68,31 @@ def _answer(identity: Identity) -> list[tuple[str, str]]:
     return pairs
 
 
-def _error(error: LHTTPError, receipt: str | None) -> Message:
-    pairs = [("status", str(error.status)), ("reason", error.reason)]
-    if receipt is not None:
-        pairs.append(("receipt-id", receipt))
-    return Message("error", pairs)
-
-
 @final
 class Lobby:
     """
-    Where a client is that came without credentials: only its login messages are answered.
+    Stands in for the session of a client that connected without credentials. It answers only login messages.
 
-    It takes what a session takes from its connection. Once the client has logged in, the session is opened, and gets
-    all that comes after.
+    It has the methods that a connection calls on a session. Once the client has logged in, the session opens, and gets
+    all later messages.
     """
 
-    __slots__ = ("_attempt", "_ended", "_enter", "_failures", "_gate", "_late", "_limits", "_session", "_timer",
-                 "_transport", "_waiting")  # fmt: skip
+    __slots__ = ("_attempt", "_ended", "_enter", "_errors", "_failures", "_gate", "_late", "_limits", "_session",
+                 "_timer", "_transport", "_waiting")  # fmt: skip
 
     def __init__(
         self,
         gate: Gate,
         attempt: LoginAttempt,
         *,
-        transport: ISessionTransport,
+        transport: ITransport,
         limits: Limits,
-        enter: Callable[[Identity], Session],
+        enter: Callable[[Identity], Conversation],
     ) -> None:
         """
         :param gate: decides about the logins.
-        :param attempt: the handshake; its headers are not kept.
-        :param transport: the connection, open by now.
+        :param attempt: the handshake. The lobby does not keep its headers.
+        :param transport: the open connection.
         :param limits: the bounds of a message.
         :param enter: opens the session of the connection.
         """
@@ -107,15 +101,15 @@ class Lobby:
         self._transport = transport
         self._limits = limits
         self._enter = enter
-        self._failures = 0
+        self._errors = self._failures = 0
         self._late = self._ended = False
         self._waiting: Deferred[Identity] | None = None
-        self._session: Session | None = None
+        self._session: Conversation | None = None
         self._timer: IDelayedCall | None = gate.clock.callLater(gate.login_timeout, self._time_is_up)
         gate.lobbies.add(self)
 
     def receive_run(self, messages: list[bytes], first: int, binary: bool) -> int:
-        """As :meth:`lhttp_tx.session.Session.receive_run`."""
+        """See :meth:`lhttp_tx.engine.conversation.Conversation.receive_run`."""
         if self._session is not None:
             return self._session.receive_run(messages, first, binary)
         self.receive(messages[first], binary)
@@ -125,7 +119,7 @@ class Lobby:
         """
         Take a message from the connection.
 
-        Reading pauses while a login is under way, so none comes meanwhile.
+        Reading pauses while a login is under way, so no message comes in the meantime.
         """
         if self._session is not None:
             self._session.receive(data, binary)
@@ -145,7 +139,7 @@ class Lobby:
             self._log_in(message, receipt)
 
     def connection_lost(self) -> None:
-        """The connection has ended."""
+        """Called when the connection has ended."""
         if self._session is not None:
             self._session.connection_lost()
         elif not self._ended:
@@ -185,6 +179,8 @@ class Lobby:
         _log.info("{peer}: login refused: {reason!r}", peer=self._transport.peer, reason=error.reason)
         self._refuse(error, receipt)
         self._failures += error.status in _FAILURES
+        if self._ended:
+            return
         if self._failures >= self._gate.max_failures:
             self.close(POLICY_VIOLATION, "too many failed logins")
         elif self._late:
@@ -195,10 +191,16 @@ class Lobby:
         self._transport.close(1011, "internal error")
 
     def _refuse(self, error: LHTTPError, receipt: str | None) -> None:
-        self._send(_error(error, receipt))
+        """Answer a message with an error. Close the connection after too many errors."""
+        self._send(error_message(error.status, error.reason, receipt))
+        if 400 <= error.status < 500:
+            self._errors += 1
+            if self._errors == self._limits.error_count:
+                _log.info("{peer}: closed after {count} errors in a row", peer=self._transport.peer, count=self._errors)
+                self.close(POLICY_VIOLATION, "too many errors in a row")
 
     def _send(self, message: Message) -> None:
-        self._transport.send_frame(build_frame(message.raw, message.binary))
+        self._transport.send(message.raw, message.binary)
 
     def _time_is_up(self) -> None:
         if self._waiting is not None:
@@ -220,7 +222,7 @@ class Lobby:
 
 
 class LoginFilter(HeaderFilter):
-    """Ends connections whose credentials expire, and keeps login messages from going anywhere but to the server."""
+    """Closes connections whose credentials expire. Refuses login messages that ask for anything but a login."""
 
     headers = _FOREIGN
 
@@ -230,22 +232,22 @@ class LoginFilter(HeaderFilter):
         self._timers: WeakKeyDictionary[Session, IDelayedCall] = WeakKeyDictionary()
 
     def check(self, head: Head) -> None:
-        """:raises RemoteProtocolError: if it is a login message."""
+        """:raises RemoteProtocolError: if a login message asks for anything but a login."""
         if head.command == COMMAND:
             _check(head)
 
-    def on_open(self, session: Session) -> MaybeAwaitable:
+    def on_connect(self, session: Session) -> MaybeAwaitable:
         """Watch the session."""
         self.watch(session)
         return None
 
-    def on_close(self, session: Session) -> MaybeAwaitable:
-        """Watch it no more."""
+    def on_disconnect(self, session: Session) -> MaybeAwaitable:
+        """Stop watching the session."""
         self._forget(session)
         return None
 
     def watch(self, session: Session) -> None:
-        """Close *session* when its identity expires, which it does anew after each login."""
+        """Close *session* when its identity expires. Call this again after each login."""
         self._forget(session)
         expires = session.identity.expires
         if expires is not None:
@@ -264,7 +266,7 @@ def _expire(session: Session) -> None:
 
 
 class LoginProcessor(Processor):
-    """Takes login messages on a connection that has a session: of clients who stay, and of those who were nobody."""
+    """Handles login messages on a connection that has a session: renewals, and logins of anonymous clients."""
 
     command = COMMAND
 
@@ -275,12 +277,13 @@ class LoginProcessor(Processor):
         """
         self._gate = gate
         self._watch = watch
+        self._failures: WeakKeyDictionary[Session, int] = WeakKeyDictionary()
 
     def on_message(self, request: Request) -> MaybeAwaitable:
         """
         Renew the identity of the connection, or give it one.
 
-        :raises Refused: if the login is refused, or is that of another user.
+        :raises Refused: if the login is refused, or if the connection belongs to another user.
         """
         identity = request.session.identity
         attempt = LoginAttempt(
@@ -307,9 +310,9 @@ class LoginProcessor(Processor):
         error: Any = failure.value
         _log.info("{peer}: login refused: {reason!r}", peer=session.peer, reason=error.reason)
         if error.status in _FAILURES:
-            failures = session.state[self] = session.state.get(self, 0) + 1
+            failures = self._failures[session] = self._failures.get(session, 0) + 1
             if failures >= self._gate.max_failures:
-                # Before any other message is looked at; the session would say so only after that.
-                session.send(_error(error, request.receipt))
+                # Send this before the session handles any other message; otherwise it would come too late.
+                session.send(error_message(error.status, error.reason, request.receipt))
                 session.close(POLICY_VIOLATION, "too many failed logins")
         return failure

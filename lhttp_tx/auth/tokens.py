@@ -1,7 +1,7 @@
 """
 JSON Web Tokens (RFC 7519) as credentials.
 
-Needs PyJWT and cryptography, the extra ``jwt``; nothing imports this module unless tokens are asked for.
+Needs PyJWT and cryptography, the extra ``jwt``. The server imports this module only if tokens are in use.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from jwt.exceptions import (
 from zope.interface import implementer
 
 from lhttp_tx.auth import Authenticator
-from lhttp_tx.auth.attempt import LoginAttempt
+from lhttp_tx.auth.attempts import LoginAttempt
 from lhttp_tx.auth.keys import Key, KeySet
 from lhttp_tx.errors import Refused
-from lhttp_tx.identity import Identity
+from lhttp_tx.identity import LAST_TIME, Identity
 from lhttp_tx.interfaces import IAuthenticator
 
 __all__ = ["TokenAuthenticator"]
 
 _REFRESH_INTERVAL = 10.0
-"""Seconds for which unknown keys do not lead to another look for new ones."""
+"""The fewest seconds between two attempts to refresh the keys, when tokens name unknown keys."""
 
 _SHOWN_SIZE = 64
-"""Characters of what a token says that an error repeats."""
+"""The most characters of a token's value that an error text repeats."""
 
 
 @implementer(IAuthenticator)
 class TokenAuthenticator(Authenticator):
     """
-    Knows clients by a signed token: ``Authorization: Bearer``, the header ``token`` of a login message, and where it is
-    told so a cookie or a query parameter.
+    Identifies clients by a signed token.
 
-    A token must expire, and the connection ends with it.
+    The token comes from ``Authorization: Bearer``, or from the header ``token`` of a login message. If configured, it
+    may also come from a cookie or a query parameter. A token must expire, and the connection ends when it does.
     """
 
     def __init__(
@@ -59,16 +59,17 @@ class TokenAuthenticator(Authenticator):
         now: Callable[[], float] = time.time,
     ) -> None:
         """
-        :param keys: the key that signs all tokens, or a set of them, from which a token's ``kid`` chooses.
-        :param audience: what ``aud`` must be or hold; ``None``: tokens that are for an audience are refused.
-        :param issuer: what ``iss`` must be; ``None``: anything.
-        :param leeway: seconds by which the clock of whoever makes the tokens may be wrong.
+        :param keys: the key for all tokens, or a set of keys, from which a token's ``kid`` chooses.
+        :param audience: the value that ``aud`` must be or contain; ``None``: tokens with an audience are refused.
+        :param issuer: the value that ``iss`` must be; ``None``: any value.
+        :param leeway: seconds by which the clock of the tokens' issuer may be wrong.
         :param cookie: the name of a cookie that holds a token.
-        :param parameter: the name of a query parameter that holds a token. Queries end up in the logs of proxies.
+        :param parameter: the name of a query parameter that holds a token. Beware: queries end up in the logs of
+            proxies.
         :param user_claim: the claim that names the user.
-        :param refresh: called when a token has an unknown ``kid``, once in ten seconds at most; returns the keys that
-            there are now, or ``None`` if they have not changed. It must not block, and not raise.
-        :param now: the time of the day, in seconds since 1970.
+        :param refresh: called when a token has an unknown ``kid``, at most once in ten seconds. It returns the current
+            keys, or ``None`` if they have not changed. It must not block or raise.
+        :param now: returns the current time, in seconds since 1970.
         """
         self.challenges = ('Bearer realm="lhttp"',)
         self.secret_parameters = frozenset(() if parameter is None else (parameter,))
@@ -86,9 +87,9 @@ class TokenAuthenticator(Authenticator):
 
     def authenticate(self, attempt: LoginAttempt) -> Identity | None:
         """
-        Return who the token of *attempt* belongs to, ``None`` if it has none.
+        Return the identity that the token of *attempt* stands for; ``None`` if it has no token.
 
-        :raises Refused: with status 401 if the token is not good.
+        :raises Refused: with status 401 if the token is not valid.
         """
         token = self._find(attempt)
         if token is None:
@@ -109,7 +110,7 @@ class TokenAuthenticator(Authenticator):
         return token or None
 
     def _claims(self, token: str) -> Mapping[str, Any]:
-        """Return the claims of a token whose signature, audience and issuer are right."""
+        """Return the claims of a token, after checking its signature, audience and issuer."""
         try:
             header = jwt.get_unverified_header(token)
         except Exception:
@@ -118,7 +119,7 @@ class TokenAuthenticator(Authenticator):
         algorithm = header.get("alg")
         if algorithm != key.algorithm:
             raise Refused(401, f"token is signed with {_shown(algorithm)}, its key is for {key.algorithm}")
-        if "crit" in header:  # RFC 7515, section 4.1.11: none of such extensions is known here
+        if "crit" in header:  # RFC 7515, section 4.1.11: this server knows no such extensions
             raise Refused(401, "token has a crit header")
         try:
             return jwt.decode(
@@ -127,7 +128,7 @@ class TokenAuthenticator(Authenticator):
                 algorithms=[key.algorithm],
                 audience=self._audience,
                 issuer=self._issuer,
-                # Times are checked below, with the leeway and with the clock that connections end by.
+                # Times are checked below, with the leeway, and with the clock that also ends connections.
                 options={"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_sub": False},
             )
         except InvalidSignatureError:
@@ -138,7 +139,7 @@ class TokenAuthenticator(Authenticator):
             raise Refused(401, "token is for another audience") from None
         except InvalidIssuerError:
             raise Refused(401, "token is from another issuer") from None
-        except Exception:  # whatever PyJWT says of what it cannot read
+        except Exception:  # PyJWT may raise anything for input that it cannot read
             raise Refused(401, "token is malformed") from None
 
     def _key(self, header: Mapping[str, Any]) -> Key:
@@ -157,14 +158,18 @@ class TokenAuthenticator(Authenticator):
         return found
 
     def _refreshed_keys(self) -> Mapping[str | None, Key]:
-        """Return the keys, after a look for new ones if the last one was a while ago."""
+        """Return the keys, after refreshing them if the last refresh was a while ago."""
         if self._refresh is not None and self._now() - self._refreshed >= _REFRESH_INTERVAL:
             self._refreshed = self._now()
             self._keys = self._refresh() or self._keys
         return self._keys.keys
 
     def _check_times(self, claims: Mapping[str, Any]) -> float:
-        """Return when a token ends, in seconds since 1970; raise if it has ended or not begun."""
+        """
+        Return when a token expires, in seconds since 1970.
+
+        :raises Refused: if the token has expired, or is not valid yet.
+        """
         now = self._now()
         if "exp" not in claims:
             raise Refused(401, "token has no exp")
@@ -178,11 +183,12 @@ class TokenAuthenticator(Authenticator):
 
 def _time(claims: Mapping[str, Any], name: str) -> float:
     value = claims[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not -LAST_TIME <= value <= LAST_TIME:  # false for NaN, and for numbers too large for a float
         raise Refused(401, f"token is malformed: {name} is not a time")
     return float(value)
 
 
 def _shown(value: object) -> str:
-    """Return what a token says for an error text: short, one line, ASCII."""
+    """Return a token's value for an error text: short, one line, ASCII."""
     return ascii(value)[:_SHOWN_SIZE]

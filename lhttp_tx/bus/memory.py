@@ -1,7 +1,7 @@
 """
-The embedded bus: one process, no other server.
+The embedded bus, within one process.
 
-Used by the service when no other bus is chosen, and by tests. Several hubs may share one bus.
+The assembly uses it if no other bus is chosen, and so do tests. Several hubs may share one bus.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,9 +10,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from lhttp_tx.codec.wildcards import Wildcards, is_wildcard
 from lhttp_tx.errors import BusUnavailable
 from lhttp_tx.interfaces import BusReceiver, IBus, MaybeDeferred
-from lhttp_tx.wildcards import Wildcards, is_wildcard
 
 __all__ = ["MemoryBus"]
 
@@ -20,14 +20,15 @@ __all__ = ["MemoryBus"]
 @implementer(IBus)
 class MemoryBus:
     """
-    Hands each publication to its receivers before :meth:`publish` returns.
+    Passes each publication to its receivers before :meth:`publish` returns.
 
-    It keeps nothing: a channel costs memory only while somebody is subscribed to it. It may be started several times,
-    once by each server that shares it, and has stopped when each of them has stopped it.
+    It stores nothing: a channel costs memory only while it has a subscriber. Several servers may share it. Each of them
+    starts it and stops it, and it has stopped when all of them have stopped it.
     """
 
     _log = Logger()
-    description = "in memory (this process alone)"
+    description = "in memory (this process only)"
+    is_immediate = True
 
     def __init__(self) -> None:
         self._receivers: dict[str, tuple[BusReceiver, ...]] = {}
@@ -47,7 +48,7 @@ class MemoryBus:
         return self._running
 
     def bracket(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
-        """See :meth:`lhttp_tx.interfaces.IBus.bracket`: nothing ever comes from elsewhere."""
+        """See :meth:`lhttp_tx.interfaces.IBus.bracket`. Nothing ever comes from other nodes."""
 
     def start(self) -> Deferred[None]:
         """See :meth:`lhttp_tx.interfaces.IBus.start`."""
@@ -92,7 +93,8 @@ class MemoryBus:
         """See :meth:`lhttp_tx.interfaces.IBus.publish`."""
         if not self._running:
             raise BusUnavailable("the bus has stopped")
-        self._spread(channel, [payload], binary)
+        if self._has_wildcards or channel in self._receivers:
+            self._spread(channel, [payload], binary)
         return None
 
     def publish_run(self, channel: str, payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
@@ -109,7 +111,7 @@ class MemoryBus:
         return None
 
     def confirm(self) -> MaybeDeferred:
-        """See :meth:`lhttp_tx.interfaces.IBus.confirm`: what was published has arrived."""
+        """See :meth:`lhttp_tx.interfaces.IBus.confirm`. Every publication has already arrived."""
         return None
 
     def _spread(self, channel: str, run: list[bytes], binary: bool) -> None:

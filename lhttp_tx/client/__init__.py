@@ -6,7 +6,7 @@ A client for LHTTP servers, on Twisted, for programs and for the ``lhttp`` comma
 >>> Client("ws://127.0.0.1:8081/", reactor=reactor)
 <Client ws://127.0.0.1:8081/ idle>
 
-What programs need is here. It shares the codec with the server and nothing else.
+Programs find here what they need. The client shares only the codec with the server.
 """
 
 from lhttp_tx.client.client import Client, State
@@ -22,22 +22,32 @@ from lhttp_tx.client.errors import (
     RequestTimeout,
 )
 from lhttp_tx.client.multipart import multipart_message, parts_of
+from lhttp_tx.client.positions import FilePositions, PositionStore
+from lhttp_tx.client.registry import MissedCallback, RecoveredCallback
+from lhttp_tx.client.results import HistoryPage, Published
 from lhttp_tx.client.subscription import Subscription
-from lhttp_tx.message import Headers, Message
-from lhttp_tx.multipart import Part
+from lhttp_tx.codec.headers import Headers
+from lhttp_tx.codec.message import Message
+from lhttp_tx.codec.multipart import Part
 
 __all__ = [
     "Client",
     "ClientClosed",
     "ConnectFailed",
     "ConnectionLost",
+    "FilePositions",
     "HeaderSource",
     "Headers",
+    "HistoryPage",
     "LoginFailed",
     "Message",
+    "MissedCallback",
     "NoReply",
     "Part",
+    "PositionStore",
+    "Published",
     "QueueFull",
+    "RecoveredCallback",
     "ReplyError",
     "RequestTimeout",
     "State",

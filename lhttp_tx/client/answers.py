@@ -1,9 +1,9 @@
 """
 The answers that a client waits for: receipts, and replies to requests.
 
-Each has a token, sent as the ``receipt`` header, a time limit, and a place in the order in which they were asked for.
-Used by :class:`~lhttp_tx.client.client.Client`, which asks, and by :mod:`lhttp_tx.client.inbox`, which brings the
-answers. How a message is sent is told by the caller: imports nothing that sends.
+Each answer has a token, sent as the ``receipt`` header, a time limit, and a place in the order of the requests.
+:class:`~lhttp_tx.client.client.Client` asks, and :mod:`lhttp_tx.client.inbox` brings the answers. The caller passes the
+function that sends; this module imports nothing that sends.
 """
 
 from __future__ import annotations
@@ -19,23 +19,35 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from lhttp_tx.client.errors import NoReply, QueueFull, ReplyError, RequestTimeout
+from lhttp_tx.codec.message import Message
 from lhttp_tx.errors import LHTTPError
-from lhttp_tx.message import Message
 
 __all__ = ["Answers", "Pending", "instead_of", "reply_error"]
 
 _MAX_PENDING = 10_000
-"""Receipts and replies that one client may wait for at one time."""
+"""The most receipts and replies that one client may wait for at one time."""
+
+_MAX_KEPT = 1_000
+"""The most messages that one client keeps to send them again."""
+
+_MAX_TIMES = 5
+"""The most connections on which a message is sent again."""
+
+_KEPT_SECONDS = 100.0
+"""Seconds after the call in which a message may be sent again. Servers remember its id for 120 seconds."""
 
 
 @dataclass(slots=True, eq=False)
 class Pending:
     """
-    An answer that is awaited.
+    An answer that the client waits for.
 
-    :ivar reply_command: the command of the reply that is awaited besides the receipt, if one is.
+    :ivar reply_command: the command of the reply, if the client waits for a reply besides the receipt.
     :ivar reply: that reply, once it has come.
-    :ivar sent: whether what asks for it has been handed to a connection.
+    :ivar sent: whether the request has been passed to a connection.
+    :ivar message: the request, if it may be sent again after a loss of the connection.
+    :ivar since: the time of the call, by the reactor's clock.
+    :ivar times: how often the request has been sent again.
     """
 
     token: str
@@ -44,34 +56,48 @@ class Pending:
     reply_command: str | None = None
     reply: Message | None = None
     sent: bool = False
+    message: Message | None = None
+    since: float = 0.0
+    times: int = 0
 
 
 @final
 class Answers:
-    """The answers that one client waits for, in the order in which they were asked for."""
+    """The answers that one client waits for, in the order of the requests."""
 
-    def __init__(self, reactor: Any, withdraw: Callable[[Pending], object]) -> None:
-        """:param withdraw: called when nobody waits any longer for an answer to what was not sent yet."""
+    def __init__(self, reactor: Any, withdraw: Callable[[Pending], object], kept_size: int) -> None:
+        """
+        :param withdraw: called when nobody waits any longer for the answer to a request that has not been sent yet.
+        :param kept_size: bytes of the messages to keep for sending them again.
+        """
         self._reactor = reactor
+        self._kept_room = kept_size
+        self._kept_count = 0
         self._withdraw = withdraw
         self._tokens = count(1)
         self._pending: OrderedDict[str, Pending] = OrderedDict()
 
     def ask(
-        self, message: Message, seconds: float, reply_command: str | None, send: Callable[[Message, Pending], None]
+        self,
+        message: Message,
+        seconds: float,
+        reply_command: str | None,
+        send: Callable[[Message, Pending], None],
+        *,
+        keep: bool = False,
     ) -> Deferred[Message]:
         """
         Send *message* with a token and wait for its answer.
 
-        :param seconds: how long.
+        :param seconds: how long to wait.
         :param reply_command: the command of the reply to wait for; None for the receipt alone.
-        :param send: sends it; what it raises is the result.
+        :param send: sends the message. If it raises, the Deferred fails with the exception.
+        :param keep: whether to keep the message, if there is room, and send it again if the connection is lost.
         :returns: a Deferred that
 
             - succeeds with the receipt or the reply;
-            - fails with :exc:`~lhttp_tx.client.errors.QueueFull`, with
-              :exc:`~lhttp_tx.client.errors.RequestTimeout`, with what *send* raises or what :meth:`fail`,
-              :meth:`lose` or :meth:`close` was given.
+            - fails with :exc:`~lhttp_tx.client.errors.QueueFull`, with :exc:`~lhttp_tx.client.errors.RequestTimeout`,
+              with an exception of *send*, or with the error passed to :meth:`fail`, :meth:`lose` or :meth:`close`.
         """
         if len(self._pending) >= _MAX_PENDING:
             return fail(QueueFull(f"{len(self._pending)} answers are awaited already"))
@@ -84,17 +110,19 @@ class Answers:
         except LHTTPError as error:
             del self._pending[token]
             return fail(error)
+        if keep:
+            self._keep(pending, whole)
         reason = f"no answer within {seconds:g} seconds"
         pending.timer = self._reactor.callLater(seconds, self._expired, pending, reason)
         return pending.deferred
 
     def limited(self, waiting: Deferred[Any], seconds: float, what: str) -> Deferred[Any]:
-        """Return *waiting* with a time limit, past which it fails as a request does."""
+        """Return *waiting* with a time limit, after which it fails like a request."""
         error = RequestTimeout(f"{what} within {seconds:g} seconds")
         return waiting.addTimeout(seconds, self._reactor).addErrback(instead_of(DeferredTimeout, error))
 
     def answered(self, message: Message) -> bool:
-        """Take *message*, a receipt or an error, as the end of what it answers; return whether it answers anything."""
+        """Finish the request that *message*, a receipt or an error, answers. Return whether there is such a request."""
         token = message.headers.get("receipt-id")
         pending = None if token is None else self._pending.pop(token, None)
         if pending is None:
@@ -110,7 +138,7 @@ class Answers:
         return True
 
     def replied(self, message: Message) -> bool:
-        """Take *message* as the reply to the first request that waits for one; return whether it is that."""
+        """Take *message* as the reply to the first request that waits for a reply. Return whether it is that reply."""
         first = next((one for one in self._pending.values() if one.sent and one.reply_command is not None), None)
         if first is None or first.reply is not None or first.reply_command != message.command:
             return False
@@ -118,16 +146,51 @@ class Answers:
         return True
 
     def fail(self, pending: Pending, error: LHTTPError) -> None:
-        """Fail one of them."""
+        """Fail one request."""
         self._pending.pop(pending.token, None)
         self._finish(pending, Failure(error))
 
-    def lose(self, error: LHTTPError) -> None:
-        """Fail those whose question was sent on a connection that has ended."""
-        self._fail_all([pending for pending in self._pending.values() if pending.sent], error)
+    def lose(
+        self, error: LHTTPError, send_again: Callable[[list[tuple[Message, Pending]]], object] | None = None
+    ) -> None:
+        """
+        Fail the requests that were sent on a connection that has ended, or send them again.
+
+        :param send_again: gets the requests that may be sent again, in order; ``None`` fails these, too.
+        """
+        sent = [pending for pending in self._pending.values() if pending.sent]
+        again = [] if send_again is None else [pending for pending in sent if self._may_go_again(pending)]
+        for pending in again:
+            pending.sent = False
+            pending.times += 1
+        if send_again is not None:
+            send_again([(pending.message, pending) for pending in again if pending.message is not None])
+        self._fail_all([pending for pending in sent if pending.sent], error)
+
+    def _may_go_again(self, pending: Pending) -> bool:
+        left = pending.since + _KEPT_SECONDS - self._reactor.seconds()
+        if pending.message is None or pending.times >= _MAX_TIMES or left <= 0:
+            return False
+        if pending.timer is not None and pending.timer.getTime() > pending.since + _KEPT_SECONDS:
+            pending.timer.reset(left)
+        return True
+
+    def _keep(self, pending: Pending, message: Message) -> None:
+        size = len(message.raw)
+        if self._kept_count < _MAX_KEPT and size <= self._kept_room:
+            self._kept_count += 1
+            self._kept_room -= size
+            pending.message = message
+            pending.since = self._reactor.seconds()
+
+    def _let_go(self, pending: Pending) -> None:
+        if pending.message is not None:
+            self._kept_count -= 1
+            self._kept_room += len(pending.message.raw)
+            pending.message = None
 
     def close(self, error: LHTTPError) -> None:
-        """Fail all of them."""
+        """Fail all requests."""
         self._fail_all(list(self._pending.values()), error)
 
     def _fail_all(self, lost: list[Pending], error: LHTTPError) -> None:
@@ -137,13 +200,18 @@ class Answers:
             self._finish(pending, Failure(error))
 
     def _finish(self, pending: Pending, result: Message | Failure) -> None:
+        self._let_go(pending)
         if pending.timer is not None and pending.timer.active():
             pending.timer.cancel()
         if not pending.deferred.called:
             pending.deferred.callback(result)
 
     def _give_up(self, pending: Pending) -> None:
-        """Nobody waits any longer. What was sent keeps its place, so that a late reply is not taken for another."""
+        """
+        Stop waiting. A request that was sent keeps its place, so that its late reply is not taken for another
+        request's.
+        """
+        self._let_go(pending)
         if pending.timer is not None and pending.timer.active():
             pending.timer.cancel()
         if not pending.sent:
@@ -156,9 +224,10 @@ class Answers:
 
 
 def reply_error(message: Message) -> ReplyError:
-    """Return what an ``error`` message says."""
+    """Return the error in an ``error`` message."""
     status = message.headers.get("status", "")
-    number = int(status) if status.isascii() and status.isdigit() and len(status) == 3 else 500
+    known = status.isascii() and status.isdigit() and len(status) == 3 and status[0] in "12345"
+    number = int(status) if known else 500
     return ReplyError(message.headers.get("reason", "the server gives no reason"), status=number)
 
 

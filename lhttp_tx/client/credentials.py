@@ -1,9 +1,9 @@
 """
-What a program says of who it is: its functions that give headers are asked, and what they give is checked.
+The program's credentials: calls the functions that return headers, and checks the headers.
 
-Used by :mod:`lhttp_tx.client.entrance` for each new connection and by :mod:`lhttp_tx.client.renewal`. Nothing here
-keeps what it gets, logs it, or shows it in a text; what a function raises is the program's own, and is logged or told.
-Imports neither the connection nor anything above it.
+:mod:`lhttp_tx.client.entrance` uses it for each new connection, and :mod:`lhttp_tx.client.renewal` for each renewal.
+Nothing here keeps the headers, logs them, or shows them in a text. Exceptions of a function are the program's own, and
+are logged or reported. Imports neither the connection nor anything above it.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lhttp_tx.client.errors import ClientClosed, LoginFailed
+from lhttp_tx.codec.headers import HeaderPairs
+from lhttp_tx.codec.message import Message
 from lhttp_tx.errors import LHTTPError
-from lhttp_tx.message import HeaderPairs, Message
 
 __all__ = ["COMMAND", "Account", "Credentials", "HeaderSource", "http_headers", "login_message", "read_account"]
 
 _log = Logger()
 
 COMMAND = "login"
-"""The command of a login message, and of the server's answer to it."""
+"""The command of a login message and of the server's answer."""
 
 _RECEIPT = "login"
-"""The receipt that the first login message of a connection asks for."""
+"""The token of the receipt for the first login message of a connection."""
 
 _FOREIGN = frozenset({"publish", "subscribe", "unsubscribe", "upstream", "multipart", "receipt"})
-"""Headers that a login message does not have; see the protocol document, section "Login"."""
+"""Headers that a login message must not have; see the protocol document, section "Login"."""
 
 _HTTP_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 HeaderSource = Callable[[], HeaderPairs | dict[str, str] | Awaitable[HeaderPairs | dict[str, str]]]
 """
-Gives headers, as pairs of name and value or a dict of them: a plain function, one that returns a Deferred, or a
-coroutine function that awaits Deferreds.
+Returns headers, as pairs of name and value or a dict. It may be a plain function, a function that returns a Deferred,
+or a coroutine function that awaits Deferreds.
 """
 
 Pairs = list[tuple[str, str]]
@@ -49,7 +50,7 @@ Pairs = list[tuple[str, str]]
 @dataclass(frozen=True, slots=True)
 class Account:
     """
-    Who the server says that a connection belongs to.
+    The user of a connection, as the server has told.
 
     :ivar user: the name of the user.
     :ivar expires: when the server closes the connection unless the client logs in again, in seconds since 1970;
@@ -62,12 +63,12 @@ class Account:
 
 @final
 class Credentials:
-    """A function of the program that gives headers."""
+    """A function of the program that returns headers."""
 
     def __init__(self, source: HeaderSource, what: str, *, reactor: Any, timeout: float) -> None:
         """
         :param source: the function.
-        :param what: what it is called in texts.
+        :param what: its name in texts.
         :param timeout: seconds that it may take.
         """
         self._source = source
@@ -82,7 +83,7 @@ class Credentials:
         :returns: a Deferred that
 
             - succeeds with pairs of name and value;
-            - fails with :exc:`~lhttp_tx.client.errors.LoginFailed` if the function fails, takes too long or gives
+            - fails with :exc:`~lhttp_tx.client.errors.LoginFailed` if the function fails, takes too long or returns
               anything else; with :exc:`~lhttp_tx.client.errors.ClientClosed` if the function raises that.
         """
         try:
@@ -94,7 +95,7 @@ class Credentials:
         return self._limited(found) if isinstance(found, Deferred) else self._checked(found)
 
     def _limited(self, waiting: Deferred[Any]) -> Deferred[Pairs]:
-        """Wait no longer than the time limit, not even for a function that goes on when it is cancelled."""
+        """Limit the time of *waiting*, even if the function goes on after its cancellation."""
         is_wanted = True
 
         def cancel(_: object) -> None:
@@ -124,7 +125,7 @@ class Credentials:
         if isinstance(found, Failure):
             outcome.errback(self._error(found))
         elif (pairs := _pairs(found)) is None:
-            # Not what it is: that might be a secret.
+            # Do not show the value: it might be a secret.
             error = LoginFailed(
                 f"{self._what} gave {type(found).__name__}, not pairs or a dict of header names and values"
             )
@@ -147,7 +148,7 @@ class Credentials:
 
 
 def _pairs(found: Any) -> Pairs | None:
-    """Return *found* as pairs of text; ``None`` if it is anything else, or nothing."""
+    """Return *found* as pairs of text; ``None`` if it is empty or anything else."""
     try:
         pairs = [(name, value) for name, value in (found.items() if isinstance(found, dict) else found)]
     except (TypeError, ValueError):
@@ -159,7 +160,7 @@ def http_headers(pairs: Pairs) -> dict[str, str]:
     """
     Return *pairs* as headers of an HTTP request.
 
-    :raises LoginFailed: if one of them is malformed; the text does not show it.
+    :raises LoginFailed: if a header is malformed. The text does not show it.
     """
     for name, value in pairs:
         if not _HTTP_NAME.fullmatch(name) or not value.isprintable():
@@ -169,9 +170,9 @@ def http_headers(pairs: Pairs) -> dict[str, str]:
 
 def login_message(pairs: Pairs) -> Message:
     """
-    Return the login message that consists of *pairs*, with a receipt.
+    Return the login message with the headers *pairs*, and a receipt.
 
-    :raises LoginFailed: if one of them is malformed, or does not belong there; the text does not show it.
+    :raises LoginFailed: if a header is malformed, or must not be there. The text does not show it.
     """
     try:
         message = Message(COMMAND, [*pairs, ("receipt", _RECEIPT)])
@@ -186,7 +187,7 @@ def login_message(pairs: Pairs) -> Message:
 
 
 def read_account(message: Message) -> Account:
-    """Return who a ``login`` message of the server says that the connection belongs to."""
+    """Return the account in a ``login`` message of the server."""
     expires = message.headers.get("expires", "")
     known = expires.isascii() and expires.isdigit() and len(expires) <= 12
     return Account(message.headers.get("user") or None, float(expires) if known else None)

@@ -1,7 +1,8 @@
 """
-Where a client connects to: from a URL, an endpoint or its description to a stream endpoint; and why that failed.
+Turns a URL, an endpoint or its description into a stream endpoint, and explains failures to connect.
 
-Used by :mod:`lhttp_tx.client.uplink`. Knows nothing of messages: imports neither the codec nor the modules above it.
+Used by :mod:`lhttp_tx.client.client` and :mod:`lhttp_tx.client.uplink`. Knows nothing of messages: imports neither the
+codec nor the modules above it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lhttp_tx.client.errors import ConnectFailed, LoginFailed
-from lhttp_tx.client.protocol import parse_url
+from lhttp_tx.client.protocol import WebSocketConnection, WebSocketFactory
+from lhttp_tx.client.urls import parse_url
 
-__all__ = ["WatchedEndpoint", "connect_error", "is_url", "stream_endpoint"]
+__all__ = ["WatchedEndpoint", "WebSocketEndpoint", "connect_error", "is_url", "stream_endpoint"]
 
 
 def is_url(target: str | IStreamClientEndpoint) -> bool:
@@ -38,8 +40,8 @@ def stream_endpoint(
     """
     Return the endpoint of *target*.
 
-    :param target: as of :class:`~lhttp_tx.client.client.Client`.
-    :param tls: how a ``wss://`` URL checks the server; by default by the authorities that the system trusts.
+    :param target: as for :class:`~lhttp_tx.client.client.Client`.
+    :param tls: how a ``wss://`` URL verifies the server; by default with the authorities that the system trusts.
     :param timeout: seconds for the connection to the host of a URL.
     :raises ValueError: if *target* is malformed.
     """
@@ -65,8 +67,55 @@ def _url_endpoint(
 
 @final
 @implementer(IStreamClientEndpoint)
+class WebSocketEndpoint:
+    """
+    Connects with another endpoint, and then does the WebSocket handshake.
+
+    It returns a connection only after the handshake. So a service that keeps a connection alive need not know about
+    handshakes: a refused handshake is a failure to connect.
+    """
+
+    def __init__(self, endpoint: IStreamClientEndpoint, factory: WebSocketFactory, timeout: float) -> None:
+        """
+        :param endpoint: how to reach the server.
+        :param factory: makes the WebSocket connections.
+        :param timeout: seconds for connecting and the handshake together.
+        """
+        self._endpoint = endpoint
+        self._factory = factory
+        self._timeout = timeout
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Connect.
+
+        :param protocolFactory: makes a protocol that is also a :class:`~lhttp_tx.client.connection.Link`.
+        :returns: a Deferred that
+
+            - succeeds with that protocol;
+            - fails like the endpoint, with :exc:`~lhttp_tx.client.errors.ConnectFailed` if the handshake is refused, or
+              with :exc:`TimeoutError`.
+        """
+
+        def opened(connection: WebSocketConnection) -> Any:
+            protocol: Any = protocolFactory.buildProtocol(connection.transport.getPeer())
+            connection.attach(protocol, protocol.connectionLost)
+            protocol.makeConnection(connection)
+            return protocol
+
+        connecting: Deferred[Any] = self._endpoint.connect(self._factory)
+        connecting.addCallback(lambda connection: connection.opened)
+        connecting.addCallback(opened)
+        return connecting.addTimeout(self._timeout, self._factory.reactor)
+
+    def __repr__(self) -> str:
+        return f"<WebSocketEndpoint {self._factory.url}>"
+
+
+@final
+@implementer(IStreamClientEndpoint)
 class WatchedEndpoint:
-    """An endpoint that tells of each attempt."""
+    """An endpoint that reports each attempt."""
 
     def __init__(
         self, endpoint: IStreamClientEndpoint, begins: Callable[[], object], failed: Callable[[Failure], object]
@@ -80,7 +129,7 @@ class WatchedEndpoint:
         self._failed = failed
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect; the result is the endpoint's."""
+        """Connect, with the endpoint's result."""
         self._begins()
 
         def failed(failure: Failure) -> Failure:
@@ -94,7 +143,7 @@ class WatchedEndpoint:
 
 
 def connect_error(failure: Failure, url: str) -> ConnectFailed:
-    """Return what to tell about an attempt to connect to *url* that ended with *failure*."""
+    """Return the error for an attempt to connect to *url* that ended with *failure*."""
     error = failure.value
     if isinstance(error, LoginFailed):
         refused = LoginFailed(f"cannot log in to {url}: {error.reason}", status=error.status)

@@ -1,9 +1,9 @@
 """
-What comes before a connection is handed out: fresh headers for its handshake, and the login.
+The steps before a connection is ready: fresh headers for its handshake, and the login.
 
-:class:`LoginEndpoint` turns an endpoint of WebSocket connections into one whose connections are logged in. So a login
-that is refused is a connection that did not come about, as a refused handshake is. Used by
-:class:`~lhttp_tx.client.client.Client`; knows neither subscriptions nor what waits to be sent, and imports neither.
+:class:`LoginEndpoint` turns an endpoint of WebSocket connections into one whose connections are logged in. So a refused
+login is a failure to connect, like a refused handshake. Used by :class:`~lhttp_tx.client.client.Client`. It knows
+neither the subscriptions nor the queue, and imports neither.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from zope.interface import implementer
 from lhttp_tx.client.credentials import COMMAND, Account, Credentials, http_headers, login_message, read_account
 from lhttp_tx.client.errors import LoginFailed
 from lhttp_tx.client.protocol import WebSocketConnection, WebSocketFactory
+from lhttp_tx.codec.limits import Limits
+from lhttp_tx.codec.message import Message, parse
 from lhttp_tx.errors import LHTTPError
-from lhttp_tx.limits import Limits
-from lhttp_tx.message import Message, parse
 
 __all__ = ["HeadersEndpoint", "LoginEndpoint"]
 
 _MAX_EARLY = 1_000
-"""Messages besides the answer that are kept until it has come; their bytes may be as many as those of one message."""
+"""The most messages kept until the answer to the login has come. Together, they may be as large as one message."""
 
 
 @final
 @implementer(IStreamClientEndpoint)
 class HeadersEndpoint:
-    """Connects by another endpoint, with headers of the handshake that are asked for each time."""
+    """Connects with another endpoint, and asks for new headers for each handshake."""
 
     def __init__(self, endpoint: IStreamClientEndpoint, factory: WebSocketFactory, headers: Credentials) -> None:
         """
         :param endpoint: connects with *factory*.
-        :param headers: gives the headers.
+        :param headers: returns the headers.
         """
         self._endpoint = endpoint
         self._factory = factory
@@ -48,8 +48,8 @@ class HeadersEndpoint:
         """
         Connect.
 
-        :returns: a Deferred as the endpoint's, which also fails as
-            :meth:`lhttp_tx.client.credentials.Credentials.fetch` does.
+        :returns: a Deferred like the endpoint's. It also fails like
+            :meth:`lhttp_tx.client.credentials.Credentials.fetch`.
         """
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
@@ -58,7 +58,7 @@ class HeadersEndpoint:
         try:
             found: IProtocol = await self._endpoint.connect(protocolFactory)
         finally:
-            self._factory.headers = {}  # they are of no more use, and may be secret
+            self._factory.headers = {}  # they are not needed any more, and may be secret
         return found
 
     def __repr__(self) -> str:
@@ -68,7 +68,7 @@ class HeadersEndpoint:
 @final
 @implementer(IStreamClientEndpoint)
 class LoginEndpoint:
-    """Connects by another endpoint, whose connections are WebSockets, and logs in before anything else is sent."""
+    """Connects with another endpoint, whose connections are WebSockets, and logs in before anything else is sent."""
 
     def __init__(
         self,
@@ -82,13 +82,13 @@ class LoginEndpoint:
         entered: Callable[[Account], object],
     ) -> None:
         """
-        :param endpoint: gives out the connections.
-        :param login: gives the headers of the login message. It is asked before the connection is made: a server may
-            give who has connected little time to log in.
+        :param endpoint: makes the connections.
+        :param login: returns the headers of the login message. It is called before the connection is made, because a
+            server may give clients little time to log in.
         :param timeout: seconds for the server's answer.
-        :param limits: of received messages.
-        :param required: whether a connection whose login is refused is of no use.
-        :param entered: called with who the server says that we are, before the connection is handed out.
+        :param limits: the limits of received messages.
+        :param required: whether to drop a connection whose login is refused.
+        :param entered: called with the account that the server has told, before the connection is returned.
         """
         self._endpoint = endpoint
         self._login = login
@@ -105,8 +105,8 @@ class LoginEndpoint:
         :returns: a Deferred that
 
             - succeeds with the protocol;
-            - fails as the endpoint does, or with :exc:`~lhttp_tx.client.errors.LoginFailed` if the login is refused or
-              not answered in time.
+            - fails like the endpoint, or with :exc:`~lhttp_tx.client.errors.LoginFailed` if the login is refused or not
+              answered in time.
         """
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
@@ -133,11 +133,11 @@ class LoginEndpoint:
 @final
 class _Doorway(protocol.Protocol):
     """
-    Sits on a connection until the server has answered the login.
+    Uses a connection until the server has answered the login.
 
-    :ivar answer: succeeds with who the server says that we are, or fails with
+    :ivar answer: succeeds with the account that the server has told, or fails with
         :exc:`~lhttp_tx.client.errors.LoginFailed`.
-    :ivar is_lost: whether the connection has ended, or is of no use.
+    :ivar is_lost: whether the connection has ended, or is unusable.
     """
 
     transport: WebSocketConnection  # type: ignore[assignment]
@@ -160,7 +160,7 @@ class _Doorway(protocol.Protocol):
         self.transport.send_message(message.raw, message.binary)
 
     def message_received(self, payload: bytes, binary: bool) -> None:
-        """See :class:`~lhttp_tx.client.protocol.Link`."""
+        """See :class:`~lhttp_tx.client.connection.Link`."""
         if self.answer.called:
             return
         try:
@@ -172,7 +172,7 @@ class _Doorway(protocol.Protocol):
             self._keep(payload, binary)
 
     def _take(self, message: Message) -> bool:
-        """Take *message* as a part of the answer; return whether it is one."""
+        """Take *message* if it is part of the answer. Return whether it is."""
         if message.command == COMMAND and self._account is None:
             self._account = read_account(message)
             return True
@@ -180,7 +180,7 @@ class _Doorway(protocol.Protocol):
             return False
         if message.command == "error":
             status = message.headers.get("status", "")
-            known = status.isascii() and status.isdigit() and len(status) == 3
+            known = status.isascii() and status.isdigit() and len(status) == 3 and status[0] in "12345"
             reason = message.headers.get("reason", "the server gives no reason")
             self._failed(LoginFailed(f"login refused: {reason}", status=int(status) if known else 500))
         elif self._account is None:
@@ -199,7 +199,7 @@ class _Doorway(protocol.Protocol):
             self._failed(LoginFailed("too many messages came before the answer to the login", status=502))
 
     def writable(self) -> None:
-        """See :class:`~lhttp_tx.client.protocol.Link`."""
+        """See :class:`~lhttp_tx.client.connection.Link`."""
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Part of ``IProtocol``."""
@@ -216,12 +216,12 @@ class _Doorway(protocol.Protocol):
             self.answer.errback(Failure(error))
 
     def leave(self) -> Deferred[None]:
-        """Close the connection; the Deferred succeeds when it has ended, which the close timeout limits."""
+        """Close the connection. The Deferred succeeds when it has ended, at the latest after the close timeout."""
         self.transport.loseConnection()
         return self._left
 
     def make_way(self, protocolFactory: IProtocolFactory) -> IProtocol:
-        """Put a protocol of *protocolFactory*, which is also a link, in the place of this, and return it."""
+        """Replace this by a protocol of *protocolFactory*, which is also a link, and return that."""
         connection = self.transport
         successor: Any = protocolFactory.buildProtocol(connection.transport.getPeer())
         connection.attach(successor, successor.connectionLost)
@@ -233,5 +233,5 @@ class _Doorway(protocol.Protocol):
         return found
 
     def _abort(self, _: object) -> None:
-        """Nobody waits any longer."""
+        """Drop the connection: nobody waits any longer."""
         self.transport.abort()

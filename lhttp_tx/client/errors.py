@@ -1,5 +1,5 @@
 """
-What can go wrong for a client, besides what :mod:`lhttp_tx.errors` names.
+The errors of the client, in addition to those of :mod:`lhttp_tx.errors`.
 
 ::
 
@@ -30,34 +30,36 @@ __all__ = [
 
 
 class ReplyError(LHTTPError):
-    """The server answered with an ``error`` message; ``status`` and ``reason`` are what it said."""
+    """The server answered with an ``error`` message. ``status`` and ``reason`` are the server's."""
 
 
 class NoReply(ReplyError):
-    """The server is done with a request and no reply came: it has no processor for the command, or that kept silent."""
+    """
+    The server is done with a request and has not replied: it has no processor for the command, or that did not reply.
+    """
 
     status = 404
 
 
 class RequestTimeout(LHTTPError):
-    """The server has not answered within the time limit. Whether it has done what was asked is not known."""
+    """The server has not answered within the time limit. It may or may not have handled the request."""
 
     status = 504
 
 
 class ConnectFailed(LHTTPError):
-    """The server was not reached, or refused the opening handshake."""
+    """The client could not reach the server, or the server refused the opening handshake."""
 
     status = 503
 
 
 class LoginFailed(ConnectFailed):
     """
-    The server has refused a login or has not answered it, or what gives the credentials has failed.
+    The server has refused a login or has not answered it, or the function for the credentials has failed.
 
-    ``status`` is what the server said, such as 401 for wrong credentials and 409 for those of another user. Where it
-    said nothing of the kind: 404 if it asks nobody who they are, 502 if what came is no answer to a login, 504 if there
-    was none in time, 503 if the connection ended or the client's ``login`` or ``headers`` failed.
+    ``status`` is the server's status, such as 401 for wrong credentials and 409 for those of another user. If the
+    server gave none, it is 404 if the server has no logins, 502 if its answer is not an answer to a login, 504 if no
+    answer came in time, and 503 if the connection ended or the client's ``login`` or ``headers`` failed.
 
     :ivar code: the WebSocket close code, if the server closed the connection instead of answering.
     """
@@ -67,7 +69,7 @@ class LoginFailed(ConnectFailed):
 
 class ConnectionLost(LHTTPError):
     """
-    The connection ended before the answer came. Whether the server has done what was asked is not known.
+    The connection ended before the answer came. The server may or may not have handled the request.
 
     :ivar code: the WebSocket close code, if the server closed it.
     """
@@ -77,10 +79,10 @@ class ConnectionLost(LHTTPError):
 
 
 class ClientClosed(ConnectionLost):
-    """The client is closed: nothing is sent, and nothing will be answered."""
+    """The client is closed. It sends nothing more, and no answers will come."""
 
     status = 409
 
 
 class QueueFull(TooMany):
-    """As much as allowed waits already: for a connection, for a server that does not read, or for answers."""
+    """A limit is reached: too much waits for a connection, for a server that does not read, or for answers."""

@@ -1,8 +1,8 @@
 """
-What arrives at a client, and to whom it goes: to a subscription, to whoever waits for an answer, or to a callback.
+Passes arriving messages on: to a subscription, to a pending answer, or to a callback.
 
-Made by :class:`~lhttp_tx.client.client.Client`; called by :mod:`lhttp_tx.client.uplink`, whose owner it is. It asks for
-nothing itself, and does not import the client.
+:class:`~lhttp_tx.client.client.Client` makes it, and :mod:`lhttp_tx.client.uplink`, whose owner it is, calls it. It
+sends no requests itself, and does not import the client.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from lhttp_tx.client.answers import Answers, Pending, reply_error
 from lhttp_tx.client.registry import Registry
 from lhttp_tx.client.renewal import Renewal
 from lhttp_tx.client.subscription import MessageCallback, call_safely
+from lhttp_tx.client.uplink import SendAgain
+from lhttp_tx.codec.message import Message
 from lhttp_tx.errors import LHTTPError
-from lhttp_tx.message import Message
 
 __all__ = ["Inbox", "Reporter"]
 
@@ -27,15 +28,15 @@ _log = Logger()
 
 @final
 class Reporter:
-    """Tells of errors that belong to no call."""
+    """Reports errors that belong to no call."""
 
     def __init__(self, url: str, on_error: Callable[[LHTTPError], object] | None) -> None:
-        """:param on_error: called with each; by default they are logged."""
+        """:param on_error: called with each error; by default, errors are logged."""
         self._url = url
         self._on_error = on_error
 
     def __call__(self, error: LHTTPError) -> None:
-        """Tell of *error*."""
+        """Report *error*."""
         if self._on_error is not None:
             call_safely(self._on_error, error)
         else:
@@ -44,7 +45,7 @@ class Reporter:
 
 @final
 class Inbox:
-    """An :class:`~lhttp_tx.client.uplink.UplinkOwner` that hands everything to whom it concerns."""
+    """An :class:`~lhttp_tx.client.uplink.UplinkOwner` that passes everything on to the right part of the client."""
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class Inbox:
         self._on_message = on_message
 
     def received(self, message: Message) -> None:
-        """Hand a message to whom it concerns."""
+        """Pass a message on to the right part of the client."""
         if "publish" in message.headers:
             if self._registry.deliver(message):
                 return
@@ -79,32 +80,34 @@ class Inbox:
                     self._registry.taken_back(channel, error)
                 self._report(error)
                 return
+        elif message.command == "missed" and self._registry.missed(message):
+            return
         if not self._answers.replied(message) and self._on_message is not None:
             call_safely(self._on_message, message)
 
     def report(self, error: LHTTPError) -> None:
-        """Tell of an error that belongs to no call."""
+        """Report an error that belongs to no call."""
         self._report(error)
 
     def restore(self) -> list[Deferred[None]]:
-        """Ask for the subscriptions again."""
+        """Subscribe to all channels again."""
         if self._renewal is not None:
             self._renewal.up()
         return self._registry.restore()
 
     def unsent(self, pending: Pending, error: LHTTPError) -> None:
-        """Fail what could not be sent."""
+        """Fail a request that could not be sent."""
         self._answers.fail(pending, error)
 
     def down(self) -> None:
-        """The connection has ended; the server has forgotten the subscriptions."""
+        """Note that the connection has ended, and that the server has forgotten the subscriptions."""
         if self._renewal is not None:
             self._renewal.down()
         self._registry.down()
 
-    def lost(self, error: LHTTPError) -> None:
-        """Fail what was sent on the connection that has ended."""
-        self._answers.lose(error)
+    def lost(self, error: LHTTPError, send_again: SendAgain | None) -> None:
+        """Fail the requests that were sent on the connection that has ended, or send them again."""
+        self._answers.lose(error, send_again)
 
     def closed(self, error: LHTTPError) -> None:
         """Fail everything that waits, and end the subscriptions."""

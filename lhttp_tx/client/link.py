@@ -1,8 +1,8 @@
 """
-The client's end of one connection: messages out, in fragments if need be, and messages in.
+The client's end of one connection: sends messages, in fragments if necessary, and receives messages.
 
-Made by :mod:`lhttp_tx.client.uplink` for each connection, on top of a
-:class:`~lhttp_tx.client.protocol.WebSocketConnection`. Knows neither subscriptions nor answers, and imports neither.
+:mod:`lhttp_tx.client.uplink` makes one for each connection, on top of a
+:class:`~lhttp_tx.client.protocol.WebSocketConnection`. It knows neither subscriptions nor answers, and imports neither.
 """
 
 from __future__ import annotations
@@ -17,35 +17,38 @@ from twisted.python.failure import Failure
 from lhttp_tx.client.errors import QueueFull
 from lhttp_tx.client.protocol import WebSocketConnection
 from lhttp_tx.client.subscription import call_safely
+from lhttp_tx.codec.limits import Limits
+from lhttp_tx.codec.message import Head, Message, parse_head, split_head
 from lhttp_tx.errors import LHTTPError
-from lhttp_tx.limits import Limits
-from lhttp_tx.message import Head, Message, parse_head, split_head
 
 __all__ = ["ClientLink", "LinkOwner"]
 
 _MAX_HEADS = 256
-"""Different heads of received messages that are remembered parsed."""
+"""The most parsed heads of received messages that a connection keeps."""
+
+_MAX_HEAD_SIZE = 512
+"""The most bytes of such a head. Others choose it, and a parsed list of channels takes twenty times the list's size."""
 
 _FRAGMENT_SIZE = 16_384
-"""Bytes in each fragment of a message whose sending is watched."""
+"""Bytes in each fragment of an upload."""
 
 _DONE = object()
 
 
 class LinkOwner(Protocol):
-    """Who has made a link."""
+    """The owner of a link."""
 
     def link_made(self, link: ClientLink) -> None:
-        """The connection is up."""
+        """Called when the connection is up."""
 
     def link_lost(self, link: ClientLink, failure: Failure) -> None:
-        """The connection has ended."""
+        """Called when the connection has ended."""
 
     def received(self, message: Message) -> None:
-        """A message has come."""
+        """Called with each message."""
 
     def malformed(self, error: LHTTPError) -> None:
-        """A message came that does not follow the protocol."""
+        """Called when a message does not follow the protocol."""
 
 
 @final
@@ -53,14 +56,14 @@ class ClientLink(protocol.Protocol):
     """
     The client's end of one connection.
 
-    :ivar abort_reason: why this side has dropped the connection, if it has.
+    :ivar abort_reason: the reason why this side has dropped the connection; else ``None``.
     """
 
     transport: WebSocketConnection  # type: ignore[assignment]
 
     def __init__(self, owner: LinkOwner, limits: Limits, unsent_size: int) -> None:
         """
-        :param limits: of received messages.
+        :param limits: the limits of received messages.
         :param unsent_size: bytes that may wait for a server that does not read.
         """
         self._owner = owner
@@ -82,7 +85,7 @@ class ClientLink(protocol.Protocol):
         self._owner.link_made(self)
 
     def message_received(self, payload: bytes, binary: bool) -> None:
-        """See :class:`~lhttp_tx.client.protocol.Link`."""
+        """See :class:`~lhttp_tx.client.connection.Link`."""
         try:
             message = self._parse(payload, binary)
         except LHTTPError as error:
@@ -98,9 +101,9 @@ class ClientLink(protocol.Protocol):
 
     def send(self, message: Message) -> None:
         """
-        Send a message, behind the upload if there is one.
+        Send a message, after the current upload if there is one.
 
-        :raises QueueFull: if as much as allowed waits already.
+        :raises QueueFull: if the queue is full.
         """
         waiting = self.transport.unsent + self._behind_size
         if waiting and waiting + len(message.raw) > self._unsent_size:
@@ -112,7 +115,9 @@ class ClientLink(protocol.Protocol):
             self.transport.send_message(message.raw, message.binary)
 
     def upload(self, message: Message, progress: Callable[[int, int], object]) -> None:
-        """Send a message in fragments; *progress* is called with the bytes sent so far and those of all."""
+        """
+        Send a message in fragments. Call *progress* with the number of bytes sent so far, and the size of the message.
+        """
         self._upload = self._fragments(message, progress)
         self.writable()
 
@@ -125,7 +130,7 @@ class ClientLink(protocol.Protocol):
             yield
 
     def writable(self) -> None:
-        """See :class:`~lhttp_tx.client.protocol.Link`; goes on with an upload."""
+        """See :class:`~lhttp_tx.client.connection.Link`. Goes on with an upload."""
         while self._upload is not None and not self.transport.congested:
             if next(self._upload, _DONE) is _DONE:
                 self._upload = None
@@ -139,12 +144,13 @@ class ClientLink(protocol.Protocol):
         self.transport.abort()
 
     def _parse(self, payload: bytes, binary: bool) -> Message:
-        """Parse a message; equal heads are parsed once for each connection."""
+        """Parse a message. A connection parses equal heads once."""
         raw = split_head(payload, self._limits)
         head = self._heads.get(raw)
         if head is None:
             head = parse_head(raw, self._limits)
-            if len(self._heads) >= _MAX_HEADS:
-                self._heads.clear()
-            self._heads[raw] = head
+            if len(raw) <= _MAX_HEAD_SIZE:
+                if len(self._heads) >= _MAX_HEADS:
+                    self._heads.clear()
+                self._heads[raw] = head
         return Message.from_parts(head, payload, binary)

@@ -1,13 +1,14 @@
 """
-Multipart messages both ways, on top of the codec.
+Makes and splits multipart messages, on top of the codec.
 
 Used by programs and by the ``lhttp`` command.
 """
 
 from collections.abc import Iterable
 
-from lhttp_tx.message import HeaderPairs, Message
-from lhttp_tx.multipart import Part, join_parts, parse_offsets, split_parts
+from lhttp_tx.codec.headers import HeaderPairs, pairs_of
+from lhttp_tx.codec.message import Message
+from lhttp_tx.codec.multipart import Part, join_parts, parse_offsets, split_parts
 
 __all__ = ["multipart_message", "parts_of"]
 
@@ -18,18 +19,17 @@ def multipart_message(
     """
     Return a message whose body consists of *parts*.
 
-    :param headers: headers besides ``multipart``, as pairs of name and value or a dict of them.
-    :param binary: whether it travels as a binary WebSocket message, as bodies that are not UTF-8 must.
-    :raises LocalProtocolError: if there is no part, or the message would not be well-formed.
+    :param headers: headers besides ``multipart``, as pairs of name and value or a dict.
+    :param binary: whether to send it as a binary WebSocket message. Bodies that are not UTF-8 need this.
+    :raises LocalProtocolError: if there is no part, or the message would be malformed.
     """
     offsets, body = join_parts(parts)
-    pairs = headers.items() if isinstance(headers, dict) else headers
-    return Message(command, [*pairs, ("multipart", offsets)], body, binary=binary)
+    return Message(command, [*pairs_of(headers), ("multipart", offsets)], body, binary=binary)
 
 
 def parts_of(message: Message) -> tuple[Part, ...]:
     """
-    Return the parts of a message's body; none if it has no ``multipart`` header.
+    Return the parts of a message's body; an empty tuple if it has no ``multipart`` header.
 
     :raises RemoteProtocolError: if the header or a part is malformed.
     """

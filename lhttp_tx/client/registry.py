@@ -1,34 +1,47 @@
 """
-Which channels a client is subscribed to, on its side and on the server's, and who gets what is published to them.
+The channels that a client is subscribed to, on its side and on the server's, and the recovery of missed messages.
 
-Used by :class:`~lhttp_tx.client.client.Client` and :mod:`lhttp_tx.client.inbox`. It sees the connection and asks
-through the client, but imports neither the client nor the answers.
+Used by :class:`~lhttp_tx.client.client.Client` and :mod:`lhttp_tx.client.inbox`. It uses the connection, and sends
+requests through the client, but imports neither the client nor the answers. :mod:`lhttp_tx.client.delivery` passes
+publications to the subscriptions.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from typing import Any, Protocol, final
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from lhttp_tx.channels import check_subscription, split_channels
+from lhttp_tx.client.delivery import Dispatch
 from lhttp_tx.client.errors import ClientClosed, ConnectionLost, ReplyError
-from lhttp_tx.client.subscription import MessageCallback, Subscription
+from lhttp_tx.client.positions import Positions
+from lhttp_tx.client.results import channel_values
+from lhttp_tx.client.subscription import ChannelCallback, MessageCallback, Subscription, call_safely
 from lhttp_tx.client.uplink import Uplink
-from lhttp_tx.errors import LHTTPError, RemoteProtocolError
-from lhttp_tx.message import Message
+from lhttp_tx.codec.message import Message
+from lhttp_tx.errors import LHTTPError
 
-__all__ = ["Limited", "Registry"]
-
-_MAX_COPIES = 1_024
-"""Different publications to several of our channels of which a copy is still awaited."""
+__all__ = ["Limited", "MissedCallback", "RecoveredCallback", "Registry"]
 
 _CHANNEL_LIST_SIZE = 4_096
-"""Bytes of channel names in one message that subscribes again; a server takes heads of 8,192."""
+"""Bytes of channel names in one message that subscribes again. A server takes heads of 8,192 bytes."""
+
+_POSITION_SIZE = 24
+"""Bytes to count for each channel of a list, so that the receipt with its positions stays in its bounds, too."""
+
+_RETRY_INTERVAL = 5.0
+"""Seconds before the client subscribes again if the server could not read the history."""
+
+_UNAVAILABLE = 503
+
+RecoveredCallback = Callable[[str, int, str], object]
+"""Gets a channel, the number of recovered messages, and the position after which the channel goes on."""
+
+MissedCallback = Callable[[str, "str | None"], object]
+"""Gets a channel whose messages are missing, and the position after which it goes on; ``None`` without history."""
 
 
 class Limited(Protocol):
@@ -45,30 +58,60 @@ class Registry:
     def __init__(
         self,
         uplink: Uplink,
+        positions: Positions,
         *,
+        reactor: Any,
         confirm: Callable[[Message], Deferred[Message]],
         limited: Limited,
         report: Callable[[LHTTPError], object],
+        on_recovered: RecoveredCallback | None,
+        on_missed: MissedCallback | None,
     ) -> None:
         """
         :param uplink: the connection.
+        :param positions: the positions of the client.
         :param confirm: sends a message and waits for its receipt.
         :param report: called when the server refuses a subscription.
+        :param on_recovered: called when the client has recovered everything that it had missed in a channel.
+        :param on_missed: called when messages of a channel are missing.
         """
         self._uplink = uplink
+        self._positions = positions
+        self._reactor = reactor
         self._confirm = confirm
         self._limited = limited
         self._report = report
-        self._subscriptions: dict[str, list[Subscription]] = {}
+        self._on_recovered = on_recovered
+        self._on_missed = on_missed
+        self._delivery = Dispatch(positions, lambda channel: self._ask([channel]))
+        self._last: dict[str, int] = {}
         self._on_server: set[str] = set()
-        self._copies: OrderedDict[bytes, int] = OrderedDict()
+        self._retry: IDelayedCall | None = None
+        self._unavailable: list[list[str]] = []
+        positions.attach(self._behind)
 
-    def add(self, channel: str, callback: MessageCallback | None, buffer: int) -> Subscription:
-        """Make a subscription; ask the server if nobody has subscribed to the channel yet."""
-        subscription = Subscription(self, channel, callback, buffer)
-        others = self._subscriptions.setdefault(channel, [])
-        others.append(subscription)
-        self._copies.clear()
+    def add(
+        self,
+        channel: str,
+        callback: MessageCallback | ChannelCallback | None,
+        buffer: int,
+        named: bool = False,
+        since: str | None = None,
+        last: int | None = None,
+    ) -> Subscription:
+        """
+        Make a subscription. If it is the first one to the channel, subscribe at the server.
+
+        :raises ValueError: if it is not the first one, and *since* or *last* is given.
+        """
+        if channel in self._delivery.subscriptions and (since is not None or last is not None):
+            raise ValueError(f"this client has already subscribed to {channel}: use history() instead of since or last")
+        if since is not None:
+            self._positions.put(channel, since)
+        if last is not None:
+            self._last[channel] = last
+        subscription = Subscription(self, channel, callback, buffer, named)
+        others = self._delivery.add(subscription)
         if channel in self._on_server:
             subscription.confirm()
         elif self._uplink.link is not None and len(others) == 1:
@@ -79,13 +122,11 @@ class Registry:
         """End *subscription*; see :meth:`~lhttp_tx.client.subscription.Subscription.unsubscribe`."""
         channel = subscription.channel
         subscription.end(ClientClosed("unsubscribed"))
-        others = self._subscriptions[channel]
+        others = self._delivery.subscriptions[channel]
         others.remove(subscription)
         if others:
             return succeed(None)
-        del self._subscriptions[channel]
-        self._on_server.discard(channel)
-        self._copies.clear()
+        self._drop(channel)
         if self._uplink.link is None:
             return succeed(None)
         gone = self._confirm(Message("unsubscribe", {"unsubscribe": channel})).addCallback(lambda _: None)
@@ -96,104 +137,191 @@ class Registry:
         return self._limited(waiting, timeout, what)
 
     def restore(self) -> list[Deferred[None]]:
-        """Ask for all channels on a new connection; the Deferreds succeed when the server has answered."""
-        lists = list(_channel_lists(self._subscriptions))
+        """Subscribe to all channels on a new connection. The Deferreds succeed when the server has answered."""
+        lists = list(self._channel_lists(self._delivery.subscriptions))
         return [self._ask(channels) for channels in lists]
 
     def taken_back(self, channel: str, error: LHTTPError) -> None:
-        """End the subscriptions to *channel* with *error*: the server has taken it back."""
-        self._on_server.discard(channel)
-        self._copies.clear()
-        for subscription in self._subscriptions.pop(channel, ()):
+        """End the subscriptions to *channel* with *error*, because the server has taken it back."""
+        for subscription in self._drop(channel):
             subscription.end(error)
 
     def down(self) -> None:
         """Note that the connection has ended, and the server's side of the subscriptions with it."""
         self._on_server.clear()
-        self._copies.clear()
+        self._delivery.down()
+        self._unavailable.clear()
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
     def close(self, error: LHTTPError) -> None:
-        """End all subscriptions with *error*."""
-        subscriptions, self._subscriptions = self._subscriptions, {}
-        for subscription in [one for several in subscriptions.values() for one in several]:
+        """Save the positions, and end all subscriptions with *error*."""
+        self.down()
+        self._positions.close()
+        self._last.clear()
+        for subscription in self._delivery.clear():
             subscription.end(error)
 
     def deliver(self, message: Message) -> bool:
-        """Hand a published message to the subscriptions of one of its channels; return whether there are any."""
-        ours = [channel for channel in _published(message) if channel in self._subscriptions]
-        if not ours:
+        """Pass a publication to the subscriptions that it came by. Return whether there are any."""
+        return self._delivery.deliver(message)
+
+    def missed(self, message: Message) -> bool:
+        """Handle a ``missed`` message. Return whether the client is subscribed to its channel."""
+        channel = message.headers.get("channel", "")
+        if not self._delivery.concerns(channel):
             return False
-        channel = ours[0] if len(ours) == 1 else ours[self._copy_number(message.raw, len(ours))]
-        for subscription in tuple(self._subscriptions[channel]):
-            subscription.deliver(message)
+        told = channel_values(f"{channel}={message.headers.get('position', '')}").get(channel)
+        if channel in self._delivery.subscriptions:
+            self._positions.put(channel, told)
+        self._tell_missed(channel, told)
         return True
 
-    def _copy_number(self, raw: bytes, copies: int) -> int:
-        """Return how many copies of a publication to several of our channels came before this one."""
-        number = self._copies.pop(raw, 0)
-        if number + 1 < copies:
-            self._copies[raw] = number + 1
-            if len(self._copies) > _MAX_COPIES:
-                self._copies.popitem(last=False)
-        return number
+    def _tell_missed(self, channel: str, position: str | None) -> None:
+        if self._on_missed is not None:
+            call_safely(self._on_missed, channel, position)
+
+    def _behind(self, channel: str) -> tuple[str, int] | None:
+        """Return the position just before the oldest message of *channel* in a buffer; ``None`` if there is none."""
+        found = [one.behind() for one in self._delivery.subscriptions.get(channel, ())]
+        return min((one for one in found if one is not None), key=lambda one: one[1], default=None)
+
+    def _drop(self, channel: str) -> list[Subscription]:
+        """Forget all subscriptions to *channel*, and return them."""
+        self._on_server.discard(channel)
+        self._last.pop(channel, None)
+        return self._delivery.drop(channel)
+
+    # Asking
+
+    def _channel_lists(self, channels: Iterable[str]) -> Iterator[list[str]]:
+        """
+        Split *channels* into one list for each subscribe message.
+
+        A channel that catches up is alone. So while it does, it is known to which channel a message belongs that was
+        published to several.
+        """
+        others: list[str] = []
+        for channel in channels:
+            if self._positions.get(channel) is not None or channel in self._last:
+                yield [channel]
+            else:
+                others.append(channel)
+        yield from _fitting(others)
+
+    def _question(self, channels: list[str]) -> tuple[Message, bool]:
+        """Return the message that subscribes to *channels*, and whether it has a position."""
+        headers = {"subscribe": " ".join(channels)}
+        position = self._positions.text(channels[0]) if len(channels) == 1 else None
+        if position is not None:
+            headers["since"] = position
+        elif channels[0] in self._last:
+            headers["last"] = str(self._last[channels[0]])
+        headers["gaps"] = "tell"
+        return Message("subscribe", headers), position is not None
 
     def _ask(self, channels: list[str]) -> Deferred[None]:
-        """Ask for *channels*; succeeds when all are confirmed or refused, fails if the server does not say."""
+        """
+        Subscribe to *channels*. The Deferred succeeds when all are confirmed or refused; it fails if the server does
+        not answer.
+        """
         link = self._uplink.link
-        asked = self._confirm(Message("subscribe", {"subscribe": " ".join(channels)}))
-
-        def confirmed(_: object) -> None:
-            for channel in channels:
-                if channel in self._subscriptions:
-                    self._on_server.add(channel)
-                for subscription in tuple(self._subscriptions.get(channel, ())):
-                    subscription.confirm()
+        message, since = self._question(channels)
+        if since or channels[0] in self._last:
+            self._delivery.asked[channels[0]] = 0
+        asked = self._confirm(message)
 
         def failed(failure: Failure) -> Deferred[None] | None:
             failure.trap(LHTTPError)
             error: Any = failure.value
+            if link is self._uplink.link:
+                for channel in channels:
+                    self._delivery.asked.pop(channel, None)
             if not isinstance(error, ReplyError):
                 if link is not None and link is self._uplink.link:
                     link.abort(f"subscriptions were not confirmed: {error.reason}")
                 return None
-            if len(channels) > 1:
-                # One of them is at fault, or all are too many: ask for each.
-                alone = iter([[channel] for channel in channels if channel in self._subscriptions])
-                return self._ask_in_turn(alone)
-            for subscription in self._subscriptions.pop(channels[0], ()):
-                subscription.end(error)
-            self._report(ReplyError(f"channel {channels[0]}: {error.reason}", status=error.status))
-            return None
+            return self._refused(channels, error)
 
-        return asked.addCallbacks(confirmed, failed)
+        return asked.addCallbacks(lambda receipt: self._confirmed(receipt, channels, since), failed)
+
+    def _confirmed(self, receipt: Message, channels: list[str], since: bool) -> None:
+        """Handle the receipt of a subscribe message, and tell the program."""
+        positions = channel_values(receipt.headers.get("position"))
+        recovered = receipt.headers.get("recovered", "").split()
+        missed = receipt.headers.get("missed", "").split()
+        told: list[tuple[str, int]] = []
+        for channel in channels:
+            count = self._delivery.asked.pop(channel, 0)
+            if channel not in self._delivery.subscriptions:
+                continue
+            self._last.pop(channel, None)
+            if channel in positions and channel not in missed:
+                self._positions.advance(channel, positions[channel])
+            else:
+                self._positions.put(channel, positions.get(channel))
+            self._on_server.add(channel)
+            if since or channel in missed:
+                told.append((channel, count))
+            for subscription in tuple(self._delivery.subscriptions.get(channel, ())):
+                subscription.confirm()
+        for channel, count in told:
+            if channel not in recovered:  # a server without history says nothing of it
+                self._tell_missed(channel, positions.get(channel))
+            elif self._on_recovered is not None:
+                position = self._positions.text(channel) or positions.get(channel, "")
+                call_safely(self._on_recovered, channel, count, position)
+
+    def _refused(self, channels: list[str], error: ReplyError) -> Deferred[None] | None:
+        """Subscribe again later if the history is away. Otherwise ask for each channel alone, or give it up."""
+        channels = [channel for channel in channels if channel in self._delivery.subscriptions]
+        several = [one for channel in channels for one in self._delivery.subscriptions[channel]]
+        if error.status == _UNAVAILABLE and channels and all(one.was_confirmed for one in several):
+            self._ask_later(channels)
+        elif len(channels) > 1:
+            # One of them is at fault, or all are too many.
+            return self._ask_in_turn(iter([[channel] for channel in channels]))
+        else:
+            for channel in channels:
+                for subscription in self._drop(channel):
+                    subscription.end(error)
+        if channels:
+            self._report(ReplyError(f"channel {' '.join(channels)[:200]}: {error.reason}", status=error.status))
+        return None
 
     def _ask_in_turn(self, lists: Iterator[list[str]]) -> Deferred[None]:
         channels = next(lists, None)
         if channels is None:
             return succeed(None)
+        if channels[0] not in self._delivery.subscriptions:
+            return self._ask_in_turn(lists)
         return self._ask(channels).addCallback(lambda _: self._ask_in_turn(lists))
 
+    def _ask_later(self, channels: list[str]) -> None:
+        self._unavailable.append(channels)
+        if self._retry is None:
+            self._retry = self._reactor.callLater(_RETRY_INTERVAL, self._ask_again)
 
-def _channel_lists(channels: Iterable[str]) -> Iterator[list[str]]:
+    def _ask_again(self) -> None:
+        self._retry = None
+        lists, self._unavailable = self._unavailable, []
+        for channels in lists:
+            left = [channel for channel in channels if channel in self._delivery.subscriptions]
+            if left and self._uplink.link is not None:
+                self._ask(left)
+
+
+def _fitting(channels: Iterable[str]) -> Iterator[list[str]]:
     """Split *channels* into lists that fit into the head of one message each."""
     found: list[str] = []
     size = 0
     for channel in channels:
-        size += len(channel.encode("utf-8")) + 1
+        taken = len(channel.encode("utf-8")) + 1 + _POSITION_SIZE
+        size += taken
         if found and size > _CHANNEL_LIST_SIZE:
             yield found
-            found, size = [], len(channel.encode("utf-8")) + 1
+            found, size = [], taken
         found.append(channel)
     if found:
         yield found
-
-
-def _published(message: Message) -> tuple[str, ...]:
-    """Return the channels that a message was published to; none if the list is malformed."""
-    try:
-        return message.head.channels("publish")
-    except RemoteProtocolError:
-        with suppress(RemoteProtocolError):  # the server itself may have published it
-            values = [value for name, value in message.headers if name.lower() == "publish"]
-            return split_channels(values, check_subscription)
-        return ()

@@ -1,8 +1,8 @@
 """
-Keeping a connection logged in: a login message in good time before the last one runs out.
+Keeps a connection logged in: sends a login message well before the login expires.
 
-Made by :class:`~lhttp_tx.client.client.Client`, told of connections by :mod:`lhttp_tx.client.inbox`. The connection
-goes on meanwhile. What a login message holds, :mod:`lhttp_tx.client.credentials` knows.
+:class:`~lhttp_tx.client.client.Client` makes it, and :mod:`lhttp_tx.client.inbox` tells it about connections. The
+connection stays in use during a renewal. :mod:`lhttp_tx.client.credentials` provides the contents of a login message.
 """
 
 from __future__ import annotations
@@ -19,32 +19,34 @@ from lhttp_tx.client.answers import Answers, Pending
 from lhttp_tx.client.credentials import COMMAND, Credentials, login_message, read_account
 from lhttp_tx.client.errors import ClientClosed, LoginFailed
 from lhttp_tx.client.uplink import Uplink
+from lhttp_tx.codec.message import Message
 from lhttp_tx.errors import LHTTPError
-from lhttp_tx.message import Message
 
 __all__ = ["Renewal"]
 
 _log = Logger()
 
 _MIN_PAUSE = 1.0
-"""Seconds between two renewals, at least."""
+"""The least seconds between two renewals."""
 
 _MAX_PAUSE = 86_400.0
-"""Seconds between two renewals, at most."""
+"""The most seconds between two renewals."""
 
 _BLIND_PAUSE = 30.0
-"""Seconds to the next renewal where the clocks disagree: by ours, the login has run out already."""
+"""Seconds to the next renewal if the clocks disagree: by this program's clock, the login has already expired."""
 
 _REFUSED = frozenset({401, 403})
-"""Statuses of wrong credentials, which are no better a moment later, and which a server counts."""
+"""Statuses of wrong credentials. Trying again soon does not help, and the server counts these failures."""
 
 _MAX_REFUSALS = 2
-"""Refused renewals of one connection, which is left to its end then: a server closes it after three."""
+"""
+Refused renewals of one connection, after which the client stops renewing. A server closes the connection after three.
+"""
 
 
 @final
 class Renewal:
-    """Logs in again on a connection, when half of the time that is left has gone, and so on."""
+    """Logs in again on a connection, each time when half of the remaining time has passed."""
 
     def __init__(
         self,
@@ -60,11 +62,11 @@ class Renewal:
     ) -> None:
         """
         :param uplink: the connection.
-        :param answers: what is awaited of the server.
-        :param login: gives the headers of the login message.
-        :param now: the time of the day, in seconds since 1970.
-        :param retry_policy: returns the seconds to wait, given how many renewals in a row have failed; it is never more
-            than half of what is left.
+        :param answers: the pending answers.
+        :param login: returns the headers of the login message.
+        :param now: returns the current time, in seconds since 1970.
+        :param retry_policy: takes the number of consecutive failed renewals, and returns the seconds to wait. The wait
+            is never longer than half of the remaining time.
         :param timeout: seconds for the server's answer.
         :param report: called when a renewal fails.
         """
@@ -82,12 +84,12 @@ class Renewal:
         self._running: Deferred[Any] | None = None
 
     def up(self) -> None:
-        """A connection is there, logged in."""
+        """Called when a connection is up and logged in."""
         self._failures = self._refusals = 0
         self._wait(None)
 
     def down(self) -> None:
-        """It has ended, and what is under way with it."""
+        """Called when the connection has ended. A renewal under way ends, too."""
         timer, self._timer = self._timer, None
         running, self._running = self._running, None
         if timer is not None:
@@ -96,7 +98,7 @@ class Renewal:
             running.cancel()
 
     def _wait(self, retry: float | None) -> None:
-        """:param retry: seconds after which to try again at the latest, if the last renewal failed."""
+        """:param retry: the most seconds to the next try, if the last renewal failed."""
         account = self._uplink.account
         if account is None or account.expires is None:
             return
@@ -118,7 +120,7 @@ class Renewal:
         return await self._answers.ask(message, self._timeout, COMMAND, self._send)
 
     def _send(self, message: Message, pending: Pending) -> None:
-        """Send on the connection that is there, and never on a later one: that has a login of its own."""
+        """Send on the current connection, never on a later one, which has a login of its own."""
         link = self._uplink.link
         if link is None:
             raise LoginFailed("the connection was lost")

@@ -1,7 +1,7 @@
 """
-What a client is doing, in one word.
+The states of a client.
 
-Used by :mod:`lhttp_tx.client.uplink`, which changes it, and by whoever shows it. Imports nothing of the project.
+:mod:`lhttp_tx.client.uplink` changes the state, and programs may show it. Imports nothing of the project.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ __all__ = ["State"]
 
 
 class State(Enum):
-    """What a client is doing."""
+    """The state of a client."""
 
     IDLE = "idle"
-    """It was not started yet."""
+    """The client has not been started."""
     CONNECTING = "connecting"
-    """An attempt to connect is on its way."""
+    """The client is trying to connect."""
     CONNECTED = "connected"
     """The connection is up and the server has confirmed the subscriptions."""
     WAITING = "waiting"
-    """There is no connection; the next attempt will be made after a pause."""
+    """There is no connection. The client tries again after a pause."""
     CLOSING = "closing"
-    """The connection is being closed."""
+    """The client is closing the connection."""
     CLOSED = "closed"
-    """It was closed."""
+    """The client is closed."""

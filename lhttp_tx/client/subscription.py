@@ -1,8 +1,8 @@
 """
 One subscription of a client: a callback, or a bounded buffer to iterate over.
 
-Made by :mod:`lhttp_tx.client.registry` for :meth:`lhttp_tx.client.client.Client.subscribe`. Imports nothing that
-sends: what it needs of the client is :class:`~lhttp_tx.client.subscription.SubscriptionOwner`.
+Made by :mod:`lhttp_tx.client.registry` for :meth:`lhttp_tx.client.client.Client.subscribe`. Imports nothing that sends:
+it uses the client through :class:`~lhttp_tx.client.subscription.SubscriptionOwner`.
 """
 
 from __future__ import annotations
@@ -16,49 +16,66 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lhttp_tx.client.errors import ClientClosed
+from lhttp_tx.codec.message import Message
 from lhttp_tx.errors import LHTTPError
-from lhttp_tx.message import Message
 
-__all__ = ["MessageCallback", "Subscription", "SubscriptionOwner", "call_safely", "fire_all"]
+__all__ = ["ChannelCallback", "MessageCallback", "Subscription", "SubscriptionOwner", "call_safely", "fire_all"]
 
 _log = Logger()
 
+_BUFFER_SIZE = 16_777_216
+"""The most bytes of messages in a buffer. A single message may be larger."""
+
 MessageCallback = Callable[[Message], object]
-"""Gets a message. What it raises is logged; it may return a Deferred or a coroutine, which nobody waits for."""
+"""Gets a message. Exceptions are logged. It may return a Deferred or a coroutine, which nobody waits for."""
+
+
+ChannelCallback = Callable[[Message, str], object]
+"""Like :data:`MessageCallback`, but also gets the message's channel."""
 
 
 class SubscriptionOwner(Protocol):
-    """What a subscription asks of whoever has made it."""
+    """The owner of a subscription, as the subscription uses it."""
 
     def forget(self, subscription: Subscription) -> Deferred[None]:
         """End *subscription*; see :meth:`Subscription.unsubscribe`."""
 
     def limited(self, waiting: Deferred[Any], timeout: float | None, what: str) -> Deferred[Any]:
-        """Return *waiting* with a time limit, by default the client's, past which it fails as a request does."""
+        """Return *waiting* with a time limit, by default the client's, after which it fails like a request."""
 
 
 @final
 class Subscription:
     """
-    The messages of one channel, until :meth:`unsubscribe`, also across connections.
+    The messages of a channel, or of channels that match a wildcard, until :meth:`unsubscribe`, across connections.
 
-    In a coroutine of Twisted, ``await client.subscribe(...)`` waits until the server has confirmed it, and
-    ``async for message in subscription`` gives the messages. A coroutine of asyncio uses :meth:`iterate` and
+    In a coroutine of Twisted, ``await client.subscribe(...)`` waits until the server has confirmed it, and ``async for
+    message in subscription`` gives the messages. A coroutine of asyncio uses :meth:`iterate` and
     ``confirmed().asFuture(loop)``.
 
-    While nobody takes messages out, up to ``buffer`` of them are kept. Then each new one pushes out the oldest, which
-    is counted in :attr:`dropped`. With a callback there is no buffer.
+    While nobody takes messages out, the buffer keeps up to ``buffer`` of them, and up to 16 MiB. Then a new message
+    pushes out the oldest ones, and :attr:`dropped` counts them. With a callback, there is no buffer.
 
-    :ivar channel: the channel.
+    :ivar channel: the channel, or the wildcard.
     :ivar dropped: how many messages were pushed out of the full buffer.
     """
 
-    def __init__(self, owner: SubscriptionOwner, channel: str, callback: MessageCallback | None, buffer: int) -> None:
+    def __init__(
+        self,
+        owner: SubscriptionOwner,
+        channel: str,
+        callback: MessageCallback | ChannelCallback | None,
+        buffer: int,
+        named: bool = False,
+    ) -> None:
         self.channel = channel
         self.dropped = 0
         self._owner = owner
-        self._callback = callback
-        self._messages: deque[Message] = deque(maxlen=buffer)
+        self._callback: Callable[..., object] | None = callback
+        self._named = named
+        self._messages: deque[tuple[Message, tuple[str, int] | None]] = deque()
+        self._buffer = buffer
+        self._size = 0
         self._takers: deque[Deferred[Message]] = deque()
         self._confirming: list[Deferred[Subscription]] = []
         self._is_confirmed = False
@@ -66,7 +83,7 @@ class Subscription:
 
     @property
     def active(self) -> bool:
-        """Whether messages may still come: not after :meth:`unsubscribe`, a refusal, or the end of the client."""
+        """Whether messages may still come. False after :meth:`unsubscribe`, a refusal, or the end of the client."""
         return self._end is None
 
     def confirmed(self, timeout: float | None = None) -> Deferred[Subscription]:
@@ -78,8 +95,8 @@ class Subscription:
 
             - succeeds with this subscription;
             - fails with :exc:`~lhttp_tx.client.errors.ReplyError` if the server has refused it, with
-              :exc:`~lhttp_tx.client.errors.RequestTimeout` if it has not said anything in time (the subscription is
-              still wanted then), or with :exc:`~lhttp_tx.client.errors.ClientClosed`.
+              :exc:`~lhttp_tx.client.errors.RequestTimeout` if the server has not answered in time (the subscription
+              then stays), or with :exc:`~lhttp_tx.client.errors.ClientClosed`.
         """
         if self._end is not None:
             return fail(self._end)
@@ -103,7 +120,9 @@ class Subscription:
         if self._callback is not None:
             raise TypeError(f"the subscription to {self.channel} has a callback")
         if self._messages:
-            return succeed(self._messages.popleft())
+            message, _ = self._messages.popleft()
+            self._size -= len(message.raw)
+            return succeed(message)
         if self._end is not None:
             return fail(self._end)
         taker: Deferred[Message] = Deferred(self._takers.remove)
@@ -112,13 +131,13 @@ class Subscription:
 
     def unsubscribe(self) -> Deferred[None]:
         """
-        End this subscription; what is in the buffer can still be taken.
+        End this subscription. Messages in the buffer can still be taken.
 
         :returns: a Deferred that
 
-            - succeeds when the server has confirmed it, at once if another subscription of this client needs the
-              channel or there is no connection;
-            - fails as :meth:`lhttp_tx.client.client.Client.confirm` does.
+            - succeeds when the server has confirmed it. It succeeds at once if another subscription of this client
+              needs the channel, or if there is no connection;
+            - fails like that of :meth:`lhttp_tx.client.client.Client.confirm`.
         """
         if self._end is not None:
             return succeed(None)
@@ -147,30 +166,47 @@ class Subscription:
     def __repr__(self) -> str:
         return f"<Subscription {self.channel}>"
 
-    # For the client
+    # Called by the client
 
-    def deliver(self, message: Message) -> None:
-        """Called with each message of the channel; never raises."""
+    @property
+    def was_confirmed(self) -> bool:
+        """Whether the server has confirmed it at least once."""
+        return self._is_confirmed
+
+    def behind(self) -> tuple[str, int] | None:
+        """Return the position just before the oldest stored message in the buffer; ``None`` if there is none."""
+        return next((before for _, before in self._messages if before is not None), None)
+
+    def deliver(self, message: Message, channel: str, before: tuple[str, int] | None = None) -> None:
+        """
+        Called with each message and its channel; never raises.
+
+        :param before: the position just before the message, if the channel has history.
+        """
         if self._end is not None:
             return
-        if self._callback is not None:
+        if self._named and self._callback is not None:
+            call_safely(self._callback, message, channel)
+        elif self._callback is not None:
             call_safely(self._callback, message)
         elif self._takers:
             self._takers.popleft().callback(message)
         else:
-            if len(self._messages) == self._messages.maxlen:
+            self._messages.append((message, before))
+            self._size += len(message.raw)
+            while len(self._messages) > self._buffer or (self._size > _BUFFER_SIZE and len(self._messages) > 1):
                 if not self.dropped:
                     _log.warn("channel {channel}: buffer is full, oldest messages are dropped", channel=self.channel)
                 self.dropped += 1
-            self._messages.append(message)
+                self._size -= len(self._messages.popleft()[0].raw)
 
     def confirm(self) -> None:
-        """Called when the server has confirmed it."""
+        """Called when the server has confirmed the subscription."""
         self._is_confirmed = True
         fire_all(self._confirming, self)
 
     def end(self, error: LHTTPError) -> None:
-        """Called when no more messages will come, with what whoever waits is told."""
+        """Called when no more messages will come. *error* goes to everyone who waits."""
         self._end = error
         fire_all(self._confirming, Failure(error))
         fire_all(self._takers, Failure(error))
@@ -196,7 +232,7 @@ class _AsyncioIterator:
 
 
 def call_safely(callback: Callable[..., object], *args: object) -> None:
-    """Call a user's *callback*; what it raises, or what its Deferred or coroutine fails with, is logged."""
+    """Call a user's *callback*, and log its exceptions, and those of its Deferred or coroutine."""
     try:
         result = callback(*args)
     except Exception:
@@ -209,7 +245,7 @@ def call_safely(callback: Callable[..., object], *args: object) -> None:
 
 
 def fire_all(waiting: deque[Any] | list[Any], result: object) -> None:
-    """Give *result* to each Deferred that waits, in order, and leave none."""
+    """Fire each waiting Deferred with *result*, in order, and empty *waiting*."""
     fired: Iterable[Deferred[Any]] = tuple(waiting)
     waiting.clear()
     for deferred in fired:

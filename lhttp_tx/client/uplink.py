@@ -1,9 +1,9 @@
 """
-The connection that a client keeps alive: its states, who waits for it, and what waits to be sent.
+The connection that a client keeps alive: its states, the calls that wait for it, and the queue of messages.
 
 Below it, Twisted's ``ClientService`` connects again after a loss. Above it, an :class:`UplinkOwner` is told what
-happens. Made by :class:`~lhttp_tx.client.client.Client`. What an answer or a subscription is, others know: it hands
-:class:`~lhttp_tx.client.answers.Pending` along and imports no subscription.
+happens. :class:`~lhttp_tx.client.client.Client` makes it. It knows neither answers nor subscriptions: it only passes
+:class:`~lhttp_tx.client.answers.Pending` on, and imports no subscription.
 """
 
 from __future__ import annotations
@@ -27,42 +27,50 @@ from lhttp_tx.client.errors import ClientClosed, ConnectFailed, ConnectionLost, 
 from lhttp_tx.client.link import ClientLink
 from lhttp_tx.client.states import State
 from lhttp_tx.client.subscription import call_safely, fire_all
-from lhttp_tx.codes import LOGGED_IN_ELSEWHERE
+from lhttp_tx.codec.codes import LOGGED_IN_ELSEWHERE
+from lhttp_tx.codec.limits import Limits
+from lhttp_tx.codec.message import Message
 from lhttp_tx.errors import LHTTPError
-from lhttp_tx.limits import Limits
-from lhttp_tx.message import Message
 
 __all__ = ["Uplink", "UplinkOwner"]
 
 _log = Logger()
 
 _MAX_REFUSALS = 10
-"""Logins in a row that a server may refuse; then there is no further attempt."""
+"""Consecutive logins that a server may refuse. After that, the client gives up."""
+
+
+SendAgain = Callable[[list[tuple[Message, Pending]]], None]
+"""Gets messages, each with the answer that it waits for."""
 
 
 class UplinkOwner(Protocol):
-    """Who is told what happens to the connection, and what comes from it."""
+    """The owner of an uplink, which is told what happens to the connection, and gets its messages."""
 
     def restore(self) -> list[Deferred[None]]:
-        """Ask for the subscriptions again, on a new connection; the Deferreds succeed when the server has answered."""
+        """Subscribe to all channels again, on a new connection. The Deferreds succeed when the server has answered."""
 
     def received(self, message: Message) -> None:
-        """A message has come."""
+        """Called with each message."""
 
     def report(self, error: LHTTPError) -> None:
-        """Something went wrong that belongs to no call."""
+        """Called with an error that belongs to no call."""
 
     def unsent(self, pending: Pending, error: LHTTPError) -> None:
-        """What waited for the connection could not be sent on it."""
+        """Called when a request that waited for the connection could not be sent on it."""
 
     def down(self) -> None:
-        """The connection has ended. Called before anybody else is told, so that callbacks find everything in order."""
+        """Called first when the connection has ended, so that callbacks find a consistent state."""
 
-    def lost(self, error: LHTTPError) -> None:
-        """The connection has ended, and everybody has been told; what was sent on it will not be answered."""
+    def lost(self, error: LHTTPError, send_again: SendAgain | None) -> None:
+        """
+        Called last when the connection has ended. Requests that were sent on it will get no answers.
+
+        :param send_again: takes requests to send on the next connection; ``None`` if there will be no connection.
+        """
 
     def closed(self, error: LHTTPError) -> None:
-        """There will be no further connection."""
+        """Called when there will be no further connection."""
 
 
 @final
@@ -70,10 +78,10 @@ class Uplink:
     """
     The connection that a client keeps alive.
 
-    :ivar url: what the connection is called in texts.
-    :ivar state: what it is doing.
+    :ivar url: the name of the connection in texts.
+    :ivar state: the state.
     :ivar link: the connection, while there is one.
-    :ivar account: who the server says that the connection belongs to, if the client has logged in.
+    :ivar account: the account that the server has told, if the client has logged in.
     """
 
     def __init__(
@@ -89,10 +97,10 @@ class Uplink:
         unsent_size: int,
     ) -> None:
         """
-        :param endpoint: gives out connections that can send messages.
+        :param endpoint: makes connections that can send messages.
         :param queue_length: messages that may wait for a connection.
 
-        The others are those of :class:`~lhttp_tx.client.client.Client`.
+        The other parameters are those of :class:`~lhttp_tx.client.client.Client`.
         """
         self.url = url
         self.state = State.IDLE
@@ -114,18 +122,20 @@ class Uplink:
         self._queue: deque[tuple[Message, Pending | None]] = deque()
 
     def attach(self, owner: UplinkOwner) -> None:
-        """Tell *owner* what happens; to be called before :meth:`start`."""
+        """Tell *owner* what happens. Call this before :meth:`start`."""
         self._owner = owner
 
     @property
     def ended(self) -> bool:
-        """Whether it was closed, or is about to be."""
+        """Whether the uplink is closed or closing."""
         return self.state in (State.CLOSING, State.CLOSED)
 
-    # Start and end
+    # Start and stop
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Begin to connect, unless this has already begun."""
+        if self._service is not None:
+            return
         self._refusals = 0
         self._service = ClientService(
             self._endpoint,
@@ -136,7 +146,7 @@ class Uplink:
         self._service.startService()
 
     def stop(self) -> Deferred[None]:
-        """Close the connection and stop connecting; the Deferred succeeds when it has ended."""
+        """Close the connection and stop connecting. The Deferred succeeds when the connection has ended."""
         if self.state is State.CLOSING:
             closed: Deferred[None] = Deferred(self._closing.remove)
             self._closing.append(closed)
@@ -146,7 +156,7 @@ class Uplink:
             return succeed(None)
         service, self._service = self._service, None
         self._set_state(State.CLOSING, "closed by this side")
-        # In the next turn, since a callback may have called this in the midst of what the service does.
+        # In the next turn, since a callback may have called this while the service is in the middle of its work.
         stopped: Deferred[Any] = deferLater(self._reactor, 0, service.stopService)
         return stopped.addCallback(lambda _: self._finish("the client is closed"))
 
@@ -182,7 +192,7 @@ class Uplink:
         return self.wait(attempts, timeout)
 
     def wait(self, attempts: int | None, timeout: float | None) -> Deferred[None]:
-        """Wait for the next time that it is connected, whatever it is doing now."""
+        """Wait for the next time that the client is connected, whatever its state is now."""
 
         def cancelled(deferred: Deferred[None]) -> None:
             self._waiting = [entry for entry in self._waiting if entry[0] is not deferred]
@@ -201,8 +211,8 @@ class Uplink:
         """
         Send a message, or keep it until there is a connection.
 
-        :param pending: the answer that it asks for.
-        :raises QueueFull: if as much as allowed waits already.
+        :param pending: the answer that the message asks for.
+        :raises QueueFull: if the queue is full.
         :raises ClientClosed: if there will be no connection.
         """
         if self.ended:
@@ -211,14 +221,18 @@ class Uplink:
             self.link.send(message)
             if pending is not None:
                 pending.sent = True
-        elif len(self._queue) < self._queue_length:
+        elif sum(waiting is None or not waiting.times for _, waiting in self._queue) < self._queue_length:
             self._queue.append((message, pending))
         else:
             raise QueueFull(f"no connection, and {len(self._queue)} messages wait for one already")
 
     def withdraw(self, pending: Pending) -> None:
-        """Do not send what asks for *pending*, if it waits still."""
+        """Remove the message that asks for *pending* from the queue, if it still waits."""
         self._queue = deque(entry for entry in self._queue if entry[1] is not pending)
+
+    def _send_first(self, messages: list[tuple[Message, Pending]]) -> None:
+        """Send messages on the next connection, before those that already wait for it."""
+        self._queue.extendleft(reversed(messages))
 
     # Called by the endpoint and the link
 
@@ -245,12 +259,14 @@ class Uplink:
         fire_all([deferred for deferred, attempts in left if attempts == 0], Failure(error))
 
     def link_made(self, link: ClientLink) -> None:
-        """A connection is up. The service below does not know it yet, so nobody may be told before the next turn."""
+        """
+        Called when a connection is up. The service below does not know it yet, so tell others only in the next turn.
+        """
         self._opening = link
         self._reactor.callLater(0, self._open, link)
 
     def _open(self, link: ClientLink) -> None:
-        """Restore the subscriptions, send what waits, and say so when all is confirmed."""
+        """Restore the subscriptions and send the queue. When all subscriptions are confirmed, report the new state."""
         if self._opening is not link or self.state is not State.CONNECTING:
             return
         self.link, self._opening = link, None
@@ -278,7 +294,7 @@ class Uplink:
             fire_all([deferred for deferred, _ in waiting], None)
 
     def link_lost(self, link: ClientLink, failure: Failure) -> None:
-        """The connection has ended."""
+        """Called when the connection has ended."""
         if link is not self.link and link is not self._opening:
             return
         self.link = self._opening = self.account = None
@@ -289,14 +305,15 @@ class Uplink:
             self.give_up(reason)
         elif self.state is not State.CLOSING:
             self._set_state(State.WAITING, reason)
-        self._owner.lost(ClientClosed("the client is closed") if closing else ConnectionLost(reason))
+        error = ClientClosed("the client is closed") if closing else ConnectionLost(reason)
+        self._owner.lost(error, None if self.ended else self._send_first)
 
     def entered(self, account: Account) -> None:
-        """The client has logged in, on the connection that is there or is about to be handed out."""
+        """Called when the client has logged in, on the current connection, or on one that is about to be returned."""
         self.account = account
 
     def give_up(self, reason: str) -> None:
-        """Close the connection if there is one, and make no other."""
+        """Close the connection if there is one, and do not connect again."""
         service, self._service = self._service, None
         if service is None:
             return
@@ -306,24 +323,24 @@ class Uplink:
         stopped.addErrback(lambda failure: _log.failure("closing the client failed", failure))
 
     def received(self, message: Message) -> None:
-        """A message has come."""
+        """Called with each message."""
         self._owner.received(message)
 
     def malformed(self, error: LHTTPError) -> None:
-        """A message came that does not follow the protocol."""
+        """Called when a message does not follow the protocol."""
         self._owner.report(error)
 
 
 def _ends_for_good(failure: Failure) -> bool:
     """
-    Return whether there is no sense in another connection.
+    Return whether another attempt to connect would be pointless.
 
-    The same user has connected elsewhere, and would only be closed there in turn; or the program has said that it does
-    not log in any more. All else may be better the next time.
+    This is so if the same user has connected elsewhere, because a new connection would only close that one. It is also
+    so if the program has said that it does not log in any more. Any other failure may be temporary.
     """
     return failure.check(ClientClosed) is not None or getattr(failure.value, "code", None) == LOGGED_IN_ELSEWHERE
 
 
 def _is_refused_login(error: LHTTPError) -> bool:
-    """Return whether a server does not take the credentials, rather than having no time for them."""
+    """Return whether the server has refused the credentials, rather than being too busy to check them."""
     return isinstance(error, LoginFailed) and 400 <= error.status < 500 and error.status != 429

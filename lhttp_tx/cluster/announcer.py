@@ -6,41 +6,39 @@ How clients learn who is in a channel: by asking, and by subscribing to the pres
     LHTTP/1.0 presence\r\nchannel:room\r\n\r\n
     LHTTP/1.0 chat\r\nsubscribe:$presence.room\r\n\r\n
 
-What :class:`lhttp_tx.presence.Presence` knows, as messages. Source: the protocol document, section "Presence".
+Turns what :class:`lhttp_tx.cluster.presence.Presence` knows into messages. Source: the protocol document, section
+"Presence".
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from lhttp_tx.channels import PRESENCE, check_channel
+from lhttp_tx.cluster.presence import Presence
+from lhttp_tx.cluster.room import to_json
+from lhttp_tx.codec.channels import PRESENCE, check_channel
+from lhttp_tx.codec.message import Message
+from lhttp_tx.engine.awaiting import as_deferred
+from lhttp_tx.engine.hub import Hub
+from lhttp_tx.engine.processors import Processor
+from lhttp_tx.engine.request import Request
+from lhttp_tx.engine.session import Session
 from lhttp_tx.errors import RemoteProtocolError
 from lhttp_tx.filters.pubsub import no_presence
-from lhttp_tx.hub import Hub
 from lhttp_tx.interfaces import MaybeAwaitable
-from lhttp_tx.message import Message
-from lhttp_tx.presence import Presence
-from lhttp_tx.processors import Processor
-from lhttp_tx.request import Request
-from lhttp_tx.sequence import as_deferred
-from lhttp_tx.session import Session
 
-__all__ = ["COMMAND", "MAX_PEOPLE", "Announcer", "PresenceProcessor"]
+__all__ = ["COMMAND", "Announcer", "PresenceProcessor"]
 
 COMMAND = "presence"
-"""The command of a question who is there, of the answer, and of the messages that tell who comes and goes."""
-
-MAX_PEOPLE = 500
-"""People that an answer names; those who have been there longest. It always tells how many there are."""
+"""The command of presence questions, of their answers, and of the messages about joins and leaves."""
 
 _JSON = ("content-type", "application/json")
 
 
 class PresenceProcessor(Processor):
-    """Answers who is in the channel that the header ``channel`` names, to whoever may subscribe to it."""
+    """Answers who is in the channel that the header ``channel`` names, if the client may subscribe to it."""
 
     command = COMMAND
 
@@ -51,8 +49,8 @@ class PresenceProcessor(Processor):
         check_access: Callable[[Session, str], MaybeAwaitable],
     ) -> None:
         """
-        :param presence: knows who is there.
-        :param has_presence: returns whether that is known of a channel.
+        :param presence: knows who is in the channels.
+        :param has_presence: returns whether the server keeps the presence of a channel.
         :param check_access: raises, or fails, if a client may not subscribe to a channel.
         """
         self._presence = presence
@@ -61,8 +59,8 @@ class PresenceProcessor(Processor):
 
     def on_message(self, request: Request) -> MaybeAwaitable:
         """
-        :raises RemoteProtocolError: if no channel is named, or its name is malformed.
-        :raises Refused: if the client may not know, or nobody does.
+        :raises RemoteProtocolError: if the message names no channel, or the name is malformed.
+        :raises Refused: if the client may not subscribe to the channel, or the server does not keep its presence.
         """
         channel = request.headers.get("channel")
         if channel is None:
@@ -78,18 +76,20 @@ class PresenceProcessor(Processor):
     def _answer(self, _: object, request: Request, channel: str) -> None:
         if not self._has_presence(channel):
             raise no_presence(channel)
-        count, connections = self._presence.count(channel)
-        people = self._presence.people(channel)[:MAX_PEOPLE]
-        told = {"channel": channel, "count": count, "connections": connections, "people": people}
-        request.reply(_dump(told), command=COMMAND, headers=[("channel", channel), _JSON], binary=False)
+        room = self._presence.room(channel)
+        if room.answer is None:
+            told = to_json({"channel": channel, "count": len(room), "connections": room.connections})
+            body = told[:-1].encode("utf-8") + b',"people":' + room.told() + b"}"
+            room.answer = Message(COMMAND, [("channel", channel), _JSON], body)
+        request.session.send(room.answer)
 
 
 class Announcer:
-    """Tells the subscribers of this node who comes to a channel and who goes. Each node tells its own."""
+    """Tells the subscribers of this node who joins or leaves a channel. Each node tells its own subscribers."""
 
     def __init__(self, presence: Presence, hub: Hub) -> None:
         """
-        :param presence: knows who is there.
+        :param presence: knows who is in the channels.
         :param hub: has the subscribers.
         """
         self._presence = presence
@@ -110,8 +110,4 @@ class Announcer:
             "connections": connections,
         }
         headers = [("publish", name), ("event", event), ("channel", channel), ("user", user or ""), _JSON]
-        self._hub.receive(name, [Message(COMMAND, headers, _dump(told)).raw], False)
-
-
-def _dump(told: object) -> str:
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+        self._hub.receive(name, [Message(COMMAND, headers, to_json(told)).raw], False)

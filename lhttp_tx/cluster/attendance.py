@@ -1,30 +1,29 @@
 """
-What the roster is told of the connections of this node, and how many of them one user may have.
+Enters the connections of this node into the roster, and limits the connections of one user.
 
-A watcher of sessions. Only connections that somebody wants to know about stand in the roster: those in channels whose
-presence is kept, and, where a user's connections are counted, those of users.
+A watcher of sessions. The roster contains only the connections that it needs: those in channels whose presence is kept,
+and, if there is a limit for users, those of users.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.logger import Logger
-
-from lhttp_tx.codes import LOGGED_IN_ELSEWHERE
-from lhttp_tx.engine import Engine
+from lhttp_tx.cluster.roster import Entry, Roster
+from lhttp_tx.codec.codes import LOGGED_IN_ELSEWHERE
+from lhttp_tx.codec.wildcards import is_wildcard
+from lhttp_tx.engine.engine import Engine
+from lhttp_tx.engine.session import Session
+from lhttp_tx.engine.watchers import SessionWatcher
 from lhttp_tx.identity import Identity
-from lhttp_tx.roster import Entry, Roster
-from lhttp_tx.session import Session
-from lhttp_tx.watchers import SessionWatcher
-from lhttp_tx.wildcards import is_wildcard
+from lhttp_tx.observe.rationing import RationedLogger
 
 __all__ = ["Attendance"]
 
-_log = Logger()
+_log = RationedLogger(__name__)
 
 _MOMENT = 1e-6
-"""Seconds by which a user's newest connection is later than the one before, whatever the clocks of the nodes say."""
+"""Seconds by which a user's newest connection counts as later than the one before, even if the nodes' clocks differ."""
 
 
 class Attendance(SessionWatcher):
@@ -41,12 +40,12 @@ class Attendance(SessionWatcher):
         max_per_user: int = 0,
     ) -> None:
         """
-        :param engine: whose sessions they are.
-        :param roster: where the entries are.
-        :param now: the time of the day, in seconds since 1970.
-        :param name_of: returns what a client is called.
-        :param is_kept: returns whether it is known who is in a channel.
-        :param max_per_user: connections of one user; the oldest beyond that are closed. 0: no limit.
+        :param engine: the engine with the sessions.
+        :param roster: holds the entries.
+        :param now: returns the current time, in seconds since 1970.
+        :param name_of: returns the name of a client's user.
+        :param is_kept: returns whether the server keeps the presence of a channel.
+        :param max_per_user: connections of one user. If there are more, the server closes the oldest ones. 0: no limit.
         """
         self._engine = engine
         self._roster = roster
@@ -61,7 +60,7 @@ class Attendance(SessionWatcher):
         engine.watchers.append(self)
 
     def refresh(self) -> None:
-        """Look at every session again: in other channels than before it is known who is there."""
+        """Look at every session again, because presence is now kept in other channels."""
         for session in tuple(self._engine.sessions):
             for channel in session.channels:
                 if self._is_kept(channel):
@@ -69,27 +68,27 @@ class Attendance(SessionWatcher):
                 else:
                     self.unsubscribed(session, channel)
 
-    # What the engine tells
+    # Called by the engine
 
     def session_opened(self, session: Session) -> None:
-        """See :class:`lhttp_tx.watchers.SessionWatcher`."""
+        """See :class:`lhttp_tx.engine.watchers.SessionWatcher`."""
         if self._max_per_user and self._name_of(session.identity) is not None:
             self._enter(session)
 
     def session_identified(self, session: Session, old: Identity | None, new: Identity) -> None:
-        """See :class:`lhttp_tx.watchers.SessionWatcher`."""
+        """See :class:`lhttp_tx.engine.watchers.SessionWatcher`."""
         if not session.closed and (session in self._ids or self._max_per_user):
             self._enter(session)
 
     def session_closed(self, session: Session) -> None:
-        """See :class:`lhttp_tx.watchers.SessionWatcher`."""
+        """See :class:`lhttp_tx.engine.watchers.SessionWatcher`."""
         connection = self._ids.pop(session, None)
         if connection is not None:
             del self._sessions[connection]
             self._roster.exit(connection)
 
     def subscribed(self, session: Session, channel: str) -> None:
-        """See :class:`lhttp_tx.watchers.SessionWatcher`."""
+        """See :class:`lhttp_tx.engine.watchers.SessionWatcher`."""
         if self._is_kept(channel) and not is_wildcard(channel):
             if session not in self._ids:
                 self._enter(session)
@@ -98,7 +97,7 @@ class Attendance(SessionWatcher):
                 self._roster.join(connection, channel)
 
     def unsubscribed(self, session: Session, channel: str) -> None:
-        """See :class:`lhttp_tx.watchers.SessionWatcher`."""
+        """See :class:`lhttp_tx.engine.watchers.SessionWatcher`."""
         connection = self._ids.get(session)
         if connection is not None:
             self._roster.leave(connection, channel)
@@ -111,14 +110,15 @@ class Attendance(SessionWatcher):
         self._sessions[connection] = session
         since = self._now()
         if user is not None:
-            since = max([since, *(entry.since + _MOMENT for entry in self._roster.of_user(user))])
+            newest = self._roster.newest(user)
+            since = since if newest is None else max(since, newest.since + _MOMENT)
         self._roster.enter(connection, user, since)
 
     def _entered(self, entry: Entry) -> None:
-        """Close what one connection more is too much for; each node closes its own."""
+        """Close the connections of this user beyond the limit. Each node closes its own."""
         if entry.user is None:
             return
-        for oldest in self._roster.of_user(entry.user)[: -self._max_per_user]:
+        for oldest in self._roster.beyond(entry.user, self._max_per_user):
             session = self._sessions.get(oldest.connection)
             if session is not None:
                 _log.info("{peer}: closed, its user has logged in elsewhere", peer=session.peer)

@@ -1,9 +1,9 @@
 """
-The nodes of a cluster: which there are, and how they talk to each other.
+The nodes of a cluster: how they find each other, and how they talk to each other.
 
-Nodes find each other through the bus, on channels that clients cannot name. Every node says every few seconds that it
-is there; one that is silent for longer is taken for dead. On a bus of one process a node is simply alone. Used by
-:mod:`lhttp_tx.roster` and :mod:`lhttp_tx.control`.
+Nodes find each other through the bus, on channels that clients cannot name. Every node sends a sign of life every few
+seconds. A node that is silent for longer counts as dead. On a bus within one process, a node is simply alone. Used by
+:mod:`lhttp_tx.cluster.roster` and :mod:`lhttp_tx.cluster.control`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ HELLO_INTERVAL = 2.5
 """Seconds between a node's signs of life."""
 
 DEAD_AFTER = 8.0
-"""Seconds without one after which a node is dead."""
+"""Seconds without a sign of life after which a node counts as dead."""
 
 _MAX_ASKED = 10_000
-"""Questions that may wait for their answers at one time."""
+"""How many questions may wait for answers at one time."""
 
 _EVERYBODY = "$nodes"
 _ONE = "$node."
 
 Answer: TypeAlias = Any
-"""What JSON can hold."""
+"""A JSON value."""
 
 Handler: TypeAlias = Callable[[str, Any], Answer]
-"""Called with the sender's name and what it sent; what it returns is the answer: what JSON can hold, or a Deferred."""
+"""Called with the sender's name and data. Returns the answer, a JSON value or a Deferred that succeeds with one."""
 
 
 class _Question:
@@ -55,16 +55,16 @@ class _Question:
 
 class Nodes:
     """
-    The nodes of a cluster as one of them sees them.
+    The nodes of a cluster, as one of them sees them.
 
     :ivar name: this node's name, new for each start of the process.
-    :ivar on_join: called with the name of each node that appears; it does not know what happened before.
+    :ivar on_join: called with the name of each node that appears. That node does not know what happened before.
     :ivar on_leave: called with the name of each node that has stopped or died.
     """
 
     def __init__(self, bus: IBus, clock: IReactorTime) -> None:
         """
-        :param bus: what nodes talk over.
+        :param bus: carries the messages between nodes.
         :param clock: the reactor.
         """
         self.name = secrets.token_hex(8)
@@ -88,32 +88,34 @@ class Nodes:
 
     @property
     def running(self) -> bool:
-        """Whether it looks for others, and they can be told something."""
+        """Whether this node looks for others, and can send to them."""
         return self._running
 
     def handle(self, kind: str, handler: Handler) -> None:
         """
-        Let *handler* take what other nodes send as *kind*; it must not raise. What it returns is the answer, where one
-        is asked for, or a Deferred that succeeds with it.
+        Let *handler* take the data that other nodes send as *kind*.
+
+        It must not raise. If the sender asks for an answer, the handler returns it, or a Deferred that succeeds with
+        it.
         """
         self._handlers[kind] = handler
 
     def greet(self, kind: str, say: Callable[[], Any], hear: Callable[[str, Any], None]) -> None:
         """
-        Let the signs of life carry something as *kind*.
+        Add data of *kind* to the signs of life.
 
-        :param say: returns what this node's carry: what JSON can hold.
-        :param hear: called with the name of another node and what its sign of life carries.
+        :param say: returns the data for this node's signs of life, a JSON value.
+        :param hear: called with the name of another node, and the data in its sign of life.
         """
         self._greetings[kind] = (say, hear)
 
     def start(self) -> None:
-        """Look for the other nodes."""
+        """Start to look for the other nodes."""
         self._running = True
         self._beat()
 
     def stop(self) -> None:
-        """Say goodbye."""
+        """Tell the other nodes that this one leaves, and stop."""
         self._running = False
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
@@ -126,27 +128,27 @@ class Nodes:
 
     def tell_all(self, kind: str, data: Any) -> bool:
         """
-        Send to every other node.
+        Send data to every other node.
 
-        :param kind: which handler takes it.
-        :param data: what JSON can hold.
+        :param kind: selects the handler.
+        :param data: a JSON value.
         :returns: whether the bus has taken it.
         """
         return self._send(_EVERYBODY, {"kind": kind, "data": data})
 
     def tell(self, name: str, kind: str, data: Any) -> bool:
-        """Send to the node *name*; otherwise as :meth:`tell_all`."""
+        """Send data to the node *name*; otherwise like :meth:`tell_all`."""
         return self._send(_ONE + name, {"kind": kind, "data": data})
 
     def ask_all(self, kind: str, data: Any, timeout: float = 2.0) -> Deferred[dict[str, Answer]]:
         """
         Ask every other node.
 
-        :param kind: which handler answers.
-        :param data: what JSON can hold.
-        :param timeout: seconds after which the answers that are missing are not waited for any more.
-        :returns: a Deferred that succeeds with the answers by the nodes' names. It does not fail: a node that cannot
-            be reached does not answer.
+        :param kind: selects the handler that answers.
+        :param data: a JSON value.
+        :param timeout: seconds to wait for answers.
+        :returns: a Deferred that succeeds with the answers by the nodes' names. It does not fail: a node that cannot be
+            reached is missing.
         """
         if not self._seen or len(self._questions) >= _MAX_ASKED:
             return succeed({})
@@ -176,7 +178,7 @@ class Nodes:
             self._subscribe()
         now = self._clock.seconds()
         if not self._bus.available:
-            # Whoever reaches nobody cannot tell who is dead; the others have time to speak up when the bus is back.
+            # Without the bus, silence proves nothing. When it is back, the other nodes get time for a sign of life.
             self._seen = dict.fromkeys(self._seen, now)
         for name in [name for name, seen in self._seen.items() if now - seen > DEAD_AFTER]:
             self._left(name)
@@ -184,12 +186,14 @@ class Nodes:
         self._timer = self._clock.callLater(HELLO_INTERVAL, self._beat)
 
     def _subscribe(self) -> None:
-        """Listen to the other nodes, and tell them then; where the bus is not there yet, the next beat tries again."""
+        """Listen to the other nodes, then greet them. If the bus is not available yet, the next beat tries again."""
         self._subscribed = True
         for channel in (_EVERYBODY, _ONE + self.name):
             try:
                 result = self._bus.subscribe(channel, self._receive)
-            except BusUnavailable:
+            except Exception as error:
+                if not isinstance(error, BusUnavailable):
+                    _log.failure("cannot listen to the other nodes")
                 self._subscribed = False
                 return
             if result is not None:
@@ -238,8 +242,8 @@ class Nodes:
         try:
             message = json.loads(payload)
             sender, kind = str(message["from"]), str(message["kind"])
-        except (ValueError, LookupError, TypeError):
-            _log.warn("a message between nodes cannot be read")
+        except (ValueError, LookupError, TypeError, RecursionError):
+            _log.warn("cannot read a message from another node")
             return
         if sender == self.name or not self._running:
             return
@@ -283,7 +287,8 @@ class Nodes:
                 self._greetings[kind][1](sender, said)
 
     def _answered(self, sender: str, message: dict[str, Any]) -> None:
-        question = self._questions.get(message.get("to", 0))
+        asked = message.get("to")
+        question = self._questions.get(asked) if isinstance(asked, int) else None
         if question is None or sender not in question.missing:
             return
         question.missing.discard(sender)

@@ -1,8 +1,8 @@
 """
-Who is in a channel: people and how many connections they have, and what changes.
+Presence: the people in a channel, their connections, and events when people join and leave.
 
-Made from the roster, so every node knows it of the whole cluster. A person who goes and comes back within a moment, as
-when a page is loaded again, has not left.
+It is made from the roster, so every node knows the presence of the whole cluster. If a person comes back within a few
+seconds, as on a reload of a page, there is no leave event.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any, TypeAlias
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from lhttp_tx.roster import Entry, Roster
+from lhttp_tx.cluster.room import Room
+from lhttp_tx.cluster.roster import Entry, Roster
 
 __all__ = ["GRACE", "Presence", "PresenceEvent"]
 
 GRACE = 3.0
-"""Seconds that somebody may be gone before it counts as leaving."""
+"""Seconds that a person may be gone before there is a leave event."""
 
 PresenceEvent: TypeAlias = Callable[[str, str, str | None, str], None]
 """Called with ``join`` or ``leave``, the channel, the user (``None``: anonymous), and the connection that caused it."""
@@ -25,58 +26,57 @@ PresenceEvent: TypeAlias = Callable[[str, str, str | None, str], None]
 
 class Presence:
     """
-    Who is where.
+    The people in all channels.
 
-    :ivar on_event: called when somebody joins or leaves a channel, with any number of connections.
+    :ivar on_event: called when a person joins or leaves a channel. Further connections of the same person cause no
+        event.
     """
 
     def __init__(self, roster: Roster, clock: IReactorTime, *, grace: float = GRACE) -> None:
         """
-        :param roster: who is connected.
+        :param roster: knows the connections.
         :param clock: the reactor.
-        :param grace: seconds that somebody may be gone before it counts as leaving.
+        :param grace: seconds that a person may be gone before there is a leave event.
         """
         self.on_event: list[PresenceEvent] = []
-        self._roster = roster
         self._clock = clock
         self._grace = grace
-        self._counts: dict[tuple[str, str], int] = {}
-        self._totals: dict[str, list[int]] = {}
+        self._rooms: dict[str, Room] = {}
         self._leaving: dict[tuple[str, str], IDelayedCall] = {}
         roster.on_join.append(self._joined)
         roster.on_leave.append(self._left)
 
     def people(self, channel: str) -> list[dict[str, Any]]:
         """
-        Return who is in *channel*, those first who have been there longest.
+        Return the people in *channel*, with those first who have been there longest.
 
-        :returns: for each person ``user``, a name or ``None``, and ``connections``, the ids of theirs.
+        :returns: for each person, ``user``, a name or ``None``, and ``connections``, the ids of the person's
+            connections.
         """
-        found: dict[str, dict[str, Any]] = {}
-        for entry in self._roster.of_channel(channel):
-            person = found.setdefault(_key(entry), {"user": entry.user, "connections": []})
-            person["connections"].append(entry.connection)
-        return list(found.values())
+        return [{"user": person.user, "connections": person.connections} for person in self.room(channel)]
+
+    def room(self, channel: str) -> Room:
+        """Return the people of *channel*. Do not change the result."""
+        return self._rooms.get(channel) or Room()
 
     def count(self, channel: str) -> tuple[int, int]:
-        """Return how many people are in *channel*, and with how many connections."""
-        people, connections = self._totals.get(channel, (0, 0))
-        return people, connections
+        """Return the number of people in *channel*, and the number of their connections."""
+        room = self._rooms.get(channel)
+        return (0, 0) if room is None else (len(room), room.connections)
 
     def stop(self) -> None:
-        """Tell no more of those who have left up to now."""
+        """Stop, without events for the people who have left up to now."""
         for timer in self._leaving.values():
             timer.cancel()
         self._leaving.clear()
 
     def _joined(self, entry: Entry, channel: str) -> None:
         place = (channel, _key(entry))
-        self._counts[place] = self._counts.get(place, 0) + 1
-        totals = self._totals.setdefault(channel, [0, 0])
-        totals[1] += 1
-        if self._counts[place] > 1:
+        room = self._rooms.get(channel)
+        if room is None:
+            room = self._rooms[channel] = Room()
+        if not room.join(place[1], entry):
             return
-        totals[0] += 1
         leaving = self._leaving.pop(place, None)
         if leaving is not None:
             leaving.cancel()
@@ -85,14 +85,11 @@ class Presence:
 
     def _left(self, entry: Entry, channel: str) -> None:
         place = (channel, _key(entry))
-        self._counts[place] -= 1
-        totals = self._totals[channel]
-        totals[1] -= 1
-        if not totals[1]:
-            del self._totals[channel]
-        if not self._counts[place]:
-            totals[0] -= 1
-            del self._counts[place]
+        room = self._rooms[channel]
+        has_left = room.leave(place[1], entry)
+        if not room.connections:
+            del self._rooms[channel]
+        if has_left:
             self._leaving[place] = self._clock.callLater(self._grace, self._gone, place, entry)
 
     def _gone(self, place: tuple[str, str], entry: Entry) -> None:
@@ -105,5 +102,5 @@ class Presence:
 
 
 def _key(entry: Entry) -> str:
-    """Return what makes two connections those of one person: the user, or the connection itself if it is nobody's."""
+    """Return a key for the person: the user, or the connection itself if it has no user."""
     return f"user {entry.user}" if entry.user is not None else f"connection {entry.connection}"

@@ -1,32 +1,38 @@
 """
-Who is connected, and who is in which channel, across the cluster.
+The roster: who is connected, and who is in which channel, across the cluster.
 
-Each node tells the others what happens to its own connections, in batches with a number; a node that has missed one
-asks for all of it again. What a dead node told is forgotten. Used by :mod:`lhttp_tx.presence` and
-:mod:`lhttp_tx.control`.
+Each node tells the others what happens to its own connections, in numbered batches. A node that has missed a batch asks
+for everything again. When a node dies, the others forget its connections. Used by :mod:`lhttp_tx.cluster.presence` and
+:mod:`lhttp_tx.cluster.control`.
 """
 
 from __future__ import annotations
 
 import json
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from operator import attrgetter
+from typing import Any, TypeAlias
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from lhttp_tx.nodes import Nodes
+from lhttp_tx.cluster.nodes import Nodes
 
-__all__ = ["Entry", "Roster"]
+__all__ = ["Age", "Entry", "Roster", "watch_channels"]
 
 _BATCH_TIME = 0.05
-"""Seconds for which changes are gathered before the other nodes are told."""
+"""Seconds for which a node gathers changes before it sends them to the others."""
 
 _BATCH_COUNT = 1_000
-"""Changes, or entries, in one message between nodes."""
+"""The most changes, or entries, in one message between nodes."""
 
 _BATCH_SIZE = 262_144
-"""About how many bytes they may take; NATS takes 1 MiB at most."""
+"""The most bytes of these, approximately. NATS takes at most 1 MiB."""
+
+
+Age: TypeAlias = tuple[float, str]
+"""The time when a connection was entered, in seconds since 1970, and its id."""
 
 
 @dataclass(slots=True)
@@ -36,8 +42,9 @@ class Entry:
 
     :ivar connection: its id, unique in the cluster.
     :ivar node: the name of the node that it is connected to.
-    :ivar user: who it is, or ``None``.
-    :ivar since: when it became that, in seconds since 1970; of two at the same time, the greater id is the later one.
+    :ivar user: the name of its user, or ``None``.
+    :ivar since: the time since when it belongs to this user, in seconds since 1970. If two times are equal, the greater
+        id counts as later.
     :ivar channels: the channels in which its presence counts.
     """
 
@@ -48,26 +55,49 @@ class Entry:
     channels: set[str] = field(default_factory=set)
 
     @property
-    def age(self) -> tuple[float, str]:
-        """What connections of one user are sorted by, the oldest first."""
+    def age(self) -> Age:
+        """The sort key of connections; the oldest come first."""
         return (self.since, self.connection)
+
+
+_AGE = attrgetter("age")
+
+
+class _ByAge:
+    """Entries in the order of their age. A change keeps the order, without sorting again."""
+
+    __slots__ = ("entries",)
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def add(self, entry: Entry) -> None:
+        insort(self.entries, entry, key=_AGE)
+
+    def discard(self, entry: Entry) -> None:
+        index = bisect_left(self.entries, entry.age, key=_AGE)
+        while index < len(self.entries) and self.entries[index].age == entry.age:
+            if self.entries[index] is entry:
+                del self.entries[index]
+                return
+            index += 1
 
 
 class Roster:
     """
-    The connections of all nodes, as far as they are told of.
+    The connections of all nodes, as far as the nodes enter them.
 
-    :ivar on_enter: called with an entry that is new.
-    :ivar on_exit: called with an entry that is gone, without its channels.
-    :ivar on_join: called with an entry and the channel that it is in now.
-    :ivar on_leave: called with an entry and the channel that it is in no more.
+    :ivar on_enter: called with a new entry.
+    :ivar on_exit: called with a removed entry, which has no channels any more.
+    :ivar on_join: called with an entry and a channel that it has joined.
+    :ivar on_leave: called with an entry and a channel that it has left.
     """
 
     def __init__(self, nodes: Nodes, clock: IReactorTime, *, kind: str = "roster") -> None:
         """
-        :param nodes: how to tell the others, once they are looked for.
+        :param nodes: the other nodes. The roster sends to them once this node looks for them.
         :param clock: the reactor.
-        :param kind: what its messages between nodes are called; each roster of a node has its own.
+        :param kind: the kind of its messages between nodes. Each roster of a node has its own.
         """
         self.on_enter: list[Callable[[Entry], None]] = []
         self.on_exit: list[Callable[[Entry], None]] = []
@@ -76,8 +106,8 @@ class Roster:
         self._nodes = nodes
         self._clock = clock
         self._entries: dict[str, dict[str, Entry]] = {nodes.name: {}}
-        self._users: dict[str, dict[str, Entry]] = {}
-        self._members: dict[str, dict[str, Entry]] = {}
+        self._users: dict[str, _ByAge] = {}
+        self._channels: dict[str, int] = {}
         self._kind = kind
         self._changes: list[list[Any]] = []
         self._changes_size = 0
@@ -91,15 +121,21 @@ class Roster:
         nodes.handle(kind + "-all", self._told)
         nodes.handle(kind + "-ask", self._asked)
 
-    # What there is
+    # Questions
 
-    def of_user(self, user: str) -> list[Entry]:
-        """Return the connections of *user*, the oldest first."""
-        return sorted(self._users.get(user, {}).values(), key=lambda entry: entry.age)
+    def newest(self, user: str) -> Entry | None:
+        """Return the newest connection of *user*, if there is one."""
+        found = self._users.get(user)
+        return None if found is None else found.entries[-1]
 
-    def of_channel(self, channel: str) -> list[Entry]:
-        """Return the connections whose presence counts in *channel*, the oldest first."""
-        return sorted(self._members.get(channel, {}).values(), key=lambda entry: entry.age)
+    def beyond(self, user: str, count: int) -> list[Entry]:
+        """Return all connections of *user* except the *count* newest ones, with the oldest first."""
+        found = self._users.get(user)
+        return [] if found is None else found.entries[: max(0, len(found.entries) - count)]
+
+    def size(self, channel: str) -> int:
+        """Return the number of connections whose presence counts in *channel*."""
+        return self._channels.get(channel, 0)
 
     def find(self, connection: str) -> Entry | None:
         """Return the entry of a connection."""
@@ -108,7 +144,7 @@ class Roster:
                 return entries[connection]
         return None
 
-    # What happens on this node
+    # Changes on this node
 
     def enter(self, connection: str, user: str | None, since: float) -> Entry:
         """Add a connection of this node, or give it another *user*."""
@@ -119,31 +155,31 @@ class Roster:
         return self._enter(self._nodes.name, connection, user, since)
 
     def exit(self, connection: str) -> None:
-        """Take a connection of this node away, and out of its channels."""
+        """Remove a connection of this node, and take it out of its channels."""
         if connection in self._entries[self._nodes.name]:
             self._change(["exit", connection])
             self._exit(self._nodes.name, connection)
 
     def join(self, connection: str, channel: str) -> None:
-        """Say that a connection of this node is in *channel*."""
+        """Note that a connection of this node has joined *channel*."""
         entry = self._entries[self._nodes.name].get(connection)
         if entry is not None and channel not in entry.channels:
             self._change(["join", connection, channel])
             self._join(self._nodes.name, connection, channel)
 
     def leave(self, connection: str, channel: str) -> None:
-        """Say that a connection of this node is in *channel* no more."""
+        """Note that a connection of this node has left *channel*."""
         entry = self._entries[self._nodes.name].get(connection)
         if entry is not None and channel in entry.channels:
             self._change(["leave", connection, channel])
             self._leave(self._nodes.name, connection, channel)
 
     def stop(self) -> None:
-        """Tell the others nothing more."""
+        """Stop telling the other nodes."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
-    # Changes of any node
+    # Changes on any node
 
     def _enter(self, node: str, connection: str, user: str | None, since: float) -> Entry:
         old = self._entries[node].get(connection)
@@ -154,7 +190,7 @@ class Roster:
             self._exit(node, connection)
         entry = self._entries[node][connection] = Entry(connection, node, user, since)
         if user is not None:
-            self._users.setdefault(user, {})[connection] = entry
+            self._users.setdefault(user, _ByAge()).add(entry)
         _call(self.on_enter, entry)
         for channel in channels:
             self._join(node, connection, channel)
@@ -168,28 +204,33 @@ class Roster:
             self._leave(node, connection, channel)
         del self._entries[node][connection]
         if entry.user is not None:
-            _discard(self._users, entry.user, connection)
+            found = self._users[entry.user]
+            found.discard(entry)
+            if not found.entries:
+                del self._users[entry.user]
         _call(self.on_exit, entry)
 
     def _join(self, node: str, connection: str, channel: str) -> None:
         entry = self._entries[node].get(connection)
         if entry is not None and channel not in entry.channels:
             entry.channels.add(channel)
-            self._members.setdefault(channel, {})[connection] = entry
+            self._channels[channel] = self._channels.get(channel, 0) + 1
             _call(self.on_join, entry, channel)
 
     def _leave(self, node: str, connection: str, channel: str) -> None:
         entry = self._entries[node].get(connection)
         if entry is not None and channel in entry.channels:
             entry.channels.discard(channel)
-            _discard(self._members, channel, connection)
+            self._channels[channel] -= 1
+            if not self._channels[channel]:
+                del self._channels[channel]
             _call(self.on_leave, entry, channel)
 
-    # Telling the others, and being told
+    # Messages to and from the other nodes
 
     def _change(self, change: list[Any]) -> None:
         if not self._nodes.running:
-            self._number += 1  # whoever hears of this node later asks for all of it
+            self._number += 1  # nodes that find this one later will ask for everything
             return
         self._changes.append(change)
         self._changes_size += _size(change)
@@ -207,7 +248,7 @@ class Roster:
             self._nodes.tell_all(self._kind, {"number": self._number, "changes": changes})
 
     def _heard(self, node: str, number: object) -> None:
-        """A sign of life says how many batches there were."""
+        """Take the number of batches from a node's sign of life."""
         if isinstance(number, int) and number != self._numbers.get(node, 0):
             self._ask(node)
 
@@ -236,7 +277,7 @@ class Roster:
         self._nodes.tell(node, self._kind + "-ask", None)
 
     def _asked(self, node: str, _: Any) -> None:
-        """Tell one node everything, in parts."""
+        """Send everything to one node, in parts."""
         self._tell()
         parts = list(self._in_parts())
         for number, part in enumerate(parts, 1):
@@ -244,7 +285,7 @@ class Roster:
             self._nodes.tell(node, self._kind + "-all", {"part": number - 1, "number": last, "entries": part})
 
     def _in_parts(self) -> Iterator[list[list[Any]]]:
-        """Yield this node's entries in parts of a bounded size; one with many channels is in several of them."""
+        """Yield this node's entries in parts of a bounded size. An entry with many channels spans several parts."""
         part: list[list[Any]] = []
         size = 0
         for entry in self._entries[self._nodes.name].values():
@@ -298,7 +339,7 @@ class Roster:
 
 
 def _size(told: object) -> int:
-    """Return how many bytes something takes in a message between nodes."""
+    """Return the bytes of *told* in a message between nodes."""
     return len(json.dumps(told)) + 1
 
 
@@ -307,9 +348,16 @@ def _call(watchers: list[Callable[..., None]], *arguments: Any) -> None:
         watcher(*arguments)
 
 
-def _discard(table: dict[str, dict[str, Entry]], key: str, connection: str) -> None:
-    found = table.get(key)
-    if found is not None:
-        found.pop(connection, None)
-        if not found:
-            del table[key]
+def watch_channels(roster: Roster, call: Callable[[str, bool], None]) -> None:
+    """Call *call* with a channel when it gets its first entry (``True``), or loses its last (``False``)."""
+
+    def joined(_: Entry, channel: str) -> None:
+        if roster.size(channel) == 1:
+            call(channel, True)
+
+    def left(_: Entry, channel: str) -> None:
+        if not roster.size(channel):
+            call(channel, False)
+
+    roster.on_join.append(joined)
+    roster.on_leave.append(left)

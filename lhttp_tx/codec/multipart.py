@@ -7,13 +7,19 @@ Source: the protocol document, section "Multipart: offsets instead of boundaries
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import lt
 
-from lhttp_tx.errors import LocalProtocolError, RemoteProtocolError
-from lhttp_tx.message import Headers, Message, parse_header_lines
+from lhttp_tx.codec.headers import Headers, parse_header_lines
+from lhttp_tx.codec.message import Message
+from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 
-__all__ = ["Part", "join_parts", "parse_offsets", "split_parts"]
+__all__ = ["Part", "join_parts", "join_raw_parts", "parse_offsets", "split_parts"]
 
 _MAX_DIGITS = 10
+
+_NO_HEADERS = Headers()
+"""Shared by all parts without headers; headers never change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +27,7 @@ class Part:
     """
     One part of a multipart body.
 
-    :ivar headers: its headers; may be none.
+    :ivar headers: its headers; may be empty.
     :ivar body: its body, verbatim.
     """
 
@@ -33,12 +39,16 @@ def parse_offsets(value: str) -> tuple[int, ...]:
     """
     Return the offsets that the value of a ``multipart`` header lists.
 
-    :raises RemoteProtocolError: if they are not decimal, do not start at 0, or do not rise strictly.
+    :raises RemoteProtocolError: if the offsets are not decimal, do not start at 0, or do not increase.
     """
+    words = [*filter(None, value.replace("\t", " ").split(" "))]
+    digits = "".join(words)
+    if digits.isascii() and digits.isdigit() and max(map(len, words)) <= _MAX_DIGITS:
+        found = tuple(map(int, words))
+        if found[0] == 0 and all(map(lt, found, found[1:])):
+            return found
     offsets: list[int] = []
-    for word in value.replace("\t", " ").split(" "):
-        if not word:
-            continue
+    for word in words:
         if not (word.isascii() and word.isdigit() and len(word) <= _MAX_DIGITS):
             raise RemoteProtocolError(f"multipart offset {word[:64]!a} is not decimal")
         offset = int(word)
@@ -52,17 +62,22 @@ def parse_offsets(value: str) -> tuple[int, ...]:
     return tuple(offsets)
 
 
-def split_parts(offsets: tuple[int, ...], body: bytes) -> tuple[Part, ...]:
+def split_parts(offsets: tuple[int, ...], body: bytes, max_headers: int = 0) -> tuple[Part, ...]:
     """
     Return the parts of *body*: each from its offset to the next, the last to the end.
 
     :param offsets: as :func:`parse_offsets` returned them.
-    :raises RemoteProtocolError: if an offset is not inside the body, or a part is malformed.
+    :param max_headers: headers that all parts together may have; 0: any number.
+    :raises RemoteProtocolError: if an offset is outside the body, or a part is malformed.
+    :raises MessageTooLarge: if there are more than *max_headers* headers.
     """
     if offsets[-1] >= len(body):
         raise RemoteProtocolError(f"multipart offset {offsets[-1]} is not inside the body of {len(body)} bytes")
     ends = (*offsets[1:], len(body))
-    return tuple(_parse_part(body[start:end]) for start, end in zip(offsets, ends, strict=True))
+    cut = [_cut_part(body[start:end]) for start, end in zip(offsets, ends, strict=True)]
+    if max_headers and sum(head.count(b"\n") for head, _ in cut) > max_headers:
+        raise MessageTooLarge(f"the parts have more than {max_headers} headers")
+    return tuple(Part(parse_header_lines(head) if head else _NO_HEADERS, content) for head, content in cut)
 
 
 def join_parts(parts: Iterable[Part]) -> tuple[str, bytes]:
@@ -76,7 +91,7 @@ def join_parts(parts: Iterable[Part]) -> tuple[str, bytes]:
     size = 0
     for part in parts:
         offsets.append(size)
-        # A message with the part's headers has the part's bytes behind its start line.
+        # A message with the part's headers contains the part's bytes after its start line.
         carrier = Message("part", part.headers, part.body, binary=True)
         chunk = carrier.raw[carrier.raw.index(b"\r\n") + 2 :]
         chunks.append(chunk)
@@ -86,10 +101,22 @@ def join_parts(parts: Iterable[Part]) -> tuple[str, bytes]:
     return " ".join(map(str, offsets)), b"".join(chunks)
 
 
-def _parse_part(raw: bytes) -> Part:
+def join_raw_parts(parts: Iterable[bytes]) -> tuple[str, bytes]:
+    """
+    Return the value of the ``multipart`` header and the body for parts that are encoded already.
+
+    :param parts: well-formed parts, at least one: header lines, a blank line and the body.
+    """
+    chunks = list(parts)
+    offsets = accumulate(map(len, chunks[:-1]), initial=0)
+    return " ".join(map(str, offsets)), b"".join(chunks)
+
+
+def _cut_part(raw: bytes) -> tuple[bytes, bytes]:
+    """Return the header lines and the body of a part."""
     if raw.startswith(b"\r\n"):
-        return Part(Headers(), raw[2:])
+        return b"", raw[2:]
     end = raw.find(b"\r\n\r\n")
     if end < 0:
         raise RemoteProtocolError("a part has no blank line between its headers and its body")
-    return Part(parse_header_lines(raw[: end + 2]), raw[end + 4 :])
+    return raw[: end + 2], raw[end + 4 :]

@@ -1,95 +1,98 @@
 """
-Running a user's callbacks one after another, synchronously until one of them is not.
+Runs users' callbacks one after another, and waits only for callbacks that return an awaitable.
 
-Used by the session. No Deferred, coroutine or closure is made for a run unless a callback returned one.
+Used by the session. A run makes no Deferred, coroutine or closure unless a callback returns an awaitable.
 """
 
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeAlias
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from lhttp_tx.engine.awaiting import as_deferred
 from lhttp_tx.errors import ProcessorTimeout
 from lhttp_tx.interfaces import MaybeAwaitable
+from lhttp_tx.observe.rationing import RationedLogger
 
-__all__ = ["Done", "Sequence", "Step", "as_deferred"]
+__all__ = ["Done", "Sequence", "Step"]
 
-_log = Logger()
+_log = RationedLogger(__name__)
 
 
 class TimeLimited(Protocol):
-    """Whoever a callback belongs to."""
+    """The object that a callback belongs to."""
 
     timeout: float | None
 
 
 Step: TypeAlias = tuple[Callable[[Any], MaybeAwaitable], TimeLimited]
-"""A callback, and whose it is."""
+"""A callback, and the object that it belongs to."""
 
 Done: TypeAlias = Callable[[Any, Failure | None], None]
-"""Called with the argument of a run and why it failed, or ``None``."""
-
-
-def as_deferred(result: object, owner: object) -> Deferred[Any]:
-    """
-    Return what a callback returned, as a Deferred.
-
-    :param result: a Deferred or a coroutine.
-    :param owner: whose callback it was, for the error text.
-    :raises TypeError: if it is neither.
-    """
-    if isinstance(result, Deferred):
-        return result
-    if isinstance(result, Coroutine):
-        return Deferred.fromCoroutine(result)
-    name = getattr(owner, "__name__", type(owner).__name__)
-    raise TypeError(f"{name} returned {result!r}; return None, a Deferred or a coroutine")
+"""Called with the argument of a run, and its failure or ``None``."""
 
 
 class Sequence:
     """
-    Runs steps one after another, waits where one returns something to wait for, and limits how long it waits.
+    Runs steps one after another. If a step returns an awaitable, it waits for it, for a limited time.
 
-    One run at a time: the owner starts the next when ``done`` was called for the one before.
+    There is one run at a time: the owner starts the next one after ``done`` was called for the last one.
 
-    :ivar waiting: what the run waits for, or ``None``; read it, do not set it.
+    :ivar waiting: the Deferred that the run waits for, or ``None``. Read it, do not set it.
     """
 
-    __slots__ = ("_clock", "_default_timeout", "_rest", "_resumed", "_timer", "waiting")
+    __slots__ = ("_clock", "_default_timeout", "_is_held", "_rest", "_resumed", "_timeout", "_timer", "waiting")
 
     def __init__(self, clock: IReactorTime, timeout: float, resumed: Callable[[], None]) -> None:
         """
         :param clock: the reactor, for time limits.
-        :param timeout: seconds that a step may take whose owner sets no limit.
-        :param resumed: called after a run that had waited has moved on, be it to its end or to the next wait.
+        :param timeout: seconds that a step may take if its owner sets no limit.
+        :param resumed: called after a run that had waited has gone on, either to its end or to the next wait.
         """
         self._clock = clock
         self._default_timeout = timeout
         self._resumed = resumed
         self.waiting: Deferred[Any] | None = None
         self._timer: IDelayedCall | None = None
+        self._timeout = timeout
+        self._is_held = False
         self._rest: tuple[Iterator[Step], Any, Done] | None = None
 
     def run(self, steps: Iterable[Step], argument: Any, done: Done) -> None:
         """
         Call each step with *argument*, then *done*.
 
-        A step that raises, fails or takes too long ends the run: *done* gets the failure. *done* is called before this
-        returns unless a step is waited for (:attr:`waiting`).
+        A step that raises, fails or takes too long ends the run, and *done* gets the failure. *done* is called before
+        this method returns, unless the run waits for a step (:attr:`waiting`).
         """
         self._advance(iter(steps), argument, done)
 
     def wait(self, result: object, owner: TimeLimited, argument: Any, done: Done) -> None:
-        """Go on as a run whose only step returned *result*."""
+        """Wait for *result* like a run whose only step returned it."""
         self._advance(iter(((lambda _: result, owner),)), argument, done)  # type: ignore[arg-type]
 
     def cancel(self) -> None:
-        """End the run that waits, if one does; its ``done`` gets a failure with ``CancelledError``."""
+        """End the waiting run, if there is one. Its ``done`` gets a failure with ``CancelledError``."""
         if self.waiting is not None:
             self._abandon(Failure(CancelledError()))
+
+    def hold(self) -> None:
+        """Stop the time limit of the step that is being done. Its Deferred must call :meth:`release`."""
+        self._is_held = True
+        self._stop_timer()
+
+    def release(self) -> None:
+        """Let the time limit begin anew."""
+        self._is_held = False
+        if self.waiting is not None and self._timer is None:
+            self._start_timer()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
 
     def _advance(self, steps: Iterator[Step], argument: Any, done: Done) -> None:
         failure: Failure | None = None
@@ -106,21 +109,25 @@ class Sequence:
                     break
         except (KeyboardInterrupt, GeneratorExit):
             raise
-        except BaseException:  # a user's code may also raise SystemExit, or asyncio's CancelledError
+        except BaseException:  # users' code may also raise SystemExit, or asyncio's CancelledError
             failure = Failure()
         done(argument, failure)
 
     def _await(self, deferred: Deferred[Any], owner: TimeLimited) -> Failure | None:
-        """Wait for *deferred*, or return how it failed if it has fired already."""
+        """Wait for *deferred*. If it has already failed, return its failure."""
         outcome: list[Any] = []
-        timeout = owner.timeout if owner.timeout is not None else self._default_timeout
+        self._timeout = owner.timeout if owner.timeout is not None else self._default_timeout
         self.waiting = deferred
         deferred.addBoth(self._arrived, deferred, outcome)
         if self.waiting is None:
             return outcome[0] if isinstance(outcome[0], Failure) else None
         outcome.append(None)
-        self._timer = self._clock.callLater(timeout, self._timed_out, timeout)
+        self._start_timer()
         return None
+
+    def _start_timer(self) -> None:
+        if not self._is_held:
+            self._timer = self._clock.callLater(self._timeout, self._timed_out, self._timeout)
 
     def _arrived(self, result: Any, deferred: Deferred[Any], outcome: list[Any]) -> None:
         if self.waiting is not deferred:
@@ -138,7 +145,7 @@ class Sequence:
         self._abandon(Failure(ProcessorTimeout(f"not done within {timeout:g} seconds")))
 
     def _abandon(self, failure: Failure) -> None:
-        """Stop waiting, whether or not what is waited for heeds its cancellation."""
+        """Stop waiting, even if the Deferred does not react to its cancellation."""
         deferred, self.waiting = self.waiting, None
         assert deferred is not None
         try:
@@ -148,9 +155,7 @@ class Sequence:
         self._continue(failure)
 
     def _continue(self, failure: Failure | None) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
+        self._stop_timer()
         assert self._rest is not None
         (steps, argument, done), self._rest = self._rest, None
         if failure is None:

@@ -1,7 +1,7 @@
 """
-Header filters: what sees a message before and after its processor.
+Header filters: they see a message before and after its processor.
 
-:class:`HeaderFilter` is the base class for users; the server's own filters are the other modules here, and use
+:class:`HeaderFilter` is the base class for users. The other modules here hold the server's own filters, which use
 nothing that a user's filter could not use.
 """
 
@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+from lhttp_tx.engine.idle import idle
 from lhttp_tx.interfaces import IHeaderFilter, MaybeAwaitable
 
 if TYPE_CHECKING:
-    from lhttp_tx.message import Head
-    from lhttp_tx.request import Request
-    from lhttp_tx.session import Session
+    from lhttp_tx.codec.message import Head
+    from lhttp_tx.engine.request import Request
+    from lhttp_tx.engine.session import Session
+    from lhttp_tx.running import RunningServer
 
 __all__ = ["HeaderFilter"]
 
@@ -27,30 +29,54 @@ class HeaderFilter:
     """
     A filter that does nothing yet: subclass it and override what you need.
 
-    A method that is not overridden costs nothing. An instance in a module of ``twisted.plugins`` is found as a plugin.
+    A method that is not overridden costs nothing. The server finds an instance in a module of ``twisted.plugins`` as a
+    plugin.
     """
 
     headers: tuple[str, ...] | None = None
-    """Lower-case names: only messages with one of these headers are seen; ``None``: all messages."""
+    """Lower-case names: the filter sees only messages with one of these headers; ``None``: all messages."""
 
     timeout: float | None = None
-    """Seconds that one call may take before it is cancelled; ``None``: the server's own limit."""
+    """Seconds after which the server cancels a call; ``None``: the server's own limit."""
 
+    trusted: bool = False
+    """Whether it may write channels into a message that its client may not use: rules and hooks do not check those."""
+
+    @idle
+    def on_start(self, server: RunningServer) -> MaybeAwaitable:
+        """See :meth:`lhttp_tx.interfaces.IHeaderFilter.on_start`."""
+        return None
+
+    @idle
+    def on_stop(self, server: RunningServer) -> MaybeAwaitable:
+        """See :meth:`lhttp_tx.interfaces.IHeaderFilter.on_stop`."""
+        return None
+
+    @idle
     def check(self, head: Head) -> None:
         """See :meth:`lhttp_tx.interfaces.IHeaderFilter.check`."""
 
-    def on_open(self, session: Session) -> MaybeAwaitable:
-        """See :meth:`lhttp_tx.interfaces.IHeaderFilter.on_open`."""
+    @idle
+    def on_connect(self, session: Session) -> MaybeAwaitable:
+        """See :meth:`lhttp_tx.interfaces.IHeaderFilter.on_connect`."""
         return None
 
+    @idle
     def before(self, request: Request) -> MaybeAwaitable:
         """See :meth:`lhttp_tx.interfaces.IHeaderFilter.before`."""
         return None
 
+    @idle
+    def judge(self, request: Request) -> MaybeAwaitable:
+        """See :meth:`lhttp_tx.interfaces.IHeaderFilter.judge`."""
+        return None
+
+    @idle
     def after(self, request: Request) -> MaybeAwaitable:
         """See :meth:`lhttp_tx.interfaces.IHeaderFilter.after`."""
         return None
 
-    def on_close(self, session: Session) -> MaybeAwaitable:
-        """See :meth:`lhttp_tx.interfaces.IHeaderFilter.on_close`."""
+    @idle
+    def on_disconnect(self, session: Session) -> MaybeAwaitable:
+        """See :meth:`lhttp_tx.interfaces.IHeaderFilter.on_disconnect`."""
         return None

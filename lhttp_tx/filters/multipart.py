@@ -8,27 +8,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lhttp_tx.codec.multipart import parse_offsets, split_parts
+from lhttp_tx.errors import MessageTooLarge
 from lhttp_tx.filters import HeaderFilter
 from lhttp_tx.interfaces import MaybeAwaitable
-from lhttp_tx.multipart import parse_offsets, split_parts
 
 if TYPE_CHECKING:
-    from lhttp_tx.message import Head
-    from lhttp_tx.request import Request
+    from lhttp_tx.codec.message import Head
+    from lhttp_tx.engine.request import Request
 
 __all__ = ["MultipartFilter"]
 
 
+_MAX_PARTS = 128
+_MAX_HEADERS = 256
+"""The most parts of a message, and the most headers of all its parts together; each costs work of its own."""
+
+
 class MultipartFilter(HeaderFilter):
-    """Splits the body into :attr:`lhttp_tx.request.Request.parts`."""
+    """Splits the body into :attr:`lhttp_tx.engine.request.Request.parts`."""
 
     headers = ("multipart",)
 
     def check(self, head: Head) -> None:
-        """:raises RemoteProtocolError: if the offsets are malformed."""
-        parse_offsets(head.headers.get("multipart", ""))
+        """
+        :raises RemoteProtocolError: if the offsets are malformed.
+        :raises MessageTooLarge: if there are too many offsets.
+        """
+        count = len(parse_offsets(head.headers.get("multipart", "")))
+        if count > _MAX_PARTS:
+            raise MessageTooLarge(f"message of {count} parts has more than {_MAX_PARTS}")
 
     def before(self, request: Request) -> MaybeAwaitable:
-        """:raises RemoteProtocolError: if an offset is not inside the body, or a part is malformed."""
-        request.parts = split_parts(parse_offsets(request.headers.get("multipart", "")), request.body)
+        """
+        :raises RemoteProtocolError: if an offset is outside the body, or a part is malformed.
+        :raises MessageTooLarge: if the parts have too many headers.
+        """
+        offsets = parse_offsets(request.headers.get("multipart", ""))
+        request.parts = split_parts(offsets, request.body, _MAX_HEADERS)
         return None

@@ -1,12 +1,13 @@
 """
-Who may come in: rules about ``Host``, ``Origin`` and the HTTP publishing door.
+Access rules for ``Host``, ``Origin`` and ``POST /publish``.
 
-Pure functions of header values; used by the WebSocket protocol and the web resources. Knows no request class.
-Source: the protocol document, section "HTTP".
+Pure functions of header values, used by the WebSocket protocol and the web resources. Knows no request class. Source:
+the protocol document, section "HTTP".
 """
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 
 from lhttp_tx.errors import Refused
 
-__all__ = ["AccessPolicy", "host_name", "is_loopback"]
+__all__ = ["AccessPolicy", "check_token", "host_name", "is_loopback", "origin_name", "server_name"]
 
 FORWARDING_HEADERS = (
     "forwarded",
@@ -27,10 +28,23 @@ FORWARDING_HEADERS = (
     "fastly-client-ip",
     "true-client-ip",
 )
-"""How the names of headers begin that a proxy adds; a request with one of them did not begin on this machine."""
+"""The beginnings of header names that a proxy adds. A request with such a header does not come from this machine."""
+
+_MIN_TOKEN_SIZE = 16
+"""The fewest bytes of a secret. A shorter one can be guessed."""
+
+_LISTED = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|[0-9a-f]*:[0-9a-f:.]*")
+"""A host name or an address that a request can have in its ``Host``, in lower case."""
+
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([\x21-\x7e]+)")
+_NO_ORIGIN = re.compile(r"[/?#@*,\\\"<>]")
+"""Characters that a browser's origin never has after its scheme."""
+
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+"""The port that browsers leave out of an origin, for each scheme."""
 
 _NAME_COUNT = 64
-"""Names that are not looked at again while they are asked about; the largest fills a head, 16 KiB."""
+"""The most cached results for names. The largest name fills a head, 16 KiB."""
 
 
 @lru_cache(_NAME_COUNT)
@@ -48,6 +62,50 @@ def host_name(value: str) -> str | None:
     if not name or parts.username is not None or parts.path or parts.query or parts.fragment:
         return None
     return name.rstrip(".") or None
+
+
+def server_name(value: str) -> str:
+    """
+    Return an operator's name for the server in the form of :func:`host_name`.
+
+    :raises ValueError: if no request can have it as its ``Host``, such as ``*.example``.
+    """
+    name = host_name(value)
+    if name is None or _LISTED.fullmatch(name) is None:
+        raise ValueError(f"{value!r}: write a host name, such as chat.example; each name is listed by itself")
+    return name
+
+
+def origin_name(value: str) -> str:
+    """
+    Return an operator's origin in the form that browsers send, in lower case; ``*`` for all.
+
+    The scheme's default port is left out, as in browsers.
+
+    :raises ValueError: if no browser sends it, such as ``https://*.example`` and ``https://app.example/chat``.
+    """
+    if value in ("*", "null", "file://"):
+        return value
+    if "://" not in value:
+        raise ValueError(f"{value!r}: write scheme and host, such as https://{value or 'app.example'}")
+    origin = value.rstrip("/").lower()
+    found = _ORIGIN.fullmatch(origin)
+    if found is None or _NO_ORIGIN.search(found[2]):
+        raise ValueError(f"{value!r}: write nothing but scheme, host and port, such as https://app.example:8443")
+    return origin.removesuffix(_DEFAULT_PORTS.get(found[1], "/"))
+
+
+def check_token(token: bytes) -> bytes:
+    """
+    Return a secret for ``POST /publish``, if it is valid.
+
+    :raises ValueError: if it is shorter than 16 bytes, or has blanks around it, which no request can send.
+    """
+    if len(token) < _MIN_TOKEN_SIZE:
+        raise ValueError(f"is shorter than {_MIN_TOKEN_SIZE} bytes; make a longer one")
+    if token != token.strip():
+        raise ValueError("has blanks around it; take them out")
+    return token
 
 
 @lru_cache(_NAME_COUNT)
@@ -70,11 +128,12 @@ class AccessPolicy:
     """
     The operator's rules.
 
-    :ivar origins: origins of browser pages that may connect though their host is another one, such as
-        ``https://app.example``; ``*`` allows all.
-    :ivar server_names: the names that the server answers to beside ``localhost`` and loopback addresses; empty: any.
-    :ivar loopback_only: whether the server listens on the loopback interface alone: then it answers to ``localhost``
-        and loopback addresses only, so that no foreign name that resolves to this machine reaches it.
+    :ivar origins: origins of browser pages on other hosts that may connect, such as ``https://app.example``; ``*``
+        allows all.
+    :ivar server_names: the names that the server answers to, besides ``localhost`` and loopback addresses; empty: any.
+    :ivar loopback_only: whether the server listens only on the loopback interface. Then it answers only to
+        ``localhost`` and loopback addresses, so that an attacker's name that resolves to this machine does not reach
+        it.
     :ivar publish_token: the secret that ``POST /publish`` asks for; ``None``: only local programs may use it.
     """
 
@@ -97,7 +156,8 @@ class AccessPolicy:
 
     def check_origin(self, origin: str | None, host: str | None) -> None:
         """
-        :param origin: the value of the ``Origin`` header, or ``None`` without one: no browser.
+        :param origin: the value of the ``Origin`` header; ``None`` without one, which means that the client is not a
+            browser.
         :param host: the value of the ``Host`` header.
         :raises Refused: with status 403 if it is a page of another site that the operator did not list.
         """
@@ -117,7 +177,7 @@ class AccessPolicy:
         header_names: Iterable[str],
     ) -> None:
         """
-        Let a ``POST /publish`` in or not.
+        Check whether a ``POST /publish`` is allowed.
 
         :param peer: the caller's IP address; ``None`` if it has none, as over a UNIX socket.
         :param host: the value of its ``Host`` header.
@@ -125,8 +185,8 @@ class AccessPolicy:
         :param fetch_site: the value of its ``Sec-Fetch-Site`` header.
         :param authorization: the value of its ``Authorization`` header.
         :param header_names: the lower-case names of all its headers.
-        :raises Refused: with status 401 if the token is missing or wrong, 403 if there is no token to tell strangers
-            apart by and the caller is not a program on this machine.
+        :raises Refused: with status 401 if the token is missing or wrong, 403 if the server has no token and the caller
+            is not a program on this machine.
         """
         if self.publish_token is not None:
             scheme, _, token = (authorization or "").partition(" ")

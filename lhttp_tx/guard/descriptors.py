@@ -1,9 +1,9 @@
 """
 File descriptors: room for as many as the server needs, and what happens when they run out.
 
-:mod:`lhttp_tx.service` uses it for each port that it listens on. Twisted gets over a full table by itself: it closes
-whoever comes. But then nothing is left for what the clients who are connected need, such as a connection to a backend,
-and it writes a line or more for each connection that it closes. So connections are refused here a little earlier.
+:mod:`lhttp_tx.service` uses it for each port that it listens on. Twisted itself survives a full table: it closes each
+new connection. But then no descriptor is left for the needs of connected clients, such as a connection to a backend. It
+also logs a line or more for each connection that it closes. So this module refuses connections a little earlier.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from twisted.internet.tcp import Port
 from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import implementer
 
+from lhttp_tx.guard.proxied import expects_proxy
+
 try:
     import resource
 except ImportError:  # pragma: no cover - Windows has no such limit
@@ -27,13 +29,13 @@ __all__ = ["RESERVE", "AcceptGuard", "raise_limit"]
 _log = Logger()
 
 RESERVE = 64
-"""Descriptors that are kept for other things than clients: logs, names, the bus, files of the program."""
+"""Descriptors that are kept for things other than clients: logs, name resolution, the bus, files of the program."""
 
 _REPORT_INTERVAL = 10.0
 """Seconds between two lines in the log about connections that are refused."""
 
 _PAUSE = 1.0
-"""Seconds for which nothing is accepted after the system could not."""
+"""Seconds for which nothing is accepted after the system has failed to accept."""
 
 Limits = tuple[int, int]
 
@@ -54,12 +56,12 @@ def raise_limit(
     set_limits: Callable[[Limits], None] = _set_system_limits,
 ) -> None:
     """
-    Raise the limit on open files to what is needed, as far as the hard limit allows; log what was done, or what to do.
+    Raise the limit on open files as far as needed, and as the hard limit allows. Log the change, or advice.
 
-    :param connections: connections that there may be; 0: as many as possible.
-    :param reserve: descriptors that are needed beside these.
+    :param connections: the most connections; 0: as many as possible.
+    :param reserve: descriptors that are needed in addition.
     :param limits: the soft and the hard limit; by default those of the process.
-    :param set_limits: sets them.
+    :param set_limits: sets the limits.
     """
     limits = _system_limits() if limits is None else limits
     if limits is None:
@@ -79,7 +81,7 @@ def raise_limit(
         room = max(soft, room)
     if room < wanted:
         _log.warn(
-            "open files: {room} at most, with room for {count} connections rather than {connections}; raise the hard "
+            "open files: the limit of {room} is enough for {count} connections, not for {connections}; raise the hard "
             "limit (ulimit -Hn, LimitNOFILE of systemd) or lower --max-connections",
             room=int(room),
             count=int(room) - _reserved(int(room), reserve),
@@ -88,17 +90,17 @@ def raise_limit(
 
 
 def _reserved(limit: int, reserve: int) -> int:
-    """Return how many of *limit* descriptors are kept from clients; where there are few, a quarter at most."""
+    """Return how many of *limit* descriptors clients may not have. If there are few, this is at most a quarter."""
     return min(reserve, limit // 4)
 
 
 class AcceptGuard:
     """
-    Keeps the last file descriptors from clients, and lets the accept loop rest where it would spin.
+    Keeps the last file descriptors from clients, and pauses the accept loop when it would spin.
 
-    A connection is closed as soon as it is accepted if no more than the reserve is left. Where the system itself cannot
-    accept, no attempt is made for a second. The log gets a line when it begins, one every ten seconds with the number
-    of connections while it lasts, and one when it is over.
+    If only the reserve is left, the guard closes a connection as soon as it is accepted. If the system itself cannot
+    accept, there is no attempt for a second. The log gets a line when this begins, one line every ten seconds with the
+    number of connections, and one line when it is over.
     """
 
     def __init__(
@@ -107,27 +109,36 @@ class AcceptGuard:
         reserve: int = RESERVE,
         *,
         limits: Callable[[], Limits | None] = _system_limits,
-        judge: Callable[[IAddress], bool] | None = None,
+        judge: Callable[[IAddress | None], bool] | None = None,
+        make_room: Callable[[], bool] = lambda: False,
     ) -> None:
         """
-        :param reactor: keeps time.
+        :param reactor: the reactor, for the time.
         :param reserve: descriptors that clients may not have.
         :param limits: returns the soft and the hard limit.
-        :param judge: returns whether a connection from an address may stay; ``None``: all may.
+        :param judge: returns whether a connection from an address may stay. The address is ``None`` if a proxy will
+            report it later. Without *judge*, all may stay.
+        :param make_room: closes a connection to make room for others. It returns whether there was one.
         """
         self._reactor = reactor
         self._reserve = reserve
         self._limits = limits
         self.judge = judge
+        self._make_room = make_room
         self._refused = 0
         self._reporting: IDelayedCall | None = None
         self._pauses: dict[Port, IDelayedCall] = {}
 
     def watch(self, port: Any) -> None:
-        """Guard *port*, which listens already; what is no port of Twisted's own is left alone."""
+        """Guard *port*, which already listens. A port that is not Twisted's own stays as it is."""
         if isinstance(port, Port):
             port.factory = _GuardedFactory(self, port)  # type: ignore[assignment]
             port._logger = Logger(namespace=port._logger.namespace, observer=_Listener(self, port))
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a connection was refused within the last ten seconds because descriptors ran out."""
+        return self._reporting is not None
 
     def stop(self) -> None:
         """Stop waiting and reporting; the ports have stopped listening."""
@@ -138,24 +149,28 @@ class AcceptGuard:
         self._reporting = None
 
     def admits(self, port: Port) -> bool:
-        """Return whether the connection that *port* has just accepted may stay; one that may not is counted."""
+        """Return whether the connection that *port* has just accepted may stay. Count it as refused if not."""
         limits = self._limits()
         if limits is None or limits[0] < 0:
             return True
         try:
-            # The system gives the lowest number that is free: all below it are taken.
+            # The system returns the lowest free number: all numbers below it are in use.
             lowest = os.dup(port.fileno())
         except OSError:
             lowest = limits[0]
         else:
             os.close(lowest)
-        if lowest < limits[0] - _reserved(limits[0], self._reserve):
+        reserved = _reserved(limits[0], self._reserve)
+        if lowest < limits[0] - reserved:
+            return True
+        # A connection closed to make room keeps its descriptor until the next turn: half of the reserve is for these.
+        if self._make_room() and lowest < limits[0] - (reserved + 1) // 2:
             return True
         self._refuse("few file descriptors are left")
         return False
 
     def heard(self, port: Port, event: LogEvent) -> None:
-        """Take what Twisted has to say about accepting at *port*: it says it for each connection."""
+        """Handle a log event of Twisted about accepting at *port*. Twisted logs one for each connection."""
         if event.get("acceptError", "ECONNABORTED") != "ECONNABORTED":
             if port not in self._pauses:
                 port.stopReading()
@@ -184,13 +199,13 @@ class AcceptGuard:
             self._refused = 0
             self._reporting = self._reactor.callLater(_REPORT_INTERVAL, self._report)
         else:
-            _log.info("connections are taken again; none was refused for {seconds:g} s", seconds=_REPORT_INTERVAL)
+            _log.info("accepting connections again; none was refused for {seconds:g} s", seconds=_REPORT_INTERVAL)
             self._reporting = None
 
 
 @implementer(ILogObserver)
 class _Listener:
-    """Tells the guard what Twisted would have written to the log."""
+    """Passes log events of Twisted to the guard, instead of the log."""
 
     def __init__(self, guard: AcceptGuard, port: Port) -> None:
         self._guard = guard
@@ -202,7 +217,7 @@ class _Listener:
 
 @implementer(IProtocolFactory)
 class _GuardedFactory:
-    """The factory of a port, asked only if the connection may stay."""
+    """The factory of a port. It is used only if the connection may stay."""
 
     noisy = False
 
@@ -211,12 +226,13 @@ class _GuardedFactory:
         self._guard = guard
         self._port = port
         self._factory = factory
+        self._hidden = expects_proxy(factory)
         self.doStart = factory.doStart
         self.doStop = factory.doStop
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
         judge = self._guard.judge
-        if (judge is not None and not judge(addr)) or not self._guard.admits(self._port):
+        if (judge is not None and not judge(None if self._hidden else addr)) or not self._guard.admits(self._port):
             return None
         protocol: IProtocol | None = self._factory.buildProtocol(addr)
         return protocol

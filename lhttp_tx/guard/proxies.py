@@ -1,8 +1,9 @@
 """
-Whose addresses are believed: proxies that the operator trusts, and what they say about their clients.
+The proxies that the operator trusts, and the client addresses that they report.
 
-Pure functions of addresses and header values; used by :mod:`lhttp_tx.admission`. Only ``X-Forwarded-For`` is read,
-which every proxy writes: another header, which the proxy does not know, would come through as the client wrote it.
+Pure functions of addresses and header values, used by :mod:`lhttp_tx.guard.admission`. They read only
+``X-Forwarded-For``, which every proxy writes. A proxy would pass another header, which it does not know, on as the
+client wrote it.
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ HEADER = "x-forwarded-for"
 """The name of the header, in lower case."""
 
 _UNIX = "unix"
-"""What stands for all who come through a UNIX socket."""
+"""The name for all clients of a UNIX socket."""
 
 _MAX_HOPS = 32
-"""Addresses that are looked at, from the right."""
+"""The most addresses that are checked, from the right."""
 
 _MAX_LENGTH = 64
-"""Characters of one of them, blanks included; the longest address with a port has 53."""
+"""The most characters of an address, including blanks. The longest address with a port has 53."""
 
 _CACHE_SIZE = 1_024
-"""Addresses that are not looked at again while they keep coming."""
+"""The most addresses with cached results."""
 
 
 class TrustedProxies:
-    """The proxies whose word about their clients is taken."""
+    """The proxies whose reports about their clients the server believes."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         """
-        :param names: addresses, networks such as ``10.0.0.0/8``, or ``unix`` for who comes through a UNIX socket.
-        :raises ValueError: if one of them is none of these, or a network of all addresses.
+        :param names: addresses, networks such as ``10.0.0.0/8``, or ``unix`` for all clients of a UNIX socket.
+        :raises ValueError: if a name is none of these, or is a network of all addresses.
         """
         self._names = tuple(names)
         self._unix = _UNIX in self._names
@@ -52,7 +53,7 @@ class TrustedProxies:
         """
         Return whether *host* is a trusted proxy.
 
-        :param host: an IP address; ``None`` for who has none, as through a UNIX socket.
+        :param host: an IP address; ``None`` for a client without one, such as on a UNIX socket.
         """
         if host is None:
             return self._unix
@@ -60,13 +61,13 @@ class TrustedProxies:
 
     def client_of(self, host: str | None, forwarded: str | None) -> str | None:
         """
-        Return the address of the client: the last one of the list that is no trusted proxy's.
+        Return the address of the client: the last address in the list that is not a trusted proxy.
 
-        What stands before it is anybody's word. If the list ends in something that is no address, or only trusted
-        proxies are in it, it is the last one that is known.
+        Anybody may have written the addresses before it. If the list ends with something that is not an address, or
+        contains only trusted proxies, return the last known address.
 
         :param host: the address that the connection comes from; ``None`` if it has none.
-        :param forwarded: the value of ``X-Forwarded-For``; ``None`` without one. Of several, joined by commas.
+        :param forwarded: the value of ``X-Forwarded-For``; ``None`` without one. Several values are joined by commas.
         """
         if forwarded is None or not self.trusts(host):
             return host
@@ -87,7 +88,7 @@ class TrustedProxies:
 
 def address_key(host: str) -> str | None:
     """
-    Return what a client is counted under: its address, or for IPv6 the /64 network that one customer has.
+    Return the key that a client is counted under: its address, or for IPv6 its /64 network, which one customer has.
 
     :param host: an IP address.
     :returns: ``None`` for loopback addresses: a program on this machine can do worse than connect.
@@ -104,15 +105,19 @@ def _key_of_ipv6(host: str) -> str | None:
         return host
     if isinstance(address, IPv4Address) or address.is_loopback:
         return None if address.is_loopback else str(address)
-    if address.is_link_local:  # all of a link are in one network
-        return str(address)
+    if address.is_link_local:  # all addresses of a link are in one network
+        return str(address) + host[host.find("%") :] if "%" in host else str(address)
     return str(IPv6Network((int(address) >> 64 << 64, 64)))
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    """Return an address, an IPv4 one where it is only written as an IPv6 one; ``None`` if it is none."""
+    """
+    Parse an address; turn an IPv4-mapped IPv6 address into IPv4. Return ``None`` if it is not an address.
+
+    A zone, which names a link of this machine, is left out.
+    """
     try:
-        address = ip_address(text)
+        address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
@@ -130,7 +135,7 @@ def _network(name: str) -> IPv4Network | IPv6Network:
 
 @lru_cache(_CACHE_SIZE)
 def _read_entry(entry: str) -> str | None:
-    """Return the address of one entry, without its port; ``None`` if it is not one."""
+    """Return the address of one entry, without its port and its zone; ``None`` if the entry is not an address."""
     text = entry.strip(" \t")
     if text.startswith("["):
         text, bracket, port = text[1:].partition("]")

@@ -1,7 +1,7 @@
 """
-How fast a client may go: a token bucket.
+A token bucket, which limits a client's rate.
 
-Pure: the time is passed in. Used by :mod:`lhttp_tx.throttle`.
+Pure: the caller passes the time in. Used by :mod:`lhttp_tx.websocket.throttle`.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 __all__ = ["TokenBucket"]
 
 _SHORTEST_WAIT = 0.01
-"""Seconds that are worth waiting: for less, the timers would cost more than what they hold back."""
+"""The shortest wait, in seconds. For less, the timer would cost more than it saves."""
 
 _ALMOST = 1 - 1e-6
-"""What counts as one token: times are not exact."""
+"""The fraction that counts as one token, since times are not exact."""
 
 
 class TokenBucket:
     """
-    Fills with *rate* tokens a second up to *burst*; what is taken beyond that is a debt.
+    Fills with *rate* tokens a second, up to *burst*. Taking more tokens makes a debt.
 
-    It counts what has happened already, so that nothing need be refused: who owes waits.
+    It counts events that have already happened, so it refuses nothing. A client in debt waits.
     """
 
     __slots__ = ("_burst", "_level", "_rate", "_seen")
@@ -27,7 +27,7 @@ class TokenBucket:
     def __init__(self, rate: float, burst: float, now: float) -> None:
         """
         :param rate: tokens a second, above 0.
-        :param burst: tokens that it holds, at least 1; it begins full.
+        :param burst: the most tokens, at least 1. The bucket is full at first.
         :param now: the time in seconds.
         """
         self._rate = rate
@@ -40,7 +40,7 @@ class TokenBucket:
         return max(0, int(self._fill(now) + 1 - _ALMOST))
 
     def spend(self, count: int, now: float) -> float:
-        """Take *count* tokens, whether or not they are there; return :meth:`wait`."""
+        """Take *count* tokens, even if there are fewer. Return :meth:`wait`."""
         self._level = self._fill(now) - count
         return self.wait(now)
 
@@ -54,5 +54,5 @@ class TokenBucket:
     def _fill(self, now: float) -> float:
         if now > self._seen:
             self._level = min(self._burst, self._level + (now - self._seen) * self._rate)
-        self._seen = now  # a clock that was put back gives nothing and takes nothing
+        self._seen = now  # if the clock was set back, nothing changes
         return self._level

@@ -1,8 +1,8 @@
 """
-Who may do something in a channel: everybody, the authenticated, one user, those with a claim.
+Who may do something in a channel: everybody, authenticated users, one user, or users with certain claims.
 
-The values of ``subscribe`` and ``publish`` in a channel rule (:mod:`lhttp_tx.rules`), and how they are read from a
-configuration file. Belongs to the codec: pure values.
+These are the values of ``subscribe`` and ``publish`` in a channel rule (:mod:`lhttp_tx.rules.model`). The module also
+reads them from a configuration file. Pure values, without I/O.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from lhttp_tx.identity import Identity
-from lhttp_tx.patterns import USER
+from lhttp_tx.rules.patterns import USER
 
 __all__ = [
     "ANYBODY",
@@ -35,7 +35,7 @@ class Access:
     __slots__ = ()
 
     def allows(self, identity: Identity, channel: str) -> bool:
-        """Return whether *identity* may, in *channel*, which may be a wildcard subscription."""
+        """Return whether *identity* may do it in *channel*, which may be a wildcard subscription."""
         raise NotImplementedError
 
 
@@ -63,15 +63,15 @@ _WORDS = {"anybody": ANYBODY, "authenticated": AUTHENTICATED, "nobody": NOBODY}
 @dataclass(frozen=True, slots=True)
 class User(Access):
     """
-    The user whose name stands in the channel's name.
+    The user whose name is part of the channel's name.
 
-    :ivar position: the number of the token, from 0.
+    :ivar position: the index of the token that holds the name, from 0.
     """
 
     position: int
 
     def allows(self, identity: Identity, channel: str) -> bool:
-        """Return whether the token is the name of the user; a wildcard is nobody's name."""
+        """Return whether the token is the user's name. A wildcard matches no user."""
         user = identity.user
         if user is None or user in ("*", ">"):
             return False
@@ -86,9 +86,9 @@ class User(Access):
 @dataclass(frozen=True, slots=True, eq=False)
 class Claims(Access):
     """
-    Those whose claims are these, or have these among them.
+    Users who have all of these claims.
 
-    :ivar wanted: names and values. A list of values means any of them; a mapping, claims within a claim.
+    :ivar wanted: names and values. A list of values means any one of them. A mapping means claims within a claim.
     """
 
     wanted: Mapping[str, Any]
@@ -98,7 +98,7 @@ class Claims(Access):
         return _has(self.wanted, identity.claims)
 
     def __eq__(self, other: object) -> bool:
-        """Return whether both ask for the same; true is not 1 here."""
+        """Return whether both ask for the same claims. Here, true does not equal 1."""
         return isinstance(other, Claims) and _identical(self.wanted, other.wanted)
 
     __hash__ = None  # type: ignore[assignment]
@@ -110,12 +110,12 @@ class Claims(Access):
 @final
 @dataclass(frozen=True, slots=True)
 class AnyOf(Access):
-    """Those whom one of several lets in."""
+    """Everyone whom at least one of several grants allows."""
 
     choices: tuple[Access, ...]
 
     def allows(self, identity: Identity, channel: str) -> bool:
-        """Return whether one of them allows it."""
+        """Return whether one of the grants allows it."""
         return any(choice.allows(identity, channel) for choice in self.choices)
 
     def __str__(self) -> str:
@@ -123,7 +123,7 @@ class AnyOf(Access):
 
 
 def _has(wanted: object, found: object, name: str = "") -> bool:
-    """Return whether what was *found* in a claim is what is *wanted*, or has it among others."""
+    """Return whether the value *found* in a claim equals *wanted*, or contains it."""
     if isinstance(wanted, Mapping):
         return isinstance(found, Mapping) and all(_has(value, found.get(key), key) for key, value in wanted.items())
     if isinstance(wanted, list | tuple):
@@ -152,24 +152,24 @@ def _identical(one: object, other: object) -> bool:
 
 
 def asks_identity(access: Access) -> bool:
-    """Return whether it matters who somebody is."""
+    """Return whether *access* depends on who the client is."""
     if isinstance(access, AnyOf):
         return any(map(asks_identity, access.choices))
     return access not in (ANYBODY, NOBODY)
 
 
 def names_user(access: Access | None) -> bool:
-    """Return whether the user in the channel's name is among those who may."""
+    """Return whether *access* includes the user named in the channel's name."""
     return isinstance(access, User) or (isinstance(access, AnyOf) and any(map(names_user, access.choices)))
 
 
 def read_access(value: Any, position: int | None) -> Access:
     """
-    Return who may, as a configuration file says it.
+    Return the grant that a configuration file describes.
 
-    :param value: what the TOML parser made of it.
-    :param position: where the channel's pattern has ``{user}``: the number of the token, or ``None``.
-    :raises ValueError: if it makes no sense; the text says what does.
+    :param value: the value as the TOML parser returns it.
+    :param position: the index of the token ``{user}`` in the channel's pattern, or ``None``.
+    :raises ValueError: if *value* is not valid. The text says which values are.
     """
     if isinstance(value, list):
         if not value:

@@ -1,9 +1,9 @@
 """
 Channel rules: who may do what in which channels.
 
-A rule has a pattern of channel names; of all rules, the first whose pattern matches a channel is the one that holds.
-Pure values without I/O, made from the tables ``[[channel]]`` of a configuration file; :mod:`lhttp_tx.filters.rules`
-asks them. What matches no rule is as without rules.
+Each rule has a pattern of channel names. The first rule whose pattern matches a channel applies. A channel that matches
+no rule behaves as without rules. Pure values without I/O, made from the tables ``[[channel]]`` of a configuration file;
+:mod:`lhttp_tx.rules.filters` applies them.
 """
 
 from __future__ import annotations
@@ -13,30 +13,35 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias, final
 
-from lhttp_tx.grants import ANYBODY, AUTHENTICATED, NOBODY, Access, asks_identity, names_user, read_access
+from lhttp_tx.codec.bounds import Bound, check_fields
+from lhttp_tx.history.tables import read_history
+from lhttp_tx.history.values import Retention
 from lhttp_tx.identity import Identity
-from lhttp_tx.patterns import USER, check_pattern, compile_pattern, covers, overlap, split_pattern
+from lhttp_tx.rules.grants import ANYBODY, AUTHENTICATED, NOBODY, Access, asks_identity, names_user, read_access
+from lhttp_tx.rules.patterns import USER, PatternIndex, check_pattern, covers, first, split_pattern
 
-__all__ = ["ANYBODY", "AUTHENTICATED", "NOBODY", "Rule", "Rules", "RulesError"]
-
-_CACHE_COUNT = 4096
-"""Channels whose rules are remembered; past it, all are forgotten."""
+__all__ = ["ANYBODY", "AUTHENTICATED", "NOBODY", "Rule", "Rules", "RulesError", "check_history", "check_presence"]
 
 _RULE_COUNT = 1000
-"""Rules that there may be: each is looked at for a channel that was not seen for a while."""
+"""
+The most rules of a server. Finding the rule of a channel takes a few operations on integers with a bit for each rule.
+"""
 
 _MAX_SIZE = 2**31 - 1
 _MIN_RATE, _MAX_RATE = 0.001, 1_000_000.0
+_BOUNDS = {"max_size": Bound(int, 1, _MAX_SIZE, zero=True), "max_rate": Bound(float, _MIN_RATE, _MAX_RATE, zero=True)}
+
+_NO_CLASSES: Mapping[str, Retention] = {}
 
 Location: TypeAlias = tuple[str | int, ...]
-"""Where a problem is: the index of a table, and a key in it."""
+"""The place of a problem: the index of a table, and a key in it."""
 
 
 class RulesError(ValueError):
     """
-    Tables that make no rules.
+    Raised for tables that do not form valid rules.
 
-    :ivar problems: where, and what is wrong there.
+    :ivar problems: the place of each problem, and what is wrong there.
     """
 
     def __init__(self, problems: Iterable[tuple[Location, str]]) -> None:
@@ -48,18 +53,19 @@ class RulesError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Rule:
     """
-    What holds for the channels that match a pattern. The defaults are what holds without rules.
+    A rule for the channels that match a pattern. Its defaults are the behaviour without rules.
 
     :ivar match: the pattern: ``*`` stands for a token, ``>`` at the end for one or more, ``{user}`` for a user's name.
     :ivar subscribe: who may subscribe.
     :ivar publish: who may publish.
-    :ivar presence: whether those who may subscribe can learn who is there.
-    :ivar wildcards: whether a wildcard subscription may take in these channels.
-    :ivar max_size: bytes of a message that is published there; 0: as many as of any message.
-    :ivar max_rate: messages a second that a connection may publish to one such channel; 0: any number. After a pause it
-        may publish as many at once as in a second, and at least one.
+    :ivar presence: whether clients that may subscribe can learn who is in the channel.
+    :ivar wildcards: whether a wildcard subscription may include these channels.
+    :ivar max_size: the most bytes of a message published there; 0: the limit of all messages.
+    :ivar max_rate: messages a second that a connection may publish to one such channel; 0: no limit. After a pause, it
+        may publish the messages of one second at once, and at least one.
     :ivar echo: whether a publisher that is subscribed gets its own messages.
-    :ivar line: where it stands in its file; 0: nowhere.
+    :ivar line: the line of the rule in its file; 0: it comes from no file.
+    :ivar history: how much of such a channel is kept; ``None``: nothing.
     """
 
     match: str = field(default=">", metadata={"toml": "a pattern", "needed": True})
@@ -70,11 +76,21 @@ class Rule:
     max_size: int = field(default=0, metadata={"toml": f"a number from 1 to {_MAX_SIZE}, or 0"})
     max_rate: float = field(default=0.0, metadata={"toml": f"a number from {_MIN_RATE:g} to {_MAX_RATE:.0f}, or 0"})
     echo: bool = field(default=True, metadata={"toml": "true or false"})
+    history: Retention | None = field(default=None, metadata={"toml": "true, false, a table or the name of a class"})
     line: int = field(default=0, compare=False)
+
+    def __post_init__(self) -> None:
+        """
+        Check the types and numbers; :class:`Rules` checks the pattern.
+
+        :raises TypeError: if a field has a wrong type.
+        :raises ValueError: if a number is out of bounds.
+        """
+        check_fields(self, _BOUNDS)
 
     @classmethod
     def keys(cls) -> dict[str, str]:
-        """Return the keys of a table, each with what its value is."""
+        """Return the keys of a table, each with a description of its value."""
         return {found.name: found.metadata["toml"] for found in fields(cls) if found.metadata}
 
 
@@ -83,24 +99,37 @@ _OPEN = Rule()
 
 @final
 class Rules:
-    """The rules of a server, in order; they never change."""
+    """The rules of a server, in order. The object never changes."""
 
-    __slots__ = ("_cache", "_patterns", "_rules")
+    __slots__ = ("_accesses", "_index", "_rules", "_without_wildcards")
 
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
-        """:param rules: those that come first are asked first."""
+        """:param rules: the rules. The first one that matches a channel applies."""
         self._rules = tuple(rules)
-        self._patterns = tuple((compile_pattern(rule.match), rule) for rule in self._rules)
-        self._cache: dict[str, Rule] = {}
+        self._index = PatternIndex(split_pattern(rule.match) for rule in self._rules)
+        self._without_wildcards = 0
+        accesses: dict[str, tuple[Access, int]] = {}
+        for number, rule in enumerate(self._rules):
+            self._without_wildcards |= (not rule.wildcards) << number
+            key = repr(rule.subscribe)
+            access, numbers = accesses.get(key, (rule.subscribe, 0))
+            accesses[key] = (access, numbers | 1 << number)
+        self._accesses = tuple(accesses.values())
 
     @classmethod
-    def from_toml(cls, tables: object, line_of: Callable[[Location], int] = lambda _: 0) -> Rules:
+    def from_toml(
+        cls,
+        tables: object,
+        line_of: Callable[[Location], int] = lambda _: 0,
+        classes: Mapping[str, Retention] = _NO_CLASSES,
+    ) -> Rules:
         """
-        Make rules of the tables ``[[channel]]`` of a file.
+        Make rules from the tables ``[[channel]]`` of a file.
 
-        :param tables: what the TOML parser made of them.
+        :param tables: the tables as the TOML parser returns them.
+        :param classes: the history classes that they may name.
         :param line_of: returns the line of a table, or of a key in it.
-        :raises RulesError: if they make no sense; all that makes none is told.
+        :raises RulesError: if the tables are not valid. It lists all problems.
         """
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
             raise RulesError([((), "channel is an array of tables: write [[channel]] above each rule")])
@@ -110,7 +139,7 @@ class Rules:
         if len(tables) > _RULE_COUNT:
             raise RulesError([((_RULE_COUNT,), f"there are more than {_RULE_COUNT} channel rules")])
         for index, table in enumerate(tables):
-            found = _read_rule(table, problems, (index,))
+            found = _read_rule(table, problems, (index,), classes)
             if found is None:
                 continue
             tokens = split_pattern(found["match"])
@@ -128,42 +157,44 @@ class Rules:
 
     @property
     def asking(self) -> Rule | None:
-        """The first rule that asks who somebody is, or ``None``."""
+        """The first rule that depends on who a client is, or ``None``."""
         return next((rule for rule in self._rules if any(map(asks_identity, (rule.subscribe, rule.publish)))), None)
 
     def find(self, channel: str) -> Rule:
         """
-        Return the rule that holds for a channel: the first that matches, or one that allows what is allowed without.
+        Return the rule for a channel: the first that matches, or else a rule with the defaults.
 
         :param channel: a valid channel name.
         """
-        rule = self._cache.get(channel)
-        if rule is None:
-            rule = next((rule for pattern, rule in self._patterns if pattern.fullmatch(channel)), _OPEN)
-            if len(self._cache) >= _CACHE_COUNT:
-                self._cache.clear()
-            self._cache[channel] = rule
-        return rule
+        numbers = self._index.matching(channel.split("."))
+        return self._rules[(numbers & -numbers).bit_length() - 1] if numbers else _OPEN  # the lowest bit
 
     def overlapping(self, wildcard: str) -> tuple[Rule, ...]:
         """
-        Return every rule that holds for a channel which a wildcard subscription takes in, perhaps the one for no rule.
+        Return every rule that applies to a channel in a wildcard subscription.
 
-        :param wildcard: a valid wildcard subscription (:func:`lhttp_tx.channels.check_wildcard`), such as ``room.*``.
+        If no rule applies to some of these channels, this includes a rule with the defaults.
+
+        :param wildcard: a valid wildcard subscription (:func:`lhttp_tx.codec.channels.check_wildcard`), such as
+            ``room.*``.
         """
-        wanted = wildcard.split(".")
-        found: list[Rule] = []
-        for rule in self._rules:
-            tokens = split_pattern(rule.match)
-            if overlap(tokens, wanted):
-                found.append(rule)
-                if covers(tokens, wanted):
-                    return tuple(found)
-        return (*found, _OPEN)
+        numbers, is_covered = self._touched(wildcard)
+        found = tuple(rule for number, rule in enumerate(self._rules) if numbers >> number & 1)
+        return found if is_covered else (*found, _OPEN)
+
+    def _touched(self, wildcard: str) -> tuple[int, bool]:
+        """Return the rules that apply within *wildcard*, a bit for each, and whether they cover all of it."""
+        tokens = wildcard.split(".")
+        numbers = self._index.overlapping(tokens)
+        last = first(self._index.covering(tokens))
+        return (numbers, False) if last is None else (numbers & ((2 << last) - 1), True)
 
     def allow_wildcard(self, identity: Identity, wildcard: str) -> bool:
-        """Return whether *identity* may subscribe to all channels that *wildcard* takes in."""
-        return all(rule.wildcards and rule.subscribe.allows(identity, wildcard) for rule in self.overlapping(wildcard))
+        """Return whether *identity* may subscribe to all channels that match *wildcard*."""
+        numbers, is_covered = self._touched(wildcard)
+        if not is_covered or numbers & self._without_wildcards:
+            return False
+        return all(access.allows(identity, wildcard) for access, where in self._accesses if where & numbers)
 
     def __iter__(self) -> Iterator[Rule]:
         return iter(self._rules)
@@ -183,7 +214,38 @@ class Rules:
 # Tables
 
 
-def _read_rule(table: Mapping[str, Any], problems: list[tuple[Location, str]], where: Location) -> Any:
+def check_history(pattern: str) -> str:
+    """
+    Return *pattern* if it is one of channel names that may have history.
+
+    :raises ValueError: if it is not; the text says why.
+    """
+    try:
+        Rules.from_toml([{"match": pattern, "history": True}])
+    except RulesError as error:
+        raise ValueError(error.problems[0][1].removeprefix("match ")) from None
+    return pattern
+
+
+def check_presence(pattern: str) -> str:
+    """
+    Return *pattern* if it is a pattern of channels whose presence the server can keep.
+
+    :raises ValueError: if it is not. The text says why.
+    """
+    try:
+        Rules.from_toml([{"match": pattern, "presence": True}])
+    except RulesError as error:
+        raise ValueError(error.problems[0][1].removeprefix("match ")) from None
+    return pattern
+
+
+def _read_rule(
+    table: Mapping[str, Any],
+    problems: list[tuple[Location, str]],
+    where: Location,
+    classes: Mapping[str, Retention],
+) -> Any:
     """Return the arguments of a rule, or ``None`` if its pattern is of no use; tell what is wrong."""
     readers: dict[str, Callable[[Any], Any]] = {
         "match": _read_match,
@@ -192,6 +254,7 @@ def _read_rule(table: Mapping[str, Any], problems: list[tuple[Location, str]], w
         "echo": _read_flag,
         "max_size": _read_size,
         "max_rate": _read_rate,
+        "history": lambda value: read_history(value, classes),
     }
     position = None
     found: dict[str, Any] = {}

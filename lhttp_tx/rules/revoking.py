@@ -1,52 +1,54 @@
 """
-Taking subscriptions back whose clients may not have them any more.
+Takes back subscriptions that clients may no longer have.
 
-A part of what :mod:`lhttp_tx.community` puts together where there are channel rules. Subscriptions are judged anew when
-other rules are in force, and those of one connection when its identity is another one. A client that loses a
-subscription is told so; to everybody else it looks like any other end of a subscription. Rules bind clients, so what
-code has subscribed stays. Each node looks after its own connections.
+:mod:`lhttp_tx.assembly` uses it in a server with channel rules. New rules cause a check of all subscriptions, and a new
+identity causes a check of that connection's subscriptions. A client that loses a subscription gets a message about it.
+To everybody else, it looks like any other end of a subscription. Rules bind clients, so subscriptions made by code
+stay. Each node checks its own connections.
 """
 
 from __future__ import annotations
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from lhttp_tx.answers import error_message, error_of
-from lhttp_tx.engine import Engine
+from lhttp_tx.engine.answers import error_message, error_of
+from lhttp_tx.engine.engine import Engine
+from lhttp_tx.engine.session import Session
+from lhttp_tx.engine.watchers import SessionWatcher
 from lhttp_tx.errors import LHTTPError
-from lhttp_tx.filters.rules import RuleBook, RuledSubscribeFilter
 from lhttp_tx.identity import Identity
-from lhttp_tx.rules import Rules
-from lhttp_tx.session import Session
-from lhttp_tx.watchers import SessionWatcher
+from lhttp_tx.observe.rationing import RationedLogger
+from lhttp_tx.rules.filters import RuleBook, RuledSubscribeFilter
+from lhttp_tx.rules.model import Rules
 
 __all__ = ["HEADER", "Revoker"]
 
-_log = Logger()
+_log = RationedLogger(__name__)
 
 HEADER = "unsubscribed"
-"""The header of an error that names the subscription that was taken back."""
+"""The header of an error message that names the subscription taken back."""
 
 _TURN_WORK = 20_000
-"""What may be done in one turn of the reactor, counted in looks at a rule; one connection is always looked at whole."""
+"""The work in one turn of the reactor, counted in evaluations of a rule. Each connection is checked in one turn."""
 
 _SUBSCRIPTION_WORK = 100
-"""What it takes to judge a subscription, and to take it back, beside the looks at rules that it may need."""
+"""The cost of checking a subscription and taking it back, in the same unit, in addition to the evaluated rules."""
 
 
 class Revoker(SessionWatcher):
-    """Takes subscriptions back: of all connections a few at a time, of one with another identity at once."""
+    """
+    Takes back subscriptions: a few connections at a time for new rules, at once for a connection with a new identity.
+    """
 
     def __init__(
         self, engine: Engine, clock: IReactorTime, *, book: RuleBook, subscribing: RuledSubscribeFilter
     ) -> None:
         """
-        :param engine: whose connections they are.
+        :param engine: the engine with the connections.
         :param clock: the reactor.
-        :param book: the rules that are in force.
-        :param subscribing: judges by them.
+        :param book: the rules in force.
+        :param subscribing: checks subscriptions against them.
         """
         self._engine = engine
         self._clock = clock
@@ -61,12 +63,12 @@ class Revoker(SessionWatcher):
 
     def rules_changed(self, before: Rules) -> None:
         """
-        Look at every connection, at the first ones before this returns.
+        Check every connection, and the first ones before this returns.
 
-        It begins again if it was not done yet. Connections and subscriptions that come meanwhile need no look: they
-        are judged by the rules in force anyway.
+        If an earlier check is not done, it begins again. Connections and subscriptions that come in the meantime need
+        no check, because the new rules apply to them anyway.
 
-        :param before: the rules that were in force; if they gave the same rights, there is nothing to do.
+        :param before: the rules that were in force. If they gave the same rights, there is nothing to do.
         """
         if _rights(before) == _rights(self._book.rules):
             return
@@ -77,14 +79,14 @@ class Revoker(SessionWatcher):
             self._look()
 
     def stop(self) -> None:
-        """Look at no more of them, and leave no timer behind."""
+        """Stop checking, and stop the timer."""
         self._left = []
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
 
     def _look(self) -> None:
-        """Look at as many as one turn of the reactor allows."""
+        """Check as many connections as one turn of the reactor allows."""
         self._looking, self._timer = True, None
         each = _SUBSCRIPTION_WORK + len(self._book.rules)
         work = 0
@@ -93,23 +95,23 @@ class Revoker(SessionWatcher):
             work += each * max(1, len(session.channels))
             try:
                 self._count += self._check(session)
-            except Exception:  # so that the others lose what they may not have
-                _log.failure("{peer}: subscriptions were not looked at", peer=session.peer)
+            except Exception:  # so that the check goes on with the others
+                _log.failure("{peer}: checking its subscriptions failed", peer=session.peer)
         self._looking = False
         if self._left:
             self._timer = self._clock.callLater(0, self._look)
         elif self._count:
-            _log.info("subscriptions taken back by other channel rules: {count}", count=self._count)
+            _log.info("subscriptions revoked by new channel rules: {count}", count=self._count)
 
     def _check(self, session: Session) -> int:
-        """Take back what is refused now, then tell the client; return how many that were."""
+        """Take back the subscriptions that are refused now, then tell the client. Return their number."""
         refused: list[tuple[str, int, str]] = []
         for channel in session.channels.difference(self._granted.get(session, ())):
             try:
                 self._subscribing.check_subscription(session, channel)
             except LHTTPError as error:
                 refused.append((channel, error.status, error.reason))
-            except Exception:  # of a rule that somebody else has written; who asked now would be refused, too
+            except Exception:  # an error in a user's Access class; it would refuse a new subscription, too
                 refused.append((channel, *error_of(Failure(), session.peer)))
         for channel, status, reason in sorted(refused):
             session.unsubscribe(channel)
@@ -117,29 +119,29 @@ class Revoker(SessionWatcher):
             session.send(told.replace(headers=[*told.headers, (HEADER, channel)]))
         return len(refused)
 
-    # What the engine tells
+    # Called by the engine
 
     def session_identified(self, session: Session, old: Identity | None, new: Identity) -> None:
-        """See :class:`lhttp_tx.watchers.SessionWatcher`."""
+        """See :class:`lhttp_tx.engine.watchers.SessionWatcher`."""
         count = self._check(session)
         if count:
-            _log.info("{peer}: subscriptions taken back by another identity: {count}", peer=session.peer, count=count)
+            _log.info("{peer}: subscriptions revoked by a new login: {count}", peer=session.peer, count=count)
 
     def granted(self, session: Session, channel: str) -> None:
-        """See :class:`lhttp_tx.watchers.SessionWatcher`."""
+        """See :class:`lhttp_tx.engine.watchers.SessionWatcher`."""
         self._granted.setdefault(session, set()).add(channel)
 
     def unsubscribed(self, session: Session, channel: str) -> None:
-        """See :class:`lhttp_tx.watchers.SessionWatcher`."""
+        """See :class:`lhttp_tx.engine.watchers.SessionWatcher`."""
         channels = self._granted.get(session)
         if channels is not None:
             channels.discard(channel)
 
     def session_closed(self, session: Session) -> None:
-        """See :class:`lhttp_tx.watchers.SessionWatcher`."""
+        """See :class:`lhttp_tx.engine.watchers.SessionWatcher`."""
         self._granted.pop(session, None)
 
 
 def _rights(rules: Rules) -> list[object]:
-    """Return what of *rules* says who may have which subscription."""
+    """Return the parts of *rules* that decide who may have which subscription."""
     return [(rule.match, rule.subscribe, rule.wildcards, rule.presence) for rule in rules]

@@ -1,10 +1,17 @@
 """
-What every bus must do: one suite for all implementations of IBus.
+The contract suite of buses: tests for all implementations of :class:`~lhttp_tx.interfaces.IBus`.
 
-A subclass says how a bus is made and how long the world may take to react::
+A subclass makes the buses, and may wait for them to react::
 
-    class TestMemoryBus(BusContract):
-        def make_buses(self, count): ...
+    from lhttp_tx.testing import BusContract
+
+    class TestMyBus(BusContract):
+        def make_buses(self, count):
+            network = Network()
+            return [MyBus(network) for _ in range(count)]
+
+The tests need pytest and pytest-twisted. Nothing else in :mod:`lhttp_tx.testing` needs these, so this module is
+imported only on first use.
 """
 
 from collections.abc import Generator, Iterator
@@ -19,7 +26,10 @@ from zope.interface.verify import verifyObject
 from lhttp_tx.errors import BusUnavailable
 from lhttp_tx.interfaces import BusReceiver, IBus, MaybeDeferred
 
+__all__ = ["BusContract", "Received", "done", "into"]
+
 Received = list[tuple[str, bytes, bool]]
+"""The publications that a receiver got: the name subscribed to, a payload, and whether it is binary."""
 
 
 def into(received: Received) -> BusReceiver:
@@ -27,19 +37,18 @@ def into(received: Received) -> BusReceiver:
     return lambda channel, payloads, binary: received.extend((channel, payload, binary) for payload in payloads)
 
 
-class BusContract:
-    """Buses that :meth:`make_buses` returns are nodes of one cluster."""
+class _Buses:
+    """The base of the tests of a bus."""
 
     def make_buses(self, count: int) -> list[Any]:
         """Return *count* buses, not started, that share all channels."""
         raise NotImplementedError
 
-    def settle(self) -> Deferred[None]:
-        """Fire when publications that were accepted before have arrived."""
-        return succeed(None)
+    async def settle(self, buses: list[Any]) -> None:
+        """Return once publications that *buses* have accepted have arrived."""
 
     async def connected(self, bus: Any) -> None:
-        """Return once *bus*, which has been started, takes publications."""
+        """Return once *bus*, which was started, takes publications."""
 
     @pytest_twisted.async_yield_fixture
     async def buses(self) -> Any:
@@ -57,33 +66,49 @@ class BusContract:
         await done(bus.subscribe(channel, into(received)))
         return received
 
-    def test_provides_the_interface(self) -> None:
-        (bus,) = self.make_buses(1)
-        assert verifyObject(IBus, bus)
 
-    def test_describes_itself_for_the_log(self) -> None:
-        (bus,) = self.make_buses(1)
-        assert bus.description and "\n" not in bus.description
+class _Publishing(_Buses):
+    """Publications arrive once and in order."""
 
     @pytest_twisted.ensureDeferred
     async def test_a_publication_reaches_the_own_node_once(self, buses: list[Any]) -> None:
         received = await self.subscribe(buses[0], "room")
         await done(buses[0].publish("room", b"payload", False))
-        await self.settle()
+        await self.settle(buses)
         assert received == [("room", b"payload", False)]
+
+    @pytest_twisted.ensureDeferred
+    async def test_an_immediate_bus_calls_receivers_of_the_own_node_before_publish_returns(
+        self, buses: list[Any]
+    ) -> None:
+        received = [await self.subscribe(buses[0], name) for name in ("room.1", "room.*")]
+        for binary in (False, True):
+            result = buses[0].publish("room.1", b"1", binary)
+            found = [[payload for _, payload, _ in each] for each in received]
+            run = iter([b"2", b"3"])
+            running = buses[0].publish_run("room.1", run, binary)
+            more = [[payload for _, payload, _ in each] for each in received]
+            if buses[0].is_immediate:
+                assert found == [[b"1"]] * 2
+                assert more == [[b"1", b"2", b"3"][: 3 - length_hint(run)]] * 2
+            await done(result)
+            await done(running)
+            await self.settle(buses)
+            for each in received:
+                each.clear()
 
     @pytest_twisted.ensureDeferred
     async def test_a_publication_reaches_other_nodes(self, buses: list[Any]) -> None:
         received = await self.subscribe(buses[1], "room")
         await done(buses[0].publish("room", b"payload", False))
-        await self.settle()
+        await self.settle(buses)
         assert received == [("room", b"payload", False)]
 
     @pytest_twisted.ensureDeferred
     async def test_binary_stays_binary(self, buses: list[Any]) -> None:
         received = await self.subscribe(buses[1], "room")
         await done(buses[0].publish("room", b"\xff\x00", True))
-        await self.settle()
+        await self.settle(buses)
         assert received == [("room", b"\xff\x00", True)]
 
     @pytest_twisted.ensureDeferred
@@ -91,21 +116,14 @@ class BusContract:
         received = await self.subscribe(buses[1], "room")
         for number in range(500):
             await done(buses[0].publish("room", b"%d" % number, False))
-        await self.settle()
+        await self.settle(buses)
         assert [payload for _, payload, _ in received] == [b"%d" % number for number in range(500)]
 
     @pytest_twisted.ensureDeferred
     async def test_publishing_without_subscribers_reaches_nobody(self, buses: list[Any]) -> None:
         received = await self.subscribe(buses[0], "room")
         await done(buses[0].publish("other", b"payload", False))
-        await self.settle()
-        assert received == []
-
-    @pytest_twisted.ensureDeferred
-    async def test_channels_that_differ_in_case_are_different(self, buses: list[Any]) -> None:
-        received = await self.subscribe(buses[0], "Room")
-        await done(buses[0].publish("room", b"payload", False))
-        await self.settle()
+        await self.settle(buses)
         assert received == []
 
     @pytest.mark.parametrize("channel", ["a.b.c", "é.日本", "with:colon", "a" * 255, "*x", "x>", "a,b;c"])
@@ -113,35 +131,8 @@ class BusContract:
     async def test_every_valid_channel_name_works(self, buses: list[Any], channel: str) -> None:
         received = await self.subscribe(buses[1], channel)
         await done(buses[0].publish(channel, b"payload", False))
-        await self.settle()
+        await self.settle(buses)
         assert received == [(channel, b"payload", False)]
-
-    @pytest_twisted.ensureDeferred
-    async def test_a_wildcard_subscription_gets_the_channels_that_belong_to_it(self, buses: list[Any]) -> None:
-        star, tail = await self.subscribe(buses[1], "room.*.a%"), await self.subscribe(buses[0], "room.>")
-        for channel in ("room.1.a%", "room.é.a%", "room.1", "room.1.b", "room.1.a%.x", "other.1.a%", "room"):
-            await done(buses[0].publish(channel, channel.encode(), False))
-        await self.settle()
-        assert [payload.decode() for _, payload, _ in star] == ["room.1.a%", "room.é.a%"]
-        assert {name for name, _, _ in star} == {"room.*.a%"}
-        assert [payload.decode() for _, payload, _ in tail] == [
-            *("room.1.a%", "room.é.a%", "room.1", "room.1.b", "room.1.a%.x"),
-        ]
-
-    @pytest_twisted.ensureDeferred
-    async def test_a_wildcard_subscription_gets_nothing_of_the_servers_own(self, buses: list[Any]) -> None:
-        received = [await self.subscribe(bus, ">") for bus in buses]
-        for channel in ("$nodes", "_x", "room"):
-            await done(buses[0].publish(channel, b"payload", False))
-        await self.settle()
-        assert received == [[(">", b"payload", False)]] * 2
-
-    @pytest_twisted.ensureDeferred
-    async def test_a_channel_and_its_wildcard_are_two_subscriptions(self, buses: list[Any]) -> None:
-        exact, star = await self.subscribe(buses[1], "room.1"), await self.subscribe(buses[1], "room.*")
-        await done(buses[0].publish("room.1", b"payload", False))
-        await self.settle()
-        assert (exact, star) == ([("room.1", b"payload", False)], [("room.*", b"payload", False)])
 
     @pytest_twisted.ensureDeferred
     async def test_a_run_arrives_in_order_with_what_was_published_around_it(self, buses: list[Any]) -> None:
@@ -151,7 +142,7 @@ class BusContract:
         while length_hint(run):
             await done(buses[0].publish_run("room.1", run, True))
         await done(buses[0].publish("room.1", b"9", True))
-        await self.settle()
+        await self.settle(buses)
         expected = [(b"%d" % number, True) for number in range(10)]
         assert [[publication[1:] for publication in each] for each in received] == [expected] * 4
 
@@ -165,25 +156,19 @@ class BusContract:
         received = await self.subscribe(buses[1], "room")
         with pytest.raises(LookupError):
             await done(buses[0].publish_run("room", failing(), False))
-        await self.settle()
+        await self.settle(buses)
         assert [payload for _, payload, _ in received] == [b"1", b"2"]
 
     @pytest_twisted.ensureDeferred
     async def test_an_empty_run_is_nothing(self, buses: list[Any]) -> None:
         received = await self.subscribe(buses[0], "room")
         await done(buses[0].publish_run("room", iter([]), False))
-        await self.settle()
+        await self.settle(buses)
         assert received == []
 
-    @pytest_twisted.ensureDeferred
-    async def test_a_stopped_bus_refuses_the_first_of_a_run(self) -> None:
-        (bus,) = self.make_buses(1)
-        await bus.start()
-        await bus.stop()
-        run = iter([b"1", b"2", b"3"])
-        with pytest.raises(BusUnavailable):
-            await done(bus.publish_run("room", run, False))
-        assert list(run) == [b"2", b"3"]
+
+class _Confirming(_Buses):
+    """Confirmed publications are not lost."""
 
     @pytest_twisted.ensureDeferred
     async def test_what_is_confirmed_arrives(self, buses: list[Any]) -> None:
@@ -191,7 +176,7 @@ class BusContract:
         for number in range(100):
             buses[0].publish("room", b"%d" % number, False)
         await done(buses[0].confirm())
-        await self.settle()
+        await self.settle(buses)
         assert len(received) == 100
 
     @pytest_twisted.ensureDeferred
@@ -200,8 +185,8 @@ class BusContract:
         asked: list[Deferred[None]] = []
         for number in range(100):
             buses[0].publish("room", b"payload", False)
-            result = buses[0].confirm() or succeed(None)
-            asked.append(result.addCallback(lambda _, number=number: told.append(number)))
+            result: Deferred[None] = buses[0].confirm() or succeed(None)
+            asked.append(result.addCallback(lambda _, number: told.append(number), number))
         for each in asked:
             await each
         assert told == list(range(100))
@@ -217,6 +202,44 @@ class BusContract:
         first.cancel()
         await second
 
+
+class _Subscribing(_Buses):
+    """Each receiver gets the publications that it has subscribed to, and no others."""
+
+    @pytest_twisted.ensureDeferred
+    async def test_channels_that_differ_in_case_are_different(self, buses: list[Any]) -> None:
+        received = await self.subscribe(buses[0], "Room")
+        await done(buses[0].publish("room", b"payload", False))
+        await self.settle(buses)
+        assert received == []
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_wildcard_subscription_gets_the_channels_that_belong_to_it(self, buses: list[Any]) -> None:
+        star, tail = await self.subscribe(buses[1], "room.*.a%"), await self.subscribe(buses[0], "room.>")
+        for channel in ("room.1.a%", "room.é.a%", "room.1", "room.1.b", "room.1.a%.x", "other.1.a%", "room"):
+            await done(buses[0].publish(channel, channel.encode(), False))
+        await self.settle(buses)
+        assert [payload.decode() for _, payload, _ in star] == ["room.1.a%", "room.é.a%"]
+        assert {name for name, _, _ in star} == {"room.*.a%"}
+        assert [payload.decode() for _, payload, _ in tail] == [
+            *("room.1.a%", "room.é.a%", "room.1", "room.1.b", "room.1.a%.x"),
+        ]
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_wildcard_subscription_gets_nothing_of_the_servers_own(self, buses: list[Any]) -> None:
+        received = [await self.subscribe(bus, ">") for bus in buses]
+        for channel in ("$nodes", "_x", "room"):
+            await done(buses[0].publish(channel, b"payload", False))
+        await self.settle(buses)
+        assert received == [[(">", b"payload", False)]] * 2
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_channel_and_its_wildcard_are_two_subscriptions(self, buses: list[Any]) -> None:
+        exact, star = await self.subscribe(buses[1], "room.1"), await self.subscribe(buses[1], "room.*")
+        await done(buses[0].publish("room.1", b"payload", False))
+        await self.settle(buses)
+        assert (exact, star) == ([("room.1", b"payload", False)], [("room.*", b"payload", False)])
+
     @pytest_twisted.ensureDeferred
     async def test_nothing_arrives_after_a_wildcard_is_unsubscribed(self, buses: list[Any]) -> None:
         received: Received = []
@@ -224,7 +247,7 @@ class BusContract:
         await done(buses[0].subscribe("room.*", receiver))
         buses[0].unsubscribe("room.*", receiver)
         await done(buses[1].publish("room.1", b"payload", False))
-        await self.settle()
+        await self.settle(buses)
         assert received == []
 
     @pytest_twisted.ensureDeferred
@@ -234,7 +257,7 @@ class BusContract:
         await done(buses[0].subscribe("room", receiver))
         await done(buses[0].subscribe("room", receiver))
         await done(buses[0].publish("room", b"payload", False))
-        await self.settle()
+        await self.settle(buses)
         assert len(received) == 1
 
     @pytest_twisted.ensureDeferred
@@ -244,7 +267,7 @@ class BusContract:
         await done(buses[0].subscribe("room", receiver))
         buses[0].unsubscribe("room", receiver)
         await done(buses[1].publish("room", b"payload", False))
-        await self.settle()
+        await self.settle(buses)
         assert received == []
 
     @pytest_twisted.ensureDeferred
@@ -257,7 +280,7 @@ class BusContract:
         await done(buses[0].subscribe("room", leaver))
         buses[0].unsubscribe("room", leaver)
         await done(buses[0].publish("room", b"payload", False))
-        await self.settle()
+        await self.settle(buses)
         assert len(kept) == 1
 
     def test_unsubscribing_what_was_never_subscribed_does_nothing(self) -> None:
@@ -275,8 +298,30 @@ class BusContract:
         await done(buses[0].subscribe("room", once))
         await done(buses[0].publish("room", b"1", False))
         await done(buses[0].publish("room", b"2", False))
-        await self.settle()
+        await self.settle(buses)
         assert [payload for _, payload, _ in received] == [b"1"]
+
+
+class _Living(_Buses):
+    """A bus has a description, starts, and stops."""
+
+    def test_provides_the_interface(self) -> None:
+        (bus,) = self.make_buses(1)
+        assert verifyObject(IBus, bus)
+
+    def test_describes_itself_for_the_log(self) -> None:
+        (bus,) = self.make_buses(1)
+        assert bus.description and "\n" not in bus.description
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_stopped_bus_refuses_the_first_of_a_run(self) -> None:
+        (bus,) = self.make_buses(1)
+        await bus.start()
+        await bus.stop()
+        run = iter([b"1", b"2", b"3"])
+        with pytest.raises(BusUnavailable):
+            await done(bus.publish_run("room", run, False))
+        assert list(run) == [b"2", b"3"]
 
     @pytest_twisted.ensureDeferred
     async def test_a_bus_that_runs_is_available_until_it_is_stopped(self, buses: list[Any]) -> None:
@@ -294,8 +339,8 @@ class BusContract:
         await self.subscribe(buses[1], "room")
         for number in range(10):
             await done(buses[0].publish("room", b"%d" % number, False))
-        await self.settle()
-        assert events == ["begin", "end"] * (len(events) // 2)
+        await self.settle(buses)
+        assert events == (["begin", "end"] * len(events))[: len(events)]
 
     @pytest_twisted.ensureDeferred
     async def test_a_stopped_bus_refuses_publications(self) -> None:
@@ -313,9 +358,30 @@ class BusContract:
         with pytest.raises(BusUnavailable):
             await done(bus.subscribe("room", print))
 
+    @pytest_twisted.ensureDeferred
+    async def test_a_bus_that_is_started_anew_goes_on(self) -> None:
+        (bus,) = self.make_buses(1)
+        for payload in (b"one", b"two"):
+            await bus.start()
+            await self.connected(bus)
+            received = await self.subscribe(bus, "room")
+            await done(bus.publish("room", payload, False))
+            await self.settle([bus])
+            assert received == [("room", payload, False)]
+            await bus.stop()
+
+
+class BusContract(_Publishing, _Confirming, _Subscribing, _Living):
+    """
+    The contract of every bus. The buses that :meth:`make_buses` returns are nodes of one cluster.
+
+    Override :meth:`make_buses`. If publications take some time, override :meth:`settle`. If a bus that has started may
+    not be available yet, override :meth:`connected`.
+    """
+
 
 class _Done:
-    """Awaits what may be a Deferred or ``None``."""
+    """Awaits a Deferred or ``None``."""
 
     def __init__(self, result: MaybeDeferred) -> None:
         self._result = result
@@ -326,5 +392,5 @@ class _Done:
 
 
 def done(result: MaybeDeferred) -> _Done:
-    """Return something that can be awaited, whether or not the bus was done at once."""
+    """Return an awaitable for the result of a bus, which may be ``None``."""
     return _Done(result)

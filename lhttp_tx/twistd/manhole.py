@@ -1,8 +1,8 @@
 """
 A look inside a running server: a Python prompt over SSH, and profiles on demand.
 
-Off unless the operator asks for it; whoever gets in can do whatever the process can. Keys only, no passwords. Needs
-``lhttp_tx[manhole]``. Used by :mod:`lhttp_tx.tap`.
+It is off by default. A user of the prompt can do anything that the process can. It accepts only keys, no passwords.
+Needs the extra ``manhole``. Used by :mod:`lhttp_tx.twistd.tap`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ from twisted.conch.manhole import ColoredManhole
 from twisted.conch.manhole_ssh import ConchFactory, TerminalRealm, TerminalSession
 from twisted.conch.ssh.keys import Key
 from twisted.cred.portal import Portal
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lhttp_tx.observe.reasons import reason_of
+
 __all__ = ["MAX_SECONDS", "ManholeService", "Profiler", "Report"]
 
 _log = Logger()
 
 MAX_SECONDS = 300.0
-"""The longest profile."""
+"""The longest time of a profile, in seconds."""
 
 
 class Report(str):
@@ -59,15 +61,15 @@ class Profiler:
 
     def profile(self, seconds: float = 10.0, top: int = 30) -> Deferred[Report]:
         """
-        Find out where the time goes.
+        Find out which functions take the time.
 
-        :param seconds: how long to look, at most :data:`MAX_SECONDS`; the server is slower meanwhile.
-        :param top: how many functions to list, those first that took most themselves.
+        :param seconds: how long to measure, at most :data:`MAX_SECONDS`. The server is slower during this time.
+        :param top: how many functions to list. Those with the most time of their own come first.
         :returns: a Deferred that
 
             - succeeds with the report;
             - fails with :exc:`ValueError` if the time is out of bounds;
-            - fails with :exc:`RuntimeError` if another profile is being made.
+            - fails with :exc:`RuntimeError` if another profile is running.
         """
         profile = cProfile.Profile()
 
@@ -81,9 +83,9 @@ class Profiler:
 
     def allocations(self, seconds: float = 10.0, top: int = 20) -> Deferred[Report]:
         """
-        Find out which lines took memory and kept it; otherwise as :meth:`profile`.
+        Find out which lines allocate memory and keep it; otherwise like :meth:`profile`.
 
-        :param seconds: how long to look, at most :data:`MAX_SECONDS`; the server is much slower meanwhile.
+        :param seconds: how long to measure, at most :data:`MAX_SECONDS`. The server is much slower during this time.
         :param top: how many lines to list.
         """
 
@@ -114,7 +116,7 @@ class Profiler:
 
 @implementer(IAuthorizedKeysDB)
 class _AuthorizedKeys:
-    """The keys of a file in the form of ``authorized_keys``, read again for each login; any user name will do."""
+    """The keys of a file in the format of ``authorized_keys``, read again for each login. Any user name is accepted."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -125,18 +127,18 @@ class _AuthorizedKeys:
 
 
 class _Terminal(TerminalSession):
-    """A prompt whose window may change its size, and which ends when there is no more input."""
+    """A prompt whose window may change its size. It ends when there is no more input."""
 
     def windowChanged(self, newWindowSize: tuple[int, ...]) -> None:
-        """Keep the lines as they are."""
+        """Do nothing: keep the lines as they are."""
 
     def openShell(self, proto: Any) -> None:
-        """Begin."""
+        """Start the prompt."""
         self._channel = proto
         super().openShell(proto)
 
     def eofReceived(self) -> None:
-        """End."""
+        """Close the session at the end of the input."""
         self._channel.loseConnection()
 
 
@@ -149,9 +151,10 @@ class ManholeService(Service):
         """
         :param reactor: the running reactor.
         :param listen: an endpoint description.
-        :param authorized_keys: a file with the public keys of those who may come in.
-        :param host_key: a file with this server's private key, made if it is missing; ``None``: a new key each start.
-        :param namespace: the names that the prompt has.
+        :param authorized_keys: a file with the public keys of users who may log in.
+        :param host_key: a file with this server's private key, made if it is missing; ``None``: a new key for each
+            start.
+        :param namespace: the variables of the prompt.
         """
         self._reactor = reactor
         self._listen = listen
@@ -160,6 +163,7 @@ class ManholeService(Service):
         profiler = Profiler(reactor)
         self._namespace = {"profile": profiler.profile, "allocations": profiler.allocations, **namespace}
         self._port: IListeningPort | None = None
+        self._listening: Deferred[Any] | None = None
 
     def startService(self) -> None:
         """Listen."""
@@ -172,26 +176,31 @@ class ManholeService(Service):
         factory: Any = ConchFactory(portal)
         factory.publicKeys = {key.sshType(): key.public()}
         factory.privateKeys = {key.sshType(): key}
-        listening = serverFromString(self._reactor, self._listen).listen(factory)
-        listening.addCallbacks(self._listens, self._failed, callbackArgs=(key,))
+        listening = self._listening = serverFromString(self._reactor, self._listen).listen(factory)
+        listening.addCallbacks(self._listens, self._failed, callbackArgs=(key, listening))
 
-    def _listens(self, port: IListeningPort, key: Key) -> None:
+    def _listens(self, port: IListeningPort, key: Key, listening: Deferred[Any]) -> object:
+        if listening is not self._listening:  # it was stopped in the meantime
+            return port.stopListening()
         self._port = port
         _log.warn(
-            "manhole on {address}: whoever has a key in {keys} can do anything in this process; host key {print}",
+            "manhole on {address}: anyone with a key in {keys} can do anything in this process; host key {print}",
             address=port.getHost(),
             keys=str(self._authorized_keys),
             print=key.fingerprint(),
         )
+        return None
 
     def _failed(self, failure: Failure) -> None:
-        _log.critical("no manhole: {why}", why=failure.value)
+        assert failure.value is not None
+        _log.critical("the manhole did not start: {why}", why=reason_of(failure.value))
 
     def stopService(self) -> Deferred[None]:
-        """Listen no more."""
+        """Stop listening."""
         super().stopService()
         port, self._port = self._port, None
-        return succeed(None) if port is None else succeed(port.stopListening()).addCallback(lambda _: None)
+        self._listening = None
+        return succeed(None) if port is None else maybeDeferred(port.stopListening).addCallback(lambda _: None)
 
 
 def _load_host_key(path: str | None) -> Key:

@@ -1,14 +1,14 @@
 """
-The options of the command line in two more places: a configuration file and environment variables.
+The settings that a configuration file and environment variables may contain, and the file itself.
 
-The file is TOML. What it may hold is derived from the options that a :class:`twisted.python.usage.Options` declares;
-there is no second list. Used by :mod:`lhttp_tx.options`, and by whatever reads the file again.
+The file is TOML. Its keys come from the options that a :class:`twisted.python.usage.Options` declares; there is no
+second list. Used by :mod:`lhttp_tx.twistd.sources`, and by :mod:`lhttp_tx.twistd.reloading`, which reads the file
+again.
 """
 
 from __future__ import annotations
 
 import difflib
-import getopt
 import inspect
 import re
 import tomllib
@@ -20,31 +20,38 @@ from typing import Any
 
 from twisted.python import reflect, usage
 
-from lhttp_tx.rules import Rules, RulesError
-from lhttp_tx.toml_lines import Place, find_lines, line_of
+from lhttp_tx.history.tables import read_classes
+from lhttp_tx.rules.model import Rules, RulesError
+from lhttp_tx.twistd.toml_lines import Place, find_lines, line_of
 
-__all__ = ["Setting", "SettingsError", "SettingsFile", "Sources", "settings_of"]
+__all__ = ["PREFIX", "Setting", "SettingsError", "SettingsFile", "declared", "nearest", "settings_of"]
 
 PREFIX = "LHTTP_"
-"""What the names of environment variables begin with."""
+"""The beginning of the names of environment variables."""
 
 _MAX_SIZE = 1_048_576
-"""Bytes of a file that are read."""
+"""The most bytes of a file."""
 
 _CHANNELS = "channel"
-"""The table of the file that is no option."""
+"""The tables of the file with channel rules, which are no option."""
+
+_PLUGINS = "plugin"
+"""The table of the file with the tables for processors, filters, hooks and authenticators."""
+
+_CLASSES = "retention"
+"""The table of the file whose tables are history classes."""
 
 _UNSETTABLE = frozenset({"config"})
-"""Options that a file cannot set: where it is."""
+"""Options that a file cannot set: the path of the file itself."""
 
 _TRUE, _FALSE = frozenset({"1", "on", "true", "yes"}), frozenset({"0", "off", "false", "no"})
 
 
 class SettingsError(usage.UsageError):
     """
-    A file that cannot be used.
+    Raised for a file that cannot be used.
 
-    :ivar problems: what is wrong, a line each, which says where.
+    :ivar problems: the problems, one line each, which says where it is.
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
@@ -57,11 +64,11 @@ class Setting:
     """
     An option, as the file and the environment know it.
 
-    :ivar name: its name on the command line, without the dashes; in the file, the key.
+    :ivar name: its name on the command line, without the dashes. It is also the key in the file.
     :ivar kind: ``flag``, ``number``, ``text`` or ``list``.
-    :ivar default: what holds where nobody sets it; ``None`` if that takes a sentence.
-    :ivar meaning: what it is.
-    :ivar coerce: makes a value of text.
+    :ivar default: the value if it is not set; ``None`` if the default is not a simple value.
+    :ivar meaning: its description.
+    :ivar coerce: turns a text into a value.
     """
 
     name: str
@@ -77,14 +84,14 @@ class Setting:
 
     @property
     def bounds(self) -> str:
-        """Which values it takes; may be empty."""
+        """A description of the allowed values; may be empty."""
         return str(getattr(self.coerce, "coerceDoc", "") or "")
 
     def from_toml(self, value: Any) -> list[str] | bool:
         """
-        Return a value of the file as the command line would have it: texts, or whether a flag is set.
+        Return a value of the file in the form of the command line: texts, or whether a flag is set.
 
-        :raises ValueError: if it is of the wrong type.
+        :raises ValueError: if the value has a wrong type.
         """
         if self.kind == "flag":
             if isinstance(value, bool):
@@ -109,9 +116,9 @@ class Setting:
 
     def from_variable(self, value: str) -> list[str] | bool:
         """
-        Return the value of a variable, as :meth:`from_toml`.
+        Return the value of a variable, in the form of :meth:`from_toml`.
 
-        :raises ValueError: if it makes no sense.
+        :raises ValueError: if the value is not valid.
         """
         if self.kind == "list":
             return value.split()
@@ -125,9 +132,9 @@ class Setting:
 
     def apply(self, options: usage.Options, values: list[str] | bool) -> None:
         """
-        Set the option, as the command line does.
+        Set the option, like the command line.
 
-        :raises UsageError: if the value makes no sense.
+        :raises UsageError: if the value is not valid.
         """
         if isinstance(values, bool):
             options[self.name] = int(values)
@@ -141,44 +148,62 @@ class Setting:
             except ValueError as error:
                 raise usage.UsageError(str(error)) from None
 
+    def problem(self, texts: Iterable[str]) -> str | None:
+        """Return the error in values of the command line, if they are not valid for this option."""
+        if self.kind in ("number", "text"):
+            for text in texts:
+                try:
+                    self.coerce(text)
+                except ValueError as error:
+                    return f"--{self.name}: {error}"
+        return None
+
 
 def settings_of(options: usage.Options | type[usage.Options]) -> dict[str, Setting]:
-    """Return what a file can set, under their names: each option that is no mere question to the program."""
+    """Return the settings by their names: all options except those that only print something."""
     kind = options if isinstance(options, type) else type(options)
     found: list[Setting] = []
-    for name, _, meaning in _declared(kind, "optFlags", 3):
+    for name, _, meaning in declared(kind, "optFlags", 3):
         found.append(Setting(name, "flag", False, meaning))
-    for name, _, default, meaning, coerce in _declared(kind, "optParameters", 5):
+    for name, _, default, meaning, coerce in declared(kind, "optParameters", 5):
         is_number = isinstance(default, int | float) and not isinstance(default, bool)
         found.append(Setting(name, "number" if is_number else "text", default, meaning, coerce or str))
     for method_name, method in inspect.getmembers(kind, inspect.isfunction):
         name = method_name.removeprefix("opt_").replace("_", "-")
         if not method_name.startswith("opt_") or name.startswith("help") or len(name) == 1:
             continue
-        if len(inspect.signature(method).parameters) == 2:  # without a value, it prints something and exits
+        if len(inspect.signature(method).parameters) == 2:  # an option without a value prints something and exits
             found.append(Setting(name, "list", None, inspect.cleandoc(method.__doc__ or "").replace("\n", " ")))
     return {setting.name: setting for setting in found if setting.name not in _UNSETTABLE}
 
 
-def _declared(kind: type[usage.Options], attribute: str, width: int) -> list[list[Any]]:
-    declared: list[Sequence[Any]] = []
-    reflect.accumulateClassList(kind, attribute, declared)
-    return [[*row, *[None] * width][:width] for row in declared]
+def declared(kind: type[usage.Options], attribute: str, width: int) -> list[list[Any]]:
+    """
+    Return the rows of *attribute* of *kind* and of its base classes.
+
+    :param attribute: ``optFlags`` or ``optParameters``.
+    :param width: the length of each row. Missing items are ``None``.
+    """
+    rows: list[Sequence[Any]] = []
+    reflect.accumulateClassList(kind, attribute, rows)
+    return [[*row, *[None] * width][:width] for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
     """
-    A configuration file, read.
+    The contents of a configuration file.
 
     :ivar path: its name, as it was given.
-    :ivar values: what its options are set to.
+    :ivar values: the values of its options.
     :ivar rules: its channel rules.
+    :ivar plugins: its tables ``[plugin.NAME]``, by these names.
     """
 
     path: str
     values: Mapping[str, list[str] | bool]
     rules: Rules
+    plugins: Mapping[str, Mapping[str, Any]]
     _lines: Mapping[Place, int] = field(repr=False)
     _location: Path = field(repr=False)
     _settings: Mapping[str, Setting] = field(repr=False)
@@ -188,14 +213,15 @@ class SettingsFile:
         """
         Read a file.
 
-        :param path: where it is.
-        :param settings: what it may set.
-        :raises SettingsError: if it cannot be read, is not TOML, holds what it must not, or what is of the wrong type.
+        :param path: its path.
+        :param settings: the settings that it may contain.
+        :raises SettingsError: if it cannot be read, is not TOML, contains unknown keys, or contains values of a wrong
+            type.
         """
         return cls._load(path, Path(path).absolute(), settings)
 
     def load_again(self) -> SettingsFile:
-        """Read the file as it is now, wherever the process works by now; raises what :meth:`load` raises."""
+        """Read the file again, even if the working directory has changed. Raises the same errors as :meth:`load`."""
         return self._load(self.path, self._location, self._settings)
 
     @classmethod
@@ -205,6 +231,9 @@ class SettingsFile:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise SettingsError([_not_toml(path, text, str(error))]) from None
+        except (ValueError, RecursionError):  # Python limits the digits of a number, and the depth
+            why = "a number has too many digits, or something is nested too deeply"
+            raise SettingsError([f"{path}: {why}"]) from None
         lines = find_lines(text)
         problems: list[tuple[int, str]] = []
 
@@ -213,7 +242,7 @@ class SettingsFile:
 
         values: dict[str, list[str] | bool] = {}
         for key, value in table.items():
-            if key == _CHANNELS:
+            if key in (_CHANNELS, _PLUGINS, _CLASSES):
                 continue
             setting = settings.get(key)
             if setting is None:
@@ -223,19 +252,25 @@ class SettingsFile:
                 values[key] = setting.from_toml(value)
             except ValueError as error:
                 complain((key,), str(error))
+        plugins = _plugins(table.get(_PLUGINS, {}), complain)
         rules = Rules()
+        classes, wrong = read_classes(table.get(_CLASSES, {}))
+        for name, problem in wrong:
+            complain((_CLASSES, *name), problem)
         try:
-            rules = Rules.from_toml(table.get(_CHANNELS, []), lambda place: line_of(lines, (_CHANNELS, *place)))
+            rules = Rules.from_toml(
+                table.get(_CHANNELS, []), lambda place: line_of(lines, (_CHANNELS, *place)), classes
+            )
         except RulesError as error:
             for place, problem in error.problems:
                 complain((_CHANNELS, *place), problem)
         if problems:
             raise SettingsError(f"{path}:{line}: {text}" for line, text in sorted(problems))
-        return cls(path, values, rules, lines, location, settings)
+        return cls(path, values, rules, plugins, lines, location, settings)
 
     def check_identities(self, known: bool) -> None:
         """
-        Check that the rules do not ask who clients are where nobody knows.
+        Check that the rules do not depend on users if there is no authenticator.
 
         :param known: whether there is an authenticator.
         :raises SettingsError: if they do.
@@ -251,98 +286,30 @@ class SettingsFile:
         return f"{self.path}:{line_of(self._lines, place)}"
 
 
-class Sources:
-    """
-    What sets the options before the command line does: a file, and over it the environment.
-
-    :ivar file: the file, or ``None``.
-    """
-
-    def __init__(self, options: usage.Options, *, secrets: Mapping[str, str] | None = None) -> None:
-        """
-        :param options: what is set.
-        :param secrets: variables that hold the secret itself, each under the option that names a file with it.
-        """
-        self._options = options
-        self._secrets = secrets or {}
-        self._settings = settings_of(options)
-        self._origins: dict[str, str] = {}
-        self.file: SettingsFile | None = None
-
-    def apply(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-        """
-        Set what *arguments* do not set.
-
-        :param arguments: the command line. ``--config`` in it names the file, else the variable ``LHTTP_CONFIG``.
-        :param environment: the environment variables.
-        :raises SettingsError: if something makes no sense; all that makes none is told.
-        """
-        named = self._named(arguments)
-        if named is None or "help" in named or "version" in named:
-            return
-        path = named.get("config") or environment.get(PREFIX + "CONFIG")
-        problems: list[str] = []
-        set_by_variable: dict[str, str] = {
-            setting.name: environment[setting.variable]
-            for setting in self._settings.values()
-            if environment.get(setting.variable) and setting.name not in named
-        }
-        if path:
-            self.file = SettingsFile.load(path, self._settings)
-            for name, values in self.file.values.items():
-                if not (name in named or name in set_by_variable or self._secrets.get(name, "") in environment):
-                    self._apply(name, values, self.file.where(name), problems)
-        for name, value in set_by_variable.items():
-            setting = self._settings[name]
-            where = "$" + setting.variable
-            try:
-                values = setting.from_variable(value)
-            except ValueError as error:
-                problems.append(f"{where}: {error}")
-            else:
-                self._apply(name, values, where, problems)
-        if problems:
-            raise SettingsError(problems)
-
-    def located(self, text: str) -> str:
-        """Return the text of an error, with the place where the first option that it names was set, if it is known."""
-        for name in re.findall(r"--([a-z][a-z0-9-]*)", text):
-            if name in self._origins:
-                return f"{self._origins[name]}: {text}"
-        return text
-
-    def _apply(self, name: str, values: list[str] | bool, where: str, problems: list[str]) -> None:
-        try:
-            self._settings[name].apply(self._options, values)
-        except usage.UsageError as error:
-            text = str(error)
-            problems.append(f"{where}: {text}" if f"--{name}" in text else f"{where}: {name}: {text}")
-        else:
-            self._origins[name] = where
-
-    def _named(self, arguments: Sequence[str]) -> dict[str, str] | None:
-        """Return the options that *arguments* name, with their last values; ``None`` if they make no sense."""
-        try:
-            found, _ = getopt.getopt(list(arguments), self._options.shortOpt, self._options.longOpt)
-        except getopt.GetoptError:
-            return None
-        synonyms = self._options.synonyms
-        return {synonyms.get(name.lstrip("-"), name.lstrip("-")): value for name, value in found}
-
-
-def _suggestion(name: str, known: Collection[str]) -> str:
-    """Return the end of a sentence about an unknown name: a guess what was meant, or nothing."""
+def nearest(name: str, known: Collection[str]) -> str | None:
+    """Return the name in *known* that *name* is probably a misspelling of; ``None`` if no name is similar."""
     guesses = difflib.get_close_matches(name.replace("_", "-").lower(), known, 1, 0.7)
-    return f"; did you mean {guesses[0]}?" if guesses else ""
+    return guesses[0] if guesses else None
 
 
 def _unknown(key: str, value: object, settings: Mapping[str, Setting]) -> str:
     if key in _UNSETTABLE:
         return f"{key} is for the command line and the environment alone"
-    guess = _suggestion(key, [*settings, _CHANNELS])
+    found = nearest(key, [*settings, _CHANNELS, _CLASSES, _PLUGINS])
+    guess = f"; did you mean {found}?" if found else ""
     if isinstance(value, dict | list) and not guess:
         guess = "; options stand at the beginning of the file, before the first [[channel]]"
     return f"there is no option {key}{guess or '; twistd lhttp --help lists them all'}"
+
+
+def _plugins(found: Any, complain: Callable[[Place, str], None]) -> dict[str, dict[str, Any]]:
+    if not isinstance(found, dict):
+        complain((_PLUGINS,), f"plugin is a table of tables, not {_shown_type(found)}; write [plugin.NAME]")
+        return {}
+    for name, table in found.items():
+        if not isinstance(table, dict):
+            complain((_PLUGINS, name), f"plugin.{name} is a table, not {_shown_type(table)}; write [plugin.NAME]")
+    return found
 
 
 def _read(path: str, location: Path) -> str:

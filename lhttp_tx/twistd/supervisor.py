@@ -1,9 +1,9 @@
 """
 Several processes on one port: the service that starts them, watches them, and writes their log.
 
-The supervisor opens the sockets and never accepts; each worker (:mod:`lhttp_tx.worker`) gets them and accepts for
-itself. A socket outlives a worker that dies, so nobody who connects meanwhile is refused. Workers share their channels
-through NATS, as nodes on different machines do.
+The supervisor opens the sockets, and never accepts connections. Each worker (:mod:`lhttp_tx.twistd.worker`) gets the
+sockets, and accepts connections itself. A socket outlives a worker that dies, so no client is refused in the meantime.
+Workers share their channels through NATS, like nodes on different machines.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,29 +20,32 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.interfaces import IDelayedCall, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.logger import InvalidLogLevelError, Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
+
+from lhttp_tx.ports.listening import close_now, listen_now
+from lhttp_tx.twistd.signals import deferred_signals
 
 __all__ = ["FIRST_DESCRIPTOR", "Supervisor"]
 
 _log = Logger()
 
 FIRST_DESCRIPTOR = 3
-"""The number that the first listening socket has in a worker; the others follow."""
+"""The file descriptor of the first listening socket in a worker. The others follow."""
 
 _STEADY = 10.0
-"""Seconds after which a worker counts as having started well: if it dies then, the next one starts at once."""
+"""Seconds after which a start counts as successful. If the worker dies later, the next one starts at once."""
 
 _FIRST_WAIT, _LAST_WAIT = 0.5, 30.0
-"""Seconds before a worker that died early is started again; doubled each time."""
+"""The first and the longest wait before a worker that died early is started again, in seconds. It doubles each time."""
 
 _PATIENCE = 2.0
-"""Seconds that a worker may take to exit beyond the time limits that it has of its own."""
+"""Seconds that a worker may take to exit, in addition to its own time limits."""
 
 _LINE_SIZE = 1_048_576
-"""Bytes of one line of a worker's log; what is longer is cut."""
+"""The most bytes of one line of a worker's log. Longer lines are cut."""
 
 
 class Supervisor(Service):
@@ -57,65 +60,99 @@ class Supervisor(Service):
         count: int,
         directory: str,
         exit_timeout: float,
+        make_endpoint: Callable[[Any, str], IStreamServerEndpoint] = serverFromString,
     ) -> None:
         """
         :param arguments: the command line of ``twistd lhttp``, for each worker to read again.
         :param reactor: the running reactor.
-        :param listen: endpoint descriptions; a worker must come to the same ones.
-        :param count: how many workers there are.
-        :param directory: where workers run.
-        :param exit_timeout: seconds that a worker takes at most to exit after SIGTERM.
+        :param listen: endpoint descriptions. Each worker must get the same ones from its options.
+        :param count: the number of workers.
+        :param directory: the working directory of workers.
+        :param exit_timeout: the most seconds that a worker takes to exit after SIGTERM.
+        :param make_endpoint: takes the reactor and a description, and returns the endpoint.
         """
         self._reactor = reactor
         self._arguments = list(arguments)
         self._descriptions = tuple(listen)
+        self._make_endpoint = make_endpoint
         self._directory = directory
         self._patience = exit_timeout + _PATIENCE
         self._ports: list[Any] = []
+        self._stopping: Deferred[None] | None = None
         self._workers = [_Worker(self, number) for number in range(1, count + 1)]
 
     def privilegedStartService(self) -> None:
         """
         Open the sockets, while the process may still bind low ports.
 
-        :raises CannotListenError: if an endpoint cannot be listened on.
+        :raises CannotListenError: if an endpoint cannot listen.
         """
+        if self._ports or self._stopping is not None:
+            return
         for description in self._descriptions:
-            outcome: list[Any] = []
-            endpoint = serverFromString(self._reactor, description)
-            endpoint.listen(_Nobody()).addBoth(outcome.append)
-            if not outcome or isinstance(outcome[0], Failure):
-                failure = outcome[0] if outcome else "it does not say at once whether it listens"
-                _log.critical("cannot listen on {description}: {why}", description=description, why=failure)
-                if outcome:
-                    raise outcome[0].value.with_traceback(None) from None
-                raise ValueError(f"{description} cannot be shared by workers")
-            (port,) = outcome
+            endpoint = self._make_endpoint(self._reactor, description)
+            try:
+                port: Any = listen_now(endpoint, _Nobody(), description)
+            except Exception:
+                self._close_ports(close_now)
+                raise
             port.stopReading()
-            # Twisted would shut the socket down when the port is closed, for the workers as well.
+            # When the port closes, Twisted would shut the socket down, also for the workers.
             port._shouldShutdown = False
             self._ports.append(port)
 
+    def _close_ports(self, close: Callable[[Any], Any]) -> Deferred[Any]:
+        ports, self._ports = self._ports, []
+        return DeferredList([maybeDeferred(close, port) for port in ports], consumeErrors=True)
+
     def startService(self) -> None:
-        """Start the workers."""
+        """
+        Start the workers. If earlier workers are still stopping, start when they have stopped.
+
+        :raises CannotListenError: if an endpoint cannot listen; then nothing runs.
+        """
+        if self.running:
+            return
+        self.privilegedStartService()
         super().startService()
-        if not self._ports:
-            self.privilegedStartService()
+        if self._stopping is None:
+            self._start_workers()
+
+    def _start_workers(self) -> None:
         _log.info("starting {count} workers", count=len(self._workers))
         for worker in self._workers:
             worker.start()
 
     def stopService(self) -> Deferred[None]:
         """
-        Close the sockets and let every worker finish, as on SIGTERM.
+        Close the sockets, and let every worker finish, as on SIGTERM.
 
-        :returns: a Deferred that succeeds when all have exited.
+        :returns: a Deferred that succeeds when all workers have exited.
         """
         super().stopService()
-        ports, self._ports = self._ports, []
-        closing: list[Deferred[Any]] = [maybeDeferred(IListeningPort(port).stopListening) for port in ports]
-        closing += [worker.stop(self._patience) for worker in self._workers]
-        return DeferredList(closing, consumeErrors=True).addCallback(lambda _: None)
+        done: Deferred[None] = Deferred()
+        if self._stopping is not None:
+            self._stopping.addCallback(done.callback)
+            return done
+        stopping = self._stopping = Deferred()
+        stopping.addCallback(done.callback)
+        closing = [
+            self._close_ports(lambda port: port.stopListening()),
+            *(worker.stop(self._patience) for worker in self._workers),
+        ]
+        DeferredList(closing, consumeErrors=True).addCallback(self._stopped, stopping)
+        return done
+
+    def _stopped(self, _: object, stopping: Deferred[None]) -> None:
+        self._stopping = None
+        if self.running:
+            try:
+                self.privilegedStartService()
+            except Exception:  # the log has the error
+                super().stopService()
+            else:
+                self._start_workers()
+        stopping.callback(None)
 
     def send_signal(self, name: str) -> None:
         """Send every worker the signal *name*, such as ``HUP``."""
@@ -123,18 +160,19 @@ class Supervisor(Service):
             worker.send_signal(name)
 
     def spawn(self, protocol: ProcessProtocol) -> Any:
-        """Start a process; return its transport."""
+        """Start a process, and return its transport."""
         descriptors: dict[int, int | str] = {0: "w", 1: "r", 2: "r"}
         for place, port in enumerate(self._ports, FIRST_DESCRIPTOR):
             descriptors[place] = port.fileno()
-        return self._reactor.spawnProcess(
-            protocol,
-            sys.executable,
-            [sys.executable, "-m", "lhttp_tx.worker", *self._arguments],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            path=self._directory,
-            childFDs=descriptors,
-        )
+        with deferred_signals():
+            return self._reactor.spawnProcess(
+                protocol,
+                sys.executable,
+                [sys.executable, "-m", "lhttp_tx.twistd.worker", *self._arguments],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                path=self._directory,
+                childFDs=descriptors,
+            )
 
     def call_later(self, seconds: float, call: Any, *arguments: Any) -> IDelayedCall:
         """Call *call* after *seconds*."""
@@ -142,7 +180,7 @@ class Supervisor(Service):
         return delayed
 
     def seconds(self) -> float:
-        """Return the time."""
+        """Return the reactor's time, in seconds."""
         now: float = self._reactor.seconds()
         return now
 
@@ -154,7 +192,7 @@ class _Nobody(Factory):
 
 
 class _Worker:
-    """One place among the workers, taken by one process after the other."""
+    """One place for a worker, which one process after another takes."""
 
     def __init__(self, supervisor: Supervisor, number: int) -> None:
         self._supervisor = supervisor
@@ -171,7 +209,7 @@ class _Worker:
         self._transport = self._supervisor.spawn(_WorkerProcess(self, self._number))
 
     def exited(self, reason: Failure) -> None:
-        """The process is gone."""
+        """Called when the process has exited."""
         self._transport = None
         if self._stopping is not None:
             self._stopping.callback(None)
@@ -181,7 +219,7 @@ class _Worker:
         else:
             wait, self._wait = self._wait, min(self._wait * 2, _LAST_WAIT)
         _log.error(
-            "worker {number} has died, next start in {wait:g} s: {why}",
+            "worker {number} died, restarting in {wait:g} s: {why}",
             number=self._number,
             wait=wait,
             why=reason.getErrorMessage(),
@@ -189,7 +227,7 @@ class _Worker:
         self._starting = self._supervisor.call_later(wait, self.start)
 
     def stop(self, patience: float) -> Deferred[None]:
-        """Send SIGTERM, and SIGKILL after *patience* seconds; the Deferred succeeds when the process is gone."""
+        """Send SIGTERM, and SIGKILL after *patience* seconds. The Deferred succeeds when the process has exited."""
         if self._starting is not None and self._starting.active():
             self._starting.cancel()
         done: Deferred[None] = Deferred()
@@ -214,7 +252,7 @@ class _Worker:
 
 
 class _WorkerProcess(ProcessProtocol):
-    """Writes what a worker logs, one event in JSON a line, to the log of this process."""
+    """Copies a worker's log, one JSON event for each line, into the log of this process."""
 
     def __init__(self, worker: _Worker, number: int) -> None:
         self._worker = worker

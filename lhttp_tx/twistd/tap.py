@@ -1,5 +1,5 @@
 """
-What the twistd plugin names: options, and the service made of them.
+The entry points of the twistd plugin: the options, and the service made from them.
 """
 
 from __future__ import annotations
@@ -9,27 +9,42 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, MultiService
+from twisted.logger import Logger
 
-from lhttp_tx.config import Config
-from lhttp_tx.options import Options
-from lhttp_tx.reloading import RulesReloader
-from lhttp_tx.rules import Rules
+from lhttp_tx.ports.sockets import UNIXRights
+from lhttp_tx.rules.model import Rules
 from lhttp_tx.service import LHTTPService
-from lhttp_tx.signals import stop_once
-from lhttp_tx.supervisor import Supervisor
+from lhttp_tx.twistd.fresh import Freshener
+from lhttp_tx.twistd.mishaps import check_places, end_if_not_started, explain_failures
+from lhttp_tx.twistd.options import Options
+from lhttp_tx.twistd.plugin_cache import forget_unwritten
+from lhttp_tx.twistd.reloading import RulesReloader
+from lhttp_tx.twistd.signals import attend_signals
+from lhttp_tx.twistd.supervisor import Supervisor
+from lhttp_tx.twistd.topics.manhole import ManholeSettings
 
 __all__ = ["Options", "makeService"]
 
+_log = Logger()
+
 
 def makeService(options: Options) -> IService:
-    """Return the service that *options* describe, not started: a server, or what watches over several."""
+    """Return the service that *options* describe, not started: a server, or a supervisor of several."""
     reactor = installed_reactor()
-    stop_once(reactor)
+    check_places(options.parent)
+    explain_failures(reactor)
+    attend_signals(reactor)
+    forget_unwritten()
     count = options["workers"]
     config = options.config
+    for line in (*options.exposures, *options.idle):
+        _log.warn("{line}", line=line)
     if count == 1:
         server = make_server(options, reactor)
-        service = server if config.manhole is None else _with_manhole(server, config, reactor)
+        end_if_not_started(server.when_started(), reactor)
+        service = server if options.manhole is None else _with_manhole(server, options.manhole, reactor)
+        if options["reload"]:
+            service = _with_freshener(service, Freshener(server, options.named, reactor=reactor))
         return with_reload(service, options, server.set_rules, reactor)
     supervisor = Supervisor(
         options.arguments,
@@ -38,13 +53,14 @@ def makeService(options: Options) -> IService:
         count=count,
         directory=str(Path.cwd()),
         exit_timeout=config.drain_timeout + config.close_timeout,
+        make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint,
     )
     return with_reload(supervisor, options, lambda _: supervisor.send_signal("HUP"), reactor)
 
 
 def with_reload(service: IService, options: Options, use: Callable[[Rules], object], reactor: Any) -> IService:
     """
-    Return a service, and with it what reads the channel rules again on SIGHUP, where they are in a file.
+    Return *service*. If there is a configuration file, add a service that reads the channel rules again on SIGHUP.
 
     :param use: called with the new rules.
     """
@@ -57,24 +73,30 @@ def with_reload(service: IService, options: Options, use: Callable[[Rules], obje
     return both
 
 
-def _with_manhole(server: LHTTPService, config: Config, reactor: Any) -> IService:
-    from lhttp_tx.manhole import ManholeService  # needs what is not always installed
+def _with_freshener(service: IService, freshener: Freshener) -> IService:
+    both = MultiService()
+    service.setServiceParent(both)
+    freshener.setServiceParent(both)
+    return both
 
-    assert config.manhole is not None
+
+def _with_manhole(server: LHTTPService, manhole: ManholeSettings, reactor: Any) -> IService:
+    from lhttp_tx.twistd.manhole import ManholeService  # needs optional packages
+
     both = MultiService()
     server.setServiceParent(both)
     ManholeService(
         reactor=reactor,
-        listen=config.manhole,
-        authorized_keys=config.manhole_keys,
-        host_key=config.manhole_host_key,
+        listen=manhole.listen,
+        authorized_keys=manhole.keys,
+        host_key=manhole.host_key,
         namespace={"server": server, "engine": server.engine},
     ).setServiceParent(both)
     return both
 
 
 def installed_reactor() -> Any:
-    """Return the reactor, as the last one: options that are read before may choose which one it is."""
+    """Return the reactor. Call this only after the options are read, since they may choose the reactor."""
     from twisted.internet import reactor  # noqa: TID251 - nowhere else
 
     return reactor
@@ -95,5 +117,6 @@ def make_server(options: Options, reactor: Any, **settings: Any) -> LHTTPService
         filters=options.filters,
         authenticators=options.authenticators,
         hooks=options.hooks,
+        bus=options.bus,
         **settings,
     )

@@ -1,7 +1,7 @@
 """
-Where in a TOML document its keys stand, which ``tomllib`` does not tell.
+Finds the lines of keys in a TOML document, which ``tomllib`` does not tell.
 
-Used by :mod:`lhttp_tx.settings`. Belongs to the codec: pure functions on text that is valid TOML.
+Used by :mod:`lhttp_tx.twistd.settings`. Pure functions on text that is valid TOML.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any, TypeAlias
 __all__ = ["Place", "find_lines", "line_of"]
 
 Place: TypeAlias = tuple[str | int, ...]
-"""Where in a document: keys, and the indexes of tables in an array."""
+"""A place in a document: keys, and the indexes of tables in an array."""
 
+# The end of a string is optional. Otherwise, in an invalid document, the search would restart at each quotation mark.
+# A backslash always takes the next character with it, so that a string can be read in only one way.
 _TOKEN = re.compile(
-    r'(?P<string>"""(?:\\.|(?!""").)*"""+|\'\'\'(?:(?!\'\'\').)*\'\'\'+|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\')'
+    r'(?P<string>"""(?:\\.|(?!""")[^\\])*(?:"""+)?|\'\'\'(?:(?!\'\'\').)*(?:\'\'\'+)?|"(?:\\.|[^"\\\n])*"?|\'[^\'\n]*\'?)'
     r"|(?P<comment>\#[^\n]*)|(?P<end>\n)|(?P<open>[\[{])|(?P<close>[\]}])|(?P<equals>=)|(?P<other>[^\"'\#\n\[\]{}=]+|.)",
     re.DOTALL,
 )
@@ -25,7 +27,7 @@ _TOKEN = re.compile(
 
 def find_lines(text: str) -> dict[Place, int]:
     """
-    Return the line of each key and of each table's header in a TOML document; of what is within a value, nothing.
+    Return the lines of all keys and table headers in a TOML document, except those inside a value.
 
     :param text: a valid document.
     """
@@ -55,7 +57,7 @@ def find_lines(text: str) -> dict[Place, int]:
 def _note(
     statement: list[re.Match[str]], prefix: Place, line: int, lines: dict[Place, int], counts: dict[Place, int]
 ) -> Place:
-    """Note the line of a statement; return the table that the following ones belong to."""
+    """Note the line of a statement. Return the table that the following statements belong to."""
     text = "".join(token[0] for token in statement).strip()
     if not text.startswith("["):
         equals = next(number for number, token in enumerate(statement) if token.lastgroup == "equals")
@@ -89,7 +91,7 @@ def _keys(text: str) -> tuple[str, ...]:
 
 
 def line_of(lines: Mapping[Place, int], place: Place) -> int:
-    """Return the line of what is nearest above *place*."""
+    """Return the line of *place*, or of its nearest known parent."""
     while place and place not in lines:
         place = place[:-1]
     return lines.get(place, 1)

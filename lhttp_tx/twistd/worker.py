@@ -1,15 +1,14 @@
 """
-One worker of :mod:`lhttp_tx.supervisor`: ``python -m lhttp_tx.worker [options of twistd lhttp]``.
+One worker of :mod:`lhttp_tx.twistd.supervisor`: ``python -m lhttp_tx.twistd.worker [options of twistd lhttp]``.
 
-It is not for the command line. It gets the listening sockets from the supervisor, logs events in JSON to the standard
-output, and stops when its standard input ends: then the supervisor is gone.
+Users do not run it themselves. It gets the listening sockets from the supervisor, and logs events as JSON to the
+standard output. It stops when its standard input ends, because then the supervisor is gone.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -20,21 +19,24 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Protocol
 from twisted.logger import ILogObserver, LogEvent, eventAsText, globalLogBeginner
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python import usage
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lhttp_tx.supervisor import FIRST_DESCRIPTOR
+from lhttp_tx.ports.sockets import adopt
+from lhttp_tx.twistd.plugin_cache import tells_of_unwritten
+from lhttp_tx.twistd.supervisor import FIRST_DESCRIPTOR
 
 __all__ = ["AdoptingReactor", "main"]
 
 
 class AdoptingReactor:
-    """Listens on sockets that are open already, in the order in which it is asked to listen."""
+    """A reactor that listens on sockets that are already open, in the order of the calls."""
 
     def __init__(self, reactor: Any, first: int = FIRST_DESCRIPTOR) -> None:
         """
-        :param reactor: does all the rest.
-        :param first: the number of the first socket's file descriptor.
+        :param reactor: does everything else.
+        :param first: the file descriptor of the first socket.
         """
         self._reactor = reactor
         self._next = first
@@ -52,24 +54,25 @@ class AdoptingReactor:
         self._next += 1
         with socket.socket(fileno=os.dup(descriptor)) as sock:
             family = sock.family
-        adopted: IListeningPort = self._reactor.adoptStreamPort(descriptor, family, factory)
+        adopted = adopt(self._reactor, descriptor, family, factory)
         os.close(descriptor)
+        adopted.backlog = backlog  # type: ignore[attr-defined]
         return adopted
 
     def listenSSL(
         self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
         """Adopt the next socket, with TLS."""
-        return self.listenTCP(port, TLSMemoryBIOFactory(contextFactory, False, factory))
+        return self.listenTCP(port, TLSMemoryBIOFactory(contextFactory, False, factory), backlog)
 
     def listenUNIX(
         self, address: str, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
     ) -> IListeningPort:
         """Adopt the next socket."""
-        return self.listenTCP(0, factory)
+        return self.listenTCP(0, factory, backlog)
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> IListeningPort:
-        """Adopt the next socket: the descriptor that the description names is the supervisor's."""
+        """Adopt the next socket. *fileDescriptor* is valid only in the supervisor."""
         return self.listenTCP(0, factory)
 
 
@@ -86,7 +89,9 @@ class _Lifeline(Protocol):
 
 @implementer(ILogObserver)
 def _log_line(event: LogEvent) -> None:
-    """Tell the supervisor of an event, in one line."""
+    """Write a log event for the supervisor, in one line."""
+    if tells_of_unwritten(event):
+        return
     line = {
         "text": eventAsText(event, includeTimestamp=False, includeSystem=False),
         "level": event["log_level"].name,
@@ -99,26 +104,31 @@ def _log_line(event: LogEvent) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Run a worker until it gets SIGTERM."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     globalLogBeginner.beginLoggingTo([_log_line], redirectStandardIO=False)
 
-    from lhttp_tx.options import Options
-    from lhttp_tx.signals import stop_once
-    from lhttp_tx.tap import installed_reactor, make_server, with_reload
+    from lhttp_tx.twistd.mishaps import end_if_not_started
+    from lhttp_tx.twistd.options import Options
+    from lhttp_tx.twistd.signals import attend_signals, release_signals
+    from lhttp_tx.twistd.tap import installed_reactor, make_server, with_reload
 
     options = Options()
-    options.parseOptions(list(arguments))
+    try:
+        options.parseOptions(list(arguments))
+    except usage.UsageError as error:
+        raise SystemExit(str(error)) from None
 
     reactor = installed_reactor()
-    stop_once(reactor)
+    attend_signals(reactor)
     from twisted.internet.stdio import StandardIO
 
     StandardIO(_Lifeline(reactor), reactor=reactor)
     server = make_server(options, reactor, make_endpoint=AdoptingReactor(reactor).endpoint)
+    end_if_not_started(server.when_started(), reactor)
     service = with_reload(server, options, server.set_rules, reactor)
     service.privilegedStartService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.callWhenRunning(service.startService)
+    reactor.callWhenRunning(release_signals)
     reactor.run()
 
 

@@ -1,8 +1,8 @@
 """
-Endpoints that connect to allowed addresses alone.
+Endpoints that connect only to allowed addresses.
 
-Used by :mod:`lhttp_tx.upstream`: a name is checked by what it resolves to at the moment of connecting, so an answer
-that changes between the check and the connection gains nothing.
+Used by :mod:`lhttp_tx.upstream.client`. A name is checked when it is resolved for the connection. So an attacker gains
+nothing by changing the name's addresses between a check and the connection.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from twisted.internet.interfaces import (
     IResolutionReceiver,
     IStreamClientEndpoint,
 )
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import URI
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
 from lhttp_tx.errors import UpstreamForbidden
-from lhttp_tx.targets import TargetPolicy
+from lhttp_tx.observe.rationing import RationedLogger
+from lhttp_tx.upstream.targets import TargetPolicy
 
 __all__ = ["CheckedEndpoints"]
 
-_log = Logger()
+_log = RationedLogger(__name__)
 
 
 @implementer(IAgentEndpointFactory)
 class CheckedEndpoints:
-    """Endpoints that connect to allowed addresses alone, whatever a name resolves to at that moment."""
+    """Endpoints that connect only to allowed addresses, whatever a name resolves to at that moment."""
 
     def __init__(self, reactor: Any, policy: TargetPolicy, tls_policy: IPolicyForHTTPS) -> None:
         self._reactor = reactor
@@ -58,7 +58,7 @@ class CheckedEndpoints:
 
 @implementer(IStreamClientEndpoint)
 class _CheckedEndpoint:
-    """Connects to a host, and tells a host without allowed addresses from one without any."""
+    """Connects to a host. Its errors distinguish a host without allowed addresses from a host without any addresses."""
 
     def __init__(self, reactor: Any, policy: TargetPolicy, host: bytes, port: int) -> None:
         self._reactor = reactor
@@ -80,7 +80,7 @@ class _CheckedEndpoint:
 
 @implementer(IReactorTime, IReactorTCP, IReactorPluggableNameResolver)
 class _CheckedReactor:
-    """The reactor as an endpoint needs it, with another resolver."""
+    """The reactor for an endpoint, with another resolver."""
 
     def __init__(self, reactor: Any, resolver: IHostnameResolver) -> None:
         self._reactor = reactor
@@ -93,9 +93,9 @@ class _CheckedReactor:
 @implementer(IHostnameResolver)
 class _CheckedResolver:
     """
-    A resolver that holds back addresses which are not allowed.
+    A resolver that leaves out addresses that are not allowed.
 
-    :ivar refused: the addresses that it held back.
+    :ivar refused: the addresses that it left out.
     """
 
     def __init__(self, resolver: IHostnameResolver, policy: TargetPolicy) -> None:
@@ -117,7 +117,7 @@ class _CheckedResolver:
 
 @implementer(IResolutionReceiver)
 class _CheckedReceiver:
-    """Passes on the addresses that are allowed and lists the others."""
+    """Passes on the allowed addresses, and lists the others."""
 
     def __init__(self, receiver: IResolutionReceiver, policy: TargetPolicy, refused: list[str]) -> None:
         self._policy = policy

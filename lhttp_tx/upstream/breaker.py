@@ -1,7 +1,7 @@
 """
-Circuit breakers: a backend that does not work is left alone for a while.
+Circuit breakers: they leave a failing backend alone for a while.
 
-Used by :mod:`lhttp_tx.upstream`, which decides what is a failure; knows nothing of HTTP, does no I/O.
+Used by :mod:`lhttp_tx.upstream.client`, which decides what is a failure; knows nothing of HTTP, does no I/O.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ _log = Logger()
 @dataclass(slots=True)
 class _Circuit:
     """
-    What is known of one backend.
+    The state of one backend.
 
-    :ivar failures: failures in a row since the last success; while closed, fewer than it takes to open.
+    :ivar failures: consecutive failures since the last success. While the circuit is closed, they are fewer than it
+        takes to open it.
     :ivar closed: whether requests are let through.
-    :ivar period: counts how often the circuit opened and closed. What began in an earlier period says nothing now.
-    :ivar again: the time from which a probe may go, while it is open.
+    :ivar period: counts how often the circuit opened and closed. Requests that began in an earlier period are ignored.
+    :ivar again: the time from which a probe is allowed, while the circuit is open.
     :ivar probe: the request that goes to find out whether the backend works again.
     """
 
@@ -41,21 +42,21 @@ class _Circuit:
 
 class CircuitBreaker:
     """
-    Keeps requests from backends that failed several times in a row.
+    Refuses requests to backends that failed several times in a row.
 
-    A circuit is closed at first. When *max_failures* requests in a row have failed it opens, and every request is
-    refused for *cool_down* seconds. Then one request at a time is let through, as a probe: if it succeeds the circuit
-    closes; if it fails the next one may go after another *cool_down*. Requests that were already under way when the
-    circuit opened or closed are not counted any more.
+    A circuit is closed at first. After *max_failures* consecutive failures, it opens, and refuses every request for
+    *cool_down* seconds. Then it lets one request at a time through, as a probe. If the probe succeeds, the circuit
+    closes. If it fails, the next probe is allowed after another *cool_down*. Requests that were under way when the
+    circuit opened or closed do not count.
 
-    There is one circuit for each backend that was ever asked, so as many as the operator lists at most.
+    There is one circuit for each backend that was ever asked, so at most as many as the operator lists.
     """
 
     def __init__(self, *, clock: IReactorTime, max_failures: int, cool_down: float) -> None:
         """
-        :param clock: keeps time.
-        :param max_failures: failures in a row that open a circuit; 0: none ever opens.
-        :param cool_down: seconds for which nothing is let through.
+        :param clock: the reactor, for the time.
+        :param max_failures: consecutive failures that open a circuit; 0: no circuit ever opens.
+        :param cool_down: seconds for which an open circuit refuses every request.
         """
         self._clock = clock
         self._max_failures = max_failures
@@ -70,8 +71,8 @@ class CircuitBreaker:
         """
         Begin a request.
 
-        :param backend: whom it goes to; its text stands in the log.
-        :returns: the attempt, which must be told how it ended.
+        :param backend: the backend; its text appears in the log.
+        :returns: the attempt. The caller must tell it how the request ended.
         :raises UpstreamDown: if the circuit is open.
         """
         circuit = self._circuits.setdefault(backend, _Circuit())
@@ -100,7 +101,7 @@ class CircuitBreaker:
             circuit.closed = False
             circuit.period += 1
             _log.error(
-                "upstream {backend} failed {count} times in a row ({why!r}): not asked for {seconds:g} seconds",
+                "upstream {backend} failed {count} times in a row ({why!r}): not called for {seconds:g} seconds",
                 backend=backend,
                 count=circuit.failures,
                 why=why,
@@ -110,7 +111,7 @@ class CircuitBreaker:
 
 
 class Attempt:
-    """One request to a backend. What it is told first counts; what it is told later does not."""
+    """One request to a backend. Only the first outcome that it is told counts."""
 
     __slots__ = ("_backend", "_breaker", "_circuit", "_period", "_told")
 
@@ -128,19 +129,19 @@ class Attempt:
 
     def failed(self, why: object) -> None:
         """
-        Note that it has not.
+        Note that the backend has failed.
 
-        :param why: what went wrong; its text stands in the log.
+        :param why: the error; its text appears in the log.
         """
         if self._counts():
             self._breaker._failed(self._backend, self._circuit, why)
 
     def abandoned(self) -> None:
-        """Note that nothing was learnt of the backend; if this was a probe, the next request is one."""
+        """Note that the request says nothing about the backend. If this was a probe, the next request becomes one."""
         self._counts()
 
     def _counts(self) -> bool:
-        """Return whether the outcome says something; a probe has come back either way."""
+        """Return whether the outcome counts. A probe ends in any case."""
         if self._told:
             return False
         self._told = True

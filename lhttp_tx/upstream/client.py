@@ -1,31 +1,29 @@
 """
 The upstream edge: requests to the operator's backends, by treq.
 
-The filter in :mod:`lhttp_tx.filters.upstream` calls it. Nothing here trusts a backend: its answer is limited in time
-and size, its redirects are not followed, its compressed bodies are not inflated. One that does not answer several times
-in a row is not asked for a while.
+The filter in :mod:`lhttp_tx.upstream.filter` calls it. The client does not trust a backend. It limits the time and size
+of the answer, follows no redirects, and inflates no compressed bodies. If a backend fails to answer several times in a
+row, the client leaves it alone for a while.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from io import BytesIO
 from typing import Any
 
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.error import ConnectBindError
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IConsumer
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web._newclient import HTTP11ClientProtocol
 from twisted.web.client import (
     Agent,
     BrowserLikePolicyForHTTPS,
-    FileBodyProducer,
     HTTPConnectionPool,
     ResponseDone,
 )
@@ -34,23 +32,27 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
-from lhttp_tx.addresses import CheckedEndpoints
-from lhttp_tx.breaker import Attempt, CircuitBreaker
 from lhttp_tx.errors import UpstreamBusy, UpstreamError, UpstreamForbidden, UpstreamTimeout
-from lhttp_tx.targets import Target, TargetPolicy
+from lhttp_tx.observe.rationing import RationedLogger
+from lhttp_tx.upstream.addresses import CheckedEndpoints
+from lhttp_tx.upstream.breaker import Attempt, CircuitBreaker
+from lhttp_tx.upstream.targets import Target, TargetPolicy
 
 __all__ = ["UpstreamClient", "UpstreamResponse"]
 
-_log = Logger()
+_log = RationedLogger(__name__)
 
 _IDLE_TIME = 30
-"""Seconds for which an idle connection to a backend is kept."""
+"""Seconds for which the client keeps an idle connection to a backend."""
 
 _IDLE_COUNT = 8
-"""Idle connections that are kept for each backend."""
+"""The most idle connections to each backend."""
 
 _MAX_HEAD_SIZE = 65_536
-"""Bytes of the head of an answer, and of the interim answers before it. Twisted reads no more than this at once."""
+"""
+The most bytes of the head of an answer, including the interim answers before it. Twisted reads no more than this at
+once.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class UpstreamResponse:
     A backend's answer.
 
     :ivar status: the HTTP status.
-    :ivar body: its body, empty unless it was asked for.
+    :ivar body: the body; empty unless the caller asked for it.
     """
 
     status: int
@@ -67,7 +69,7 @@ class UpstreamResponse:
 
 
 class UpstreamClient:
-    """Makes requests to allowed targets over kept-alive connections."""
+    """Makes requests to allowed targets, over persistent connections."""
 
     def __init__(
         self,
@@ -80,16 +82,18 @@ class UpstreamClient:
         max_failures: int = 5,
         cool_down: float = 10.0,
         tls_policy: IPolicyForHTTPS | None = None,
+        agent: IAgent | None = None,
     ) -> None:
         """
-        :param reactor: the running reactor; it resolves names and keeps time.
-        :param policy: the targets and addresses that are allowed.
+        :param reactor: the running reactor, for names and time.
+        :param policy: the allowed targets and addresses.
         :param timeout: seconds from the first attempt to connect to the last byte of the answer.
-        :param max_response_size: bytes of an answer's body that are taken.
+        :param max_response_size: the most bytes of an answer's body.
         :param max_in_flight: requests under way at one time; more are refused.
-        :param max_failures: failures in a row after which a backend is not asked for a while; 0: it always is.
-        :param cool_down: seconds for which it is not asked.
-        :param tls_policy: which certificates to trust; the default trusts what the platform does.
+        :param max_failures: consecutive failures after which the client leaves a backend alone for a while; 0: never.
+        :param cool_down: seconds for which it leaves the backend alone.
+        :param tls_policy: the certificates to trust; by default, those that the platform trusts.
+        :param agent: makes the requests. The default is Twisted's agent, limited to allowed addresses.
         """
         self._reactor = reactor
         self._policy = policy
@@ -101,41 +105,46 @@ class UpstreamClient:
         self._pool = _Pool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = _IDLE_COUNT
         self._pool.cachedConnectionTimeout = _IDLE_TIME
-        endpoints = CheckedEndpoints(reactor, policy, BrowserLikePolicyForHTTPS() if tls_policy is None else tls_policy)
-        agent = Agent.usingEndpointFactory(reactor, endpoints, pool=self._pool)
-        self._client = HTTPClient(_PlainAgent(agent), cookiejar=_no_cookies(), data_to_body_producer=_body_producer)
+        if agent is None:
+            endpoints = CheckedEndpoints(reactor, policy, tls_policy or BrowserLikePolicyForHTTPS())
+            agent = Agent.usingEndpointFactory(reactor, endpoints, pool=self._pool)
+        self._client = HTTPClient(_PlainAgent(agent), cookiejar=_no_cookies(), data_to_body_producer=_Body)
 
     @property
     def timeout(self) -> float:
         """Seconds that one request may take."""
         return self._timeout
 
-    @property
-    def in_flight(self) -> int:
-        """Requests under way."""
-        return self._in_flight
-
     def request(
-        self, method: str, target: Target, body: bytes, *, binary: bool, want_body: bool
+        self,
+        method: str,
+        target: Target,
+        body: bytes,
+        *,
+        binary: bool,
+        want_body: bool,
+        headers: Iterable[tuple[str, str]] = (),
     ) -> Deferred[UpstreamResponse]:
         """
         Make one request.
 
-        :param method: one of :data:`lhttp_tx.targets.METHODS`.
+        :param method: one of :data:`lhttp_tx.upstream.targets.METHODS`.
         :param target: an allowed target.
-        :param body: the LHTTP message; it is not sent with GET.
-        :param binary: whether it came as a binary WebSocket message.
-        :param want_body: whether the answer's body is wanted; otherwise it is read and thrown away.
+        :param body: the body of the request: the LHTTP message or its body. A GET request has no body.
+        :param binary: whether the message came as a binary WebSocket message.
+        :param headers: more headers of the request, checked by :func:`lhttp_tx.upstream.forwarding.http_headers`. They
+            take precedence over those that the server would set.
+        :param want_body: whether to return the answer's body; otherwise it is read and dropped.
         :returns: a Deferred that
 
             - succeeds with the :class:`UpstreamResponse`, whatever its status;
-            - fails with :exc:`~lhttp_tx.errors.UpstreamForbidden` if every address of the host is refused, with
-              :exc:`~lhttp_tx.errors.UpstreamTimeout`, or with :exc:`~lhttp_tx.errors.UpstreamError`.
+            - fails with :exc:`~lhttp_tx.errors.UpstreamForbidden` if no address of the host is allowed;
+            - fails with :exc:`~lhttp_tx.errors.UpstreamTimeout` or :exc:`~lhttp_tx.errors.UpstreamError`.
         :raises UpstreamForbidden: if the target is not allowed.
-        :raises UpstreamBusy: if as many requests as allowed are under way.
-        :raises UpstreamDown: if the backend failed several times in a row. That is to say: no head of an answer came,
-            because there was no connection, no agreement on TLS, or no time left. Any answer shows that it works,
-            whatever the status, and even if the body is too large, too slow or breaks off.
+        :raises UpstreamBusy: if *max_in_flight* requests are under way.
+        :raises UpstreamDown: if the backend failed several times in a row. A failure means that no head of an answer
+            came, because the connection or TLS failed, or the time ran out. Any answer counts as a success, whatever
+            its status, even if the body is too large, too slow or incomplete.
         """
         self._policy.check(target)
         if self._in_flight >= self._max_in_flight:
@@ -143,12 +152,15 @@ class UpstreamClient:
         attempt = self._breaker.begin(f"{target.scheme}://{target.host}:{target.port}")
         kind = "application/octet-stream" if binary else "text/plain; charset=utf-8"
         with_body = method != "GET"
+        sent = Headers({"User-Agent": ["lhttp_tx"], **({"Content-Type": [kind]} if with_body else {})})
+        for name, value in headers:
+            sent.setRawHeaders(name.encode("ascii"), [value.encode("utf-8")])
         self._in_flight += 1
         answer: Deferred[Any] = maybeDeferred(
             self._client.request,
             method,
             _URLAsWritten.from_text(target.url),
-            headers=Headers({"User-Agent": ["lhttp_tx"], **({"Content-Type": [kind]} if with_body else {})}),
+            headers=sent,
             data=body if with_body else None,
             allow_redirects=False,
             unbuffered=True,
@@ -178,7 +190,7 @@ class UpstreamClient:
             return result
         causes = _causes(result)
         if any(cause.check(UpstreamForbidden, ConnectBindError) for cause in causes):
-            attempt.abandoned()  # it was not asked: its address is refused, or we have no socket left
+            attempt.abandoned()  # the backend was not asked: its address is refused, or this process has no socket left
         else:
             attempt.failed(str(causes[-1].value)[:200])
         for failure in causes:
@@ -188,20 +200,25 @@ class UpstreamClient:
         return Failure(UpstreamError("upstream request failed"))
 
     def close(self) -> Deferred[None]:
-        """Close the idle connections; fires when they are closed."""
+        """Close the idle connections. The Deferred fires when they are closed."""
         closed: Deferred[None] = self._pool.closeCachedConnections()
         return closed
 
 
 class _URLAsWritten(EncodedURL):
-    """A URL whose host treq does not convert: it is checked as it is written, and an IPv6 address would not pass."""
+    """
+    A URL whose host treq does not convert. The policy checks the host as it is written, and treq would reject an IPv6
+    address.
+    """
 
     def to_uri(self) -> _URLAsWritten:
         return self
 
 
 class _BoundedProtocol(HTTP11ClientProtocol):
-    """A connection to a backend; it hangs up on a head that does not end, which Twisted would keep in memory."""
+    """
+    A connection to a backend. It closes if the answer's head does not end, since Twisted would keep the head in memory.
+    """
 
     _head_size: int | None = None
 
@@ -224,7 +241,7 @@ class _BoundedProtocol(HTTP11ClientProtocol):
 
 
 class _Pool(HTTPConnectionPool):
-    """A pool of such connections, that logs no line for each one it makes."""
+    """A pool of such connections, which does not log each new connection."""
 
     class _factory(HTTPConnectionPool._factory):  # type: ignore[misc, valid-type]  # noqa: N801
         noisy = False
@@ -234,7 +251,7 @@ class _Pool(HTTPConnectionPool):
 
 
 def _causes(failure: Failure) -> list[Failure]:
-    """Return *failure* and those that it was made of, the innermost last."""
+    """Return *failure* and the failures that caused it, with the innermost last."""
     return [failure, *(cause for reason in getattr(failure.value, "reasons", None) or () for cause in _causes(reason))]
 
 
@@ -243,23 +260,37 @@ def _timed_out(result: Any, timeout: float) -> None:
 
 
 def _no_cookies() -> Any:
-    """Return a jar that takes no cookie: what a backend tells one client is not for another's requests."""
+    """Return a jar that takes no cookies: a cookie for one client must not go into another client's requests."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
-def _body_producer(body: Any) -> IBodyProducer:
-    return FileBodyProducer(BytesIO(body))
+@implementer(IBodyProducer)
+class _Body:
+    """Writes a body from memory in one piece."""
+
+    def __init__(self, body: bytes) -> None:
+        self.length = len(body)
+        self._body = body
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._body)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """Do nothing: the whole body is already written."""
+
+    resumeProducing = stopProducing = pauseProducing
 
 
 class _Collector(Protocol):
-    """Takes a body of bounded size; hangs up on a larger one, and when it is cancelled."""
+    """Reads a body of bounded size. Closes the connection if the body is larger, or if the Deferred is cancelled."""
 
     def __init__(self, limit: int, keep: bool) -> None:
         self.done: Deferred[bytes] = Deferred(self._cancelled)
         self._limit = limit
         self._keep = keep
         self._size = 0
-        self._chunks: list[bytes] = []
+        self._body = bytearray()
 
     def dataReceived(self, data: bytes) -> None:
         self._size += len(data)
@@ -271,13 +302,13 @@ class _Collector(Protocol):
                     self.done.errback(UpstreamError(f"upstream answered with more than {self._limit} bytes"))
             self._hang_up()
         elif self._keep:
-            self._chunks.append(data)
+            self._body += data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.done.called:
             return
         if reason.check(ResponseDone, PotentialDataLoss):
-            self.done.callback(b"".join(self._chunks))
+            self.done.callback(bytes(self._body))
         else:
             self.done.errback(UpstreamError("upstream broke off its answer"))
 
@@ -285,14 +316,16 @@ class _Collector(Protocol):
         self._hang_up()
 
     def _hang_up(self) -> None:
-        self._chunks.clear()
+        self._body.clear()
         if self.transport is not None:
             self.transport.loseConnection()
 
 
 @implementer(IAgent)
 class _PlainAgent:
-    """Asks for bodies as they are, and hides from treq that one is compressed, so that nothing is inflated."""
+    """
+    Asks for uncompressed bodies, and hides the encoding of a compressed one from treq, so that nothing is inflated.
+    """
 
     def __init__(self, agent: IAgent) -> None:
         self._agent = agent

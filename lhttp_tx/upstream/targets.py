@@ -1,16 +1,16 @@
 """
-Which backends clients may name, and how they name them: pure functions, no I/O.
+The backends that clients may name, and how clients name them: pure functions, no I/O.
 
-A client writes the URL that this server then requests, so nothing is allowed that the operator did not list, and a
-URL that could be read in two ways is refused. Source: the protocol document, section "Upstream: the server as a
-proxy".
+The server requests a URL that a client has written. So it allows only URLs that the operator has listed, and refuses
+URLs that could be read in two ways. Source: the protocol document, section "Upstream: the server as a proxy".
 """
 
 import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import unquote
+from unicodedata import normalize
+from urllib.parse import unquote_to_bytes
 
 from lhttp_tx.errors import RemoteProtocolError, UpstreamForbidden
 
@@ -31,8 +31,19 @@ _URL = re.compile(
     re.ASCII,
 )
 
-_HIDDEN = re.compile(r"%(?:2f|5c|00|c0|c1|25(?:2e|2f|5c|00|c0|c1))", re.IGNORECASE)
-"""What a backend that decodes twice, or leniently, would read as a slash or a dot."""
+_MAX_DECODINGS = 8
+"""How often a path is decoded to find out what it hides. A path with more layers of encoding is refused."""
+
+_HIDDEN = re.compile(
+    rb"[\x00-\x1f\x7f\\]"  # a line break, a NUL, a backslash
+    rb"|[\xc0\xc1]|\xe0[\x80-\x9f]|\xf0[\x80-\x8f]"  # overlong UTF-8, which is not valid
+    rb"|%u[0-9a-f]{4}",  # an old encoding
+    re.IGNORECASE,
+)
+"""Bytes that a lenient backend, or one that decodes more than once, would misread."""
+
+_SEGMENT_END = re.compile(r"[;?#]")
+"""Characters that some backends take for the end of a segment's name."""
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _6TO4 = ipaddress.ip_network("2002::/16")
@@ -42,13 +53,13 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 @dataclass(frozen=True, slots=True)
 class Target:
     """
-    What a URL names.
+    A parsed URL of a backend.
 
     :ivar scheme: ``http`` or ``https``.
     :ivar host: the host as written, with brackets around an IPv6 address.
-    :ivar port: the port, also where the URL left it out.
-    :ivar path: the path as written, ``/`` at least.
-    :ivar query: the query with its ``?``, or nothing.
+    :ivar port: the port; the scheme's default if the URL has none.
+    :ivar path: the path as written, at least ``/``.
+    :ivar query: the query with its ``?``, or an empty text.
     """
 
     scheme: str
@@ -61,7 +72,7 @@ class Target:
     def parse(cls, url: str) -> "Target":
         """
         :param url: an absolute http or https URL, without user name and fragment.
-        :raises RemoteProtocolError: if it is anything else, or could be read in two ways.
+        :raises RemoteProtocolError: if *url* is anything else, or could be read in two ways.
         """
         match = _URL.fullmatch(url) if len(url) <= _MAX_URL_SIZE else None
         if match is None:
@@ -77,7 +88,7 @@ class Target:
 
     @property
     def url(self) -> str:
-        """The URL, its port left out where it is the scheme's own."""
+        """The URL, without its port if that is the scheme's default."""
         port = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{self.host}{port}{self.path}{self.query}"
 
@@ -90,18 +101,38 @@ def _check_literal(host: str) -> None:
 
 
 def _check_path(path: str) -> None:
-    if _HIDDEN.search(path):
+    """
+    Check that a path means the same to every backend, however often the backend decodes it.
+
+    :raises RemoteProtocolError: if it does not.
+    """
+    _check_decoded(path, path)
+    encoded = path.encode("ascii")
+    for _ in range(_MAX_DECODINGS):
+        decoded = unquote_to_bytes(encoded)
+        if decoded == encoded:
+            return
+        if _HIDDEN.search(decoded) or decoded.count(b"/") != path.count("/"):
+            raise RemoteProtocolError("upstream path holds an encoded slash, backslash or NUL, or hides one")
+        _check_decoded(decoded.decode("utf-8", "replace"), path)
+        encoded = decoded
+    raise RemoteProtocolError(f"upstream path is encoded more than {_MAX_DECODINGS} times")
+
+
+def _check_decoded(text: str, path: str) -> None:
+    text = normalize("NFKC", text)  # some backends do this, and take a full-width dot for a dot
+    if text.count("/") != path.count("/") or "\\" in text:
         raise RemoteProtocolError("upstream path holds an encoded slash, backslash or NUL, or hides one")
-    for segment in unquote(path).split("/"):
-        if segment.partition(";")[0] in (".", ".."):
+    for segment in text.split("/"):
+        if _SEGMENT_END.split(segment, 1)[0].strip() in (".", ".."):
             raise RemoteProtocolError("upstream path holds a dot segment")
 
 
 def parse_upstream(value: str) -> tuple[str, Target]:
     """
-    Return method and target that the value of an ``upstream`` header names.
+    Return the method and the target in the value of an ``upstream`` header.
 
-    :raises RemoteProtocolError: if it is not a known method, one blank and a URL.
+    :raises RemoteProtocolError: if the value is not a known method, one blank and a URL.
     """
     method, blank, url = value.partition(" ")
     if not blank:
@@ -112,16 +143,22 @@ def parse_upstream(value: str) -> tuple[str, Target]:
 
 
 class TargetPolicy:
-    """The targets that the operator listed, and the addresses they may have."""
+    """The targets that the operator has listed, and the addresses that they may have."""
 
-    def __init__(self, allowed: Iterable[str] = (), *, public_only: bool = False) -> None:
+    def __init__(self, allowed: Iterable[str] = (), *, original: Iterable[str] = (), public_only: bool = False) -> None:
         """
-        :param allowed: URLs without a query; each allows its own path and all paths below it.
+        :param allowed: URLs without a query. Each allows its own path and all paths below it.
+        :param original: more URLs, of backends that were written for the original LHTTP server. They get only a
+            message's body, and the message's headers as headers of the request.
         :param public_only: whether private and loopback addresses are refused too.
-        :raises ValueError: if one of *allowed* is no such URL; the text says why.
+        :raises ValueError: if one of these is not such a URL, or is in both lists. The text says why.
         """
         self.public_only = public_only
-        self._allowed = tuple(_parse_allowed(url) for url in allowed)
+        self._original = frozenset(_parse_allowed(url) for url in original)
+        self._allowed = (*(_parse_allowed(url) for url in allowed), *self._original)
+        for found in self._allowed[: len(self._allowed) - len(self._original)]:
+            if found in self._original:
+                raise ValueError(f"upstream {found.url} is listed in two ways; leave one out")
 
     def __bool__(self) -> bool:
         return bool(self._allowed)
@@ -131,12 +168,23 @@ class TargetPolicy:
         if not any(_covers(allowed, target) for allowed in self._allowed):
             raise UpstreamForbidden("upstream target is not allowed")
 
+    def is_original(self, target: Target) -> bool:
+        """
+        Return whether *target* was written for the original LHTTP server. If several URLs cover it, the longest path
+        decides.
+        """
+        if not self._original:
+            return False
+        covering = [allowed for allowed in self._allowed if _covers(allowed, target)]
+        return bool(covering) and max(covering, key=lambda allowed: len(allowed.path.rstrip("/"))) in self._original
+
     def allows_address(self, text: str) -> bool:
         """
-        Return whether a connection to the IP address *text* may be made.
+        Return whether the server may connect to the IP address *text*.
 
-        Link-local, multicast, unspecified and reserved addresses never; private ones not if only public targets are
-        wanted. An IPv4 address inside an IPv6 one counts as itself.
+        It may never connect to link-local, multicast, unspecified and reserved addresses. With *public_only*, it may
+        not connect to private addresses either. An IPv4 address embedded in an IPv6 address is judged as the IPv4
+        address.
         """
         try:
             address: IPAddress = ipaddress.ip_address(text.partition("%")[0])

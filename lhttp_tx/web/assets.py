@@ -1,5 +1,5 @@
 """
-The files that the server hands to browsers: the JavaScript client, and the chat page of ``--demo``.
+The files that the server sends to browsers: the JavaScript client, and the chat page of ``--demo``.
 
 They are read once, from the installed package. :class:`lhttp_tx.web.site.RootResource` puts them into its tree.
 """
@@ -13,6 +13,8 @@ from importlib.resources import files
 from twisted.web.http import CACHED
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
+
+from lhttp_tx.web.paths import refuse_unless_read
 
 __all__ = ["Asset", "client_assets", "demo_assets"]
 
@@ -41,14 +43,13 @@ class Asset(Resource):
         self._headers = ((b"content-type", content_type), *headers)
 
     def render(self, request: Request) -> bytes:
-        """Answer GET and HEAD with 200, or 304 if the browser has it already; anything else with 405."""
-        request.responseHeaders.removeHeader(b"server")
+        """Answer GET and HEAD with 200, or 304 if the browser has it already; anything else with 404 or 405."""
         request.setHeader(b"x-content-type-options", b"nosniff")
-        if request.method not in (b"GET", b"HEAD"):
-            request.setResponseCode(405)
-            request.setHeader(b"allow", b"GET, HEAD")
-            request.setHeader(b"content-type", b"text/plain; charset=utf-8")
-            return b"this is a file: read it with GET\n"
+        refusal = refuse_unless_read(
+            request, missing=b"there is no file here\n", advice=b"this is a file: read it with GET\n"
+        )
+        if refusal is not None:
+            return refusal
         request.setHeader(b"cache-control", b"no-cache")
         for name, value in self._headers:
             request.setHeader(name, value)

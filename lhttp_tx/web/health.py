@@ -1,50 +1,83 @@
 """
-``GET /health``: whether this node serves, for load balancers and monitoring.
+``GET /health`` tells load balancers and monitoring whether this node works.
 
-It tells nothing that a stranger could use, so it asks for no token.
+Its answer contains nothing that a stranger could use, so it needs no token.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from lhttp_tx.factory import LHTTPServerFactory
+from lhttp_tx.guard.descriptors import AcceptGuard
 from lhttp_tx.interfaces import IBus
+from lhttp_tx.ports.listening import Listeners
+from lhttp_tx.web.paths import refuse_unless_read
+from lhttp_tx.websocket.factory import LHTTPServerFactory
 
 __all__ = ["HealthResource"]
 
 
 class HealthResource(Resource):
     """
-    Answers 200 with ``{"status": "ok"}``, or ``degraded`` while other nodes cannot be reached, which clients of this
-    node need not notice; and 503 with ``stopping`` once the server lets go of its clients.
+    Answers with ``{"status": "ok"}``, or with another status.
+
+    - 200 ``ok``: the node works.
+    - 200 ``degraded``: the node cannot reach other nodes, or NATS does not allow it to publish or subscribe, or it
+      does not listen on one of its endpoints, or the history store accepts no publications. In the last case, the
+      answer also has ``"history": "unavailable"``, and the log gives the reason.
+    - 503 ``full``: the node accepts no more connections.
+    - 503 ``starting``: a processor, filter, hook or authenticator has not started yet.
+    - 503 ``stopping``: the node is closing the connections of its clients.
     """
 
     isLeaf = True
 
-    def __init__(self, bus: IBus, factory: LHTTPServerFactory) -> None:
+    def __init__(
+        self,
+        bus: IBus,
+        factory: LHTTPServerFactory,
+        listeners: Listeners,
+        guard: AcceptGuard,
+        *,
+        has_store: Callable[[], bool],
+    ) -> None:
         """
-        :param bus: says whether other nodes are reached.
-        :param factory: says whether connections are taken.
+        :param bus: says whether the node reaches other nodes.
+        :param factory: says whether the node accepts connections.
+        :param listeners: say whether the server listens.
+        :param guard: says whether connections are refused.
+        :param has_store: returns whether channels with history accept publications; true if there are none.
         """
         super().__init__()
         self._bus = bus
         self._factory = factory
+        self._listeners = listeners
+        self._guard = guard
+        self._has_store = has_store
+
+    @property
+    def status(self) -> str:
+        """The state of the node, in one word."""
+        factory = self._factory
+        if factory.draining:
+            return "starting" if factory.starting else "stopping"
+        if 0 < factory.maxConnections <= factory.countConnections or self._guard.refuses:
+            return "full"
+        return "ok" if self._bus.available and self._listeners.intact and self._has_store() else "degraded"
 
     def render(self, request: Request) -> bytes:
-        """Answer with a line of JSON, or with 405."""
-        request.responseHeaders.removeHeader(b"server")
-        if request.method not in (b"GET", b"HEAD"):
-            request.setResponseCode(405)
-            request.setHeader(b"allow", b"GET, HEAD")
-            request.setHeader(b"content-type", b"text/plain; charset=utf-8")
-            return b"ask with GET\n"
+        """Answer with a line of JSON, or with 404 or 405."""
+        refusal = refuse_unless_read(request, missing=b"there is nothing here\n", advice=b"ask with GET\n")
+        if refusal is not None:
+            return refusal
         request.setHeader(b"content-type", b"application/json")
         request.setHeader(b"cache-control", b"no-store")
-        status = "stopping" if self._factory.draining else "ok" if self._bus.available else "degraded"
-        if status == "stopping":
+        status = self.status
+        if status in ("full", "starting", "stopping"):
             request.setResponseCode(503)
-        return b"" if request.method == b"HEAD" else json.dumps({"status": status}).encode("ascii") + b"\n"
+        told = {"status": status} if self._has_store() else {"status": status, "history": "unavailable"}
+        return b"" if request.method == b"HEAD" else json.dumps(told).encode("ascii") + b"\n"

@@ -7,22 +7,27 @@ Source: the protocol document, section "HTTP".
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from lhttp_tx.access import AccessPolicy
-from lhttp_tx.engine import Engine
-from lhttp_tx.errors import LHTTPError, MessageTooLarge, Refused
-from lhttp_tx.message import Message, parse
+from lhttp_tx.codec.message import Message, parse
+from lhttp_tx.engine.engine import Engine
+from lhttp_tx.errors import LHTTPError, LocalProtocolError, MessageTooLarge, Refused, RemoteProtocolError
+from lhttp_tx.guard.access import AccessPolicy
+from lhttp_tx.guard.heads import check_headers
+from lhttp_tx.guard.proxied import is_proxied
+from lhttp_tx.history.values import Filing, message_id_of
+from lhttp_tx.observe.rationing import RationedLogger
+from lhttp_tx.web.paths import is_named_plainly
 
 __all__ = ["PublishResource"]
 
-_log = Logger()
+_log = RationedLogger(__name__)
 
 
 class PublishResource(Resource):
@@ -32,39 +37,44 @@ class PublishResource(Resource):
 
     def __init__(self, engine: Engine, policy: AccessPolicy) -> None:
         """
-        :param engine: where it publishes.
-        :param policy: who may.
+        :param engine: the engine that publishes.
+        :param policy: decides who may publish.
         """
         super().__init__()
         self._engine = engine
         self._policy = policy
 
     def render(self, request: Request) -> int | bytes:
-        """Answer with 200 and JSON, or with 400, 401, 403, 405, 413 or 503 and a text that says why."""
+        """Answer with 200 and JSON, or with 400, 401, 403, 404, 405, 413, 429 or 503 and a text that says why."""
         request.responseHeaders.removeHeader(b"server")
+        if not is_named_plainly(request):
+            return _refuse(request, 404, "nothing is published here; the path is spelled in one way only")
         if request.method != b"POST":
             request.setHeader(b"allow", b"POST")
             return _refuse(request, 405, "publish with POST; the body is an LHTTP message with a publish header")
         try:
             self._check(request)
-            message = self._parse(request)
-            result = self._engine.publish_message(message)
+            message = _identified(self._parse(request), _header(request, b"idempotency-key"))
+            filing = Filing(message_id_of(message.head), message.headers.get("store") != "no")
+            result = self._engine.publish_message(message, filing)
         except LHTTPError as error:
             return _refuse(request, error.status, error.reason)
         if result is None:
-            return _accept(request, message)
-        self._answer_later(request, message, result)
+            return _answer(request, message, filing)
+        self._answer_later(request, message, filing, result)
         return NOT_DONE_YET
 
     def _check(self, request: Request) -> None:
+        names = [name.lower() for name, values in request.requestHeaders.getAllRawHeaders() for _ in values]
+        check_headers(names)
         self._policy.check_host(_header(request, b"host"))
         self._policy.check_publish(
-            peer=_ip(request.getClientAddress()),
+            peer=None if is_proxied(request.channel.transport) else _ip(request.getClientAddress()),
             host=_header(request, b"host"),
             origin=_header(request, b"origin"),
             fetch_site=_header(request, b"sec-fetch-site"),
             authorization=_header(request, b"authorization"),
-            header_names=[name.lower().decode("latin-1") for name, _ in request.requestHeaders.getAllRawHeaders()],
+            header_names=[name.decode("latin-1") for name in names],
         )
 
     def _parse(self, request: Request) -> Message:
@@ -80,13 +90,13 @@ class PublishResource(Resource):
                 binary = True
         return parse(data, binary=binary, limits=limits)
 
-    def _answer_later(self, request: Request, message: Message, result: Deferred[None]) -> None:
+    def _answer_later(self, request: Request, message: Message, filing: Filing, result: Deferred[None]) -> None:
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)
 
         def accepted(_: None) -> None:
             if not gone:
-                request.write(_accept(request, message))
+                request.write(_answer(request, message, filing))
                 request.finish()
 
         def failed(failure: Failure) -> None:
@@ -101,13 +111,39 @@ class PublishResource(Resource):
         result.addCallbacks(accepted, failed).addErrback(lambda failure: _log.failure("answering failed", failure))
 
 
-def _accept(request: Request, message: Message) -> bytes:
+def _identified(message: Message, key: str | None) -> Message:
+    """
+    Return the message with the id that the header ``Idempotency-Key`` gives it.
+
+    :raises RemoteProtocolError: if it has another one.
+    """
+    if key is None:
+        return message
+    key = key.strip('"')  # a string of RFC 9651, as the draft of the header wants it, or as people write it
+    known = message.headers.get("message-id")
+    if known is not None and known != key:
+        raise RemoteProtocolError("Idempotency-Key and message-id differ: leave one of them out")
+    try:
+        return message if known else message.replace(headers=[*message.headers, ("message-id", key)])
+    except LocalProtocolError:
+        raise RemoteProtocolError("Idempotency-Key is not 1 to 64 visible ASCII characters") from None
+
+
+def _answer(request: Request, message: Message, filing: Filing) -> bytes:
+    """Answer a request whose message was published, or was not stored."""
+    if filing.failure is not None:
+        return _refuse(request, filing.failure.status, filing.failure.reason)
     request.setHeader(b"content-type", b"application/json")
-    return json.dumps({"channels": message.head.channels("publish")}).encode("ascii") + b"\n"
+    told: dict[str, object] = {"channels": message.head.channels("publish")}
+    if filing.positions:
+        told["positions"] = filing.positions
+    if filing.duplicate:
+        told["duplicate"] = True
+    return json.dumps(told).encode("ascii") + b"\n"
 
 
 def _refuse(request: Request, status: int, reason: str) -> bytes:
-    request.setResponseCode(status)
+    request.setResponseCode(status, _phrase(status))
     request.setHeader(b"content-type", b"text/plain; charset=utf-8")
     if status == 401:
         request.setHeader(b"www-authenticate", b"Bearer")
@@ -121,3 +157,11 @@ def _header(request: Request, name: bytes) -> str | None:
 
 def _ip(address: IAddress) -> str | None:
     return getattr(address, "host", None)
+
+
+def _phrase(status: int) -> bytes | None:
+    """Return what a status is called; Twisted does not know all of them."""
+    try:
+        return HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        return None

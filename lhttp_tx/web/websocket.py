@@ -13,7 +13,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from lhttp_tx.factory import LHTTPServerFactory
+from lhttp_tx.websocket.factory import LHTTPServerFactory
 
 __all__ = ["WebSocketResource", "hand_over"]
 
@@ -27,13 +27,18 @@ class WebSocketResource(Resource):
 
     isLeaf = True
 
-    def __init__(self, factory: LHTTPServerFactory) -> None:
-        """:param factory: makes the connections."""
+    def __init__(self, factory: LHTTPServerFactory, user: str | None = None) -> None:
+        """
+        :param factory: makes the connections.
+        :param user: the user, if a ``twisted.cred`` realm makes a resource for each of its users. It is in
+            ``session.handshake``.
+        """
         super().__init__()
         self.factory = factory
+        self._user = user
 
     def render(self, request: Request) -> int | bytes:
-        """Take over the connection of a WebSocket handshake; tell everyone else what this is."""
+        """Take over the connection of a WebSocket handshake. Answer other requests with an explanation."""
         request.responseHeaders.removeHeader(b"server")
         upgrade = (request.getHeader(b"upgrade") or b"").strip().lower()
         if upgrade != b"websocket" or request.channel.transport is None:
@@ -48,6 +53,7 @@ class WebSocketResource(Resource):
         for name, values in request.requestHeaders.getAllRawHeaders():
             head.extend(name + b": " + value for value in values)
         protocol = self.factory.buildProtocol(request.transport.getPeer())  # type: ignore[union-attr]
+        protocol.user = self._user
         hand_over(channel, protocol)
         # As if it had been the protocol's connection from the start.
         protocol.dataReceived(b"\r\n".join(head) + b"\r\n\r\n" + behind)
@@ -55,10 +61,12 @@ class WebSocketResource(Resource):
 
 
 def hand_over(channel: Any, protocol: Any) -> None:
-    """Make *protocol* the owner of the connection that *channel* has read from so far."""
+    """Make *protocol* the owner of the connection in place of *channel*."""
     transport: Any = channel.transport
     channel.transport = None
     channel.setTimeout(None)
+    if hasattr(channel, "end_timers"):
+        channel.end_timers()
     transport.unregisterProducer()
     if isinstance(transport, ProtocolWrapper):
         transport.wrappedProtocol = protocol

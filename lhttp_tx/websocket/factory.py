@@ -1,5 +1,5 @@
 """
-What makes the connections of one engine, with the options that they have in common.
+Creates the connections of one engine, with their common options.
 """
 
 from __future__ import annotations
@@ -12,20 +12,22 @@ from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflat
 from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.interfaces import IAddress
 
-from lhttp_tx.access import AccessPolicy
-from lhttp_tx.admission import Admission, Place
 from lhttp_tx.auth.gate import Gate
-from lhttp_tx.encodings import Deflate, Gzip
-from lhttp_tx.engine import Engine
+from lhttp_tx.engine.engine import Engine
 from lhttp_tx.errors import Refused
-from lhttp_tx.handshake import Handshake
-from lhttp_tx.outbox import Outbox
-from lhttp_tx.protocol import LHTTPServerProtocol
-from lhttp_tx.throttle import Throttled, is_limited
-from lhttp_tx.timers import ExactTimer
-from lhttp_tx.unsent import Remembering
+from lhttp_tx.guard.access import AccessPolicy
+from lhttp_tx.guard.admission import Admission, Place
+from lhttp_tx.guard.heads import check_counts
+from lhttp_tx.websocket.compression import Deflate, Gzip
+from lhttp_tx.websocket.coroutines import ask_inspect
+from lhttp_tx.websocket.handshake import Handshake
+from lhttp_tx.websocket.outbox import Outbox
+from lhttp_tx.websocket.protocol import LHTTPServerProtocol
+from lhttp_tx.websocket.timers import ExactTimer
 
 __all__ = ["LHTTPServerFactory"]
+
+ask_inspect()
 
 _HANDSHAKE_METHODS = ("onConnect", "processHandshake", "succeedHandshake")
 """Methods by which a subclass may decide about handshakes: where it does, every handshake goes their way."""
@@ -58,7 +60,7 @@ class LHTTPServerFactory(WebSocketServerFactory):
     _configured: Any = None
     _compresses = False
     trimmed = False
-    _plain = False
+    plain = False
 
     def __init__(
         self,
@@ -100,10 +102,12 @@ class LHTTPServerFactory(WebSocketServerFactory):
         self.gate = gate
         self.admission = Admission(reactor) if admission is None else admission
         self.outbox = Outbox(engine.hub)
-        self.draining = False
+        engine.hub.bracket(self.outbox.cork, self.outbox.uncork)
+        self.draining = self.starting = False
         largest = 2 * engine.limits.message_size
         self.setProtocolOptions(
             webStatus=False,
+            versions=[13],  # older ones have their origin in another header
             failByDrop=False,
             allowNullOrigin=True,  # each call sets it; the policy decides
             maxConnections=max_connections,
@@ -158,12 +162,13 @@ class LHTTPServerFactory(WebSocketServerFactory):
         Let an opening handshake in or not.
 
         :param place: what its connection counts as; ``None`` if it does not count.
-        :raises Refused: if a rule is against it; with status 503 while the server goes away, 429 if its address has too
-            many connections.
+        :raises Refused: if a rule is against it; with status 400 if too much is in it, 503 while the server goes away,
+            429 if its address has too many connections.
         """
         headers = handshake.headers
         if self.draining:
             raise Refused(503, "server is going away")
+        check_counts(handshake.target, headers)
         self.policy.check_host(headers.get("host"))
         self.policy.check_origin(headers.get("origin"), headers.get("host"))
         if place is not None:
@@ -173,15 +178,15 @@ class LHTTPServerFactory(WebSocketServerFactory):
         """
         Return whether *handshake* may be answered without Autobahn, with the same outcome: the access rules let it in.
 
-        What is not admitted is not refused yet; that is Autobahn's, or a rule's that it asks. Where there is a gate, it
-        decides after this.
+        ``False`` does not refuse the handshake yet: Autobahn, or a rule that it asks, decides that. If there is a gate,
+        the gate decides after this.
 
         :param connections: how many there are with this one.
         :param place: what this one counts as; ``None`` if it does not count.
         """
         if self._configured is None or not issubclass(self._configured, self.protocol):
             self._configure()
-        if not self._plain or 0 < self.maxConnections < connections:
+        if not self.plain or 0 < self.maxConnections < connections:
             return False
         if self._compresses and "sec-websocket-extensions" in handshake.headers:
             return False
@@ -205,14 +210,11 @@ class LHTTPServerFactory(WebSocketServerFactory):
         options = {name: getattr(self, name) for name in WebSocketServerProtocol.CONFIG_ATTRS}
         # A function on a class would become a method.
         options = {name: staticmethod(found) if callable(found) else found for name, found in options.items()}
-        bases = (Throttled, kind) if is_limited(self.engine.limits) else (kind,)
-        if self.engine.on_undelivered:
-            bases = (Remembering, *bases)
-        self._configured = type(kind.__name__, bases, options)
+        self._configured = type(kind.__name__, (kind,), options)
         self.trimmed = False
         self._trim()
         self._compresses = self.perMessageCompressionAccept is not self._declines
-        self._plain = (
+        self.plain = (
             13 in self.versions
             and self.allowedOrigins == ["*"]
             and not (self.server or self.headers or self.externalPort or self.trustXForwardedFor or self.trackTimings)

@@ -1,14 +1,15 @@
 """
 WebSocket frames as a server sends them: whole, final and unmasked (RFC 6455, section 5.2).
 
-Part of the codec: pure functions. The hub and the sessions use them, so that a publication is framed once for all its
-subscribers.
+Pure functions, and the encoding of most connections: unchanged messages in plain frames.
+:mod:`lhttp_tx.websocket.compression` has the other encodings.
 """
 
 import struct
+from abc import ABC, abstractmethod
 from itertools import chain
 
-__all__ = ["build_frame", "build_frames", "is_text", "split_frames"]
+__all__ = ["FRAME_HEADS", "PLAIN", "FrameHeads", "Framing", "build_frame", "build_frames", "split_frames"]
 
 _TEXT = 0x81
 _BINARY = 0x82
@@ -32,8 +33,8 @@ def build_frame(payload: bytes, binary: bool) -> bytes:
     return _LONG(first, 127, size) + payload
 
 
-class _Heads(dict[int, bytes]):
-    """The head of a frame for each size of a payload: short ones are kept, longer ones are made each time."""
+class FrameHeads(dict[int, bytes]):
+    """The head of a frame for each size of a payload. Heads for short payloads are kept; others are made each time."""
 
     def __init__(self, first: int) -> None:
         super().__init__((size, bytes((first, size))) for size in range(126))
@@ -43,28 +44,18 @@ class _Heads(dict[int, bytes]):
         return _MEDIUM(self._first, 126, size) if size < 65_536 else _LONG(self._first, 127, size)
 
 
-_HEADS = (_Heads(_TEXT).__getitem__, _Heads(_BINARY).__getitem__)
+FRAME_HEADS = (FrameHeads(_TEXT), FrameHeads(_BINARY))
+"""The heads of text and binary messages."""
 
 
 def build_frames(payloads: list[bytes], binary: bool) -> bytes:
     """
-    Return the WebSocket frames that carry *payloads*, joined; without a frame by itself for each of them.
+    Return the joined WebSocket frames that carry *payloads*, without making each frame separately.
 
     :param binary: as for :func:`build_frame`.
     """
-    heads = map(_HEADS[binary], map(len, payloads))
+    heads = map(FRAME_HEADS[binary].__getitem__, map(len, payloads))
     return b"".join(chain.from_iterable(zip(heads, payloads, strict=True)))
-
-
-def is_text(payload: bytes) -> bool:
-    """Return whether *payload* may travel as a text message: whether it is UTF-8."""
-    if payload.isascii():
-        return True
-    try:
-        payload.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def split_frames(data: bytes) -> list[tuple[bytes, bool]]:
@@ -90,3 +81,45 @@ def split_frames(data: bytes) -> list[tuple[bytes, bool]]:
         payloads.append((payload, first == 0x82))
         position += size
     return payloads
+
+
+class Framing(ABC):
+    """
+    A way to make frames of messages: an :class:`~lhttp_tx.engine.delivery.Encoding`, shared by all connections that use
+    it.
+
+    :ivar takes_gzip: whether clients that get such frames may send gzip-compressed messages.
+    """
+
+    takes_gzip = False
+
+    def encode(self, payloads: list[bytes], binary: bool) -> bytes:
+        """Return the frames for *payloads*, joined; see :meth:`lhttp_tx.engine.delivery.Encoding.encode`."""
+        return b"".join([self.frame(payload, binary) for payload in payloads])
+
+    @abstractmethod
+    def frame(self, payload: bytes, binary: bool) -> bytes:
+        """Return the frame for one message. The parameters are those of :func:`build_frame`."""
+
+    @abstractmethod
+    def decode(self, data: bytes) -> list[tuple[bytes, bool]]:
+        """
+        Return the messages that the frames in *data* carry, and whether each is binary.
+
+        A message that was compressed counts as binary if it is not UTF-8.
+        """
+
+
+class _Plain(Framing):
+    """Messages as they are."""
+
+    def encode(self, payloads: list[bytes], binary: bool) -> bytes:
+        """See :meth:`Framing.encode`."""
+        return build_frame(payloads[0], binary) if len(payloads) == 1 else build_frames(payloads, binary)
+
+    frame = staticmethod(build_frame)
+    decode = staticmethod(split_frames)
+
+
+PLAIN = _Plain()
+"""The encoding of connections that did not ask for another one."""

@@ -1,10 +1,11 @@
 """
-The ordinary opening handshake of a WebSocket, read in one go.
+Reads an ordinary opening handshake of a WebSocket in one step.
 
-Part of the codec: pure functions on bytes, used by :mod:`lhttp_tx.opening`, :mod:`lhttp_tx.protocol` and
-:mod:`lhttp_tx.web.site`. They take only what is beyond doubt: one whole ``GET`` in the plainest form, each header once,
-and nothing that has to be negotiated (RFC 6455, section 4.2.1). Anything else is left to twisted.web and Autobahn,
-which stay the judges of what is legal and say what is wrong with it.
+Part of the codec: pure functions on bytes, used by :mod:`lhttp_tx.websocket.opening`,
+:mod:`lhttp_tx.websocket.protocol` and
+:mod:`lhttp_tx.web.site`. They accept only the plainest form: one whole ``GET``, each header once, and no extension
+to negotiate (RFC 6455, section 4.2.1). twisted.web and Autobahn handle everything else. They decide what is legal, and
+report what is wrong.
 """
 
 from __future__ import annotations
@@ -13,14 +14,29 @@ import re
 from base64 import b64encode
 from dataclasses import dataclass
 from hashlib import sha1
+from typing import Any
 
-__all__ = ["Handshake", "accept_handshake", "read_handshake"]
+__all__ = [
+    "MAX_HEADERS",
+    "SUBPROTOCOLS",
+    "Handshake",
+    "accept_handshake",
+    "certificate_of",
+    "choose_subprotocol",
+    "read_handshake",
+]
+
+SUBPROTOCOLS = ("lhttp",)
+"""The WebSocket subprotocols of the server. The first one is used if the client asks for none."""
+
+_MAX_SUBPROTOCOL = 255
+"""The longest unknown subprotocol that the server accepts, in characters. A connection stores it."""
 
 _MAX_SIZE = 16_384
-"""Bytes of a head; twisted.web has the same bound."""
+"""The largest head, in bytes. twisted.web has the same bound."""
 
-_MAX_HEADERS = 100
-"""Headers of a head; twisted.web takes 500."""
+MAX_HEADERS = 64
+"""The most header lines of a handshake, and of any other request. Each one costs work."""
 
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """What RFC 6455, section 1.3, adds to the key."""
@@ -29,17 +45,19 @@ _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # An origin's port is surely one: Autobahn refuses the others even where every origin is allowed.
 _HEAD = re.compile(
     rb"GET (/(?!/)[!\"$-~]*) HTTP/1\.1"
-    rb"((?:\r\n[!#$%%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~]*){1,%d})" % _MAX_HEADERS
+    rb"((?:\r\n[!#$%%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~]*){1,%d})" % MAX_HEADERS
 )
 _HOST = re.compile(r"(?:[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _ORIGIN = re.compile(r"https?://[0-9A-Za-z._-]+(?::(?:[1-5]?[0-9]{1,4}|6[0-4][0-9]{3}))?")
 _KEY = re.compile(r"[0-9A-Za-z+/]{22}==")
 
-_UNUSUAL = frozenset({"content-length", "expect", "sec-websocket-protocol", "transfer-encoding"})
-"""Headers that ask for more than to be let in."""
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+_UNUSUAL = frozenset({"content-length", "expect", "transfer-encoding"})
+"""Headers of a request that is more than a plain handshake."""
 
 _OFFERS = frozenset({None, "permessage-deflate", "permessage-deflate; client_max_window_bits"})
-"""What browsers and common clients offer; a server that does not compress need not say anything to it."""
+"""The extensions that browsers and common clients offer. A server that does not compress need not answer them."""
 
 
 @dataclass(slots=True)
@@ -97,20 +115,57 @@ def read_handshake(data: bytes) -> Handshake | None:
         and _HOST.fullmatch(get("host", ""))
         and (origin is None or _ORIGIN.fullmatch(origin))
         and get("sec-websocket-extensions") in _OFFERS
+        and ("sec-websocket-protocol" not in headers or _is_plain_offer(headers["sec-websocket-protocol"]))
     ):
         return Handshake(match[1].decode("ascii"), headers, end + 4)
     return None
 
 
+def certificate_of(transport: Any) -> bytes | None:
+    """Return the certificate, in DER, that the other side of a TLS connection has shown; ``None`` without one."""
+    from twisted.internet.ssl import Certificate
+
+    found = transport.getPeerCertificate()
+    return None if found is None else Certificate(found).dump()
+
+
 def accept_handshake(handshake: Handshake) -> bytes:
-    """Return the response that opens the WebSocket, without a subprotocol and without extensions."""
+    """Return the response that opens the WebSocket, without extensions."""
     accept = b64encode(sha1(handshake.headers["sec-websocket-key"].encode("ascii") + _MAGIC).digest())  # noqa: S324
+    chosen = choose_subprotocol(handshake.headers.get("sec-websocket-protocol"))
     return (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n%s"
+        b"Sec-WebSocket-Accept: %s\r\n\r\n"
+        % (b"" if chosen is None else b"Sec-WebSocket-Protocol: %s\r\n" % chosen.encode("ascii"), accept)
     )
+
+
+def choose_subprotocol(offer: str | None) -> str | None:
+    """
+    Return the subprotocol that the server agrees to; ``None`` for none.
+
+    It is the first of the client's that the server knows. If the server knows none and exactly one was offered, it is
+    that one: browsers close a connection whose offer gets no answer.
+
+    :param offer: the value of ``Sec-WebSocket-Protocol``, of several joined by commas; ``None`` without one.
+    """
+    if offer is None:
+        return None
+    offered = [found for name in offer.split(",") if (found := name.strip(" \t"))]
+    for name in offered:
+        if name in SUBPROTOCOLS:
+            return name
+    if len(offered) == 1 and len(offered[0]) <= _MAX_SUBPROTOCOL and _TOKEN.fullmatch(offered[0]):
+        return offered[0]
+    return None
+
+
+def _is_plain_offer(offer: str) -> bool:
+    """Return whether an offer names subprotocols, each once."""
+    names = [name.strip(" \t") for name in offer.split(",")]
+    return len(set(names)) == len(names) and all(map(_TOKEN.fullmatch, names))
 
 
 def _has_token(value: str, token: str) -> bool:
     value = value.lower()
-    return value == token or token in (part.strip() for part in value.split(","))
+    return value == token or token in map(str.strip, value.split(","))

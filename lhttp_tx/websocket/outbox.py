@@ -1,18 +1,19 @@
 """
-The outbox: what one read causes to be written, gathered to one write for each connection.
+The outbox: it joins all frames that one read causes into one write for each connection.
 
-Used by the WebSocket edge. The hub joins the publications of a run once for all its subscribers; the outbox joins
-what is left, such as the replies to the messages of one read, for each connection by itself.
+Used by the WebSocket edge. The hub joins the publications of a run once for all subscribers. The outbox joins
+everything else for each connection, such as the replies to the messages of one read, or the publications to several
+channels that come from another node in one piece.
 """
 
 from typing import Protocol
 
-from lhttp_tx.hub import Hub
+from lhttp_tx.engine.hub import Hub
 
 __all__ = ["Outbox"]
 
 _MAX_SIZE = 262_144
-"""Bytes that are gathered before all of it is written, though the read may cause more."""
+"""Gathered bytes after which everything is written, even if the read may cause more."""
 
 
 class Writer(Protocol):
@@ -24,15 +25,15 @@ class Writer(Protocol):
 
 class Outbox:
     """
-    What the connections of one server have to write while a read is in hand.
+    The frames that the connections of one server have to write, gathered while a read is being handled.
 
-    :ivar corked: how many reads are in hand; while there is one, frames are added here and not written.
+    :ivar corked: how many reads are being handled. While there is one, frames are gathered here, and not written.
     """
 
     __slots__ = ("_hub", "_size", "_waiting", "corked")
 
     def __init__(self, hub: Hub) -> None:
-        """:param hub: corked and uncorked together with the outbox."""
+        """:param hub: the hub, which is corked and uncorked together with the outbox."""
         self.corked = 0
         self._hub = hub
         self._size = 0
@@ -44,7 +45,7 @@ class Outbox:
         self._hub.cork()
 
     def uncork(self) -> None:
-        """Take back one :meth:`cork`; the last one writes everything, each connection's frames in order."""
+        """Undo one call of :meth:`cork`. The last call writes everything, with each connection's frames in order."""
         if self.corked > 1 or self._waiting:
             self._hub.uncork()
             self.corked -= 1
@@ -55,7 +56,7 @@ class Outbox:
             self._hub.uncork()
 
     def add(self, writer: Writer, frame: bytes) -> None:
-        """Write *frame* to *writer* with the others."""
+        """Add *frame* to the frames for *writer*."""
         frames = self._waiting.get(writer)
         if frames is None:
             self._waiting[writer] = [frame]
@@ -65,8 +66,12 @@ class Outbox:
         if self._size > _MAX_SIZE:
             self.flush()
 
+    def size_of(self, writer: Writer) -> int:
+        """Return how many bytes are gathered for *writer*."""
+        return sum(map(len, self._waiting.get(writer, ())))
+
     def flush(self) -> None:
-        """Write what was gathered, now."""
+        """Write all gathered frames now."""
         waiting, self._waiting, self._size = self._waiting, {}, 0
         for writer, frames in waiting.items():
             writer.write_frames(frames[0] if len(frames) == 1 else b"".join(frames))

@@ -1,15 +1,14 @@
 """
-The fast lane: whole data frames taken out of what one read brought in, in one pass.
+The fast lane: takes whole data frames out of the data of one read, in one pass.
 
-Part of the codec: pure functions, used by :mod:`lhttp_tx.protocol`. It takes only what is beyond doubt: final, masked
-text and binary frames without extension bits, in the shortest encoding of their length, whole, and valid UTF-8 where
-they are text (RFC 6455, section 5.2). It stops before anything else, which is then left to Autobahn's state machine:
-the judge of what is legal stays the same with and without the lane.
+Pure functions, used by :mod:`lhttp_tx.websocket.protocol`. They take only simple frames: final, masked text and binary
+frames without extension bits, whole, with the shortest encoding of their length, and with valid UTF-8 if they are text
+(RFC 6455, section 5.2). They stop before any other frame, and leave it to Autobahn's state machine. So Autobahn decides
+what is legal, with and without the fast lane.
 
-Small frames are unmasked many at a time: their keys are strung together, and one operation on one large number does
-them all. Where a program sends a burst, most of its frames are of one size; then their heads are looked at, and their
-keys strung together, all at once too. Large frames are unmasked by translation tables, which cost more to begin with
-and less for each byte.
+Many small frames are unmasked together: their keys are joined, and one operation on one large integer unmasks all of
+them. A burst of a program mostly has frames of one size. Their heads are then checked together, and their keys are
+joined together, too. Large frames are unmasked by translation tables, which cost more at first, and less for each byte.
 """
 
 from struct import Struct
@@ -20,27 +19,27 @@ _TEXT = 0x81
 _BINARY = 0x82
 
 _LARGE = 1_000
-"""Bytes of a payload from which on translation tables are faster."""
+"""The size of a payload, in bytes, from which on translation tables are faster."""
 
 _BATCH_SIZE = 16_384
-"""Bytes after which small frames are unmasked though more follow, so that numbers stay in the processor's cache."""
+"""Bytes after which small frames are unmasked even if more follow, so that the integers fit the processor's cache."""
 
 _ALIKE_COUNT = 32
-"""Small frames of one size, one after another, from which on it pays to take them at once."""
+"""The number of consecutive small frames of one size from which on it pays to take them together."""
 
 _XOR = [bytes(byte ^ mask for byte in range(256)) for mask in range(256)]
-"""For each byte of a mask the table that unmasks with it."""
+"""The table that unmasks with each byte of a mask."""
 
 
 def take_messages(data: bytes, position: int, max_size: int) -> tuple[list[bytes], bool, int, bool]:
     """
-    Return the messages of one kind, text or binary, that follow each other in *data*.
+    Return consecutive messages of one kind, text or binary, in *data*.
 
-    :param data: what was read.
-    :param position: where in *data* the first frame begins, outside a fragmented message.
-    :param max_size: bytes of a payload; a larger one is left to the judge.
-    :returns: the payloads; whether they are binary; where in *data* the next frame begins; and whether what follows
-        could be taken too, be it by another call, be it if only more of it were there.
+    :param data: the data of a read.
+    :param position: the index in *data* where the first frame begins, outside a fragmented message.
+    :param max_size: bytes of a payload. A larger one is left to Autobahn.
+    :returns: the payloads; whether they are binary; the index in *data* of the next frame; and whether the following
+        data could be taken too, either by another call or once more of it has arrived.
     """
     end = len(data)
     kind = data[position] if position < end else 0
@@ -69,7 +68,7 @@ def take_messages(data: bytes, position: int, max_size: int) -> tuple[list[bytes
             if stop > end or second - 0x80 > max_size:
                 more = stop > end and second - 0x80 <= max_size
                 break
-            # The key runs from the frame's first byte to its last; what it does to the header does not matter.
+            # The key covers the whole frame. Its effect on the header does not matter.
             keys.append((data[position + 2 : start] * ((second - 0x75) >> 2))[2 : second - 0x78])
         else:
             start = position + 8
@@ -94,7 +93,7 @@ def take_messages(data: bytes, position: int, max_size: int) -> tuple[list[bytes
             payloads += alike
             position = begin
     else:
-        # What is not masked is illegal, and the judge is to see it now.
+        # An unmasked frame is illegal: leave it to Autobahn now.
         masked = end - position < 2 or data[position + 1] >= 0x80
         more = more and position < end and data[position] in (_TEXT, _BINARY) and masked
     if keys:
@@ -109,12 +108,12 @@ def take_messages(data: bytes, position: int, max_size: int) -> tuple[list[bytes
 
 
 def frames_size(payloads: list[bytes]) -> int:
-    """Return how many bytes the frames had that :func:`take_messages` took *payloads* out of."""
+    """Return the size of the frames that :func:`take_messages` took *payloads* out of."""
     return sum(len(payload) + (6 if len(payload) < 126 else 8) for payload in payloads)
 
 
 def _take_only(data: bytes, position: int, start: int, max_size: int) -> tuple[list[bytes], bool, int, bool]:
-    """Return the same as :func:`take_messages` where one frame is all there is, as in a chat."""
+    """Return the result of :func:`take_messages` for data with a single frame, as in a chat."""
     kind = data[position]
     size = len(data) - start
     if kind not in (_TEXT, _BINARY) or size > max_size:
@@ -131,10 +130,11 @@ def _take_only(data: bytes, position: int, start: int, max_size: int) -> tuple[l
 
 def _take_alike(data: bytes, position: int, kind: int, max_size: int) -> tuple[list[bytes], int]:
     """
-    Return the payloads of the small frames from *position* on that are of *kind* and of one size, and where they end.
+    Return the payloads of the small frames from *position* on that have the same *kind* and size, and the index of
+    their end.
 
-    Where a frame begins as the one before it did, the next one begins as many bytes further on: so every such byte of
-    *data* is looked at in one step, and none is looked at that is not the beginning of a frame.
+    If frames have equal heads, they have equal sizes. So one step checks the bytes of *data* at equal distances, and
+    looks only at the beginnings of frames.
     """
     if len(data) - position < _ALIKE_COUNT * 6 or not 0x80 <= data[position + 1] < 0xFE:
         return [], position
@@ -143,7 +143,7 @@ def _take_alike(data: bytes, position: int, kind: int, max_size: int) -> tuple[l
         return [], position
     step = size + 6
     wanted, most = _ALIKE_COUNT, (len(data) - position) // step
-    while True:  # further on only if all up to here are alike, so that nothing is looked at for each that is not
+    while True:  # go on only if all frames so far are alike, so that no work is wasted on others
         stop = position + min(wanted, most) * step
         count = min(_leading(data[position:stop:step]), _leading(data[position + 1 : stop : step]))
         if count < wanted:
@@ -169,12 +169,12 @@ def _take_alike(data: bytes, position: int, kind: int, max_size: int) -> tuple[l
 
 
 def _leading(values: bytes) -> int:
-    """Return how many of *values* are the same as the first one and follow it."""
+    """Return how many values directly after the first one equal it."""
     return len(values) - len(values.lstrip(values[:1]))
 
 
 def _unmask_batch(masked: bytes, keys: list[bytes], starts: list[int], stops: list[int], begin: int) -> list[bytes]:
-    """Return the payloads from *starts* to *stops*, less *begin*, and empty the lists."""
+    """Return the payloads from *starts* to *stops*, relative to *begin*, and empty the lists."""
     number = int.from_bytes(masked, "little") ^ int.from_bytes(b"".join(keys), "little")
     plain = number.to_bytes(len(masked), "little")
     payloads = [plain[start - begin : stop - begin] for start, stop in zip(starts, stops, strict=True)]
@@ -185,7 +185,7 @@ def _unmask_batch(masked: bytes, keys: list[bytes], starts: list[int], stops: li
 
 
 def _unmask_large(masked: bytes, mask: bytes) -> bytes:
-    """Return a payload unmasked, each fourth byte at a time."""
+    """Return a payload unmasked, in four steps, each for every fourth byte."""
     plain = bytearray(len(masked))
     for offset in range(4):
         plain[offset::4] = masked[offset::4].translate(_XOR[mask[offset]])

@@ -1,9 +1,9 @@
 """
-The timer by which both sides' WebSocket connections keep their time limits.
+The timer for the time limits of WebSocket connections, in the server and in the client.
 
-Used by :mod:`lhttp_tx.factory` and :mod:`lhttp_tx.client.protocol`, which put it in the place of Autobahn's. That one
-rounds limits down to whole seconds, so that one of 1 may be none, and follows the process's reactor instead of the one
-that is passed in. Imports nothing of the project.
+Used by :mod:`lhttp_tx.websocket.factory` and :mod:`lhttp_tx.client.protocol`, which replace Autobahn's timer by it.
+Autobahn's timer rounds limits down to whole seconds, so a limit of 1 may become 0. It also uses the process's reactor
+instead of the one passed in. Imports nothing of the project.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["ExactTimer"]
 
 @final
 class ExactTimer:
-    """Calls later by a reactor, as Autobahn asks its timer to."""
+    """Makes delayed calls in a reactor, with the interface of Autobahn's timer."""
 
     def __init__(self, reactor: Any) -> None:
         """:param reactor: the running reactor, or a clock."""

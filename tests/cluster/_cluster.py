@@ -14,7 +14,7 @@ from integration._server import TEXT, RawClient, ServerProcess, message, wait_un
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-__all__ = ["UNKNOWN", "Account", "Publisher", "Subscriber", "accepted_after", "join", "pause", "until"]
+__all__ = ["PATIENCE", "UNKNOWN", "Account", "Publisher", "Subscriber", "accepted_after", "join", "pause", "until"]
 
 _TOKENS = 1_000
 """Different receipts that a publisher asks for; the server remembers what to do with each head for a while."""
@@ -22,7 +22,7 @@ _TOKENS = 1_000
 UNKNOWN = "the bus has not confirmed the publication: it is not known whether it arrived"
 """Why a publication is refused that may have arrived all the same."""
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds that the last answer and the last publication may take."""
 
 
@@ -39,7 +39,7 @@ def pause(seconds: float) -> Deferred[None]:
     return deferLater(reactor, seconds)
 
 
-async def until(condition: Callable[[], Any], limit: float = 10.0) -> None:
+async def until(condition: Callable[[], Any], limit: float = PATIENCE) -> None:
     """Let it work until *condition* holds; it must within *limit* seconds."""
     end = time.monotonic() + limit
     while not condition():
@@ -108,7 +108,7 @@ class _Reader:
     def _read(self) -> None:
         try:
             while True:
-                opcode, payload = self.client.receive()
+                opcode, payload = self.client.receive(pings=True)  # another thread sends
                 if opcode == TEXT:
                     self.take(time.monotonic(), payload)
         except (OSError, ValueError, AssertionError) as error:

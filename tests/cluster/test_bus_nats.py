@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 from integration._nats import NATSProcess, needs_nats
-from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from tests.bus_contract import BusContract
+from lhttp_tx.testing import BusContract
 
 pytestmark = [needs_nats, pytest.mark.asyncio_reactor]
 
@@ -31,8 +30,8 @@ class TestNATSBus(BusContract):
     def make_buses(self, count: int) -> list[Any]:
         from twisted.internet import reactor
 
-        from lhttp_tx.bus.nats import NATSBus
-        from lhttp_tx.bus.servers import NATSServers
+        from lhttp_tx.bus.nats.bus import NATSBus
+        from lhttp_tx.bus.nats.servers import NATSServers
 
         return [NATSBus(NATSServers((self.url,)), clock=reactor) for _ in range(count)]
 
@@ -42,7 +41,7 @@ class TestNATSBus(BusContract):
         while not bus.available:
             await deferLater(reactor, 0.01)
 
-    def settle(self) -> Deferred[None]:
+    async def settle(self, buses: list[Any]) -> None:
         from twisted.internet import reactor
 
-        return deferLater(reactor, 0.1)
+        await deferLater(reactor, 0.1)

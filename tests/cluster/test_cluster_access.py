@@ -8,6 +8,7 @@ import hashlib
 import ipaddress
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from integration._nats import NATSProcess, needs_nats
-from integration._server import RawClient, ServerProcess, message
+from integration._server import RawClient, ServerProcess, http_request, message, wait_until
 
 from cluster._cluster import join
 
@@ -87,7 +88,7 @@ def test_a_wrong_password_is_said_without_it_and_tried_again(
     nats = start('authorization { user: node, password: "another" }')
     password = written(tmp_path, "password", SECRET)
     node = serve("--nats", nats.url, "--nats-user", "node", "--nats-password-file", password)
-    node.wait_for_log(f"cannot reach NATS, will try until it is there: {nats.url}: nats: 'Authorization Violation'")
+    node.wait_for_log(f"cannot reach NATS, retrying: {nats.url}: nats: 'Authorization Violation'")
     nats.kill()
     written(tmp_path, "nats.conf", f'authorization {{ user: node, password: "{SECRET}" }}')
     nats.start()
@@ -106,7 +107,7 @@ def test_a_channel_that_nats_does_not_allow_is_refused_to_its_subscriber(
         client.send(message("chat", {"subscribe": "secret", "receipt": "s"}))
         assert b"status:503\r\nreason:the bus does not allow this channel" in client.receive()[1]
         client.send(message("chat", {"publish": "quiet"}, "hush"))
-        node.wait_for_log("NATS does not let this node publish to 'lhttp.quiet'")
+        node.wait_for_log("NATS forbids this node to publish to 'lhttp.quiet'")
     check_works(node)
     assert "lost NATS" not in node.log
 
@@ -128,9 +129,23 @@ def test_tls_with_an_authority_of_ones_own_and_a_certificate_for_the_node(
     check_works(serve("--nats", nats.url.replace("nats:", "tls:"), *trusted, *own))
 
     without_certificate = serve("--nats", nats.url, *trusted)
-    without_certificate.wait_for_log("cannot reach NATS, will try until it is there: nats://127.0.0.1")
+    without_certificate.wait_for_log("cannot reach NATS, retrying: nats://127.0.0.1")
     without_trust = serve("--nats", nats.url.replace("nats:", "tls:"), *own)
     without_trust.wait_for_log("certificate verify failed")
+
+
+def test_a_server_without_tls_gets_no_password_where_tls_was_asked_for(
+    serve: Callable[..., ServerProcess], start: Callable[[str], NATSProcess], tmp_path: Path
+) -> None:
+    nats = start(f'authorization {{ user: node, password: "{SECRET}" }}')
+    login = ("--nats-user", "node", "--nats-password-file", written(tmp_path, "password", SECRET))
+    authority(tmp_path)
+    for node in (
+        serve("--nats", nats.url.replace("nats:", "tls:"), *login),
+        serve("--nats", nats.url, "--nats-tls-ca", str(tmp_path / "ca.pem"), *login),
+    ):
+        node.wait_for_log("the server offers no TLS, so nothing was sent to it")
+        assert "connected to NATS" not in node.log
 
 
 def test_a_credentials_file(
@@ -211,3 +226,23 @@ def authority(directory: Path) -> Callable[[str], None]:
 
 def _name(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+@pytest.mark.parametrize("verb", ["publish", "subscribe"])
+def test_health_is_not_ok_while_nats_forbids_the_prefix(
+    serve: Callable[..., ServerProcess], start: Callable[[str], NATSProcess], tmp_path: Path, verb: str
+) -> None:
+    users = "authorization {{ users: [ {{ user: node, password: sesame, permissions: {{ {} }} }} ] }}"
+    nats = start(users.format(f'{verb}: {{ deny: "lhttp.>" }}'))
+    node = serve("--nats", nats.url.replace("//", "//node:sesame@"))
+    node.wait_for_log(f"NATS forbids this node to {verb} to")
+    wait_until(lambda: health(node) == {"status": "degraded"}, "it says so")
+    written(tmp_path, "nats.conf", users.format(f'{verb}: {{ deny: "lhttp.quiet" }}'))
+    nats.send_signal(signal.SIGHUP)
+    wait_until(lambda: health(node) == {"status": "ok"}, "it says that all is well")
+
+
+def health(node: ServerProcess) -> object:
+    status, _, body = http_request(node.port, "GET", "/health")
+    assert status == 200
+    return json.loads(body)

@@ -42,13 +42,6 @@ ODD = ["🙂", "é.日本", "a*", ">b", "a%b", "%2A", "a:b", "a$b", "a,b;c", "x"
 
 
 @pytest.fixture(scope="module")
-def nats() -> Iterator[NATSProcess]:
-    process = NATSProcess()
-    yield process
-    process.stop()
-
-
-@pytest.fixture(scope="module")
 def nodes(nats: NATSProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ServerProcess]]:
     """Three nodes; that nothing has disturbed their way to NATS is checked at the end."""
     directory = tmp_path_factory.mktemp("nodes")

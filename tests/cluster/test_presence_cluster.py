@@ -59,13 +59,6 @@ class Order(Processor):
 
 
 @pytest.fixture(scope="module")
-def nats() -> Iterator[NATSProcess]:
-    process = NATSProcess()
-    yield process
-    process.stop()
-
-
-@pytest.fixture(scope="module")
 def nodes(nats: NATSProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ServerProcess]]:
     """Three nodes that know of each other; the last test kills one."""
     tmp_path = tmp_path_factory.mktemp("nodes")
@@ -173,7 +166,7 @@ def test_channels_open_and_close_once_in_the_cluster(nodes: list[ServerProcess],
     first = connect(nodes[0], "first", "door")
     wait_until(lambda: told() == ["node +door cluster +door", "cluster +door", "cluster +door"], "it is open")
     second = connect(nodes[1], "second", "door")
-    time.sleep(0.5)  # until the others know
+    time.sleep(4.0)  # until the others know
     first.close()
     wait_until(lambda: "node -door" in told()[0], "the first has left")
     second.close()
@@ -215,7 +208,7 @@ def test_users_of_a_killed_node_are_gone_in_time_and_log_in_elsewhere_at_once(
     again = connect(nodes[1], "jack", "room")
     again.send(message("x", {"receipt": "in"}))
     assert again.receive()[1] == message("receipt", {"receipt-id": "in"}).encode()
-    assert time.monotonic() - killed < 2.0
+    assert time.monotonic() - killed < 5.0, "it waited until the node was taken for dead"
     wait_until(
         lambda: all(names(client) == ["alive0", "alive1", "jack"] for client in alive), "mike is gone", DEAD_WITHIN
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import ssl
@@ -12,7 +13,16 @@ from pathlib import Path
 
 import pytest
 from integration._nats import NATSProcess, needs_nats
-from integration._server import RawClient, ServerProcess, http_request, message, processor_arguments, script, wait_until
+from integration._server import (
+    TIME_LIMIT,
+    RawClient,
+    ServerProcess,
+    http_request,
+    message,
+    processor_arguments,
+    script,
+    wait_until,
+)
 
 pytestmark = needs_nats
 
@@ -104,10 +114,10 @@ def test_worker_that_is_killed_is_replaced_and_nobody_else_notices(pair: ServerP
     lost = owners(pair)[victim]
     os.kill(victim, signal.SIGKILL)
     connect(pair)  # its clients come back at once
-    clients[-1].sock.settimeout(5)
+    clients[-1].sock.settimeout(TIME_LIMIT)
     alive = [client for client in clients if answers(client)]
     assert len(clients) - len(alive) == lost
-    pair.wait_for_log("has died, next start")
+    pair.wait_for_log("died, restarting in")
     pair.wait_for_log("connected to NATS", count=3)
     wait_until(lambda: len(workers(pair)) == 2, "there are two workers again")
     alive[0].send(HELLO)
@@ -130,30 +140,29 @@ def test_sigterm_closes_the_clients_of_all_workers(pair: ServerProcess, connect:
     for client in clients:
         assert client.receive_close()[0] == 1001
         client.sock.shutdown(socket.SHUT_RDWR)
-    assert pair.process.wait(5) in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    assert pair.process.wait(TIME_LIMIT) in (-signal.SIGTERM, 128 + signal.SIGTERM)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", pair.port), 5)
+        socket.create_connection(("127.0.0.1", pair.port), TIME_LIMIT)
 
 
 def test_connections_are_refused_while_workers_finish(
     serve: Callable[..., ServerProcess], nats: NATSProcess, connect: Connect
 ) -> None:
-    server = start(serve, nats, "--drain-timeout", "1", *processor_arguments("hang"))
+    server = start(serve, nats, "--drain-timeout", "600", *processor_arguments("hang"))
     busy = connect(server)
     busy.send(message("hang"))
     server.process.send_signal(signal.SIGTERM)
     server.wait_for_log(f"(TCP Port {server.port} Closed)", count=3)  # each says so a moment before it is
     wait_until(lambda: refuses(server.port), "nobody listens")
     assert server.process.poll() is None
-    busy.sock.shutdown(socket.SHUT_RDWR)
-    server.process.wait(5)
+    server.crash()
 
 
 def refuses(port: int) -> bool:
     """Return whether connections to *port* are refused."""
     try:
-        socket.create_connection(("127.0.0.1", port), 5).close()
+        socket.create_connection(("127.0.0.1", port), TIME_LIMIT).close()
     except ConnectionError:
         return True
     return False
@@ -161,7 +170,7 @@ def refuses(port: int) -> bool:
 
 def test_one_worker_that_is_told_to_stop_leaves_the_port_to_the_other(pair: ServerProcess, connect: Connect) -> None:
     os.kill(workers(pair)[0], signal.SIGTERM)
-    pair.wait_for_log("has died, next start")
+    pair.wait_for_log("died, restarting in")
     connect(pair)
     pair.wait_for_log("connected to NATS", count=3)
 
@@ -201,13 +210,13 @@ def test_workers_share_tls_and_unix_sockets(
     port = int(next(address for address in server.addresses if ":" in address).rpartition(":")[2])
     for _ in range(4):
         with (
-            socket.create_connection(("127.0.0.1", port), 5) as sock,
+            socket.create_connection(("127.0.0.1", port), TIME_LIMIT) as sock,
             context.wrap_socket(sock, server_hostname="127.0.0.1") as secure,
         ):
             secure.sendall(b"GET /health HTTP/1.0\r\n\r\n")
             assert secure.recv(12) == b"HTTP/1.0 200"
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(5)
+        sock.settimeout(TIME_LIMIT)
         sock.connect(f"{tmp_path}/socket")
         sock.sendall(b"GET /health HTTP/1.0\r\n\r\n")
         assert sock.recv(12) == b"HTTP/1.0 200"
@@ -222,7 +231,63 @@ def test_workers_share_tls_and_unix_sockets(
 )
 def test_workers_that_cannot_be_are_refused(tmp_path: Path, arguments: list[str], text: str) -> None:
     done = subprocess.run(
-        [script("twistd"), "-n", "lhttp", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=30
+        [script("twistd"), "-n", "lhttp", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=TIME_LIMIT
     )
     assert done.returncode == 1
     assert text in done.stdout + done.stderr
+
+
+# Signals
+
+
+def test_signals_of_a_service_manager_end_neither_supervisor_nor_workers(
+    serve: Callable[..., ServerProcess], nats: NATSProcess, connect: Connect
+) -> None:
+    server = serve("--workers", "2", "--nats", nats.url, endpoints=0)
+    server.wait_for_log("starting 2 workers")
+    for _ in range(2):  # at first workers have not come to attend to them yet
+        wait_until(lambda: len(workers(server)) == 2, "there are two workers")
+        for pid in (server.pid, *workers(server)):
+            for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGPIPE", "SIGTSTP", "SIGCONT"):
+                os.kill(pid, getattr(signal, name))
+        server.wait_for_log("connected to NATS", count=2)
+    server.wait_for_log("SIGUSR2: ignored", count=6)
+    assert "died, restarting" not in server.log
+    server.port = int(re.findall(r"listening on 127\.0\.0\.1:(\d+)", server.log)[0])
+    client = connect(server)
+    client.send(HELLO)
+    assert client.receive()[1] == HELLO.encode()
+
+
+def test_sigquit_stops_supervisor_and_workers(pair: ServerProcess, connect: Connect) -> None:
+    pids = workers(pair)
+    client = connect(pair)
+    pair.process.send_signal(signal.SIGQUIT)
+    assert client.receive_close()[0] == 1001
+    client.sock.shutdown(socket.SHUT_RDWR)
+    assert pair.process.wait(TIME_LIMIT) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_log_of_workers_that_was_moved_is_opened_again(nats: NATSProcess, tmp_path: Path) -> None:
+    log, old = tmp_path / "server.log", tmp_path / "elsewhere"
+    process = subprocess.Popen(
+        [
+            *(script("twistd"), "-n", "--pidfile=", "--logfile=server.log", "lhttp", "--workers", "2"),
+            *("--nats", nats.url, "--port", "tcp:0:interface=127.0.0.1"),
+        ],
+        cwd=tmp_path,
+    )
+    try:
+        wait_until(lambda: log.exists() and log.read_text("utf-8").count("connected to NATS") == 2, "they run")
+        log.rename(old)
+        process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: log.exists() and "is a new file" in log.read_text("utf-8"), "there is a new file")
+        before = old.read_text("utf-8")
+        for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split():
+            os.kill(int(pid), signal.SIGUSR2)
+        wait_until(lambda: log.read_text("utf-8").count("SIGUSR2: ignored") == 2, "workers write to it")
+        assert old.read_text("utf-8") == before
+    finally:
+        process.terminate()
+        process.wait(TIME_LIMIT)

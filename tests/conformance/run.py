@@ -33,15 +33,14 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 
 from lhttp_tx.bus.memory import MemoryBus
-from lhttp_tx.engine import Engine
-from lhttp_tx.factory import LHTTPServerFactory
-from lhttp_tx.frames import build_frame
-from lhttp_tx.hub import Hub
-from lhttp_tx.limits import Limits
-from lhttp_tx.protocol import LHTTPServerProtocol
-from lhttp_tx.session import Session
+from lhttp_tx.codec.limits import Limits
+from lhttp_tx.engine.engine import Engine
+from lhttp_tx.engine.hub import Hub
+from lhttp_tx.engine.session import Session
 from lhttp_tx.web.site import LHTTPSite
 from lhttp_tx.web.websocket import WebSocketResource
+from lhttp_tx.websocket.factory import LHTTPServerFactory
+from lhttp_tx.websocket.protocol import LHTTPServerProtocol
 
 MESSAGE_SIZE = 8 * 2**20
 """The server takes WebSocket messages of twice this size; the largest case sends 16 MiB."""
@@ -61,7 +60,7 @@ class EchoSession:
         self._transport = transport
 
     def receive(self, data: bytes, binary: bool) -> None:
-        self._transport.send_frame(build_frame(data, binary))
+        self._transport.send(data, binary)
 
     def receive_run(self, messages: list[bytes], first: int, binary: bool) -> int:
         self.receive(messages[first], binary)

@@ -25,19 +25,19 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from lhttp_tx.access import AccessPolicy, host_name
-from lhttp_tx.channels import check_channel, split_channels
+from lhttp_tx.codec.channels import check_channel, split_channels
+from lhttp_tx.codec.message import Message, parse
+from lhttp_tx.codec.multipart import join_parts, parse_offsets, split_parts
+from lhttp_tx.engine.processors import processor
+from lhttp_tx.engine.request import Request
 from lhttp_tx.errors import Refused, RemoteProtocolError, UpstreamForbidden
-from lhttp_tx.factory import LHTTPServerFactory
-from lhttp_tx.frames import build_frame, build_frames
-from lhttp_tx.handshake import accept_handshake, read_handshake
-from lhttp_tx.lane import frames_size, take_messages
-from lhttp_tx.message import Message, parse
-from lhttp_tx.multipart import join_parts, parse_offsets, split_parts
-from lhttp_tx.processors import processor
-from lhttp_tx.request import Request
-from lhttp_tx.targets import METHODS, TargetPolicy, parse_upstream
-from lhttp_tx.testing import Server, split_frames
+from lhttp_tx.guard.access import AccessPolicy, host_name
+from lhttp_tx.testing import Server
+from lhttp_tx.upstream.targets import METHODS, TargetPolicy, parse_upstream
+from lhttp_tx.websocket.factory import LHTTPServerFactory
+from lhttp_tx.websocket.frames import build_frame, build_frames, split_frames
+from lhttp_tx.websocket.handshake import accept_handshake, read_handshake
+from lhttp_tx.websocket.reader import frames_size, take_messages
 
 __all__ = ["ALLOWED", "HANDSHAKE", "TARGETS"]
 

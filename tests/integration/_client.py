@@ -16,7 +16,7 @@ from typing import Any
 from integration._docs import Process, environment
 from integration._server import TIME_LIMIT, script
 
-__all__ = ["PROLOGUE", "Terminal", "lhttp", "run_program", "start_lhttp", "url_of"]
+__all__ = ["PROLOGUE", "Terminal", "lhttp", "on_terminal", "run_program", "start_lhttp", "url_of"]
 
 _CODES = re.compile(r"\x1b(?:\[[0-9;?>]*[a-zA-Z]|[()][0AB]|[=>])")
 
@@ -74,6 +74,19 @@ def start_lhttp(directory: Path, *arguments: object, **changes: str) -> Process:
     return Process([script("lhttp"), *map(str, arguments)], directory, **changes)
 
 
+def on_terminal(program: str, *arguments: object) -> list[str]:
+    """
+    Return what runs *program* with the terminal that is its standard input as its own, which it can lose.
+
+    A fork of this process could not do it: other tests have left threads in it.
+    """
+    code = (
+        "import os, fcntl, termios, sys; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    return [sys.executable, "-c", code, program, *map(str, arguments)]
+
+
 class Terminal:
     """
     The command on a terminal of its own.
@@ -83,11 +96,17 @@ class Terminal:
 
     def __init__(self, *arguments: object, **changes: str) -> None:
         self.raw = ""
-        pid, self._fd = pty.fork()
-        if not pid:
-            os.environ.update({**environment(), "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30", **changes})
-            os.execv(script("lhttp"), ["lhttp", *map(str, arguments)])
-        self._pid = pid
+        self._fd, slave = pty.openpty()
+        try:
+            self._process = subprocess.Popen(
+                on_terminal(script("lhttp"), *arguments),
+                env={**environment(), "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30", **changes},
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+            )
+        finally:
+            os.close(slave)
         self.status: int | None = None
 
     @property
@@ -103,14 +122,16 @@ class Terminal:
             self._read()
 
     def _read(self) -> None:
-        if not select.select([self._fd], [], [], 0.05)[0]:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        if not poll.poll(50):
             return
         try:
             data = os.read(self._fd, 65_536).decode("utf-8", "replace")
         except OSError:  # Linux says so when the other side has gone
             data = ""
         if not data:
-            self.status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+            self.status = self._process.wait(TIME_LIMIT)
         if "\x1b[6n" in data:
             os.write(self._fd, b"\x1b[1;1R")
         self.raw += data
@@ -132,6 +153,6 @@ class Terminal:
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, where: TracebackType | None) -> None:
         if self.status is None:
-            os.kill(self._pid, 9)
-            os.waitpid(self._pid, 0)
+            self._process.kill()
+            self._process.wait()
         os.close(self._fd)

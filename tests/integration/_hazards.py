@@ -3,18 +3,54 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
+from integration._honest import Figures, HonestClient
 from integration._server import Backend, ServerProcess
 
-__all__ = ["SECONDS", "THOROUGH", "Stage"]
+__all__ = ["SECONDS", "THOROUGH", "Stage", "waits_too_long"]
 
 THOROUGH = bool(os.environ.get("LHTTP_TEST_THOROUGH"))
 """Whether the full figures are asked for: ``LHTTP_TEST_THOROUGH=1``, or ``tox -e hazards``."""
 
 SECONDS = 10.0 if THOROUGH else 1.0
 """How long an attack goes on."""
+
+_CONTROL_SECONDS = 2.0
+"""For how long an honest client is measured that nobody attacks."""
+
+_AS_LONG = 2
+"""How many times as long as that one an honest client may wait beside an attack."""
+
+_MOST = 1.0
+"""Seconds that it may wait at most, however busy the machine is."""
+
+
+def waits_too_long(figures: Figures, most: float) -> bool:
+    """
+    Return whether an honest client has waited for too long, and say so.
+
+    If it has waited for more than *most* seconds, the machine may have been busy with something else. Then another one
+    is measured at once, at a server of its own that nobody attacks: the first may have waited twice as long.
+
+    :param figures: what the client beside the attack has seen.
+    :param most: seconds that 99 of 100 messages may take on a machine that is free.
+    """
+    if figures.p99 < most:
+        return False
+    with tempfile.TemporaryDirectory() as directory:
+        server = ServerProcess(cwd=Path(directory))
+        try:
+            with HonestClient(server) as honest:
+                time.sleep(_CONTROL_SECONDS)
+        finally:
+            server.check()
+    allowed = min(max(most, _AS_LONG * honest.figures.p99), _MOST)
+    print(f"p99 {figures.p99:.3f} s; without the attack {honest.figures}; allowed {allowed:.3f} s")
+    return figures.p99 >= allowed
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ RATE = 100
 _LOOK = 0.02
 """Seconds between two looks at the server's memory."""
 
-_LAST_WAIT = 5.0
+_LAST_WAIT = 20.0
 """Seconds that the last messages may take to arrive."""
 
 _PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")

@@ -41,6 +41,9 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-proxy-server"),
 )
 PATIENCE = 30.0
+
+LIFETIME = 12
+"""Seconds that a token lasts; the page gets the next one when half of them have gone."""
 HTML = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"> & <b>bold</b>"
 
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="chromium and chromium-driver are not installed")
@@ -164,6 +167,23 @@ def complaints(browser: Any) -> list[str]:
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
+SUBPROTOCOL = """
+const [url, offer, done] = arguments;
+const socket = new WebSocket(url, offer);
+socket.onopen = () => { done(socket.protocol); socket.close(); };
+socket.onerror = () => done("refused");
+"""
+
+
+def test_a_page_that_offers_a_subprotocol_is_connected(demo: ServerProcess, tab: Callable[[str], Tab]) -> None:
+    page = tab(f"http://127.0.0.1:{demo.port}/")
+    found = [
+        page.browser.execute_async_script(SUBPROTOCOL, f"ws://127.0.0.1:{demo.port}/", offer)
+        for offer in ([], ["chat"], ["other", "lhttp"])
+    ]
+    assert found == ["", "chat", "lhttp"]
+
+
 def test_two_tabs_chat_with_each_other(demo: ServerProcess, chat: Callable[..., Tab]) -> None:
     ada, bob = chat(demo, "Ada"), chat(demo, "Bob Ü.")
     ada.write("#text", "hello: 5:30\u00a0€")
@@ -178,10 +198,10 @@ def test_two_tabs_chat_with_each_other(demo: ServerProcess, chat: Callable[..., 
 
 @pytest.fixture
 def token_login(tmp_path: Path) -> Iterator[tuple[str, Callable[[], ServerProcess]]]:
-    """The URL of the example's backend, whose tokens last four seconds, and a function that starts its server."""
+    """The URL of the example's backend, whose tokens do not last long, and a function that starts its server."""
     (tmp_path / "secret").write_text("0123456789abcdef" * 4)
     port = free_port()
-    options = ("--jwt-key-file", "secret", "--jwt-audience", "chat", "--login-timeout", "20")
+    options = ("--jwt-key-file", "secret", "--jwt-audience", "chat", "--login-timeout", "60")
     listen = ("--port", f"tcp:{port}:interface=127.0.0.1")
     started: list[ServerProcess] = []
 
@@ -193,7 +213,7 @@ def token_login(tmp_path: Path) -> Iterator[tuple[str, Callable[[], ServerProces
     program = example / "backend.py"
     code = program.read_text("utf-8")
     assert "LIFETIME = 180" in code
-    program.write_text(code.replace("LIFETIME = 180", "LIFETIME = 4"), "utf-8")
+    program.write_text(code.replace("LIFETIME = 180", f"LIFETIME = {LIFETIME}"), "utf-8")
     backend_port = free_port()
     command = [sys.executable, str(program), str(backend_port), str(tmp_path / "secret"), str(port)]
     with Process(command, tmp_path) as backend:
@@ -251,7 +271,7 @@ def test_the_page_of_the_example_token_login_outlives_its_token_and_its_server(
         "window.shown = []; const state = document.getElementById('state');"
         "new MutationObserver(() => shown.push(state.textContent)).observe(state, {childList: true})"
     )
-    expired = time.monotonic() + 5
+    expired = time.monotonic() + LIFETIME + 1
     wait_until(lambda: time.monotonic() > expired, "the first token has expired", PATIENCE)
     page.write("#text", "still here")
     page.wait("#messages li", ["written while it is away", "still here"])
@@ -259,6 +279,129 @@ def test_the_page_of_the_example_token_login_outlives_its_token_and_its_server(
     assert len(shown) > 1
     assert set(shown) == {"Logged in as alice"}
     assert all("ERR_CONNECTION_REFUSED" in told for told in complaints(page.browser))
+
+
+KEEPING = """
+const done = arguments[0];
+import("/lhttp.mjs").then(async ({ LhttpClient }) => {
+  window.got = [];
+  const client = new LhttpClient("/", { positions: localStorage });
+  client.on("missed", ({ channel }) => got.push(`missed ${channel}`));
+  client.on("recovered", ({ count }) => got.push(`recovered ${count}`));
+  client.connect();
+  await client.subscribe("chatroom", (message) => got.push(message.text));
+}).then(() => done(""), (error) => done(String(error)));
+"""
+
+
+def test_a_page_that_is_loaded_anew_gets_what_came_meanwhile(
+    serve: Callable[..., ServerProcess], tab: Callable[[str], Tab]
+) -> None:
+    server = serve("--demo", "--history", ">")
+    page = tab(f"http://127.0.0.1:{server.port}/")
+
+    def wait_for(*expected: str) -> None:
+        got = "return window.got"
+        wait_until(lambda: page.browser.execute_script(got) == [*expected], f"{expected}", PATIENCE)
+
+    assert page.browser.execute_async_script(KEEPING) == ""
+    publish(server, "1")
+    wait_for("1")
+    for expected in (["2", "recovered 1", "5"], ["6", "recovered 1", "5"]):
+        page.browser.refresh()
+        publish(server, expected[0])
+        assert page.browser.execute_async_script(KEEPING) == ""
+        publish(server, expected[2])
+        wait_for(*expected)
+    assert list(json.loads(page.browser.execute_script("return Object.values(localStorage)[0]"))) == ["chatroom"]
+    page.browser.execute_script("localStorage.clear()")
+    assert complaints(page.browser) == []
+
+
+def publish(server: ServerProcess, text: str) -> None:
+    """Write in the room ``chatroom``, as a program does."""
+    message = f"LHTTP/1.0 chat\r\npublish:chatroom\r\nfrom:Carl\r\n\r\n{text}"
+    assert http_request(server.port, "POST", "/publish", message)[0] == 200
+
+
+def test_a_page_that_comes_later_shows_the_last_fifty_messages(
+    serve: Callable[..., ServerProcess], chat: Callable[..., Tab]
+) -> None:
+    server = serve("--demo", "--history", ">")
+    for number in range(60):
+        publish(server, str(number))
+    ada = chat(server, "Ada")
+    ada.wait("#scroll p", [str(number) for number in range(10, 60)])
+    assert ada.texts(".unread, .notice") == []
+    ada.write("#text", "hello")
+    ada.wait("#scroll li.mine p", ["hello"])
+    ada.wait("#scroll li.waiting", [])
+    ada.browser.refresh()
+    ada.wait("#scroll p", [*(str(number) for number in range(11, 60)), "hello"])
+    ada.write("#room", "garden")
+    ada.wait("#current", ["garden"])
+    empty = "return getComputedStyle(document.querySelector('#scroll ol'), '::before').content"
+    wait_until(lambda: "yet" in ada.browser.execute_script(empty), "an empty history", PATIENCE)
+    assert complaints(ada.browser) == []
+
+
+SWITCH = """
+const Original = window.WebSocket;
+let socket = null;
+let isAway = false;
+window.WebSocket = class extends Original {
+  constructor(url) { super(isAway ? "ws://127.0.0.1:1/" : url); socket = this; }
+};
+window.goAway = () => { isAway = true; socket.close(4000); };
+window.comeBack = () => { isAway = false; dispatchEvent(new Event("online")); };
+"""
+
+
+def test_what_was_missed_comes_below_a_line_that_says_so(
+    serve: Callable[..., ServerProcess], chat: Callable[..., Tab]
+) -> None:
+    server = serve("--demo", "--history", ">", "--history-messages", "5")
+    ada = chat(server, "Ada")
+    ada.browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": SWITCH})
+    ada.browser.refresh()
+    ada.wait_for_state("open")
+    ada.write("#text", "before")
+    ada.wait("#scroll li.waiting", [])
+    lines = {1: "You missed one message:", 3: "You missed 3 messages:", 9: "Messages are missing here."}
+    expected = ["before"]
+    for count, line in lines.items():
+        ada.browser.execute_script("goAway()")
+        ada.wait_for_state("reconnecting")
+        for number in range(count):
+            publish(server, f"{number} of {count}")
+        ada.browser.execute_script("comeBack()")
+        expected += [line, *(f"{number} of {count}" for number in range(count)[-5:])]
+        ada.wait("#scroll p, #scroll .notice", expected)
+    ada.write("#text", "after")
+    ada.wait("#scroll li.waiting", [])
+    assert ada.texts("#scroll p, #scroll .notice") == [*expected, "after"]
+    assert ada.texts("#scroll li:not(.follows) b") == ["Ada", "Carl", "Carl", "Carl", "Ada"]
+    assert all("127.0.0.1:1/" in told for told in complaints(ada.browser))
+
+
+def test_what_was_missed_is_shown_and_what_is_lost_is_told(
+    chat: Callable[..., Tab], tmp_path: Path, serve: Callable[..., ServerProcess]
+) -> None:
+    first = ServerProcess("--demo", "--history", ">", cwd=tmp_path)
+    ada = chat(first, "Ada")
+    ada.write("#text", "before")
+    ada.wait("#scroll li.waiting", [])
+    first.crash()
+    ada.wait_for_state("reconnecting")
+    ada.write("#text", "meanwhile")
+    listen = ("--port", f"tcp:{first.port}:interface=127.0.0.1")
+    second = serve("--demo", "--history", ">", listen=listen)
+    ada.wait_for_state("open")
+    ada.wait("#scroll li.waiting", [])
+    told = ["before", "Messages are missing here.", "meanwhile"]
+    wait_until(lambda: ada.texts("#scroll p, #scroll .notice") == told, "what is missing", PATIENCE)
+    assert second.port == first.port
+    complaints(ada.browser)
 
 
 def test_the_page_of_the_example_rooms_shows_who_is_there(tab: Callable[[str], Tab], tmp_path: Path) -> None:
@@ -434,6 +577,165 @@ def test_page_fits_a_phone(demo: ServerProcess, chat: Callable[..., Tab], width:
     assert bottom <= 844
     assert max(rights) <= width
     ada.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+SIZES = [(320, 568), (375, 667), (667, 375), (768, 1024), (1280, 800)]
+
+
+@pytest.fixture
+def resize(browser: Any) -> Iterator[Callable[..., None]]:
+    """Give the page of a tab another size, and the colours of the day or the night."""
+
+    def change(tab: Tab, width: int, height: int, colours: str = "light") -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700}
+        tab.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        features = [{"name": "prefers-color-scheme", "value": colours}]
+        tab.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    yield change
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def paste(tab: Tab, text: str) -> None:
+    """Put *text* into the field for messages, as pasting it does."""
+    script = "document.getElementById('text').focus(); document.execCommand('insertText', false, arguments[0])"
+    tab.browser.execute_script(script, text)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_the_field_for_messages_leaves_the_page_to_the_messages(
+    demo: ServerProcess, chat: Callable[..., Tab], resize: Callable[..., None], width: int, height: int
+) -> None:
+    ada = chat(demo, "Ada")
+    resize(ada, width, height)
+    boxes = (
+        "return ['#compose', '#text', '#scroll', '#compose button'].map((selector) => {"
+        " const box = document.querySelector(selector).getBoundingClientRect();"
+        " return [box.top, box.bottom, box.right, box.height] })"
+    )
+    for text, most in (("one line", 60), ("line\n" * 60, max(150, height * 0.31))):
+        paste(ada, text)
+        compose, field, scroll, button = ada.browser.execute_script(boxes)
+        assert field[3] <= most
+        assert max(compose[1], field[1], button[1]) <= height
+        assert max(field[2], button[2]) <= width
+        assert scroll[3] >= height * 0.15
+        assert scroll[1] <= compose[0]
+        assert ada.browser.execute_script("return document.documentElement.scrollHeight") <= height
+        ada.write("#text", "")
+    assert ada.browser.execute_script(boxes)[1][3] <= 60
+
+
+def test_line_breaks_that_are_pasted_or_typed_stay(demo: ServerProcess, chat: Callable[..., Tab]) -> None:
+    ada, bob = chat(demo, "Ada"), chat(demo, "Bob")
+    paste(ada, "one\n  two\n\nthree")
+    ada.find("#text").send_keys(Keys.ENTER)
+    ada.find("#text").send_keys("four", Keys.SHIFT, Keys.ENTER, Keys.SHIFT, "five", Keys.ENTER)
+    bob.wait("#scroll p", ["one\n  two\n\nthree", "four\nfive"])
+    assert bob.find("#scroll p").size["height"] > 3 * bob.find("#scroll li:last-child time").size["height"]
+
+
+def test_text_runs_in_its_own_direction(demo: ServerProcess, chat: Callable[..., Tab]) -> None:
+    ada, bob = chat(demo, "\u0644\u064a\u0644\u0649"), chat(demo, "Bob")
+    ada.write("#text", "\u0645\u0631\u062d\u0628\u0627 (abc)!")
+    ada.wait("#scroll li.waiting", [])
+    bob.write("#text", "hello")
+    bob.wait("#scroll li.waiting", [])
+    paste(ada, "\u0645\u0631\u062d\u0628\u0627")
+    direction = "return [...document.querySelectorAll(arguments[0])].map((one) => getComputedStyle(one).direction)"
+    for tab in (ada, bob):
+        wait_until(lambda tab=tab: len(tab.texts("#scroll p")) == 2, "both messages", PATIENCE)
+        assert tab.browser.execute_script(direction, "#scroll p") == ["rtl", "ltr"]
+        assert tab.browser.execute_script(direction, "#scroll b") == ["rtl", "ltr"]
+    assert ada.browser.execute_script(direction, "#text, #name") == ["rtl", "rtl"]
+    assert bob.browser.execute_script(direction, "#text, #name") == ["ltr", "ltr"]
+
+
+def test_messages_that_come_below_what_is_seen_are_told(demo: ServerProcess, chat: Callable[..., Tab]) -> None:
+    ada, bob = chat(demo, "Ada"), chat(demo, "Bob")
+    paste(bob, "line\n" * 100)
+    bob.find("#text").send_keys(Keys.ENTER)
+    wait_until(lambda: len(ada.texts("#scroll p")) == 1, "a long message", PATIENCE)
+    assert not ada.find("#below").is_displayed()
+    ada.browser.execute_script("document.getElementById('scroll').scrollTop = 0")
+    for text in ("one", "two"):
+        bob.write("#text", text)
+    ada.wait("#below", ["2 new below"])
+    assert ada.find("#below").is_displayed()
+    assert ada.browser.execute_script("return document.getElementById('scroll').scrollTop") == 0
+    ada.find("#below").click()
+    rest = "const at = document.getElementById('scroll'); return at.scrollHeight - at.scrollTop - at.clientHeight"
+    assert ada.browser.execute_script(rest) < 2
+    assert not ada.find("#below").is_displayed()
+    bob.write("#text", "three")
+    wait_until(lambda: ada.texts("#scroll p")[-1:] == ["three"], "the last message", PATIENCE)
+    assert not ada.find("#below").is_displayed()
+    assert ada.browser.execute_script(rest) < 2
+
+
+def test_who_sees_the_last_message_sees_it_when_the_page_gets_smaller(
+    demo: ServerProcess, chat: Callable[..., Tab], resize: Callable[..., None]
+) -> None:
+    ada, bob = chat(demo, "Ada"), chat(demo, "Bob")
+    paste(bob, "a line that is long enough to be broken on a phone and not on a desk\n" * 30)
+    bob.find("#text").send_keys(Keys.ENTER)
+    wait_until(lambda: len(ada.texts("#scroll p")) == 1, "a long message", PATIENCE)
+    rest = "const at = document.getElementById('scroll'); return at.scrollHeight - at.scrollTop - at.clientHeight"
+    for width, height in ((375, 667), (375, 330), (1280, 800), (320, 480)):
+        resize(ada, width, height)
+        wait_until(lambda: ada.browser.execute_script(rest) < 2, "the end", PATIENCE)
+    ada.browser.execute_script("document.getElementById('scroll').scrollTop = 0")
+    bob.write("#text", "more")
+    ada.wait("#below", ["1 new below"])
+    resize(ada, 375, 667)
+    assert ada.browser.execute_script("return document.getElementById('scroll').scrollTop") < 80
+
+
+def test_the_page_counts_down_to_the_next_attempt(chat: Callable[..., Tab], tmp_path: Path) -> None:
+    server = ServerProcess("--demo", cwd=tmp_path)
+    ada = chat(server, "Ada")
+    ada.browser.execute_script(
+        "Math.random = () => 0.9999; window.shown = []; const state = document.getElementById('state');"
+        "new MutationObserver(() => shown.push(state.textContent)).observe(state, {childList: true, subtree: true})"
+    )
+    server.crash()
+    seconds = [f"Reconnectingin {second} s" for second in (4, 3, 2, 1)]
+
+    def counted() -> bool:
+        shown = ada.browser.execute_script("return shown.filter((text, index) => text !== shown[index - 1])")
+        return any(shown[at : at + 4] == seconds for at in range(len(shown)))
+
+    wait_until(counted, "a count-down from 4", PATIENCE)
+    complaints(ada.browser)
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_the_time_of_a_message_can_be_read(
+    demo: ServerProcess, chat: Callable[..., Tab], resize: Callable[..., None], colours: str
+) -> None:
+    ada, bob = chat(demo, "Ada"), chat(demo, "Bob")
+    ada.write("#text", "hello")
+    bob.wait("#scroll p", ["hello"])
+    bob.write("#text", "hello")
+    bob.wait("#scroll li.waiting", [])
+    resize(bob, 375, 667, colours)
+    contrast = """
+        const bright = (colour) => {
+          const [red, green, blue] = colour.match(/[0-9.]+/g).map((part) => part / 255)
+            .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+          return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+        };
+        return [...document.querySelectorAll("#scroll time")].map((time) => {
+          const line = time.closest("li");
+          const pair = [getComputedStyle(time).color, getComputedStyle(line).backgroundColor].map(bright);
+          return getComputedStyle(line).opacity * (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+        });
+    """
+    bob.browser.execute_script("document.querySelector('.mine').classList.add('waiting')")
+    found = bob.browser.execute_script(contrast)
+    assert len(found) == 2
+    assert min(found) >= 5
 
 
 def test_page_in_the_style_of_the_original_works_with_another_address_of_the_script(

@@ -28,11 +28,11 @@ from integration._processors import Visits, coroutine
 from integration._server import TIME_LIMIT, RawClient, message
 from lhttp_tx.bus.memory import MemoryBus
 from lhttp_tx.config import Config
-from lhttp_tx.protocol import LHTTPServerProtocol
-from lhttp_tx.request import Request
-from lhttp_tx.sequence import Sequence
+from lhttp_tx.engine.request import Request
+from lhttp_tx.engine.sequence import Sequence
+from lhttp_tx.engine.session import Session
 from lhttp_tx.service import LHTTPService
-from lhttp_tx.session import Session
+from lhttp_tx.websocket.protocol import LHTTPServerProtocol
 
 reactor: Any = installed_reactor
 
@@ -44,7 +44,7 @@ FILES = Path("/proc/self/fd")
 def count_objects() -> Counter[str]:
     """Return how many objects of each of the counted classes exist."""
     gc.collect()
-    return Counter(type(found).__name__ for found in gc.get_objects() if type(found) in COUNTED)
+    return Counter(type(found).__name__ for found in gc.get_objects() if issubclass(type(found), COUNTED))
 
 
 def open_files() -> int:

@@ -76,10 +76,33 @@ def test_the_body_may_come_from_standard_input_or_a_file(server: ServerProcess, 
     with open_client(server.port) as client:
         client.send(message("chat", {"subscribe": "cmd.in", "receipt": "1"}))
         recv_bytes(client)
-        assert lhttp("publish", "cmd.in", "--url", url, "--header", "from:jack", input="from stdin\n").returncode == 0
-        assert recv_bytes(client) == (b"LHTTP/1.0 chat\r\npublish:cmd.in\r\nfrom:jack\r\n\r\nfrom stdin\n", False)
-        assert lhttp("publish", "cmd.in", "--url", url, "--file", tmp_path / "body", "--command", "raw").returncode == 0
-        assert recv_bytes(client) == (b"LHTTP/1.0 raw\r\npublish:cmd.in\r\n\r\n\x00\xff", True)
+        publish = ("publish", "cmd.in", "--url", url, "--message-id")
+        assert lhttp(*publish, "1", "--header", "from:jack", input="from stdin\n").returncode == 0
+        head = b"LHTTP/1.0 chat\r\npublish:cmd.in\r\nfrom:jack\r\nmessage-id:1\r\n"
+        assert recv_bytes(client) == (head + b"\r\nfrom stdin\n", False)
+        assert lhttp(*publish, "2", "--file", tmp_path / "body", "--command", "raw").returncode == 0
+        head = b"LHTTP/1.0 raw\r\npublish:cmd.in\r\nmessage-id:2\r\n"
+        assert recv_bytes(client) == (head + b"\r\n\x00\xff", True)
+
+
+def test_wildcards_and_presence_are_subscribed_to(
+    serve: Callable[..., ServerProcess], tmp_path: Path, start: Callable[..., Process]
+) -> None:
+    rules = '[[channel]]\nmatch = "room.>"\nwildcards = true\n[[channel]]\nmatch = "hall"\npresence = true\n'
+    (tmp_path / "rules.toml").write_text(rules)
+    server = serve("--config", str(tmp_path / "rules.toml"))
+    url = url_of(server.port)
+    listening = start("subscribe", "room.*", "room.>", "$presence.hall", "--url", url, "--verbose")
+    listening.wait_for_output(" connected")
+    lhttp("publish", "room.a", "one", "--url", url)
+    lhttp("publish", "room.a.b", "two", "--url", url)
+    listening.wait_for_output("room.a.b\ttwo\n")
+    with open_client(server.port) as client:
+        client.send(message("chat", {"subscribe": "hall"}))
+        listening.wait_for_output("$presence.hall\t")
+    assert listening.output.count("room.a\tone\n") == 2
+    refused = lhttp("subscribe", "other.*", "--url", url, "--count", "1")
+    assert (refused.returncode, "(status 403)" in refused.stderr) == (1, True)
 
 
 def test_json_parses_and_count_ends_it(url: str, start: Callable[..., Process]) -> None:
@@ -301,9 +324,9 @@ def test_chat_by_a_pipe_ends_with_it_and_has_sent_everything(server: ServerProce
         done = lhttp("chat", url, "--room", "cmd.pipe", "--name", "jack", input="one\n\n//two\nlast")
         received = [recv_bytes(client)[0] for _ in range(3)]
     assert (done.returncode, "\x1b" in done.stdout) == (0, False)
-    assert received == [
-        f"LHTTP/1.0 chat\r\npublish:cmd.pipe\r\nfrom:jack\r\n\r\n{body}".encode() for body in ("one", "/two", "last")
-    ]
+    head = b"LHTTP/1.0 chat\r\npublish:cmd.pipe\r\nfrom:jack\r\nmessage-id:"
+    assert all(payload.startswith(head) for payload in received)
+    assert [payload.partition(b"\r\n\r\n")[2] for payload in received] == [b"one", b"/two", b"last"]
 
 
 def test_chat_says_what_was_refused(serve: Callable[..., ServerProcess]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from integration._server import RawClient, ServerProcess, message, wait_until
+from integration._server import RawClient, ServerProcess, client_frame, message, wait_until
 
 Serve = Callable[..., ServerProcess]
 
@@ -78,7 +78,7 @@ def test_clients_learn_who_is_there(serve: Serve) -> None:
     ("arguments", "sent", "status", "reason"),
     [
         ((), {"subscribe": "$presence.a"}, 403, "channel '$presence.a' is reserved for the server"),
-        (("--presence", "b"), {"subscribe": "$presence.a"}, 404, "nobody keeps who is in channel 'a'"),
+        (("--presence", "b"), {"subscribe": "$presence.a"}, 404, "channel 'a' has no presence"),
         (("--presence", "a"), {"publish": "$presence.a"}, 403, "channel '$presence.a' is reserved for the server"),
     ],
 )
@@ -120,8 +120,8 @@ def test_vetoes_are_told(hooked: ServerProcess) -> None:
 
 def test_a_message_that_waits_too_long_is_told(hooked: ServerProcess, tmp_path: Path) -> None:
     with RawClient(hooked.port) as client:
-        client.send(message("slow"))
-        client.send(message("chat", {"receipt": "1"}, "late"))
+        late = message("chat", {"receipt": "1"}, "late")  # in one piece: they come at the same time
+        client.sock.sendall(b"".join(client_frame(sent.encode()) for sent in (message("slow"), late)))
         assert told(client) == (
             "LHTTP/1.0 error\r\nstatus:503\r\nreason:message waited longer than 0.2 seconds\r\nreceipt-id:1\r\n\r\n"
         )

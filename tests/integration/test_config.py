@@ -124,15 +124,15 @@ def test_other_rules_are_in_force_after_sighup_unless_they_are_wrong(
         write(tmp_path, '[[channel]]\nmatch = "other"\necho = "no"\n')
         server.process.send_signal(signal.SIGHUP)
         server.wait_for_log("lhttp.toml:3: echo: it is true or false")
-        server.wait_for_log("nothing has changed: the rules of before are in force")
+        server.wait_for_log("not applied, the old channel rules stay active")
         client.send(news)
         assert client.recv(TIME_LIMIT) == (
             "LHTTP/1.0 error\r\nstatus:403\r\nreason:not allowed to publish to channel 'news.a'\r\nreceipt-id:1\r\n\r\n"
         )
         write(tmp_path, 'port = 5\n[[channel]]\nmatch = "other"\nsubscribe = "nobody"\n')
         server.process.send_signal(signal.SIGHUP)
-        server.wait_for_log("lhttp.toml: channel rules in force: 1")
-        server.wait_for_log("lhttp.toml: options that change with a restart only: port")
+        server.wait_for_log("lhttp.toml: active channel rules: 1")
+        server.wait_for_log("lhttp.toml: restart the server to apply these options: port")
         client.send(news)
         assert client.recv(TIME_LIMIT) == message("receipt", {"receipt-id": "1"})
         client.send(message("chat", {"subscribe": "other"}))
@@ -182,7 +182,7 @@ def test_whoever_loses_a_right_on_sighup_loses_the_subscription(
         for client, channel in ((stranger, "private.a"), (gatherer, "private.*")):
             headers = {"status": "403", "reason": reasons[channel], "unsubscribed": channel}
             assert client.recv(TIME_LIMIT) == message("error", headers)
-        server.wait_for_log("subscriptions taken back by other channel rules: 2")
+        server.wait_for_log("subscriptions revoked by new channel rules: 2")
         for number, channel in enumerate(("private.a", "free")):
             published = message("chat", {"publish": channel}, str(number))
             assert http_request(server.port, "POST", "/publish", published)[0] == 200

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from html import unescape
 from pathlib import Path
 
@@ -33,13 +34,16 @@ from integration._docs import (
     free_port,
     wait_for_port,
 )
-from lhttp_tx.channels import split_channels
-from lhttp_tx.client.cli import lhttp
+from lhttp_tx.client.command.cli import lhttp
+from lhttp_tx.codec.channels import split_channels
+from lhttp_tx.codec.limits import Limits
+from lhttp_tx.codec.message import parse
+from lhttp_tx.codec.multipart import parse_offsets
+from lhttp_tx.config import Config
 from lhttp_tx.errors import LHTTPError
-from lhttp_tx.message import parse
-from lhttp_tx.multipart import parse_offsets
-from lhttp_tx.options import Options
-from lhttp_tx.targets import parse_upstream
+from lhttp_tx.twistd.options import Options
+from lhttp_tx.twistd.settings import declared
+from lhttp_tx.upstream.targets import parse_upstream
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
 KINDS = {
@@ -51,7 +55,8 @@ RUNNABLE = {block.page: None for block in BLOCKS if block.kind and block.kind no
 
 FOREIGN_OPTIONS = {
     *("--data-binary", "--experimental-websocket", "--insecure", "--pidfile", "--unix-socket"),
-    *("--retry", "--retry-delay", "--signal"),
+    *("--kill-whom", "--logfile", "--retry", "--retry-delay", "--signal"),
+    "--all",  # of lhttp check-config, which does without click
     *("--from-json", "--json", "--list", "--peers", "--quick", "--rounds", "--scenario", "--svg"),  # of the benchmarks
 }
 """Options of other programs that the texts mention."""
@@ -126,7 +131,21 @@ def test_options_that_a_page_mentions_exist(path: Path) -> None:
     assert mentioned - _options() - FOREIGN_OPTIONS == set()
 
 
-@pytest.mark.parametrize("module", ["lhttp_tx.errors", "lhttp_tx.processors", "lhttp_tx.testing"])
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_fields_that_a_page_mentions_exist(path: Path) -> None:
+    text = path.read_text("utf-8")
+    for kind in (Config, Limits):
+        named = re.findall(rf"\b{kind.__name__}\(([^()]*(?:\([^()]*\)[^()]*)*)\)", text)
+        mentioned = {name for arguments in named for name in re.findall(r"(?:^|, )\s*(\w+)=", arguments)}
+        assert mentioned - {field.name for field in fields(kind)} == set()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_no_page_installs_from_an_index_what_may_not_be_there(path: Path) -> None:
+    assert not re.search(r"lhttp[_-]tx\[|pip install '?lhttp", path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("module", ["lhttp_tx.errors", "lhttp_tx.engine.processors", "lhttp_tx.testing"])
 def test_examples_in_docstrings_are_true(module: str) -> None:
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted and not result.failed
@@ -241,8 +260,7 @@ def _is_taken(read: Callable[[], object]) -> bool:
 
 
 def _server_options() -> set[str]:
-    options = Options()
-    names = [str(found[0]) for found in (*options.optParameters, *options.optFlags)]
+    names = [str(row[0]) for kind in ("optParameters", "optFlags") for row in declared(Options, kind, 1)]
     methods = [name.removeprefix("opt_").replace("_", "-") for name in dir(Options) if name.startswith("opt_")]
     return {f"--{name}" for name in (*names, *methods)}
 

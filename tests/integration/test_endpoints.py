@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def test_tls_server_ends_with_1001(secure: tuple[ServerProcess, ssl.SSLContext])
         server.process.terminate()
         assert list(client) == []
         assert client.close_code == 1001
-        server.process.wait(5)
+        server.process.wait(TIME_LIMIT)
 
 
 def test_unix_socket_is_served(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
@@ -155,3 +156,49 @@ def test_ipv6_is_served(serve: Callable[..., ServerProcess]) -> None:
     ):
         client.send(message("echo"))
         assert client.recv(TIME_LIMIT) == message("echo")
+
+
+def proxy_header(client: str) -> bytes:
+    return f"PROXY TCP4 {client} 127.0.0.1 54321 80\r\n".encode("ascii")
+
+
+def test_behind_the_proxy_protocol_clients_are_counted_by_their_own_address(
+    serve: Callable[..., ServerProcess],
+) -> None:
+    endpoint = ("--listen", "haproxy:tcp:0:interface=127.0.0.1")
+    server = serve("--max-per-address", "1", "--demo", listen=endpoint)
+    statuses = []
+    with ExitStack() as stack:
+        for client in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), TIME_LIMIT))
+            sock.sendall(proxy_header(client) + handshake_head(server.port))
+            statuses.append(int(sock.makefile("rb").readline().split()[1]))
+    assert statuses == [101, 429, 101]
+    with socket.create_connection(("127.0.0.1", server.port), TIME_LIMIT) as sock:
+        sock.sendall(proxy_header("\x1b[31m") + handshake_head(server.port))
+        with suppress(ConnectionError):
+            assert sock.recv(1000) == b""
+    assert "tcp4:192.0.2.1:54321" in server.log
+    assert "\x1b" not in server.log
+    assert "Traceback" not in server.log
+
+
+def test_websocket_over_wrapped_tls_is_served(
+    serve: Callable[..., ServerProcess], certificate: tuple[Path, Path]
+) -> None:
+    key_file, certificate_file = certificate
+    endpoint = f"haproxy:ssl:0:interface=127.0.0.1:privateKey={key_file}:certKey={certificate_file}"
+    server = serve(*processor_arguments("echo"), listen=["--listen", endpoint])
+    trust = ssl.create_default_context(cafile=str(certificate_file))
+    sent = message("echo", {}, "over TLS").encode("ascii")
+    with (
+        socket.create_connection(("127.0.0.1", server.port), TIME_LIMIT) as sock,
+        trust.wrap_socket(sock, server_hostname="127.0.0.1") as tls,
+    ):
+        tls.sendall(proxy_header("192.0.2.1") + handshake_head(server.port) + client_frame(sent))
+        received = b""
+        while not received.endswith(sent):
+            piece = tls.recv(65_536)
+            assert piece, received
+            received += piece
+    assert received.startswith(b"HTTP/1.1 101 ")

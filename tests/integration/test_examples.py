@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -275,23 +276,32 @@ def test_token_login_serves_a_page_that_knows_where_to_connect(token_login: tupl
     assert url.rpartition(":")[2].encode() in get(f"{backend}/")
 
 
-def test_mailbox_keeps_messages_until_somebody_is_there(serve: Callable[..., int]) -> None:
-    mailbox = f"{EXAMPLES}/mailbox.py:mailbox"
-    url = f"ws://127.0.0.1:{serve('--filter', mailbox, '--hooks', mailbox)}/"
-    sent = [f"LHTTP/1.0 chat\r\npublish:user.jack\r\n\r\n{number}" for number in range(3)]
-    subscribe = "LHTTP/1.0 chat\r\nsubscribe:user.jack\r\nreceipt:1\r\n\r\n"
-    with connect(url) as mike, connect(url) as jack:
-        mike.send(sent[0])
-        mike.send(sent[1])
-        mike.send("LHTTP/1.0 chat\r\nreceipt:1\r\n\r\n")
-        mike.recv(timeout=TIME_LIMIT)
-        jack.send(subscribe)
-        mike.send(sent[2])
-        received = [jack.recv(timeout=TIME_LIMIT) for _ in range(4)]
-        assert [text for text in received if "receipt" not in text] == sent
-    with connect(url) as jack:
-        jack.send(subscribe)
-        assert jack.recv(timeout=TIME_LIMIT) == "LHTTP/1.0 receipt\r\nreceipt-id:1\r\n\r\n"  # nothing comes twice
+def test_a_mailbox_keeps_messages_over_a_restart(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "passwords").write_text("jack:sesame\nmike:poppy\n", "utf-8")
+    (tmp_path / "passwords").chmod(0o600)
+    config = (EXAMPLES / "mailbox.toml").read_text("utf-8").replace("port = 8081", f"port = {port}")
+    config = config.replace("file:passwords", f"file:{tmp_path}/passwords").replace(
+        "sqlite:mailbox", f"sqlite:{tmp_path}/mailbox"
+    )
+    (tmp_path / "mailbox.toml").write_text(config, "utf-8")
+    arguments = (TWISTD, "-n", "--pidfile=", "lhttp", "--config", tmp_path / "mailbox.toml")
+    mike, jack = ({"Authorization": f"Basic {word}"} for word in ("bWlrZTpwb3BweQ==", "amFjazpzZXNhbWU="))
+    url = f"ws://127.0.0.1:{port}/"
+    server = start(*arguments, ports=(port,))
+    with connect(url, additional_headers=mike) as sender:
+        for number in range(3):
+            sender.send(f"LHTTP/1.0 chat\r\npublish:user.jack\r\nreceipt:1\r\n\r\n{number}")
+            assert "position:user.jack=" in sender.recv(timeout=TIME_LIMIT)
+        sender.send("LHTTP/1.0 chat\r\nsubscribe:user.jack\r\nlast:3\r\n\r\n")
+        assert "status:403" in sender.recv(timeout=TIME_LIMIT)
+    server.stop()
+    start(*arguments, ports=(port,))
+    with connect(url, additional_headers=jack) as reader:
+        reader.send("LHTTP/1.0 chat\r\nsubscribe:user.jack\r\nlast:100\r\nreceipt:2\r\n\r\n")
+        received = [str(reader.recv(timeout=TIME_LIMIT)) for _ in range(4)]
+    assert [text[-1] for text in received[:3]] == ["0", "1", "2"]
+    assert "position:user.jack=" in received[3]
 
 
 def test_rooms_serve_their_page_and_tell_who_is_there(start: Start) -> None:
@@ -327,6 +337,42 @@ def test_private_channels_are_their_owners(serve: Callable[..., int], tmp_path: 
     with connect(url, additional_headers=staff) as carol:
         carol.send("LHTTP/1.0 chat\r\nsubscribe:staff.room\r\npublish:staff.room\r\n\r\nhello")
         assert carol.recv(timeout=TIME_LIMIT).endswith("hello")
+
+
+def test_embedded_server_is_asked_by_its_program(start: Start) -> None:
+    port, web = free_port(), free_port()
+    start(EXAMPLES / "embedded.py", port, web, ports=(port, web))
+    with connect(f"ws://127.0.0.1:{port}/?name=jack") as jack:
+        jack.send("LHTTP/1.0 echo\r\nsubscribe:room.a\r\n\r\n")
+        assert jack.recv(timeout=TIME_LIMIT) == "LHTTP/1.0 echo\r\n\r\n"
+        assert json.loads(get(f"http://127.0.0.1:{web}/people/room.a")) == ["jack"]
+        assert fetch_json(f"http://127.0.0.1:{web}/close/jack", {})[2] == b"1\n"
+        with pytest.raises(ConnectionClosedError, match="please leave"):
+            jack.recv(timeout=TIME_LIMIT)
+    subscribe = "LHTTP/1.0 x\r\nsubscribe:clock\r\n\r\n"
+    assert exchange(f"ws://127.0.0.1:{port}/", subscribe).startswith("LHTTP/1.0 time\r\npublish:clock\r\n\r\n")
+
+
+def test_relay_bus_joins_two_servers(start: Start) -> None:
+    relay, ports = free_port(), [free_port(), free_port()]
+    address = f"tcp:127.0.0.1:{relay}"
+    start(EXAMPLES / "relay_bus.py", f"tcp:{relay}:interface=127.0.0.1", ports=(relay,))
+    for port in ports:
+        bus = f"{EXAMPLES}/relay_bus.py:bus"
+        start(TWISTD, "-n", "--pidfile=", "lhttp", "--port", port, "--bus", bus, ports=(port,), RELAY=address)
+    for port in ports:
+        deadline = time.monotonic() + TIME_LIMIT
+        while json.loads(get(f"http://127.0.0.1:{port}/health"))["status"] != "ok":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    with connect(f"ws://127.0.0.1:{ports[0]}/") as reader, connect(f"ws://127.0.0.1:{ports[1]}/") as writer:
+        reader.send("LHTTP/1.0 chat\r\nsubscribe:room.a\r\nreceipt:1\r\n\r\n")
+        reader.recv(timeout=TIME_LIMIT)
+        for text in ("hello", "again"):
+            writer.send(f"LHTTP/1.0 chat\r\npublish:room.a\r\nreceipt:1\r\n\r\n{text}")
+            assert str(writer.recv(timeout=TIME_LIMIT)).startswith("LHTTP/1.0 receipt")
+        received = [str(reader.recv(timeout=TIME_LIMIT)) for _ in range(2)]
+        assert [text.rpartition("\r\n")[2] for text in received] == ["hello", "again"]
 
 
 def test_every_example_is_run_here() -> None:

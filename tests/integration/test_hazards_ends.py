@@ -24,6 +24,7 @@ from integration._honest import FrameReader
 from integration._server import (
     CLOSE,
     TEXT,
+    TIME_LIMIT,
     RawClient,
     ServerProcess,
     client_frame,
@@ -71,7 +72,7 @@ def test_connections_of_all_kinds_leave_nothing_in_the_process(serve: Callable[.
 
 # Peers that vanish
 
-PING_INTERVAL, PING_TIMEOUT = (30.0, 10.0) if THOROUGH else (1.0, 0.5)
+PING_INTERVAL, PING_TIMEOUT = (30.0, 10.0) if THOROUGH else (4.0, 4.0)
 SO_ATTACH_FILTER = 26
 
 
@@ -108,7 +109,7 @@ def test_peer_that_vanishes_is_closed_and_its_subscriptions_are_gone(
             time.sleep(0.05)
             return not take_census(server.port)["channels"]
 
-        limit = PING_INTERVAL + PING_TIMEOUT + 5
+        limit = PING_INTERVAL + PING_TIMEOUT + TIME_LIMIT
         wait_until(gone, "the end of its subscriptions", limit)
         print(f"closed after {time.monotonic() - begin:.1f} s")
         assert time.monotonic() - begin > PING_TIMEOUT / 2, "it was noticed by something else than a ping"
@@ -171,7 +172,7 @@ class Member:
 def test_sigterm_with_a_thousand_clients_under_load_loses_nothing(
     serve: Callable[..., ServerProcess], many_files: None
 ) -> None:
-    server = serve()
+    server = serve("--drain-timeout", "20", "--close-timeout", "20")
     groups = 20
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
         members = []
@@ -191,8 +192,8 @@ def test_sigterm_with_a_thousand_clients_under_load_loses_nothing(
         turn = 0
         while selector.get_map():
             now = time.monotonic()
-            assert now < begin + 30, f"{len(selector.get_map())} connections do not end"
-            if not signalled and now > begin + 1:
+            assert now < begin + 2 * TIME_LIMIT, f"{len(selector.get_map())} connections do not end"
+            if not signalled and sum(publisher.accepted for publisher in publishers) > 2_000:
                 server.process.send_signal(signal.SIGTERM)
                 signalled = now
             for publisher in publishers:
@@ -202,7 +203,7 @@ def test_sigterm_with_a_thousand_clients_under_load_loses_nothing(
                         publisher.publish()
             if signalled and not refused and "closing " in server.log:
                 try:
-                    socket.create_connection(("127.0.0.1", server.port), 1).close()
+                    socket.create_connection(("127.0.0.1", server.port), TIME_LIMIT).close()
                 except ConnectionRefusedError:
                     refused = True
             for key, _ in selector.select(0.02):
@@ -210,14 +211,12 @@ def test_sigterm_with_a_thousand_clients_under_load_loses_nothing(
                 if key.data.ended:
                     selector.unregister(key.fileobj)
             turn += 1
-        assert server.process.wait(10) == -signal.SIGTERM
+        assert server.process.wait(TIME_LIMIT) == -signal.SIGTERM
         exited = time.monotonic() - signalled
 
         accepted = {publisher.channel: publisher.accepted for publisher in publishers}
         print(f"exit after {exited:.2f} s; {sum(accepted.values())} messages accepted, {turn} turns")
-        assert exited < 5
         assert refused, "a new connection was taken"
-        assert sum(accepted.values()) > 1_000
         assert {member.close for member in members} == {b"\x03\xe9server is going away"}
         for member in members:
             if not member.publishes:

@@ -27,6 +27,7 @@ from integration._server import (
     open_client,
     processor_arguments,
     recv_bytes,
+    wait_until,
 )
 
 TOKEN = "a secret of more than sixteen bytes, with é"
@@ -368,7 +369,6 @@ def test_no_answer_names_the_software(server: ServerProcess, method: str, path: 
 def test_escape_characters_are_not_echoed(server: ServerProcess, request_bytes: bytes) -> None:
     with socket.create_connection(("127.0.0.1", server.port), TIME_LIMIT) as sock:
         sock.sendall(request_bytes)
-        sock.settimeout(1)
         answer = sock.recv(65_536)
     assert answer.startswith(b"HTTP/1.1 ")
     assert b"\x1b" not in answer
@@ -540,12 +540,12 @@ def test_connections_past_the_limit_are_503(serve: Callable[..., ServerProcess])
                 assert refused.status == 503
         assert http_request(server.port, "POST", "/publish", GOOD)[0] == 200
         first.close()
-        for _ in range(100):
+
+        def comes_in() -> bool:
             with RawClient(server.port) as client:
-                if client.status == 101:
-                    break
-            time.sleep(0.02)
-        assert client.status == 101
+                return client.status == 101
+
+        wait_until(comes_in, "there is room again")
 
 
 # Time
@@ -566,12 +566,12 @@ def test_endless_head_is_cut(server: ServerProcess, flood: bytes) -> None:
 
 def test_handshake_that_drips_is_ended(serve: Callable[..., ServerProcess]) -> None:
     server = serve("--handshake-timeout", "0.5")
-    begin = time.monotonic()
+    head = handshake_head(server.port).replace(b"\r\n\r\n", b"\r\nX-More: ") + b"x" * 10_000
     with socket.create_connection(("127.0.0.1", server.port), TIME_LIMIT) as sock:
         ended = threading.Event()
 
         def drip() -> None:
-            for byte in handshake_head(server.port) * 10:
+            for byte in head:
                 if ended.wait(0.05):
                     return
                 try:
@@ -582,29 +582,29 @@ def test_handshake_that_drips_is_ended(serve: Callable[..., ServerProcess]) -> N
         dripping = threading.Thread(target=drip)
         dripping.start()
         try:
-            assert sock.recv(1000) == b"" or time.monotonic() - begin < 3
+            assert sock.recv(1000) == b""
         except ConnectionError:
             pass
         finally:
             ended.set()
             dripping.join()
-    assert time.monotonic() - begin < 3
 
 
 def test_peer_that_answers_no_ping_is_dropped(serve: Callable[..., ServerProcess]) -> None:
     server = serve("--ping-interval", "1", "--ping-timeout", "0.3")
     with RawClient(server.port) as client:
-        assert client.receive()[0] == 9
-        begin = time.monotonic()
+        assert client.receive(pings=True)[0] == 9
         with pytest.raises((ConnectionError, AssertionError)):
             while True:
-                assert client.receive()[0] == 9
-        assert time.monotonic() - begin < 3
+                assert client.receive(pings=True)[0] == 9
 
 
 def test_peer_that_answers_pings_stays(serve: Callable[..., ServerProcess]) -> None:
-    server = serve(*processor_arguments("echo"), "--ping-interval", "1", "--ping-timeout", "0.9")
-    with open_client(server.port) as client:
-        time.sleep(2)
+    server = serve(*processor_arguments("echo"), "--ping-interval", "1", "--ping-timeout", "600")
+    with RawClient(server.port) as client:
+        for _ in range(3):  # the next comes when the last was answered
+            opcode, payload = client.receive(pings=True)
+            assert opcode == 9
+            client.send(payload, 10)
         client.send(message("echo"))
-        assert client.recv(TIME_LIMIT) == message("echo")
+        assert client.receive() == (TEXT, message("echo").encode("ascii"))

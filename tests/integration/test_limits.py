@@ -20,8 +20,10 @@ from integration._server import (
     handshake_head,
     http_request,
     message,
+    on_one_of_these_clocks,
     open_client,
     processor_arguments,
+    wait_until,
 )
 
 
@@ -36,12 +38,10 @@ def own_address() -> str | None:
     return None if found.startswith(("127.", "0.")) else found
 
 
-def echo(client: RawClient, text: str = "x") -> float:
-    """Fail if *client* is not served; return how long it took."""
-    begin = time.perf_counter()
+def echo(client: RawClient, text: str = "x") -> None:
+    """Fail if *client* is not served."""
     client.send(message("echo", {}, text))
     assert client.receive() == (TEXT, message("echo", {}, text).encode("ascii"))
-    return time.perf_counter() - begin
 
 
 def is_closed(sock: socket.socket) -> bool:
@@ -77,12 +77,7 @@ def test_behind_a_proxy_a_client_may_have_so_many(serve: Callable[..., ServerPro
     assert clients[3].stream.read() == b"too many connections of your address\n"
     assert connect("192.0.2.2").status == 101
     clients[0].close()
-    for _ in range(100):
-        if connect("192.0.2.1").status == 101:
-            break
-        time.sleep(0.01)
-    else:
-        pytest.fail("the client that left still counts")
+    wait_until(lambda: connect("192.0.2.1").status == 101, "the client that left does not count any more")
     echo(clients[1])
 
 
@@ -95,14 +90,13 @@ def test_a_flood_from_one_address_is_closed_unheard(serve: Callable[..., ServerP
         listen=("--listen", f"tcp:0:interface={host}:backlog=1024"),
     )
     honest = stack.enter_context(RawClient(server.port, host=host))
-    slowest, unheard = 0.0, 0
+    unheard = 0
     flood = [stack.enter_context(socket.create_connection((host, server.port), TIME_LIMIT)) for _ in range(20)]
     for _ in range(500):
         with socket.create_connection((host, server.port), TIME_LIMIT) as sock:
             unheard += is_closed(sock)
-        slowest = max(slowest, echo(honest))
+        echo(honest)
     assert unheard == 500
-    assert slowest < 0.5
     assert server.log.count("refusing connections, such as that of") == 1
     assert server.log.count("refused") < 5
     for sock in flood:
@@ -113,7 +107,7 @@ def test_a_flood_from_one_address_is_closed_unheard(serve: Callable[..., ServerP
 
 
 def test_those_that_say_nothing_do_not_take_all_the_room(serve: Callable[..., ServerProcess], stack: ExitStack) -> None:
-    server = serve("--max-pending", "50", "--handshake-timeout", "1", *processor_arguments("echo"))
+    server = serve("--max-pending", "50", "--handshake-timeout", "5", *processor_arguments("echo"))
     honest = [stack.enter_context(RawClient(server.port)) for _ in range(60)]  # these are none of them
     silent = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), TIME_LIMIT)) for _ in range(80)]
     assert all(map(is_closed, silent[50:]))
@@ -130,15 +124,20 @@ def test_those_that_say_nothing_do_not_take_all_the_room(serve: Callable[..., Se
 def test_a_client_that_is_too_fast_is_slowed_down_and_loses_nothing(
     serve: Callable[..., ServerProcess], stack: ExitStack
 ) -> None:
-    server = serve("--max-rate", "50", "--max-burst", "10", *processor_arguments("echo"))
-    fast, honest = (stack.enter_context(RawClient(server.port)) for _ in range(2))
-    sent = [message("echo", {}, str(number)).encode("ascii") for number in range(60)]
-    begin = time.monotonic()
-    fast.sock.sendall(b"".join(map(client_frame, sent)))
-    slowest = max(echo(honest) for _ in range(5))
-    assert [fast.receive() for _ in sent] == [(TEXT, answer) for answer in sent]
-    assert 0.9 < time.monotonic() - begin < 3
-    assert slowest < 0.2
+    server = serve("--max-rate", "10", "--max-burst", "10", *processor_arguments("echo"))
+
+    def attempt(seconds: int) -> None:
+        fast, honest = (stack.enter_context(RawClient(server.port)) for _ in range(2))
+        sent = [message("echo", {}, str(number)).encode("ascii") for number in range(10 * seconds + 11)]
+        begin = time.monotonic()
+        fast.sock.sendall(b"".join(map(client_frame, sent)))
+        for _ in range(5):
+            echo(honest)
+        assert time.monotonic() - begin < seconds, "others wait for it"
+        assert [fast.receive() for _ in sent] == [(TEXT, answer) for answer in sent]
+        assert time.monotonic() - begin >= seconds
+
+    on_one_of_these_clocks(attempt)
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
@@ -160,7 +159,7 @@ def test_bytes_are_slowed_down_as_well(
     sock.sendall(client_frame(message("nothing", {}, "x" * 20_000).encode("ascii")) * 10)
     sock.sendall(client_frame(message("echo").encode("ascii")))
     assert stream.read(2 + len(message("echo")))[2:] == message("echo").encode("ascii")
-    assert 0.7 < time.monotonic() - begin < 3
+    assert time.monotonic() - begin > 0.7
 
 
 # Errors
@@ -178,4 +177,5 @@ def test_a_client_that_does_nothing_right_is_closed(serve: Callable[..., ServerP
     for _ in range(10):
         assert client.receive()[1].startswith(b"LHTTP/1.0 error\r\nstatus:400\r\n")
     assert client.receive_close() == (1008, "too many errors in a row")
+    server.wait_for_log("closed after 10 errors in a row")
     assert server.log.count("closed after 10 errors in a row") == 1

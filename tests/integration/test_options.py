@@ -84,7 +84,7 @@ MISTAKES = {
     "processor module is missing": (["--processor", "no.such:Name"], "cannot import 'no.such'"),
     "processor file is missing": (["--processor", "no_such.py:Name"], "there is no file 'no_such.py'"),
     "processor is missing": (["--processor", f"{PROCESSORS}:nobody"], "has no 'nobody'"),
-    "processor is none": (["--processor", f"{PROCESSORS}:log"], "subclass lhttp_tx.Processor"),
+    "processor is none": (["--processor", f"{PROCESSORS}:log"], "decorate it with @lhttp_tx.processor("),
     "filter is none": (["--filter", f"{PROCESSORS}:echo"], "subclass lhttp_tx.HeaderFilter"),
     "processor file is broken": (["--processor", "broken.py:Name"], "SyntaxError"),
     "two processors": (
@@ -140,6 +140,29 @@ def test_processor_and_plugin_with_the_same_command_say_what_to_do(tmp_path: Pat
     assert "command 'echo' has a processor already" in done.stdout
     assert "leave one out (--no-plugins" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_an_authenticator_that_cannot_be_imported_opens_no_door(
+    serve: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    plugins = tmp_path / "twisted" / "plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "my_lhttp_plugin.py").write_text(
+        "import missing_module\n\nfrom lhttp_tx import Authenticator\n\n\n"
+        "class Own(Authenticator):\n    pass\n\n\nown = Own()\n",
+        encoding="utf-8",
+    )
+    environment = {"PYTHONPATH": str(tmp_path)}
+    command = ("twistd", "-n", "--pidfile=", "lhttp", "--port", "tcp:0:interface=127.0.0.1")
+    done = run(*command, cwd=tmp_path, environment=environment)
+    assert done.returncode == 1
+    assert "my_lhttp_plugin.py cannot be imported: mend or remove it" in done.stdout
+    assert "listening on" not in done.stdout
+    done = run(*command, "--no-plugins", "--require-auth", cwd=tmp_path, environment=environment)
+    assert done.returncode == 1
+    assert "--require-auth: nothing says who clients are" in done.stdout
+    server = serve("--no-plugins")
+    server.wait_for_log("clients: anybody")
 
 
 def test_plugin_is_found_unless_plugins_are_off(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
@@ -218,9 +241,9 @@ def test_log_tells_what_it_serves(serve: Callable[..., ServerProcess], tmp_path:
     )
     for line in (
         f"listening on 127.0.0.1:{server.port} (tcp:0:interface=127.0.0.1:backlog=1024)",
-        "bus: in memory (this process alone)",
+        "bus: in memory (this process only)",
         "processors: boom, echo",
-        "POST /publish: whoever sends the token",
+        "POST /publish: callers with the token",
         "upstream: http://backend.example/record",
     ):
         server.wait_for_log(line)
@@ -319,3 +342,30 @@ def _runs(pid: int) -> bool:
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("runner", [["twistd", "-n", "--pidfile="], ["twist", "--log-format=text"]])
+def test_an_installation_that_is_read_only_is_nothing_to_log(
+    runner: list[str], serve: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    plugins = tmp_path / "path/twisted/plugins"
+    (plugins / "dropin.cache/in-the-way").mkdir(parents=True)
+    (plugins / "of_a_test.py").write_text("")
+    server = serve(environment={"PYTHONPATH": str(tmp_path / "path")}, runner=runner)
+    server.wait_for_log("upstream: off")
+    assert "plugin cache" not in server.log
+
+
+def test_a_port_for_everybody_without_a_login_is_warned_of(serve: Callable[..., ServerProcess]) -> None:
+    warning = "can connect without login: require one with --auth"
+    server = serve(listen=("--listen", "tcp:0:interface=0.0.0.0", "--listen", "tcp:0:interface=127.0.0.1"), endpoints=2)
+    server.wait_for_log("upstream: off")
+    assert server.log.count(warning) == 1
+    server.wait_for_log(f"anyone who can reach {server.addresses[0]} {warning}")
+    server = serve("--auth", "memory:jack:sesame", listen=("--listen", "tcp:0:interface=0.0.0.0"))
+    server.wait_for_log("upstream: off")
+    assert warning not in server.log
+
+
+def test_a_variable_that_sets_nothing_is_warned_of(serve: Callable[..., ServerProcess]) -> None:
+    serve(environment={"LHTTP_COLOUR": "red"}).wait_for_log("$LHTTP_COLOUR has no effect: there is no such option")

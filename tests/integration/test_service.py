@@ -22,8 +22,8 @@ import lhttp_tx
 from integration._server import Backend
 from lhttp_tx import Message, PublishFailed, post_message, processor
 from lhttp_tx.bus.memory import MemoryBus
+from lhttp_tx.codec.limits import Limits
 from lhttp_tx.config import Config
-from lhttp_tx.limits import Limits
 from lhttp_tx.service import LHTTPService
 
 TOKEN = b"0123456789abcdef"
@@ -116,7 +116,7 @@ async def test_a_body_without_a_length_is_bounded_too(service: LHTTPService) -> 
 
 @pytest_twisted.ensureDeferred
 async def test_a_bus_that_is_away_is_a_503(service: LHTTPService) -> None:
-    await service._bus.stop()
+    await service._parts.bus.stop()
     body = b"LHTTP/1.0 x\r\npublish:room\r\n\r\nhi"
     status, text = await deferToThread(request, port(service), "POST", "/publish", body)
     assert (status, text) == (503, "the bus has stopped\n")
@@ -127,7 +127,7 @@ async def test_publishing_with_a_token() -> None:
     service = await start(Config(listen=LISTEN, publish_token=TOKEN))
     url = f"http://127.0.0.1:{port(service)}/publish"
     received: list[bytes] = []
-    service._bus.subscribe("room", lambda channel, payloads, binary: received.extend(payloads))
+    service._parts.bus.subscribe("room", lambda channel, payloads, binary: received.extend(payloads))
     with pytest.raises(PublishFailed, match="token") as caught:
         await deferToThread(post_message, url, "room", "news", body="hi", token="wrong")
     assert caught.value.status == 401
@@ -155,7 +155,7 @@ def test_only_http_urls_are_posted_to() -> None:
 @pytest_twisted.ensureDeferred
 async def test_code_in_the_process_publishes(service: LHTTPService) -> None:
     received: list[bytes] = []
-    service._bus.subscribe("room", lambda channel, payloads, binary: received.extend(payloads))
+    service._parts.bus.subscribe("room", lambda channel, payloads, binary: received.extend(payloads))
     await lhttp_tx.publish("room", "news", body="hi")
     assert received == [Message("news", {"publish": "room"}, "hi").raw]
 
@@ -324,7 +324,7 @@ async def test_a_backend_that_is_not_there_is_a_502() -> None:
 @pytest_twisted.ensureDeferred
 async def test_requests_to_backends_are_bounded_in_number(backend: Backend) -> None:
     url = f"{backend.url}/hang"
-    service = await start(Config(listen=LISTEN, upstream_allow=(url,), upstream_timeout=3, upstream_max_in_flight=1))
+    service = await start(Config(listen=LISTEN, upstream_allow=(url,), upstream_timeout=600, upstream_max_in_flight=1))
     first = deferToThread(ask, port(service), f"POST {url}")
     await deferToThread(backend.wait_for, 1)
     second = await deferToThread(ask, port(service), f"POST {url}")

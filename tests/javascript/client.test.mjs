@@ -7,7 +7,7 @@ import { after, afterEach, before, test } from "node:test";
 import * as lhttp from "../../lhttp_tx/web/static/lhttp.mjs";
 import { freePort, makeFile, startServer } from "./server.mjs";
 
-const { ConnectionLost, Lhttp, LhttpClient, LocalProtocolError, ServerError, TimedOut } = lhttp;
+const { ConnectionLost, Lhttp, LhttpClient, LocalProtocolError, NoReply, ServerError, TimedOut } = lhttp;
 const FAST = { initialDelay: 100, maxDelay: 100 };
 
 let server;
@@ -127,7 +127,7 @@ test("parts go both ways", async () => {
     ["ä.txt", new TextEncoder().encode("text")],
     [undefined, Uint8Array.of(0, 255)],
   ]);
-  assert.equal((await client.upload("upload", parts)).command, "receipt");
+  assert.equal((await client.upload("parts", parts)).text, reply.text);
 });
 
 test("a request resolves with its reply, each with its own", async () => {
@@ -142,9 +142,73 @@ test("a reply with other headers is known by its command", async () => {
   assert.equal(reply.headers.get("content-type"), "image/png");
 });
 
-test("a request that nobody replies to resolves with the receipt", async () => {
+test("a request that nobody replies to fails with 404 at once, an upload too", async () => {
   const client = await connected();
-  assert.equal((await client.request("nobody")).command, "receipt");
+  const requests = {
+    nobody: () => client.request("nobody"),
+    "of-nobody": () => client.request("nobody", "", { reply: "of-nobody" }),
+    upload: () => client.upload("upload", [{ body: "text" }]),
+  };
+  for (const [command, request] of Object.entries(requests)) {
+    await assert.rejects(request(), (error) => {
+      assert.ok(error instanceof NoReply && error instanceof ServerError);
+      assert.deepEqual([error.status, error.reason], [404, `no reply with the command ${command}`]);
+      assert.equal(error.reply.command, "receipt");
+      return true;
+    });
+  }
+});
+
+test("a subscription made before connecting is there when the connection is", async () => {
+  const client = makeClient();
+  const received = [];
+  const subscribing = client.subscribe("early", (message) => received.push(message.text));
+  await client.connect();
+  await subscribing;
+  await client.publish("early", "x");
+  assert.deepEqual(received, ["x"]);
+});
+
+test("a client that was closed and connects again subscribes and publishes", async () => {
+  const client = await connected();
+  const received = [];
+  const closing = client.close();
+  client.connect();
+  client.subscribe("anew", (message) => received.push(message.text));
+  await client.publish("anew", "x");
+  await closing;
+  await client.close();
+  await client.connect();
+  await client.subscribe("anew", (message) => received.push(message.text));
+  await client.publish("anew", "y");
+  assert.deepEqual(received, ["x", "y"]);
+});
+
+test("wildcard subscriptions bring what belongs to them, by the name of its channel", async () => {
+  const rules = '[[channel]]\nmatch = "room.>"\nwildcards = true\n[[channel]]\nmatch = "hall"\npresence = true\n';
+  const own = await startServer(0, ["--config", makeFile("rules.toml", rules)]);
+  const [alice, bob] = [await connected({}, own.url), await connected({}, own.url)];
+  const received = [];
+  for (const name of ["room.*", "room.>", "room.7"]) {
+    await bob.subscribe(name, (message, channel) => received.push(`${name} ${channel} ${message.text}`));
+  }
+  const loop = await bob.subscribe("room.*.b");
+  await alice.publish("room.7", "x");
+  await alice.publish(["room.8", "room.9.b", "room"], "y");
+  await bob.send("sync");
+  assert.deepEqual(received.sort(), [
+    ...["room.* room.7 x", "room.* room.8 y", "room.7 room.7 x"],
+    ...["room.> room.7 x", "room.> room.8 y", "room.> room.9.b y"],
+  ]);
+  assert.equal((await loop.next()).value.text, "y");
+  await loop.unsubscribe();
+  await assert.rejects(bob.subscribe(">"), (error) => error instanceof ServerError && error.status === 403);
+  const presence = nextEvent(bob, "receive", ({ command }) => command === "presence");
+  await bob.subscribe("$presence.hall", () => {});
+  await alice.subscribe("hall", () => {});
+  assert.equal((await presence).headers.get("event"), "join");
+  await Promise.all([alice.close(), bob.close()]);
+  await own.stop();
 });
 
 test("what a processor refuses rejects with its status and reason", async () => {
@@ -191,6 +255,7 @@ test("what is published is never taken for an answer", async () => {
   await bob.send("sync");
   const next = token.replace(/\d+$/, (number) => Number(number) + 1);
   const hanging = bob.request("hang", "", { timeout: 300 });
+  hanging.catch(() => {}); // it may be over before the rest is
   await mallory.publish("trap", "", { command: "receipt", headers: { "receipt-id": next } });
   await receive;
   await assert.rejects(hanging, TimedOut);
@@ -298,6 +363,130 @@ test("a loop that is too slow is told so", async () => {
   assert.deepEqual(received, ["1", "2"]);
 });
 
+// Histories
+
+/** Lose the connection as it happens to a client, and return when there is another one. */
+async function interrupt(client) {
+  const again = nextEvent(client, "state", ({ state, previous }) => state === "open" && previous !== "open");
+  client.socket.close(4000);
+  await again;
+}
+
+test("what is missed while the connection is lost comes afterwards, once and in order", async () => {
+  const own = await startServer(0, ["--history", "room.>"]);
+  const [alice, bob] = [await connected({}, own.url), await connected({ reconnect: FAST }, own.url)];
+  const told = [];
+  bob.on("recovered", ({ channel, count }) => told.push(`recovered ${channel} ${count}`));
+  bob.on("missed", ({ channel, position }) => told.push(`missed ${channel} ${position}`));
+  const listen = (message, channel) => told.push(`${channel} ${message.binary ? message.body : message.text}`);
+  const subscription = await bob.subscribe(["room.b", "room.a", "hall"], listen);
+  assert.deepEqual(Object.keys(subscription.positions), ["room.b", "room.a"]);
+  const { positions, duplicate } = await alice.publish(["room.a", "room.b", "hall"], "1");
+  assert.deepEqual([Object.keys(positions), duplicate], [["room.a", "room.b"], false]);
+  await bob.send("sync");
+  const back = interrupt(bob);
+  await alice.publish(["room.a", "room.b"], "2");
+  await alice.publish("room.a", Uint8Array.of(0, 255));
+  await alice.publish("hall", "gone");
+  await back;
+  await bob.send("sync");
+  assert.deepEqual(told.splice(0, 3).sort(), ["hall 1", "room.a 1", "room.b 1"]);
+  assert.deepEqual(told.splice(0).sort(), [
+    ...["missed hall null", "recovered room.a 2", "recovered room.b 1", "room.a 0,255", "room.a 2", "room.b 2"],
+  ]);
+  await alice.publish("room.a", "3");
+  await bob.send("sync");
+  assert.deepEqual(told, ["room.a 3"]);
+  await Promise.all([alice.close(), bob.close()]);
+  await own.stop();
+});
+
+test("the last messages come first, a history can be read, and a lost one is told", async () => {
+  let own = await startServer(0, ["--history", "room.>", "--history-messages", "3"]);
+  const client = await connected({ reconnect: FAST }, own.url);
+  for (const text of ["1", "2", "3", "4"]) await client.publish("room.a", text);
+  const received = [];
+  const listen = (message) => received.push(message.binary ? message.body[0] : message.text);
+  await client.subscribe("room.a", listen, { last: 2 });
+  await client.publish("room.a", Uint8Array.of(255));
+  await client.publish("room.a", "typing", { headers: { store: "no" } });
+  await client.subscribe("room.a", (message) => received.push(`new ${message.text}`));
+  assert.deepEqual(received, ["3", "4", 255, "typing"]);
+  const page = await client.history("room.a", { order: "newest", limit: 2 });
+  assert.deepEqual(page.messages.map(({ binary, body }) => [binary, body[0]]), [[true, 255], [false, 52]]);
+  const rest = await client.history("room.a", page.next);
+  assert.deepEqual([rest.messages.map(({ text }) => text), rest.more, rest.next], [["3"], false, null]);
+  await assert.rejects(client.history("hall"), (error) => error instanceof ServerError && error.status === 404);
+  const missed = nextEvent(client, "missed");
+  await own.kill();
+  own = await startServer(own.port, ["--history", "room.>"]);
+  const { channel, position } = await missed;
+  assert.equal(channel, "room.a");
+  assert.match(position, /^\w+-0$/);
+  await client.publish("room.a", "afresh");
+  assert.deepEqual(received.slice(-2), ["afresh", "new afresh"]);
+  await client.close();
+  await own.stop();
+});
+
+test("through many lost connections everything comes exactly once, in order", async () => {
+  const own = await startServer(0, ["--history", "room.>"]);
+  const reconnect = { initialDelay: 5, maxDelay: 20 };
+  const [alice, bob] = [await connected({ reconnect }, own.url), await connected({ reconnect }, own.url)];
+  const received = { "room.a": [], "room.b": [] };
+  bob.on("missed", () => assert.fail("missed"));
+  await bob.subscribe("room.a", (message, channel) => received[channel].push(Number(message.text)));
+  await bob.subscribe("room.b", (message, channel) => received[channel].push(Number(message.text)));
+  const published = [];
+  let outcome = null;
+  const publishing = (async () => {
+    for (let number = 0; number < 600; number += 1) {
+      published.push(alice.publish(number % 3 ? "room.a" : ["room.b", "room.a"], String(number)));
+      if (number >= 100) await published[number - 100]; // so that no more wait than may
+    }
+    outcome = await Promise.all(published);
+  })();
+  for (let round = 0; !outcome; round += 1) {
+    const client = round % 2 ? alice : bob;
+    if (client.state === "open") client.socket.close(4000);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  await publishing;
+  for (const client of [alice, bob]) if (client.state !== "open") await inState(client, "open");
+  await bob.send("sync");
+  const numbers = Array.from(published, (_, number) => number);
+  assert.deepEqual(received["room.a"], numbers);
+  assert.deepEqual(received["room.b"], numbers.filter((number) => number % 3 === 0));
+  const offsets = outcome.map(({ positions }) => Number(positions["room.a"].split("-")[1]));
+  assert.deepEqual(offsets, offsets.slice().sort((one, other) => one - other));
+  await Promise.all([alice.close(), bob.close()]);
+  await own.stop();
+});
+
+test("a server that is killed again and again, with its histories in a file, loses nothing", async () => {
+  const options = ["--history", "room.>", "--history-store", `sqlite:${makeFile("killed.db", "")}`];
+  let own = await startServer(0, options);
+  const [alice, bob] = [await connected({ reconnect: FAST }, own.url), await connected({ reconnect: FAST }, own.url)];
+  const received = [];
+  bob.on("missed", () => assert.fail("missed"));
+  await bob.subscribe("room.a", (message) => received.push(Number(message.text)));
+  const published = [];
+  for (let round = 0; round < 2; round += 1) {
+    for (let number = 0; number < 100; number += 1) {
+      published.push(alice.publish("room.a", String(published.length)));
+    }
+    await published.at(-50);
+    await own.kill();
+    own = await startServer(own.port, options);
+  }
+  await Promise.all(published);
+  for (const client of [alice, bob]) if (client.state !== "open") await inState(client, "open");
+  await bob.send("sync");
+  assert.deepEqual(received, Array.from(published, (_, number) => number));
+  await Promise.all([alice.close(), bob.close()]);
+  await own.stop();
+});
+
 // Logging in
 
 const SECRET = "0123456789abcdef".repeat(4);
@@ -310,7 +499,7 @@ function makeToken(user, seconds = 300) {
 }
 
 /** Start a server that asks for tokens, within *seconds* of connecting. */
-function startGuarded(port = 0, seconds = 10) {
+function startGuarded(port = 0, seconds = 60) {
   return startServer(port, ["--jwt-key-file", makeFile("secret", SECRET), "--login-timeout", String(seconds)]);
 }
 
@@ -337,7 +526,7 @@ test("after the server was killed it is logged in again, subscribed again, and w
 
 test("a token that lasts seconds is renewed, and the connection outlives it", async () => {
   const own = await startGuarded();
-  const client = makeClient({ login: () => ({ token: makeToken("alice", 3) }) }, own.url);
+  const client = makeClient({ login: () => ({ token: makeToken("alice", 12) }) }, own.url);
   const told = [];
   client.on("state", ({ state }) => told.push(state));
   client.on("error", (error) => told.push(error));
@@ -356,7 +545,7 @@ test("a token that is never renewed ends the connection, and the next one logs i
   let allowed = 1;
   const login = () => {
     if ((allowed -= 1) < 0) throw new Error("no token");
-    return { token: makeToken("alice", 2) };
+    return { token: makeToken("alice", 8) };
   };
   const client = await connected({ reconnect: FAST, login }, own.url);
   const { error } = await inState(client, "reconnecting");

@@ -28,6 +28,13 @@ function connected(options) {
   return client;
 }
 
+/** Let the console say nothing, and return what it would have. */
+function quietConsole() {
+  const said = [];
+  mock.method(console, "warn", (text) => said.push(text));
+  return said;
+}
+
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
 test("the waits double up to a bound, and are random below it", () => {
@@ -107,6 +114,103 @@ test("a client whose user is logged in elsewhere does not come back", async () =
   sockets[0].end(4409, "logged in elsewhere");
   mock.timers.tick(100000);
   assert.deepEqual([client.state, sockets.length], ["closed", 1]);
+});
+
+test("closing a client that was never connected, or waits to connect again, ends what waits", async () => {
+  const client = makeClient();
+  const early = client.subscribe("a", () => {});
+  assert.deepEqual(await client.close(), []);
+  await assert.rejects(early, ConnectionLost);
+  await assert.rejects(client.subscribe("a", () => {}), ConnectionLost);
+  client.connect();
+  sockets[0].open();
+  const closing = client.close();
+  const again = client.connect();
+  const late = client.publish("a", "x");
+  const last = client.close();
+  sockets[0].end(1000);
+  await closing;
+  assert.deepEqual((await last).map((message) => message.text), ["x"]);
+  await assert.rejects(again, ConnectionLost);
+  await assert.rejects(late, (error) => error.unsent.text === "x");
+  assert.deepEqual([client.state, sockets.length], ["closed", 1]);
+});
+
+test("what fails and nobody waits for is an event, and in the console where nobody listens", async () => {
+  const said = quietConsole();
+  const heard = [];
+  const client = connected();
+  const off = client.on("error", (error) => heard.push(error.reason));
+  client.subscribe("a..b");
+  client.subscribe("room", () => {});
+  sockets[0].fail(403);
+  await turn();
+  mock.timers.tick(0);
+  assert.deepEqual(heard, ['channel "a..b" has an empty token', "why"]);
+  off();
+  client.publish("room");
+  sockets[0].fail(429);
+  await turn();
+  mock.timers.tick(0);
+  assert.deepEqual([heard.length, said], [2, ["lhttp: why"]]);
+  const waited = assert.rejects(client.publish("room"), { status: 413 });
+  sockets[0].fail(413);
+  await waited;
+  mock.timers.tick(0);
+  assert.deepEqual([heard.length, said.length], [2, 1]);
+});
+
+test("a mistake of the program that nobody waits for is an uncaught error", async () => {
+  connected().subscribe("room", "no function");
+  await turn();
+  assert.throws(() => mock.timers.tick(0), TypeError);
+});
+
+test("wildcard subscriptions that are no names are refused before anything is sent", async () => {
+  const client = connected();
+  for (const name of ["a.>.b", "a..*", ".*", "a b.*", "*." + "a".repeat(254)]) {
+    await assert.rejects(client.subscribe(name), (error) => error.status === 400, name);
+  }
+  await assert.rejects(client.subscribe("$x.*"), (error) => error.status === 403);
+  await assert.rejects(client.publish("a.*"), (error) => error.status === 400);
+  assert.deepEqual(sockets[0].sent, []);
+});
+
+test("a copy comes for each name that brings a message, and each name gets one", async () => {
+  const client = connected();
+  const heard = [];
+  for (const name of ["a.*", "a.>", "*.b", "a.b", "a.*.c"]) {
+    client.subscribe(name, (_, channel) => heard.push(`${name} ${channel}`));
+    sockets[0].answer();
+  }
+  await turn();
+  const receive = (channels) => sockets[0].onmessage({ data: `LHTTP/1.0 x\r\npublish:${channels}\r\n\r\n` });
+  for (let copy = 0; copy < 5; copy += 1) receive("a.b a.b.c.d other");
+  assert.deepEqual(heard.splice(0).sort(), ["*.b a.b", "a.* a.b", "a.> a.b", "a.> a.b.c.d", "a.b a.b"]);
+  for (const channel of ["a", "$a.b", "a.*", "b", ".", "*.b"]) receive(channel);
+  assert.deepEqual(heard, []);
+});
+
+test("a wildcard subscription that has ended brings nothing", async () => {
+  const client = connected();
+  const heard = [];
+  const subscribing = ["a.*", "a.>", "a.*.c"].map((name) => {
+    const one = client.subscribe(name, () => heard.push(name));
+    sockets[0].answer();
+    return one;
+  });
+  const [first, , third] = await Promise.all(subscribing);
+  for (const subscription of [first, third]) {
+    const ending = subscription.unsubscribe();
+    sockets[0].answer();
+    await ending;
+  }
+  sockets[0].onmessage({ data: "LHTTP/1.0 x\r\npublish:a.b\r\n\r\n" });
+  const revoked = "LHTTP/1.0 error\r\nstatus:403\r\nreason:why\r\nunsubscribed:a.>\r\n\r\n";
+  quietConsole();
+  sockets[0].onmessage({ data: revoked });
+  sockets[0].onmessage({ data: "LHTTP/1.0 x\r\npublish:a.b\r\n\r\n" });
+  assert.deepEqual(heard, ["a.>"]);
 });
 
 test("the server's own channels of presence can be subscribed to", async () => {

@@ -86,9 +86,14 @@ def check_installed(wheel: Path) -> None:
 
 
 def check_command(environment: Path, wheel: Path) -> None:
-    """Fail unless ``lhttp`` says what to install while its extra is missing, and shows its help afterwards."""
+    """
+    Fail unless ``lhttp`` checks a configuration and says what else to install while its extra is missing, and shows its
+    help afterwards.
+    """
+    if "in order" not in run(environment, "lhttp", "check-config"):
+        sys.exit("lhttp check-config does not do without the extra")
     told = run(environment, "lhttp", "--help", status=1)
-    if "pip install 'lhttp_tx[cli]'" not in told or len(told.splitlines()) != 1:
+    if "pip install 'click" not in told or len(told.splitlines()) != 1:
         sys.exit(f"lhttp --help without its extra does not say what to install:\n{told}")
     print(told.rstrip())
     run(environment, "python", "-m", "pip", "install", "--quiet", f"lhttp_tx[cli] @ {wheel.as_uri()}")

@@ -1,6 +1,8 @@
 """lhttp_tx.errors: the tree, and what clients are told."""
 
 import re
+from http import HTTPStatus
+from typing import Any
 
 import pytest
 
@@ -52,7 +54,7 @@ def test_classes_without_a_drawn_status_are_not_the_peers_fault() -> None:
 
 def test_every_class_is_public() -> None:
     assert sorted(errors.__all__) == errors.__all__
-    assert set(errors.__all__) == {kind.__name__ for kind in classes()}
+    assert set(errors.__all__) == {kind.__name__ for kind in classes()} | {"StartFailed"}
 
 
 @pytest.mark.parametrize("kind", classes(), ids=lambda kind: kind.__name__)
@@ -74,6 +76,22 @@ def test_status_of_one_error_can_be_another() -> None:
 def test_refused_has_the_status_that_was_chosen() -> None:
     error = Refused(403, "members only")
     assert (error.status, error.reason, str(error)) == (403, "members only", "members only")
+
+
+def test_a_status_may_be_one_of_an_enumeration() -> None:
+    assert str(Refused(HTTPStatus.FORBIDDEN, "members only").status) == "403"
+
+
+@pytest.mark.parametrize("status", [42, 200, 399, 600, "403", None, 403.0])
+def test_a_refusal_with_another_status_is_a_mistake(status: Any) -> None:
+    with pytest.raises(ValueError, match="is no status of a refusal: use 400 to 599"):
+        Refused(status, "no")
+
+
+@pytest.mark.parametrize("status", [42, 99, 600, "403"])
+def test_no_error_has_a_status_that_is_none(status: Any) -> None:
+    with pytest.raises(ValueError, match="is no status"):
+        LHTTPError("no", status=status)
 
 
 def test_one_handler_catches_all_of_them() -> None:

@@ -10,11 +10,10 @@ from twisted.internet.task import Clock
 
 from lhttp_tx import Hooks, Message, Refused, Request, Session
 from lhttp_tx.bus.memory import MemoryBus
-from lhttp_tx.frames import build_frame
+from lhttp_tx.codec.limits import Limits
+from lhttp_tx.engine.processors import Processor
 from lhttp_tx.hooks import HookRunner
 from lhttp_tx.interfaces import IHooks
-from lhttp_tx.limits import Limits
-from lhttp_tx.processors import Processor
 from lhttp_tx.testing import Server
 
 JOIN = "LHTTP/1.0 x\r\nsubscribe:{}\r\n\r\n"
@@ -367,8 +366,8 @@ def test_undelivered_messages_come_with_their_session() -> None:
             told.append([message.text for message in messages])
 
     client = Server(hooks=[Recorder()]).connect()
-    frames = [build_frame(f"LHTTP/1.0 chat\r\n\r\n{number}".encode(), False) for number in range(3)]
-    client.session.undelivered([frames[0] + frames[1], frames[2], build_frame(b"no lhttp", False)])
+    payloads = [f"LHTTP/1.0 chat\r\n\r\n{number}".encode() for number in range(3)]
+    client.session.undelivered([(payload, False) for payload in [*payloads, b"no lhttp"]])
     client.session.undelivered([])
     assert told == [["0", "1", "2"]]
 

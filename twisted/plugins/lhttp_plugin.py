@@ -2,4 +2,4 @@
 
 from twisted.application.service import ServiceMaker
 
-lhttp = ServiceMaker("LHTTP", "lhttp_tx.tap", "A publish/subscribe server for LHTTP over WebSocket.", "lhttp")
+lhttp = ServiceMaker("LHTTP", "lhttp_tx.twistd.tap", "A publish/subscribe server for LHTTP over WebSocket.", "lhttp")

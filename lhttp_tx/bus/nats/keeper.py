@@ -1,14 +1,14 @@
 """
-The upkeep of a node's connection to NATS: connect, restore, settle, check; and again when it is lost.
+Keeps a node connected to NATS: it connects, restores the subscriptions, settles and checks the connection, and begins
+again when the connection is lost.
 
-Where NATS has several servers, a second connection stands by, so that a server that dies costs a moment. Where a server
-announces that it is going to stop, the node moves to another one first, and loses nothing. Used by
-:mod:`lhttp_tx.bus.nats`, which knows what there is to restore.
+If NATS has several servers, a second connection stands by, so that the death of a server interrupts the node only for a
+moment. If a server announces that it is going to stop, the node first moves to another server, and loses nothing. Used
+by :mod:`lhttp_tx.bus.nats.bus`, which knows the subscriptions to restore.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeAlias
 
@@ -17,38 +17,42 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from lhttp_tx.bus.handover import Handover, Publication
-from lhttp_tx.bus.link import UNCONFIRMED, Link, LinkOwner
-from lhttp_tx.bus.servers import NATSServers, shown_server
-from lhttp_tx.errors import BusUnavailable, LHTTPError
+from lhttp_tx.bus.nats.addresses import Addresses
+from lhttp_tx.bus.nats.confirmations import UNCONFIRMED
+from lhttp_tx.bus.nats.handover import Handover, Publication
+from lhttp_tx.bus.nats.holding import Holding
+from lhttp_tx.bus.nats.link import Link
+from lhttp_tx.bus.nats.owner import LinkOwner
+from lhttp_tx.bus.nats.servers import NATSServers, shown_server
+from lhttp_tx.bus.nats.standby import Standby
+from lhttp_tx.errors import BusUnavailable
 
 __all__ = ["LinkKeeper", "LinkOpener", "LinkUser"]
 
 _log = Logger()
 
 _WAITS = (0.1,) * 50 + (0.2,) * 50 + (0.5,) * 50
-"""Seconds between attempts to connect, at first, so that all nodes are back within moments of NATS's return."""
+"""Seconds between the first attempts to connect. They are short, so that all nodes are back soon after NATS returns."""
 
 _LAST_WAIT = 1.0
 """Seconds between attempts after these."""
 
 _SETTLE_WAITS = 3
-"""A node that was away opens for publishing this many waits after it is back: by then the others have subscribed."""
+"""
+After a reconnect, a node waits for this many intervals before it publishes; by then, the other nodes have subscribed.
+"""
 
 _CHECK_INTERVAL = 2.0
-"""Seconds between asking NATS for a sign of life."""
+"""Seconds between requests for a sign of life from NATS."""
 
 _COMPLAINT_INTERVAL = 60.0
-"""Seconds between lines in the log that say that NATS is still away."""
+"""Seconds between log lines that say that NATS is still away."""
 
 _SPREAD = 0.2
-"""Seconds in which the servers of a cluster tell each other of subscriptions."""
+"""Seconds that the servers of a NATS cluster need to tell each other of subscriptions."""
 
 _PASSING_ON = 0.02
-"""Seconds for the old server to pass on to the others what it was sent last."""
-
-_MAX_WAITING = 50_000
-"""Publications that are held back at most while the node moves, and those who wait to hear of them."""
+"""Seconds that the old server needs to pass on the last publications to the other servers."""
 
 _REPEAT_TIME = 1.0
 """Seconds after a handover in which publications may still arrive for the second time."""
@@ -57,50 +61,51 @@ LinkOpener: TypeAlias = Callable[[str, NATSServers, LinkOwner], Deferred[Link]]
 
 
 class LinkUser(LinkOwner, Protocol):
-    """Who a connection is kept for."""
+    """The user of the connection."""
 
     def restore(self, link: Link) -> Deferred[Any]:
         """Subscribe to everything on *link*; the Deferred succeeds in any case."""
 
     def lost(self) -> None:
-        """Nothing is subscribed any more."""
+        """Called when the link is lost, and all subscriptions with it."""
+
+    def opened(self, link: Link) -> None:
+        """*link* is subscribed to everything, and the other servers know of it."""
 
     def switched(self, link: Link) -> None:
-        """From now on *link* is used; what the handover held is to be delivered."""
+        """Called when the node has moved to *link*. Deliver what the handover held."""
 
 
 class LinkKeeper:
     """
     Keeps one link.
 
-    :ivar link: the link that is subscribed, or ``None``.
+    :ivar link: the link that has the subscriptions, or ``None``.
     :ivar open: whether publications may go to it.
-    :ivar second: while the node moves, the link that it moves to.
-    :ivar waiting: in the moment of moving, the publications that are held back; else ``None``.
-    :ivar handover: while the node moves, and for a moment after, what it has to know for that.
+    :ivar second: the link that the node is moving to, or ``None``.
+    :ivar waiting: the publications held back at the moment of moving; else ``None``.
+    :ivar handover: the handover while the node moves, and for a moment after; else ``None``.
     """
 
     def __init__(self, servers: NATSServers, user: LinkUser, *, clock: Any, opener: LinkOpener) -> None:
         """
-        :param servers: where to connect.
-        :param user: what to restore, and who is told.
+        :param servers: the servers to connect to.
+        :param user: restores the subscriptions, and is told about the link.
         :param clock: the reactor, for time limits.
         :param opener: connects to one server.
         """
         self.link: Link | None = None
         self.open = False
         self.second: Link | None = None
-        self.waiting: list[Publication] | None = None
+        self.waiting: Holding | None = None
         self.handover: Handover | None = None
-        self._unconfirmed: list[Deferred[None]] = []
         self._servers = servers
         self._user = user
         self._clock = clock
         self._open_link = opener
-        self._urls = random.sample(servers.urls, len(servers.urls))
+        self._addresses = Addresses(servers.urls)
         self._running = False
-        self._standby: Link | None = None
-        self._seeking = False
+        self._standby = Standby(self._addresses, self._reach, lambda: self._running and self.link is not None)
         self._opening: set[Deferred[Any]] = set()
         self._timers: dict[str, IDelayedCall] = {}
         self._waits: Iterator[float] = iter(_WAITS)
@@ -108,13 +113,13 @@ class LinkKeeper:
         self._complained = 0.0
 
     def start(self) -> None:
-        """Connect, once the reactor runs, and stay connected."""
+        """Connect once the reactor runs, and stay connected."""
         self._running = True
         self._complained = self._clock.seconds() - _COMPLAINT_INTERVAL
         self._later("next", 0.0, self._connect)
 
     def stop(self) -> Deferred[None]:
-        """Disconnect. What was published before is with NATS when the Deferred has fired."""
+        """Disconnect. When the Deferred fires, NATS has all earlier publications."""
         self._running = False
         for timer in self._timers.values():
             if timer.active():
@@ -122,12 +127,12 @@ class LinkKeeper:
         for opening in tuple(self._opening):
             opening.cancel()
         self._leave_second()
-        self._leave_standby()
+        self._standby.leave()
         link, self.link, self.open = self.link, None, False
         return succeed(None) if link is None else link.close(flush=True)
 
     def _later(self, name: str, seconds: float, call: Callable[..., object], *arguments: Any) -> None:
-        """Call later; there is one timer of each name."""
+        """Call *call* later. There is only one timer with each name."""
         timer = self._timers.get(name)
         if timer is not None and timer.active():
             timer.cancel()
@@ -147,7 +152,7 @@ class LinkKeeper:
     # Connect, restore the subscriptions, settle, be open
 
     def _connect(self) -> None:
-        self._reach(self._urls[0], self._connected, self._not_connected)
+        self._reach(self._addresses.first, self._connected, self._not_connected)
 
     def _not_connected(self, failure: Failure) -> None:
         if not self._running:
@@ -156,23 +161,19 @@ class LinkKeeper:
         if now - self._complained >= _COMPLAINT_INTERVAL:
             self._complained = now
             why = failure.value.reason if isinstance(failure.value, BusUnavailable) else repr(failure.value)
-            _log.error("cannot reach NATS, will try until it is there: {why}", why=why)
-        self._urls.append(self._urls.pop(0))
+            _log.error("cannot reach NATS, retrying: {why}", why=why)
+        self._addresses.pass_over(self._addresses.first)
         wait = next(self._waits, _LAST_WAIT)
         self._settle = _SETTLE_WAITS * wait
         self._later("next", wait, self._connect)
 
     def _connected(self, link: Link) -> None:
-        if not self._running or self.link is not None:  # it was cancelled too late
+        if not self._running or self.link is not None:  # the cancellation came too late
             link.close(flush=False)
             return
         self.link = link
-        self._learn(link)
+        self._addresses.learn(link)
         self._user.restore(link).addCallback(lambda _: self._restored(link))
-
-    def _learn(self, link: Link) -> None:
-        known = set(map(shown_server, self._urls))
-        self._urls += [url for url in link.other_urls if shown_server(url) not in known]
 
     def _restored(self, link: Link) -> None:
         if link is self.link:
@@ -183,6 +184,7 @@ class LinkKeeper:
         self._waits, self._settle = iter(_WAITS), _SETTLE_WAITS * _WAITS[0]
         self._complained = self._clock.seconds() - _COMPLAINT_INTERVAL
         _log.info("connected to NATS at {url}", url=shown_server(link.url))
+        self._user.opened(link)
         self._check(link)
 
     def _check(self, link: Link) -> None:
@@ -190,48 +192,13 @@ class LinkKeeper:
             if link is self.link:
                 self._later("next", _CHECK_INTERVAL, self._check, link)
 
-        link.checked().addCallback(alive)
-        if self._standby is not None:
-            self._standby.checked()
-        else:
-            self._seek_standby(link)
-
-    def _others(self, link: Link) -> list[str]:
-        """Return the URLs of other servers than that of *link*."""
-        return [url for url in self._urls if shown_server(url) != shown_server(link.url)]
-
-    def _seek_standby(self, link: Link) -> None:
-        """Connect to another server, if there is one, to have that connection when *link* is lost."""
-        others = self._others(link)
-        if not others or self._seeking:
-            return
-
-        def found(standby: Link) -> None:
-            self._seeking = False
-            if self._running and self.link is not None and self._standby is None:
-                self._standby = standby
-                self._learn(standby)
-            else:
-                standby.close(flush=False)
-
-        def not_found(_: Failure) -> None:
-            self._seeking = False
-            if others[0] in self._urls:
-                self._urls.remove(others[0])
-                self._urls.append(others[0])
-
-        self._seeking = True
-        self._reach(others[0], found, not_found)
-
-    def _leave_standby(self) -> None:
-        standby, self._standby = self._standby, None
-        if standby is not None:
-            standby.close(flush=False)
+        link.probed().addCallback(alive)
+        self._addresses.learn(link)  # with TLS, the greeting's list of servers does not count
+        self._standby.check(link)
 
     def lost(self, link: Link, reason: str) -> None:
-        """Connect again, to another server first, if *link* is the one in use."""
-        if link is self._standby:
-            self._standby = None
+        """If *link* is the one in use, connect again, and try other servers first."""
+        self._standby.lost(link)
         if link is self.second:
             self._leave_second()
         if link is not self.link:
@@ -242,27 +209,26 @@ class LinkKeeper:
         self._leave_second()
         self.link, self.open = None, False
         self._user.lost()
-        standby, self._standby = self._standby, None
-        if standby is not None and standby.usable:
-            self._urls = [*self._others(link), link.url]
+        standby = self._standby.take()
+        if standby is not None:
+            self._addresses.leave(link)
             self._connected(standby)
         else:
-            self._urls.append(self._urls.pop(0))
+            self._addresses.pass_over(self._addresses.first)
             self._later("next", 0.0, self._connect)
 
     # Move to another server
 
     def leave(self, link: Link) -> None:
-        """Move to another server, if there is one, because that of *link* is going to stop."""
-        if link is self._standby:
-            self._leave_standby()
-        others = self._others(link)
+        """Move to another server, if there is one, because the server of *link* is going to stop."""
+        self._standby.leave(link)
+        others = self._addresses.besides(link)
         if link is not self.link or not self.open or self.handover is not None or not others:
             return
-        _log.info("NATS at {url} is going to stop, moving to another server", url=shown_server(link.url))
+        _log.info("NATS at {url} is stopping, moving to another server", url=shown_server(link.url))
         self.handover = Handover()
-        standby, self._standby = self._standby, None
-        if standby is not None and standby.usable:
+        standby = self._standby.take()
+        if standby is not None:
             self._second_connected(standby)
         else:
             self._reach(others[0], self._second_connected, self._second_not_connected)
@@ -275,7 +241,7 @@ class LinkKeeper:
             link.close(flush=False)
             return
         self.second = link
-        self._learn(link)
+        self._addresses.learn(link)
         self._user.restore(link).addCallback(lambda _: self._second_restored(link))
 
     def _second_restored(self, link: Link) -> None:
@@ -283,9 +249,9 @@ class LinkKeeper:
             self._later("move", _SPREAD, self._move, link)
 
     def _move(self, link: Link) -> None:
-        """Hold publications back until those sent to the old server are with everybody, so that order is kept."""
+        """Hold publications back until all nodes have those sent to the old server, so that the order is kept."""
         if link is self.second and self.link is not None:
-            self.waiting = []
+            self.waiting = Holding(self._servers.pending_size)
             self.link.checked().addCallback(lambda _: self._later("move", _PASSING_ON, self._switch, link))
 
     def _switch(self, link: Link) -> None:
@@ -294,16 +260,16 @@ class LinkKeeper:
             return
         self.link, self.second, self.waiting = link, None, None
         self._user.switched(link)
-        self._send_held(waiting)
-        self._urls = [link.url, *self._others(link)]
+        waiting.release(self.publish, self.confirm)
+        self._addresses.prefer(link)
         _log.info("connected to NATS at {url}", url=shown_server(link.url))
         self._later("next", _CHECK_INTERVAL, self._check, link)
         self._later("move", _REPEAT_TIME, self._moved)
-        old.close(flush=False)
+        old.inbox.retire(lambda: old.close(flush=False))
 
     def publish(self, publication: Publication) -> None:
         """
-        Send *publication*, or keep it for the moment in which the node moves.
+        Send *publication*, or hold it back at the moment when the node moves.
 
         :raises BusUnavailable: if NATS is away, or does not keep up.
         :raises MessageTooLarge: if NATS does not take messages of this size.
@@ -312,10 +278,8 @@ class LinkKeeper:
             raise BusUnavailable("the bus is away, try again later")
         if self.waiting is None:
             self.link.publish(*publication)
-        elif len(self.waiting) < _MAX_WAITING:
-            self.waiting.append(publication)
         else:
-            raise BusUnavailable("the bus is congested, try again later")
+            self.waiting.add(publication)
 
     @property
     def settled_link(self) -> Link | None:
@@ -324,44 +288,34 @@ class LinkKeeper:
 
     def confirm(self) -> Deferred[None]:
         """
-        Find out when NATS has everything that was published before, by whichever link it goes.
+        Find out when NATS has all earlier publications, whichever link they took.
 
         :returns: a Deferred that
 
-            - succeeds when NATS has it;
-            - fails with :exc:`lhttp_tx.errors.BusUnavailable` if that is not known, and will not be.
+            - succeeds when NATS has them;
+            - fails with :exc:`lhttp_tx.errors.BusUnavailable` if it is not known whether NATS has them, and never will
+              be.
         """
-        if self.waiting is not None and len(self._unconfirmed) < _MAX_WAITING:
-            self._unconfirmed.append(Deferred())
-            return self._unconfirmed[-1]
-        if self.link is None or not self.open or self.waiting is not None:
+        if self.waiting is not None:
+            return self.waiting.confirm()
+        if self.link is None or not self.open:
             return fail(BusUnavailable(UNCONFIRMED))
         return self.link.confirm()
 
-    def _send_held(self, publications: list[Publication]) -> None:
-        """Send what was held back, and find out for those who wait for it whether it has arrived."""
-        lost = 0
-        for publication in publications:
-            try:
-                self.publish(publication)
-            except LHTTPError as error:
-                lost += 1
-                _log.error("a publication was lost while moving to another server: {why}", why=error.reason)
-        waiters, self._unconfirmed = self._unconfirmed, []
-        if not waiters:
-            return
-
-        def tell(result: Failure | None) -> None:
-            for waiter in waiters:
-                if waiter.called:
-                    continue
-                if result is None:
-                    waiter.callback(None)
-                else:
-                    waiter.errback(BusUnavailable(UNCONFIRMED))
-
-        confirmed: Deferred[None] = fail(BusUnavailable(UNCONFIRMED)) if lost else self.confirm()
-        confirmed.addBoth(tell)
+    def is_first(self, link: Link, publication: Publication) -> bool:
+        """Return whether *publication*, which came over *link*, is to be delivered now and was not before."""
+        handover = self.handover
+        if handover is None:
+            return True
+        if link is self.second:
+            handover.hold(publication)
+            return False
+        if link is not self.link:
+            return False
+        if self.second is None:
+            return not handover.is_repeated(publication)
+        handover.delivered(publication)
+        return True
 
     def _moved(self) -> None:
         self.handover = None
@@ -372,4 +326,4 @@ class LinkKeeper:
         if second is not None:
             second.close(flush=False)
         if waiting is not None:
-            self._send_held(waiting)
+            waiting.release(self.publish, self.confirm)

@@ -1,5 +1,5 @@
 """
-Which NATS to use, and how to log in: a frozen value that an operator's options become.
+The settings of the connection to NATS, made from an operator's options: a frozen value.
 
 Used by :mod:`lhttp_tx.config` and the bus. Imports nothing that does I/O.
 """
@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from lhttp_tx.bus.subjects import check_prefix
+from lhttp_tx.bus.nats.subjects import check_prefix
+from lhttp_tx.codec.bounds import SECONDS, SIZE, check_fields
 
-__all__ = ["NATSServers", "check_server", "shown_server"]
+__all__ = ["NATSServers", "check_server", "is_server", "shown_server"]
 
 _DEFAULT_PORT = 4222
 _SCHEMES = frozenset({"nats", "tls"})
@@ -20,22 +21,24 @@ _SCHEMES = frozenset({"nats", "tls"})
 @dataclass(frozen=True, slots=True)
 class NATSServers:
     """
-    One NATS system, by some of its servers. Times are seconds, sizes are bytes.
+    One NATS system, given by some of its servers. Times are seconds, sizes are bytes.
 
-    :ivar urls: ``nats://`` or ``tls://`` URLs of one or more servers; the others of their cluster are learnt from them.
-    :ivar prefix: what every subject begins with: tokens that end with a dot, or nothing, to share channels with
-        programs that use the bare names.
-    :ivar user: who to log in as, where the URL does not say.
+    :ivar urls: ``nats://`` or ``tls://`` URLs of one or more servers. The node learns the other servers of their
+        cluster from them. If one URL says ``tls://``, TLS is required with all servers.
+    :ivar prefix: the prefix of every subject: tokens that end with a dot. An empty prefix shares channels with programs
+        that use the bare names.
+    :ivar user: the user to log in as, if the URL names none.
     :ivar password: the password for *user*.
     :ivar token: a token to log in with instead.
     :ivar credentials_file: a file with a user's JWT and seed (``.creds``) to log in with instead.
-    :ivar tls_ca: a file with the certificates of authorities to trust instead of the system's.
-    :ivar tls_certificate: a file with the certificate that this node shows.
+    :ivar tls_ca: a file with the certificates of authorities to trust, instead of the system's.
+    :ivar tls_certificate: a file with this node's certificate.
     :ivar tls_key: a file with the key of *tls_certificate*, unless it is in the same file.
-    :ivar local_delivery: whether publications are delivered on their own node alone while NATS is away; otherwise
-        they are refused with status 503.
-    :ivar timeout: how long a subscription may wait for NATS before it is refused with status 503.
-    :ivar pending_size: how much may wait to be sent to NATS; publications beyond it are refused with status 503.
+    :ivar local_delivery: whether the bus delivers publications on their own node alone while NATS is away. Otherwise it
+        refuses them with status 503.
+    :ivar timeout: how long a subscription may wait for NATS. After that, the bus refuses it with status 503.
+    :ivar pending_size: how many bytes may wait to be sent to NATS. Beyond that, the bus refuses publications with
+        status 503.
     """
 
     urls: tuple[str, ...]
@@ -52,12 +55,24 @@ class NATSServers:
     pending_size: int = 4_194_304
 
     def __post_init__(self) -> None:
-        """:raises ValueError: if there is no URL, or if a URL or the prefix is malformed."""
+        """
+        :raises TypeError: if a field has a wrong type.
+        :raises ValueError: if there is no URL, if a URL or the prefix is malformed, or if a number is out of bounds.
+        """
+        check_fields(self, {"timeout": SECONDS, "pending_size": SIZE})
         if not self.urls:
             raise ValueError("name at least one NATS server, such as nats://127.0.0.1:4222")
         for url in self.urls:
             check_server(url)
         check_prefix(self.prefix)
+
+    @property
+    def tls(self) -> bool:
+        """
+        Whether every connection must be encrypted: true if a URL says ``tls://``, or if an option about TLS is set.
+        """
+        asked = self.tls_ca or self.tls_certificate
+        return bool(asked) or any(urlsplit(url).scheme == "tls" for url in self.urls)
 
     def __repr__(self) -> str:
         return f"<NATSServers {' '.join(map(shown_server, self.urls))}>"
@@ -67,22 +82,26 @@ def check_server(url: str) -> str:
     """
     Return *url* if it names a NATS server.
 
-    :raises ValueError: if not; the text says what to write, and holds no password.
+    :raises ValueError: if it does not. The text says what to write, and holds no password.
     """
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.path in ("", "/") and parts.port != 0
-        valid = valid and not (parts.query or parts.fragment)
-    except ValueError:
-        valid = False
-    if not valid:
+    if not is_server(url):
         raise ValueError(f"{url.rpartition('@')[2]!r} names no NATS server; write one such as nats://127.0.0.1:4222")
     return url
 
 
+def is_server(url: str) -> bool:
+    """Return whether *url* names a NATS server."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.path in ("", "/") and parts.port != 0
+        return valid and not (parts.query or parts.fragment)
+    except ValueError:
+        return False
+
+
 def shown_server(url: str) -> str:
     """
-    Return *url* for a log: without user and password, with its port.
+    Return *url* for the log: without user and password, with its port.
 
     >>> shown_server("nats://me:secret@example.com")
     'nats://example.com:4222'

@@ -1,10 +1,10 @@
 """
 Channel names as NATS subjects.
 
-Pure functions, used by :mod:`lhttp_tx.bus.nats`. A subject is the prefix and the channel's name, in which everything
-that NATS would not take as it stands is written as ``%`` and two hexadecimal digits for each byte. The mapping is
-one-to-one, a channel never becomes a wildcard, and no channel reaches a subject outside the prefix or one of NATS's
-own. Sources: the protocol document, section "Cluster"; the NATS documentation, "Subject-Based Messaging".
+Pure functions, used by :mod:`lhttp_tx.bus.nats.bus`. A subject is the prefix and the channel's name. Bytes of the name
+that NATS would not take as they are become ``%`` and two hexadecimal digits. The mapping is one-to-one. A channel never
+becomes a wildcard, a subject outside the prefix, or a subject of NATS's own. Sources: the protocol document, section
+"Cluster"; the NATS documentation, "Subject-Based Messaging".
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def subject_of(channel: str, prefix: str) -> str:
     """
     Return the subject that carries *channel*.
 
-    :param channel: a name as :func:`lhttp_tx.channels.check_channel` takes them; any other text works too.
-    :param prefix: as :func:`check_prefix` takes them.
+    :param channel: a name that :func:`lhttp_tx.codec.channels.check_channel` accepts; any other text works too.
+    :param prefix: a prefix that :func:`check_prefix` accepts.
 
     >>> subject_of("room.7", "lhttp.")
     'lhttp.room.7'
@@ -46,7 +46,7 @@ def wildcard_subject_of(wildcard: str, prefix: str) -> str:
     """
     Return the subject of a wildcard subscription.
 
-    :param wildcard: a name as :func:`lhttp_tx.channels.check_wildcard` takes them.
+    :param wildcard: a name that :func:`lhttp_tx.codec.channels.check_wildcard` accepts.
     :param prefix: as for :func:`subject_of`.
 
     >>> wildcard_subject_of("room%.*.>", "lhttp.")
@@ -62,7 +62,7 @@ def _escape(match: re.Match[str]) -> str:
 
 def channel_of(subject: str, prefix: str) -> str | None:
     """
-    Return the channel that *subject* carries; ``None`` if it is no subject that :func:`subject_of` returns.
+    Return the channel that *subject* carries; ``None`` if :func:`subject_of` never returns this subject.
 
     >>> channel_of("lhttp.a%2A.%2Eb", "lhttp.")
     'a*..b'
@@ -84,9 +84,9 @@ def _unescape(match: re.Match[str]) -> str:
 
 def check_prefix(prefix: str) -> str:
     """
-    Return *prefix* if subjects may begin with it: nothing, or whole tokens, each with its dot.
+    Return *prefix* if it is empty, or consists of whole tokens that each end with a dot.
 
-    :raises ValueError: if it is anything else; the text says what to write.
+    :raises ValueError: if it is anything else. The text says what to write.
     """
     if prefix and (not _PREFIX.fullmatch(prefix) or len(prefix.encode("utf-8", "replace")) > MAX_PREFIX_SIZE):
         raise ValueError(

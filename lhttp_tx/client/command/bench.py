@@ -1,8 +1,8 @@
 """
-What ``lhttp bench`` does: publish at a rate, and measure what arrives when.
+``lhttp bench``: publishes at a rate, and measures the deliveries.
 
-Each body begins with the time of publishing, the publisher and a number, so that a subscriber sees how long it took
-and whether anything was lost, doubled, or out of order. All connections share one process and one clock.
+Each body begins with the time of publishing, the publisher and a number. So a subscriber sees the latency, and whether
+a message was lost, duplicated, or out of order. All connections share one process and one clock.
 """
 
 from __future__ import annotations
@@ -16,30 +16,32 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import click
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall, deferLater
 
 from lhttp_tx.client.client import Client
+from lhttp_tx.client.command.login_options import Connect
+from lhttp_tx.client.command.parameters import channel_option, connection_options, login_options
+from lhttp_tx.client.command.running import Exit, run_client
+from lhttp_tx.client.command.text import say, write_line
 from lhttp_tx.client.errors import LoginFailed, QueueFull
-from lhttp_tx.client.login_options import Connect
-from lhttp_tx.client.running import Exit
-from lhttp_tx.client.text import say, write_line
+from lhttp_tx.codec.message import Message
 from lhttp_tx.errors import LHTTPError
-from lhttp_tx.message import Message
 
-__all__ = ["MIN_SIZE", "Histogram", "Result", "Settings", "bench"]
+__all__ = ["MIN_SIZE", "Histogram", "Result", "Settings", "bench_command"]
 
 MIN_SIZE = 40
-"""Bytes of a body: time, publisher and number."""
+"""The fewest bytes of a body: time, publisher and number."""
 
 _TICK = 0.005
-"""Seconds between bursts of a given rate."""
+"""Seconds between bursts, if there is a rate."""
 
 _WINDOW = 64
-"""Messages that a publisher sends before it waits for a receipt, when it sends as many as possible."""
+"""Messages that a publisher sends before it waits for a receipt, if it sends as fast as possible."""
 
 _PATIENCE = 5.0
-"""Seconds in which nothing may arrive before what is missing counts as lost."""
+"""Seconds without any delivery after which missing messages count as lost."""
 
 _REFRESH = 0.5
 _CONNECTS_AT_ONCE = 100
@@ -48,7 +50,7 @@ _PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What to measure; see the options of the command."""
+    """The settings of a measurement; see the options of the command."""
 
     publishers: int = 1
     subscribers: int = 1
@@ -59,7 +61,7 @@ class Settings:
 
 
 class Histogram:
-    """Times with three digits each, so that any number of them takes little memory."""
+    """A histogram of times with three significant digits, so that any number of times takes little memory."""
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
@@ -77,7 +79,7 @@ class Histogram:
         self.count += 1
 
     def percentile(self, percent: float) -> float:
-        """Return the milliseconds that *percent* of the times do not pass; 0 if there are none."""
+        """Return the percentile of the times, in milliseconds; 0 if there are no times."""
         rank = math.ceil(self.count * percent / 100)
         seen = 0
         for value in sorted(self._counts):
@@ -89,7 +91,7 @@ class Histogram:
 
 @dataclass(slots=True)
 class Result:
-    """What was measured."""
+    """The result of a measurement."""
 
     published: int = 0
     refused: int = 0
@@ -101,7 +103,7 @@ class Result:
     latency: Histogram = field(default_factory=Histogram)
 
     def summary(self, settings: Settings) -> dict[str, Any]:
-        """Return it as a dict for JSON; times are milliseconds, rates per second."""
+        """Return the result as a dict for JSON. Times are milliseconds; rates are per second."""
         return {
             "settings": asdict(settings),
             "published": self.published,
@@ -118,7 +120,7 @@ class Result:
         }
 
     def text(self, settings: Settings) -> str:
-        """Return it for people."""
+        """Return the result as text for people."""
         found = self.summary(settings)
         latency = "  ".join(f"{name} {value:.3f}" for name, value in found["latency_ms"].items())
         return "\n".join(
@@ -132,7 +134,7 @@ class Result:
 
 
 class _Subscriber:
-    """Looks at what one connection gets."""
+    """Checks the deliveries of one connection."""
 
     def __init__(self, result: Result, publishers: int) -> None:
         self._result = result
@@ -167,7 +169,7 @@ class _Publisher:
         return self._message.replace(body=body.ljust(self._size, b"."))
 
     def publish(self) -> None:
-        """Publish one message, and ask for nothing."""
+        """Publish one message, without a receipt."""
         try:
             self.client.send(self._next())
         except QueueFull:
@@ -177,7 +179,7 @@ class _Publisher:
             self._result.published += 1
 
     async def flood(self, end: float) -> None:
-        """Publish until the clock says *end*, never more than a window ahead of the server."""
+        """Publish until the time *end*, never more than a window ahead of the server."""
         while time.perf_counter() < end:
             for _ in range(_WINDOW - 1):
                 self.publish()
@@ -252,7 +254,7 @@ async def _publish(reactor: Any, settings: Settings, sources: list[_Publisher], 
 
 
 async def _await_deliveries(reactor: Any, settings: Settings, result: Result) -> None:
-    """Wait until everything has arrived, or nothing arrives any more."""
+    """Wait until all messages have arrived, or until no more arrive."""
     expected = result.published * settings.subscribers
     begin = time.perf_counter()
     before, since = result.delivered, begin
@@ -275,9 +277,74 @@ def _show_progress(result: Result, begin: float) -> None:
 
 
 def _all(waiting: list[Deferred[Any]]) -> Deferred[Any]:
-    """Wait for all of *waiting*; the first failure fails it, as itself."""
+    """Wait for all of *waiting*. The Deferred fails with the first failure, unwrapped."""
 
     def unwrap(failure: Any) -> Any:
         return failure.value.subFailure
 
     return gatherResults(waiting, consumeErrors=True).addErrback(unwrap)
+
+
+@click.command("bench")
+@click.option(
+    "--publishers",
+    metavar="N",
+    type=click.IntRange(1, 1_000),
+    default=1,
+    show_default=True,
+    help="Number of connections that publish.",
+)
+@click.option(
+    "--subscribers",
+    metavar="N",
+    type=click.IntRange(1, 5_000),
+    default=1,
+    show_default=True,
+    help="Number of connections that subscribe.",
+)
+@click.option(
+    "--rate",
+    metavar="N",
+    type=click.FloatRange(min=0),
+    default=1_000.0,
+    show_default=True,
+    help="Messages a second of all publishers together; 0 for as many as possible.",
+)
+@click.option(
+    "--size",
+    metavar="BYTES",
+    type=click.IntRange(MIN_SIZE, 1_000_000),
+    default=64,
+    show_default=True,
+    help="The size of a body.",
+)
+@click.option(
+    "--duration",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.1),
+    default=5.0,
+    show_default=True,
+    help="How long to publish.",
+)
+@channel_option("The channel.  [default: a new one]")
+@click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
+@login_options
+@connection_options
+def bench_command(
+    publishers: int,
+    subscribers: int,
+    rate: float,
+    size: int,
+    duration: float,
+    channel: str | None,
+    as_json: bool,
+    **common: Any,
+) -> int:
+    """
+    Measure throughput and latency.
+
+    All publishers and subscribers are connections of this process. It needs time itself: at high rates it is the
+    bottleneck. Then run several at the same time. The command fails if a message is lost, duplicated or out of order.
+    """
+    settings = Settings(publishers, subscribers, rate, size, duration, channel)
+    return run_client(bench, **common, settings=settings, as_json=as_json, live=sys.stderr.isatty())

@@ -1,40 +1,47 @@
 """
-What ``lhttp chat`` does: a room on a terminal, or between a pipe and a room.
+``lhttp chat``: a room on a terminal, or between a pipe and a room.
 
-On a terminal prompt_toolkit edits the line while messages arrive above it. It runs on asyncio, so the asyncio reactor
-is installed for it; nothing else of the client imports asyncio.
+On a terminal, prompt_toolkit edits the line while messages arrive above it. It runs on asyncio, so this module installs
+the asyncio reactor. Nothing else of the client imports asyncio.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 import zlib
 from collections.abc import Callable
 from typing import Any
 
+import click
 from prompt_toolkit import PromptSession
 from prompt_toolkit.formatted_text import ANSI
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.patch_stdout import patch_stdout
 from twisted.internet.defer import Deferred
 
-from lhttp_tx.channels import check_channel
 from lhttp_tx.client.client import State
-from lhttp_tx.client.login_options import Connect
-from lhttp_tx.client.running import Exit
+from lhttp_tx.client.command.login_options import Connect
+from lhttp_tx.client.command.parameters import check_channel_name, check_url, connection_options, login_options
+from lhttp_tx.client.command.running import Exit, run_client
+from lhttp_tx.client.command.text import LineReader, printable, write_line
+from lhttp_tx.client.results import Published
 from lhttp_tx.client.subscription import Subscription
-from lhttp_tx.client.text import LineReader, printable, write_line
+from lhttp_tx.codec.channels import check_channel
+from lhttp_tx.codec.message import Message
 from lhttp_tx.errors import LHTTPError
-from lhttp_tx.message import Message
 
-__all__ = ["Chat", "chat", "checked_name", "install_reactor"]
+__all__ = ["Chat", "chat_command"]
 
 HELP = "/name NAME changes your name, /room ROOM goes to another room, /quit or Ctrl-D ends; //text sends /text"
 
 _COLORS = (32, 33, 34, 35, 36, 92, 93, 94, 95, 96)
 _MAX_NAME_LENGTH = 32
+
+_SHOWN = 50
+"""Old messages to show when entering a room, if the server keeps a history."""
 
 
 class _Stop(Exception):
@@ -42,14 +49,14 @@ class _Stop(Exception):
 
 
 class _Interrupt(Exception):
-    """Ctrl-C at the prompt. KeyboardInterrupt would leave asyncio's loop in the middle of things."""
+    """Ctrl-C at the prompt. KeyboardInterrupt would break off asyncio's loop at an arbitrary point."""
 
 
 class Chat:
     """
     One person in one room.
 
-    :ivar name: the name that is sent along.
+    :ivar name: the name that goes with each message.
     :ivar room: the channel.
     """
 
@@ -68,7 +75,7 @@ class Chat:
         :param connect: makes the client.
         :param color: whether to write colours.
         :param write: gets each line of the conversation.
-        :param notes: gets what is to be said about the connection.
+        :param notes: gets notes about the connection.
         """
         self.name = checked_name(name)
         self.room = room
@@ -79,19 +86,20 @@ class Chat:
         self._told = ""
         self._has_joined = False
         self._is_leaving = False
+        self._is_moving = False
         self._subscription: Subscription | None = None
-        self._sending: list[Deferred[None]] = []
-        self.client = connect(reactor, on_state=self._state_changed, on_error=self._error)
+        self._sending: list[Deferred[Published]] = []
+        self.client = connect(reactor, on_state=self._state_changed, on_error=self._error, on_missed=self._missing)
 
     async def enter(self) -> None:
-        """Connect and join the room; raises what the server or the network has against it."""
-        self._subscription = self.client.subscribe(self.room, self._show)
+        """Connect and join the room. Raises the errors of the server or of the network."""
+        self._subscription = self.client.subscribe(self.room, self._show, last=_SHOWN)
         await self.client.connect()
         await self._subscription
         self.note(f"you are {self.name} in {self.room}")
 
     async def take_line(self, line: str) -> bool:
-        """Do what a typed line says; return whether to go on."""
+        """Carry out a typed line. Return whether to go on."""
         text = line.strip()
         command, _, argument = text.partition(" ")
         argument = argument.strip()
@@ -113,7 +121,7 @@ class Chat:
         return True
 
     def say(self, text: str) -> None:
-        """Publish a line; what goes wrong is noted."""
+        """Publish a line, and note errors."""
         try:
             sent = self.client.publish(self.room, "chat", [("from", self.name)], text)
         except LHTTPError as error:
@@ -123,7 +131,7 @@ class Chat:
 
         def done(result: Any) -> None:
             self._sending.remove(sent)
-            if result is not None:
+            if not isinstance(result, Published):
                 self._not_sent(result.value)
 
         sent.addBoth(done)
@@ -131,14 +139,14 @@ class Chat:
             self.note("not connected: this will be sent later")
 
     async def leave(self) -> None:
-        """Wait until what was said has been answered, then close."""
+        """Wait until the server has answered all lines, then close."""
         while self._sending:
             await Deferred.fromCoroutine(_settled(self._sending[0]))
         self._is_leaving = True
         await self.client.close()
 
     def note(self, text: str, *, bad: bool = False) -> None:
-        """Say something about the chat itself."""
+        """Write a note about the chat itself."""
         self._notes(self._paint(f"* {text}", 31 if bad else 90))
 
     async def _rename(self, name: str) -> None:
@@ -149,8 +157,11 @@ class Chat:
         check_channel(room)
         if room == self.room:
             return
-        joined = self.client.subscribe(room, self._show)
-        await joined
+        self._is_moving = True
+        try:
+            joined = await self.client.subscribe(room, self._show, last=_SHOWN)
+        finally:
+            self._is_moving = False
         old, self._subscription, self.room = self._subscription, joined, room
         if old is not None:
             await old.unsubscribe()
@@ -163,7 +174,10 @@ class Chat:
         name = printable(message.headers.get("from") or "?")[:_MAX_NAME_LENGTH]
         color = _COLORS[zlib.crc32(name.encode("utf-8", "replace")) % len(_COLORS)]
         first, *others = [printable(line) for line in text.splitlines() or [""]]
-        self._write(f"{self._paint(time.strftime('%H:%M'), 90)} {self._paint(name, color)}: {first}")
+        # Old messages come before the room is entered. Their time is not known.
+        comes_late = self._is_moving or self.client.state is not State.CONNECTED
+        clock = "--:--" if comes_late else time.strftime("%H:%M")
+        self._write(f"{self._paint(clock, 90)} {self._paint(name, color)}: {first}")
         for line in others:
             self._write(f"      {self._paint('|', 90)} {line}")
 
@@ -178,6 +192,9 @@ class Chat:
         elif state is State.CLOSED and self._has_joined and not self._is_leaving:
             self.note(f"{printable(reason)}; the chat is over: /quit ends it", bad=True)
 
+    def _missing(self, channel: str, position: str | None) -> None:
+        self.note(f"messages of {printable(channel)} are missing here", bad=True)
+
     def _error(self, error: LHTTPError) -> None:
         self.note(f"the server says {error.status}: {printable(error.reason)}", bad=True)
 
@@ -189,7 +206,7 @@ class Chat:
         return f"\x1b[{color}m{text}\x1b[0m" if self._color else text
 
 
-async def _settled(deferred: Deferred[None]) -> None:
+async def _settled(deferred: Deferred[Any]) -> None:
     waiting: Deferred[None] = Deferred()
 
     def done(result: Any) -> Any:
@@ -201,7 +218,7 @@ async def _settled(deferred: Deferred[None]) -> None:
 
 
 def checked_name(name: str) -> str:
-    """Return *name* if it can be sent as a header; raises ValueError."""
+    """Return *name*, or raise ValueError if it cannot be sent as a header."""
     name = name.strip()
     if not name or len(name) > _MAX_NAME_LENGTH or not name.isprintable():
         raise ValueError(f"a name is 1 to {_MAX_NAME_LENGTH} visible characters, {name!a} is not")
@@ -226,7 +243,7 @@ async def chat(
 
 
 async def _chat_by_pipe(reactor: Any, settings: dict[str, Any]) -> int:
-    """Send each line of the standard input; a line that cannot be written ends it."""
+    """Send each line of the standard input. A write error on the standard output ends the command."""
     broken: list[BrokenPipeError] = []
     line: Deferred[str | None] = Deferred()
 
@@ -260,7 +277,7 @@ async def _chat_by_pipe(reactor: Any, settings: dict[str, Any]) -> int:
 
 
 async def _chat_on_terminal(reactor: Any, settings: dict[str, Any], history: History) -> int:
-    """Edit lines at the bottom of the terminal while the conversation goes on above."""
+    """Edit lines at the bottom of the terminal, while the conversation goes on above."""
     room = Chat(reactor, write=_print, notes=_print, **settings)
     session: PromptSession[str] = PromptSession(
         history=history, erase_when_done=True, interrupt_exception=_Interrupt, eof_exception=_Stop
@@ -292,9 +309,55 @@ def _print(text: str) -> None:
 
 
 def install_reactor() -> None:
-    """Install the asyncio reactor, which prompt_toolkit needs; must come before any other reactor."""
+    """Install the asyncio reactor, which prompt_toolkit needs. Call this before any other reactor is installed."""
     from twisted.internet import asyncioreactor
 
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     asyncioreactor.install(loop)
+
+
+def _name(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        return checked_name(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command("chat")
+@click.argument("address", metavar="[URL]", required=False)
+@click.option(
+    "--room", metavar="CHANNEL", default="chatroom", show_default=True, callback=check_channel_name, help="The room."
+)
+@click.option(
+    "--name", metavar="NAME", envvar="USER", default="guest", callback=_name, help="Your name.  [default: $USER]"
+)
+@click.option(
+    "--history", metavar="FILE", type=click.Path(dir_okay=False), help="Store the lines that you type in this file."
+)
+@click.option("--color/--no-color", default=None, help="Use colours. Default: if the terminal supports them.")
+@login_options
+@connection_options
+def chat_command(
+    address: str | None, room: str, name: str, history: str | None, color: bool | None, url: str, **common: Any
+) -> int:
+    """
+    Chat in a room.
+
+    On a terminal, type a line to send it. The arrow keys bring back earlier lines. /help lists the commands. Without a
+    terminal, the command sends each line of the standard input and then ends.
+
+    If the server keeps a history of the room, the command first shows the last 50 messages. After a loss of the
+    connection, it shows what you have missed. If messages are missing, a line says so. The time of an old message is
+    shown as --:--, because it is not known.
+    """
+    if address is not None:
+        url = check_url(click.get_current_context(), None, address)  # type: ignore[arg-type]
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    if color is None:
+        color = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    if interactive:
+        install_reactor()
+    return run_client(
+        chat, url=url, **common, room=room, name=name, color=color, interactive=interactive, history=history
+    )

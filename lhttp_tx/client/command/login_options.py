@@ -1,9 +1,9 @@
 """
-How the ``lhttp`` command logs in: with a token from a file, or with a user's password from a file or a terminal.
+The logins of the ``lhttp`` command: with a token from a file, or with a user's password from a file or a terminal.
 
-What is secret never comes from the command line, which every user of the machine can read. It goes with the opening
-handshake, which every server that asks who its clients are looks at, and then in a login message, which tells until
-when it is good and renews it. Used by :mod:`lhttp_tx.client.cli` and by what it runs.
+Secrets never come from the command line, which every user of the machine can read. The client sends them with the
+opening handshake, which every server with logins checks. Then it sends them in a login message, whose answer tells when
+they expire, and which renews them. Used by the subcommands.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from lhttp_tx.errors import LHTTPError
 __all__ = ["Connect", "Login", "PasswordLogin", "TokenLogin", "check_way", "choose_login", "make_client", "read_secret"]
 
 _MAX_SECRET_SIZE = 8_192
-"""Bytes of a token or a password; a server takes no larger head of a message."""
+"""The most bytes of a token or a password. A server takes no larger head of a message."""
 
 Connect = Callable[..., Client]
-"""Makes a client of the server that the command is to talk to: :func:`make_client`, but for its first arguments."""
+"""Makes the command's client: :func:`make_client` without its first arguments."""
 
 
 class Login(Protocol):
-    """What the command knows of who it is."""
+    """The credentials of the command."""
 
     def login(self) -> dict[str, str]:
-        """Return the headers of a login message. Called first for each connection, and for each renewal."""
+        """Return the headers of a login message. Called first for each connection, and then for each renewal."""
 
     def headers(self) -> dict[str, str]:
-        """Return the same for a handshake."""
+        """Return the headers of a handshake."""
 
 
 @final
 class TokenLogin:
-    """A token from a file, which is read anew for each connection and each renewal."""
+    """A token from a file. It is read again for each connection and each renewal."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -57,7 +57,7 @@ class TokenLogin:
         return {"token": self._token}
 
     def headers(self) -> dict[str, str]:
-        """See :class:`Login`; gives what was read for the login message, so that a pipe will do as well."""
+        """See :class:`Login`; returns the token read for the login message, so that the file may be a pipe."""
         return {"Authorization": f"Bearer {self._token}"}
 
 
@@ -66,7 +66,7 @@ class PasswordLogin:
     """A user and a password."""
 
     def __init__(self, user: str, password: Callable[[], str]) -> None:
-        """:param password: gives the password, for each connection and each renewal."""
+        """:param password: returns the password, for each connection and each renewal."""
         self._user = user
         self._give = password
         self._password = ""
@@ -88,11 +88,11 @@ def make_client(
     """
     Return a client that logs in.
 
-    :param login: who it is; ``None`` for nobody in particular.
-    :param options: those of :class:`~lhttp_tx.client.client.Client`.
+    :param login: the credentials; ``None``: anonymous.
+    :param options: options of :class:`~lhttp_tx.client.client.Client`.
     """
     if login is not None:
-        # A server that takes the handshake alone, or a token but once, is to be of use as well.
+        # This also works with a server that takes credentials only in the handshake, or takes a token only once.
         options |= {"headers": login.headers, "login": login.login, "login_required": False}
     return Client(url, reactor=reactor, tls=tls, **options)
 
@@ -101,9 +101,9 @@ def choose_login(
     url: str, token_file: Path | None, user: str | None, password_file: Path | None, plaintext: bool
 ) -> Login | None:
     """
-    Return what the options say; a password that is in no file is asked for.
+    Return the login that the options describe. Ask for a password that is in no file.
 
-    :raises click.UsageError: if they do not go together, or would send a secret where others can read it.
+    :raises click.UsageError: if the options do not go together, or would send a secret where others can read it.
     """
     if password_file is not None and user is None:
         raise click.UsageError("--password-file is for --user; say who you are")
@@ -123,10 +123,10 @@ def choose_login(
 
 def check_way(url: str, plaintext: bool) -> None:
     """
-    Refuse to send a secret to another machine so that all machines between can read it.
+    Refuse to send a secret unencrypted to another machine.
 
-    :param plaintext: whether that was asked for.
-    :raises click.UsageError: if it would be.
+    :param plaintext: whether the user allows that.
+    :raises click.UsageError: if the secret would be sent unencrypted.
     """
     parts = urlsplit(url)
     if plaintext or parts.scheme in ("wss", "https") or _is_loopback(parts.hostname or ""):
@@ -149,9 +149,9 @@ def _is_loopback(host: str) -> bool:
 
 def read_secret(path: Path) -> str:
     """
-    Return the one line that is in a file; no text of an error shows any of it.
+    Return the only line of a file. No error text shows any of it.
 
-    :raises LHTTPError: if there is anything else in it.
+    :raises LHTTPError: if the file contains anything else.
     :raises OSError: if it cannot be read.
     """
     with path.open("rb") as stream:
@@ -166,7 +166,7 @@ def read_secret(path: Path) -> str:
 
 
 def _ask_password(user: str) -> str:
-    """Ask on the terminal, whatever the standard input is, and never where it would be seen."""
+    """Ask on the terminal, whatever the standard input is. Never ask where the password would be visible."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
         with warnings.catch_warnings():

@@ -1,7 +1,7 @@
 """
-What the ``lhttp`` command writes, and the lines it reads.
+The output and input of the ``lhttp`` command.
 
-A message comes from a stranger: nothing in it may move the cursor, change the colours, or pass for another line.
+Messages may come from strangers. Nothing in them may move the cursor, change the colours, or look like another line.
 """
 
 from __future__ import annotations
@@ -13,16 +13,31 @@ import sys
 import threading
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from lhttp_tx.message import Message
+from lhttp_tx.codec.message import Message
+from lhttp_tx.errors import MessageTooLarge
 
-__all__ = ["LineReader", "drop_output", "escaped", "message_json", "printable", "say", "write_line"]
+__all__ = [
+    "LineReader",
+    "drop_output",
+    "escaped",
+    "message_json",
+    "one_line",
+    "printable",
+    "read_body",
+    "say",
+    "write_line",
+]
 
 _READ_SIZE = 65_536
 
+_MAX_BODY_SIZE = 16_777_216
+"""The most bytes of input for one message; far more than a server takes by default."""
+
 _MAX_LINE_SIZE = 1_048_576
-"""Bytes of one line of input; a longer one is cut there."""
+"""The most bytes of one line of input. A longer line is cut."""
 
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\"}
 
@@ -32,7 +47,7 @@ def _harmless(char: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """Return *text* for people: with a replacement for each control and direction character, line breaks included."""
+    """Return *text* for people: each control or direction character, including line breaks, is replaced."""
     return (
         text
         if text.isprintable()
@@ -41,7 +56,9 @@ def printable(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return *text* in one line for programs: backslash, tab and line ends as in C, other controls by number."""
+    """
+    Return *text* in one line for programs: backslash, tab and line ends as in C, other control characters by number.
+    """
     if text.isprintable() and "\\" not in text:
         return text
     return "".join(_ESCAPES.get(char) or (char if _harmless(char) else _code(char)) for char in text)
@@ -51,13 +68,22 @@ def _code(char: str) -> str:
     return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
 
 
-def message_json(message: Message, channel: str | None = None) -> str:
+def one_line(message: Message) -> str:
+    """Return the body of a message in one line for programs."""
+    return escaped(message.body.decode("utf-8", "replace"))
+
+
+def message_json(message: Message, channel: str | None = None, position: str | None = None) -> str:
     """
     Return a message as one line of JSON.
 
     The body is in ``body``, or in ``body_base64`` if it is not UTF-8. ``headers`` is a list of pairs.
+
+    :param position: its position in the history of the channel, if it is known.
     """
     found: dict[str, Any] = {} if channel is None else {"channel": channel}
+    if position is not None:
+        found["position"] = position
     found |= {"command": message.command, "headers": [list(pair) for pair in message.headers], "binary": message.binary}
     body = message.body
     try:
@@ -69,9 +95,9 @@ def message_json(message: Message, channel: str | None = None) -> str:
 
 def write_line(text: str) -> None:
     """
-    Write a line to the standard output, now.
+    Write a line to the standard output, and flush it.
 
-    :raises BrokenPipeError: if nobody reads it any more.
+    :raises BrokenPipeError: if nobody reads the output any more.
     """
     data = (text + "\n").encode(sys.stdout.encoding or "utf-8", "backslashreplace")
     sys.stdout.buffer.write(data)
@@ -79,13 +105,13 @@ def write_line(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Write a line about the command itself to the standard error; what a server says may be a part of it."""
+    """Write a line about the command itself to the standard error. It may contain text of a server."""
     sys.stderr.write(f"lhttp: {printable(text)}\n")
     sys.stderr.flush()
 
 
 def drop_output() -> None:
-    """Write to nowhere from now on: the reader has gone, and flushing at exit would complain of it."""
+    """Discard output from now on: its reader has gone, and flushing at exit would raise an error."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)
@@ -93,10 +119,10 @@ def drop_output() -> None:
 
 class LineReader:
     """
-    Reads lines from a file descriptor in a thread, and hands each to the reactor when the one before was dealt with.
+    Reads lines from a file descriptor in a thread, and passes each line to the reactor when the last one was handled.
 
-    A thread, because a reactor cannot watch an ordinary file; it reads the descriptor itself, because Python waits
-    for buffered readers at exit.
+    It uses a thread because a reactor cannot watch an ordinary file. It reads the descriptor itself because Python
+    waits for buffered readers at exit.
     """
 
     def __init__(self, reactor: Any, descriptor: int = 0) -> None:
@@ -139,3 +165,21 @@ class LineReader:
 
     def _call(self, line: str | None) -> None:
         self._reactor.callFromThread(lambda: self._receiver(line))
+
+
+def read_body(file: Path | None) -> bytes:
+    """
+    Return the content of *file*, or of the standard input.
+
+    :raises MessageTooLarge: if the content is larger than a message may be.
+    """
+    if file is not None:
+        with file.open("rb") as stream:
+            data = stream.read(_MAX_BODY_SIZE + 1)
+    else:
+        if sys.stdin.isatty():
+            say("reading the body from the terminal; end it with Ctrl-D")
+        data = sys.stdin.buffer.read(_MAX_BODY_SIZE + 1)
+    if len(data) > _MAX_BODY_SIZE:
+        raise MessageTooLarge(f"the body is larger than {_MAX_BODY_SIZE} bytes")
+    return data

@@ -1,18 +1,17 @@
 """
-The options about who clients are, and the authenticators that they make.
+The options for authentication, and the authenticators made from them.
 
-A part of :mod:`lhttp_tx.options`.
+A part of :mod:`lhttp_tx.twistd.options`.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted.cred.checkers import FilePasswordDB
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import (
     AuthOptionMixin,
@@ -25,80 +24,81 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from lhttp_tx.auth.cred import CredAuthenticator
+from lhttp_tx.codec.bounds import COUNT, SECONDS, SECONDS_OR_NONE
 from lhttp_tx.interfaces import IAuthenticator
-from lhttp_tx.loading import load_object
+from lhttp_tx.observe.extras import install_command
+from lhttp_tx.twistd.loading import load_object
+from lhttp_tx.twistd.topics.topic import Topic, usage_errors
 
 if TYPE_CHECKING:
     from lhttp_tx.auth.keys import Key, KeySet
 
-__all__ = ["AUTH_FLAGS", "AuthOptions", "auth_parameters"]
+__all__ = ["AuthOptions"]
 
 _log = Logger()
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A cookie's name (RFC 6265, section 4.1.1)."""
 
-AUTH_FLAGS = [["allow-anonymous", None, "Let clients without credentials in, too."]]
-"""Options without a value."""
 
+class AuthOptions(AuthOptionMixin, Topic):
+    """
+    ``--auth``, ``--authenticator`` and the options of tokens.
 
-def _seconds(value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        raise ValueError(f"{value!r} is not a number") from None
-    if not 0 <= seconds <= 86_400:
-        raise ValueError(f"{value} is not from 0 to 86400")
-    return seconds
+    :ivar authenticators: the authenticators of ``--authenticator``; once the command line is parsed, all
+        authenticators.
+    """
 
+    optFlags = [
+        ["allow-anonymous", None, "Also accept clients without credentials."],
+        ["require-auth", None, "Do not start if clients could connect without a login."],
+    ]
 
-_seconds.coerceDoc = "A number from 0 to 86400."  # type: ignore[attr-defined]
-
-
-def auth_parameters(seconds: Callable[[str], float], count: Callable[[str], int]) -> list[list[Any]]:
-    """Return options with a value; *seconds* and *count* take those that must not be zero."""
-    return [
-        ["login-timeout", None, 0.0, "Seconds in which clients without credentials must log in, 0 for none", _seconds],
-        ["max-failed-logins", None, 3, "Failed login messages after which a connection is closed", count],
-        ["auth-timeout", None, 5.0, "Seconds that an authenticator may take", seconds],
-        ["auth-max-in-flight", None, 100, "Logins under way at one time", count],
-        ["jwt-key-file", None, None, "File with the key of tokens: a public key or certificate (PEM), or a secret"],
-        ["jwks-file", None, None, "File with a JSON Web Key Set for tokens"],
-        ["jwt-audience", None, None, "Audience that tokens must be for"],
-        ["jwt-issuer", None, None, "Issuer that tokens must be from"],
-        ["jwt-leeway", None, 0.0, "Seconds by which the clock of the issuer may be wrong", _seconds],
-        ["jwt-cookie", None, None, "Cookie that may hold a token"],
+    optParameters = [
+        [
+            "login-timeout",
+            None,
+            0.0,
+            "Let clients connect first and log in within this many seconds, 0 to refuse them",
+            SECONDS_OR_NONE,
+        ],
+        ["max-failed-logins", None, 3, "Failed login messages before the server closes a connection", COUNT],
+        ["auth-timeout", None, 5.0, "Time limit of an authenticator, in seconds", SECONDS],
+        ["auth-max-in-flight", None, 100, "Maximum number of logins at the same time", COUNT],
+        [
+            "jwt-key-file",
+            None,
+            None,
+            "File with the key for JSON Web Tokens: a public key or certificate (PEM), or a secret",
+        ],
+        ["jwks-file", None, None, "File with a JSON Web Key Set for JSON Web Tokens"],
+        ["jwt-audience", None, None, "Required audience (aud) of tokens"],
+        ["jwt-issuer", None, None, "Required issuer (iss) of tokens"],
+        ["jwt-leeway", None, 0.0, "Allowed difference of the issuer's clock, in seconds", SECONDS_OR_NONE],
+        ["jwt-cookie", None, None, "Name of a cookie that may contain a token"],
         [
             "jwt-query",
             None,
             None,
-            "Query parameter that may hold a token, though queries end up in the logs of proxies",
+            "Query parameter that may contain a token; beware, proxies log queries",
         ],
-        ["jwt-user-claim", None, "sub", "Claim that names the user"],
+        ["jwt-user-claim", None, "sub", "Claim that contains the user"],
     ]
 
-
-class AuthOptions(AuthOptionMixin):
-    """
-    ``--auth``, ``--authenticator`` and the options of tokens.
-
-    :ivar authenticators: those that ``--authenticator`` named; once the command line is parsed, all of them.
-    """
-
-    supportedInterfaces = (IUsernamePassword,)  # noqa: N815 - Twisted's name
-
-    if TYPE_CHECKING:
-
-        def __getitem__(self, name: str) -> Any: ...
+    supportedInterfaces = (IUsernamePassword,)
 
     def __init__(self) -> None:
         super().__init__()
         self.authenticators: list[IAuthenticator] = []
         self._checkers: list[Any] = []
+        self._described: list[str] = []
+        self._secret_keys: list[tuple[str, str]] = []
 
     def opt_auth(self, description: str) -> None:
-        """Users and passwords, as in file:PATH; --help-auth lists what there is (repeatable)"""
-        kind = description.partition(":")[0]  # what follows may be a password
+        """Checker for users and passwords, such as file:PATH; --help-auth lists all kinds (repeatable)"""
+        kind, _, argument = description.partition(":")  # the rest may be a password
+        if kind == "file" and argument and not Path(argument).is_file():
+            raise usage.UsageError(f"--auth file: there is no file {argument!r}; give its path: file:PATH")
         try:
             checker = makeChecker(description)
         except InvalidAuthType:
@@ -114,30 +114,33 @@ class AuthOptions(AuthOptionMixin):
             raise usage.UsageError(
                 "--auth unix needs the module crypt, which this Python has no more; use another kind"
             )
-        if isinstance(checker, FilePasswordDB) and not Path(checker.filename).is_file():
-            raise usage.UsageError(f"--auth file: there is no file {checker.filename!r}; give its path: file:PATH")
         self._checkers.append(checker)
+        self._described.append(description)
 
     def opt_authenticator(self, name: str) -> None:
         """Authenticator to load: package.module:Name or path/to/file.py:Name (repeatable)"""
-        try:
+        with usage_errors():
             self.authenticators.append(load_object(name, IAuthenticator))
-        except ValueError as error:
-            raise usage.UsageError(str(error)) from None
 
     def make_authenticators(self, plugins: Iterable[IAuthenticator], *, any_origin: bool) -> None:
         """
-        Make :attr:`authenticators` of all that was asked for: the named, tokens, passwords, plugins, in this order.
+        Make :attr:`authenticators`: the named ones, then tokens, passwords, and plugins, in this order.
 
-        :param plugins: those that are installed.
+        :param plugins: the installed authenticators.
         :param any_origin: whether pages of every site may connect.
-        :raises UsageError: if the options do not fit.
+        :raises UsageError: if the options do not fit together.
         """
         self._add_tokens(any_origin)
         if self._checkers:
             self.authenticators.append(CredAuthenticator(self._checkers))
         self.authenticators.extend(plugins)
+        if self["require-auth"] and self["allow-anonymous"]:
+            raise usage.UsageError("--allow-anonymous lets in who has not logged in: leave it out, or --require-auth")
         if not self.authenticators:
+            if self["require-auth"]:
+                raise usage.UsageError(
+                    "--require-auth: nothing says who clients are; add --auth, --jwt-key-file or --authenticator"
+                )
             for name in ("allow-anonymous", "login-timeout"):
                 if self[name]:
                     raise usage.UsageError(
@@ -156,7 +159,7 @@ class AuthOptions(AuthOptionMixin):
         if key_file is not None and set_file is not None:
             raise usage.UsageError("--jwt-key-file and --jwks-file: write all keys into the key set, and name it alone")
         if importlib.util.find_spec("jwt") is None or importlib.util.find_spec("cryptography") is None:
-            raise usage.UsageError("--jwt-key-file and --jwks-file need PyJWT: pip install 'lhttp_tx[jwt]'")
+            raise usage.UsageError(f"--jwt-key-file and --jwks-file need PyJWT: {install_command('jwt')}")
         cookie = self["jwt-cookie"]
         if cookie is not None:
             if not _NAME.fullmatch(cookie):
@@ -167,9 +170,12 @@ class AuthOptions(AuthOptionMixin):
                 )
         from lhttp_tx.auth.tokens import TokenAuthenticator
 
+        keys = _read_keys(key_file, set_file)
+        if any(key.algorithm == "HS256" for key in getattr(keys, "keys", {None: keys}).values()):
+            self._secret_keys.append(("--jwks-file", set_file) if key_file is None else ("--jwt-key-file", key_file))
         self.authenticators.append(
             TokenAuthenticator(
-                _read_keys(key_file, set_file),
+                keys,
                 audience=self["jwt-audience"],
                 issuer=self["jwt-issuer"],
                 leeway=self["jwt-leeway"],
@@ -189,7 +195,7 @@ class _Refresh:
         self._state = self._look()
 
     def __call__(self) -> KeySet | None:
-        """Return the keys; ``None`` if the file is as it was, or cannot be used, which is logged."""
+        """Return the keys; ``None`` if the file has not changed, or cannot be used. The latter is logged."""
         from lhttp_tx.auth.keys import read_jwks
 
         state = self._look()
@@ -199,9 +205,9 @@ class _Refresh:
         try:
             keys = read_jwks(self._path.read_bytes())
         except (OSError, ValueError) as error:
-            _log.error("{path}: {why}; the keys of before are in force", path=str(self._path), why=str(error))
+            _log.error("{path}: {why}; the old keys stay active", path=str(self._path), why=str(error))
             return None
-        _log.info("{path}: {count} keys are in force", path=str(self._path), count=len(keys.keys))
+        _log.info("{path}: active keys: {count}", path=str(self._path), count=len(keys.keys))
         return keys
 
     def _look(self) -> object:
@@ -232,5 +238,5 @@ def _read_keys(key_file: str | None, set_file: str | None) -> Key | KeySet:
     except ValueError as error:
         raise usage.UsageError(f"{option} {path}: {error}") from None
     for line in keys.left_out:
-        _log.warn("{path}: left out {line}", path=path, line=line)
+        _log.warn("{path}: ignored {line}", path=path, line=line)
     return keys

@@ -29,8 +29,12 @@ export class MessageTooLarge extends RemoteProtocolError {
   constructor(reason: string);
 }
 export class ServerError extends LhttpError {
-  constructor(reply: LhttpMessage);
+  constructor(reply: LhttpMessage, reason?: string, status?: number);
   readonly reply: LhttpMessage;
+}
+/** The server is done with a request and no reply came; `reply` is the receipt, and the status 404. */
+export class NoReply extends ServerError {
+  constructor(receipt: LhttpMessage, command: string);
 }
 export class ConnectionLost extends LhttpError {
   constructor(reason: string, details?: { code?: number; unsent?: LhttpMessage | null });
@@ -86,6 +90,10 @@ export class LhttpMessage {
   /** As it goes over the wire: a Uint8Array if it is binary. */
   readonly data: string | Uint8Array;
   readonly raw: Uint8Array;
+  /** Of a receipt: channel to position, where the server keeps a history; else empty. */
+  readonly positions: Positions;
+  /** Of the receipt of a publication: whether one with its message id was there before. */
+  readonly duplicate: boolean;
   json(): any;
   channels(name: "subscribe" | "unsubscribe" | "publish"): string[];
   parts(): LhttpPart[];
@@ -100,6 +108,24 @@ export function joinParts(parts: Iterable<PartInit | LhttpPart>): {
   body: Uint8Array;
   binary: boolean;
 };
+
+/** Channel to position; a position is EPOCH-OFFSET. */
+export type Positions = Readonly<Record<string, string>>;
+
+/** What `localStorage` and `sessionStorage` are. */
+export interface PositionStorage {
+  getItem(key: string): string | null;
+  setItem(key: string, value: string): void;
+  removeItem(key: string): void;
+}
+
+/** What may wait to be sent again. */
+export interface ResendOptions {
+  messages?: number;
+  bytes?: number;
+  /** Since a message was first sent. */
+  time?: number;
+}
 
 export interface ReconnectOptions {
   /** The first wait is a random time up to this; the bound doubles with each attempt. */
@@ -124,6 +150,10 @@ export interface ClientOptions {
   /** Bytes that the WebSocket may hold. */
   maxUnsent?: number;
   reconnect?: boolean | ReconnectOptions;
+  /** Whether publications are sent again whose answer a lost connection took along. */
+  resend?: boolean | ResendOptions;
+  /** Where positions are kept beyond the page, such as `localStorage`. */
+  positions?: PositionStorage | null;
   /** Returns the headers of the login message, for each connection and before a login expires. */
   login?: Login | null;
   /** Of what is received. */
@@ -146,6 +176,11 @@ export interface SendOptions {
   timeout?: number;
 }
 
+export interface PublishOptions extends SendOptions {
+  /** The message id, 1 to 64 visible ASCII characters; by default a new one. */
+  id?: string;
+}
+
 export interface RequestOptions extends Omit<SendOptions, "command" | "receipt"> {
   /** The command of the reply. */
   reply?: string;
@@ -154,6 +189,35 @@ export interface RequestOptions extends Omit<SendOptions, "command" | "receipt">
 export interface SubscribeOptions {
   command?: string;
   headers?: HeadersInit;
+  /** So many of the newest messages come first, where no position is known. */
+  last?: number;
+  /** What came behind it comes first; a position for all channels, or some of each; null: no position that is kept. */
+  since?: string | Positions | null;
+  onRecovered?: (event: RecoveredEvent) => void;
+  onMissed?: (event: MissedEvent) => void;
+}
+
+export interface HistoryOptions {
+  limit?: number;
+  /** The messages behind this position. */
+  since?: string;
+  /** The last messages before this position. */
+  before?: string;
+  /** Which comes first; `newest` does not go with `since`. */
+  order?: "newest" | "oldest";
+  timeout?: number;
+}
+
+export interface HistoryPage {
+  channel: string;
+  messages: LhttpMessage[];
+  /** Of the last message, or of the end of the history. */
+  position: string;
+  more: boolean;
+  /** Whether the history does not reach back to `since`. */
+  missed: boolean;
+  /** The options for the page after this one; null if there is none. */
+  next: HistoryOptions | null;
 }
 
 export type State = "closed" | "connecting" | "open" | "reconnecting";
@@ -172,12 +236,32 @@ export interface LoginEvent {
   expires: number | null;
 }
 
+/** Nothing is missing, though the connection was lost or a message failed to come. */
+export interface RecoveredEvent {
+  channel: string;
+  position: string;
+  /** How many messages that were missing have come. */
+  count: number;
+  subscription: Subscription;
+}
+
+/** Something may be missing, and does not come. */
+export interface MissedEvent {
+  /** A channel or a wildcard subscription. */
+  channel: string;
+  /** Behind which messages go on; null in a channel without history. */
+  position: string | null;
+  subscription: Subscription;
+}
+
 export interface ClientEvents {
   state: StateEvent;
   login: LoginEvent;
   message: LhttpMessage;
   error: Error;
   receive: LhttpMessage;
+  recovered: RecoveredEvent;
+  missed: MissedEvent;
 }
 
 export class LhttpClient {
@@ -196,25 +280,39 @@ export class LhttpClient {
   login(): Promise<void>;
   /** Resolves with the messages that were never sent. */
   close(code?: number, reason?: string): Promise<LhttpMessage[]>;
-  publish(channels: string | Iterable<string>, body?: Body, options?: SendOptions): Promise<LhttpMessage | null>;
+  /** Resolves with the receipt, which has `positions` and `duplicate`; with null if `receipt` is false. */
+  publish(
+    channels: string | Iterable<string>,
+    body?: Body,
+    options?: PublishOptions & { receipt?: true },
+  ): Promise<LhttpMessage>;
+  publish(channels: string | Iterable<string>, body?: Body, options?: PublishOptions): Promise<LhttpMessage | null>;
   send(command: string, body?: Body, options?: Omit<SendOptions, "command">): Promise<LhttpMessage | null>;
+  /** Resolves with the reply; fails with NoReply where none comes. */
   upload(
     command: string,
     parts: Iterable<PartInit | LhttpPart>,
-    options?: Omit<SendOptions, "command" | "parts">,
-  ): Promise<LhttpMessage | null>;
+    options?: Omit<RequestOptions, "parts">,
+  ): Promise<LhttpMessage>;
+  /** Fails with NoReply where no reply comes. */
   request(command: string, body?: Body, options?: RequestOptions): Promise<LhttpMessage>;
+  /** Fails with ServerError, whose status is 404 where there is no history. */
+  history(channel: string, options?: HistoryOptions): Promise<HistoryPage>;
+  /** To channels, or to wildcards such as `room.*` and `room.>`; also before `connect`. */
   subscribe(
     channels: string | Iterable<string>,
     listener?: ((message: LhttpMessage, channel: string) => void) | null,
     options?: SubscribeOptions,
   ): Promise<Subscription>;
+  subscribe(channels: string | Iterable<string>, options: SubscribeOptions): Promise<Subscription>;
 }
 
 export class Subscription implements AsyncIterableIterator<LhttpMessage> {
   private constructor();
   readonly channels: readonly string[];
   readonly closed: boolean;
+  /** What has come, of channels with history. */
+  readonly positions: Positions;
   unsubscribe(): Promise<void>;
   next(): Promise<IteratorResult<LhttpMessage>>;
   return(): Promise<IteratorResult<LhttpMessage>>;

@@ -41,9 +41,16 @@
 
   /** The server answered with an error; `reply` is its message. */
   class ServerError extends LhttpError {
-    constructor(reply) {
-      super(reply.headers.get("reason") || "error", Number(reply.headers.get("status")) || 500);
+    constructor(reply, reason = reply.headers.get("reason") || "error", status = Number(reply.headers.get("status"))) {
+      super(reason, status || 500);
       this.reply = reply;
+    }
+  }
+
+  /** The server is done with a request and no reply came; `reply` is the receipt. Its status is 404. */
+  class NoReply extends ServerError {
+    constructor(receipt, command) {
+      super(receipt, `no reply with the command ${command}`, 404);
     }
   }
 
@@ -89,7 +96,12 @@
   const NOT_ASCII = /[^\x00-\x7f]/;
   const LONE_SURROGATE = /[\ud800-\udfff]/u;
   const NOT_IN_CHANNEL = /[\p{Zs}\p{Zl}\p{Zp}\p{Cc}]/u;
+  const NOT_BLANK = /[^ \t]/;
   const OFFSET = /^[0-9]{1,10}$/;
+  const MESSAGE_ID = /^[\x21-\x7e]{1,64}$/;
+  const POSITION = /^([0-9A-Za-z_]{1,32})-(0|[1-9][0-9]{0,18})$/;
+  const MARK = /^(0|[1-9][0-9]{0,18})$/; // the value of an offset or after header; too large for a number
+  const MARKS = /^(LHTTP\/1\.0 [\x21-\x7e]{1,64}\r\n)offset:[0-9]{1,19}\r\nafter:[0-9]{1,19}\r\n(?:offset-of:[^\r\n]*\r\n)?/;
   const CR = 13;
   const LF = 10;
 
@@ -129,8 +141,13 @@
     return JSON.stringify(text.slice(0, 64)) + (text.length > 64 ? "..." : "");
   }
 
+  /** Return *value* without the blanks around it. The end by hand: a regular expression would begin at each blank. */
   function stripBlanks(value) {
-    return value.replace(/^[ \t]+/, "").replace(/[ \t]+$/, "");
+    const start = value.search(NOT_BLANK);
+    if (start < 0) return "";
+    let end = value.length;
+    for (let code = value.charCodeAt(end - 1); code === 32 || code === 9; code = value.charCodeAt(end - 1)) end -= 1;
+    return value.slice(start, end);
   }
 
   /** The headers of one message or part: ordered, immutable, names compared without regard to case. */
@@ -281,6 +298,16 @@
       return values.length ? splitChannels(values, name === "publish" ? checkChannel : checkSubscription) : [];
     }
 
+    /** Of a receipt: channel to position, for each channel that the server keeps a history of; else empty. */
+    get positions() {
+      return Object.freeze(Object.fromEntries(positionsIn(this.headers)));
+    }
+
+    /** Of the receipt of a publication: whether one with its message id was there before. */
+    get duplicate() {
+      return this.headers.get("duplicate") === "1";
+    }
+
     /** Return the parts of a multipart body, none without a `multipart` header; throws RemoteProtocolError. */
     parts() {
       const value = this.headers.get("multipart");
@@ -420,10 +447,73 @@
   }
 
   /** As checkChannel, and takes the names of the server's channels that tell who is in a channel. */
-  function checkSubscription(name) {
-    if (typeof name !== "string" || !name.startsWith(PRESENCE)) return checkChannel(name);
-    checkChannel(name.slice(PRESENCE.length));
+  function checkPublished(name) {
+    checkChannel(typeof name === "string" && name.startsWith(PRESENCE) ? name.slice(PRESENCE.length) : name);
     return name;
+  }
+
+  /** As checkPublished, and takes wildcard subscriptions: `*` stands for one token, `>` at the end for one or more. */
+  function checkSubscription(name) {
+    if (typeof name !== "string" || name.startsWith(PRESENCE)) return checkPublished(name);
+    const tokens = name.split(".");
+    if (!isWildcard(name) || tokens.slice(0, -1).includes(">")) return checkChannel(name);
+    try {
+      checkChannel(tokens.map((token) => (token === "*" || token === ">" ? "x" : token)).join("."));
+    } catch {
+      checkChannel(name); // so that the text names what was written
+    }
+    return name;
+  }
+
+  function isWildcard(name) {
+    return name.split(".").some((token) => token === "*" || token === ">");
+  }
+
+  /** Wildcard subscriptions, and which of them a channel belongs to. The server's own channels belong to none. */
+  class Wildcards {
+    #root = new Map(); // token -> the same again; the name that ends there is under "", which is no token
+    #size = 0;
+
+    get size() {
+      return this.#size;
+    }
+
+    add(name) {
+      let node = this.#root;
+      for (const token of name.split(".")) {
+        if (!node.has(token)) node.set(token, new Map());
+        node = node.get(token);
+      }
+      if (!node.has("")) this.#size += 1;
+      node.set("", name);
+    }
+
+    delete(name) {
+      const tokens = name.split(".");
+      const path = [this.#root];
+      for (const token of tokens) {
+        if (!path.at(-1).has(token)) return;
+        path.push(path.at(-1).get(token));
+      }
+      if (!path.at(-1).delete("")) return;
+      this.#size -= 1;
+      while (tokens.length && !path.pop().size) path.at(-1).delete(tokens.pop());
+    }
+
+    matching(channel) {
+      const found = [];
+      if (channel[0] === "$" || channel[0] === "_") return found;
+      let nodes = [this.#root];
+      for (const token of channel.split(".")) {
+        const following = [];
+        for (const node of nodes) {
+          if (node.has(">")) found.push(node.get(">").get(""));
+          for (const key of [token, "*"]) if (node.has(key)) following.push(node.get(key));
+        }
+        nodes = following;
+      }
+      return [...found, ...nodes.map((node) => node.get("")).filter(Boolean)];
+    }
   }
 
   function splitChannels(values, check = checkChannel) {
@@ -431,6 +521,61 @@
     const names = new Set(listed.map((name) => check(name)));
     if (!names.size) throw new RemoteProtocolError("list of channels is empty");
     return [...names];
+  }
+
+  // Positions in the history of a channel: EPOCH-OFFSET. Offsets are kept as they are written, see MARK.
+
+  /** Tell whether the offset *one* is larger than *other*. */
+  function isLater(one, other) {
+    return one.length > other.length || (one.length === other.length && one > other);
+  }
+
+  function splitPosition(position) {
+    const [, epoch, offset] = POSITION.exec(position);
+    return { epoch, offset };
+  }
+
+  function checkPosition(position) {
+    if (POSITION.test(position)) return position;
+    throw new LocalProtocolError(`${shown(String(position))} is no position, which is EPOCH-OFFSET`);
+  }
+
+  /** Return pairs of channel and position of the header `position`, which lists CHANNEL=POSITION. */
+  function positionsIn(headers) {
+    return wordsOf(headers, "position")
+      .map((word) => [word.slice(0, word.lastIndexOf("=")), word.slice(word.lastIndexOf("=") + 1)])
+      .filter(([channel, position]) => channel && POSITION.test(position));
+  }
+
+  function wordsOf(headers, name) {
+    return (headers.get(name) ?? "").split(/[ \t]+/).filter(Boolean);
+  }
+
+  /** Return {offset, after} of a publication in a channel with history, null of another. */
+  function marksOf({ headers }) {
+    const offset = headers.get("offset");
+    const after = headers.get("after");
+    return MARK.test(offset ?? "") && MARK.test(after ?? "") ? { offset, after } : null;
+  }
+
+  /** Return a string that all copies of a publication have in common, whatever their channels. */
+  function unmarkedKey({ binary, data }) {
+    return (binary ? octetsOf(data) : data).replace(MARKS, "$1");
+  }
+
+  /** Return the message that a part of an answer to `history` holds; its first header `command` is the server's. */
+  function messageOf({ headers, body }) {
+    const pairs = [...headers];
+    const at = pairs.findIndex(([name]) => name.toLowerCase() === "command");
+    if (at < 0) throw new RemoteProtocolError("a part of the history has no header command");
+    const [[, command]] = pairs.splice(at, 1);
+    let text = null;
+    try {
+      text = decoder.decode(body);
+    } catch {
+      // It is binary.
+    }
+    return new LhttpMessage({ command, headers: pairs, body: text ?? body });
   }
 
   /** One part of a multipart body: `headers`, `body` (bytes) and `text`. */
@@ -515,6 +660,8 @@
     bufferSize: 1024, // messages that may wait for a `for await` loop
     maxUnsent: 8388608, // bytes that the WebSocket may hold
     reconnect: true,
+    resend: true, // whether publications are sent again whose answer a lost connection took along
+    positions: null, // where positions are kept beyond the page: localStorage, or what has its methods
     login: null, // a function that returns the headers of the login message, or a promise of them
     limits: Object.freeze({ messageSize: 16777216, headSize: 1048576, headerCount: 1024 }), // of what is received
     WebSocket: null, // the class; by default the global one
@@ -527,6 +674,17 @@
     attempts: Infinity, // how often to try before giving up
   });
 
+  const DEFAULT_RESEND = Object.freeze({
+    messages: 256, // that may wait to be sent again,
+    bytes: 4194304, // together
+    time: 100000, // since a message was first sent; a server knows message ids for two minutes unless told otherwise
+  });
+
+  const MAX_SINCE = 4096; // bytes of a message that subscribes, so that its head stays below a server's 8192
+  const MAX_LAST = 9999999;
+  const MAX_TRACKED = 1024; // channels of one wildcard subscription whose last offset is known
+  const MAX_KEPT = 512; // channels whose positions are kept in a storage
+  const KEEPING = 500; // the least time between two times of writing there
   const MAX_REFUSALS = 2; // of logins, in a row or on one connection; a server may close it after three
   const MAX_LATER_REFUSALS = 10; // of logins in a row, of a client that had been logged in before
   const MIN_RENEWAL = 1000; // the least time between a login and the next one
@@ -534,6 +692,10 @@
   const MAX_TIMER = 2147483647; // what setTimeout can hold
   const STABLE = 5000; // a connection that lasted so long counts as good: the next wait begins at the first bound
   const MAX_TURNS = 64;
+  const MAX_OFFSETS = 1024;
+  const MAX_IDS = 256; // of messages of one channel in one subscription
+  const SAME_ID = 120000; // for so long a message with the same id is the same message
+  const RANKS = Object.freeze({ next: 6, newer: 5, unknown: 4, hole: 3, had: 2, other: 1, twice: 0 }); // of a copy
   const OPEN = 1; // WebSocket.readyState
 
   /** Call *listener*; what it throws is reported as an uncaught error, and stops nothing else. */
@@ -556,6 +718,28 @@
     return result;
   }
 
+  /** A promise that knows whether anybody waits for it: what it fails with is told to *unheard* if nobody does. */
+  class Answer extends Promise {
+    #isAwaited = false;
+
+    static get [Symbol.species]() {
+      return Promise;
+    }
+
+    static to(action, unheard) {
+      const answer = new Answer((resolve) => resolve(action()));
+      Promise.prototype.then.call(answer, null, (error) => {
+        setTimeout(() => answer.#isAwaited || unheard(error), 0); // whoever waits has said so by then
+      });
+      return answer;
+    }
+
+    then(...listeners) {
+      this.#isAwaited = true;
+      return super.then(...listeners);
+    }
+  }
+
   /** Resolve with what *action* returns, or its promise holds, unless that takes longer than *timeout*. */
   function within(timeout, action) {
     return new Promise((resolve, reject) => {
@@ -574,6 +758,127 @@
     return absolute.href;
   }
 
+  /** Where a subscription is in the history of one channel. */
+  class Track {
+    epoch = null; // null until a receipt tells
+    last = null; // the offset of the last message, or a later one; null while none is known
+    own = null; // the offset of the last message of this channel; null while none is known
+    pending = 0; // which message asks for what was missed, counted up; 0: none
+    count = 0; // messages that have come since it asked
+    ids = new Map(); // message id -> when it came, of the last ones
+    held = null; // what another subscription may have brought while the last messages were asked for
+
+    constructor(position = null) {
+      if (position !== null) this.moveTo(position);
+    }
+
+    get position() {
+      return this.epoch === null ? null : `${this.epoch}-${this.last}`;
+    }
+
+    moveTo(position) {
+      const { epoch, offset } = splitPosition(position);
+      this.epoch = epoch;
+      this.reach(offset);
+    }
+
+    reach(offset, own = null) {
+      this.last = offset;
+      this.own = own;
+    }
+
+    /** Wait for what a message brings that asks for what was missed. */
+    ask(number, isHolding = false) {
+      this.pending = number;
+      this.count = 0;
+      this.held = isHolding ? [] : null;
+    }
+
+    /** Return "next", "newer", "hole", "twice" or, where it seems to be of another channel, "other". */
+    judge({ offset, after }) {
+      if (this.last === null) return "newer";
+      if (!isLater(offset, this.last)) return "twice";
+      if (after === (this.own ?? this.last)) return "next";
+      if (isLater(after, this.last)) return "hole";
+      return this.own === null ? "newer" : "other";
+    }
+  }
+
+  /**
+   * Positions in a storage: at most MAX_KEPT channels, those that were not used for the longest time go first.
+   *
+   * @param storage has getItem, setItem and removeItem; what they throw is told to *fail*, once, and stops nothing.
+   */
+  class Keeper {
+    #storage;
+    #key;
+    #fail;
+    #kept = null; // channel -> position
+    #changed = new Set();
+    #timer = null;
+
+    constructor(storage, key, fail) {
+      this.#storage = storage;
+      this.#key = key;
+      this.#fail = fail;
+    }
+
+    get(channel) {
+      this.#kept ??= new Map(this.#read());
+      return this.#kept.get(channel) ?? null;
+    }
+
+    set(channel, position) {
+      this.#kept ??= new Map(this.#read());
+      this.#kept.delete(channel);
+      this.#kept.set(channel, position);
+      if (this.#kept.size > MAX_KEPT) this.#kept.delete(this.#kept.keys().next().value);
+      this.#changed.add(channel);
+      this.#timer ??= setTimeout(() => this.save(), KEEPING);
+    }
+
+    delete(channel) {
+      if (this.get(channel) === null) return;
+      this.set(channel, "");
+      this.#kept.delete(channel);
+    }
+
+    /** Write what has changed, now. Other tabs may have written other channels. */
+    save() {
+      clearTimeout(this.#timer);
+      this.#timer = null;
+      if (!this.#changed.size) return;
+      const others = this.#read().filter(([channel]) => !this.#changed.has(channel));
+      const ours = [...this.#kept].filter(([channel]) => this.#changed.has(channel));
+      this.#changed.clear();
+      const all = [...others, ...ours].slice(-MAX_KEPT);
+      this.#try(() => {
+        if (all.length) this.#storage.setItem(this.#key, JSON.stringify(Object.fromEntries(all)));
+        else this.#storage.removeItem(this.#key);
+      });
+    }
+
+    #read() {
+      let text = null;
+      this.#try(() => (text = this.#storage.getItem(this.#key)));
+      try {
+        const entries = Object.entries(JSON.parse(text) ?? {});
+        return entries.filter(([, position]) => POSITION.test(position)).slice(-MAX_KEPT);
+      } catch {
+        return []; // somebody else has written there
+      }
+    }
+
+    #try(action) {
+      try {
+        action();
+      } catch (error) {
+        this.#fail?.(new LhttpError(`positions cannot be kept: ${error?.message ?? error}`));
+        this.#fail = null;
+      }
+    }
+  }
+
   /** What `subscribe` resolves with: a listener's subscription, or messages to be iterated over. */
   class Subscription {
     #client;
@@ -583,6 +888,7 @@
     #buffering;
     #ended = false;
     #error = null;
+    #taken = null; // channel and position of the message that a loop has now
 
     constructor(client, channels, listener, options) {
       this.channels = Object.freeze(channels);
@@ -592,6 +898,7 @@
       this._options = options;
       this._ready = deferred();
       this._confirmed = false;
+      this._tracks = new Map(); // channel -> Track, where the channel has a history
     }
 
     /** Whether it has ended: unsubscribed, refused, or its client closed. */
@@ -599,9 +906,15 @@
       return this.#ended;
     }
 
+    /** Channel to position: what has come, and what the listener is called with now is part of it. */
+    get positions() {
+      const known = this.channels.map((channel) => [channel, this._tracks.get(channel)?.position ?? null]);
+      return Object.freeze(Object.fromEntries(known.filter(([, position]) => position !== null)));
+    }
+
     /** End it; resolves when the server has taken it back, or at once without a connection. */
     unsubscribe() {
-      return this.#client._unsubscribe(this);
+      return this.#client._answer(() => this.#client._unsubscribe(this));
     }
 
     [Symbol.asyncIterator]() {
@@ -611,7 +924,8 @@
 
     /** Resolve with the next message. */
     next() {
-      if (this.#buffer.length) return Promise.resolve({ value: this.#buffer.shift(), done: false });
+      this.#keepTaken();
+      if (this.#buffer.length) return Promise.resolve({ value: this.#take(this.#buffer.shift()), done: false });
       if (this.#error) {
         const error = this.#error;
         this.#error = null;
@@ -623,18 +937,37 @@
 
     /** Called by a `for await` loop that is left: unsubscribes. */
     return() {
+      this.#keepTaken();
       this.unsubscribe().catch(() => {});
       this.#buffer.length = 0;
       return Promise.resolve({ value: undefined, done: true });
     }
 
+    #take({ message, channel, position }) {
+      this.#taken = position === null ? null : [channel, position];
+      return message;
+    }
+
+    #keepTaken() {
+      if (this.#taken) this.#client._keep(...this.#taken);
+      this.#taken = null;
+    }
+
+    /** Whether the program has taken everything that has come. */
+    get _idle() {
+      return !this.#buffer.length && !this.#taken;
+    }
+
     _push(message, channel, bufferSize) {
+      const position = this._tracks.get(channel)?.position ?? null;
       if (this.#listener) call(this.#listener, message, channel);
+      if (this.#listener && !this.#buffering && position !== null) this.#client._keep(channel, position);
       if (!this.#buffering || this.#ended) return;
+      const entry = { message, channel, position };
       if (this.#waiting.length) {
-        this.#waiting.shift().resolve({ value: message, done: false });
+        this.#waiting.shift().resolve({ value: this.#take(entry), done: false });
       } else if (this.#buffer.length < bufferSize) {
-        this.#buffer.push(message);
+        this.#buffer.push(entry);
       } else {
         this.unsubscribe().catch(() => {});
         this.#error = new QueueFull(`${bufferSize} messages of ${this.channels.join(" ")} wait for the loop already`);
@@ -658,8 +991,13 @@
    *   state    ({state, previous, error, delay}): closed, connecting, open, reconnecting
    *   login    ({user, expires}): the server has taken a login, the first one before the state is open
    *   message  (message): all that arrives, but for receipts, errors and replies to `request`
-   *   error    (error): an error that belongs to no promise
+   *   error    (error): an error that belongs to no promise, or to one that nobody waits for; the console shows it
+   *                     where nobody listens
    *   receive  (message): whatever arrives
+   *   recovered ({channel, position, count, subscription}): nothing is missing, though the connection was lost or
+   *                     a message failed to come; *count* that were missing have come
+   *   missed   ({channel, position, subscription}): something may be missing, and does not come; *position*, behind
+   *                     which messages go on, is null in a channel without history
    */
   class LhttpClient {
     #options;
@@ -669,6 +1007,7 @@
     #socket = null;
     #opening = null;
     #closing = null;
+    #isEnded = false; // whether it was closed, and nobody has called connect() since
     #down = null; // called when a socket that was closed on purpose is gone
     #attempts = 0;
     #openedAt = 0;
@@ -681,13 +1020,22 @@
     #isKnown = false; // whether a login has succeeded since it was closed
     #lag = 0; // how much this clock is behind the server's, as far as it is known
     #queue = [];
+    #resend;
+    #again = []; // publications that were sent, and have lost their answers with a connection
     #pending = new Map();
     #subscriptions = new Set();
-    #channels = new Map();
+    #channels = new Map(); // channel or wildcard subscription -> the subscriptions to it
+    #wildcards = new Wildcards(); // those of the keys above that are some
     #turns = new Map();
+    #shared = new Map(); // what publications to several channels have in common -> the names that had their copies
+    #offsets = new Map(); // offsets of publications to several channels -> the channel that each was taken for
+    #holes = new Set(); // channels for which what is missing was asked for
+    #asked = 0;
+    #keeper = null;
     #prefix = Math.random().toString(36).slice(2, 10);
     #count = 0;
     #online = () => this.#retryNow();
+    #leaving = () => this.#keeper?.save();
 
     /** @param url ws, wss, http or https; in a browser it may be relative to the page. Nothing is opened yet. */
     constructor(url, options = {}) {
@@ -699,6 +1047,16 @@
       this.#options = { ...DEFAULT_OPTIONS, ...given };
       const { reconnect } = this.#options;
       this.#reconnect = reconnect ? { ...DEFAULT_RECONNECT, ...(reconnect === true ? {} : reconnect) } : null;
+      const { resend, positions } = this.#options;
+      this.#resend = resend ? { ...DEFAULT_RESEND, ...(resend === true ? {} : resend) } : null;
+      if (positions) {
+        for (const name of ["getItem", "setItem", "removeItem"]) {
+          if (typeof positions[name] !== "function") throw new TypeError(`the option positions has no method ${name}`);
+        }
+        const { origin, host, protocol, pathname } = new URL(this.url);
+        const address = origin === "null" ? `${protocol}//${host}` : origin; // some know no origin of ws:
+        this.#keeper = new Keeper(positions, `lhttp ${address}${pathname}`, (error) => this.#emit("error", error));
+      }
       if (this.#options.login && typeof this.#options.login !== "function") {
         throw new TypeError("the option login is not a function");
       }
@@ -730,7 +1088,7 @@
 
     /** Messages that wait for a connection. */
     get queued() {
-      return this.#queue.length;
+      return this.#queue.length + this.#again.length;
     }
 
     /** Call *listener* at each event *name*; returns a function that ends it. */
@@ -751,16 +1109,23 @@
      * given up, with the server's error if that refuses the login.
      */
     connect() {
-      if (this.#closing) return this.#closing.then(() => this.connect());
       if (this.#state === "open") return Promise.resolve();
+      this.#isEnded = false;
+      const isWanted = this.#opening !== null;
       this.#opening ??= deferred();
       const { promise } = this.#opening;
-      if (this.#state === "closed") {
-        this.#attempts = 0;
-        root.addEventListener?.("online", this.#online);
-        this.#dial();
+      if (this.#state === "closed" && !isWanted) {
+        if (this.#closing) this.#closing.then(() => this.#opening?.promise === promise && this.#start());
+        else this.#start();
       }
       return promise;
+    }
+
+    #start() {
+      this.#attempts = 0;
+      root.addEventListener?.("online", this.#online);
+      root.addEventListener?.("pagehide", this.#leaving);
+      this.#dial();
     }
 
     /**
@@ -769,7 +1134,11 @@
      * Resolves when the server has taken what the option `login` returns. A server that wants a connection of its own
      * for another user gets one; then subscriptions are restored, and what was sent and not answered is ConnectionLost.
      */
-    async login() {
+    login() {
+      return this._answer(() => this.#logInNow());
+    }
+
+    async #logInNow() {
       if (!this.#options.login) throw new TypeError("the client was made without the option login");
       if (this.#state === "closed") throw new ConnectionLost("client is closed");
       if (this.#state !== "open") await this.connect();
@@ -787,14 +1156,10 @@
      * Resolves with the messages that were never sent, in order, when the connection is down.
      */
     async close(code = 1000, reason = "") {
-      if (this.#state === "closed") {
-        await this.#closing;
-        return [];
-      }
       const unsent = this.#queue.map((entry) => entry.message);
       const socket = this.#socket;
       this.#end(new ConnectionLost("client was closed", { code }), null);
-      if (socket) {
+      if (socket && !this.#closing) {
         const down = deferred();
         const timer = setTimeout(() => this.#drop("no answer to the close"), this.#options.closeTimeout);
         this.#closing = down.promise;
@@ -804,31 +1169,53 @@
           down.resolve();
         };
         socket.close(code, reason);
-        await down.promise;
       }
+      await this.#closing;
       return unsent;
     }
 
     /**
      * Publish *body* to a channel or a list of channels.
      *
-     * @param options {command, headers, parts, binary, receipt, timeout}
-     * @returns a promise that succeeds with the receipt when the server's bus has the message, or, with
-     *   `receipt: false`, with null when it was handed to the WebSocket. It fails with ServerError, ConnectionLost,
-     *   QueueFull or TimedOut. Without a connection the message waits for one.
+     * @param options {command, headers, parts, binary, receipt, timeout, id}: `id` is the message id, 1 to 64 visible
+     *   ASCII characters; by default a new one. A message whose id the server knows already is not published again.
+     * @returns a promise that succeeds with the receipt when the server has the message, or, with `receipt: false`,
+     *   with null when it was handed to the WebSocket. `positions` of the receipt says where it is in the histories,
+     *   `duplicate` whether it was there before. It fails with ServerError, ConnectionLost, QueueFull or TimedOut.
+     *   Without a connection the message waits for one. If the connection is lost before the answer, the message is
+     *   sent again with the same id, within the bounds of the option `resend`.
      */
-    async publish(channels, body = "", options = {}) {
-      return this.#send([["publish", listOf(channels).join(" ")]], body, options);
+    publish(channels, body = "", options = {}) {
+      return this._answer(() => this.#publish(channels, body, options));
     }
 
-    /** Send a message to the server; as `publish`, without channels. Processors get it by its command. */
-    async send(command, body = "", options = {}) {
-      return this.#send([], body, { ...options, command });
+    #publish(channels, body, { id, ...options }) {
+      const headers = [["publish", listOf(channels).join(" ")]];
+      const own = pairsOf(options.headers);
+      if (id === undefined) id = new LhttpHeaders(own).get("message-id");
+      else own.push(["message-id", id]);
+      const hasReceipt = options.receipt ?? true;
+      if (id === undefined && hasReceipt) {
+        id = randomId(); // nobody can guess the next one, and take it first
+        own.push(["message-id", id]);
+      }
+      if (id !== undefined && !MESSAGE_ID.test(id)) {
+        throw new LocalProtocolError(`message id ${shown(String(id))} is not 1 to 64 visible ASCII characters`);
+      }
+      return this.#send(headers, body, { ...options, headers: own, again: hasReceipt });
     }
 
-    /** Send *parts*, each {headers, body}, as one multipart message. */
-    async upload(command, parts, options = {}) {
-      return this.#send([], "", { ...options, command, parts });
+    /**
+     * Send a message to the server; as `publish`, without channels. Processors get it by its command. The receipt holds
+     * a backend's answer to an `upstream` header.
+     */
+    send(command, body = "", options = {}) {
+      return this._answer(() => this.#send([], body, { ...options, command }));
+    }
+
+    /** Send *parts*, each {headers, body}, as one multipart message, and resolve with the reply; as `request`. */
+    upload(command, parts, options = {}) {
+      return this.request(command, "", { ...options, parts });
     }
 
     /**
@@ -836,36 +1223,116 @@
      *
      * A reply is a message with the `receipt` header of the request, which it has unless the processor set headers, or
      * else the next one with the command `options.reply`, by default the request's own. If the server is done and there
-     * was no reply, it resolves with the receipt, which holds a backend's answer to an `upstream` header; with
-     * `options.reply` it waits for the reply until the time is over.
+     * was no reply, it fails with NoReply, whose status is 404.
      */
-    async request(command, body = "", options = {}) {
+    request(command, body = "", options = {}) {
       const reply = options.reply ?? command;
-      return this.#send([], body, { ...options, command, receipt: true, reply, waits: Boolean(options.reply) });
+      return this._answer(() => this.#send([], body, { ...options, command, receipt: true, reply }));
+    }
+
+    /**
+     * Ask for a part of the history of a channel.
+     *
+     * @param options {limit, since, before, order, timeout}: at most *limit* messages, those behind the position
+     *   *since*, or the last ones before the position *before*, or the oldest. `order: "newest"` begins with the
+     *   newest, and does not go with *since*.
+     * @returns a promise that succeeds with {channel, messages, position, more, missed, next}: *next* holds the options
+     *   for the page after this one, or is null if there is no more; *missed* tells that the history does not reach
+     *   back to *since*. It fails with ServerError, whose status is 404 where there is no history.
+     */
+    history(channel, options = {}) {
+      return this._answer(() => this.#history(channel, options));
+    }
+
+    async #history(channel, { limit, since, before, order, timeout }) {
+      const asked = Object.entries({ limit, since, before, order }).filter(([, value]) => value != null);
+      for (const position of [since, before]) if (position != null) checkPosition(position);
+      const headers = [["channel", checkChannel(channel)], ...pairsOf(asked)];
+      const answer = await this.#send(headers, "", { command: "history", reply: "history", timeout });
+      const position = answer.headers.get("position") ?? "";
+      if (answer.headers.get("channel") !== channel || !POSITION.test(position)) {
+        throw new RemoteProtocolError(`the answer is no history of channel ${shown(channel)}`);
+      }
+      const messages = answer.parts().map(messageOf);
+      const more = answer.headers.get("more") === "1";
+      let next = null;
+      if (more && messages.length) {
+        const { since: _, before: __, ...same } = Object.fromEntries(asked);
+        const first = messages.at(order === "newest" ? -1 : 0).headers.get("offset");
+        const isBackward = order === "newest" || before != null;
+        const { epoch } = splitPosition(position);
+        next = isBackward ? { ...same, before: `${epoch}-${first}` } : { ...same, since: position };
+      }
+      return { channel, messages, position, more, missed: answer.headers.get("missed") === "1", next };
     }
 
     /**
      * Subscribe to a channel or a list of channels, now and after each reconnection.
      *
+     * In channels with history, what was missed while there was no connection comes first, and nothing comes twice.
+     *
+     * @param channels names of channels, or wildcard subscriptions such as `room.*` and `room.>`.
      * @param listener called with each message and the channel that it came by; without it, iterate over the result:
      *   `for await (const message of await client.subscribe("room"))`.
-     * @param options {command, headers}: of the message that subscribes.
+     * @param options {command, headers, last, since, onRecovered, onMissed}: command and headers are of the message
+     *   that subscribes. *last*: so many of the newest messages come first, where no position is known. *since*: a
+     *   position, or an object of channel to position; what came behind it comes first; null: no position that is kept.
+     *   *onRecovered* and *onMissed* are called as listeners of the events `recovered` and `missed` are.
      * @returns a promise that succeeds with a Subscription once the server has confirmed it. Without a connection it
-     *   waits for one. It fails with ServerError, or ConnectionLost if the client is closed.
+     *   waits for one, also before `connect()`. It fails with ServerError, or ConnectionLost if the client is closed.
      */
-    async subscribe(channels, listener = null, options = {}) {
+    subscribe(channels, listener = null, options = {}) {
+      if (isOptions(listener)) [listener, options] = [null, listener];
+      return this._answer(() => this.#subscribe(channels, listener, options));
+    }
+
+    async #subscribe(channels, listener, options) {
       if (listener !== null && typeof listener !== "function") throw new TypeError("the listener is not a function");
       const subscription = new Subscription(this, listOf(channels, checkSubscription), listener, options);
-      if (this.#state === "closed") throw new ConnectionLost("client is closed");
-      this.#subscriptionMessage(subscription, "0"); // refuses what is malformed before anything has changed
+      if (this.#isEnded) throw new ConnectionLost("client is closed");
+      this.#findPositions(subscription);
+      this.#subscriptionMessage(subscription, { channels: subscription.channels }, "0"); // refuses what is malformed
       this.#subscriptions.add(subscription);
       for (const channel of subscription.channels) {
         if (!this.#channels.has(channel)) this.#channels.set(channel, new Set());
+        if (isWildcard(channel)) this.#wildcards.add(channel);
         this.#channels.get(channel).add(subscription);
       }
       if (this.#state === "open") this.#establish(subscription);
       await subscription._ready.promise;
       return subscription;
+    }
+
+    /** Find out where a subscription goes on: what the program says, or else what was kept. */
+    #findPositions(subscription) {
+      const { last, since } = subscription._options;
+      if (last !== undefined && !(Number.isInteger(last) && last >= 0 && last <= MAX_LAST)) {
+        throw new LocalProtocolError(`last ${shown(String(last))} is no number of messages`);
+      }
+      const given = typeof since === "string" ? null : Object.entries(since ?? {});
+      for (const [channel, position] of given ?? []) {
+        if (!subscription.channels.includes(channel)) {
+          throw new LocalProtocolError(`since names ${shown(channel)}, which is not subscribed to`);
+        }
+        checkPosition(position);
+      }
+      if ((last || since != null) && subscription.channels.some(isWildcard)) {
+        throw new LocalProtocolError("a wildcard subscription has no history: leave out since and last");
+      }
+      const positions = new Map(given ?? subscription.channels.map((name) => [name, checkPosition(since)]));
+      for (const channel of subscription.channels) {
+        const position = positions.get(channel) ?? (since === undefined ? this.#kept(channel) : null);
+        if (position !== null) subscription._tracks.set(channel, new Track(position));
+      }
+    }
+
+    #kept(channel) {
+      return isWildcard(channel) ? null : (this.#keeper?.get(channel) ?? null);
+    }
+
+    /** Keep a position beyond the page, if that was asked for. */
+    _keep(channel, position) {
+      this.#keeper?.set(channel, position);
     }
 
     async _unsubscribe(subscription) {
@@ -893,7 +1360,17 @@
 
     // Sending
 
-    #send(headers, body, { command, headers: own, parts, binary, receipt = true, timeout, reply, waits, direct } = {}) {
+    /** Return a promise of what *action* returns or throws; without anybody who waits, a failure is an event. */
+    _answer(action) {
+      return Answer.to(action, (error) => {
+        if (error instanceof LhttpError) this.#emit("error", error);
+        else throw error; // a mistake of the program, and not of the connection
+      });
+    }
+
+    #send(headers, body, options = {}) {
+      const { command, headers: own, parts, receipt = true, timeout, reply, direct, again } = options;
+      let { binary } = options;
       const pairs = [...headers, ...pairsOf(own)];
       if (parts) {
         const joined = joinParts(parts);
@@ -904,15 +1381,24 @@
       const token = receipt ? this.#token() : null;
       if (token) pairs.push(["receipt", token]);
       const message = new LhttpMessage({ command: command ?? this.#options.command, headers: pairs, body, binary });
-      return this._submit(message, { token, timeout, reply, waits, direct });
+      return this._submit(message, { token, timeout, reply, direct, again });
     }
 
-    _submit(message, { token = null, timeout, reply = null, waits = false, direct = false, first = false } = {}) {
+    /**
+     * @param first whether it is the login, which comes before the connection counts as open.
+     * @param again whether it may be sent again if the connection is lost before the answer.
+     * @param apply called with the receipt before anything that came behind it is looked at.
+     * @param progress returns a number that changes while the answer is on its way: then it may take longer.
+     */
+    _submit(message, options = {}) {
+      const { token = null, timeout, reply = null, direct = false, first = false } = options;
+      const { again = false, apply = null, progress = null } = options;
       return new Promise((resolve, reject) => {
-        const entry = { message, token, resolve, reject, reply, waits, timer: null, answered: false, done: false };
+        const entry = { message, token, resolve, reject, reply, again, apply, progress, timer: null, answer: null };
+        entry.sentAt = null;
         entry.timeout = timeout ?? this.#options.timeout;
         if ((this.#state === "open" || first) && this.#socket?.readyState === OPEN) this.#write(entry);
-        else if (this.#state === "closed" || direct) {
+        else if ((this.#state === "closed" && !this.#opening) || direct) {
           reject(new ConnectionLost("there is no connection", { unsent: message }));
         } else if (this.#queue.length < this.#options.queueSize) this.#queue.push(entry);
         else reject(new QueueFull(`${this.#queue.length} messages wait for a connection already`, message));
@@ -922,19 +1408,43 @@
     #write(entry) {
       const { message, token, resolve, reject, timeout } = entry;
       if (this.#socket.bufferedAmount > this.#options.maxUnsent) {
-        reject(new QueueFull(`${this.#socket.bufferedAmount} bytes wait in the WebSocket already`, message));
+        const unsent = entry.sentAt === null ? message : null;
+        reject(new QueueFull(`${this.#socket.bufferedAmount} bytes wait in the WebSocket already`, unsent));
         return;
       }
       this.#socket.send(message.data);
+      entry.sentAt ??= Date.now();
       if (token === null) {
         resolve(null);
         return;
       }
-      entry.timer = setTimeout(() => {
+      let progress = entry.progress?.();
+      const expired = () => {
+        if (entry.progress && progress !== entry.progress()) {
+          progress = entry.progress();
+          entry.timer = setTimeout(expired, timeout);
+          return;
+        }
         this.#pending.delete(token);
         reject(new TimedOut(`no answer to ${message.command} in ${timeout} ms`));
-      }, timeout);
+      };
+      entry.timer = setTimeout(expired, timeout);
       this.#pending.set(token, entry);
+    }
+
+    /** Keep a message that was sent for the next connection, if the bounds allow; returns whether it is kept. */
+    #keepToSend(entry, error) {
+      if (!entry.again || !this.#resend || !this.#reconnect || this.#down || this.#state === "closed") return false;
+      const { messages, bytes, time } = this.#resend;
+      const rest = entry.sentAt + time - Date.now();
+      const size = this.#again.reduce((sum, { message }) => sum + message.raw.length, entry.message.raw.length);
+      if (rest <= 0 || this.#again.length >= messages || size > bytes) return false;
+      this.#again.push(entry);
+      entry.timer = setTimeout(() => {
+        this.#again.splice(this.#again.indexOf(entry), 1);
+        entry.reject(error);
+      }, rest);
+      return true;
     }
 
     #token() {
@@ -944,18 +1454,33 @@
 
     // Subscriptions
 
-    #subscriptionMessage({ channels, _options: { command, headers } }, token) {
-      const pairs = [["subscribe", channels.join(" ")], ...pairsOf(headers), ["receipt", token]];
+    #subscriptionMessage({ _options: { command, headers } }, { channels, since = null, last = 0 }, token) {
+      const pairs = [["subscribe", channels.join(" ")]];
+      if (since) pairs.push(["since", channels.map((channel) => `${channel}=${since.get(channel)}`).join(" ")]);
+      if (last) pairs.push(["last", last]);
+      pairs.push(["gaps", "tell"], ...pairsOf(headers), ["receipt", token]);
       return new LhttpMessage({ command: command ?? this.#options.command, headers: pairs });
     }
 
+    /** Subscribe at the server, on a connection that knows nothing of *subscription*. */
     #establish(subscription) {
-      const token = this.#token();
-      this._submit(this.#subscriptionMessage(subscription, token), { token, direct: true }).then(
-        () => {
-          subscription._confirmed = true;
-          subscription._ready.resolve();
-        },
+      const wasConfirmed = subscription._confirmed;
+      for (const channel of subscription._tracks.keys()) {
+        if (!subscription.channels.includes(channel)) subscription._tracks.delete(channel); // a wildcard brought it
+      }
+      const questions = this.#questions(subscription);
+      let unanswered = questions.length;
+      const asking = questions.map((question) =>
+        this.#ask(subscription, question, (receipt) => {
+          unanswered -= 1;
+          if (!unanswered) subscription._confirmed = true;
+          for (const channel of question.channels) {
+            this.#arrived(subscription, channel, receipt, wasConfirmed || question.since !== null);
+          }
+        }),
+      );
+      Promise.all(asking).then(
+        () => subscription._ready.resolve(),
         (error) => {
           if (subscription.closed || error instanceof ConnectionLost) return; // the next connection does it again
           if (subscription._confirmed && error.status >= 500) {
@@ -964,11 +1489,146 @@
           }
           subscription._ready.reject(error);
           subscription._end(error);
-          if (error instanceof TimedOut) this._unsubscribe(subscription).catch(() => {}); // it may be in place
+          // Some of it may be in place.
+          if (error instanceof TimedOut || asking.length > 1) this._unsubscribe(subscription).catch(() => {});
           else this.#forget(subscription);
           if (subscription._confirmed) this.#emit("error", error);
         },
       );
+    }
+
+    /** Return what to subscribe to and what to ask for with it: {channels, since, last}, one for each message. */
+    #questions({ channels, _tracks, _options, _confirmed }) {
+      const since = new Map();
+      for (const channel of channels) {
+        const position = _tracks.get(channel)?.position ?? null;
+        if (position !== null && !isWildcard(channel)) since.set(channel, position);
+      }
+      const last = _confirmed ? 0 : (_options.last ?? 0);
+      const others = channels.filter((channel) => !since.has(channel));
+      const questions = others.length ? [{ channels: others, since: null, last }] : [];
+      let room = 0;
+      for (const [channel, position] of since) {
+        const size = 2 * encoder.encode(channel).length + position.length + 3;
+        room -= size;
+        if (room < 0) {
+          questions.push({ channels: [], since, last: 0 });
+          room = MAX_SINCE - size;
+        }
+        questions.at(-1).channels.push(channel);
+      }
+      return questions;
+    }
+
+    /** Send one message that subscribes; *apply* gets its receipt. */
+    #ask(subscription, { channels, since, last }, apply) {
+      const token = this.#token();
+      const message = this.#subscriptionMessage(subscription, { channels, since, last }, token);
+      for (const channel of channels) {
+        this.#asked += 1;
+        if (last && !subscription._tracks.has(channel)) subscription._tracks.set(channel, new Track());
+        const isShared = this.#channels.get(channel).size > 1;
+        subscription._tracks.get(channel)?.ask(this.#asked, Boolean(last) && isShared);
+      }
+      const progress = () => channels.reduce((sum, name) => sum + (subscription._tracks.get(name)?.count ?? 0), 0);
+      return this._submit(message, { token, direct: true, apply, progress });
+    }
+
+    /** A receipt says where *subscription* is in *channel*, and, if it *wasAway*, whether it has everything. */
+    #arrived(subscription, channel, { headers }, wasAway) {
+      if (subscription.closed) return;
+      const position = new Map(positionsIn(headers)).get(channel) ?? null;
+      const track = subscription._tracks.get(channel) ?? new Track();
+      let isMissing = !wordsOf(headers, "recovered").includes(channel);
+      if (position === null) {
+        subscription._tracks.delete(channel); // there is no history
+        this.#keeper?.delete(channel);
+      } else {
+        const { epoch, offset } = splitPosition(position);
+        const isSame = track.epoch === epoch || track.epoch === null;
+        if (track.epoch === null && track.last !== null && isLater(track.last, offset)) {
+          isMissing = wasAway = true; // what had come before the connection was lost is of another epoch
+          track.reach(offset);
+        }
+        if (!isSame) {
+          track.own = null;
+          this.#offsets.clear();
+        }
+        if (!isSame || track.last === null || isLater(offset, track.last)) track.reach(offset, track.own);
+        if (isMissing && wasAway) track.reach(offset);
+        track.epoch = epoch;
+        subscription._tracks.set(channel, track);
+      }
+      const held = track.held ?? [];
+      track.pending = 0;
+      track.held = null;
+      for (const message of held) subscription._push(message, channel, this.#options.bufferSize);
+      this.#keepIdle(subscription, channel);
+      if (wasAway) this.#tell(isMissing ? "missed" : "recovered", subscription, channel, position, track.count);
+    }
+
+    /** Keep where *subscription* is, unless it has messages that the program has not taken yet. */
+    #keepIdle(subscription, channel) {
+      const position = isWildcard(channel) ? null : (subscription._tracks.get(channel)?.position ?? null);
+      if (position !== null && subscription._idle) this._keep(channel, position);
+    }
+
+    #tell(name, subscription, channel, position, count) {
+      const event = { channel, position, ...(name === "recovered" ? { count } : {}), subscription };
+      const { onRecovered, onMissed } = subscription._options;
+      const listener = name === "recovered" ? onRecovered : onMissed;
+      if (listener) call(listener, event);
+      this.#emit(name, event);
+    }
+
+    /** Something of *channel* did not come: subscribe again from where it is missing, once for all subscriptions. */
+    #close(channel) {
+      const subscriptions = [...(this.#channels.get(channel) ?? [])].filter(({ _tracks }) => {
+        const track = _tracks.get(channel);
+        return track && track.position !== null && !track.pending;
+      });
+      if (this.#holes.has(channel) || !subscriptions.length) return;
+      const tracks = subscriptions.map(({ _tracks }) => _tracks.get(channel));
+      const first = tracks.reduce((one, other) => (isLater(one.last, other.last) ? other : one));
+      this.#holes.add(channel);
+      const question = { channels: [channel], since: new Map([[channel, first.position]]), last: 0 };
+      const apply = (receipt) => {
+        this.#holes.delete(channel);
+        for (const subscription of subscriptions) this.#arrived(subscription, channel, receipt, true);
+      };
+      const asking = this.#ask(subscriptions[tracks.indexOf(first)], question, apply);
+      for (const track of tracks) track.ask(this.#asked);
+      asking.catch((error) => {
+        if (error instanceof ConnectionLost || !this.#holes.delete(channel)) return;
+        if (error.status >= 500 || error.status === 429) {
+          this.#drop(`what was missed cannot be had: ${error.reason}`);
+        } else {
+          this.#revoked(channel, error);
+          this.#emit("error", error);
+        }
+      });
+    }
+
+    /** The server tells that something is missing, and does not come; returns whether *message* tells that. */
+    #isGap({ command, headers }) {
+      if (command !== "missed" || ["publish", "receipt"].some((name) => headers.has(name))) return false;
+      const channel = headers.get("channel") ?? "";
+      const told = POSITION.test(headers.get("position") ?? "") ? headers.get("position") : null;
+      const names = told === null ? [channel] : [channel, ...this.#wildcards.matching(channel)];
+      let isKnown = false;
+      for (const name of names) {
+        for (const subscription of [...(this.#channels.get(name) ?? [])]) {
+          isKnown = true;
+          const track = subscription._tracks.get(channel);
+          if (told !== null && track) {
+            if (name === channel) track.moveTo(told);
+            else track.reach(splitPosition(told).offset);
+          }
+          this.#keepIdle(subscription, name);
+          this.#tell("missed", subscription, channel, told);
+        }
+      }
+      return isKnown;
     }
 
     /** Forget *subscription*, and return its channels that no other one has. */
@@ -977,26 +1637,111 @@
       return subscription.channels.filter((channel) => {
         const others = this.#channels.get(channel);
         others.delete(subscription);
-        return !others.size && this.#channels.delete(channel);
+        if (others.size) return false;
+        this.#wildcards.delete(channel);
+        return this.#channels.delete(channel);
       });
     }
 
     #deliver(message) {
       let listed;
       try {
-        listed = splitChannels(message.headers.getAll("publish"), checkSubscription);
+        listed = splitChannels(message.headers.getAll("publish"), checkPublished);
       } catch {
         return;
       }
-      const channels = listed.filter((name) => this.#channels.has(name));
-      if (!channels.length) return;
-      const channel = channels[channels.length > 1 ? this.#turn(message, channels.length) : 0];
-      for (const subscription of [...this.#channels.get(channel)]) {
-        subscription._push(message, channel, this.#options.bufferSize);
+      const marks = marksOf(message);
+      const named = marks && message.headers.get("offset-of"); // which of the copies this is
+      if (named && listed.includes(named)) listed = [named];
+      const copies = []; // a channel, and a name by which it was subscribed to
+      for (const channel of listed) {
+        if (this.#channels.has(channel)) copies.push([channel, channel]);
+        if (this.#wildcards.size) for (const name of this.#wildcards.matching(channel)) copies.push([channel, name]);
+      }
+      if (!copies.length) return;
+      const [channel, name] = copies.length > 1 ? this.#copy(message, marks, copies) : copies[0];
+      for (const subscription of [...this.#channels.get(name)]) {
+        if (marks === null || this.#isDue(subscription, name, channel, marks, message)) {
+          subscription._push(message, channel, this.#options.bufferSize);
+        }
       }
     }
 
-    /** A message comes once for each channel that it was published to: return which of *count* copies this is. */
+    /**
+     * Tell whether a message of a channel with history is what comes next, and remember it.
+     *
+     * One that came twice is not. Neither is one behind a hole: it comes once more when that is closed.
+     */
+    #isDue(subscription, name, channel, marks, message) {
+      const tracks = subscription._tracks;
+      let track = tracks.get(channel);
+      if (name !== channel && !track) {
+        tracks.set(channel, (track = new Track()));
+        if (tracks.size > MAX_TRACKED + subscription.channels.length) tracks.delete(tracks.keys().next().value);
+      }
+      if (!track) return true; // the channel has no history: anybody can write such headers
+      let judged = track.judge(marks);
+      if (track.held && judged === "twice") {
+        track.held = null; // here begins what was asked for
+        track.ids.clear();
+        judged = "newer";
+      }
+      if (judged === "twice") return false;
+      if (judged === "hole" && name === channel && !track.held) {
+        if (!track.pending) this.#close(channel);
+        return false;
+      }
+      track.reach(marks.offset, marks.offset);
+      track.count += 1;
+      const id = message.headers.get("message-id");
+      if (id !== undefined) {
+        const isAgain = Date.now() - track.ids.get(id) < SAME_ID; // a server that was killed knows nothing of the first
+        remember(track.ids, id, Date.now(), MAX_IDS);
+        if (isAgain) return false;
+      }
+      track.held?.push(message);
+      return !track.held;
+    }
+
+    /** Return which of *copies*, pairs of a channel and a name that brings it, *message* is. */
+    #copy(message, marks, copies) {
+      if (marks === null) {
+        const isKept = ([channel, name]) =>
+          [...this.#channels.get(name)].some(({ _tracks }) => _tracks.get(channel)?.epoch != null);
+        const others = message.headers.get("store") === "no" ? copies : copies.filter((copy) => !isKept(copy));
+        const possible = others.length ? others : copies; // what a history keeps has marks
+        return possible[possible.length > 1 ? this.#turn(message, possible.length) : 0];
+      }
+      const { offset } = marks;
+      const known = this.#offsets.get(offset); // the channel whose message came with this offset before
+      const key = unmarkedKey(message);
+      const had = this.#shared.get(key) ?? new Set();
+      const all = copies.map((copy) => {
+        const [channel, name] = copy;
+        const tracks = [...this.#channels.get(name)].map(({ _tracks }) => _tracks.get(channel));
+        const ranks = tracks.map((track) => RANKS[track ? track.judge(marks) : "unknown"]);
+        let rank = Math.max(...ranks);
+        if (rank === RANKS.newer && had.has(copy.join(" "))) rank = RANKS.had;
+        return { copy, rank, order: Math.min(...tracks.map((track) => track?.pending || Infinity)) };
+      });
+      const isPossible = ({ copy, rank }) => known === undefined || known === copy[0] || rank === RANKS.next;
+      const possible = all.filter(isPossible);
+      const ranked = possible.length ? possible : all;
+      const best = ranked.reduce((one, other) =>
+        other.rank > one.rank || (other.rank === one.rank && other.order < one.order) ? other : one,
+      );
+      if (best.rank === RANKS.hole) {
+        for (const { copy, rank } of ranked) if (rank === best.rank && copy[0] === copy[1]) this.#close(copy[0]);
+        return best.copy;
+      }
+      had.add(best.copy.join(" "));
+      remember(this.#offsets, offset, best.copy[0], MAX_OFFSETS);
+      this.#shared.delete(key);
+      if (had.size < copies.length) remember(this.#shared, key, had, MAX_TURNS);
+      return best.copy;
+    }
+
+    /** A message comes once for each name that brings it: return which of *count* copies this is. */
     #turn(message, count) {
       const key = message.binary ? octetsOf(message.data) : message.data;
       const turn = (this.#turns.get(key) ?? 0) % count;
@@ -1018,7 +1763,7 @@
         return;
       }
       this.#emit("receive", message);
-      if (this.#settle(message) || this.#state === "closed") return;
+      if (this.#settle(message) || this.#state === "closed" || this.#isGap(message)) return;
       this.#deliver(message);
       this.#emit("message", message);
     }
@@ -1029,10 +1774,12 @@
       const published = headers.has("publish");
       const answered = published ? undefined : this.#pending.get(headers.get("receipt-id"));
       if (answered && (command === "receipt" || command === "error")) {
-        answered.done = true;
+        this.#settled(answered);
+        if (command === "receipt") answered.apply?.(message);
         if (command === "error") answered.reject(new ServerError(message));
-        else if (!answered.waits) answered.resolve(message);
-        if (command === "error" || !answered.waits || answered.answered) this.#settled(answered);
+        else if (answered.reply === null) answered.resolve(message);
+        else if (answered.answer !== null) answered.resolve(answered.answer);
+        else answered.reject(new NoReply(message, answered.reply));
         return true;
       }
       if (command === "error" && !published) {
@@ -1043,12 +1790,11 @@
       }
       let request = this.#pending.get(headers.get("receipt"));
       if (!request?.reply && !published) {
-        request = [...this.#pending.values()].find((entry) => entry.reply === command && !entry.answered);
+        request = [...this.#pending.values()].find((entry) => entry.reply === command && !entry.answer);
       }
-      if (!request?.reply || request.answered) return false;
-      request.answered = true;
+      if (!request?.reply || request.answer) return false;
+      request.answer = message;
       request.resolve(message);
-      if (request.done) this.#settled(request);
       return true;
     }
 
@@ -1058,7 +1804,9 @@
     }
 
     #emit(name, value) {
-      for (const listener of [...(this.#listeners.get(name) ?? [])]) call(listener, value);
+      const listeners = [...(this.#listeners.get(name) ?? [])];
+      for (const listener of listeners) call(listener, value);
+      if (name === "error" && !listeners.length) root.console?.warn(`lhttp: ${value.reason ?? value}`);
     }
 
     // Logging in
@@ -1106,11 +1854,10 @@
       const token = this.#token();
       const message = new LhttpMessage({ command: "login", headers: [...pairs, ["receipt", token]] });
       try {
-        const answer = await this._submit(message, { token, reply: "login", direct: true, first: true });
-        if (answer.command === "login") return answer;
+        return await this._submit(message, { token, reply: "login", direct: true, first: true });
       } catch (error) {
         if (error.unsent) error.unsent = null; // it holds the credentials
-        throw error;
+        if (!(error instanceof NoReply)) throw error;
       }
       throw new RemoteProtocolError("the server logs nobody in: it asks nobody who they are", 404);
     }
@@ -1193,6 +1940,10 @@
       const previous = this.#state;
       this.#state = "open";
       for (const subscription of this.#subscriptions) this.#establish(subscription);
+      for (const entry of this.#again.splice(0)) {
+        clearTimeout(entry.timer);
+        this.#write(entry);
+      }
       for (const entry of this.#queue.splice(0)) this.#write(entry);
       if (this.#options.heartbeat) this.#timer = setTimeout(() => this.#beat(), this.#options.heartbeat);
       this.#opening?.resolve();
@@ -1239,11 +1990,12 @@
       this.#logOut();
       this.#socket = null;
       this.#turns.clear();
+      this.#holes.clear();
       const what = reason || (wasOpen ? "connection lost" : "no connection");
       const error = new ConnectionLost(what, { code });
       for (const entry of [...this.#pending.values()]) {
         this.#settled(entry);
-        entry.reject(error);
+        if (!this.#keepToSend(entry, error)) entry.reject(error);
       }
       if (this.#down) {
         const down = this.#down;
@@ -1282,8 +2034,14 @@
       this.#logOut();
       this.#refusals = 0;
       this.#isKnown = false;
+      this.#isEnded = true;
       this.#openedAt = 0;
       root.removeEventListener?.("online", this.#online);
+      root.removeEventListener?.("pagehide", this.#leaving);
+      for (const { timer, reject } of this.#again.splice(0)) {
+        clearTimeout(timer);
+        reject(new ConnectionLost(error.reason, { code: error.code }));
+      }
       for (const { message, reject } of this.#queue.splice(0)) {
         reject(new ConnectionLost(error.reason, { code: error.code, unsent: message }));
       }
@@ -1294,8 +2052,27 @@
       }
       this.#opening?.reject(error);
       this.#opening = null;
+      this.#keeper?.save();
       this.#enter("closed", { error: cause ? error : null });
     }
+  }
+
+  /** Put an entry last into a map, which forgets its first one if it has more than *most*. */
+  function remember(map, key, value, most) {
+    map.delete(key);
+    map.set(key, value);
+    if (map.size > most) map.delete(map.keys().next().value);
+  }
+
+  function isOptions(value) {
+    return typeof value === "object" && value !== null;
+  }
+
+  /** Return 16 letters and digits that nobody else has. */
+  function randomId() {
+    const numbers = new Uint8Array(16).map(() => Math.random() * 256);
+    root.crypto?.getRandomValues?.(numbers);
+    return Array.from(numbers, (number) => "0123456789abcdefghijklmnopqrstuv"[number & 31]).join("");
   }
 
   function listOf(channels, check = checkChannel) {
@@ -1451,6 +2228,7 @@
     LhttpPart,
     LocalProtocolError,
     MessageTooLarge,
+    NoReply,
     QueueFull,
     RemoteProtocolError,
     ServerError,

@@ -13,6 +13,7 @@ export const {
   LhttpPart,
   LocalProtocolError,
   MessageTooLarge,
+  NoReply,
   QueueFull,
   RemoteProtocolError,
   ServerError,

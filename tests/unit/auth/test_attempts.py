@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
+from hypothesis import given, strategies as st
+from line_counter import count_lines
 
 from lhttp_tx import Message
-from lhttp_tx.auth.attempt import LoginAttempt, read_cookies, read_parameters
+from lhttp_tx.auth.attempts import LoginAttempt, read_cookies, read_parameters
 
 
 def with_authorization(value: str) -> LoginAttempt:
@@ -32,7 +35,18 @@ def test_parameters(query: str, parameters: dict[str, str]) -> None:
     assert read_parameters(query) == parameters
 
 
+@given(st.text("ab=&+;%4C1é\U0001f600") | st.text())
+def test_parameters_are_what_python_makes_of_a_query(query: str) -> None:
+    assert read_parameters(query) == dict(parse_qsl(query, keep_blank_values=True))
+
+
+def test_escapes_and_cookies_take_no_step_each() -> None:
+    assert count_lines(lambda: read_parameters("a=" + "%41" * 2_700)) < 50
+    assert count_lines(lambda: read_cookies("a=b;" * 4_000)) < 50
+
+
 def test_cookies() -> None:
+    assert read_cookies("") == {}
     assert read_cookies('a=1; b="2"; a=3;c = d=e ;;f') == {"a": "1", "b": "2", "c": "d=e"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from lhttp_tx import Authenticator, Identity, Refused
-from lhttp_tx.auth.attempt import LoginAttempt
+from lhttp_tx.auth.attempts import LoginAttempt
 from lhttp_tx.auth.gate import Gate
+from lhttp_tx.errors import LHTTPError
+from lhttp_tx.identity import LAST_TIME
 from lhttp_tx.interfaces import IAuthenticator
 
 ATTEMPT = LoginAttempt("192.0.2.1", "c", parameters={"token": "secret", "room": "a"})
@@ -62,6 +65,14 @@ def test_the_first_that_knows_the_client_decides() -> None:
     first, second, third = Answer(), Answer(ALICE), Answer(ATTEMPT.identify("eve"))
     assert outcome(gate(first, second, third).admit(ATTEMPT)).user == "alice"
     assert (first.asked, second.asked, third.asked) == (1, 1, 0)
+
+
+def test_a_refusal_that_no_client_can_be_told_is_a_failure_of_the_authenticator(failures: list[Any]) -> None:
+    refusal = LHTTPError("no")
+    refusal.status = 200
+    refused = outcome(gate(Answer(refusal)).admit(ATTEMPT))
+    assert (refused.status, refused.reason) == (500, "internal error")
+    assert len(failures) == 1
 
 
 def test_a_refusal_is_final() -> None:
@@ -183,3 +194,15 @@ def test_each_challenge_is_told_once() -> None:
     first.challenges = ("Bearer", "Basic")
     second.challenges = ("Basic", "Other")
     assert gate(first, second).challenges == tuple(("WWW-Authenticate", name) for name in ("Bearer", "Basic", "Other"))
+
+
+@pytest.mark.parametrize("expires", [float("nan"), float("-inf"), -(10**400), "1", [1]])
+def test_an_identity_that_ends_at_no_time_is_a_failure(expires: Any, failures: list[Any]) -> None:
+    found = outcome(gate(Answer(replace(ALICE, expires=expires))).admit(ATTEMPT))
+    assert (found.status, found.reason) == (500, "internal error")
+    assert "does not end at a time" in str(failures[0])
+
+
+@pytest.mark.parametrize("expires", [float("inf"), 1e308, 10**400, LAST_TIME + 1])
+def test_an_identity_that_ends_after_all_times_does_not_end(expires: Any) -> None:
+    assert outcome(gate(Answer(replace(ALICE, expires=expires))).admit(ATTEMPT)).expires is None

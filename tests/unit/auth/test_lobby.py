@@ -8,7 +8,9 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from lhttp_tx import Authenticator, Message, Refused, Request, processor
-from lhttp_tx.auth.attempt import LoginAttempt
+from lhttp_tx.auth.attempts import LoginAttempt
+from lhttp_tx.codec.limits import Limits
+from lhttp_tx.errors import LocalProtocolError
 from lhttp_tx.testing import Client, Server
 
 
@@ -107,6 +109,48 @@ def test_messages_that_are_no_logins_do_not_count_as_wrong(client: Client) -> No
         client.send(Message("who"))
     client.send(login("good-alice"))
     assert told(client)[-1] == "login\r\nuser:alice"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"nonsense", b"LHTTP/1.0 who\r\n\r\n", b"LHTTP/1.0 login\r\npublish:a\r\n\r\n", b"LHTTP/1.0 x" + b"x" * 70_000],
+    ids=["malformed", "no login", "foreign header", "too large"],
+)
+def test_so_many_errors_close_the_connection_before_a_login(names: Names, message: bytes) -> None:
+    client = server(names, login_timeout=10, limits=Limits(error_count=5)).connect()
+    for _ in range(4):
+        client.send(message)
+    assert client.close_code is None
+    client.send(message)
+    assert [answer.command for answer in client.take()] == ["error"] * 5
+    assert (client.close_code, client.close_reason) == (1008, "too many errors in a row")
+
+
+def test_what_one_read_brings_is_not_answered_past_the_last_error(names: Names) -> None:
+    client = server(names, login_timeout=10).connect()
+    messages, taken = [b"LHTTP/1.0 who\r\n\r\n"] * 1_000, 0
+    while taken < len(messages):
+        taken = client.session.receive_run(messages, taken, False)
+    assert len(client.take()) == 100
+
+
+def test_wrong_logins_count_as_errors_and_those_before_a_login_do_not_count_after_it(names: Names) -> None:
+    made = server(names, login_timeout=10, limits=Limits(error_count=3))
+    client = made.connect()
+    for message in (Message("who"), login("bad"), login("good-alice"), login("bad"), Message("who")):
+        client.send(message)
+    assert client.close_code is None
+    client = made.connect()
+    for message in (Message("who"), Message("who"), login("bad")):
+        client.send(message)
+    assert client.close_code == 1008
+
+
+def test_without_a_limit_on_errors_nobody_is_closed_before_a_login(names: Names) -> None:
+    client = server(names, login_timeout=10, limits=Limits(error_count=0)).connect()
+    for _ in range(1_000):
+        client.send(Message("who"))
+    assert client.close_code is None
 
 
 def test_time_runs_out(names: Names) -> None:
@@ -266,7 +310,7 @@ def test_a_login_message_asks_for_nothing_else(names: Names, name: str, inside: 
 
 def test_code_does_not_publish_one_either(names: Names) -> None:
     made = server(names)
-    with pytest.raises(Refused, match="never published"):
+    with pytest.raises(LocalProtocolError, match="never published"):
         made.engine.publish("a", "login", {"token": "good-alice"})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from token_makers import FAR, SECRET, confused_token, jwk, make_token, public_pem, unsigned
 
 from lhttp_tx import Identity, Message, Refused
-from lhttp_tx.auth.attempt import LoginAttempt
+from lhttp_tx.auth.attempts import LoginAttempt
 from lhttp_tx.auth.keys import KeySet, read_jwks, read_key
 from lhttp_tx.auth.tokens import TokenAuthenticator
 
@@ -137,6 +138,77 @@ def test_expired() -> None:
     assert reason(secret(leeway=5), make_token(exp=NOW - 5)) == "token has expired"
 
 
+def raw_token(claims: str, head: str = '{"alg":"HS256"}') -> str:
+    """Return a signed token whose JSON is as it is written: numbers that no library would write."""
+    parts = [base64.urlsafe_b64encode(part.encode()).rstrip(b"=") for part in (head, claims)]
+    signature = hmac.digest(SECRET, b".".join(parts), "sha256")
+    return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+
+
+NUMBERS = {
+    "huge": "1" + "0" * 400,
+    "huge and negative": "-1" + "0" * 400,
+    "more digits than Python reads": "9" * 5_000,
+    "an exponent": "1e400",
+    "NaN": "NaN",
+    "infinite": "Infinity",
+    "infinite and negative": "-Infinity",
+    "beyond all calendars": "253402300800",
+    "a large float": "1e308",
+    "true": "true",
+    "text": '"4102444800"',
+    "null": "null",
+    "array": "[4102444800]",
+    "object": "{}",
+    "nested": "[" * 5_000 + "]" * 5_000,
+}
+
+
+@pytest.mark.parametrize("name", ["exp", "nbf"])
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_time_that_is_none(name: str, number: str) -> None:
+    claims = {"sub": '"alice"', "exp": str(FAR), name: NUMBERS[number]}
+    token = raw_token("{" + ",".join(f'"{key}":{value}' for key, value in claims.items()) + "}")
+    assert reason(secret(), token) in ("token is malformed", f"token is malformed: {name} is not a time")
+
+
+@pytest.mark.parametrize("number", ["-1", "-0.0", "0", "1e-400", "-253402300799", "999999.999"])
+def test_a_time_long_ago(number: str) -> None:
+    assert reason(secret(), raw_token(f'{{"sub":"alice","exp":{number}}}')) == "token has expired"
+
+
+@pytest.mark.parametrize("number", ["4102444800.5", "4.1024448e9", "253402300799"])
+def test_a_time_to_come_may_be_written_in_any_way(number: str) -> None:
+    found = secret().authenticate(bearer(raw_token(f'{{"sub":"alice","exp":{number}}}')))
+    assert found is not None
+    assert found.expires == float(number)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("name", ["alg", "kid", "typ", "crit", "b64"])
+def test_numbers_in_the_head(name: str, number: str) -> None:
+    head = {"alg": '"HS256"', name: NUMBERS[number]}
+    token = raw_token(
+        f'{{"sub":"alice","exp":{FAR}}}', "{" + ",".join(f'"{key}":{value}' for key, value in head.items()) + "}"
+    )
+    for keys in (read_key(SECRET), read_jwks(json.dumps({"keys": [jwk("HS256", kid="a")]}).encode())):
+        try:
+            TokenAuthenticator(keys, now=lambda: NOW).authenticate(bearer(token))
+        except Refused as error:
+            assert error.status == 401
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("name", ["sub", "aud", "iss", "iat", "jti"])
+def test_numbers_in_other_claims(name: str, number: str) -> None:
+    claims = {"sub": '"alice"', "exp": str(FAR), "aud": '"chat"', "iss": '"us"', name: NUMBERS[number]}
+    token = raw_token("{" + ",".join(f'"{key}":{value}' for key, value in claims.items()) + "}")
+    try:
+        secret(audience="chat", issuer="us").authenticate(bearer(token))
+    except Refused as error:
+        assert error.status == 401
+
+
 def test_a_clock_that_is_a_little_wrong() -> None:
     authenticator = secret(leeway=5)
     assert authenticator.authenticate(bearer(make_token(exp=NOW - 4, nbf=NOW + 4))) is not None
@@ -148,11 +220,6 @@ def test_not_valid_yet() -> None:
 
 def test_a_token_must_expire() -> None:
     assert reason(secret(), make_token(exp=None)) == "token has no exp"
-
-
-@pytest.mark.parametrize("exp", ["4102444800", True, [1], {}, float("inf"), float("nan"), -float("inf")])
-def test_a_time_that_is_none(exp: Any) -> None:
-    assert reason(secret(), make_token(exp=exp)) == "token is malformed: exp is not a time"
 
 
 @pytest.mark.parametrize("aud", ["other", ["other", "more"], "cha", ["chat2"]])

@@ -1,6 +1,6 @@
 """Telling apart what arrives twice while a node moves."""
 
-from lhttp_tx.bus.handover import MAX_PUBLICATIONS, Handover
+from lhttp_tx.bus.nats.handover import MAX_PUBLICATIONS, MAX_SIZE, Handover
 
 ONE, TWO = ("room", b"1", False), ("room", b"2", False)
 
@@ -51,3 +51,12 @@ def test_it_keeps_a_bounded_number_in_mind() -> None:
     for number in range(MAX_PUBLICATIONS + 10):
         handover.hold(("room", b"%d" % number, False))
     assert len(handover.release()) == MAX_PUBLICATIONS
+
+
+def test_what_it_holds_is_bounded_in_bytes() -> None:
+    handover = Handover()
+    payload = b"x" * (MAX_SIZE // 4)
+    for _ in range(6):
+        handover.hold(("room", payload, False))
+    handover.hold(("room", b"x", False))
+    assert len(handover.release()) == 4

@@ -9,6 +9,7 @@ import pytest
 from fake_nats import A, B, FakeLink, FakeNATS
 from twisted.logger import formatEvent, globalLogPublisher
 
+from lhttp_tx.bus.nats.servers import NATSServers
 from lhttp_tx.errors import BusUnavailable
 
 SETTLED = 0.31
@@ -134,7 +135,7 @@ def test_it_complains_of_an_absence_once_a_minute(log: list[str]) -> None:
     nats = started()
     while nats.clock.seconds() < 130:
         waits(nats, 1)
-    assert log == [f"cannot reach NATS, will try until it is there: {A}: refused"] * 3
+    assert log == [f"cannot reach NATS, retrying: {A}: refused"] * 3
 
 
 def test_it_says_what_is_lost_and_when_it_is_back(log: list[str]) -> None:
@@ -147,7 +148,7 @@ def test_it_says_what_is_lost_and_when_it_is_back(log: list[str]) -> None:
     assert log == [
         f"connected to NATS at {A}",
         "lost NATS, publications are refused until it is back: unexpected EOF",
-        f"cannot reach NATS, will try until it is there: {A}: refused",
+        f"cannot reach NATS, retrying: {A}: refused",
         f"connected to NATS at {A}",
     ]
 
@@ -475,6 +476,18 @@ def test_publications_that_are_held_back_are_bounded() -> None:
         nats.bus.publish("other", b"1", False)
     with pytest.raises(BusUnavailable, match="congested"):
         nats.bus.publish("other", b"1", False)
+
+
+def test_publications_that_are_held_back_are_bounded_in_bytes() -> None:
+    nats, _old, _new, _ = leaving()
+    nats.answers = False
+    nats.clock.advance(0.2)
+    taken = 0
+    with pytest.raises(BusUnavailable, match="congested"):
+        for _ in range(1_000):
+            nats.bus.publish("other", 65_536 * b"x", False)
+            taken += 65_536
+    assert taken <= NATSServers(("nats://a",)).pending_size + 65_536
 
 
 # Stopping, in each state

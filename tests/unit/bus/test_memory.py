@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
-
 from lhttp_tx.bus.memory import MemoryBus
-from tests.bus_contract import BusContract
+from lhttp_tx.testing import BusContract
 
 
 class TestMemoryBus(BusContract):
@@ -13,9 +11,6 @@ class TestMemoryBus(BusContract):
 
     def make_buses(self, count: int) -> list[Any]:
         return [MemoryBus()] * count
-
-    def settle(self) -> Deferred[None]:
-        return succeed(None)
 
 
 def test_keeps_nothing_of_a_channel_without_receivers() -> None:

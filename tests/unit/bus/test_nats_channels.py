@@ -8,7 +8,7 @@ import pytest
 from fake_nats import FakeNATS
 from twisted.internet.defer import Deferred
 
-from lhttp_tx.bus.servers import NATSServers
+from lhttp_tx.bus.nats.servers import NATSServers
 from lhttp_tx.errors import BusUnavailable, MessageTooLarge
 
 

@@ -5,9 +5,9 @@ import re
 import pytest
 from hypothesis import example, given, strategies as st
 
-from lhttp_tx.bus.servers import NATSServers, check_server, shown_server
-from lhttp_tx.bus.subjects import MAX_PREFIX_SIZE, channel_of, check_prefix, subject_of
-from lhttp_tx.channels import MAX_CHANNEL_SIZE, check_channel
+from lhttp_tx.bus.nats.servers import NATSServers, check_server, shown_server
+from lhttp_tx.bus.nats.subjects import MAX_PREFIX_SIZE, channel_of, check_prefix, subject_of
+from lhttp_tx.codec.channels import MAX_CHANNEL_SIZE, check_channel
 from lhttp_tx.errors import RemoteProtocolError
 
 PREFIXES = st.sampled_from(["", "lhttp.", "a.b.c.", "é."])
@@ -99,7 +99,18 @@ def test_a_server_is_shown_without_its_secrets(url: str, shown: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "127.0.0.1:4222", "http://a", "nats://", "nats://a:x", "nats://a:0", "nats://a:70000", "nats://a/b", "ws://a"],
+    [
+        "",
+        "127.0.0.1:4222",
+        "http://a",
+        "nats://",
+        "nats://a:x",
+        "nats://a:0",
+        "nats://a:70000",
+        "nats://a/b",
+        "ws://a",
+        "wss://a",
+    ],
 )
 def test_what_names_no_server_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="names no NATS server"):

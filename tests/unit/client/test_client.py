@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import tracemalloc
 from typing import Any
 
 import pytest
 from client_world import World, error_of, outcome
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import ISSLTransport, IStreamClientEndpoint
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from zope.interface import alsoProvides
 from zope.interface.verify import verifyClass
 
 from lhttp_tx import Message, Part
@@ -19,7 +22,9 @@ from lhttp_tx.client import (
     ClientClosed,
     ConnectFailed,
     ConnectionLost,
+    FilePositions,
     NoReply,
+    Published,
     QueueFull,
     ReplyError,
     RequestTimeout,
@@ -28,10 +33,12 @@ from lhttp_tx.client import (
     multipart_message,
     parts_of,
 )
-from lhttp_tx.client.protocol import WebSocketConnection, WebSocketEndpoint, parse_url
+from lhttp_tx.client.endpoints import WebSocketEndpoint
+from lhttp_tx.client.protocol import WebSocketConnection, WebSocketFactory
+from lhttp_tx.client.urls import parse_url
+from lhttp_tx.codec.limits import Limits
 from lhttp_tx.errors import RemoteProtocolError
-from lhttp_tx.limits import Limits
-from lhttp_tx.rules import Rule, Rules
+from lhttp_tx.rules.model import Rule, Rules
 
 
 @pytest.fixture
@@ -49,6 +56,17 @@ def test_the_parts_provide_their_interfaces() -> None:
 
 
 # Connecting
+
+
+def test_tls_of_another_kind_is_tls(clock: Clock) -> None:
+    """Autobahn asks TLS for what only Twisted's own can tell, and ends the connection where it cannot."""
+    connection = WebSocketFactory("wss://chat.example/", reactor=clock).buildProtocol(None)
+    transport = StringTransport()
+    alsoProvides(transport, ISSLTransport)
+    connection.makeConnection(transport)
+    connection._onOpen()
+    assert transport.value().startswith(b"GET / HTTP/1.1\r\n")
+    assert connection.peer == "tcp4:192.168.1.1:54321"
 
 
 def test_states_are_told_in_order(world: World) -> None:
@@ -81,8 +99,8 @@ def test_a_client_whose_user_is_logged_in_elsewhere_does_not_come_back(world: Wo
 def test_the_servers_own_channels_of_presence_can_be_subscribed_to(world: World) -> None:
     client = world.connected()
     heard: list[str] = []
-    world.server.community._patterns = Rules([Rule(match="room", presence=True)])
-    world.server.community._keep_presence()
+    world.server.assembly.members._patterns = Rules([Rule(match="room", presence=True)])
+    world.server.assembly.members._keep_presence()
     world.server.engine.forget_plans()
     client.subscribe("$presence.room", lambda message: heard.append(message.headers.get("event") or ""))
     world.run()
@@ -155,6 +173,31 @@ def test_a_closed_client_can_be_started_again(world: World) -> None:
     assert world.result(client.request("echo", body="x")).body == b"x"
 
 
+def test_a_client_that_is_being_closed_can_be_started_again(world: World) -> None:
+    client = world.connected()
+    closing, connecting = client.close(), client.connect()
+    world.result(closing)
+    world.result(connecting)
+    assert world.result(client.request("echo", body="x")).body == b"x"
+    assert len(world.server.engine.sessions) == 1
+
+
+def test_a_service_that_is_started_and_stopped_while_it_stops_is_what_was_said_last(world: World) -> None:
+    client = world.connected()
+    for _ in range(2):
+        client.stopService()
+        client.startService()
+    world.run()
+    assert client.state is State.CONNECTED
+    assert len(world.server.engine.sessions) == 1
+    client.stopService()
+    client.startService()
+    client.stopService()
+    world.run()
+    assert client.state is State.CLOSED
+    assert not world.server.engine.sessions
+
+
 @pytest.mark.parametrize(
     "url",
     ["http://a/", "ws://", "ws:///x", "ws://u@a/", "ws://a/#f", "ws://a/ b", "ws://a/é", "ws://a:0/", "ws://a:x/"],
@@ -186,7 +229,7 @@ def test_publishing_reaches_a_subscription(world: World) -> None:
 
 def test_publishing_without_a_receipt_is_done_at_once(world: World) -> None:
     client = world.connected()
-    assert outcome(client.publish("room.a", "chat", receipt=False)) is None
+    assert outcome(client.publish("room.a", "chat", receipt=False)) == Published()
 
 
 def test_a_binary_body_stays_binary(world: World) -> None:
@@ -464,6 +507,38 @@ def test_a_full_buffer_drops_the_oldest_and_counts_them(world: World) -> None:
     assert subscription.dropped == 3
 
 
+def test_a_buffer_is_bounded_in_bytes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lhttp_tx.client.subscription._BUFFER_SIZE", 1_000)
+    client = world.connected()
+    subscription = world.result(client.subscribe("room.a").confirmed())
+    for number in range(5):
+        publish_elsewhere(world, ["room.a"], f"{number}{400 * 'x'}")
+    assert [outcome(subscription.next()).text[0] for _ in range(2)] == ["3", "4"]
+    assert (subscription.dropped, subscription._size) == (3, 0)
+    publish_elsewhere(world, ["room.a"], 2_000 * "x")
+    publish_elsewhere(world, ["room.a"], 3_000 * "x")
+    assert (len(outcome(subscription.next()).text), subscription.dropped) == (3_000, 4)
+
+
+def test_what_a_client_remembers_of_publications_is_bounded_in_bytes(world: World) -> None:
+    client = world.connected()
+    for channel in ("room.a", "room.b"):
+        world.result(client.subscribe(channel, lambda _: None).confirmed())
+    link = client._uplink.link
+    assert link is not None
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(200):
+            many = " ".join(f"{number}.{each}" for each in range(900))
+            raw = f"LHTTP/1.0 x\r\npublish:room.a room.b {many}\r\n\r\n{20_000 * 'x'}".encode()
+            link.message_received(raw, False)
+        del raw, many
+        assert tracemalloc.get_traced_memory()[0] - before < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_callback_that_fails_is_logged_and_harms_nobody(world: World, failures: list[Any]) -> None:
     client = world.connected()
     got: list[str] = []
@@ -553,7 +628,7 @@ def test_what_is_sent_without_a_connection_waits_for_one_in_order(world: World) 
     world.run()
     assert not any(one.called for one in sent)
     world.run(1.0)
-    assert [outcome(one) for one in sent] == [None] * 3
+    assert not any(outcome(one).duplicate for one in sent)
     assert [outcome(subscription.next()).text for _ in range(3)] == ["0", "1", "2"]
 
 
@@ -753,3 +828,42 @@ def test_a_subscription_says_what_it_is(world: World) -> None:
     with pytest.raises(TypeError, match="has a callback"):
         subscription.next()
     assert isinstance(subscription, Subscription)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"target": None}, TypeError),
+        ({"on_missed": "load"}, TypeError),
+        ({"positions": "a file"}, TypeError),
+        ({"positions": FilePositions}, TypeError),
+        ({"timeout": -1.0}, ValueError),
+        ({"timeout": "30"}, TypeError),
+        ({"ping_interval": float("nan")}, ValueError),
+        ({"queue_length": -1}, ValueError),
+        ({"resend_size": "1"}, TypeError),
+    ],
+)
+def test_a_wrong_argument_is_told_at_once(arguments: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(iter(arguments))):
+        Client(arguments.pop("target", "ws://127.0.0.1/"), reactor=Clock(), **arguments)
+
+
+@pytest.mark.parametrize("content", [None, ["room.a"], {"room.a": 5}])
+def test_what_loads_positions_returns_texts(content: Any) -> None:
+    class Store:
+        def load(self) -> Any:
+            return content
+
+        def save(self, positions: Any) -> None: ...
+
+    with pytest.raises(ValueError, match="load of the positions has returned no mapping"):
+        Client("unix:/run/lhttp.sock", reactor=Clock(), positions=Store())
+
+
+def test_a_wrong_argument_of_a_call_is_told_at_once() -> None:
+    client = Client("unix:/run/lhttp.sock", reactor=Clock())
+    with pytest.raises(TypeError, match="callback"):
+        client.subscribe("room", "not a function")  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="timeout"):
+        client.request("echo", timeout=-1.0)

@@ -17,11 +17,13 @@ from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
 from lhttp_tx import Message
-from lhttp_tx.client.bench import Histogram, Result, Settings
-from lhttp_tx.client.chat import Chat
-from lhttp_tx.client.cli import lhttp, run
-from lhttp_tx.client.login_options import make_client
-from lhttp_tx.client.text import escaped, message_json, printable
+from lhttp_tx.client.command.bench import Histogram, Result, Settings
+from lhttp_tx.client.command.chat import Chat
+from lhttp_tx.client.command.cli import lhttp, run
+from lhttp_tx.client.command.login_options import make_client
+from lhttp_tx.client.command.publish import _publish_token
+from lhttp_tx.client.command.text import escaped, message_json, printable
+from lhttp_tx.observe.extras import install_command
 
 STRANGE = "a\x1b[31mb\x07\u202ec\u2028d"
 
@@ -86,7 +88,7 @@ def test_every_option_of_every_subcommand_has_help(name: str) -> None:
         assert isinstance(parameter, click.Argument) or parameter.help, parameter.name  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", sorted(lhttp.commands))
+@pytest.mark.parametrize("name", sorted({*lhttp.commands} - {"check-config"}))
 def test_help_is_given(name: str) -> None:
     result = CliRunner().invoke(lhttp, [name, "--help"])
     assert (result.exit_code, "LHTTP_URL" in result.output) == (0, True)
@@ -111,7 +113,9 @@ def test_help_is_given(name: str) -> None:
         ["subscribe", "a", "--url", "http://127.0.0.1/"],
         ["subscribe", "$a"],
         ["upload"],
+        ["upload", __file__, "--channel", ""],
         ["bench", "--size", "1"],
+        ["bench", "--channel", ""],
         ["chat", "http://127.0.0.1/"],
         ["chat", "not-a-url"],
         ["chat", "--name", "a\nb"],
@@ -125,7 +129,7 @@ def test_wrong_usage_is_told_with_status_2(arguments: list[str], capsys: pytest.
 
 def test_without_its_libraries_the_command_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text("raise ModuleNotFoundError(\"No module named 'click'\", name='click')\n")
-    code = "import sys; from lhttp_tx.client.command import main; sys.argv = ['lhttp', '--help']; main()"
+    code = "import sys; from lhttp_tx.client.command.main import main; sys.argv = ['lhttp', '--help']; main()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -134,7 +138,30 @@ def test_without_its_libraries_the_command_says_what_to_install(tmp_path: Path) 
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr == "lhttp: click is not installed; run: pip install 'lhttp_tx[cli]'\n"
+    assert done.stderr == f"lhttp: click is not installed; run: {install_command('cli')}\n"
+
+
+def test_the_configuration_is_checked_without_those_libraries(tmp_path: Path) -> None:
+    for name in ("click", "prompt_toolkit"):
+        (tmp_path / f"{name}.py").write_text(
+            f"raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')\n"
+        )
+    code = "import sys; from lhttp_tx.client.command.main import main; sys.argv = ['lhttp', 'check-config']; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "the configuration: in order, with 0 options and 0 channel rules\n"
+
+
+def test_an_empty_token_of_the_environment_is_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LHTTP_PUBLISH_TOKEN", "")
+    told = _publish_token("http://chat.example/", token_file=None, user=None, password_file=None, plaintext_login=False)
+    assert told is None
 
 
 def test_completion_is_offered() -> None:

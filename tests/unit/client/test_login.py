@@ -17,7 +17,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface.verify import verifyClass
 
 from lhttp_tx import Authenticator, Message, Refused
-from lhttp_tx.auth.attempt import LoginAttempt
+from lhttp_tx.auth.attempts import LoginAttempt
 from lhttp_tx.client import Client, ClientClosed, LoginFailed, State
 from lhttp_tx.client.credentials import Credentials, http_headers, read_account
 from lhttp_tx.client.entrance import HeadersEndpoint, LoginEndpoint
@@ -199,7 +199,7 @@ def test_wrong_credentials_fail_connect_and_leave_nothing_behind(world: LoginWor
     assert error.reason == "cannot log in to ws://localhost/: login refused: wrong user or password"
     assert (client.state, client.user) == (State.CLOSED, None)
     assert not world.clock.getDelayedCalls()
-    assert not world.server._gate.lobbies  # type: ignore[union-attr]
+    assert not world.server.assembly.gate.lobbies  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
@@ -391,7 +391,7 @@ def test_the_same_goes_for_a_login_that_is_not_even_answered(world: LoginWorld) 
     client = world.client(login=alice)
     connecting = client.connect(attempts=None)
     world.run()
-    (lobby,) = world.server._gate.lobbies  # type: ignore[union-attr]
+    (lobby,) = world.server.assembly.gate.lobbies  # type: ignore[union-attr]
     lobby.close(4409, "logged in elsewhere")
     assert isinstance(world.failure(connecting), ClientClosed)
     world.pass_time(5)
@@ -403,7 +403,7 @@ def test_a_server_that_closes_instead_of_answering_is_a_failed_attempt(world: Lo
     client = world.client(login=alice)
     connecting = client.connect()
     world.run()
-    (lobby,) = world.server._gate.lobbies  # type: ignore[union-attr]
+    (lobby,) = world.server.assembly.gate.lobbies  # type: ignore[union-attr]
     lobby.close(1008, "too many failed logins")
     error = world.failure(connecting)
     assert isinstance(error, LoginFailed)
@@ -652,7 +652,7 @@ def test_closing_while_the_answer_is_awaited_leaves_nothing_behind(world: LoginW
     world.result(client.close())
     world.run()
     assert isinstance(error_of(connecting), ClientClosed)
-    assert not world.server._gate.lobbies  # type: ignore[union-attr]
+    assert not world.server.assembly.gate.lobbies  # type: ignore[union-attr]
     assert not world.clock.getDelayedCalls()
 
 

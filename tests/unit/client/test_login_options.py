@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from lhttp_tx.client.cli import lhttp, run
-from lhttp_tx.client.login_options import PasswordLogin, TokenLogin, check_way, choose_login, read_secret
+from lhttp_tx.client.command.cli import lhttp, run
+from lhttp_tx.client.command.login_options import PasswordLogin, TokenLogin, check_way, choose_login, read_secret
 from lhttp_tx.errors import LHTTPError
 
 SECRET = "s3same"

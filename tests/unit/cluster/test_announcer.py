@@ -9,12 +9,11 @@ import pytest
 from twisted.internet.task import Clock
 
 from lhttp_tx import Hooks, Message, Refused, Request, Session, processor
-from lhttp_tx.announcer import MAX_PEOPLE
-from lhttp_tx.attendance import Attendance
 from lhttp_tx.bus.memory import MemoryBus
-from lhttp_tx.community import check_presence
-from lhttp_tx.processors import Processor
-from lhttp_tx.rules import AUTHENTICATED, NOBODY, Rule, Rules
+from lhttp_tx.cluster.attendance import Attendance
+from lhttp_tx.cluster.room import MAX_PEOPLE
+from lhttp_tx.engine.processors import Processor
+from lhttp_tx.rules.model import AUTHENTICATED, NOBODY, Rule, Rules, check_presence
 from lhttp_tx.testing import Client, Server
 
 JOIN = "LHTTP/1.0 x\r\nsubscribe:{}\r\n\r\n"
@@ -88,9 +87,9 @@ def test_an_answer_names_a_bounded_number_of_people() -> None:
         ("LHTTP/1.0 presence\r\n\r\n", error(400, "a presence message needs the header channel")),
         (ASK.format("a..b"), error(400, "channel 'a..b' has an empty token")),
         (ASK.format("$nodes"), error(403, "channel '$nodes' is reserved for the server")),
-        (ASK.format("secret"), error(404, "nobody keeps who is in channel 'secret'")),
-        (JOIN.format("$presence.secret"), error(404, "nobody keeps who is in channel 'secret'")),
-        (LEAVE.format("$presence.secret"), error(404, "nobody keeps who is in channel 'secret'")),
+        (ASK.format("secret"), error(404, "channel 'secret' has no presence")),
+        (JOIN.format("$presence.secret"), error(404, "channel 'secret' has no presence")),
+        (LEAVE.format("$presence.secret"), error(404, "channel 'secret' has no presence")),
         (JOIN.format("$presence.a..b"), error(400, "channel 'a..b' has an empty token")),
         (JOIN.format("$presence."), error(400, "channel name is empty")),
         (JOIN.format("$presence"), error(403, "channel '$presence' is reserved for the server")),
@@ -146,9 +145,9 @@ def test_a_server_that_was_stopped_tells_again_when_it_has_started() -> None:
     bob = server.connect(user="bob")
     bob.send(JOIN.format("room"))
     bob.disconnect()
-    server.community.stop()
+    server.assembly.leave()
     assert clock.getDelayedCalls() == []
-    server.community.start()
+    server.assembly.join()
     listener = server.connect()
     listener.send(JOIN.format("$presence.room"))
     server.connect(user="jack").send(JOIN.format("room"))
@@ -251,7 +250,7 @@ def test_other_rules_change_where_presence_is_kept() -> None:
     server.set_rules(Rules([Rule(match="b", presence=True)]))
     assert (server.presence.count("a"), server.presence.count("b")) == ((0, 0), (1, 1))
     client.send(ASK.format("a"))
-    assert client.take() == [error(404, "nobody keeps who is in channel 'a'")]
+    assert client.take() == [error(404, "channel 'a' has no presence")]
 
 
 def test_rules_that_come_later_bring_presence() -> None:

@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from lhttp_tx.bus.memory import MemoryBus
-from lhttp_tx.nodes import DEAD_AFTER, HELLO_INTERVAL
+from lhttp_tx.cluster.nodes import DEAD_AFTER, HELLO_INTERVAL
 from lhttp_tx.testing import Client, Server
 
 ELSEWHERE = (4409, "logged in elsewhere")
@@ -28,7 +28,7 @@ class Cluster:
         self.clock.pump([0.1] * 10)
 
     def kill(self, number: int) -> None:
-        nodes = self.servers[number].community.nodes
+        nodes = self.servers[number].assembly.nodes
         assert nodes._timer is not None
         nodes._timer.cancel()
         for channel in ("$nodes", f"$node.{nodes.name}"):
@@ -99,7 +99,7 @@ def test_connections_that_have_ended_do_not_count() -> None:
     first.disconnect()
     server.connect(user="alice")
     assert second.close_code is None
-    assert len(server.community._roster.of_user("alice")) == 2
+    assert len(server.assembly.members._roster.beyond("alice", 0)) == 2
 
 
 def test_users_of_a_killed_node_log_in_elsewhere_at_once() -> None:
@@ -117,8 +117,8 @@ def test_users_of_a_killed_node_log_in_elsewhere_at_once() -> None:
 def test_the_newest_stays_though_another_clock_is_ahead() -> None:
     cluster = Cluster(max_per_user=1)
     for server in cluster.servers[:1]:
-        assert server.community._attendance is not None
-        server.community._attendance._now = lambda: cluster.clock.seconds() + 3_600
+        assert server.assembly.members._attendance is not None
+        server.assembly.members._attendance._now = lambda: cluster.clock.seconds() + 3_600
     first = cluster.servers[0].connect(user="alice")
     cluster.settle()
     second = cluster.servers[1].connect(user="alice")

@@ -11,9 +11,9 @@ from twisted.internet.task import Clock
 
 from lhttp_tx import Message
 from lhttp_tx.bus.memory import MemoryBus
-from lhttp_tx.control import Found, Reached
-from lhttp_tx.errors import RemoteProtocolError
-from lhttp_tx.limits import Limits
+from lhttp_tx.cluster.control import Found, Reached
+from lhttp_tx.codec.limits import Limits
+from lhttp_tx.errors import LocalProtocolError
 from lhttp_tx.testing import Client, Server
 
 JOIN = "LHTTP/1.0 x\r\nsubscribe:{}\r\n\r\n"
@@ -107,7 +107,7 @@ def test_a_user_is_closed_with_code_and_reason(cluster: Cluster) -> None:
 
 def test_a_channel_is_emptied(cluster: Cluster) -> None:
     clients = [cluster.connect(number, None, "room other") for number in range(3)]
-    assert cluster.outcome(cluster.control.empty("room")) == Reached(3)
+    assert cluster.outcome(cluster.control.unsubscribe_all("room")) == Reached(3)
     assert [client.session.channels for client in clients] == [{"other"}] * 3
 
 
@@ -127,7 +127,7 @@ def test_the_servers_own_channels_are_not_listed() -> None:
 
 def test_subscribers_of_a_channel_are_listed(cluster: Cluster) -> None:
     here, there = cluster.connect(0, "alice", "a"), cluster.connect(1, None, "a")
-    names = [server.community.nodes.name for server in cluster.servers]
+    names = [server.assembly.nodes.name for server in cluster.servers]
     assert cluster.outcome(cluster.control.subscribers("a")) == [
         Found(here.session.identity.connection_id, "alice", names[0]),
         Found(there.session.identity.connection_id, None, names[1]),
@@ -143,7 +143,7 @@ def test_channels_of_a_user_are_listed(cluster: Cluster) -> None:
 
 def test_a_node_that_does_not_answer_is_named(cluster: Cluster) -> None:
     cluster.connect(0, "alice")
-    dead = cluster.servers[2].community.nodes
+    dead = cluster.servers[2].assembly.nodes
     for channel in ("$nodes", f"$node.{dead.name}"):
         cluster.bus.unsubscribe(channel, dead._receive)
     assert cluster.outcome(cluster.control.send_to_user("alice", NEWS)) == Reached(1, (dead.name,))
@@ -177,6 +177,25 @@ def test_a_query_parameter_names_a_user() -> None:
     assert client.take() == [NEWS]
 
 
+def test_what_a_node_answers_fits_into_one_message(cluster: Cluster) -> None:
+    answered: list[int] = []
+    original = cluster.bus.publish
+    cluster.bus.publish = lambda channel, payload, binary: (  # type: ignore[method-assign]
+        answered.append(len(payload)),
+        original(channel, payload, binary),
+    )[1]
+    hub = cluster.servers[1].engine.hub
+    for number in range(5_000):
+        hub.subscribe("somebody", f"{number:05}" + "é" * 125, lambda frames: None)
+    found = cluster.outcome(cluster.control.channels())
+    assert 500 < len(found) < 5_000
+    assert 700_000 < max(answered) < 800_000
+    assert len(cluster.outcome(cluster.servers[1].control.channels())) == 5_000  # its own are all there
+    client = cluster.connect(1, "alice", "room")
+    (reached,) = cluster.outcome(cluster.control.subscribers("room"))
+    assert reached.connection == client.session.identity.connection_id
+
+
 def test_nothing_is_watched_before_somebody_is_looked_for() -> None:
     server = Server()
     server.control.broadcast(NEWS)
@@ -206,11 +225,35 @@ def test_an_order_is_for_a_user_or_for_a_connection(whom: dict[str, str]) -> Non
 @pytest.mark.parametrize("name", ["a..b", "$presence.a"])
 def test_names_of_channels_are_checked(name: str) -> None:
     control = Server(presence=[">"]).control
-    for call in (lambda: control.subscribe(name, user="a"), lambda: control.empty(name)):
-        with pytest.raises(RemoteProtocolError):
+    for call in (lambda: control.subscribe(name, user="a"), lambda: control.unsubscribe_all(name)):
+        with pytest.raises(LocalProtocolError):
             call()
 
 
+@pytest.mark.parametrize("name", ["a..b", "$nodes", "a.>.b"])
+def test_questions_are_about_channels_that_there_may_be(name: str) -> None:
+    with pytest.raises(LocalProtocolError):
+        Server().control.subscribers(name)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda control: control.broadcast("news"),
+        lambda control: control.send_to_user("alice", {"command": "news"}),
+        lambda control: control.send_to_user(None, NEWS),
+        lambda control: control.send_to_connection(5, NEWS),
+        lambda control: control.subscribe("a", user=5),
+        lambda control: control.close(connection=b"1"),
+        lambda control: control.subscribers(5),
+        lambda control: control.channels_of(None),
+    ],
+)
+def test_a_wrong_type_is_told_at_once(call: Callable[[Any], object]) -> None:
+    with pytest.raises(TypeError, match=r"is a str, not|is a lhttp_tx.Message, not"):
+        call(Server().control)
+
+
 def test_an_order_that_this_node_does_not_know_is_not_answered(cluster: Cluster) -> None:
-    nodes = cluster.servers[1].community.nodes
+    nodes = cluster.servers[1].assembly.nodes
     assert list(cluster.outcome(nodes.ask_all("control", {"do": "dance"})).values()) == [None, None]

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from lhttp_tx.bus.memory import MemoryBus
+from lhttp_tx.cluster.nodes import DEAD_AFTER, HELLO_INTERVAL, Nodes
 from lhttp_tx.errors import BusUnavailable
-from lhttp_tx.nodes import DEAD_AFTER, HELLO_INTERVAL, Nodes
 
 
 class Bus(MemoryBus):
@@ -228,3 +228,37 @@ def test_signs_of_life_carry_what_was_asked_for(bus: Bus, clock: Clock) -> None:
     assert (one.running, two.running) == (True, True)
     one.stop()
     assert not one.running
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"[" * 200_000,
+        b"9" * 5_000,
+        b'{"from":"x","kind":"k","answer":1,"to":[]}',
+        b'{"from":"x","kind":"k","answer":1,"to":1e999}',
+        b'{"from":"x","kind":"hello","data":7}',
+    ],
+    ids=["nested", "digits", "to nobody", "to infinity", "no greeting"],
+)
+def test_what_is_no_message_of_a_node_does_no_harm(
+    bus: Bus, clock: Clock, payload: bytes, failures: list[BaseException]
+) -> None:
+    one = node(bus, clock)
+    bus.publish("$nodes", payload, False)
+    failures.clear()
+    assert node(bus, clock).name in one.others
+
+
+def test_a_bus_that_breaks_its_contract_is_asked_again(bus: Bus, clock: Clock, failures: list[Any]) -> None:
+    subscribe = bus.subscribe
+
+    def boom(channel: str, receiver: Any) -> None:
+        raise ZeroDivisionError("boom")
+
+    bus.subscribe = boom  # type: ignore[method-assign]
+    one, two = node(bus, clock), node(bus, clock)
+    assert {str(failure) for failure in failures} == {"boom"}
+    bus.subscribe = subscribe  # type: ignore[method-assign]
+    clock.pump([HELLO_INTERVAL, 0.0])
+    assert (one.others, two.others) == ({two.name}, {one.name})

@@ -8,9 +8,9 @@ import pytest
 from twisted.internet.task import Clock
 
 from lhttp_tx.bus.memory import MemoryBus
-from lhttp_tx.nodes import Nodes
-from lhttp_tx.presence import GRACE, Presence
-from lhttp_tx.roster import Roster
+from lhttp_tx.cluster.nodes import Nodes
+from lhttp_tx.cluster.presence import GRACE, Presence
+from lhttp_tx.cluster.roster import Roster
 
 
 class Node:

@@ -9,9 +9,9 @@ from hypothesis import given, settings, strategies as st
 from twisted.internet.task import Clock
 
 from lhttp_tx.bus.memory import MemoryBus
+from lhttp_tx.cluster.nodes import DEAD_AFTER, HELLO_INTERVAL, Nodes
+from lhttp_tx.cluster.roster import Entry, Roster
 from lhttp_tx.errors import BusUnavailable
-from lhttp_tx.nodes import DEAD_AFTER, HELLO_INTERVAL, Nodes
-from lhttp_tx.roster import Roster
 
 
 class LossyBus(MemoryBus):
@@ -33,6 +33,9 @@ class Node:
     def __init__(self, bus: LossyBus, clock: Clock) -> None:
         self.nodes = Nodes(bus, clock)
         self.roster = Roster(self.nodes, clock)
+        self.joined: dict[str, list[Entry]] = {}
+        self.roster.on_join.append(lambda entry, channel: self.joined.setdefault(channel, []).append(entry))
+        self.roster.on_leave.append(lambda entry, channel: self.joined[channel].remove(entry))
         self.nodes.start()
 
     def crash(self, bus: LossyBus) -> None:
@@ -42,10 +45,14 @@ class Node:
             bus.unsubscribe(channel, self.nodes._receive)
 
     def members(self, channel: str) -> list[str]:
-        return [entry.connection for entry in self.roster.of_channel(channel)]
+        found = sorted(self.joined.get(channel, ()), key=lambda entry: entry.age)
+        assert self.roster.size(channel) == len(found)
+        return [entry.connection for entry in found]
 
     def connections(self, user: str) -> list[str]:
-        return [entry.connection for entry in self.roster.of_user(user)]
+        found = self.roster.beyond(user, 0)
+        assert self.roster.newest(user) is (found[-1] if found else None)
+        return [entry.connection for entry in found]
 
 
 @pytest.fixture
@@ -270,7 +277,7 @@ def test_two_rosters_of_a_node_are_apart(bus: LossyBus, clock: Clock) -> None:
     others[0].enter("b", "bob", 1.0)
     settle(clock)
     assert (two.connections("alice"), two.connections("bob")) == (["a"], [])
-    assert [entry.connection for entry in others[1].of_user("bob")] == ["b"]
+    assert [entry.connection for entry in others[1].beyond("bob", 0)] == ["b"]
 
 
 def test_what_changes_nothing_is_not_told(bus: LossyBus, clock: Clock) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lhttp_tx.generations import Generations
+from lhttp_tx.codec.cache import Generations
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
-"""lhttp_tx.channels: which names are taken, and lists of them."""
+"""lhttp_tx.codec.channels: which names are taken, and lists of them."""
 
 import unicodedata
 
 import pytest
 from hypothesis import example, given, strategies as st
+from line_counter import count_lines
 
-from lhttp_tx.channels import MAX_CHANNEL_SIZE, check_channel, check_wildcard, split_channels
+from lhttp_tx.codec.channels import MAX_CHANNEL_SIZE, check_channel, check_wildcard, split_channels
 from lhttp_tx.errors import RemoteProtocolError
 
 # Long runs of what matters in names, and anything else now and then.
@@ -205,3 +206,13 @@ def test_wildcard_that_is_no_name_otherwise_is_refused(name: str, status: int, r
     with pytest.raises(RemoteProtocolError) as caught:
         check_wildcard(name)
     assert (caught.value.status, caught.value.reason) == (status, reason)
+
+
+# Work
+
+
+def test_long_names_take_no_more_work_than_short_ones() -> None:
+    short, characters, tokens = ("a.b", "a." + "x" * 250, ".".join("a" * 120))
+    work = count_lines(lambda: check_channel(short))
+    assert count_lines(lambda: check_channel(characters)) == work
+    assert count_lines(lambda: check_channel(tokens)) == work

@@ -1,10 +1,10 @@
-"""lhttp_tx.limits: the defaults that the protocol document names."""
+"""lhttp_tx.codec.limits: the defaults that the protocol document names."""
 
 import dataclasses
 
 import pytest
 
-from lhttp_tx.limits import DEFAULT_LIMITS, Limits
+from lhttp_tx.codec.limits import DEFAULT_LIMITS, Limits
 
 
 def test_defaults_are_those_of_the_protocol() -> None:

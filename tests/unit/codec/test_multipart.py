@@ -1,13 +1,15 @@
-"""lhttp_tx.multipart: parts by offset."""
+"""lhttp_tx.codec.multipart: parts by offset."""
 
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, strategies as st
+from line_counter import count_lines
 
-from lhttp_tx.errors import LocalProtocolError, RemoteProtocolError
-from lhttp_tx.message import Headers, Message, parse
-from lhttp_tx.multipart import Part, join_parts, parse_offsets, split_parts
+from lhttp_tx.codec.headers import Headers
+from lhttp_tx.codec.message import Message, parse
+from lhttp_tx.codec.multipart import Part, join_parts, parse_offsets, split_parts
+from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 
 parts = st.builds(
     Part,
@@ -121,3 +123,16 @@ def test_no_parts_cannot_be_joined() -> None:
 def test_part_that_would_not_parse_back_the_same_is_not_joined(pair: tuple[str, str]) -> None:
     with pytest.raises(LocalProtocolError):
         join_parts([Part(Headers([pair]), b"x")])
+
+
+def test_many_offsets_take_no_more_work_than_few() -> None:
+    few, many = "0 2", " ".join(str(2 * number) for number in range(1_500))
+    assert parse_offsets(many) == tuple(range(0, 3_000, 2))
+    assert count_lines(lambda: parse_offsets(many)) == count_lines(lambda: parse_offsets(few))
+
+
+def test_headers_of_all_parts_are_bounded_together() -> None:
+    body = b"a:\r\nb:\r\n\r\nx" + b"c:\r\n\r\ny"
+    assert [len(part.headers) for part in split_parts((0, 11), body, 3)] == [2, 1]
+    with pytest.raises(MessageTooLarge, match="more than 2 headers"):
+        split_parts((0, 11), body, 2)

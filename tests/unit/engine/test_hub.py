@@ -8,12 +8,12 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 
-from lhttp_tx import hub as hub_module
 from lhttp_tx.bus.memory import MemoryBus
+from lhttp_tx.engine.delivery import Delivery
+from lhttp_tx.engine.hub import Hub
 from lhttp_tx.errors import BusUnavailable
-from lhttp_tx.frames import build_frame, build_frames
-from lhttp_tx.hub import Hub
 from lhttp_tx.interfaces import IBus
+from lhttp_tx.websocket.frames import PLAIN, build_frame
 
 
 @implementer(IBus)
@@ -54,7 +54,10 @@ class Subscriber:
         self.writes: list[bytes] = []
 
     def join(self, hub: Hub, channel: str) -> Any:
-        return hub.subscribe(self, channel, self.writes.append)
+        return hub.subscribe(self, channel, self.deliver)
+
+    def deliver(self, delivery: Delivery) -> None:
+        self.writes.append(delivery.encoded(PLAIN))
 
 
 @pytest.fixture
@@ -147,35 +150,34 @@ def test_subscribers_share_one_copy_of_what_is_written(hub: Hub) -> None:
     assert len({id(subscriber.writes[0]) for subscriber in subscribers}) == 1
 
 
-def test_a_frame_is_built_once_for_each_publication(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[bytes] = []
+class Counting:
+    """An encoding that writes down what it is asked for."""
 
-    def counting(payload: bytes, binary: bool) -> bytes:
-        built.append(payload)
-        return build_frame(payload, binary)
+    def __init__(self) -> None:
+        self.built: list[list[bytes]] = []
 
-    monkeypatch.setattr(hub_module, "build_frame", counting)
-    for _ in range(100):
-        Subscriber().join(hub, "room")
+    def encode(self, payloads: list[bytes], binary: bool) -> bytes:
+        self.built.append(payloads)
+        return b",".join(payloads)
+
+
+def test_a_publication_is_encoded_once_for_all_who_want_it_so(hub: Hub) -> None:
+    encodings = [Counting(), Counting(), Counting()]
+    for number in range(99):
+        hub.subscribe(number, "room", lambda delivery, number=number: delivery.encoded(encodings[number % 3]))
     for _ in range(7):
         hub.publish(["room"], b"hello", False)
-    assert len(built) == 7
+    assert [encoding.built for encoding in encodings] == [[[b"hello"]] * 7] * 3
 
 
-def test_a_run_is_framed_once_for_all_its_subscribers(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[int] = []
-
-    def counting(payloads: list[bytes], binary: bool) -> bytes:
-        built.append(len(payloads))
-        return build_frames(payloads, binary)
-
-    monkeypatch.setattr(hub_module, "build_frames", counting)
-    for _ in range(100):
-        Subscriber().join(hub, "room")
+def test_a_run_is_encoded_once_for_all_its_subscribers(hub: Hub) -> None:
+    encoding = Counting()
+    for number in range(100):
+        hub.subscribe(number, "room", lambda delivery: delivery.encoded(encoding))
     hub.cork()
     hub.publish_run(("room",), iter([b"hello"] * 7), False)
     hub.uncork()
-    assert built == [7]
+    assert encoding.built == [[b"hello"] * 7]
 
 
 def test_text_and_binary_are_framed_apart_in_order(hub: Hub) -> None:

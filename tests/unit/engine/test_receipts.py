@@ -10,9 +10,10 @@ from twisted.internet.defer import Deferred
 
 from lhttp_tx import Message, Request, processor
 from lhttp_tx.bus.memory import MemoryBus
+from lhttp_tx.engine.receipts import MAX_SIZE, Receipts
 from lhttp_tx.errors import BusUnavailable
-from lhttp_tx.receipts import MAX_SIZE, Receipts
-from lhttp_tx.rules import Rule, Rules
+from lhttp_tx.history.values import Filing
+from lhttp_tx.rules.model import Rule, Rules
 from lhttp_tx.testing import Client, Server
 
 UNKNOWN = "the bus has not confirmed the publication: it is not known whether it arrived"
@@ -147,7 +148,7 @@ def test_the_receipts_that_came_together_are_written_together(
     for number in range(100):
         client.send(publication(number))
     writes: list[bytes] = []
-    monkeypatch.setattr(client, "send_frame", writes.append)
+    monkeypatch.setattr(client.transport, "deliver", writes.append)
     bus.take()
     bus.take()
     assert len(writes) == 2
@@ -236,6 +237,7 @@ def test_errors_that_wait_behind_receipts_are_bounded_too(
     before = refused
     bus.take()
     assert [message.command for message in client.take()][: before + 1] == ["receipt"] + ["error"] * before
+    monkeypatch.undo()
     client.send(publication(1))
     assert bus.asked == 2
 
@@ -252,10 +254,16 @@ def test_receipts_that_are_sent_make_room_for_others(server: Server, client: Cli
 
 def test_answers_that_were_given_up_end_once() -> None:
     ends: list[int] = []
-    sent: list[bytes] = []
-    waiting = Receipts(confirm=FarBus().confirm, send=sent.append, ended=lambda: ends.append(1), peer="test")
+    sent: list[list[bytes]] = []
+    waiting = Receipts(
+        confirm=lambda _: FarBus().confirm(),
+        send=lambda run, _: sent.append(run),
+        ended=lambda: ends.append(1),
+        peer="test",
+    )
     confirmation: Deferred[None] = Deferred()
-    waiting.begin(b"receipt", "1", confirmation)
+    waiting.add((b"receipt", False, "1", None))
+    waiting.begin(confirmation)
     waiting.give_up()
     confirmation.callback(None)
     assert (len(sent), ends) == (1, [1])
@@ -334,3 +342,15 @@ def test_code_without_a_connection_hears_when_it_is_not_known(server: Server, bu
     server.engine.publish("room", "news").addErrback(lambda failure: failed.append(failure.value.reason))
     bus.lose()
     assert failed == [UNKNOWN]
+
+
+def test_answers_that_wait_for_a_store_count_what_they_wait_with() -> None:
+    receipts = Receipts(confirm=lambda _: Deferred(), send=lambda *_: None, ended=lambda: None, peer="test")
+    count = 0
+    while receipts.has_room:
+        filing = Filing("id")
+        for number in range(32):
+            filing.place(f"room.{number}")
+        receipts.add((b"x", False, "1", filing))
+        count += 1
+    assert count <= MAX_SIZE // 5_000 + 1  # measured: 5,037 bytes each

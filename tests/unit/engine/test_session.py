@@ -1,19 +1,23 @@
 """One connection: order, bounds, errors, receipts, and its end."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import globalLogPublisher
 
-from lhttp_tx import HeaderFilter, Message, Processor, Refused, Request, Session, processor
-from lhttp_tx.errors import SessionClosed
-from lhttp_tx.limits import Limits
+from lhttp_tx import Authenticator, HeaderFilter, Hooks, Message, Processor, Refused, Request, Session, processor
+from lhttp_tx.codec.limits import Limits
+from lhttp_tx.errors import LHTTPError, LocalProtocolError, SessionClosed
+from lhttp_tx.rules.model import Rule, Rules
 from lhttp_tx.testing import Client, Server
-from tests.test_hub import SlowBus
+from tests.fake_nats import FakeLink, FakeNATS
+from unit.engine.test_hub import SlowBus
 
 
 @pytest.fixture
@@ -321,6 +325,20 @@ def test_a_full_queue_pauses_reading_and_an_emptier_one_resumes_it() -> None:
     assert [message.text for message in client.take()] == ["0", "1", "2", "3", "4"]
 
 
+def test_a_queue_is_full_of_large_messages_sooner() -> None:
+    pending = Pending()
+    client = Server(processors=[pending], limits=Limits(queue_length=64, message_size=1_000)).connect()
+    for _ in range(18):
+        assert not client.reading_paused
+        client.send(Message("pending", body="x" * 970))
+    assert client.reading_paused
+    for number in range(8):
+        pending.waiting[number].callback(None)
+    assert client.reading_paused
+    pending.waiting[8].callback(None)
+    assert not client.reading_paused
+
+
 # on_open, on_close and state
 
 
@@ -487,6 +505,81 @@ def test_a_processor_can_subscribe_unsubscribe_and_publish() -> None:
     assert client.session.channels == {"a"}
 
 
+def test_unsubscribe_takes_one_name_or_several_and_whatever_there_is() -> None:
+    server = Server(rules=Rules([Rule(match=">", wildcards=True)]))
+    session = server.connect().session
+    session.subscribe(["a", "b", "c"])
+    session.unsubscribe(["a", "b", "never"])
+    assert session.channels == {"c"}
+    session.subscribe_all(["x.*"])
+    session.unsubscribe(session.channels)
+    assert session.channels == frozenset()
+    assert server.engine.hub.channels == {}
+
+
+@pytest.mark.parametrize("channels", ["a b", ["fine", "$x"], "x.*", ["a", ""]])
+def test_unsubscribe_refuses_what_can_be_no_subscription(channels: Any) -> None:
+    session = Server().connect().session
+    session.subscribe("fine")
+    with pytest.raises(LocalProtocolError):
+        session.unsubscribe(channels)
+    assert session.channels == {"fine"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, [("Lang", "en"), ("multipart", "0")]),
+        ({"command": "other"}, [("Lang", "en"), ("multipart", "0")]),
+        ({"body": "new"}, [("Lang", "en")]),
+        ({"headers": [("receipt", "mine")]}, [("receipt", "mine")]),
+    ],
+)
+def test_a_reply_leaves_out_what_told_the_server_what_to_do(changes: dict[str, Any], kept: Any) -> None:
+    answer = processor("x")(lambda request: request.reply(**changes))
+    client: Client = Server(processors=[answer]).connect()
+    orders = "Receipt:1\r\npublish:a\r\nsubscribe:b\r\nunsubscribe:b\r\n"
+    client.send(f"LHTTP/1.0 x\r\n{orders}Lang:en\r\nmultipart:0\r\n\r\nk1:v1\r\n\r\nbody1")
+    found = client.take()[0]
+    assert list(found.headers) == kept
+    assert found.text == changes.get("body", "k1:v1\r\n\r\nbody1")
+    assert found.command == changes.get("command", "x")
+
+
+def test_the_state_of_a_session_is_the_users_alone() -> None:
+    class Wait(Hooks):
+        def before_delivery(self, session: Session, message: Message) -> bool:
+            return True
+
+    gate = Server(
+        hooks=[Wait()],
+        rules=Rules([Rule(match=">", max_rate=5)]),
+        authenticators=[Authenticator()],
+        allow_anonymous=True,
+    )
+    client = gate.connect()
+    client.send("LHTTP/1.0 x\r\nsubscribe:room\r\npublish:room\r\n\r\n")
+    client.send("LHTTP/1.0 x\r\npublish:room\r\n\r\n")
+    client.send("LHTTP/1.0 login\r\ntoken:wrong\r\n\r\n")
+    assert [message.command for message in client.take()] == ["x", "x", "error"]
+    assert client.session.state == {}
+
+
+def test_deliveries_are_forgotten_with_their_session() -> None:
+    class Wait(Hooks):
+        def before_delivery(self, session: Session, message: Message) -> bool:
+            return True
+
+    server = Server(hooks=[Wait()])
+    client = server.connect()
+    client.send("LHTTP/1.0 x\r\nsubscribe:room\r\npublish:room\r\n\r\n")
+    ended = weakref.ref(client.session)
+    client.disconnect()
+    client.session = None
+    gc.collect()
+    assert ended() is None
+
+
 def test_a_processor_can_close_the_connection() -> None:
     @processor("bye")
     def bye(request: Request) -> None:
@@ -514,8 +607,9 @@ def test_a_session_that_has_ended_cannot_subscribe() -> None:
     server = Server()
     client = server.connect()
     client.disconnect()
-    with pytest.raises(SessionClosed):
-        client.session.subscribe("room")
+    failures: list[Any] = []
+    client.session.subscribe("room").addErrback(failures.append)
+    assert [failure.type for failure in failures] == [SessionClosed]
     assert server.engine.hub.channels == {}
 
 
@@ -563,6 +657,112 @@ def test_the_number_of_subscriptions_is_bounded() -> None:
     client.send("LHTTP/1.0 x\r\nsubscribe:a\r\n\r\n")
     assert client.take() == [error(429, "a connection may have 2 subscriptions")]
     assert client.session.channels == {"a", "b"}
+
+
+class TurnClock(Clock):
+    """A clock that calls in one turn, as a reactor does, what was due when the turn began, and nothing else."""
+
+    def advance(self, amount: float) -> None:
+        self.rightNow += amount
+        for call in [call for call in self.calls if call.getTime() <= self.rightNow]:
+            if call.active():
+                self.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
+
+
+@pytest.mark.parametrize("rest", ["", "receipt:1\r\n"])
+@pytest.mark.parametrize("rules", [None, Rules([Rule(echo=False)])])
+def test_a_list_of_channels_does_not_make_much_of_a_message_at_once(rest: str, rules: Rules | None) -> None:
+    server = Server(rules=rules, clock=TurnClock())
+    client, reader = server.connect(), server.connect()
+    names = [f"c{number}" for number in range(32)]
+    for each in (client, reader):
+        each.send(f"LHTTP/1.0 x\r\nsubscribe:{' '.join(names)}\r\n\r\n")
+    for number in range(3):
+        client.send(f"LHTTP/1.0 x\r\npublish:{' '.join(names)}\r\n{rest}\r\n{number}{20_000 * 'x'}")
+    client.send("LHTTP/1.0 x\r\npublish:c1\r\n\r\nlast")
+    texts = []
+    for _ in range(1_000):
+        some = [message.text[:4] for message in reader.take()]
+        assert len(some) <= 4
+        texts += some
+        server.clock.advance(0)
+    assert texts == [f"{number}xxx" for number in range(3) for _ in names] + ["last"]
+    got = [message for message in client.take() if message.command == "x"]
+    assert len(got) == (0 if rules is not None else 3 * 32 + 1)
+
+
+def test_a_client_that_leaves_while_its_lists_are_published_is_forgotten() -> None:
+    server = Server()
+    client = server.connect()
+    client.send(f"LHTTP/1.0 x\r\npublish:{' '.join(f'c{number}' for number in range(9))}\r\n\r\n{60_000 * 'x'}")
+    client.disconnect()
+    for _ in range(20):
+        server.clock.advance(0)
+    assert (server.engine.sessions, server.clock.getDelayedCalls()) == (set(), [])
+
+
+def node(**limits: Any) -> tuple[FakeNATS, Server, FakeLink]:
+    """Return a node of a cluster that has just connected to NATS."""
+    nats = FakeNATS()
+    nats.answers = False
+    server = Server(bus=nats.bus, clock=nats.clock, limits=Limits(**limits))
+    nats.clock.advance(0)
+    link = nats.accept()
+    for subject in link.subscribed:
+        link.grant(subject)  # those of the nodes
+    link.subscribed.clear()
+    return nats, server, link
+
+
+def subscribe(client: Client, link: FakeLink, *channels: str) -> list[str | None]:
+    """Subscribe, let NATS answer, unsubscribe again; return the status of what was refused."""
+    asked = len(link.subscribed)
+    client.send(f"LHTTP/1.0 x\r\nsubscribe:{' '.join(channels)}\r\n\r\n")
+    for subject in link.subscribed[asked:]:
+        link.grant(subject)
+    client.send(f"LHTTP/1.0 x\r\nunsubscribe:{' '.join(channels)}\r\n\r\n")
+    return [message.headers.get("status") for message in client.take()]
+
+
+def test_channels_that_are_new_to_a_node_have_a_rate() -> None:
+    nats, server, link = node(subscription_count=4, subscription_rate=2, error_count=0)
+    client = server.connect()
+    for turn in range(50):
+        subscribe(client, link, *(f"c{turn}.{number}" for number in range(4)))
+    assert len(link.subscribed) == 4
+    for _ in range(100):
+        nats.clock.advance(0.1)
+        subscribe(client, link, f"d{nats.clock.seconds()}")
+    assert 18 <= len(link.subscribed) - 4 <= 22
+    assert "too many subscriptions to channels that are new" in server_reason(client, "e")
+
+
+def server_reason(client: Client, channel: str) -> str:
+    client.send(f"LHTTP/1.0 x\r\nsubscribe:{channel}\r\n\r\n")
+    (message,) = client.take()
+    return message.headers.get("reason", "")
+
+
+def test_channels_that_a_node_has_already_have_no_rate() -> None:
+    _, server, link = node(subscription_count=2, subscription_rate=1)
+    others, client = [server.connect() for _ in range(3)], server.connect()
+    for number, other in enumerate(others):
+        other.send(f"LHTTP/1.0 x\r\nsubscribe:a{number} b{number}\r\n\r\n")
+    for subject in tuple(link.subscribed):
+        link.grant(subject)
+    assert [subscribe(client, link, "x", "y"), subscribe(client, link, "z")] == [[], ["429"]]
+    assert [subscribe(client, link, f"a{number}", f"b{number}") for number in range(3)] == [[], [], []]
+    assert subscribe(server.connect(), link, "z") == []
+
+
+def test_a_server_alone_has_no_rate_for_channels() -> None:
+    client = Server(limits=Limits(subscription_count=2, subscription_rate=1)).connect()
+    for number in range(50):
+        client.send(f"LHTTP/1.0 x\r\nsubscribe:a{number} b{number}\r\n\r\n")
+        client.send(f"LHTTP/1.0 x\r\nunsubscribe:a{number} b{number}\r\n\r\n")
+    assert client.take() == []
 
 
 def test_a_message_with_one_bad_channel_has_no_effect() -> None:
@@ -697,7 +897,7 @@ def test_draining_cancels_what_takes_too_long() -> None:
 
 def recording_filter(events: list[str]) -> HeaderFilter:
     class Recorder(HeaderFilter):
-        def on_open(self, session: Session) -> None:
+        def on_connect(self, session: Session) -> None:
             events.append("open")
 
         def before(self, request: Request) -> None:
@@ -706,7 +906,7 @@ def recording_filter(events: list[str]) -> HeaderFilter:
         def after(self, request: Request) -> None:
             events.append("after")
 
-        def on_close(self, session: Session) -> None:
+        def on_disconnect(self, session: Session) -> None:
             events.append("close")
 
     return Recorder()
@@ -774,7 +974,7 @@ def test_messages_wait_until_the_filters_have_opened() -> None:
     gate: Deferred[None] = Deferred()
 
     class Slow(HeaderFilter):
-        async def on_open(self, session: Session) -> None:  # type: ignore[override]
+        async def on_connect(self, session: Session) -> None:  # type: ignore[override]
             await gate
 
     client = Server(processors=[echo], filters=[Slow()]).connect()
@@ -785,7 +985,7 @@ def test_messages_wait_until_the_filters_have_opened() -> None:
 
 
 def test_a_filter_that_refuses_to_open_closes_the_connection() -> None:
-    refuser = type("Refuser", (HeaderFilter,), {"on_open": lambda self, _: raising(Refused(403, "go away"))(_)})
+    refuser = type("Refuser", (HeaderFilter,), {"on_connect": lambda self, _: raising(Refused(403, "go away"))(_)})
     server = Server(filters=[refuser()])
     client = server.connect()
     assert client.take() == [error(403, "go away")]
@@ -794,7 +994,7 @@ def test_a_filter_that_refuses_to_open_closes_the_connection() -> None:
 
 
 def test_a_filter_that_fails_to_open_closes_the_connection(failures: list[Any]) -> None:
-    broken = type("Broken", (HeaderFilter,), {"on_open": lambda self, _: raising(RuntimeError("broken"))(_)})
+    broken = type("Broken", (HeaderFilter,), {"on_connect": lambda self, _: raising(RuntimeError("broken"))(_)})
     server = Server(filters=[broken()])
     client = server.connect()
     assert client.close_code == 1011
@@ -838,7 +1038,7 @@ def test_an_on_close_that_waits_is_called_once() -> None:
             await deferLater(server.clock, 1, lambda: None)
 
     class SlowFilter(HeaderFilter):
-        async def on_close(self, session: Session) -> None:  # type: ignore[override]
+        async def on_disconnect(self, session: Session) -> None:  # type: ignore[override]
             closed.append(session)
             await deferLater(server.clock, 1, lambda: None)
 
@@ -870,8 +1070,14 @@ def test_draining_does_not_wait_for_each_on_close_anew(failures: list[Any]) -> N
     assert len(failures) == 2
 
 
-@pytest.mark.parametrize("bad", [Refused(403, None), Refused("403", "no")])  # type: ignore[arg-type]
-def test_a_refusal_without_status_or_reason_is_an_internal_error(bad: Refused, failures: list[Any]) -> None:
+def with_status(status: object) -> LHTTPError:
+    error = LHTTPError("no")
+    error.status = status  # type: ignore[assignment]
+    return error
+
+
+@pytest.mark.parametrize("bad", [Refused(403, None), *map(with_status, ("403", 42, 200, 600, True))])  # type: ignore[arg-type]
+def test_a_refusal_without_status_or_reason_is_an_internal_error(bad: LHTTPError, failures: list[Any]) -> None:
     client = Server(processors=[processor("no")(raising(bad)), echo]).connect()
     client.send(Message("no"))
     client.send(Message("echo"))
@@ -959,3 +1165,56 @@ def test_a_bus_that_refuses_at_once_fails_the_deferred() -> None:
     client.session.publish("room", "x").addErrback(lambda failure: types.append(failure.type))
     client.session.subscribe("room").addErrback(lambda failure: types.append(failure.type))
     assert [found.__name__ for found in types] == ["BusUnavailable"] * 3
+
+
+# What a program does wrong is not the client's fault
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda request: request.session.publish("a..b", "news"),
+        lambda request: request.session.publish(["room", "$x"], "news"),
+        lambda request: request.session.publish([], "news"),
+        lambda request: request.session.subscribe("a b"),
+        lambda request: request.session.close(1006),
+    ],
+    ids=["publish", "reserved", "none", "subscribe", "close"],
+)
+def test_what_a_processor_asks_for_wrongly_is_a_failure_of_the_program(act: Any, failures: list[Any]) -> None:
+    client = Server(processors=[processor("act")(act), echo]).connect()
+    client.send(Message("act", {"receipt": "1"}))
+    client.send(Message("echo"))
+    assert client.take() == [error(500, "internal error", "1"), Message("echo")]
+    assert len(failures) == 1
+
+
+@pytest.mark.parametrize("header", ["publish", "subscribe", "unsubscribe"])
+def test_a_malformed_channel_that_a_filter_has_written_is_a_failure_of_the_program(
+    header: str, failures: list[Any]
+) -> None:
+    class Rewriter(HeaderFilter):
+        def before(self, request: Request) -> None:
+            request.message = request.message.replace(headers={header: "a..b"})
+
+    client = Server(filters=[Rewriter()]).connect()
+    client.send(Message("chat", {header: "room", "receipt": "1"}))
+    assert client.take() == [error(500, "internal error", "1")]
+    assert failures == [LocalProtocolError]
+
+
+@pytest.mark.parametrize("code", [0, 999, 1002, 1005, 1006, 1012, 2999, 5000, 99_999])
+def test_a_close_code_that_a_server_may_not_send_changes_nothing(code: int) -> None:
+    client = Server(processors=[echo]).connect()
+    with pytest.raises(ValueError, match=f"{code} is no close code that a server may send"):
+        client.session.close(code)
+    client.send(Message("echo"))
+    assert (client.take(), client.close_code) == ([Message("echo")], None)
+
+
+@pytest.mark.parametrize(("code", "reason"), [("1000", ""), (1000, None), (1000.0, ""), (None, "")])
+def test_what_is_no_close_code_or_reason_changes_nothing(code: Any, reason: Any) -> None:
+    client = Server(processors=[echo]).connect()
+    with pytest.raises(TypeError):
+        client.session.close(code, reason)
+    assert not client.session.closed

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred
 
 from lhttp_tx import Processor, Refused, Request, processor
+from lhttp_tx.codec.limits import Limits
 from lhttp_tx.errors import BusUnavailable
-from lhttp_tx.limits import Limits
 from lhttp_tx.testing import Client, Server
 
 LIMIT = 5
@@ -137,3 +139,22 @@ def test_a_connection_with_errors_drains_as_others_do() -> None:
     send(client, b"nonsense")
     client.session.finish(1001, "server is going away")
     assert client.close_code == 1001
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_what_is_sent_is_a_message(has_ended: bool) -> None:
+    client = Server().connect()
+    session = client.session
+    if has_ended:
+        client.disconnect()
+    with pytest.raises(TypeError, match=r"a message is a lhttp_tx.Message, not 'hello'"):
+        session.send("hello")  # type: ignore[arg-type, union-attr]
+
+
+@pytest.mark.parametrize("channels", [5, [5], [None]])
+def test_a_channel_is_a_str(channels: Any) -> None:
+    server = Server()
+    session = server.connect().session
+    for call in (session.subscribe, lambda found: server.server.publish(found, "chat")):  # type: ignore[union-attr]
+        with pytest.raises(TypeError):
+            call(channels)

@@ -10,11 +10,11 @@ from zope.interface import implementer
 
 from lhttp_tx import Identity, Session
 from lhttp_tx.bus.memory import MemoryBus
+from lhttp_tx.codec.limits import Limits
+from lhttp_tx.engine.watchers import SessionWatcher
 from lhttp_tx.errors import BusUnavailable
 from lhttp_tx.interfaces import IBus
-from lhttp_tx.limits import Limits
 from lhttp_tx.testing import Client, Server
-from lhttp_tx.watchers import SessionWatcher
 
 JOIN = "LHTTP/1.0 x\r\nsubscribe:{}\r\n\r\n"
 
@@ -123,7 +123,7 @@ def test_a_watcher_that_closes_the_session_leaves_no_subscription_behind(recorde
 
 def test_without_watchers_no_identity_is_made() -> None:
     client = Server().connect()
-    session = client.session._engine.open_session(client)
+    session = client.session._engine.open_session(client.transport)
     session.subscribe("a")
     assert session._identity is None
 

@@ -1,12 +1,12 @@
-"""lhttp_tx.access: Host, Origin and the publishing door."""
+"""lhttp_tx.guard.access: Host, Origin and the publishing door."""
 
 from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 
-from lhttp_tx.access import AccessPolicy, host_name, is_loopback
 from lhttp_tx.errors import Refused
+from lhttp_tx.guard.access import AccessPolicy, host_name, is_loopback, origin_name, server_name
 
 TOKEN = b"a-secret-of-16-bytes"
 
@@ -322,3 +322,49 @@ def test_token_may_hold_any_bytes() -> None:
 
 def test_token_is_not_shown() -> None:
     assert "secret" not in repr(AccessPolicy(publish_token=TOKEN))
+
+
+@pytest.mark.parametrize(
+    ("value", "origin"),
+    [
+        ("*", "*"),
+        ("null", "null"),
+        ("file://", "file://"),
+        ("https://App.Example/", "https://app.example"),
+        ("https://app.example:443", "https://app.example"),
+        ("http://app.example:443", "http://app.example:443"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("app://.", "app://."),
+    ],
+)
+def test_an_origin_is_listed_as_browsers_send_it(value: str, origin: str) -> None:
+    assert origin_name(value) == origin
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", "app.example", "https://", "https://*.example", "https://app.example/chat", "https://a.example?x"),
+        *(
+            "https://user@app.example",
+            "https://a.example,https://b.example",
+            "https://a b",
+            "https://b\xfccher.example",
+        ),
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_not_listed(value: str) -> None:
+    with pytest.raises(ValueError, match="such as https://"):
+        origin_name(value)
+
+
+@pytest.mark.parametrize("value", ["chat.example", "Chat.Example:8081", "[::1]", "127.0.0.1", "a_b.example", "x"])
+def test_a_name_that_is_listed_is_that_of_a_host_header(value: str) -> None:
+    assert server_name(value) == host_name(value)
+
+
+@pytest.mark.parametrize("value", ["", "*", "*.example", "a.example, b.example", "a b", "http://a", "b\xfccher"])
+def test_a_name_that_no_host_header_holds_is_not_listed(value: str) -> None:
+    with pytest.raises(ValueError, match="write a host name, such as"):
+        server_name(value)

@@ -1,40 +1,25 @@
-"""lhttp_tx.admission: how many connections there may be, of one address and before they are WebSockets."""
+"""lhttp_tx.guard.admission: how many connections there may be, of one address and before they are WebSockets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from test_handshake import FIELDS, head
-from test_web_site import Stack, Transport
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.web.server import Site
 
 from lhttp_tx import Refused
-from lhttp_tx.admission import Admission, Place
-from lhttp_tx.auth.attempt import LoginAttempt
+from lhttp_tx.auth.attempts import LoginAttempt
 from lhttp_tx.auth.gate import Gate
-from lhttp_tx.proxies import TrustedProxies
+from lhttp_tx.guard.admission import Admission, Place
+from lhttp_tx.guard.proxies import TrustedProxies
+from unit.web.test_site import Stack, Transport
+from unit.websocket.test_handshake import FIELDS, head
 
 pytestmark = pytest.mark.usefixtures("clock")
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """What is written to the log."""
-    found: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        found.append(f"{event['log_level'].name}: {formatEvent(event)}")
-
-    globalLogPublisher.addObserver(observe)
-    yield found
-    globalLogPublisher.removeObserver(observe)
 
 
 def tcp(host: str) -> IPv4Address | IPv6Address:

@@ -1,4 +1,4 @@
-"""lhttp_tx.descriptors: the limit on open files, and connections that are refused because of it."""
+"""lhttp_tx.guard.descriptors: the limit on open files, and connections that are refused because of it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,11 @@ import pytest
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Port
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
-from lhttp_tx.descriptors import AcceptGuard, raise_limit
+from lhttp_tx.guard.descriptors import AcceptGuard, raise_limit
 
 UNLIMITED = -1
 INFINITY = 2**63 - 1
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """What is written to the log, by whomever."""
-    found: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        found.append(f"{event['log_level'].name}: {formatEvent(event)}")
-
-    globalLogPublisher.addObserver(observe)
-    yield found
-    globalLogPublisher.removeObserver(observe)
 
 
 # The limit
@@ -52,7 +38,7 @@ def test_where_that_is_not_allowed_it_is_raised_as_far_as_it_goes(lines: list[st
     assert lines == [
         "info: open files: limit raised from 256 to 512",
         (
-            "warn: open files: 512 at most, with room for 412 connections rather than 1000; raise the hard limit "
+            "warn: open files: the limit of 512 is enough for 412 connections, not for 1000; raise the hard limit "
             "(ulimit -Hn, LimitNOFILE of systemd) or lower --max-connections"
         ),
     ]
@@ -60,7 +46,8 @@ def test_where_that_is_not_allowed_it_is_raised_as_far_as_it_goes(lines: list[st
 
 def test_what_cannot_be_raised_is_a_warning(lines: list[str]) -> None:
     assert raised(1_000, (512, 512)) == []
-    assert [line.partition(",")[0] for line in lines] == ["warn: open files: 512 at most"]
+    told = "warn: open files: the limit of 512 is enough for 412 connections"
+    assert [line.partition(",")[0] for line in lines] == [told]
 
 
 @pytest.mark.parametrize("limits", [(1_100, 1_100), (4_096, 8_192), (UNLIMITED, UNLIMITED)])
@@ -87,7 +74,7 @@ def test_a_system_that_refuses_is_no_error(lines: list[str]) -> None:
     assert lines == [
         "warn: open files: cannot raise the limit of 256: not allowed to raise maximum limit",
         (
-            "warn: open files: 256 at most, with room for 192 connections rather than 1000; raise the hard limit "
+            "warn: open files: the limit of 256 is enough for 192 connections, not for 1000; raise the hard limit "
             "(ulimit -Hn, LimitNOFILE of systemd) or lower --max-connections"
         ),
     ]
@@ -217,6 +204,16 @@ def test_the_reserve_is_kept_from_clients(door: Callable[[int], Door], lines: li
     ]
 
 
+@pytest.mark.parametrize(("room", "idle", "count"), [(2, True, 1), (2, False, 0), (1, True, 0)])
+def test_idle_connections_make_room_while_half_of_the_reserve_is_left(
+    door: Callable[[int], Door], room: int, idle: bool, count: int
+) -> None:
+    opened = door(room)
+    opened.guard._make_room = lambda: idle
+    opened.knock()
+    assert opened.factory.count == count
+
+
 def test_a_table_that_is_full_lets_nobody_in(door: Callable[[int], Door]) -> None:
     closed = door(2)
     closed.port.fileno = lambda: -1  # what cannot be duplicated stands for a table without room
@@ -257,7 +254,7 @@ def test_the_log_has_one_line_in_an_interval(door: Callable[[int], Door], lines:
     assert lines[1:] == [
         "error: refused 499 more connections within 10 s",
         "error: refused 500 more connections within 10 s",
-        "info: connections are taken again; none was refused for 10 s",
+        "info: accepting connections again; none was refused for 10 s",
     ]
     assert closed.reactor.getDelayedCalls() == []
 

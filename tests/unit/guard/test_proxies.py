@@ -1,11 +1,11 @@
-"""lhttp_tx.proxies: whose word about addresses is taken, and what addresses are counted under."""
+"""lhttp_tx.guard.proxies: whose word about addresses is taken, and what addresses are counted under."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given, strategies as st
 
-from lhttp_tx.proxies import TrustedProxies, address_key
+from lhttp_tx.guard.proxies import TrustedProxies, address_key
 
 PROXIES = TrustedProxies(["127.0.0.1", "10.0.0.0/8", "2001:db8:1::/48", "unix"])
 
@@ -71,12 +71,24 @@ def test_what_is_no_proxy_is_refused(name: str) -> None:
         ("[2001:db8::1", "127.0.0.1"),
         ("\N{FULLWIDTH DIGIT ONE}92.0.2.1", "127.0.0.1"),
         ("192.0.2.1" + " " * 100, "127.0.0.1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("fe80::1%\x1b[31m", "fe80::1"),
+        ("2001:db8:2::1%1", "2001:db8:2::1"),
+        ("[2001:db8:2::1%1]:80", "2001:db8:2::1"),
+        ("192.0.2.1%1", "192.0.2.1"),
         ("," * 16_000, "127.0.0.1"),
         (None, "127.0.0.1"),
     ],
 )
 def test_the_client_is_the_last_one_that_is_no_proxy(forwarded: str | None, client: str) -> None:
     assert PROXIES.client_of("127.0.0.1", forwarded) == client
+
+
+@given(st.text(max_size=60) | st.from_regex(r"[0-9a-f:.]{2,40}%.{0,20}", fullmatch=True))
+def test_what_is_told_of_a_client_can_be_printed(forwarded: str) -> None:
+    client = PROXIES.client_of("127.0.0.1", forwarded)
+    assert client is not None
+    assert set(client) <= set("0123456789abcdef:.")
 
 
 def test_a_chain_of_proxies_without_end_is_not_followed() -> None:

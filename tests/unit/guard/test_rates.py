@@ -1,11 +1,11 @@
-"""lhttp_tx.buckets: tokens a second."""
+"""lhttp_tx.guard.rates: tokens a second."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given, strategies as st
 
-from lhttp_tx.buckets import TokenBucket
+from lhttp_tx.guard.rates import TokenBucket
 
 
 def test_a_full_bucket_gives_its_burst_at_once() -> None:

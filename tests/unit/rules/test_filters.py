@@ -1,16 +1,26 @@
-"""lhttp_tx.filters.rules: what clients may and may not do where there are channel rules."""
+"""lhttp_tx.rules.filters: what clients may and may not do where there are channel rules."""
 
 from __future__ import annotations
 
+import sys
+import tracemalloc
 from typing import Any
 
 import pytest
 
 from lhttp_tx import HeaderFilter, Message, Request, processor
-from lhttp_tx.filters.rules import RuleBook, RuledPublishFilter
+from lhttp_tx.bus.memory import MemoryBus
+from lhttp_tx.codec.limits import Limits
+from lhttp_tx.errors import TooMany
+from lhttp_tx.identity import Identity
 from lhttp_tx.interfaces import MaybeAwaitable
-from lhttp_tx.rules import Rules
+from lhttp_tx.rules.filters import RuleBook, RuledPublishFilter
+from lhttp_tx.rules.model import Rules
 from lhttp_tx.testing import Client, Server
+from lhttp_tx.upstream.filter import UpstreamFilter
+from unit.test_work import calls
+
+PATIENT = Limits(error_count=0)
 
 
 def server(*tables: dict[str, Any], **settings: Any) -> Server:
@@ -88,6 +98,28 @@ def test_of_several_channels_none_is_subscribed_to_if_one_is_refused() -> None:
     client = server({"match": "a", "subscribe": "nobody"}).connect()
     client.send(subscription("b a"))
     assert errors(client) == [("403", "not allowed to subscribe to channel 'a'")]
+    assert client.session.channels == frozenset()
+
+
+def test_a_list_is_looked_up_once_where_nothing_comes_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    find = Rules.find
+    monkeypatch.setattr(Rules, "find", lambda rules, channel: (looked.append(channel), find(rules, channel))[1])
+    client = server({"match": "a.*"}).connect()
+    client.send(subscription("a.1 a.2 b"))
+    assert looked == ["a.1", "a.2", "b"]
+    client.send(subscription("a.1 a.2 b"))  # another message is judged by itself
+    assert looked == ["a.1", "a.2", "b"] * 2
+
+
+def test_a_list_is_looked_up_again_where_the_client_becomes_somebody_else() -> None:
+    @processor("chat")
+    def chat(request: Request) -> None:
+        request.session.identity = Identity(None, "1")
+
+    client = server({"match": "a", "subscribe": "authenticated"}, processors=[chat]).connect(user="jack")
+    client.send(subscription())
+    assert errors(client) == [("403", "not allowed to subscribe to channel 'a': log in first")]
     assert client.session.channels == frozenset()
 
 
@@ -263,28 +295,81 @@ def test_a_clock_that_is_put_back_does_not_stop_anybody() -> None:
     assert (len(other.take()), len(errors(client))) == (2, 1)
 
 
-def test_what_is_remembered_of_a_fast_connection_is_bounded() -> None:
-    found = server({"match": "*", "max_rate": 1})
+def test_what_is_remembered_of_a_fast_connection_is_bounded_in_bytes() -> None:
+    found = server({"match": "*", "max_rate": 1}, limits=PATIENT)
     client = found.connect()
-    for number in range(1000):
-        client.send(publication(f"a{number}"))
-    (paces,) = client.session.state.values()
-    assert len(paces._full) == 128
-    client.send(publication("a999"))
-    assert len(errors(client)) == 1
+    for number in range(1_000):
+        client.send(publication(f"{number}" + 200 * "a"))
+    (publishing,) = (each for each in found.engine.filters if isinstance(each, RuledPublishFilter))
+    paces = publishing._paces[client.session]
+    held = paces._full
+    assert len(held) > 100
+    assert sys.getsizeof(held) + sum(map(sys.getsizeof, [*held, *held.values()])) <= 65_536
 
 
-def test_the_channels_that_a_connection_used_last_are_remembered() -> None:
-    found = server({"match": "*", "max_rate": 2})
+@pytest.mark.parametrize("together", [False, True])
+def test_fresh_names_buy_no_room_in_a_channel_with_a_rate(together: bool) -> None:
+    found = server({"match": ">", "max_rate": 1}, limits=Limits(error_count=0, list_length=200))
+    other, client = listener(found, "room.v"), found.connect()
+    for number in range(100):
+        fresh = [f"f.{number}.{index}" for index in range(130)]
+        for channels in [" ".join(["room.v", *fresh])] if together else [*fresh, "room.v"]:
+            client.send(publication(channels))
+            found.clock.advance(0)
+        client.take()
+    assert len(other.take()) == 1
+
+
+def test_what_finds_no_room_is_refused_until_there_is_some() -> None:
+    found = server({"match": ">", "max_rate": 1}, limits=PATIENT)
+    other, client = listener(found, "last"), found.connect()
+    for number in range(400):
+        client.send(publication(f"f{number}"))
+    assert errors(client)[-1][0] == "429"
+    client.send(publication("last"))
+    assert [reason for _, reason in errors(client)] == [
+        "a connection may not publish to so many channels with a rate, one after another"
+    ]
+    found.clock.advance(1.0)
+    client.send(publication("last"))
+    client.send(publication("f0"))
+    assert (client.take(), len(other.take())) == ([], 1)
+
+
+def test_looking_for_room_costs_little_where_there_is_none() -> None:
+    found = server({"match": ">", "max_rate": 0.001}, limits=PATIENT)
     client = found.connect()
-    for channel in ("first", "a", *(f"b{number}" for number in range(126))):
-        client.send(publication(channel))
-    client.send(publication("a"))
-    for number in range(127):
-        client.send(publication(f"c{number}"))
-    assert client.take() == []
-    client.send(publication("a"))
-    assert [status for status, _ in errors(client)] == ["429"]
+    for number in range(400):
+        client.send(publication(f"f{number}"))
+    head = publication("other").head
+    request = Request(client.session, publication("other"), None)
+    ruled = next(each for each in found.engine.filters if isinstance(each, RuledPublishFilter))
+    assert ruled._ruling(head.channels("publish")).cost
+
+    def refuse() -> None:
+        with pytest.raises(TooMany):
+            ruled.judge(request)
+
+    assert calls(refuse) < 120
+
+
+def test_what_is_remembered_of_lists_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lhttp_tx.rules.filters._RULING_SIZE", 500_000)
+    monkeypatch.setattr("lhttp_tx.engine.engine._PLAN_SIZE", 500_000)
+    rule = {"match": ">", "max_rate": 1000, "echo": False, "publish": "authenticated"}
+    found = server(rule, limits=Limits(list_length=128))
+    client = found.connect(user="jack")
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(300):
+            for index in (80, 127):
+                found.clock.advance(1)
+                client.send(publication(" ".join([f"v{number}", *(f"{each}" for each in range(index))])))
+        assert len(found.engine._plans) > 3
+        assert tracemalloc.get_traced_memory()[0] - before < 1_200_000
+    finally:
+        tracemalloc.stop()
 
 
 # Echo
@@ -298,6 +383,40 @@ def test_a_publisher_hears_itself_unless_the_rules_say_no() -> None:
     other.send(publication("a", "3"))
     assert [message.text for message in client.take()] == ["1", "2", "3"]
     assert [message.text for message in other.take()] == ["1", "1", "2"]
+
+
+@pytest.mark.parametrize("filters", [False, True], ids=["short way", "long way"])
+def test_a_publisher_without_an_echo_does_not_hear_itself_through_a_wildcard(filters: bool) -> None:
+    found = server({"match": ">", "echo": False, "wildcards": True}, filters=[OneByOne()] if filters else [])
+    one, other = found.connect(), found.connect()
+    for client in (one, other):
+        client.send(subscription("room.* room.>"))
+    one.send(publication("room.1"))
+    assert (len(one.take()), len(other.take())) == (0, 2)
+    other.send(publication("room.1"))
+    assert (len(one.take()), len(other.take())) == (2, 0)
+    one.send(Message("chat", {"unsubscribe": "room.*"}))
+    other.send(publication("room.1"))
+    assert len(one.take()) == 1
+
+
+class LateBus(MemoryBus):
+    """A bus that does not say that it hands publications over at once."""
+
+    is_immediate = False
+
+
+def test_a_rule_without_an_echo_takes_a_bus_that_is_immediate() -> None:
+    with pytest.raises(
+        ValueError, match=r"rule 'a' has echo = false, which takes a bus that .* LateBus does not say so"
+    ):
+        server({"match": "b"}, {"match": "a", "echo": False}, bus=LateBus())
+    found = server({"match": "a"}, bus=LateBus())
+    client = found.connect()
+    with pytest.raises(ValueError, match="has echo = false"):
+        found.set_rules(Rules.from_toml([{"match": "a", "echo": False, "publish": "nobody"}]))
+    client.send(publication("a"))
+    assert client.take() == []  # the rules of before are in force
 
 
 def test_a_publisher_without_an_echo_gets_its_receipt() -> None:
@@ -367,6 +486,7 @@ def test_publications_take_the_short_way() -> None:
 
 def test_headers_for_the_server_alone_are_taken_off_on_the_short_way() -> None:
     found = server({"match": "a", "max_rate": 5})
+    found.engine.filters = tuple(each for each in found.engine.filters if not isinstance(each, UpstreamFilter))
     other, client = listener(found), found.connect()
     receive_together(client, publication("a", "1", upstream="x"), publication("a", "2", upstream="x"))
     assert [list(message.headers) for message in other.take()] == [[("publish", "a")]] * 2

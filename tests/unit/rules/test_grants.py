@@ -1,4 +1,4 @@
-"""lhttp_tx.grants: who may, as a rule says it."""
+"""lhttp_tx.rules.grants: who may, as a rule says it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lhttp_tx.grants import read_access
 from lhttp_tx.identity import Identity
+from lhttp_tx.rules.grants import read_access
 
 NOBODY_KNOWN = Identity(None, "1")
 

@@ -1,16 +1,18 @@
-"""lhttp_tx.rules: patterns, who may do what, and which rule holds."""
+"""lhttp_tx.rules.model: patterns, who may do what, and which rule holds."""
 
 from __future__ import annotations
 
 import itertools
 import tomllib
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import example, given, strategies as st
 
 from lhttp_tx.identity import Identity
-from lhttp_tx.rules import ANYBODY, Rule, Rules, RulesError
+from lhttp_tx.rules.model import ANYBODY, Rule, Rules, RulesError
+from unit.test_work import calls
 
 NOBODY_KNOWN = Identity(None, "1")
 
@@ -63,11 +65,28 @@ def test_what_matches_no_rule_is_open() -> None:
     assert (rule.subscribe, rule.publish, rule.max_size, rule.max_rate, rule.echo) == (ANYBODY, ANYBODY, 0, 0, True)
 
 
-def test_rules_of_many_channels_are_remembered_within_bounds() -> None:
+def test_finding_a_rule_costs_the_same_however_many_there_are() -> None:
+    found = Rules(
+        [*(Rule(f"r{number}.*.{number}") for number in range(998)), Rule("a.*.c"), Rule("b.>", wildcards=True)]
+    )
+    for ask in (
+        lambda rules: rules.find("a.b.c"),
+        lambda rules: rules.find("x.y.z"),
+        lambda rules: rules.allow_wildcard(jack(), "b.*"),
+        lambda rules: rules.allow_wildcard(jack(), "*.>"),
+    ):
+        assert calls(ask, found) <= 40
+
+
+def test_nothing_is_remembered_of_channels() -> None:
     found = Rules([Rule("a.*")])
-    for number in range(10_000):
-        assert found.find(f"a.{number}") is found.find("a.x")
-    assert len(found._cache) <= 4096
+    tracemalloc.start()
+    try:
+        for number in range(2_000):
+            found.find(f"a.{number}" + 200 * "x")
+        assert tracemalloc.get_traced_memory()[0] < 20_000
+    finally:
+        tracemalloc.stop()
 
 
 tokens = st.sampled_from(["a", "b", "*", "{user}"])

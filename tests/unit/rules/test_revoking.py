@@ -1,4 +1,6 @@
-"""lhttp_tx.revoking: subscriptions that are taken back when other rules are in force, or with another identity."""
+"""
+lhttp_tx.rules.revoking: subscriptions that are taken back when other rules are in force, or with another identity.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,14 @@ from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
 
 from lhttp_tx import Authenticator, Hooks, Identity, Message, Request, Session, processor
-from lhttp_tx.auth.attempt import LoginAttempt
+from lhttp_tx.auth.attempts import LoginAttempt
 from lhttp_tx.bus.memory import MemoryBus
+from lhttp_tx.codec.limits import Limits
+from lhttp_tx.engine.watchers import SessionWatcher
 from lhttp_tx.errors import BusUnavailable
-from lhttp_tx.grants import Access
-from lhttp_tx.limits import Limits
-from lhttp_tx.rules import ANYBODY, AUTHENTICATED, NOBODY, Rule, Rules
+from lhttp_tx.rules.grants import Access
+from lhttp_tx.rules.model import ANYBODY, AUTHENTICATED, NOBODY, Rule, Rules
 from lhttp_tx.testing import Client, Server
-from lhttp_tx.watchers import SessionWatcher
 
 CLOSED = Rules([Rule("room", subscribe=NOBODY)])
 
@@ -226,7 +228,7 @@ def test_how_many_subscriptions_were_taken_back_is_logged() -> None:
     lines: list[str] = []
 
     def observe(event: dict[str, Any]) -> None:
-        if event["log_namespace"] == "lhttp_tx.revoking":
+        if event["log_namespace"] == "lhttp_tx.rules.revoking":
             lines.append(formatEvent(event))
 
     server = Server(rules=Rules())
@@ -237,7 +239,7 @@ def test_how_many_subscriptions_were_taken_back_is_logged() -> None:
         server.set_rules(Rules())
     finally:
         globalLogPublisher.removeObserver(observe)
-    assert lines == ["subscriptions taken back by other channel rules: 2"]
+    assert lines == ["subscriptions revoked by new channel rules: 2"]
 
 
 # What code has done
@@ -298,8 +300,8 @@ def test_nothing_is_remembered_of_connections_that_have_ended() -> None:
     client = server.connect()
     client.session.subscribe("room")
     client.disconnect()
-    assert server.community._revoker is not None
-    assert server.community._revoker._granted == {}
+    assert server.assembly._revoker is not None
+    assert server.assembly._revoker._granted == {}
 
 
 # What it costs
@@ -338,7 +340,7 @@ def test_presence_is_not_looked_at_again_where_the_rules_say_the_same_of_it() ->
     looks: list[str] = []
     server = Server(rules=Rules(), presence=["room"])
     joined(server)
-    server.community._attendance._is_kept = lambda channel: bool(looks.append(channel))
+    server.assembly.members._attendance._is_kept = lambda channel: bool(looks.append(channel))
     server.set_rules(Rules([Rule("other", subscribe=NOBODY)]))
     assert looks == []
 
@@ -352,8 +354,8 @@ class Turns(Clock):
 
 def turns_of(server: Server) -> Turns:
     """Give the part under test a clock of its own."""
-    assert server.community._revoker is not None
-    clock = server.community._revoker._clock = Turns()
+    assert server.assembly._revoker is not None
+    clock = server.assembly._revoker._clock = Turns()
     return clock
 
 
@@ -533,7 +535,7 @@ def test_a_server_that_stops_leaves_no_timer() -> None:
     crowd = Crowd(30)
     crowd.close()
     assert len(crowd.clock.getDelayedCalls()) == 1
-    crowd.server.community.stop()
+    crowd.server.assembly.leave()
     assert crowd.clock.getDelayedCalls() == []
 
 
@@ -556,16 +558,19 @@ def test_a_message_that_waits_while_its_right_is_taken_away_does_not_subscribe()
     assert client.session.channels == frozenset()
 
 
-def test_what_a_filter_adds_to_a_message_is_not_looked_at() -> None:
+@pytest.mark.parametrize("is_trusted", [False, True])
+def test_what_is_added_to_a_message_is_looked_at_unless_the_code_is_trusted(is_trusted: bool) -> None:
     class Adding(Hooks):
+        trusted = is_trusted
+
         def on_message(self, request: Request) -> None:
             request.message = request.message.replace(headers={"subscribe": "room"})
 
     server = Server(rules=CLOSED, hooks=[Adding()])
     client = server.connect()
     client.send(Message("chat"))
-    assert told(client) == []
-    assert client.session.channels == {"room"}
+    assert told(client) == ([] if is_trusted else ["403 None"])
+    assert client.session.channels == ({"room"} if is_trusted else frozenset())
 
 
 class WaitingBus(MemoryBus):
@@ -681,7 +686,7 @@ def short(client: Client, number: int) -> None:
 def long(client: Client, number: int) -> None:
     """Publish by the way of a message that wants a receipt, which is not looked at here."""
     client.send(Message("chat", {"publish": "room", "receipt": "7"}, str(number)))
-    client.received = [message for message in client.received if message.command != "receipt"]
+    client.transport.received = [message for message in client.received if message.command != "receipt"]
 
 
 @pytest.mark.parametrize("way", [short, long])

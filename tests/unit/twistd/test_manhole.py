@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 pytest.importorskip("bcrypt", reason="needs lhttp_tx[manhole]")
 
-from lhttp_tx.manhole import MAX_SECONDS, Profiler
+from lhttp_tx.twistd.manhole import MAX_SECONDS, Profiler
 
 
 @pytest.mark.parametrize("kind", ["profile", "allocations"])

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from twisted.python.usage import UsageError
 
+from lhttp_tx.codec.limits import Limits
 from lhttp_tx.config import Config
-from lhttp_tx.limits import Limits
-from lhttp_tx.options import Options
-from lhttp_tx.rules import Rule, Rules
+from lhttp_tx.rules.model import Rule, Rules
+from lhttp_tx.twistd.options import Options
 
 
 def parse(*arguments: str) -> Options:
@@ -33,6 +33,7 @@ def test_the_defaults_are_those_of_the_config() -> None:
         (["-p", "80"], ("tcp:80:backlog=1024",)),
         (["--port", "tcp:80:interface=127.0.0.1"], ("tcp:80:interface=127.0.0.1",)),
         (["--listen", "unix:x"], ("unix:x",)),
+        (["--listen", "haproxy:unix:x", "--unix-mode", "600"], ("haproxy:unix:x",)),
         (["--port", "80", "--listen", "unix:x", "--listen", "tcp:81"], ("tcp:80:backlog=1024", "unix:x", "tcp:81")),
     ],
 )
@@ -45,16 +46,19 @@ def test_every_bound_can_be_set() -> None:
         *("--max-message-size", "1000", "--max-head-size", "500", "--max-headers", "5", "--max-queue", "6"),
         *("--max-subscriptions", "7", "--max-unsent", "8", "--processor-timeout", "9", "--max-connections", "0"),
         *("--ping-interval", "0", "--ping-timeout", "11", "--handshake-timeout", "12", "--close-timeout", "13"),
+        *("--body-timeout", "27", "--http-lifetime", "28"),
         *("--drain-timeout", "14", "--upstream-timeout", "15", "--upstream-max-response", "16"),
         *("--upstream-max-in-flight", "17", "--upstream-public-only", "--upstream-allow", "http://b/x", "--demo"),
         *("--upstream-max-failures", "20", "--upstream-cool-down", "21"),
         *("--max-rate", "22.5", "--max-burst", "23", "--max-byte-rate", "24", "--max-errors", "0"),
+        *("--max-list", "27", "--max-tokens", "28", "--max-wildcard-tokens", "29", "--max-wildcards", "30"),
+        *("--max-subscribe-rate", "31.5"),
         *("--max-per-address", "25", "--max-pending", "26", "--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "unix"),
         *("--allow-origin", "https://App.example/", "--allow-origin", "*", "--server-name", "Chat.example:80"),
     ).config
     assert config == Config(
         listen=("tcp:8081:backlog=1024",),
-        limits=Limits(1000, 500, 5, 6, 7, 8, 9.0, 22.5, 23, 24, 0),
+        limits=Limits(1000, 500, 5, 6, 7, 8, 9.0, 22.5, 23, 24, 0, 27, 28, 29, 30, 31.5),
         max_connections=0,
         max_per_address=25,
         max_pending=26,
@@ -62,6 +66,8 @@ def test_every_bound_can_be_set() -> None:
         ping_interval=0,
         ping_timeout=11,
         handshake_timeout=12,
+        body_timeout=27,
+        http_lifetime=28,
         close_timeout=13,
         drain_timeout=14,
         upstream_timeout=15,
@@ -71,7 +77,7 @@ def test_every_bound_can_be_set() -> None:
         upstream_cool_down=21,
         upstream_public_only=True,
         upstream_allow=("http://b/x",),
-        allow_origins=("https://App.example", "*"),
+        allow_origins=("https://app.example", "*"),
         server_names=("chat.example",),
         demo=True,
     )
@@ -110,6 +116,13 @@ def test_processors_and_filters_are_loaded(tmp_path: Path) -> None:
     ("arguments", "text"),
     [
         (["--port", "65536"], "from 0 to 65535"),
+        (["--port", "9" * 5_000], "from 0 to 65535"),
+        (["--max-rate", "9" * 5_000], "is not from 0.1 to 1000000, nor 0"),
+        (["--max-queue", "9" * 5_000], "^--max-queue: 9+ is not from 1 to"),
+        (["--max-rate", "-1"], "^--max-rate: -1 is not from 0.1 to 1000000, nor 0$"),
+        (["--max-rate", "-1", "--max-unsent", "x"], "^--max-rate: -1 .*\n--max-unsent: 'x' is not a number$"),
+        (["--unix-mode", "999", "--listen", "unix:x"], "^--unix-mode: '999' is no mode for a socket"),
+        (["--max-queue", "1" + "0" * 400], "is not from 1 to"),
         (["--max-burst", "5"], "set --max-rate, too"),
         (["--max-rate", "0.05"], "is not from 0.1 to 1000000, nor 0"),
         (["--max-rate", "fast"], "is not a number"),
@@ -118,16 +131,26 @@ def test_processors_and_filters_are_loaded(tmp_path: Path) -> None:
         (["--port", "http"], "tcp:8081"),
         (["--port", "nonsense:1"], "Unknown endpoint type"),
         (["--listen", "ssl:443:privateKey=/no/such/file"], "No such file"),
+        (["--listen", f"ssl:443:privateKey={__file__}"], "OpenSSL cannot read it; privateKey= and certKey= name files"),
         (["--max-message-size", "0"], "not from 1"),
         (["--max-message-size", "many"], "not a number"),
-        (["--ping-interval", "-1"], "not from 0"),
+        (["--ping-interval", "-1"], "not from 1 to 86400, nor 0"),
         (["--processor-timeout", "nan"], "not from"),
         (["--max-message-size", "100"], "--max-head-size is larger"),
         (["--allow-origin", "app.example"], "https://app.example"),
         (["--server-name", "a b/c"], "host name"),
+        (["--server-name", "*.example"], r"^--server-name '\*.example': write a host name"),
+        (["--server-name", "a.example, b.example"], "each name is listed by itself"),
+        (["--allow-origin", "https://app.example/chat"], "^--allow-origin .*write nothing but scheme, host and port"),
         (["--upstream-allow", "backend/record"], "upstream URL"),
         (["--upstream-allow", "http://b/x?y=1"], "query"),
         (["--upstream-allow", "http://b/../x"], "dot segment"),
+        (["--upstream-original", "b"], "--upstream-original: upstream URL 'b' is not a plain"),
+        (["--upstream-original", "http://b", "--upstream-allow", "http://b/"], "is listed in two ways; leave one out"),
+        (["--unix-mode", "660"], "--unix-mode is for UNIX sockets: add --listen unix:PATH"),
+        (["--unix-group", "0"], "--unix-group is for UNIX sockets: add --listen unix:PATH"),
+        (["--unix-mode", "432", "--listen", "unix:x"], "write it in octal digits, such as 660"),
+        (["--unix-group", "no such group", "--listen", "unix:x"], "--unix-group: there is no group 'no such group'"),
         (["--publish-token-file", "/no/such/file"], "No such file"),
         (["--processor", "nothing"], "package.module:Name"),
         (["--filter", "no_such_module:Name"], "PYTHONPATH"),

@@ -1,4 +1,4 @@
-"""lhttp_tx.reloading: other channel rules without a restart."""
+"""lhttp_tx.twistd.reloading: other channel rules without a restart."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
 
-from lhttp_tx.options import Options
-from lhttp_tx.reloading import RulesReloader
-from lhttp_tx.rules import Rules
-from lhttp_tx.settings import SettingsFile, settings_of
+from lhttp_tx.rules.model import Rules
+from lhttp_tx.twistd.options import Options
+from lhttp_tx.twistd.reloading import RulesReloader
+from lhttp_tx.twistd.settings import SettingsFile, settings_of
 
 GOOD = 'max-queue = 5\n[[channel]]\nmatch = "a"\n'
 
@@ -25,7 +25,7 @@ class Stage:
     def __init__(self, directory: Path) -> None:
         self.path = directory / "my.toml"
         self.path.write_text(GOOD, "utf-8")
-        file = SettingsFile.load(str(self.path), settings_of(Options))
+        file = self.file = SettingsFile.load(str(self.path), settings_of(Options))
         self.rules = file.rules
         self.log: list[str] = []
         self.clock: Any = Clock()
@@ -36,7 +36,7 @@ class Stage:
         self.rules = rules
 
     def observe(self, event: dict[str, Any]) -> None:
-        if event["log_namespace"] == "lhttp_tx.reloading":
+        if event["log_namespace"] == "lhttp_tx.twistd.reloading":
             self.log.append(formatEvent(event).replace(str(self.path), "my.toml"))
 
     def reload(self, text: str) -> None:
@@ -55,14 +55,14 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 def test_rules_of_a_changed_file_are_put_in_force(stage: Stage) -> None:
     stage.reload('max-queue = 5\n[[channel]]\nmatch = "b"\n[[channel]]\nmatch = "c"\n')
     assert [rule.match for rule in stage.rules] == ["b", "c"]
-    assert stage.log == ["my.toml: channel rules in force: 2"]
+    assert stage.log == ["my.toml: active channel rules: 2"]
 
 
 def test_a_bad_file_leaves_the_old_rules_in_force_and_says_which_line(stage: Stage) -> None:
     stage.reload('max-queue = 5\n\n[[channel]]\nmatch = "b*"\necho = 1\n')
     assert [rule.match for rule in stage.rules] == ["a"]
     assert [line.partition(" ")[0] for line in stage.log] == ["my.toml:4:", "my.toml:5:", "my.toml:"]
-    assert stage.log[-1] == "my.toml: nothing has changed: the rules of before are in force"
+    assert stage.log[-1] == "my.toml: not applied, the old channel rules stay active"
 
 
 def test_a_file_that_is_gone_leaves_the_old_rules_in_force(stage: Stage) -> None:
@@ -78,11 +78,23 @@ def test_rules_that_ask_who_clients_are_need_one_who_knows(stage: Stage) -> None
     assert stage.log[0].startswith("my.toml:2: the rule for 'b' asks who clients are, but nothing tells")
 
 
+def test_rules_that_the_server_cannot_keep_leave_the_old_ones_in_force(stage: Stage) -> None:
+    def refuse(rules: Rules) -> None:
+        raise ValueError("no server can do that")
+
+    stage.reloader = RulesReloader(stage.file, refuse, reactor=stage.clock, identities=False)
+    stage.reload('[[channel]]\nmatch = "b"\n')
+    assert stage.log == [
+        "my.toml: no server can do that",
+        "my.toml: not applied, the old channel rules stay active",
+    ]
+
+
 def test_options_that_need_a_restart_are_named(stage: Stage) -> None:
     stage.reload('max-queue = 6\ndemo = true\n[[channel]]\nmatch = "b"\n')
-    assert stage.log[-1] == "my.toml: options that change with a restart only: demo, max-queue"
+    assert stage.log[-1] == "my.toml: restart the server to apply these options: demo, max-queue"
     stage.reload(GOOD)
-    assert stage.log[-1] == "my.toml: channel rules in force: 1"
+    assert stage.log[-1] == "my.toml: active channel rules: 1"
 
 
 def test_a_braces_in_a_problem_is_no_format(stage: Stage) -> None:

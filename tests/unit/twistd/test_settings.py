@@ -1,4 +1,4 @@
-"""lhttp_tx.settings: the configuration file and the environment, for whatever options there are."""
+"""lhttp_tx.twistd.settings: the configuration file and the environment, for whatever options there are."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 from twisted.python import usage
 from twisted.python.usage import UsageError
 
-from lhttp_tx.options import Options
-from lhttp_tx.settings import SettingsError, SettingsFile, Sources, settings_of
+from lhttp_tx.twistd.options import Options
+from lhttp_tx.twistd.settings import SettingsError, SettingsFile, settings_of
+from lhttp_tx.twistd.sources import Sources
 
 
 def _even(value: str) -> int:
@@ -202,6 +203,8 @@ def test_all_mistakes_are_told_in_order(file: Path) -> None:
         (b'size = 4\nname = """x', "my.toml:2: not TOML: Unterminated string"),
         (b"size = 4\n\nname = '\xff'", "my.toml:3: not UTF-8; save the file as UTF-8"),
         (b"#" * 1_048_577, "my.toml: larger than 1048576 bytes"),
+        (b"size = " + b"9" * 5_000, "my.toml: a number has too many digits, or something is nested too deeply"),
+        (b"size = " + b"[" * 50_000, "my.toml: a number has too many digits, or something is nested too deeply"),
     ],
 )
 def test_a_file_that_is_no_toml_is_refused(file: Path, data: bytes, problem: str) -> None:
@@ -296,3 +299,26 @@ def test_help_is_given_whatever_is_in_the_file(file: Path) -> None:
     options = Sample()
     Sources(options).apply(["--config", "/no/such/file", "--help"], {})
     Sources(options).apply(["--config", "/no/such/file", "--version"], {})
+
+
+def test_tables_for_plugins_are_kept_as_they_are(file: Path) -> None:
+    file.write_text('size = 4\n[plugin.rooms]\ndatabase = "rooms.db"\n[plugin.rooms.pool]\nsize = 3\n[plugin.b]\n')
+    plugins = SettingsFile.load(str(file), settings_of(Sample)).plugins
+    assert plugins == {"rooms": {"database": "rooms.db", "pool": {"size": 3}}, "b": {}}
+    file.write_text("size = 4\n")
+    assert SettingsFile.load(str(file), settings_of(Sample)).plugins == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("\nplugin = 3\n", ":2: plugin is a table of tables, not a number; write [plugin.NAME]"),
+        ("[plugin]\nrooms = true\n", ":2: plugin.rooms is a table, not true or false; write [plugin.NAME]"),
+        ("[[plugin]]\n", ":1: plugin is a table of tables, not an array; write [plugin.NAME]"),
+    ],
+)
+def test_what_is_no_table_for_a_plugin_is_told_with_its_line(file: Path, text: str, problem: str) -> None:
+    file.write_text(text)
+    with pytest.raises(SettingsError) as raised:
+        SettingsFile.load(str(file), settings_of(Sample))
+    assert raised.value.problems == (f"{file}{problem}",)

@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from twisted.internet.error import ProcessTerminated
+from twisted.internet.error import CannotListenError, ProcessTerminated
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
-from lhttp_tx.supervisor import FIRST_DESCRIPTOR, Supervisor
+from lhttp_tx.twistd.supervisor import FIRST_DESCRIPTOR, Supervisor
 
 
 class Process:
@@ -64,7 +64,7 @@ def events() -> Any:
 
 def test_workers_get_the_command_line(reactor: Reactor, supervisor: Supervisor) -> None:
     assert [process.arguments[1:] for process in reactor.processes] == [
-        ["-m", "lhttp_tx.worker", "--nats", "nats://a"]
+        ["-m", "lhttp_tx.twistd.worker", "--nats", "nats://a"]
     ] * 2
     assert reactor.processes[0].descriptors == {0: "w", 1: "r", 2: "r"}
     assert FIRST_DESCRIPTOR == 3
@@ -143,3 +143,55 @@ def test_a_line_without_an_end_is_cut(reactor: Reactor, supervisor: Supervisor, 
         reactor.processes[0].protocol.childDataReceived(1, b"x" * 65_536)
     reactor.processes[0].protocol.childDataReceived(1, b"\n")
     assert max(len(event["line"]) for event in events if "line" in event) == 1_048_576
+
+
+def test_start_while_stopping_starts_the_workers_when_all_have_exited(reactor: Reactor, supervisor: Supervisor) -> None:
+    stopped: list[Any] = []
+    supervisor.stopService().addCallback(stopped.append)
+    supervisor.startService()
+    reactor.processes[0].die()
+    assert (len(reactor.processes), stopped) == (2, [])
+    reactor.processes[1].die()
+    assert (len(reactor.processes), stopped) == (4, [None])
+    supervisor.stopService().addCallback(stopped.append)
+    supervisor.startService()
+    supervisor.stopService().addCallback(stopped.append)
+    for process in reactor.processes[2:]:
+        process.die()
+    assert (len(reactor.processes), stopped) == (4, [None] * 3)
+
+
+class Reserving(Reactor):
+    """Says of one port that it is taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[int] = []
+
+    def listenTCP(self, port: int, factory: Any, **options: Any) -> Any:
+        if port == 3:
+            raise CannotListenError("", port, OSError("in use"))
+        self.open.append(port)
+        return ReservedPort(self, port)
+
+
+class ReservedPort:
+    def __init__(self, reactor: Reserving, number: int) -> None:
+        self._reactor = reactor
+        self._number = number
+
+    def stopReading(self) -> None:
+        """Accept nothing."""
+
+    def stopListening(self) -> None:
+        self._reactor.open.remove(self._number)
+
+
+def test_start_that_fails_closes_the_ports_that_it_has_opened() -> None:
+    reactor = Reserving()
+    ports = ("tcp:1", "tcp:2", "tcp:3")
+    service = Supervisor([], reactor=reactor, listen=ports, count=2, directory=".", exit_timeout=4.0)
+    for start in (service.privilegedStartService, service.startService):
+        with pytest.raises(CannotListenError):
+            start()
+    assert (reactor.open, reactor.processes, service.running) == ([], [], False)

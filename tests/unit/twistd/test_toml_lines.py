@@ -1,4 +1,4 @@
-"""lhttp_tx.toml_lines: where keys and tables of a document stand."""
+"""lhttp_tx.twistd.toml_lines: where keys and tables of a document stand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import given, strategies as st
 
-from lhttp_tx.toml_lines import find_lines, line_of
+from lhttp_tx.twistd.toml_lines import find_lines, line_of
 
 
 def test_tables_within_a_table_of_an_array_have_lines() -> None:

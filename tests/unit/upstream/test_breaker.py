@@ -1,4 +1,4 @@
-"""lhttp_tx.breaker: when requests are let through, and what the log says."""
+"""lhttp_tx.upstream.breaker: when requests are let through, and what the log says."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
-from lhttp_tx.breaker import CircuitBreaker
 from lhttp_tx.errors import UpstreamDown
+from lhttp_tx.upstream.breaker import CircuitBreaker
 
 BACKEND = "http://backend:80"
 
@@ -31,7 +31,7 @@ def lines() -> Iterator[list[str]]:
     found: list[str] = []
 
     def observe(event: LogEvent) -> None:
-        if event["log_namespace"] == "lhttp_tx.breaker":
+        if event["log_namespace"] == "lhttp_tx.upstream.breaker":
             found.append(f"{event['log_level'].name}: {formatEvent(event)}")
 
     globalLogPublisher.addObserver(observe)
@@ -190,7 +190,7 @@ def test_the_log_has_one_line_when_it_opens_and_one_when_it_closes(
         clock.advance(10)
         fail(breaker)
     assert lines == [
-        "error: upstream http://backend:80 failed 3 times in a row ('refused'): not asked for 10 seconds",
+        "error: upstream http://backend:80 failed 3 times in a row ('refused'): not called for 10 seconds",
     ]
     clock.advance(10)
     breaker.begin(BACKEND).succeeded()

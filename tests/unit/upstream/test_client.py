@@ -1,4 +1,6 @@
-"""lhttp_tx.upstream and lhttp_tx.addresses: what is connected to, and which failures rule a backend out."""
+"""
+lhttp_tx.upstream.client and lhttp_tx.upstream.addresses: what is connected to, and which failures rule a backend out.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lhttp_tx.errors import UpstreamDown, UpstreamError, UpstreamForbidden, UpstreamTimeout
-from lhttp_tx.targets import Target, TargetPolicy
-from lhttp_tx.upstream import UpstreamClient, UpstreamResponse
+from lhttp_tx.upstream.client import UpstreamClient, UpstreamResponse
+from lhttp_tx.upstream.targets import Target, TargetPolicy
 
 URL = "http://backend.example/x"
 PUBLIC = "8.8.8.8"
@@ -93,7 +95,7 @@ def client(reactor: Reactor) -> Iterator[Callable[..., UpstreamClient]]:
         return made[-1]
 
     yield make
-    assert [found.in_flight for found in made] == [0] * len(made)
+    assert [found._in_flight for found in made] == [0] * len(made)
 
 
 def ask(client: UpstreamClient, url: str = URL, *, want_body: bool = True) -> Deferred[UpstreamResponse]:

@@ -1,14 +1,14 @@
-"""lhttp_tx.targets: nothing that the operator did not list, and nothing that could be read in two ways."""
+"""lhttp_tx.upstream.targets: nothing that the operator did not list, and nothing that could be read in two ways."""
 
 import ipaddress
 import posixpath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import pytest
 from hypothesis import example, given, strategies as st
 
 from lhttp_tx.errors import LHTTPError, RemoteProtocolError, UpstreamForbidden
-from lhttp_tx.targets import METHODS, Target, TargetPolicy, parse_upstream
+from lhttp_tx.upstream.targets import METHODS, Target, TargetPolicy, parse_upstream
 
 ALLOWED = "http://backend.example:8000/record"
 POLICY = TargetPolicy([ALLOWED])
@@ -126,6 +126,79 @@ def test_url_that_is_no_plain_one_is_malformed(url: str) -> None:
     assert status_of(url) == 400
 
 
+HIDING = {
+    "dots, twice": "%252e%252e/admin",
+    "dots, twice, piece by piece": "%25%32%65%25%32%65/admin",
+    "dots, twice, only the second digit": "%252%65%252%65/admin",
+    "dots, twice, only the first digit": "%25%32e./admin",
+    "dots, three times": "%25252e%25252e/admin",
+    "a dot segment behind a parameter, twice": "..%253bx/admin",
+    "a dot segment before a question mark": "..%3fx/admin",
+    "a dot segment before a number sign, twice": "..%2523x",
+    "a dot segment with blanks around it": "%20..%20/admin",
+    "slash, twice": "x%25%32fadmin",
+    "slash, twice, the last digit": "x%252%66admin",
+    "slash, three times": "x%25252fadmin",
+    "backslash, twice": "x%255%63admin",
+    "NUL, twice": "x%250%30",
+    "line break": "x%0d%0aX:%20y",
+    "line break, twice": "x%250d%250a",
+    "overlong, two bytes": "%c0%ae%c0%ae/admin",
+    "overlong, three bytes": "%e0%80%ae%e0%80%ae/admin",
+    "overlong, four bytes": "%f0%80%80%af",
+    "overlong, twice": "%25c0%25ae",
+    "of old": "%25u002e%25u002e/admin",
+    "wide dots": "%ef%bc%8e%ef%bc%8e/admin",
+    "wide dots, twice": "%25ef%25bc%258e./admin",
+    "two dot leader": "%e2%80%a5/admin",
+    "wide slash": "x%ef%bc%8fadmin",
+    "wide backslash": "x%ef%bc%bcadmin",
+    "more often than anybody": "%" + "25" * 9 + "41",
+    "as often as the length allows": "%" + "25" * 900 + "2e",
+}
+
+
+@pytest.mark.parametrize("hiding", HIDING)
+def test_path_that_hides_something_is_malformed(hiding: str) -> None:
+    assert status_of(f"{ALLOWED}/{HIDING[hiding]}") == 400
+
+
+@pytest.mark.parametrize("rest", ["a%2525b", "%25", "%25zz", "%C3%A9", "%25C3%25A9", "%E9", "a%20b", "100%25", "x%3fy"])
+def test_path_that_hides_nothing_is_allowed(rest: str) -> None:
+    assert status_of(f"{ALLOWED}/{rest}") is None
+
+
+def test_a_path_is_decoded_a_few_times_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+
+    def counted(data: bytes) -> bytes:
+        decoded.append(len(data))
+        return unquote_to_bytes(data)
+
+    monkeypatch.setattr("lhttp_tx.upstream.targets.unquote_to_bytes", counted)
+    assert status_of(f"{ALLOWED}/%{'25' * 900}41") == 400
+    assert len(decoded) <= 8
+
+
+@given(
+    st.lists(st.sampled_from([*"./\\;?#%025cefx", "..", "\0", "\n", "%2e", "%2f", "\uff0e"]), max_size=6).map("".join),
+    st.lists(st.sets(st.integers(0, 40)), max_size=4),
+)
+def test_whatever_is_allowed_has_the_same_segments_for_whoever_decodes_it(text: str, layers: list[set[int]]) -> None:
+    data = text.encode()
+    for layer in layers:  # any of its bytes encoded, any number of times
+        data = b"".join(b"%%%02X" % byte if place in layer else bytes([byte]) for place, byte in enumerate(data))
+    path = "/record/" + data.decode("utf-8", "replace")
+    if status_of("http://backend.example:8000" + path) is not None:
+        return
+    read = path.partition("?")[0].encode()
+    for _ in range(12):
+        assert read.count(b"/") == path.partition("?")[0].count("/")
+        assert not {b".", b".."} & {segment.split(b";")[0] for segment in read.split(b"/")}
+        assert not set(b"\\\0\n") & set(read)
+        read = unquote_to_bytes(read)
+
+
 def test_nothing_is_allowed_without_a_list() -> None:
     policy = TargetPolicy()
     assert not policy
@@ -200,6 +273,34 @@ def test_parsing_raises_nothing_but_its_own_errors(url: str) -> None:
         assert error.reason.isprintable()
     else:
         assert Target.parse(target.url) == target
+
+
+# Backends that were written for the original
+
+
+def test_of_several_the_longest_path_says_what_a_backend_gets() -> None:
+    policy = TargetPolicy(["http://b/x/whole", "http://b/x/old/whole"], original=["http://b/x/old", "http://c"])
+    told = {
+        "http://b/x/whole": False,
+        "http://b/x/old": True,
+        "http://b/x/old/y": True,
+        "http://b/x/old/whole": False,
+        "http://b/x/old/whole/y": False,
+        "http://b/x/older": None,
+        "http://c/": True,
+        "http://c:81/": None,
+    }
+    for url, expected in told.items():
+        assert status_of(url, policy) == (403 if expected is None else None)
+        assert policy.is_original(Target.parse(url)) == bool(expected)
+    assert policy
+
+
+def test_a_backend_cannot_be_both() -> None:
+    with pytest.raises(ValueError, match="upstream http://b/x is listed in two ways"):
+        TargetPolicy(["http://b/x"], original=["http://b:80/x"])
+    with pytest.raises(ValueError, match="is not a plain http or https URL"):
+        TargetPolicy(original=["b"])
 
 
 # The header

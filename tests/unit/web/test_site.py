@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import txaio
 from hypothesis import given, settings, strategies as st
-from test_handshake import BROWSER, FIELDS, head, heads
 from twisted.internet.address import IPv4Address
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
@@ -19,12 +18,14 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import EncodingResourceWrapper, IResource, Resource
 from twisted.web.server import GzipEncoderFactory, Request, Site
 
-from lhttp_tx.access import AccessPolicy
-from lhttp_tx.factory import LHTTPServerFactory
-from lhttp_tx.protocol import LHTTPServerProtocol
+from lhttp_tx.guard.access import AccessPolicy
 from lhttp_tx.testing import Server
 from lhttp_tx.web.site import LHTTPSite, RootResource
 from lhttp_tx.web.websocket import WebSocketResource
+from lhttp_tx.websocket.factory import LHTTPServerFactory
+from lhttp_tx.websocket.handshake import MAX_HEADERS
+from lhttp_tx.websocket.protocol import LHTTPServerProtocol
+from unit.websocket.test_handshake import BROWSER, FIELDS, head, heads
 
 pytestmark = pytest.mark.usefixtures("clock")
 
@@ -291,6 +292,35 @@ def test_a_wrapped_connection_is_answered_at_once(at_once: None) -> None:
     assert transport.value().endswith(b"\x8a\x00")
 
 
+# Subprotocols
+
+
+@pytest.mark.parametrize("judged", [False, True], ids=["at once", "ordinary"])
+@pytest.mark.parametrize(
+    ("offers", "chosen"),
+    [
+        ([], None),
+        (["lhttp"], b"lhttp"),
+        (["chat, lhttp"], b"lhttp"),
+        (["chat"], b"chat"),
+        (["chat, other"], None),
+        (["chat", "lhttp"], b"lhttp"),
+        (["chat", "other"], None),
+    ],
+)
+def test_a_subprotocol_is_agreed_to(judged: bool, offers: list[str], chosen: bytes | None) -> None:
+    fields = [b"Sec-WebSocket-Protocol: " + offer.encode("ascii") for offer in offers]
+    transport = Stack(judged=judged).send(head([*FIELDS, *fields]))
+    assert opened(transport)
+    found = re.findall(rb"Sec-WebSocket-Protocol: ([^\r]*)", transport.value())
+    assert found == ([] if chosen is None else [chosen])
+    assert transport.protocol.websocket_protocol_in_use == (None if chosen is None else chosen.decode("ascii"))
+
+
+def test_a_single_offer_is_answered_at_once(at_once: None) -> None:
+    assert opened(Stack().send(head([*FIELDS, b"Sec-WebSocket-Protocol: lhttp.json, lhttp"])))
+
+
 # What is refused
 
 
@@ -358,6 +388,177 @@ def test_headers_of_the_users_own_are_sent() -> None:
     stack = Stack()
     stack.factory.setSessionParameters(headers={"X-Node": "a"}, server="")
     assert b"\r\nX-Node: a\r\n" in stack.send(head()).value()
+
+
+POST = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 29\r\n%s\r\nLHTTP/1.0 chat\r\npublish:a\r\n\r\n"
+GET = b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def local(stack: Stack, data: bytes) -> bytes:
+    """Return what a program of this machine is answered."""
+    transport = Transport()
+    transport.peerAddr = IPv4Address("TCP", "127.0.0.1", 54321)
+    transport.protocol = stack.site.buildProtocol(transport.getPeer())
+    transport.protocol.makeConnection(transport)
+    transport.protocol.dataReceived(data)
+    return transport.value()
+
+
+OTHER_SPELLINGS = [b"/%70ublish", b"/publish/", b"/publish/a/b", b"/publish%2f", b"/publish;", b"//publish", b"publish"]
+
+
+def test_a_refusal_has_the_name_of_its_status() -> None:
+    message = b"LHTTP/1.0 c\r\npublish:" + b" ".join(b"%d" % number for number in range(129)) + b"\r\n\r\n"
+    head = b"POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(message)
+    stack = Stack(policy=AccessPolicy(publish_token=b"0123456789abcdef"))
+    head = head.replace(b"\r\n\r\n", b"\r\nAuthorization: Bearer 0123456789abcdef\r\n\r\n")
+    assert stack.send(head + message).value().startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+
+
+@pytest.mark.parametrize("path", OTHER_SPELLINGS)
+def test_there_is_one_path_to_publish_at(path: bytes) -> None:
+    stack = Stack()
+    assert local(stack, POST % (b"/publish?x", b"")).startswith(b"HTTP/1.1 200 ")
+    assert b" 200 " not in local(stack, POST % (path, b"")).partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("target", [b"/lhttp.js", b"/lhttp.js?x", b"/chat.css", b"/"])
+def test_there_is_one_path_to_a_file(target: bytes) -> None:
+    stack = Stack(demo=True)
+    assert local(stack, GET % target).startswith(b"HTTP/1.1 200 ")
+    path, mark, query = target.partition(b"?")
+    for other in (path + b"/x", path.replace(b"c", b"%63").replace(b"l", b"%6c", 1) + b"/"):
+        found = local(stack, GET % (other + mark + query))
+        assert found.startswith((b"HTTP/1.1 404 ", b"HTTP/1.1 426 "))
+
+
+def test_a_mounted_server_has_one_path_to_publish_at() -> None:
+    stack = Stack()
+    root = Resource()
+    root.putChild(b"my chat", stack.root)
+    stack.site.resource = root
+    assert local(stack, POST % (b"/my%20chat/publish", b"")).startswith(b"HTTP/1.1 200 ")
+    assert local(stack, POST % (b"/my%20ch%61t/publish", b"")).startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize("name", [b"Host", b"Origin", b"Sec-Fetch-Site", b"Authorization", b"Content-Type"])
+def test_a_repeated_header_that_decides_is_refused(name: bytes) -> None:
+    fields = b"".join(name + b": " + value + b"\r\n" for value in (b"x", b"localhost")[name == b"Host" :])
+    assert local(Stack(), POST % (b"/publish", fields)).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("name", [b"Host", b"Origin", b"Sec-Fetch-Site", b"Authorization"])
+def test_a_handshake_with_a_repeated_header_that_decides_is_refused(name: bytes) -> None:
+    value = b"http://chat.example" if name == b"Origin" else b"chat.example:8081"
+    fields = [*FIELDS, *[name + b": " + value] * (1 if name == b"Host" else 2)]
+    assert Stack().send(head(fields)).value().startswith(b"HTTP/1.1 400 ")
+    assert direct(head(fields)).startswith(b"HTTP/1.1 400 ")
+
+
+def direct(data: bytes, **options: Any) -> bytes:
+    """Return what a handshake is answered where no site is in front of the factory."""
+    stack = Stack(**options)
+    transport = Transport()
+    transport.protocol = stack.factory.buildProtocol(transport.getPeer())
+    transport.protocol.makeConnection(transport)
+    transport.protocol.dataReceived(data)
+    return transport.value()
+
+
+@pytest.mark.parametrize("version", [b"8", b"7", b"14", b"013", b"+13", b"1_3", b"13.0", b"x"])
+def test_there_is_one_version_of_websocket(version: bytes) -> None:
+    data = head().replace(b"Version: 13", b"Version: " + version + b"\r\nSec-WebSocket-Origin: http://chat.example")
+    for found in (Stack().send(data).value(), direct(data)):
+        assert found.startswith(b"HTTP/1.1 400 ")
+        assert b"\r\nSec-WebSocket-Version: 13\r\n" in found
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"http://other.example:8081/", b"400"),
+        (b"http://chat.example/", b"400"),
+        (b"chat.example:8081", b"400"),
+        (b"echo", b"400"),
+        (b"http://chat.example:8081/echo", b"101"),
+        (b"ws://CHAT.example:8081", b"101"),
+    ],
+)
+def test_a_handshake_names_one_host(target: bytes, status: bytes) -> None:
+    data = head(start=b"GET " + target + b" HTTP/1.1")
+    assert Stack().send(data).value().split()[1] == status
+    assert direct(data).split()[1] == status
+
+
+def test_a_whole_url_may_name_a_resource() -> None:
+    assert local(Stack(), POST % (b"http://localhost/publish", b"")).startswith(b"HTTP/1.1 200 ")
+    assert local(Stack(), POST % (b"http://other.example/publish", b"")).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("end", [b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e", b"\x85"])
+def test_a_value_brings_no_headers_of_its_own(end: bytes) -> None:
+    seen: list[Any] = []
+
+    class Watching(Judged):
+        def onOpen(self) -> None:
+            seen.append(self.handshake.headers)  # type: ignore[union-attr]
+            super().onOpen()
+
+    for send in ("site", "direct"):
+        stack = Stack()
+        stack.factory.protocol = Watching
+        site: Any = stack.site if send == "site" else stack.factory
+        transport = Transport()
+        transport.protocol = site.buildProtocol(transport.getPeer())
+        transport.protocol.makeConnection(transport)
+        transport.protocol.dataReceived(head([*FIELDS, b"Cookie: a=1" + end + b"X-Forwarded-For: 192.0.2.9"]))
+        assert b" 101 " in transport.value()
+    for headers in seen:
+        assert "x-forwarded-for" not in headers
+        assert headers["cookie"].startswith("a=1")
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("judged", [False, True], ids=["at once", "ordinary"])
+def test_a_query_has_a_bounded_number_of_parameters(judged: bool) -> None:
+    for count, status in ((64, b"101"), (65, b"400"), (2_500, b"400")):
+        query = b"&".join(b"%x=" % number for number in range(count))
+        answer = Stack(judged=judged).send(head(start=b"GET /?" + query + b" HTTP/1.1")).value()
+        assert answer.split()[1] == status
+
+
+@pytest.mark.parametrize(("name", "most"), [(b"Sec-WebSocket-Protocol", 64), (b"Sec-WebSocket-Extensions", 32)])
+def test_offers_are_bounded_in_number(name: bytes, most: int) -> None:
+    for count, status in ((most, b"101"), (most + 1, b"400")):
+        field = name + b": " + b",".join(b"x%x" % number for number in range(count))
+        assert Stack().send(head([*FIELDS, field])).value().split()[1] == status
+
+
+@pytest.mark.parametrize("judged", [False, True], ids=["at once", "ordinary"])
+@pytest.mark.parametrize("piece", [b"/", b"%41"])
+def test_a_path_has_a_bounded_number_of_segments_and_escapes(piece: bytes, judged: bool) -> None:
+    for count, status in ((255, b"101"), (256, b"400"), (5_000, b"400")):
+        answer = Stack(judged=judged).send(head(start=b"GET /a" + piece * count + b" HTTP/1.1")).value()
+        assert answer.split()[1] == status
+
+
+@pytest.mark.parametrize("name", [b"Connection", b"Upgrade"])
+def test_other_lists_of_a_handshake_are_bounded_too(name: bytes) -> None:
+    for value in (b"%s" + b",x" * 63, b"%s" + b",x" * 64, b"%s" + b" " * 5_000 + b",x"):
+        fields = [found + value % b"" if found.startswith(name) else found for found in FIELDS]
+        for more in ([], [b"X: 1", b"X: 2"]):
+            answer = Stack().send(head([*fields, *more])).value()
+            assert answer.split()[1] in ((b"101", b"426") if value.count(b"x") == 63 else (b"400", b"426"))
+
+
+def test_an_open_connection_keeps_nothing_of_its_handshake() -> None:
+    stack = Stack(judged=True)
+    transport = stack.send(
+        head([*FIELDS, b"Sec-WebSocket-Extensions: " + b",".join([b"x"] * 32), b"X: " + b"x" * 9_000])
+    )
+    assert opened(transport)
+    kept = [name for name, value in vars(transport.protocol).items() if isinstance(value, str | bytes | list | dict)]
+    assert sum(len(repr(vars(transport.protocol)[name])) for name in kept) < 1_000, kept
 
 
 # Time
@@ -477,3 +678,27 @@ def test_the_ordinary_way_is_another_one(asked: list[bytes]) -> None:
     assert asked == []
     answer(True, [head()])
     assert asked
+
+
+@pytest.mark.parametrize(("count", "status"), [(MAX_HEADERS, b"426"), (MAX_HEADERS + 1, b"400")])
+def test_headers_of_a_request_are_bounded_in_number(count: int, status: bytes) -> None:
+    lines = [b"Host: localhost", *(b"X-%d: x" % number for number in range(count - 1))]
+    transport = Stack().send(b"GET / HTTP/1.1\r\n" + b"\r\n".join(lines) + b"\r\n\r\n")
+    assert transport.value().split()[1] == status
+
+
+@pytest.mark.parametrize(
+    ("request_line", "names", "status"),
+    [
+        (b"GET / HTTP/1.1", [b"x" * 8_000], b"426"),
+        (b"GET / HTTP/1.1", [b"x" * 16_400], b"400"),
+        (b"GET / HTTP/1.1", [b"%d-" % number + b"x" * 40 for number in range(60)], b"426"),
+        (b"x" * 65 + b" / HTTP/1.1", [b"x"], b"400"),
+        (b"GET /" + b"x" * 5_000 + b" HTTP/1.1", [b"x"], b"426"),
+    ],
+    ids=["long", "too long", "many", "method", "path"],
+)
+def test_names_of_a_head_may_be_long_and_many(request_line: bytes, names: list[bytes], status: bytes) -> None:
+    lines = [request_line, b"Host: localhost", *(name + b": " + b"y" * 40 for name in names)]
+    transport = Stack().send(b"\r\n".join(lines) + b"\r\n\r\n")
+    assert transport.value().split()[1] == status

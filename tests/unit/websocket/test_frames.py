@@ -1,10 +1,9 @@
-"""lhttp_tx.frames: what goes over the socket, byte by byte (RFC 6455, section 5)."""
+"""lhttp_tx.websocket.frames: what goes over the socket, byte by byte (RFC 6455, section 5)."""
 
 import pytest
 from hypothesis import given, strategies as st
 
-from lhttp_tx.frames import build_frame, build_frames
-from lhttp_tx.testing import split_frames
+from lhttp_tx.websocket.frames import build_frame, build_frames, split_frames
 
 
 def test_text_frame_of_the_rfc() -> None:

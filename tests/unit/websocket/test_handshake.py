@@ -1,4 +1,4 @@
-"""lhttp_tx.handshake: what is an ordinary opening handshake, and that it is one for Autobahn too."""
+"""lhttp_tx.websocket.handshake: what is an ordinary opening handshake, and that it is one for Autobahn too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import example, given, settings, strategies as st
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from lhttp_tx.handshake import accept_handshake, read_handshake
+from lhttp_tx.websocket.handshake import MAX_HEADERS, accept_handshake, choose_subprotocol, read_handshake
 
 FIELDS = [
     b"Host: chat.example:8081",
@@ -81,6 +81,30 @@ def test_the_response_is_that_of_the_rfc() -> None:
 
 
 @pytest.mark.parametrize(
+    ("offer", "chosen"),
+    [
+        (None, None),
+        ("lhttp", "lhttp"),
+        ("chat, lhttp", "lhttp"),
+        ("lhttp,lhttp.json", "lhttp"),
+        ("chat", "chat"),
+        ("  chat\t", "chat"),
+        ("chat,", "chat"),
+        ("chat, other", None),
+        ("LHTTP", "LHTTP"),
+        ("", None),
+        (",", None),
+        ("a b", None),
+        ("\xe9", None),
+        ("x" * 255, "x" * 255),
+        ("x" * 256, None),
+    ],
+)
+def test_the_first_known_subprotocol_is_chosen_or_the_only_one(offer: str | None, chosen: str | None) -> None:
+    assert choose_subprotocol(offer) == chosen
+
+
+@pytest.mark.parametrize(
     "data",
     [
         b"",
@@ -113,7 +137,10 @@ def test_the_response_is_that_of_the_rfc() -> None:
         head([*FIELDS, b"Content-Length: 0"]),
         head([*FIELDS, b"Transfer-Encoding: chunked"]),
         head([*FIELDS, b"Expect: 100-continue"]),
-        head([*FIELDS, b"Sec-WebSocket-Protocol: chat"]),
+        head([*FIELDS, b"Sec-WebSocket-Protocol: a b"]),
+        head([*FIELDS, b"Sec-WebSocket-Protocol: chat, chat"]),
+        head([*FIELDS, b"Sec-WebSocket-Protocol: chat,"]),
+        head([*FIELDS, b"Sec-WebSocket-Protocol:"]),
         head([*FIELDS, b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=99"]),
         head([*FIELDS, b"Origin: null"]),
         head([*FIELDS, b"Origin: file:///x"]),
@@ -144,7 +171,7 @@ def test_a_head_is_bounded_in_bytes() -> None:
 
 
 def test_a_head_is_bounded_in_headers() -> None:
-    more = [b"X%d: y" % number for number in range(95)]
+    more = [b"X%d: y" % number for number in range(MAX_HEADERS - len(FIELDS))]
     assert read_handshake(head([*FIELDS, *more])) is not None
     assert read_handshake(head([*FIELDS, *more, b"Z: y"])) is None
 

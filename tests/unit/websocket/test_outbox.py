@@ -1,15 +1,19 @@
 """The outbox: one write for each connection and read, in order."""
 
 from lhttp_tx.bus.memory import MemoryBus
-from lhttp_tx.frames import build_frame
-from lhttp_tx.hub import Hub
-from lhttp_tx.outbox import Outbox
+from lhttp_tx.engine.delivery import Delivery
+from lhttp_tx.engine.hub import Hub
+from lhttp_tx.websocket.frames import PLAIN, build_frame
+from lhttp_tx.websocket.outbox import Outbox
 
 
 class Connection:
     def __init__(self, outbox: Outbox) -> None:
         self.writes: list[bytes] = []
         self._outbox = outbox
+
+    def deliver(self, delivery: Delivery) -> None:
+        self.send_frame(delivery.encoded(PLAIN))
 
     def send_frame(self, frame: bytes) -> None:
         if self._outbox.corked:
@@ -25,7 +29,7 @@ def make() -> tuple[Hub, Outbox, Connection]:
     hub = Hub(bus=MemoryBus())
     outbox = Outbox(hub)
     connection = Connection(outbox)
-    hub.subscribe(connection, "room", connection.send_frame)
+    hub.subscribe(connection, "room", connection.deliver)
     return hub, outbox, connection
 
 
@@ -51,7 +55,7 @@ def test_a_run_of_publications_follows_what_was_gathered_before_it() -> None:
 def test_a_run_alone_is_written_without_a_copy() -> None:
     hub, outbox, connection = make()
     other = Connection(outbox)
-    hub.subscribe(other, "room", other.send_frame)
+    hub.subscribe(other, "room", other.deliver)
     outbox.cork()
     hub.publish(["room"], b"1", False)
     outbox.uncork()

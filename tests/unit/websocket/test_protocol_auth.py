@@ -15,14 +15,14 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from lhttp_tx import Authenticator, Refused, Request, processor
-from lhttp_tx.auth.attempt import LoginAttempt
+from lhttp_tx.auth.attempts import LoginAttempt
 from lhttp_tx.auth.gate import Gate
 from lhttp_tx.bus.memory import MemoryBus
-from lhttp_tx.engine import Engine
-from lhttp_tx.factory import LHTTPServerFactory
-from lhttp_tx.hub import Hub
-from lhttp_tx.processors import Registry
-from lhttp_tx.protocol import LHTTPServerProtocol
+from lhttp_tx.engine.engine import Engine
+from lhttp_tx.engine.hub import Hub
+from lhttp_tx.engine.processors import Registry
+from lhttp_tx.websocket.factory import LHTTPServerFactory
+from lhttp_tx.websocket.protocol import LHTTPServerProtocol
 
 HEAD = (
     b"GET /room?key=%s&x=1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -49,6 +49,8 @@ class Keys(Authenticator):
         key = attempt.parameters["key"]
         if key == "bad":
             raise Refused(401, "wrong key")
+        if key == "nameless":
+            raise Refused(452, "no such key")
         if key == "later":
             return self.waiting.addCallback(lambda _: attempt.identify("alice"))
         return attempt.identify("alice") if key == "good" else None
@@ -146,6 +148,12 @@ def test_a_refusal_is_an_http_response_with_a_challenge(clock: Clock, key: bytes
     assert head.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
     assert b"\r\nWWW-Authenticate: Key\r\n" in head
     assert body.startswith(reason)
+    assert peer.transport.disconnecting
+
+
+def test_a_refusal_may_have_a_status_without_a_name(clock: Clock) -> None:
+    peer = Peer(clock)
+    assert peer.receive(HEAD % (b"nameless", b"")).startswith(b"HTTP/1.1 452 Refused\r\n")
     assert peer.transport.disconnecting
 
 

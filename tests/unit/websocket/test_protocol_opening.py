@@ -1,4 +1,4 @@
-"""lhttp_tx.opening: handshakes that Autobahn need not be asked about, and what a connection holds."""
+"""lhttp_tx.websocket.opening: handshakes that Autobahn need not be asked about, and what a connection holds."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Any
 import pytest
 from autobahn.websocket.protocol import WebSocketProtocol
 from autobahn.websocket.types import ConnectionDeny
-from test_handshake import BROWSER, FIELDS, head
-from test_protocol import Peer, frame, messages
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from lhttp_tx import Request, processor
-from lhttp_tx.access import AccessPolicy
-from lhttp_tx.factory import LHTTPServerFactory
-from lhttp_tx.protocol import LHTTPServerProtocol
+from lhttp_tx.guard.access import AccessPolicy
 from lhttp_tx.testing import Server
+from lhttp_tx.websocket.factory import LHTTPServerFactory
+from lhttp_tx.websocket.handshake import MAX_HEADERS
+from lhttp_tx.websocket.protocol import LHTTPServerProtocol
+from unit.websocket.test_handshake import BROWSER, FIELDS, head
+from unit.websocket.test_protocol import Peer, frame, messages
 
 
 @processor("echo")
@@ -183,3 +184,21 @@ def test_bytes_wait_behind_those_that_are_cut_up(factory: LHTTPServerFactory, cl
     for _ in range(4):
         clock.advance(0.1)
     assert peer.take() == b"abcdefgh"
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize(("count", "status"), [(MAX_HEADERS, b"101"), (MAX_HEADERS + 1, b"431")])
+def test_headers_are_bounded_in_number(factory: LHTTPServerFactory, count: int, status: bytes, pieces: int) -> None:
+    data = head([*FIELDS, *(b"X-%d: x" % number for number in range(count - len(FIELDS)))])
+    peer = Peer(factory)
+    width = len(data) // pieces + 1
+    for start in range(0, len(data), width):
+        peer.protocol.dataReceived(data[start : start + width])
+    assert peer.take().split()[1] == status
+
+
+def test_lines_behind_a_handshake_are_no_headers(factory: LHTTPServerFactory) -> None:
+    peer = Peer(factory)
+    data = head([*FIELDS, b"Sec-WebSocket-Protocol: x"])  # Autobahn's to judge
+    peer.protocol.dataReceived(data + frame("LHTTP/1.0 echo\r\n\r\n" + "\r\n" * 200))
+    assert peer.take().split()[1] == b"101"

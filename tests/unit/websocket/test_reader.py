@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from lhttp_tx.lane import frames_size, take_messages
+from lhttp_tx.websocket.reader import frames_size, take_messages
 
 
 def masked(payload: bytes, mask: bytes) -> bytes:

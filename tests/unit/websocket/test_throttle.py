@@ -1,20 +1,21 @@
-"""lhttp_tx.throttle: a connection goes as fast as it may, and loses nothing."""
+"""lhttp_tx.websocket.throttle: a connection goes as fast as it may, and loses nothing."""
 
 from __future__ import annotations
 
+import gzip
 import struct
+import zlib
 from typing import Any
 
 import pytest
-from test_protocol import Peer, Pending, close_code, frame, messages
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 
 from lhttp_tx import Request, processor
-from lhttp_tx.factory import LHTTPServerFactory
-from lhttp_tx.limits import Limits
+from lhttp_tx.codec.limits import Limits
 from lhttp_tx.testing import Server
-from lhttp_tx.throttle import Throttled
+from lhttp_tx.websocket.factory import LHTTPServerFactory
+from unit.websocket.test_protocol import HANDSHAKE, Peer, Pending, close_code, frame, messages
 
 
 @processor("echo")
@@ -163,6 +164,79 @@ def test_the_longer_of_two_waits_counts(clock: Clock, pending: Pending) -> None:
         assert client.paused is paused
 
 
+# What is inflated
+
+
+BOMB = b"LHTTP/1.0 chat\r\npublish:room\r\n\r\n" + b"x" * 60_000
+
+
+def gzipped(data: bytes) -> bytes:
+    return frame(gzip.compress(data), 2)
+
+
+def deflated(data: bytes) -> bytes:
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    payload = (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    return bytes((0xC2,)) + frame(payload, 2)[1:]
+
+
+def compressing(clock: Clock, pending: Pending, encode: Any, **limits: Any) -> Throttle:
+    """A client that may send compressed messages."""
+    made = Throttle(clock, pending, **limits)
+    made.factory = LHTTPServerFactory(engine=made.server.engine, reactor=clock, ping_interval=0, deflate=True)
+    made.peer = Peer(made.factory)
+    if encode is gzipped:
+        made.peer.protocol.dataReceived((HANDSHAKE % b"").replace(b"/echo", b"/?support_gzip=1"))
+        assert made.peer.take().startswith(b"HTTP/1.1 101 ")
+    else:
+        assert b"permessage-deflate" in made.peer.open(b"Sec-WebSocket-Extensions: permessage-deflate\r\n")
+    return made
+
+
+@pytest.mark.parametrize("encode", [gzipped, deflated])
+def test_inflated_bytes_count(clock: Clock, pending: Pending, encode: Any) -> None:
+    client = compressing(clock, pending, encode, byte_rate=20_000)
+    subscribers = [client.server.connect() for _ in range(3)]
+    for subscriber in subscribers:
+        subscriber.send("LHTTP/1.0 chat\r\nsubscribe:room\r\n\r\n")
+    client.peer.protocol.dataReceived(encode(BOMB) * 50)
+    for _ in range(300):
+        clock.advance(0.1)
+    for subscriber in subscribers:  # a burst of 64 KiB, then 20,000 a second for 30 seconds, and one that was begun
+        assert 8 <= len(subscriber.take()) <= (65_536 + 30 * 20_000) / 60_000 + 2
+    assert client.paused
+
+
+def test_what_is_inflated_in_vain_counts(clock: Clock, pending: Pending) -> None:
+    client = compressing(clock, pending, gzipped, byte_rate=20_000)
+    broken = bytearray(gzip.compress(BOMB))
+    broken[-8] ^= 1  # the checksum
+    client.peer.protocol.dataReceived(frame(bytes(broken), 2) * 50)
+    assert len(messages(client.peer.take())) <= 2
+    assert client.paused
+
+
+@pytest.mark.parametrize("encode", [gzipped, deflated])
+def test_without_a_limit_on_bytes_all_of_them_are_handled(clock: Clock, pending: Pending, encode: Any) -> None:
+    client = compressing(clock, pending, encode)
+    subscriber = client.server.connect()
+    subscriber.send("LHTTP/1.0 chat\r\nsubscribe:room\r\n\r\n")
+    client.peer.protocol.dataReceived(encode(BOMB) * 50)
+    assert [message.raw for message in subscriber.take()] == [BOMB] * 50
+
+
+def test_inflated_messages_that_wait_are_bounded_in_bytes(clock: Clock, pending: Pending) -> None:
+    client = compressing(clock, pending, gzipped)
+    bomb = gzipped(b"LHTTP/1.0 pending\r\n\r\n" + b"x" * 65_000)
+    client.peer.protocol.dataReceived(bomb * 60)
+    assert client.paused
+    assert len(client.peer.protocol.session._queue) <= 17
+    while pending.waiting and not pending.waiting[-1].called:
+        pending.waiting[-1].callback(None)
+    assert len(pending.waiting) == 60
+    assert not client.paused
+
+
 # The end
 
 
@@ -187,5 +261,5 @@ def test_a_connection_that_ends_leaves_no_timer(clock: Clock, pending: Pending) 
 
 def test_without_limits_there_is_nothing_to_look_at(clock: Clock, pending: Pending) -> None:
     client = Throttle(clock, pending)
-    assert not isinstance(client.peer.protocol, Throttled)
-    assert isinstance(Throttle(clock, pending, message_rate=1).peer.protocol, Throttled)
+    assert client.peer.protocol._throttle is None
+    assert Throttle(clock, pending, message_rate=1).peer.protocol._throttle is not None

@@ -1,11 +1,11 @@
-"""lhttp_tx.timers."""
+"""lhttp_tx.websocket.timers."""
 
 from __future__ import annotations
 
 import pytest
 from twisted.internet.task import Clock
 
-from lhttp_tx.timers import ExactTimer
+from lhttp_tx.websocket.timers import ExactTimer
 
 
 @pytest.mark.parametrize("delay", [0.3, 1.0, 1.7])

@@ -1,26 +1,47 @@
-// A chat in one page. A room is a channel; whoever is subscribed to it gets what is published to it.
+// A chat in one page. A room is a channel; whoever is subscribed to it gets what is published to it. If the server keeps
+// a history of the room, its last messages come first, and after a lost connection those that were missed.
 // What people write is only ever set as text, never as markup.
 
 import { LhttpClient, checkChannel } from "./lhttp.mjs";
 
 const MAX_LINES = 500;
+const PAST = 50; // messages of before that a room begins with
 const byId = (id) => document.getElementById(id);
 const client = new LhttpClient(new URL(".", location.href)); // http://... becomes ws://...
 const rooms = new Map(); // name -> { name, list, item, button, unread, subscription }
 const waiting = new Map(); // id of a message on its way -> its line
 let current = null;
+let below = 0; // lines that came while the end was out of sight
+let seesEnd = true; // whether the last line is in sight
+let countdown = null; // the timer that shows how long it is until the next attempt
 
 // The connection
 
 client.on("state", ({ state, previous, delay }) => {
-  const texts = { open: "Connected", connecting: "Connecting", closed: "Not connected" };
-  const wait = delay === null ? "Reconnecting" : `Reconnecting in ${Math.ceil(delay / 1000)} s`;
+  const texts = { open: "Connected", connecting: "Connecting", closed: "Not connected", reconnecting: "Reconnecting" };
+  clearInterval(countdown);
   byId("state").dataset.state = state;
-  byId("state").textContent = texts[state] ?? wait;
-  if (state === "open" && previous === "reconnecting") {
-    for (const room of rooms.values()) addNotice(room, "Connected again. What was written meanwhile is not shown.");
+  byId("state").textContent = texts[state];
+  if (delay !== null) countDown(Date.now() + delay);
+  if (previous === "open") {
+    for (const room of rooms.values()) {
+      room.seen = [...room.list.querySelectorAll("li:not(.waiting)")].at(-1);
+      room.isLive = false;
+    }
   }
 });
+
+function countDown(end) {
+  const rest = element("span");
+  rest.setAttribute("aria-hidden", "true"); // a screen reader need not say each second
+  byId("state").append(rest);
+  const tell = () => {
+    const seconds = Math.ceil((end - Date.now()) / 1000);
+    rest.textContent = seconds > 0 ? `in ${seconds} s` : "";
+  };
+  tell();
+  countdown = setInterval(tell, 250);
+}
 
 // Rooms
 
@@ -28,13 +49,18 @@ function join(name) {
   if (!rooms.has(name)) {
     const room = { name, list: element("ol"), item: element("li"), button: element("button", "room"), unread: 0 };
     room.button.type = "button";
+    room.button.dir = "auto";
     room.button.addEventListener("click", () => show(room));
     room.item.append(room.button);
     byId("rooms").append(room.item);
     rooms.set(name, room);
-    client.subscribe(name, (message) => receive(room, message)).then(
+    const onRecovered = ({ count }) => tellRecovered(room, count);
+    const onMissed = ({ position }) => tellMissed(room, position);
+    client.subscribe(name, (message) => receive(room, message), { last: PAST, onRecovered, onMissed }).then(
       (subscription) => {
         room.subscription = subscription;
+        room.isLive = true;
+        room.list.classList.toggle("kept", Object.hasOwn(subscription.positions, name));
         if (room.left) subscription.unsubscribe().catch(() => {});
       },
       (error) => addNotice(room, `This room cannot be joined: ${error.reason}`),
@@ -60,7 +86,7 @@ function show(room) {
   byId("current").textContent = room.name;
   byId("leave").hidden = rooms.size < 2;
   byId("scroll").replaceChildren(room.list);
-  byId("scroll").scrollTop = byId("scroll").scrollHeight;
+  toEnd();
   history.replaceState(null, "", `#${encodeURIComponent(room.name)}`);
 }
 
@@ -73,23 +99,66 @@ function label(room) {
 // Messages
 
 function receive(room, message) {
-  if (message.binary || message.text === "") return;
-  const id = message.headers.get("id");
+  const line = lineOf(room, message);
+  if (!line) return;
+  const id = message.headers.get("message-id");
   waiting.get(id)?.remove();
-  const mine = waiting.delete(id);
-  addLine(room, message.headers.get("from") ?? "somebody", message.text, mine ? "mine" : "");
-  if (room !== current) {
+  if (waiting.delete(id)) line.classList.add("mine");
+  add(room, line);
+  if (room !== current && room.subscription) {
     room.unread += 1;
     label(room);
   }
 }
 
+/** Return the line for a message; null if there is nothing to show. */
+function lineOf(room, message) {
+  if (message.binary || message.text === "") return null;
+  const { headers } = message;
+  const sent = Number(headers.get("time") ?? (room.isLive ? Date.now() : NaN));
+  const line = makeLine(headers.get("from") ?? "somebody", message.text, sent);
+  line.dataset.key = headers.get("message-id") ?? headers.get("offset") ?? "";
+  return line;
+}
+
+/** Tell how many messages came that were written while there was no connection, above the first of them. */
+function tellRecovered(room, count) {
+  const notice = element("li", "notice", count === 1 ? "You missed one message:" : `You missed ${count} messages:`);
+  if (count && room.seen?.parentNode === room.list) insert(room, notice, room.seen);
+  room.seen = null;
+  room.isLive = true;
+}
+
+/** Tell that something is missing, and show the last of what the server has. */
+async function tellMissed(room, position) {
+  room.seen = null;
+  room.isLive = position === null;
+  if (room.isLive) {
+    addNotice(room, "Connected again. What was written meanwhile is not shown.");
+    return;
+  }
+  let line = addNotice(room, "Messages are missing here.");
+  const [epoch, offset] = position.split("-");
+  const before = `${epoch}-${BigInt(offset) + 1n}`; // what is newer comes by itself
+  const { messages } = await client.history(room.name, { before, limit: PAST }).catch(() => ({ messages: [] }));
+  const shown = new Set(Array.from(room.list.children, ({ dataset }) => dataset.key));
+  for (const message of messages) {
+    const found = lineOf(room, message);
+    if (!found || shown.has(found.dataset.key)) continue;
+    insert(room, found, line);
+    line = found;
+  }
+  room.isLive = true;
+}
+
 function send(room, text) {
-  const id = Math.random().toString(36).slice(2);
+  const id = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(36)).join("");
   const from = byId("name").value.trim() || "guest";
-  const line = addLine(room, from, text, "mine waiting");
+  const line = makeLine(from, text, Date.now());
+  line.classList.add("mine", "waiting");
+  add(room, line);
   waiting.set(id, line);
-  client.publish(room.name, text, { headers: { from, id } }).catch((error) => {
+  client.publish(room.name, text, { id, headers: { from, time: Date.now() } }).catch((error) => {
     if (!waiting.delete(id)) return; // it has arrived all the same
     const again = element("button", "again", "Send again");
     again.addEventListener("click", () => {
@@ -101,30 +170,66 @@ function send(room, text) {
   });
 }
 
-function addLine(room, from, text, kind) {
-  const line = element("li", kind);
+function makeLine(from, text, time) {
+  const line = element("li");
   line.dataset.from = from;
-  line.append(element("b", "", from), element("time", "", time()), element("p", "", text));
+  line.append(element("b", "", from), element("time", "", timeText(time)), element("p", "", text));
+  for (const part of [line.firstChild, line.lastChild]) part.dir = "auto"; // by what somebody writes, not by the page
   line.style.setProperty("--hue", [...from].reduce((sum, char) => (sum * 31 + char.codePointAt(0)) % 360, 7));
-  if (room.list.lastElementChild?.dataset.from === from) line.classList.add("follows");
-  add(room, line);
   return line;
 }
 
 function addNotice(room, text) {
-  add(room, element("li", "notice", text));
+  const notice = element("li", "notice", text);
+  add(room, notice);
+  return notice;
 }
 
 function add(room, line) {
-  const scroll = byId("scroll");
-  const atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
-  room.list.append(line);
+  const follows = isAtEnd() || line.classList.contains("mine");
+  insert(room, line, room.list.lastElementChild);
   if (room.list.childElementCount > MAX_LINES) room.list.firstElementChild.remove();
-  if (room === current && (atEnd || line.classList.contains("mine"))) scroll.scrollTop = scroll.scrollHeight;
+  if (room !== current) return;
+  if (follows) toEnd();
+  else tellBelow(below + 1);
 }
 
-function time() {
-  return new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+/** Put *line* below *previous*; who wrote both is named once. */
+function insert(room, line, previous) {
+  const atEnd = isAtEnd();
+  if (previous) previous.after(line);
+  else room.list.prepend(line);
+  for (const one of [line, line.nextElementSibling]) {
+    const from = one?.dataset.from;
+    one?.classList.toggle("follows", from !== undefined && one.previousElementSibling?.dataset.from === from);
+  }
+  if (room === current && atEnd) toEnd();
+}
+
+function isAtEnd() {
+  const scroll = byId("scroll");
+  return scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
+}
+
+function toEnd() {
+  byId("scroll").scrollTop = byId("scroll").scrollHeight;
+  tellBelow(0);
+}
+
+/** Tell how many lines have come below what is seen. */
+function tellBelow(count) {
+  below = count;
+  byId("below").hidden = !count;
+  byId("below").textContent = `${count} new below`;
+}
+
+/** Return the text for a time, with the day unless that is today; empty if nobody knows it. */
+function timeText(time) {
+  const date = new Date(time);
+  if (Number.isNaN(date.getTime())) return "";
+  const hours = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  const day = date.toLocaleDateString([], { day: "numeric", month: "short" });
+  return date.toDateString() === new Date().toDateString() ? hours : `${day}, ${hours}`;
 }
 
 function element(name, className = "", text = "") {
@@ -141,6 +246,37 @@ byId("compose").addEventListener("submit", (event) => {
   const text = byId("text").value.trim();
   if (text) send(current, text);
   byId("text").value = "";
+  fitText();
+});
+
+byId("text").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return; // with Shift it breaks the line
+  event.preventDefault();
+  byId("compose").requestSubmit();
+});
+byId("text").addEventListener("input", fitText);
+addEventListener("resize", () => {
+  const saw = seesEnd; // of the page as it was
+  fitText();
+  if (saw) toEnd();
+});
+
+/** Make the field as high as what is in it; chat.css bounds it. */
+function fitText() {
+  const atEnd = isAtEnd();
+  const { style } = byId("text");
+  style.height = "auto";
+  style.height = `${byId("text").scrollHeight + 2}px`; // 2: its border
+  if (atEnd) toEnd();
+}
+
+byId("below").addEventListener("click", () => {
+  toEnd();
+  byId("text").focus();
+});
+byId("scroll").addEventListener("scroll", () => {
+  seesEnd = isAtEnd();
+  if (seesEnd) tellBelow(0);
 });
 
 byId("join").addEventListener("submit", (event) => {

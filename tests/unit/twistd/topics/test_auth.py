@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from token_makers import FAR, SECRET, jwk, make_token, private_pem, public_pem
+from twisted.internet.task import Clock
 from twisted.python.usage import UsageError
 
-from lhttp_tx import Message, Refused
-from lhttp_tx.auth.attempt import LoginAttempt
-from lhttp_tx.options import Options
+from lhttp_tx import Authenticator, Message, Refused
+from lhttp_tx.auth.attempts import LoginAttempt
+from lhttp_tx.config import Config
+from lhttp_tx.service import LHTTPService
+from lhttp_tx.twistd.options import Options
 
 SOURCE = """
 from lhttp_tx import Authenticator, processor
@@ -120,6 +124,9 @@ def test_a_key_set_that_has_changed_for_the_worse_is_left_alone(directory: Path)
         ("--allow-anonymous", "--allow-anonymous is for servers that know users: add --auth"),
         ("--login-timeout 5", "--login-timeout is for servers that know users: add --auth"),
         ("--auth memory:a:b --allow-anonymous --login-timeout 5", "leave out --allow-anonymous"),
+        ("--require-auth", "--require-auth: nothing says who clients are; add --auth"),
+        ("--require-auth --login-parameter user", "--require-auth: nothing says who clients are"),
+        ("--require-auth --auth memory:a:b --allow-anonymous", "--allow-anonymous lets in who has not logged in"),
         ("--auth memory:a:b --login-timeout -1", "-1 is not from 0 to 86400"),
         ("--auth memory:a:b --login-timeout nan", "nan is not from 0 to 86400"),
         ("--auth memory:a:b --login-timeout x", "'x' is not a number"),
@@ -139,6 +146,20 @@ def test_a_mistake_is_told_with_what_to_do(arguments: str, text: str) -> None:
     with pytest.raises(UsageError, match=text) as caught:
         parse(arguments)
     assert "secret" not in str(caught.value).replace("--jwks-file secret", "")
+
+
+def test_a_server_that_must_know_its_clients_starts_where_it_does() -> None:
+    assert parse("--require-auth --auth file:passwords").config.require_auth
+    assert parse("--require-auth --auth file:passwords --login-timeout 5").config.require_auth
+
+
+@pytest.mark.parametrize(
+    ("config", "authenticators"),
+    [(Config(require_auth=True), ()), (Config(require_auth=True, allow_anonymous=True), (Authenticator(),))],
+)
+def test_an_embedded_one_is_not_made_where_it_does_not(config: Config, authenticators: Any) -> None:
+    with pytest.raises(ValueError, match="anybody may connect"):
+        LHTTPService(config, reactor=Clock(), authenticators=authenticators)
 
 
 def test_a_command_login_is_free_where_nobody_logs_in() -> None:

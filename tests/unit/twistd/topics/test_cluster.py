@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from twisted.python.usage import UsageError
 
-from lhttp_tx.bus.servers import NATSServers
-from lhttp_tx.options import Options
+from lhttp_tx.bus.nats.servers import NATSServers
+from lhttp_tx.twistd.options import Options
 
 URL = "nats://127.0.0.1:4222"
 

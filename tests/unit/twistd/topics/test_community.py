@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from twisted.python.usage import UsageError
 
-from lhttp_tx.options import Options
+from lhttp_tx.twistd.options import Options
 
 SOURCE = """
 from lhttp_tx import Hooks, Processor, processor
@@ -97,8 +97,8 @@ def test_a_single_login_is_one_connection_per_user() -> None:
             ),
         ),
         ("--login-parameter a&b", "--login-parameter 'a&b': use letters, digits and - . _ ~"),
-        ("--wait-timeout -1", "Parameter type enforcement failed: -1 is not from 0.01 to 86400, nor 0"),
-        ("--presence-grace x", "Parameter type enforcement failed: 'x' is not a number"),
+        ("--wait-timeout -1", "--wait-timeout: -1 is not from 0.01 to 86400, nor 0"),
+        ("--presence-grace x", "--presence-grace: 'x' is not a number"),
         ("--hooks nowhere", "'nowhere' is not of the form package.module:Name or path/to/file.py:Name"),
         (
             "--hooks our_hooks.py:presence",

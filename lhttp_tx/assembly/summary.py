@@ -1,0 +1,40 @@
+"""What a server says of itself in the log when it starts."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from lhttp_tx.assembly.parts import Assembly
+from lhttp_tx.guard.proxies import TrustedProxies
+
+__all__ = ["log_summary"]
+
+_log = Logger(namespace="lhttp_tx.service")
+
+
+def log_summary(parts: Assembly, proxies: TrustedProxies) -> None:
+    """
+    Log what a server is made of, a line each.
+
+    :param proxies: the proxies whose word it takes.
+    """
+    config = parts.config
+    commands = ", ".join(sorted(processor.command for processor in parts.engine.registry)) or "none"
+    gate, rules = parts.gate, parts.rules
+    _log.info("bus: {bus}", bus=parts.bus.description)
+    if parts.histories.is_active:
+        _log.info("history: {store}", store=parts.histories.store.description)
+    _log.info("processors: {commands}", commands=commands)
+    _log.info("clients: {who}", who="anybody" if gate is None else gate.description)
+    if proxies:
+        _log.info("trusted proxies: {proxies}", proxies=proxies)
+    if config.demo:
+        _log.info("demo: a chat page at /")
+    if config.publish_token is None:
+        _log.info("POST /publish: programs on this machine only (set a token with --publish-token-file)")
+    else:
+        _log.info("POST /publish: callers with the token")
+    if rules is not None:
+        _log.info("channel rules: {count}", count=len(rules))
+    backends = [*config.upstream_allow, *(f"{url} (original)" for url in config.upstream_original)]
+    _log.info("upstream: {targets}", targets=", ".join(backends) or "off (--upstream-allow)")

@@ -1,0 +1,1 @@
+"""The bus of a cluster: the only folder that knows nats-py and asyncio."""

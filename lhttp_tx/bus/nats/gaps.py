@@ -1,0 +1,71 @@
+"""
+When a node may have missed publications. A part of :class:`lhttp_tx.bus.nats.bus.NATSBus`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+__all__ = ["Gaps"]
+
+_log = Logger()
+
+_CALM = 0.5
+"""Seconds after a discarded message in which more may be discarded, before that is told."""
+
+
+class Gaps:
+    """
+    Gathers signs that publications were missed, and tells them once for all. What it calls may not raise.
+
+    :ivar on_gap: called without arguments when a gap is over.
+    :ivar on_flood: called before that, where messages were discarded though the link was there.
+    """
+
+    def __init__(self, clock: Any) -> None:
+        """:param clock: the reactor."""
+        self.on_gap: list[Callable[[], None]] = []
+        self.on_flood: Callable[[], None] = _nothing
+        self._clock = clock
+        self._lost = False
+        self._telling: IDelayedCall | None = None
+
+    def begin(self) -> None:
+        """Nothing comes any more."""
+        self._lost = True
+
+    def end(self) -> None:
+        """All that is published from now on comes."""
+        if self._lost:
+            self._lost = False
+            self._tell()
+
+    def flooded(self) -> None:
+        """A message was discarded."""
+        if self._telling is None:
+            _log.error("messages of NATS were discarded: more came than this node can take")
+            self._telling = self._clock.callLater(_CALM, self._calm)
+
+    def _calm(self) -> None:
+        self._telling = None
+        self.on_flood()
+        self._tell()
+
+    def _tell(self) -> None:
+        for call in self.on_gap:
+            call()
+
+    def stop(self) -> None:
+        """Tell nothing more."""
+        self._lost = False
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

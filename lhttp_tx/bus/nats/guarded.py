@@ -1,0 +1,118 @@
+"""
+The client of nats-py, made safe against a server that pretends to have no TLS, and fast.
+
+nats-py reads in the server's greeting whether to use TLS. The greeting itself is not encrypted. An attacker on the way
+could remove this from it, and would get the password in the clear.
+
+For each message, nats-py takes several microseconds, a queue and a turn of a task. So this client subscribes past it,
+takes the messages of these subscriptions out of what is read (:mod:`lhttp_tx.bus.nats.tap`), and writes commands past
+it. nats-py connects, pings, and ends the connection. Used by :mod:`lhttp_tx.bus.nats.link` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from nats.aio.client import Client
+from nats.errors import Error
+
+from lhttp_tx.bus.nats.incoming import Incoming, Run
+from lhttp_tx.bus.nats.tap import Receiver, Tap
+
+__all__ = ["GuardedClient"]
+
+NO_TLS = "the server offers no TLS, so nothing was sent to it; turn TLS on there, or leave out tls:// and --nats-tls-ca"
+"""The reason for refusing a server."""
+
+
+class GuardedClient(Client):
+    """
+    A client that can insist on TLS, and then sends nothing in the clear.
+
+    :ivar insists: whether the connection must be encrypted before the first byte is sent.
+    :ivar receivers: those who take the messages of subscriptions, by the subscription's number in the protocol.
+    :ivar taken: called with the messages that one read has brought. May not raise.
+    :ivar broken: called with the reason when the server sends what cannot be read.
+    """
+
+    insists = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.receivers: dict[bytes, Receiver] = {}
+        self.taken: Callable[[list[Run[Receiver]]], None] = _call_receivers
+        self.broken: Callable[[str], None] = _ignore
+        self._incoming = Incoming(self.receivers)
+
+    def send(self, commands: bytes) -> None:
+        """
+        Send commands of the NATS protocol as they are, at the end of this turn of the reactor.
+
+        The caller looks at :attr:`pending_data_size`, which counts them.
+
+        :param commands: well-formed, and of sizes that the server takes.
+        """
+        client: Any = self
+        client._pending.append(commands)
+        client._pending_data_size += len(commands)
+        if client._flush_queue.empty():
+            client._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    def listen(self, receiver: Receiver) -> bytes:
+        """Return a new number for a subscription. The messages of the one that gets it go to *receiver*."""
+        client: Any = self
+        client._sid += 1
+        number = b"%d" % client._sid
+        self.receivers[number] = receiver
+        return number
+
+    def ignore(self, number: bytes) -> None:
+        """Take the messages of a subscription no more."""
+        self.receivers.pop(number, None)
+        self._incoming.forget()
+
+    def ignore_all(self) -> None:
+        """Take no messages any more."""
+        self.receivers.clear()
+        self._incoming.forget()
+
+    def _connect_command(self) -> bytes:
+        """
+        Return the first line that the client sends, which holds the credentials.
+
+        From now on, what the server sends is read here first: it has said its greeting, and says nothing until it has
+        this line. With TLS, this drops the servers that the greeting has named, because anybody may have sent the
+        greeting, which came before TLS. The server names them again later.
+
+        :raises Error: if :attr:`insists` is set and the line would go out in the clear.
+        """
+        client: Any = self
+        writer: Any = getattr(client._transport, "_io_writer", None)
+        if self.insists:
+            if writer is None or writer.get_extra_info("ssl_object") is None:
+                raise Error(NO_TLS)
+            client._server_pool = [server for server in client._server_pool if not server.discovered]
+        transport = writer.transport
+        transport.set_protocol(Tap(transport.get_protocol(), self._incoming, self._took, self._broke))
+        return super()._connect_command()
+
+    def _took(self, runs: list[Run[Receiver]]) -> None:
+        self.taken(runs)
+
+    def _broke(self, reason: str) -> None:
+        self.broken(reason)
+
+
+def _call_receivers(runs: list[Run[Receiver]]) -> None:
+    for run in runs:
+        run.owner(run)
+
+
+def _ignore(reason: str) -> None:
+    """Nobody wants to know."""
+
+
+if "_connect_command" not in vars(Client):  # another version would bypass the guard
+    raise ImportError("this version of nats-py is not known to lhttp_tx; install another one")

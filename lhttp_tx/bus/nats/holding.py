@@ -1,0 +1,76 @@
+"""
+Publications held back at the moment when a node moves from one server of a NATS cluster to another.
+
+A part of :class:`lhttp_tx.bus.nats.keeper.LinkKeeper`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from lhttp_tx.bus.nats.confirmations import UNCONFIRMED, tell
+from lhttp_tx.bus.nats.handover import Publication
+from lhttp_tx.errors import BusUnavailable, LHTTPError
+
+__all__ = ["Holding"]
+
+_log = Logger()
+
+_MAX_WAITING = 50_000
+"""
+The most publications held back while the node moves, and the most callers that wait for confirmations. The publications
+together take no more bytes than may wait to be sent to NATS.
+"""
+
+
+class Holding:
+    """Publications that were accepted but not sent, and the callers that wait until NATS has them."""
+
+    def __init__(self, size: int) -> None:
+        """:param size: bytes of publications beyond which no more are taken."""
+        self._limit = size
+        self._size = 0
+        self._publications: list[Publication] = []
+        self._waiters: list[Deferred[None]] = []
+
+    def add(self, publication: Publication) -> None:
+        """
+        Hold *publication* back.
+
+        :raises BusUnavailable: if too many publications, or too many bytes, are held already.
+        """
+        if len(self._publications) >= _MAX_WAITING or self._size > self._limit:
+            raise BusUnavailable("the bus is congested, try again later")
+        self._publications.append(publication)
+        self._size += len(publication[1])
+
+    def confirm(self) -> Deferred[None]:
+        """Wait until NATS has all earlier publications; see :meth:`lhttp_tx.bus.nats.keeper.LinkKeeper.confirm`."""
+        if len(self._waiters) >= _MAX_WAITING:
+            return fail(BusUnavailable(UNCONFIRMED))
+        waiter: Deferred[None] = Deferred()
+        self._waiters.append(waiter)
+        return waiter
+
+    def release(self, publish: Callable[[Publication], None], confirm: Callable[[], Deferred[None]]) -> None:
+        """Send what was held back, and get confirmations for the waiting callers."""
+        lost = 0
+        for publication in self._publications:
+            try:
+                publish(publication)
+            except LHTTPError as error:
+                lost += 1
+                _log.error("a publication was lost while moving to another server: {why}", why=error.reason)
+        if not self._waiters:
+            return
+
+        def told(result: Failure | None) -> None:
+            for waiter in self._waiters:
+                tell(waiter, None if result is None else BusUnavailable(UNCONFIRMED))
+
+        confirmed: Deferred[None] = fail(BusUnavailable(UNCONFIRMED)) if lost else confirm()
+        confirmed.addBoth(told)

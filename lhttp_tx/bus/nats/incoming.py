@@ -1,0 +1,190 @@
+"""
+Takes messages out of what a NATS server sends.
+
+A pure parser without I/O, used by :mod:`lhttp_tx.bus.nats.tap`. It takes the messages of the subscriptions that it is
+told of, as many as one read brings, in one pass. It returns all other bytes as they came, for nats-py. Source: the
+NATS documentation, "Client Protocol".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Generic, TypeVar, final
+
+__all__ = ["MAX_LINE", "MAX_SIZE", "BadStream", "Incoming", "Run"]
+
+MAX_SIZE: Final = 67_174_400
+"""Bytes of the largest message that is waited for. A NATS server takes no messages above 64 MiB, headers included."""
+
+MAX_LINE: Final = 1_048_576
+"""Bytes of the longest line that is waited for. The longest ones are those that list the servers of a cluster."""
+
+_MAX_KNOWN = 2_048
+"""How many different lines that begin messages are remembered."""
+
+_MAX_KNOWN_LINE = 512
+"""Bytes of the longest one that is remembered."""
+
+_Owner = TypeVar("_Owner")
+
+
+class BadStream(Exception):
+    """The server sent something that is not waited for; the text says what."""
+
+
+@final
+class Run(Generic[_Owner]):
+    """
+    Messages to one subject, for one subscription, that came one after another.
+
+    :ivar owner: who the subscription belongs to.
+    :ivar subject: where they were published.
+    :ivar heads: the block of headers of each, from ``NATS/1.0`` to the blank line; ``None`` if they have none.
+    :ivar payloads: what follows the headers of each.
+    """
+
+    __slots__ = ("heads", "owner", "payloads", "subject")
+
+    def __init__(self, owner: _Owner, subject: str, heads: list[bytes] | None) -> None:
+        self.owner = owner
+        self.subject = subject
+        self.heads = heads
+        self.payloads: list[bytes] = []
+
+
+@final
+class _Target(Generic[_Owner]):
+    """What messages of one run have in common."""
+
+    __slots__ = ("has_heads", "owner", "subject")
+
+    def __init__(self, owner: _Owner, subject: str, has_heads: bool) -> None:
+        self.owner = owner
+        self.subject = subject
+        self.has_heads = has_heads
+
+
+@final
+class Incoming(Generic[_Owner]):
+    """
+    The parser of one connection.
+
+    What it holds is at most one message, or one line, that has not come to its end.
+    """
+
+    def __init__(self, owners: Mapping[bytes, _Owner], *, max_size: int = MAX_SIZE, max_line: int = MAX_LINE) -> None:
+        """
+        :param owners: the subscriptions whose messages are taken, by their number in the protocol. It may change
+            between two calls; call :meth:`forget` when one has gone.
+        :param max_size: bytes of the largest message that is waited for.
+        :param max_line: bytes of the longest line that is waited for.
+        """
+        self._owners = owners
+        self._max_size = max_size
+        self._max_line = max_line
+        self._known: dict[bytes, tuple[_Target[_Owner] | None, int, int]] = {}
+        self._targets: dict[tuple[bytes, bytes, bool], _Target[_Owner]] = {}
+        self._held: list[bytes] = []
+        self._held_size = 0
+        self._needed = 0
+
+    def forget(self) -> None:
+        """Look subscriptions up anew: one of them has gone."""
+        self._known.clear()
+        self._targets.clear()
+
+    def feed(self, data: bytes) -> tuple[list[Run[_Owner]], bytes]:
+        """
+        Take the next bytes of the stream.
+
+        :returns: the messages that are complete, in the order in which they came; and the bytes that nats-py is to get.
+        :raises BadStream: if the server announces a message, or sends a line, that is too long to wait for.
+        """
+        if self._held:
+            self._held.append(data)
+            self._held_size += len(data)
+            if self._held_size < self._needed:
+                return [], b""
+            data = b"".join(self._held)
+            self._held.clear()
+        runs: list[Run[_Owner]] = []
+        rest: list[bytes] = []
+        position, size, needed = 0, len(data), 0
+        known, find = self._known, data.find
+        current: _Target[_Owner] | None = None
+        heads: list[bytes] | None = None
+        payloads: list[bytes] = []
+        while position < size:
+            end = find(b"\r\n", position)
+            if end < 0:
+                if size - position > self._max_line:
+                    raise BadStream(f"a line of more than {self._max_line} bytes")
+                break
+            line = data[position:end]
+            found = known.get(line) or self._look(line)
+            if found is None:
+                rest.append(data[position : end + 2])
+                position = end + 2
+                continue
+            target, head_size, message_size = found
+            begin = end + 2
+            stop = begin + message_size
+            if stop + 2 > size:
+                needed = stop + 2 - position
+                break
+            if target is None:
+                rest.append(data[position : stop + 2])
+            else:
+                if target is not current:
+                    current = target
+                    heads = [] if target.has_heads else None
+                    run = Run(target.owner, target.subject, heads)
+                    payloads = run.payloads
+                    runs.append(run)
+                if heads is not None:
+                    heads.append(data[begin : begin + head_size])
+                    begin += head_size
+                payloads.append(data[begin:stop])
+            position = stop + 2
+        if position < size:
+            self._held.append(data[position:])
+            self._held_size = size - position
+            self._needed = needed
+        return runs, b"".join(rest)
+
+    def _look(self, line: bytes) -> tuple[_Target[_Owner] | None, int, int] | None:
+        """
+        Return what a line that begins a message says: for whom it is, if for one of ours, how many bytes its headers
+        have, and how many it has in all. ``None`` if it does not begin a message.
+        """
+        if not line.startswith((b"MSG", b"HMSG")) or not line[-1:].isdigit():
+            return None
+        words = line.split()
+        has_heads = words[0] == b"HMSG"
+        count = len(words) - has_heads
+        if words[0] not in (b"MSG", b"HMSG") or not 4 <= count <= 5:
+            return None
+        if (has_heads and not words[-2].isdigit()) or not words[-1].isdigit():
+            return None
+        size, head_size = int(words[-1]), int(words[-2]) if has_heads else 0
+        if size > self._max_size:
+            raise BadStream(f"a message of {size} bytes")
+        target = self._target(words[1], words[2], head_size) if head_size <= size else None
+        found = target, head_size, size
+        if target is not None and len(line) <= _MAX_KNOWN_LINE:
+            if len(self._known) >= _MAX_KNOWN:
+                self.forget()
+            self._known[line] = found
+        return found
+
+    def _target(self, subject: bytes, number: bytes, head_size: int) -> _Target[_Owner] | None:
+        owner = self._owners.get(number)
+        if owner is None:
+            return None
+        key = subject, number, head_size > 0
+        target = self._targets.get(key)
+        if target is None:
+            if len(self._targets) >= _MAX_KNOWN:
+                self.forget()
+            target = self._targets[key] = _Target(owner, subject.decode("utf-8", "replace"), head_size > 0)
+        return target

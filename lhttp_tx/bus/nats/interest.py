@@ -1,0 +1,240 @@
+"""
+The channels that a node subscribes to at NATS, and their receivers on the node.
+
+A part of :class:`lhttp_tx.bus.nats.bus.NATSBus`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from lhttp_tx.bus.nats.confirmations import tell
+from lhttp_tx.bus.nats.link import Link
+from lhttp_tx.bus.nats.servers import NATSServers
+from lhttp_tx.bus.nats.subjects import subject_of, wildcard_subject_of
+from lhttp_tx.codec.wildcards import Wildcards, is_wildcard
+from lhttp_tx.errors import BusUnavailable
+from lhttp_tx.interfaces import BusReceiver, MaybeDeferred
+
+__all__ = ["Interest", "Links"]
+
+_log = Logger()
+
+_GRACE = 2.0
+"""Seconds for which a channel without receivers stays subscribed, in case clients come back."""
+
+_GRACE_COUNT = 10_000
+"""How many channels without receivers may stay subscribed at one time."""
+
+
+class Links(Protocol):
+    """The links of a node, see :class:`lhttp_tx.bus.nats.keeper.LinkKeeper`."""
+
+    link: Link | None
+    second: Link | None
+
+
+class _Channel:
+    """
+    What this node knows of one channel.
+
+    :ivar receivers: they get its publications.
+    :ivar confirmed: whether NATS has the subscription, as far as this node knows.
+    :ivar waiters: Deferreds that fire when NATS has it.
+    :ivar left: when the last receiver left.
+    """
+
+    __slots__ = ("confirmed", "left", "name", "receivers", "subject", "waiters")
+
+    def __init__(self, name: str, subject: str) -> None:
+        self.name = name
+        self.subject = subject
+        self.receivers: tuple[BusReceiver, ...] = ()
+        self.confirmed = False
+        self.waiters: list[Deferred[None]] = []
+        self.left = 0.0
+
+    def tell(self, outcome: BusUnavailable | None) -> None:
+        """Fire the waiting Deferreds: *outcome* is the error, or ``None`` if NATS has the subscription."""
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            tell(waiter, outcome)
+
+
+class Interest:
+    """
+    The channels and receivers of this node.
+
+    A channel has one subscription at NATS, however many receivers it has here.
+
+    :ivar on_left: called with the name of a channel or wildcard when its subscription at NATS ends. May not raise.
+    """
+
+    def __init__(self, servers: NATSServers, links: Links, *, clock: Any) -> None:
+        """
+        :param servers: the bounds.
+        :param links: the links to subscribe on.
+        :param clock: the reactor, for time limits.
+        """
+        self._servers = servers
+        self._links = links
+        self._clock = clock
+        self._channels: dict[str, _Channel] = {}
+        self._subjects: dict[str, _Channel] = {}
+        self._wildcards = Wildcards()
+        self._leaving: deque[tuple[float, _Channel]] = deque()
+        self._sweeping: IDelayedCall | None = None
+        self.on_left: Callable[[str], None] = _nobody_cares
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """The channels subscribed at NATS: those with a receiver, and those that had one a moment ago."""
+        return frozenset(self._channels)
+
+    def wildcards_of(self, channel: str) -> Sequence[str]:
+        """Return the subjects of the wildcards that match *channel*."""
+        if not self._wildcards:
+            return ()
+        return [self._channels[wildcard].subject for wildcard in self._wildcards.matching(channel)]
+
+    def ask_all(self, link: Link) -> Deferred[Any]:
+        """Subscribe to everything on *link*; the Deferred succeeds in any case."""
+        return DeferredList([self._ask(channel, link) for channel in self._channels.values()])
+
+    def lost(self) -> None:
+        """Note that NATS has no subscription any more."""
+        for channel in self._channels.values():
+            channel.confirmed = False
+
+    def clear(self) -> None:
+        """Forget everything, and fail the waiting Deferreds: the bus has stopped."""
+        if self._sweeping is not None and self._sweeping.active():
+            self._sweeping.cancel()
+        self._sweeping = None
+        channels = list(self._channels.values())
+        self._channels.clear()
+        self._subjects.clear()
+        self._wildcards = Wildcards()
+        self._leaving.clear()
+        for channel in channels:
+            channel.receivers = ()
+            channel.tell(BusUnavailable("the bus has stopped"))
+            self.on_left(channel.name)
+
+    def _subject_of(self, name: str) -> str:
+        subject = wildcard_subject_of if is_wildcard(name) else subject_of
+        return subject(name, self._servers.prefix)
+
+    def add(self, channel: str, receiver: BusReceiver) -> MaybeDeferred:
+        """
+        Pass publications of *channel* to *receiver*.
+
+        :returns: ``None`` if NATS has the subscription; else a Deferred like that of
+            :meth:`lhttp_tx.interfaces.IBus.subscribe`.
+        """
+        found = self._channels.get(channel)
+        if found is None:
+            found = self._channels[channel] = _Channel(channel, self._subject_of(channel))
+            self._subjects[found.subject] = found
+            if is_wildcard(channel):
+                self._wildcards.add(channel)
+            for link in (self._links.link, self._links.second):
+                if link is not None:
+                    self._ask(found, link)
+        if receiver not in found.receivers:
+            found.receivers += (receiver,)
+        if found.confirmed or (self._links.link is None and self._servers.local_delivery):
+            return None
+        waiter: Deferred[None] = Deferred()
+        found.waiters.append(waiter)
+        waiter.addTimeout(self._servers.timeout, self._clock, onTimeoutCancel=_too_late)
+        return waiter.addErrback(self._give_up, channel, receiver)
+
+    def _ask(self, channel: _Channel, link: Link) -> Deferred[None]:
+        """Subscribe to *channel* at NATS; the Deferred succeeds in any case."""
+        return link.subscribe(channel.subject).addCallbacks(
+            self._confirmed, self._not_confirmed, callbackArgs=(channel, link), errbackArgs=(channel, link)
+        )
+
+    def _confirmed(self, _: None, channel: _Channel, link: Link) -> None:
+        if link is self._links.link:
+            channel.confirmed = True
+            channel.tell(None)
+
+    def _not_confirmed(self, failure: Failure, channel: _Channel, link: Link) -> None:
+        if link is self._links.link and link.usable and isinstance(failure.value, BusUnavailable):
+            channel.tell(failure.value)  # NATS refused it; had the link been lost, the next link would ask again
+            self._drop_if_left(channel, 0.0)
+
+    def _give_up(self, failure: Failure, channel: str, receiver: BusReceiver) -> Failure:
+        self.remove(channel, receiver)
+        return failure
+
+    def remove(self, channel: str, receiver: BusReceiver) -> None:
+        """Remove a receiver. If the channel has none for a moment, tell NATS."""
+        found = self._channels.get(channel)
+        if found is None or receiver not in found.receivers:
+            return
+        found.receivers = tuple(known for known in found.receivers if known != receiver)
+        if found.receivers:
+            return
+        found.left = self._clock.seconds()
+        self._leaving.append((found.left + _GRACE, found))
+        if len(self._leaving) > _GRACE_COUNT:
+            self._drop_if_left(self._leaving.popleft()[1], 0.0)
+        if self._sweeping is None:
+            self._sweeping = self._clock.callLater(_GRACE, self._sweep)
+
+    def _sweep(self) -> None:
+        """Unsubscribe from channels that have had no receiver for :data:`_GRACE` seconds."""
+        self._sweeping = None
+        now = self._clock.seconds()
+        while self._leaving and self._leaving[0][0] <= now:
+            self._drop_if_left(self._leaving.popleft()[1], _GRACE)
+        if self._leaving:
+            self._sweeping = self._clock.callLater(self._leaving[0][0] - now, self._sweep)
+
+    def _drop_if_left(self, channel: _Channel, grace: float) -> None:
+        if channel.receivers or self._clock.seconds() - channel.left < grace:
+            return
+        if self._channels.get(channel.name) is channel:
+            del self._channels[channel.name], self._subjects[channel.subject]
+            self._wildcards.discard(channel.name)
+            for link in (self._links.link, self._links.second):
+                if link is not None:
+                    link.unsubscribe(channel.subject)
+            self.on_left(channel.name)
+
+    def deliver_to(self, channel: str, payloads: list[bytes], binary: bool) -> None:
+        """Hand publications to the receivers of *channel*, those of wildcards included."""
+        found = self._channels.get(channel)
+        if found is not None:
+            self.deliver(found.subject, payloads, binary)
+        for subject in self.wildcards_of(channel):
+            self.deliver(subject, payloads, binary)
+
+    def deliver(self, subject: str, payloads: list[bytes], binary: bool) -> None:
+        """Pass publications to all receivers of *subject*, even if one of them fails."""
+        channel = self._subjects.get(subject)
+        if channel is None:
+            return
+        for receiver in channel.receivers:
+            try:
+                receiver(channel.name, payloads, binary)
+            except Exception:
+                _log.failure("a receiver of the bus failed")
+
+
+def _nobody_cares(channel: str) -> None:
+    """Nobody wants to hear of channels that are let go of."""
+
+
+def _too_late(result: object, timeout: float) -> None:
+    raise BusUnavailable(f"the bus did not answer within {timeout:g} s, try again later")

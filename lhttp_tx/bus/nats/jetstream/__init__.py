@@ -1,0 +1,1 @@
+"""The history of a cluster, in streams of NATS JetStream, on the links of the bus."""

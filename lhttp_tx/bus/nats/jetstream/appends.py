@@ -1,0 +1,385 @@
+"""
+Publications on their way into a stream.
+
+Each goes out with the subject to which the stream says that it has it. No more than some are under way at one time, for
+a server drops what it cannot take; the others wait their turn here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from hashlib import sha256
+from itertools import repeat
+from typing import Any, final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+
+from lhttp_tx.bus.nats.confirmations import tell
+from lhttp_tx.bus.nats.headers import Head, publish_commands, read_head
+from lhttp_tx.bus.nats.jetstream.streams import Stream
+from lhttp_tx.bus.nats.link import Link
+from lhttp_tx.codec.positions import format_position
+from lhttp_tx.errors import HistoryUnavailable
+from lhttp_tx.history.values import Placing
+from lhttp_tx.interfaces import MaybeDeferred
+from lhttp_tx.observe.rationing import RationedLogger
+
+__all__ = ["UNKNOWN", "Appends", "Tips"]
+
+_log = RationedLogger(__name__)
+
+_MAX_COUNT = 50_000
+_MAX_SIZE = 16_777_216
+"""Publications of one class, and their bytes, that may be without an answer; those past it are refused."""
+
+_WINDOW = 2_000
+_WINDOW_SIZE = 1_048_576
+"""How many of them, and how many bytes, are with NATS at one time."""
+
+_MAX_WAITING = 50_000
+"""How many may wait at one time to hear that what they appended is safe."""
+
+_MAX_ID = 256
+"""Bytes of a message id with its channel that NATS is given as they are; a longer one as its hash."""
+
+_CHECK_INTERVAL = 1.0
+"""Seconds between looks for what has waited too long."""
+
+_COST = 100
+"""Bytes that are counted for a publication beside its own."""
+
+_MAX_TIPS = 20_000
+"""Channels of which the last offset is kept in mind."""
+
+UNKNOWN = "the history store has not confirmed the publication: it is not known whether it is stored"
+"""What is told of a publication whose answer did not come."""
+
+
+@final
+class Tips:
+    """The largest offset that is known of a channel, for those where it was seen last."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
+
+    def find(self, stream: Stream, channel: str) -> int:
+        """Return the largest offset that is known; 0 if none is."""
+        return self._known.get((stream.name, channel), 0)
+
+    def note(self, stream: Stream, channel: str, offset: int) -> None:
+        """Remember that *channel* has *offset*."""
+        key = stream.name, channel
+        if offset > self._known.get(key, 0):
+            self._known[key] = offset
+            self._known.move_to_end(key)
+            if len(self._known) > _MAX_TIPS:
+                self._known.popitem(last=False)
+
+    def forget(self, stream: Stream) -> None:
+        """Forget what is known of *stream*: its offsets begin anew."""
+        for key in [key for key in self._known if key[0] == stream.name]:
+            del self._known[key]
+
+
+@final
+class _Run:
+    """
+    Publications that were appended together.
+
+    :ivar sent: how many of them are sent.
+    :ivar open: how many have no answer yet.
+    :ivar floor: what was in use in the stream before any of them was sent.
+    :ivar tip: the largest offset that one of them got.
+    :ivar since: when it was appended, or some of it sent.
+    """
+
+    __slots__ = (
+        *("_appends", "channel", "floor", "head", "links", "number", "open", "payloads", "placing", "sent", "since"),
+        "tip",
+    )
+
+    def __init__(
+        self,
+        appends: Appends,
+        number: int,
+        channel: str,
+        head: bytes,
+        payloads: list[bytes],
+        placing: Placing | None,
+        since: float,
+    ) -> None:
+        self._appends = appends
+        self.number = number
+        self.channel = channel
+        self.head = head
+        self.payloads = payloads
+        self.placing = placing
+        self.sent = 0
+        self.open = len(payloads)
+        self.since = since
+        self.tip = self.floor = 0
+        self.links: dict[Link, str] = {}
+
+    def answer(self, answers: list[bytes], heads: list[Head] | None) -> bool:
+        """See :class:`lhttp_tx.bus.nats.inbox.Answered`."""
+        return self._appends.answered(self, answers, heads)
+
+    def unanswered(self) -> None:
+        """See :class:`lhttp_tx.bus.nats.inbox.Answered`."""
+        self._appends.fail(self, UNKNOWN)
+
+
+@final
+class Appends:
+    """
+    What is appended to one stream, in order.
+
+    :ivar stream: the stream.
+    """
+
+    def __init__(
+        self, stream: Stream, link: Callable[[], Link | None], tips: Tips, *, clock: Any, timeout: float
+    ) -> None:
+        """
+        :param link: returns the link to send over; ``None`` to send nothing for now.
+        :param tips: where to note what was stored.
+        :param clock: the reactor.
+        :param timeout: seconds for which an answer is waited for.
+        """
+        self.stream = stream
+        self._link = link
+        self._tips = tips
+        self._clock = clock
+        self._timeout = timeout
+        self._runs: dict[int, _Run] = {}
+        self._unsent: deque[_Run] = deque()
+        self._number, self._oldest = 0, 1
+        self._count = self._size = 0
+        self._under_way = self._under_way_size = 0
+        self._waiters: deque[tuple[int, Deferred[None]]] = deque()
+        self._checking: IDelayedCall | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything has its answer."""
+        return not self._runs
+
+    def add(
+        self, channel: str, payloads: list[bytes], binary: bool, placing: Placing | None, link: Link | None
+    ) -> None:
+        """
+        Append *payloads* to the stream; parameters as of :meth:`lhttp_tx.interfaces.IHistoryStore.append`.
+
+        :param link: the link that the node has, to see what sizes it takes.
+        :raises HistoryUnavailable: if too many wait for their answer.
+        :raises MessageTooLarge: if NATS does not take messages of this size.
+        """
+        if link is not None:
+            for payload in payloads:
+                link.check_size(payload, binary, stored=True)
+        size = sum(map(len, payloads)) + _COST * len(payloads)
+        if self._runs and (self._count + len(payloads) > _MAX_COUNT or self._size + size > _MAX_SIZE):
+            raise HistoryUnavailable("the history store does not keep up, try again later")
+        lines = b"Lhttp-Frame: binary\r\n" if binary else b""
+        if placing is not None and placing.message_id is not None:
+            lines += b"Nats-Msg-Id: %s\r\n" % _id_of(channel, placing.message_id)
+        head = b"NATS/1.0\r\n%s\r\n" % lines if lines else b""
+        self._number += 1
+        run = self._runs[self._number] = _Run(
+            self, self._number, channel, head, payloads, placing, self._clock.seconds()
+        )
+        self._count += len(payloads)
+        self._size += size
+        self._unsent.append(run)
+        if self._checking is None:
+            self._checking = self._clock.callLater(_CHECK_INTERVAL, self._check)
+        self.send()
+
+    def send(self) -> None:
+        """Send what waits, as far as it may be."""
+        link = self._link()
+        if link is None or not self.stream.ready:
+            return
+        while self._unsent and self._under_way < _WINDOW and self._under_way_size < _WINDOW_SIZE:
+            run = self._unsent[0]
+            room = _WINDOW - self._under_way
+            payloads = run.payloads[run.sent : run.sent + room] if run.sent or room < run.open else run.payloads
+            size = sum(map(len, payloads))
+            while len(payloads) > 1 and self._under_way_size + size > _WINDOW_SIZE:
+                payloads = payloads[: len(payloads) // 2]
+                size = sum(map(len, payloads))
+            if link not in run.links:
+                run.links[link] = link.inbox.expect(run)
+            target = f"{self.stream.subject_of(run.channel)} {run.links[link]}".encode()
+            link.inbox.send(publish_commands(target, run.head, payloads))
+            if not run.sent:
+                run.floor = self.stream.tip
+            run.sent += len(payloads)
+            run.since = self._clock.seconds()
+            self._under_way += len(payloads)
+            self._under_way_size += size
+            if run.sent == len(run.payloads):
+                self._unsent.popleft()
+
+    def answered(self, run: _Run, answers: list[bytes], heads: list[Head] | None) -> bool:
+        """Take answers of the stream to the next ones of *run*; return whether the last one was among them."""
+        if run.number not in self._runs:
+            return True
+        if heads is None and run.placing is None and len(answers) <= run.open:
+            positions = _read_all(answers)
+            if positions and min(positions) > run.floor:
+                self._done(run, max(positions), len(answers))
+                return not run.open
+        for data, head in zip(answers, repeat(None) if heads is None else heads, strict=False):
+            self._answered(run, data, head)
+            if run.number not in self._runs:
+                return True
+        return False
+
+    def _answered(self, run: _Run, data: bytes, head: Head | None) -> None:
+        position, duplicate, why = _read(data, head)
+        if not why and position <= run.floor and not duplicate:
+            why = UNKNOWN  # the stream has begun anew, and its epoch is not known yet
+        if why:
+            self.stream.kick()
+            if run.placing is None:
+                _log.error("a publication was not stored: {why}", why=why)
+                self._tell_from(run.number, HistoryUnavailable(why))
+        placing = run.placing
+        if placing is not None and why:
+            placing.failure = HistoryUnavailable(why)
+        elif placing is not None:
+            placing.position = format_position(self.stream.epoch, position)
+            placing.duplicate = duplicate
+        self._done(run, 0 if why else position, 1)
+
+    def _done(self, run: _Run, position: int, count: int) -> None:
+        """Note that the next ones of *run* have their answer; the largest offset among these is *position*."""
+        if position > run.tip:
+            run.tip = position
+            if position > self.stream.tip:
+                self.stream.tip = position
+        first = len(run.payloads) - run.open
+        run.open -= count
+        self._under_way -= count
+        self._under_way_size -= sum(map(len, run.payloads[first : first + count]))
+        if not run.open:
+            self._end(run)
+        if self._unsent and self._under_way <= _WINDOW // 2:
+            self.send()
+
+    def _end(self, run: _Run) -> None:
+        del self._runs[run.number]
+        if run.tip:
+            self._tips.note(self.stream, run.channel, run.tip)
+        self._count -= len(run.payloads)
+        self._size -= sum(map(len, run.payloads)) + _COST * len(run.payloads)
+        if self._waiters:
+            while self._oldest <= self._number and self._oldest not in self._runs:
+                self._oldest += 1
+            self._tell_up_to(self._oldest - 1, None)
+
+    def fail(self, run: _Run, why: str) -> None:
+        """Give *run* up: what has no answer yet is not known to be stored."""
+        if run.number not in self._runs:
+            return
+        for link, subject in run.links.items():
+            link.inbox.forget(subject)
+        if run in self._unsent:
+            self._unsent.remove(run)
+        self._under_way -= run.sent - (len(run.payloads) - run.open)
+        self._under_way_size -= sum(map(len, run.payloads[len(run.payloads) - run.open : run.sent]))
+        error = HistoryUnavailable(why)
+        if run.placing is not None:
+            run.placing.failure = error
+        else:
+            _log.error("{count} publications: {why}", count=run.open, why=why)
+            self._tell_from(run.number, error)
+        self._end(run)
+
+    def _check(self) -> None:
+        """Give up what has waited too long."""
+        self._checking = None
+        limit, trouble = self._clock.seconds() - self._timeout, self.stream.trouble
+        stuck = self._link() is None or not self.stream.ready  # those that only wait their turn are not late
+        late = [
+            run
+            for run in self._runs.values()
+            if (trouble and not run.sent) or (run.since < limit and (run.sent or stuck))
+        ]
+        for run in late:
+            self.fail(run, UNKNOWN if run.sent else trouble or "the history store is away, try again later")
+        if late:
+            self.stream.kick()
+            self.send()
+        if self._runs and self._checking is None:
+            self._checking = self._clock.callLater(_CHECK_INTERVAL, self._check)
+
+    def close(self) -> None:
+        """Give everything up, and look no more."""
+        for run in tuple(self._runs.values()):
+            self.fail(run, UNKNOWN if run.sent else "the history store has stopped")
+        if self._checking is not None:
+            self._checking.cancel()
+            self._checking = None
+
+    # Those who wait
+
+    def confirm(self) -> MaybeDeferred:
+        """See :meth:`lhttp_tx.interfaces.IHistoryStore.confirm`."""
+        if not self._runs:
+            return None
+        waiter: Deferred[None] = Deferred()
+        if len(self._waiters) >= _MAX_WAITING:
+            waiter.errback(HistoryUnavailable(UNKNOWN))
+        else:
+            self._waiters.append((self._number, waiter))
+        return waiter
+
+    def _tell_up_to(self, number: int, error: HistoryUnavailable | None) -> None:
+        """Tell those who wait for what was appended up to *number*."""
+        while self._waiters and self._waiters[0][0] <= number:
+            tell(self._waiters.popleft()[1], error)
+
+    def _tell_from(self, number: int, error: HistoryUnavailable) -> None:
+        """Tell those who wait for what was appended at *number*, and others before."""
+        told = [waiter for last, waiter in self._waiters if last >= number]
+        self._waiters = deque(entry for entry in self._waiters if entry[0] < number)
+        for waiter in told:
+            tell(waiter, error)
+
+
+def _id_of(channel: str, message_id: str) -> bytes:
+    found = f"{channel}:{message_id}".encode()
+    return found if len(found) <= _MAX_ID else sha256(found).hexdigest().encode()
+
+
+def _read(data: bytes, head: Head | None) -> tuple[int, bool, str]:
+    """Return sequence number, whether it was there before, and what is wrong, of the answer of a stream."""
+    if head is not None and "Status" in read_head(head):
+        return 0, False, "no stream of NATS takes it: the stream is gone, or JetStream is"
+    end = data.rfind(b'"seq":')
+    if end > 0 and data[end + 6 : -1].isdigit():
+        return int(data[end + 6 : -1]), False, ""
+    try:
+        found = json.loads(data)
+        if "error" in found:
+            return 0, False, f"JetStream: {found['error'].get('description') or found['error'].get('code')}"
+        return int(found["seq"]), bool(found.get("duplicate")), ""
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return 0, False, "JetStream gave no answer that can be read"
+
+
+def _read_all(answers: list[bytes]) -> list[int] | None:
+    """Return the sequence numbers in answers that say nothing else; ``None`` if one of them is of another kind."""
+    begin = answers[0][: answers[0].rfind(b'"seq":') + 6]
+    if len(begin) <= 6 or not all(map(bytes.startswith, answers, repeat(begin))):
+        return None
+    size = len(begin)
+    try:
+        return [int(each[size:-1]) for each in answers]
+    except ValueError:
+        return None

@@ -1,0 +1,177 @@
+"""
+Questions to NATS over a link: those of the JetStream API, and direct gets of what a stream holds.
+
+Used by the other parts of :class:`lhttp_tx.bus.nats.jetstream.store.JetStreamHistory`. Coroutines for asyncio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from itertools import repeat
+from typing import Any, NamedTuple, final
+
+from lhttp_tx.bus.nats.headers import Head, publish_commands, read_head
+from lhttp_tx.bus.nats.link import Link
+from lhttp_tx.errors import HistoryUnavailable
+
+__all__ = ["NO_JETSTREAM", "Found", "Got", "Outdated", "ask", "get", "put"]
+
+_TIMEOUT = 4.0
+"""Seconds for an answer, or for the next piece of one."""
+
+_OUTDATED = (10071, 10164)
+"""Error codes of JetStream for a sequence number that is another one than expected."""
+
+NO_JETSTREAM = "NATS has no JetStream, or not for this user: turn it on (nats-server -js)"
+"""Why nobody has answered."""
+
+_AWAY = "the history store is away, try again later"
+_SILENT = f"JetStream did not answer within {_TIMEOUT:g} s"
+
+
+class Outdated(Exception):
+    """A stream is not as the headers of a message expect it."""
+
+
+class Found(NamedTuple):
+    """
+    A message of a stream.
+
+    :ivar offset: its sequence number.
+    :ivar subject: its subject in the stream.
+    :ivar payload: as it was published.
+    :ivar headers: its headers.
+    """
+
+    offset: int
+    subject: str
+    payload: bytes
+    headers: Mapping[str, str]
+
+
+class Got(NamedTuple):
+    """
+    The answer to a direct get.
+
+    :ivar found: the messages, oldest first.
+    :ivar total: how many there would have been without bounds.
+    """
+
+    found: list[Found]
+    total: int
+
+
+@final
+class _Answer:
+    """What has come so far."""
+
+    def __init__(self, *, several: bool) -> None:
+        self.pieces: list[tuple[bytes, Mapping[str, str] | None]] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._several = several
+
+    def answer(self, answers: list[bytes], heads: list[Head] | None) -> bool:
+        """See :class:`lhttp_tx.bus.nats.inbox.Answered`."""
+        for data, head in zip(answers, repeat(None) if heads is None else heads, strict=False):
+            headers = None if head is None else read_head(head)
+            self.pieces.append((data, headers))
+            if not self._several or headers is None or "Status" in headers:
+                if not self.done.done():
+                    self.done.set_result(None)
+                return True
+        return False
+
+    def unanswered(self) -> None:
+        """See :class:`lhttp_tx.bus.nats.inbox.Answered`."""
+        if not self.done.done():
+            self.done.set_exception(HistoryUnavailable(_AWAY))
+
+
+async def _ask(
+    link: Link | None, subject: str, body: Mapping[str, Any] | None, *, several: bool = False, head: bytes = b""
+) -> _Answer:
+    if link is None or not link.usable:
+        raise HistoryUnavailable(_AWAY)
+    answer = _Answer(several=several)
+    reply = link.inbox.expect(answer)
+    data = b"" if body is None else json.dumps(body).encode()
+    link.inbox.send(publish_commands(f"{subject} {reply}".encode(), head, [data]))
+    count = -1
+    try:
+        while count < len(answer.pieces) and not answer.done.done():
+            count = len(answer.pieces)
+            await asyncio.wait((answer.done,), timeout=_TIMEOUT)
+        if not answer.done.done():
+            raise HistoryUnavailable(_SILENT)
+        answer.done.result()
+    finally:
+        link.inbox.forget(reply)
+        answer.done.cancel()
+    return answer
+
+
+async def ask(link: Link | None, name: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """
+    Ask the JetStream API.
+
+    :param name: which question, without ``$JS.API.``.
+    :returns: the answer, which may hold an ``error``.
+    :raises HistoryUnavailable: if there is none.
+    """
+    return _read(await _ask(link, f"$JS.API.{name}", body))
+
+
+async def put(link: Link | None, subject: str, headers: Mapping[str, str]) -> int:
+    """
+    Put a message without a payload into a stream, behind all that is known of it.
+
+    :returns: its sequence number.
+    :raises HistoryUnavailable: if the stream does not take it.
+    :raises Outdated: if something else is not as *headers* expect it.
+    """
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    answer = _read(await _ask(link, subject, None, head=f"NATS/1.0\r\n{head}\r\n".encode()))
+    if "error" in answer:
+        if answer["error"].get("err_code") in _OUTDATED:
+            raise Outdated
+        raise HistoryUnavailable(f"JetStream: {answer['error'].get('description')}")
+    return int(answer["seq"])
+
+
+def _read(answer: _Answer) -> dict[str, Any]:
+    data, headers = answer.pieces[-1]
+    if headers is not None and headers.get("Status") == "503":
+        raise HistoryUnavailable(NO_JETSTREAM)
+    try:
+        found = json.loads(data)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise HistoryUnavailable("JetStream gave no answer that can be read")
+    return found
+
+
+async def get(link: Link | None, stream: str, body: Mapping[str, Any]) -> Got:
+    """
+    Get messages of a stream, of any of its replicas.
+
+    :param stream: its name.
+    :param body: what to get; with ``batch``.
+    :raises HistoryUnavailable: if there is no answer, or no such stream.
+    """
+    answer = await _ask(link, f"$JS.API.DIRECT.GET.{stream}", body, several=True)
+    _, last = answer.pieces.pop()
+    status = "" if last is None else last.get("Status", "")
+    if status == "503":
+        raise HistoryUnavailable("the stream is gone, or JetStream is")
+    if status not in ("204", "404"):
+        raise HistoryUnavailable(f"JetStream refused a direct get with status {status[:3]!r}")
+    found = [
+        Found(int(headers["Nats-Sequence"]), headers["Nats-Subject"], data, headers)
+        for data, headers in answer.pieces
+        if headers is not None
+    ]
+    total = int(found[0].headers.get("Nats-Num-Pending", "0")) + 1 if found else 0
+    return Got(found, total)

@@ -1,0 +1,338 @@
+"""
+Reading the history of channels out of streams, with direct gets.
+
+A direct get is answered by any replica of a stream, which may be a moment behind; what is known to be there is waited
+for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias, final
+
+from lhttp_tx.bus.nats.jetstream.asking import Found, Got, Outdated, ask, get, put
+from lhttp_tx.bus.nats.jetstream.republished import REMOVED
+from lhttp_tx.bus.nats.jetstream.streams import Stream
+from lhttp_tx.bus.nats.link import Link
+from lhttp_tx.codec.positions import mark
+from lhttp_tx.codec.text import is_text
+from lhttp_tx.errors import HistoryUnavailable
+from lhttp_tx.history.values import Page, Stored
+
+__all__ = ["Reader", "shown_offset", "stored"]
+
+_BATCH = 1_000
+_BATCH_SIZE = 1_048_576
+"""Messages, and their bytes, that one direct get asks for at most."""
+
+_NEWEST_SIZE = 67_108_864
+"""Bytes of messages that may be read to find the newest ones of a channel."""
+
+_MAX_READING = 8
+"""Direct gets that are under way at one time."""
+
+_PATIENCE = 100
+_WAIT = 0.02
+"""How often a replica that is behind is asked again, and seconds between."""
+
+_PROBES = 40
+"""Direct gets that find the place where the newest messages begin, at most."""
+
+
+_Asked: TypeAlias = tuple[str, int, int, int]
+_Read: TypeAlias = Callable[..., Coroutine[Any, Any, Page]]
+
+
+class _Behind(Exception):
+    """A replica has not got yet what its leader has."""
+
+
+def shown_offset(found: Found) -> int:
+    """Return the offset that the next message names; where the history was removed, that of the last one of it."""
+    removed = found.headers.get(REMOVED)
+    return found.offset if removed is None else int(removed)
+
+
+def stored(found: Found, after: int, channel: str) -> Stored:
+    """Return a message of a stream as subscribers get it."""
+    binary = found.headers.get("Lhttp-Frame") == "binary" or not is_text(found.payload)
+    return Stored(found.offset, mark(found.payload, found.offset, after, channel), binary)
+
+
+@final
+class Reader:
+    """Reads pages. Those who ask for the same one while it is under way share it."""
+
+    def __init__(self, link: Callable[[], Link | None], known: Callable[[Stream, str], int]) -> None:
+        """
+        :param link: returns the link to use.
+        :param known: returns the largest offset that a channel is known to have; 0 if none is.
+        """
+        self._link = link
+        self._known = known
+        self._room = asyncio.Semaphore(_MAX_READING)
+        self._removals: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._shared: dict[tuple[object, ...], asyncio.Task[Page]] = {}
+
+    async def read(self, stream: Stream, channel: str, after: int, limit: int, size: int) -> Page:
+        """See :meth:`lhttp_tx.interfaces.IHistoryStore.read`."""
+        return await self._share(stream, channel, ("read", after, limit, size), self._read)
+
+    async def newest(self, stream: Stream, channel: str, before: int, limit: int, size: int) -> Page:
+        """See :meth:`lhttp_tx.interfaces.IHistoryStore.newest`."""
+        return await self._share(stream, channel, ("newest", before, limit, size), self._newest)
+
+    async def _share(self, stream: Stream, channel: str, what: _Asked, read: _Read) -> Page:
+        removal = self._removals.get((stream.name, channel))
+        if removal is not None:
+            await asyncio.wait((removal,))
+        epoch = stream.epoch
+        known = self._known(stream, channel)
+        key = stream.name, epoch, channel, what, known
+        task = self._shared.get(key)
+        if task is None:
+            task = self._shared[key] = asyncio.ensure_future(self._patiently(stream, channel, what, read))
+            task.add_done_callback(lambda task: self._ended(key, task))
+        page = await asyncio.shield(task)
+        if stream.epoch != epoch:
+            raise HistoryUnavailable("the history has begun anew, try again")
+        return page
+
+    def _ended(self, key: tuple[object, ...], task: asyncio.Task[Page]) -> None:
+        self._shared.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # asyncio complains of errors that nobody looks at
+
+    async def _patiently(self, stream: Stream, channel: str, what: _Asked, read: _Read) -> Page:
+        """Read until the page has what is known to be there, or it is known that it is gone."""
+        known = self._known(stream, channel)
+        for _ in range(_PATIENCE):
+            with contextlib.suppress(_Behind):
+                page: Page = await read(stream, channel, *what[1:])
+                if page.tip >= known or await self._last_of_leader(stream, stream.subject_of(channel)) <= page.tip:
+                    return page  # or what was known is gone
+            await asyncio.sleep(_WAIT)
+        raise HistoryUnavailable("the history store is behind, try again later")
+
+    async def last_offset(self, stream: Stream, subject: str) -> int:
+        """Return the offset of the newest message to *subject*, for sure; 0 if there is none."""
+        found = await self.last(stream, subject)
+        return await self._last_of_leader(stream, subject) if found is None else found.offset
+
+    async def _last_of_leader(self, stream: Stream, subject: str) -> int:
+        """Return the offset of the newest message to *subject*; 0 if there is none."""
+        answer = await ask(self._link(), f"STREAM.MSG.GET.{stream.name}", {"last_by_subj": subject})
+        if "error" not in answer:
+            return int(answer["message"]["seq"])
+        if answer["error"].get("code") == 404:
+            return 0
+        raise HistoryUnavailable(f"JetStream: {answer['error'].get('description')}")
+
+    # Direct gets
+
+    async def get(self, stream: Stream, **body: Any) -> Got:
+        """Make one direct get; see :func:`lhttp_tx.bus.nats.jetstream.asking.get`."""
+        async with self._room:
+            return await get(self._link(), stream.name, body)
+
+    async def behind(self, stream: Stream, subject: str, start: int, limit: int, size: int, *, spare: int = 0) -> Got:
+        """
+        Return messages to *subject*, which may be a wildcard, from a sequence number on.
+
+        :param start: the sequence number of the first one that may be among them.
+        :param limit: messages, at most.
+        :param size: bytes after which no further one is fetched.
+        :param spare: how many of the first ones do not count for *size*.
+        """
+        start = max(start, 1)
+        got = await self.get(
+            stream, seq=start, next_by_subj=subject, batch=min(limit, _BATCH), max_bytes=min(size, _BATCH_SIZE)
+        )
+        found, total = got
+        taken = sum(len(each.payload) for each in found[spare:])
+        while 0 < len(found) < min(limit, total) and taken < size:
+            more = await self.get(
+                stream,
+                seq=found[-1].offset + 1,
+                next_by_subj=subject,
+                batch=min(limit - len(found), _BATCH),
+                max_bytes=min(size - taken, _BATCH_SIZE),
+            )
+            if not more.found:
+                return Got(found, len(found))
+            total = len(found) + more.total
+            found += more.found
+            taken = sum(len(each.payload) for each in found[spare:])
+        return Got(found, total)
+
+    async def last(self, stream: Stream, subject: str, up_to: int = 0) -> Found | None:
+        """Return the newest message to *subject* up to a sequence number, if one is given."""
+        body: dict[str, Any] = {"multi_last": [subject], "batch": 1}
+        if up_to:
+            body["up_to_seq"] = up_to
+        found = (await self.get(stream, **body)).found
+        return found[0] if found else None
+
+    async def remove(self, stream: Stream, channel: str) -> None:
+        """Remove what is there of a channel; those who read it from now on wait for that."""
+        key = stream.name, channel
+        before = self._removals.get(key)
+        removal = self._removals[key] = asyncio.ensure_future(self._remove(stream, channel, before))
+        try:
+            await removal
+        finally:
+            if self._removals.get(key) is removal:
+                del self._removals[key]
+
+    async def _remove(self, stream: Stream, channel: str, before: asyncio.Task[None] | None) -> None:
+        """Put down what says where the history ends now, and then remove what is before it."""
+        if before is not None:
+            await asyncio.wait((before,))
+        subject = stream.subject_of(channel)
+        for _ in range(_PATIENCE):
+            last = await self.last(stream, subject)
+            if last is None or REMOVED in last.headers:
+                return
+            headers = {REMOVED: str(last.offset), "Nats-Expected-Last-Subject-Sequence": str(last.offset)}
+            with contextlib.suppress(Outdated):  # something was appended meanwhile
+                offset = await put(self._link(), subject, headers)
+                answer = await ask(self._link(), f"STREAM.PURGE.{stream.name}", {"filter": subject, "seq": offset})
+                if "error" in answer:
+                    raise HistoryUnavailable(f"JetStream: {answer['error'].get('description')}")
+                return
+        raise HistoryUnavailable("too much is published to the channel to remove its history, try again later")
+
+    # Pages
+
+    async def _read(self, stream: Stream, channel: str, after: int, limit: int, size: int) -> Page:
+        subject = stream.subject_of(channel)
+        tip = stream.tip
+        found, total = await self.behind(stream, subject, after, limit + 1, size, spare=1)
+        if not found:
+            return await self._empty(stream, subject, after, tip)
+        complete = len(found) == total
+        removed = found[0].headers.get(REMOVED)
+        before, floor = shown_offset(found[0]), found[0].offset
+        hidden = 1
+        if floor == after:
+            reaches = True
+        elif removed is not None:
+            reaches = after >= int(removed)
+        else:
+            reaches, before = await self._reaches(stream, subject, total, after)
+            floor = after
+            hidden = max(total - stream.retention.messages, 0)  # it is kept for its offset alone
+            if hidden:
+                before = floor = found[min(hidden, len(found)) - 1].offset
+        found, total = found[hidden:], total - hidden
+        messages = _within(channel, found, before, limit, size)
+        if complete and len(messages) == total:
+            return Page(messages, reaches, total, max(messages[-1].offset if messages else 0, floor, after))
+        newest = await self.last(stream, subject)
+        return Page(messages, reaches, total, max(newest.offset if newest is not None else 0, after))
+
+    async def _empty(self, stream: Stream, subject: str, after: int, tip: int) -> Page:
+        """
+        Return the page of a channel that has nothing at *after* or behind it.
+
+        :param tip: what was in use before that was found out.
+        """
+        last = await self._last_of_leader(stream, subject)
+        if last >= max(after, 1):
+            raise _Behind
+        if last and after <= tip:
+            return Page([], True, 0, tip)
+        state = await stream.look()
+        valid = after <= state.last
+        reaches = valid and (last > 0 or state.young <= after + 1)
+        return Page([], reaches, 0, max(after, tip) if valid else tip)
+
+    async def _reaches(self, stream: Stream, subject: str, total: int, after: int) -> tuple[bool, int]:
+        """
+        Return whether nothing of *total* messages behind *after* is lost, and the offset of the one before them.
+
+        Messages go oldest first: of a channel where it has too many, of the whole stream where they are too old.
+        """
+        before = await self.last(stream, subject, after) if after else None
+        if before is not None:
+            return True, shown_offset(before)
+        if total > stream.retention.messages:
+            return False, 0
+        return (await stream.look()).young <= after + 1, 0
+
+    async def _newest(self, stream: Stream, channel: str, before: int, limit: int, size: int) -> Page:
+        subject = stream.subject_of(channel)
+        tip = stream.tip
+        oldest = await self.behind(stream, subject, 1, 1, 1)
+        last = await self.last(stream, subject)
+        if not oldest.found or last is None:
+            return await self._empty(stream, subject, 0, tip)
+        behind = (await self.behind(stream, subject, before, 1, 1)).total if before else 0
+        newest = await self.last(stream, subject, before - 1) if before > 1 else None if before else last
+        removed = oldest.found[0].headers.get(REMOVED) is not None
+        hidden = 1 if removed else max(oldest.total - stream.retention.messages, 0)
+        count = oldest.total - behind - hidden
+        if newest is None or count <= 0:
+            return Page([], True, 0, last.offset)
+        ends = oldest.found[0].offset, newest.offset
+        start = await self._start_of(stream, subject, ends, (count + hidden, behind), limit + 1)
+        got = await self.behind(stream, subject, start, count + hidden, _NEWEST_SIZE)
+        found = [each for each in got.found if not before or each.offset < before]
+        spare = hidden if start == ends[0] else 1  # the first one is known for its offset alone
+        earlier, shown = shown_offset(found[spare - 1]) if found and spare else 0, found[spare:]
+        return Page(_backward(channel, shown, earlier, limit, size), True, count, last.offset)
+
+    async def _start_of(
+        self, stream: Stream, subject: str, ends: tuple[int, int], counts: tuple[int, int], wanted: int
+    ) -> int:
+        """
+        Return a sequence number from which on there are *wanted* messages of a channel, or some more.
+
+        :param ends: the sequence numbers of its oldest one and of its newest one that counts.
+        :param counts: how many there are from the one to the other, and how many behind.
+        """
+        (low, high), (count, behind) = ends, counts
+        if count <= 2 * wanted + 100:
+            return low
+        few = 1  # messages from *high* on
+        for _ in range(_PROBES):
+            share = (count - wanted * 1.3 - 20) / max(count - few, 1)
+            middle = min(max(low + int((high - low) * share), low + 1), high - 1)
+            if middle <= low:
+                break
+            number = (await self.behind(stream, subject, middle, 1, 1)).total - behind
+            if wanted <= number <= 2 * wanted + 100:
+                return middle
+            if number < wanted:
+                high, few = middle, max(number, 1)
+            else:
+                low, count = middle, number
+        return low
+
+
+def _within(channel: str, found: list[Found], before: int, limit: int, size: int) -> list[Stored]:
+    """Return the first messages that fit, each marked with the offset of the one before it."""
+    messages: list[Stored] = []
+    room = 0
+    for each in found[:limit]:
+        messages.append(stored(each, before, channel))
+        before = each.offset
+        room += len(messages[-1].payload)
+        if room >= size:
+            break
+    return messages
+
+
+def _backward(channel: str, found: list[Found], before: int, limit: int, size: int) -> list[Stored]:
+    """Return the last messages that fit, oldest first, each marked with the offset of the one before it."""
+    messages: list[Stored] = []
+    room = 0
+    for index in range(len(found) - 1, max(len(found) - limit, 0) - 1, -1):
+        messages.append(stored(found[index], found[index - 1].offset if index else before, channel))
+        room += len(messages[-1].payload)
+        if room >= size:
+            break
+    messages.reverse()
+    return messages

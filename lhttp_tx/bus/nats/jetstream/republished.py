@@ -1,0 +1,107 @@
+"""
+What a stream writes before the publications that it publishes again.
+
+Pure functions, used by :mod:`lhttp_tx.bus.nats.jetstream.store`. Source: the NATS documentation, "JetStream Headers".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from lhttp_tx.bus.nats.headers import Head, read_head
+from lhttp_tx.codec.text import is_text
+
+__all__ = ["REMOVED", "News", "read_news", "stamp_order"]
+
+REMOVED: Final = "Lhttp-Removed"
+"""The header of a message that stands where the history of a channel was removed. It is no publication."""
+
+_OFFSET, _STAMP, _AFTER = b"Nats-Sequence: ", b"Nats-Time-Stamp: ", b"Nats-Last-Sequence: "
+"""How the last headers begin, in the order in which a stream writes them behind all others."""
+
+_OFFSET_CUT, _STAMP_CUT, _AFTER_CUT = len(_OFFSET), len(_STAMP), len(_AFTER)
+
+_ID = b"Nats-Msg-Id: "
+
+
+@dataclass(slots=True)
+class News:
+    """
+    Publications to one channel that came out of one stream one after another, and are of one kind.
+
+    :ivar stream: the name of the stream; empty if it is not known.
+    :ivar binary: whether they are binary.
+    :ivar removed: the offset of the last publication of the history that was removed; ``None`` for publications.
+    :ivar offsets: their sequence numbers in the stream.
+    :ivar afters: the sequence number of the one before, of each.
+    :ivar stamps: when each was stored, as the stream writes it.
+    :ivar payloads: as they were published.
+    """
+
+    stream: str
+    binary: bool
+    removed: int | None
+    offsets: list[int]
+    afters: list[int]
+    stamps: list[str]
+    payloads: list[bytes]
+
+    def only(self, number: int) -> News:
+        """Return one of them, counted from 0."""
+        if len(self.payloads) == 1:
+            return self
+        cut = slice(number, number + 1)
+        offsets, afters, stamps = self.offsets[cut], self.afters[cut], self.stamps[cut]
+        return News(self.stream, self.binary, self.removed, offsets, afters, stamps, self.payloads[cut])
+
+
+def read_news(heads: list[Head], payloads: list[bytes]) -> list[News]:
+    """
+    Return what streams have published again, those of one kind together, in their order.
+
+    :param heads: the headers of each; they have a sequence number.
+    :param payloads: as many.
+    """
+    found: list[News] = []
+    news = News("", False, None, [], [], [], [])
+    known: list[bytes] = []
+    plain = False
+    for head, payload in zip(heads, payloads, strict=True):
+        lines = head.split(b"\r\n")
+        others = [line for line in lines[:-5] if not line.startswith(_ID)] if _ID in head else lines[:-5]
+        is_plain = payload.isascii() or is_text(payload)
+        try:
+            offset, stamp, after = lines[-5:-2]
+            if not (offset.startswith(_OFFSET) and stamp.startswith(_STAMP) and after.startswith(_AFTER)):
+                raise ValueError
+            numbers = int(offset[_OFFSET_CUT:]), int(after[_AFTER_CUT:])
+            when = stamp[_STAMP_CUT:].decode("ascii")
+        except ValueError:  # another program wrote some of it, or another NATS
+            headers = read_head(head)
+            numbers = _number(headers.get("Nats-Sequence")), _number(headers.get("Nats-Last-Sequence"))
+            when, others = headers.get("Nats-Time-Stamp", ""), []
+        if not others or others != known or is_plain is not plain:
+            headers = read_head(head)
+            removed = headers.get(REMOVED)
+            binary = headers.get("Lhttp-Frame") == "binary" or not is_plain
+            name = headers.get("Nats-Stream", "")
+            news = News(name, binary, None if removed is None else _number(removed), [], [], [], [])
+            found.append(news)
+            known, plain = others, is_plain
+        news.offsets.append(numbers[0])
+        news.afters.append(numbers[1])
+        news.stamps.append(when)
+        news.payloads.append(payload)
+    return found
+
+
+def _number(text: str | None) -> int:
+    """Return a sequence number; 0 if *text* is none."""
+    return int(text) if text is not None and text.isascii() and text.isdigit() else 0
+
+
+def stamp_order(stamp: str) -> tuple[str, str]:
+    """Return what puts times of the JetStream API in order: they have as many digits as they need."""
+    seconds, _, rest = stamp.rstrip("Z").partition(".")
+    return seconds, rest.ljust(9, "0")

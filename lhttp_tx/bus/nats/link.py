@@ -1,0 +1,313 @@
+"""
+One connection to one NATS server, from its beginning to its end.
+
+:mod:`lhttp_tx.bus.nats.opening` makes it. It uses :mod:`lhttp_tx.bus.nats.orders` and
+:mod:`lhttp_tx.bus.nats.confirmations`, and needs Twisted's asyncio reactor. A link never reconnects. If it is lost, or
+if nats-py has closed itself because the server said ``-ERR``, :mod:`lhttp_tx.bus.nats.keeper` drops it and opens
+another. So there is only one way to connect, and nothing is buffered for a server that is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from lhttp_tx.bus.nats.confirmations import Confirmations
+from lhttp_tx.bus.nats.guarded import GuardedClient
+from lhttp_tx.bus.nats.headers import BINARY_HEAD, publish_commands
+from lhttp_tx.bus.nats.inbox import Inbox
+from lhttp_tx.bus.nats.incoming import Run
+from lhttp_tx.bus.nats.orders import Orders
+from lhttp_tx.bus.nats.owner import LinkOwner
+from lhttp_tx.bus.nats.permission import Complaints, Permission
+from lhttp_tx.bus.nats.receiving import pass_on
+from lhttp_tx.bus.nats.servers import NATSServers, is_server
+from lhttp_tx.bus.nats.tap import Receiver
+from lhttp_tx.errors import BusUnavailable, MessageTooLarge
+
+__all__ = ["Link", "in_deferred"]
+
+_log = Logger()
+
+_ANSWER_TIMEOUT = 4.0
+"""Seconds in which a server must answer a ping, whatever was sent to it before."""
+
+_NO_ANSWER = f"no answer for {_ANSWER_TIMEOUT:g} s"
+
+_FAREWELL_TIMEOUT = 1.0
+"""Seconds for which a stopping node waits for NATS to take the last publications."""
+
+_HEADER_SIZE = 64
+"""An upper bound for the bytes of the header of a binary publication. The server counts them as part of the payload."""
+
+_STORED_SIZE = 256
+"""More bytes than the headers of a publication that goes to a stream take, its message id included."""
+
+_DENIED = re.compile(r'permissions violation for (subscription to|publish to) "([^"]*)"', re.IGNORECASE)
+
+
+class Link:
+    """
+    A connected NATS client. Made by :func:`lhttp_tx.bus.nats.opening.open_link`.
+
+    :ivar url: the server's URL.
+    :ivar inbox: those who wait for answers over this link; its subject is to be subscribed to first.
+    """
+
+    def __init__(self, client: GuardedClient, url: str, servers: NATSServers, owner: LinkOwner) -> None:
+        self.url = url
+        self.inbox = Inbox(client)
+        self._client = client
+        self._servers = servers
+        self._owner = owner
+        self._lost = False
+        client.taken, client.broken = self._taken, self.lose
+        self._orders = Orders(client, self._receiver_of, self.check, self.lose)
+        self._confirmations = Confirmations(self.check, lambda: self.lose(_NO_ANSWER))
+        self._permission = Permission(client, servers.prefix)
+        self._complaints = Complaints()
+
+    @property
+    def usable(self) -> bool:
+        """Whether the server takes publications, as far as the link knows."""
+        return not self._lost and self._client.is_connected
+
+    @property
+    def denied(self) -> bool:
+        """Whether the server refused to let this node publish or subscribe, when :meth:`probed` last asked it."""
+        return self._permission.denied
+
+    @property
+    def other_urls(self) -> list[str]:
+        """URLs of other servers of the cluster, as the server has named them."""
+        user = self.url.rpartition("@")[0].rpartition("//")[2]
+        scheme = self.url.partition("://")[0]
+        found = (server.netloc.rpartition("@")[2] for server in self._client.discovered_servers)
+        return [f"{scheme}://{user}{'@' if user else ''}{place}" for place in found if is_server(f"{scheme}://{place}")]
+
+    # Publishing
+
+    def publish(self, subject: str, payload: bytes, binary: bool) -> None:
+        """
+        Write *payload* to the server's socket, at the latest at the end of this turn of the reactor.
+
+        :raises BusUnavailable: if the link is lost, or too many bytes wait to be sent.
+        :raises MessageTooLarge: if the server would close the connection because of the size of *payload*.
+        """
+        client = self._client
+        if self._lost or not client.is_connected:
+            self.lose("connection closed")
+            raise BusUnavailable("the bus is away, try again later")
+        if client.pending_data_size > self._servers.pending_size:
+            raise BusUnavailable("the bus is congested, try again later")
+        self.check_size(payload, binary)
+        client.send(publish_commands(subject.encode(), BINARY_HEAD if binary else b"", [payload]))
+
+    def check_size(self, payload: bytes, binary: bool, *, stored: bool = False) -> None:
+        """:raises MessageTooLarge: if *payload* is so large that the server would close the connection."""
+        size, limit = len(payload) + (_HEADER_SIZE if binary else 0), self._client.max_payload
+        if size + (_STORED_SIZE if stored else 0) > limit:
+            raise MessageTooLarge(f"publication of {size} bytes is larger than the bus takes: {limit}")
+
+    def publish_more(self, subject: str, payloads: list[bytes], binary: bool) -> None:
+        """
+        Send *payloads* in one piece with the publication that :meth:`publish` has just taken.
+
+        :param payloads: checked by :meth:`check_size`.
+        """
+        self._client.send(publish_commands(subject.encode(), BINARY_HEAD if binary else b"", payloads))
+
+    def confirm(self) -> Deferred[None]:
+        """
+        Find out when the server has all earlier publications.
+
+        One question is under way at a time. The next one serves all callers that came in the meantime.
+
+        :returns: a Deferred that
+
+            - succeeds when the server has them;
+            - fails with :exc:`lhttp_tx.errors.BusUnavailable` if the link is lost first, if the server refuses a
+              publication in the meantime, or if too many callers already wait.
+        """
+        return self._confirmations.wait()
+
+    # Subscribing
+
+    def subscribe(self, subject: str) -> Deferred[None]:
+        """
+        Receive publications to *subject*.
+
+        :returns: a Deferred that
+
+            - succeeds when the server has the subscription;
+            - fails with :exc:`lhttp_tx.errors.BusUnavailable` if the server refuses the subscription, or the link is
+              lost.
+        """
+        done: Deferred[None] = Deferred()
+        self._orders.add(subject, True, done)
+        return done
+
+    def unsubscribe(self, subject: str) -> None:
+        """Stop receiving publications to *subject*."""
+        self._orders.add(subject, False, None)
+
+    def _receiver_of(self, subject: str) -> Receiver:
+        """Return the function that takes the messages of a subscription."""
+        if subject == self.inbox.subject:
+            return self.inbox.received
+        if not subject.endswith(">") and "*" not in subject:
+            return partial(pass_on, self._owner, self)
+        return partial(pass_on, self._owner, self, wildcard=subject)
+
+    def _taken(self, runs: list[Run[Receiver]]) -> None:
+        """Take what one read has brought."""
+        self._owner.begin_batch()
+        try:
+            for run in runs:
+                if not self._lost:
+                    run.owner(run)
+        finally:
+            self._owner.end_batch()
+
+    # Checking and closing
+
+    async def check(self) -> None:
+        """
+        Ask the server for a sign of life, after everything that was sent before. The answer confirms all of that.
+
+        :raises Exception: if no answer comes in time.
+        """
+        asked = self._confirmations.asked
+        async with asyncio.timeout(_ANSWER_TIMEOUT):
+            await self._ping()
+        self._confirmations.answer(asked, True)
+
+    async def _ping(self) -> None:
+        client: Any = self._client
+        if client.pending_data_size:  # nats-py's ping would overtake what it has yet to write
+            written = asyncio.get_running_loop().create_future()
+            await client._flush_queue.put(written)
+            await written
+        await client.flush(timeout=86_400)
+
+    def checked(self) -> Deferred[None]:
+        """Return :meth:`check` as a Deferred. If it fails, the link is lost."""
+
+        async def check() -> None:
+            try:
+                await self.check()
+            except Exception:
+                self.lose(_NO_ANSWER)
+
+        return in_deferred(check())
+
+    def probed(self) -> Deferred[None]:
+        """Do the same as :meth:`checked`, and find out what the server allows; see :attr:`denied`."""
+
+        async def probe() -> None:
+            try:
+                async with asyncio.timeout(_ANSWER_TIMEOUT):
+                    await self._permission.ask()
+                await self.check()
+            except Exception:
+                self.lose(_NO_ANSWER)
+            else:
+                self._permission.conclude()
+
+        return in_deferred(probe())
+
+    def lose(self, reason: str) -> None:
+        """Give the link up, and tell its owner if it does not know yet."""
+        if not self._lost:
+            self.give_up()
+            self._owner.link_lost(self, reason)
+
+    def close(self, *, flush: bool) -> Deferred[None]:
+        """
+        Disconnect.
+
+        :param flush: whether to wait until the server has taken everything that was sent.
+        """
+
+        async def close() -> None:
+            try:
+                if flush and self.usable:
+                    await asyncio.wait_for(self.check(), _FAREWELL_TIMEOUT)
+            except Exception as error:
+                _log.warn("leaving NATS before it confirmed what was sent: {error!r}", error=error)
+            if not self._lost:
+                self.give_up()
+
+        return in_deferred(close())
+
+    def give_up(self) -> None:
+        """Give the link up and fail the waiting Deferreds, without telling the owner."""
+        self._lost = True
+        self._abandon()
+        self._orders.refuse()
+        self._confirmations.refuse()
+        self.inbox.end()
+
+    def _abandon(self) -> None:
+        """
+        End the client's tasks and close its socket, now.
+
+        The ``close`` of nats-py would wait for a server that does not read, until the kernel gives up.
+        """
+        client: Any = self._client
+        tasks = [client._reading_task, client._ping_interval_task, client._flusher_task, client._reconnection_task]
+        tasks += [subscription._wait_for_msgs_task for subscription in client._subs.values()]
+        for task in tasks:
+            if task is not None:
+                task.cancel()
+        self._confirmations.end()
+        self._orders.end()
+        client._pending = []  # free these bytes now: the client lives until the next garbage collection
+        writer = getattr(client._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+    def connecting_ended(self, connecting: asyncio.Task[None]) -> None:
+        """Close a connection that was opened by an attempt after the attempt was given up."""
+        if not connecting.cancelled():
+            connecting.exception()  # asyncio logs errors that nobody retrieves
+        self._abandon()
+
+    # Callbacks of the client
+
+    async def on_error(self, error: Exception) -> None:
+        """Handle an error of the client or of the server."""
+        denied = _DENIED.search(str(error))
+        if denied:
+            self._complaints.add(denied[1].lower().replace("subscription", "subscribe"), denied[2])
+            if self._permission.is_about(denied[2]):
+                return
+            if denied[1].lower() == "publish to":
+                self._confirmations.refuse()  # one of these publications was refused, but not known which
+            else:
+                self._orders.denied.add(denied[2])
+        elif not self._client.is_connected or isinstance(error, OSError | EOFError):
+            self.lose(str(error) or repr(error))
+        else:
+            _log.warn("NATS: {error!r}", error=error)
+
+    async def on_end(self) -> None:
+        """Called when the client has closed itself."""
+        error = self._client.last_error
+        self.lose(str(error) if error else "connection closed")
+
+    async def on_lame_duck(self) -> None:
+        """Called when the server is going to stop."""
+        if not self._lost:
+            self._owner.link_leaving(self)
+
+
+def in_deferred(coroutine: Coroutine[Any, Any, Any]) -> Deferred[Any]:
+    """Return a Deferred with the outcome of a coroutine that awaits awaitables of asyncio."""
+    return Deferred.fromFuture(asyncio.ensure_future(coroutine))

@@ -1,0 +1,100 @@
+"""
+Connecting to one NATS server.
+
+Used by :mod:`lhttp_tx.bus.nats.bus`. The result is a :class:`~lhttp_tx.bus.nats.link.Link`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from lhttp_tx.bus.nats.guarded import GuardedClient
+from lhttp_tx.bus.nats.link import Link, in_deferred
+from lhttp_tx.bus.nats.owner import LinkOwner
+from lhttp_tx.bus.nats.servers import NATSServers, shown_server
+from lhttp_tx.errors import BusUnavailable
+
+__all__ = ["open_link"]
+
+_CONNECT_TIMEOUT = 2.0
+"""Seconds for each step of connecting: TCP, TLS, the server's greeting, and its answer to our first line."""
+
+
+def open_link(url: str, servers: NATSServers, owner: LinkOwner) -> Deferred[Link]:
+    """
+    Connect to the server at *url*.
+
+    :param url: the server's URL.
+    :param servers: the credentials, and the bounds.
+    :param owner: the link tells it what happens.
+    :returns: a Deferred that
+
+        - succeeds with the link;
+        - fails with :exc:`lhttp_tx.errors.BusUnavailable`, whose reason says why; at the latest after some seconds.
+    """
+    return in_deferred(_open(url, servers, owner))
+
+
+async def _open(url: str, servers: NATSServers, owner: LinkOwner) -> Link:
+    client = GuardedClient()
+    link = Link(client, url, servers, owner)
+    failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+
+    async def on_error(error: Exception) -> None:
+        if not connecting.done():
+            if not failed.done():
+                failed.set_result(error)
+        else:
+            await link.on_error(error)
+
+    options: dict[str, Any] = {}
+    if servers.tls:
+        client.insists = True
+        options["tls"] = await asyncio.get_running_loop().run_in_executor(None, _tls_context, servers)
+    connecting = asyncio.ensure_future(
+        client.connect(
+            [url],
+            name="lhttp_tx",
+            error_cb=on_error,
+            closed_cb=link.on_end,
+            lame_duck_mode_cb=link.on_lame_duck,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            connect_timeout=_CONNECT_TIMEOUT,  # type: ignore[arg-type]
+            no_echo=True,
+            pending_size=0,
+            user=servers.user,
+            password=servers.password,
+            token=servers.token,
+            user_credentials=servers.credentials_file,
+            **options,
+        )
+    )
+    try:
+        await asyncio.wait((connecting, failed), timeout=4 * _CONNECT_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
+            return link
+        error = failed.result() if failed.done() else connecting.exception() if connecting.done() else None
+        raise BusUnavailable(f"{shown_server(url)}: {_why(error)}")
+    except BaseException:
+        connecting.cancel()
+        connecting.add_done_callback(link.connecting_ended)  # it may have ignored the cancellation
+        link.give_up()
+        raise
+
+
+def _why(error: BaseException | None) -> str:
+    if error is None or isinstance(error, TimeoutError):
+        return "no answer"
+    return str(error) or repr(error)
+
+
+def _tls_context(servers: NATSServers) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=servers.tls_ca)
+    if servers.tls_certificate:
+        context.load_cert_chain(servers.tls_certificate, servers.tls_key)
+    return context

@@ -1,0 +1,75 @@
+"""
+Reads a connection to NATS before nats-py does.
+
+nats-py makes the connection and speaks on it. A tap stands between its socket and its reader. It takes the messages of
+this node's subscriptions as soon as a read brings them, and hands everything else on. No message waits here or in
+nats-py, so there is no queue to bound: when a node does not keep up, it reads less, and TCP tells the server. Used by
+:mod:`lhttp_tx.bus.nats.guarded`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, final
+
+from lhttp_tx.bus.nats.incoming import BadStream, Incoming, Run
+
+__all__ = ["Receiver", "Tap"]
+
+Receiver = Callable[["Run[Any]"], None]
+"""Takes messages of one subscription. May not raise."""
+
+
+@final
+class Tap(asyncio.Protocol):
+    """The protocol of a connection to NATS. It passes on to the protocol of nats-py what it does not take itself."""
+
+    def __init__(
+        self,
+        inner: asyncio.Protocol,
+        incoming: Incoming[Receiver],
+        taken: Callable[[list[Run[Receiver]]], None],
+        broken: Callable[[str], None],
+    ) -> None:
+        """
+        :param inner: the protocol of nats-py.
+        :param incoming: the parser of the connection, at the beginning of a line.
+        :param taken: called with the messages that one read has brought, in their order. May not raise.
+        :param broken: called with the reason when the server sends what cannot be read.
+        """
+        self._inner = inner
+        self._incoming = incoming
+        self._taken = taken
+        self._broken = broken
+
+    def data_received(self, data: bytes) -> None:
+        """Take the messages in *data*."""
+        try:
+            runs, rest = self._incoming.feed(data)
+        except BadStream as error:
+            self._broken(f"the server sent {error}")
+            return
+        if runs:
+            self._taken(runs)
+        if rest:
+            self._inner.data_received(rest)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called on a new connection; this one is older than the tap."""
+
+    def eof_received(self) -> bool | None:
+        """Tell nats-py."""
+        return self._inner.eof_received()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Tell nats-py."""
+        self._inner.connection_lost(error)
+
+    def pause_writing(self) -> None:
+        """Tell nats-py."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Tell nats-py."""
+        self._inner.resume_writing()

@@ -1,0 +1,54 @@
+"""
+Checks what a program passes to a client: a wrong argument raises at once, and not when the client comes to use it.
+
+Knows nothing of the rest of the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from lhttp_tx.codec.bounds import Bound
+
+__all__ = ["COUNT", "SECONDS", "check_callbacks", "check_positions", "check_target", "loaded"]
+
+SECONDS = Bound(float, 0, 2**31 - 1)
+"""The bounds of times, which a reactor can wait for."""
+
+COUNT = Bound(int, 0, 2**63 - 1)
+"""The bounds of sizes and numbers."""
+
+
+def check_callbacks(**callbacks: object) -> None:
+    """:raises TypeError: if one of *callbacks* is neither a function nor ``None``."""
+    for name, callback in callbacks.items():
+        if callback is not None and not callable(callback):
+            raise TypeError(f"{name} is a function or None, not {type(callback).__name__}")
+
+
+def check_target(target: object) -> None:
+    """:raises TypeError: if *target* is neither a text nor a client endpoint."""
+    if not isinstance(target, str) and not IStreamClientEndpoint.providedBy(target):
+        raise TypeError(f"target is a URL, an endpoint or its description, not {target!r}")
+
+
+def check_positions(store: object) -> None:
+    """:raises TypeError: if *store* is neither ``None`` nor an object with the methods ``load`` and ``save``."""
+    if store is None:
+        return
+    if isinstance(store, type) or not all(callable(getattr(store, name, None)) for name in ("load", "save")):
+        raise TypeError(f"positions is an object with the methods load and save, such as FilePositions, not {store!r}")
+
+
+def loaded(found: Any) -> Mapping[str, str]:
+    """
+    Return what ``load`` of a store of positions has returned.
+
+    :raises ValueError: if it is no mapping of a text to a text.
+    """
+    if not isinstance(found, Mapping) or not all(isinstance(each, str) for pair in found.items() for each in pair):
+        raise ValueError(f"load of the positions has returned no mapping of a channel to a position: {found!r:.80}")
+    return found

@@ -1,0 +1,212 @@
+"""
+The positions of a client in the histories of its channels, and how they are stored over a restart of the program.
+
+Used by :mod:`lhttp_tx.client.registry`. Programs pass in a :class:`PositionStore`. Knows no connection. Source: the
+protocol document, section "History".
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, final
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from lhttp_tx.client.arguments import loaded
+from lhttp_tx.codec.positions import format_position, parse_position
+from lhttp_tx.errors import LHTTPError
+
+__all__ = ["FilePositions", "PositionStore", "Positions"]
+
+_log = Logger()
+
+_MAX_CHANNELS = 10_000
+"""The most positions to load from a store. The first ones of a longer list are left out."""
+
+_SAVE_INTERVAL = 1.0
+"""Seconds from a change until the positions are saved."""
+
+
+class PositionStore(Protocol):
+    """Stores positions from one run of a program to the next."""
+
+    def load(self) -> Mapping[str, str]:
+        """Return the positions that :meth:`save` got last, by channel. Called once, when the client is created."""
+
+    def save(self, positions: Mapping[str, str]) -> object:
+        """
+        Replace the stored positions.
+
+        Called one second after a change, and when the client is closed. If it raises, the client calls ``on_error``,
+        and tries again after the next change.
+        """
+
+
+@final
+class FilePositions:
+    """
+    Stores positions in a file, as a JSON object. It replaces the file in one step, so the file is always complete.
+
+    Use one file for each client.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """:param path: the file; it need not exist, its folder must."""
+        self._path = Path(path)
+
+    def load(self) -> Mapping[str, str]:
+        """
+        See :class:`PositionStore`; there are none if the file does not exist.
+
+        :raises ValueError: if the file holds something else.
+        :raises OSError: if it cannot be read, or its folder is not there, or may not be written to.
+        """
+        folder = self._path.parent
+        if not folder.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "there is no such folder for positions", str(folder))
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "positions cannot be written to this folder", str(folder))
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not all(isinstance(position, str) for position in found.values()):
+            raise ValueError(
+                f"{self._path} is not a file with positions: use another file, or remove it to start again"
+            )
+        return found
+
+    def save(self, positions: Mapping[str, str]) -> None:
+        """
+        See :class:`PositionStore`.
+
+        :raises OSError: if the file cannot be written; the one that is there stays as it is.
+        """
+        written = self._path.with_name(f"{self._path.name}.{os.getpid()}.new")
+        try:
+            with written.open("w", encoding="utf-8") as stream:
+                json.dump(positions, stream, indent=0, ensure_ascii=False)
+                stream.write("\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            written.replace(self._path)
+        except OSError as error:
+            written.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+        except BaseException:
+            written.unlink(missing_ok=True)
+            raise
+
+    def __repr__(self) -> str:
+        return f"<FilePositions {self._path}>"
+
+
+@final
+class Positions:
+    """The positions of one client: for each channel, the epoch and the offset of the last message that arrived."""
+
+    def __init__(self, store: PositionStore | None, *, reactor: Any, report: Callable[[LHTTPError], object]) -> None:
+        """
+        :param store: stores them over a restart.
+        :param report: called when the store fails.
+        :raises Exception: if ``store.load`` raises.
+        :raises ValueError: if it returns no mapping of texts.
+        :raises RemoteProtocolError: if it returns an invalid position.
+        """
+        self._store = store
+        self._reactor = reactor
+        self._report = report
+        self._seen: set[str] = set()
+        self._saving: IDelayedCall | None = None
+        self._behind: Callable[[str], tuple[str, int] | None] = lambda _: None
+        found = [] if store is None else [*loaded(store.load()).items()][-_MAX_CHANNELS:]
+        self._known = {channel: parse_position(position) for channel, position in found}
+
+    def attach(self, behind: Callable[[str], tuple[str, int] | None]) -> None:
+        """
+        Set the function that tells which messages wait in a buffer.
+
+        :param behind: returns the position just before the oldest such message of a channel; ``None`` if there is none.
+        """
+        self._behind = behind
+
+    def get(self, channel: str) -> tuple[str, int] | None:
+        """Return the epoch and the offset of the last message that arrived; ``None`` if they are not known."""
+        return self._known.get(channel)
+
+    def is_seen(self, channel: str) -> bool:
+        """Return whether the position is that of a message that arrived, and not one that a receipt has told."""
+        return channel in self._seen
+
+    def text(self, channel: str) -> str | None:
+        """Return the position of the last message that arrived; ``None`` if it is not known."""
+        found = self._known.get(channel)
+        return None if found is None else format_position(*found)
+
+    def taken(self, channel: str) -> str | None:
+        """Return the position of the last message that the program got; ``None`` if it is not known."""
+        found = self._known.get(channel)
+        return None if found is None else format_position(*(self._behind(channel) or found))
+
+    def all_taken(self) -> dict[str, str]:
+        """Return the position of the last message that the program got, by channel."""
+        return {channel: format_position(*(self._behind(channel) or found)) for channel, found in self._known.items()}
+
+    def took(self, channel: str, offset: int) -> None:
+        """Note that the message at *offset* has arrived."""
+        self._known[channel] = self._known[channel][0], offset
+        self._seen.add(channel)
+        self._changed()
+
+    def put(self, channel: str, position: str | None) -> None:
+        """
+        Set the position of a channel; ``None`` forgets it.
+
+        :raises RemoteProtocolError: if the position is malformed.
+        """
+        self._seen.discard(channel)
+        if position is not None:
+            self._known[channel] = parse_position(position)
+        elif self._known.pop(channel, None) is None:
+            return
+        self._changed()
+
+    def advance(self, channel: str, position: str) -> None:
+        """Note that everything up to *position* has arrived. A later position of the same epoch stays."""
+        found, known = parse_position(position), self._known.get(channel)
+        if known is None or known[0] != found[0] or known[1] < found[1]:
+            self._known[channel] = found
+            self._seen.discard(channel)
+            self._changed()
+
+    def _changed(self) -> None:
+        if self._store is not None and self._saving is None:
+            self._saving = self._reactor.callLater(_SAVE_INTERVAL, self._save)
+
+    def _save(self) -> None:
+        self._saving = None
+        if self._store is None:
+            return
+        try:
+            self._store.save(self.all_taken())
+        except Exception as error:
+            if not isinstance(error, (OSError, LHTTPError)):
+                _log.failure("{store} failed", store=self._store)
+            why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
+            self._report(LHTTPError(f"cannot save the positions: {why}"))
+
+    def close(self) -> None:
+        """Save changes. Without a store, forget the positions."""
+        self._seen.clear()
+        if self._store is None:
+            self._known.clear()
+        elif self._saving is not None:
+            self._saving.cancel()
+            self._save()

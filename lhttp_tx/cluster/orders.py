@@ -1,0 +1,134 @@
+"""
+Carries out orders of the cluster's nodes on this node's connections.
+
+A private part of :mod:`lhttp_tx.cluster.control`. An order is a JSON value, and so is its answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.python.failure import Failure
+
+from lhttp_tx.cluster.directory import SessionDirectory
+from lhttp_tx.codec.limits import UNLIMITED
+from lhttp_tx.codec.message import Message, parse
+from lhttp_tx.engine.engine import Engine
+from lhttp_tx.engine.session import Session
+from lhttp_tx.errors import LHTTPError
+from lhttp_tx.identity import Identity
+from lhttp_tx.observe.rationing import RationedLogger
+
+__all__ = ["Order", "Orders", "fitting"]
+
+_log = RationedLogger(__name__)
+
+_ANSWER_SIZE = 786_432
+"""The most bytes of an answer to another node. By default, NATS takes messages of up to 1 MiB."""
+
+Order: TypeAlias = dict[str, Any]
+
+
+class Orders:
+    """Carries out orders. The key ``do`` holds the action; the other keys say on which connections, and how."""
+
+    def __init__(self, engine: Engine, name_of: Callable[[Identity], str | None]) -> None:
+        """
+        :param engine: the server.
+        :param name_of: returns the name of a client's user.
+        """
+        self._engine = engine
+        self._name_of = name_of
+        self._sessions = SessionDirectory(engine, name_of)
+
+    def obey(self, order: Order) -> Any:
+        """
+        Carry out an order on the connections of this node. Return the answer, a JSON value or a Deferred with one.
+        """
+        obey = getattr(self, "_do_" + order["do"].replace("-", "_"), None)
+        return None if obey is None else obey(order)
+
+    def _do_send(self, order: Order) -> int:
+        message = _load(order["message"])
+        sessions = [session for session in self._whom(order) if not session.closed]
+        for session in sessions:
+            session.send(message)
+        return len(sessions)
+
+    def _do_subscribe(self, order: Order) -> Deferred[int]:
+        waiting = [
+            session.subscribe(order["channels"]).addErrback(_log_not_subscribed, session)
+            for session in self._whom(order)
+        ]
+        done = DeferredList(waiting, consumeErrors=True)
+        return done.addCallback(lambda results: sum(success for success, _ in results))
+
+    def _do_unsubscribe(self, order: Order) -> int:
+        count = 0
+        for session in self._whom(order):
+            count += not session.channels.isdisjoint(order["channels"])
+            session.unsubscribe(order["channels"])
+        return count
+
+    def _do_close(self, order: Order) -> int:
+        sessions = [session for session in self._whom(order) if not session.closed]
+        for session in sessions:
+            session.close(order["code"], order["reason"])
+        return len(sessions)
+
+    def _do_unsubscribe_all(self, order: Order) -> int:
+        sessions = self._subscribed(order["channel"])
+        for session in sessions:
+            session.unsubscribe(order["channel"])
+        return len(sessions)
+
+    def _do_channels(self, order: Order) -> dict[str, int]:
+        return {name: count for name, count in self._engine.hub.channels.items() if not name.startswith("$")}
+
+    def _do_subscribers(self, order: Order) -> list[list[str | None]]:
+        identities = [session.identity for session in self._subscribed(order["channel"])]
+        return [[identity.connection_id, self._name_of(identity)] for identity in identities]
+
+    def _do_channels_of(self, order: Order) -> dict[str, int]:
+        return dict(Counter(channel for session in self._whom(order) for channel in session.channels))
+
+    def _whom(self, order: Order) -> list[Session]:
+        return self._sessions.find(order.get("user"), order.get("connection"))
+
+    def _subscribed(self, channel: str) -> list[Session]:
+        return [found for found in self._engine.hub.subscribers(channel) if isinstance(found, Session)]
+
+
+def _log_not_subscribed(failure: Failure, session: Session) -> Failure:
+    failure.trap(LHTTPError)
+    _log.warn("{peer}: control could not subscribe: {error}", peer=session.peer, error=failure.value)
+    return failure
+
+
+def fitting(answer: Any, order: str) -> Any:
+    """Return the answer, cut to what fits into one message between nodes."""
+    if not isinstance(answer, list | dict) or len(json.dumps(answer)) <= _ANSWER_SIZE:
+        return answer
+    size = 0
+    kept: list[Any] = []
+    for item in answer.items() if isinstance(answer, dict) else answer:
+        size += len(json.dumps(item)) + 2
+        if size > _ANSWER_SIZE:
+            break
+        kept.append(item)
+    _log.warn(
+        "the answer to another node about {order} is too large: sent {kept} of {count} entries",
+        order=order,
+        kept=len(kept),
+        count=len(answer),
+    )
+    return dict(kept) if isinstance(answer, dict) else kept
+
+
+def _load(told: list[Any]) -> Message:
+    return parse(base64.b64decode(told[0]), binary=bool(told[1]), limits=UNLIMITED)

@@ -1,0 +1,63 @@
+"""
+The codes with which the server closes a WebSocket, and the codes that users' code may choose.
+
+Every module may import this one; it imports nothing of the project. Codes from 4000 on are the server's own (RFC 6455,
+section 7.4.2): 4000 plus the HTTP status with the same meaning.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "CREDENTIALS_EXPIRED",
+    "GOING_AWAY",
+    "INTERNAL_ERROR",
+    "LOGGED_IN_ELSEWHERE",
+    "LOGIN_TIMEOUT",
+    "POLICY_VIOLATION",
+    "TOO_BIG",
+    "TOO_SLOW",
+    "check_close_code",
+]
+
+GOING_AWAY: Final = 1001
+"""The server stops."""
+
+POLICY_VIOLATION: Final = 1008
+"""A filter refuses the connection, or there were too many failed logins or too many errors."""
+
+TOO_BIG: Final = 1009
+"""A message is far too large: more than twice the limit."""
+
+INTERNAL_ERROR: Final = 1011
+"""The server failed."""
+
+TOO_SLOW: Final = 1013
+"""The peer does not read."""
+
+CREDENTIALS_EXPIRED: Final = 4401
+"""The client's credentials have expired, and the client did not log in again before that."""
+
+LOGIN_TIMEOUT: Final = 4408
+"""The client connected without credentials, and did not log in within the time limit."""
+
+LOGGED_IN_ELSEWHERE: Final = 4409
+"""The user has too many connections, and this one is the oldest."""
+
+_SENDABLE = frozenset({1000, GOING_AWAY, POLICY_VIOLATION, INTERNAL_ERROR, TOO_SLOW})
+"""Codes below 3000 that a server may send for its own reasons."""
+
+
+def check_close_code(code: int, reason: str = "") -> None:
+    """
+    Check a code and a reason for a close frame.
+
+    :raises ValueError: if *code* is not one that a server may send: 1000, 1001, 1008, 1011, 1013 or 3000 to 4999
+        (RFC 6455, section 7.4).
+    :raises TypeError: if *code* is not an int, or *reason* is not a str.
+    """
+    if not isinstance(code, int) or not isinstance(reason, str):
+        raise TypeError(f"a close code is an int, and its reason a str; not {code!r} and {reason!r}")
+    if code not in _SENDABLE and not 3000 <= code <= 4999:
+        raise ValueError(f"{code} is no close code that a server may send: 1000, 1008, or 3000 to 4999, for example")

@@ -1,0 +1,190 @@
+"""
+Headers: names with values, and the lines that contain them.
+
+:mod:`lhttp_tx.codec.message` uses it for the head of a message, and :mod:`lhttp_tx.codec.multipart` for the head of a
+part. Source of the grammar: the protocol document, section "A message".
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import final, overload
+
+from lhttp_tx.errors import LocalProtocolError, RemoteProtocolError
+
+__all__ = [
+    "HeaderPairs",
+    "Headers",
+    "encode",
+    "header_line",
+    "pairs_of",
+    "parse_header_lines",
+    "read_pairs",
+    "shown",
+    "split_lines",
+]
+
+_NAME = re.compile(rb"[\x21-\x39\x3b-\x7e]+")
+_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_BLANKS = b" \t"
+
+HeaderPairs = Iterable[tuple[str, str]]
+"""Names and values."""
+
+
+@final
+class Headers:
+    """
+    The headers of one message or part: ordered, immutable, names compared without regard to case.
+
+    Iterating gives ``(name, value)`` pairs as they were written, repetitions included.
+    """
+
+    __slots__ = ("_pairs", "_values")
+
+    def __init__(self, pairs: HeaderPairs = ()) -> None:
+        """:param pairs: names and values, already known to be well-formed or checked later by
+        :class:`~lhttp_tx.codec.message.Message`.
+        """
+        self._pairs = tuple(pairs)
+        self._values: dict[str, tuple[str, ...]] | None = None
+
+    def _index(self) -> dict[str, tuple[str, ...]]:
+        """Return the values by name. The index is built on first use, since few heads need it."""
+        if self._values is None:
+            values: dict[str, tuple[str, ...]] = {}
+            for name, value in self._pairs:
+                key = name.lower()
+                values[key] = (*values[key], value) if key in values else (value,)
+            self._values = values
+        return self._values
+
+    @overload
+    def get(self, name: str, default: None = None) -> str | None: ...
+
+    @overload
+    def get(self, name: str, default: str) -> str: ...
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """Return the value of *name*, the last one if it was repeated, else *default*."""
+        values = (self._values or self._index()).get(name.lower())
+        return default if values is None else values[-1]
+
+    def get_all(self, name: str) -> tuple[str, ...]:
+        """Return every value of *name* in order; empty if it is absent."""
+        return (self._values or self._index()).get(name.lower(), ())
+
+    def names(self) -> frozenset[str]:
+        """Return the names that occur, in lower case."""
+        return frozenset([name.lower() for name, _ in self._pairs])
+
+    def without(self, names: Iterable[str]) -> "Headers":
+        """Return these headers without those called *names* (lower case)."""
+        dropped = frozenset(names)
+        return Headers(pair for pair in self._pairs if pair[0].lower() not in dropped)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._index()
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __eq__(self, other: object) -> bool:
+        return self._pairs == other._pairs if isinstance(other, Headers) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._pairs)
+
+    def __repr__(self) -> str:
+        return f"Headers({list(self._pairs)!r})"
+
+
+def pairs_of(headers: HeaderPairs | dict[str, str]) -> HeaderPairs:
+    """Return *headers* as pairs of name and value."""
+    return headers.items() if isinstance(headers, dict) else headers
+
+
+def parse_header_lines(raw: bytes) -> Headers:
+    """
+    Parse header lines without a start line, such as those of a part of a multipart body.
+
+    :param raw: the lines, each with its CRLF; may be empty.
+    :raises RemoteProtocolError: if the grammar does not allow one of them.
+    """
+    return Headers(read_pairs(split_lines(raw))) if raw else Headers()
+
+
+def split_lines(raw: bytes) -> list[bytes]:
+    """
+    Return the lines of a head, without their ends.
+
+    :raises RemoteProtocolError: if a line does not end with CRLF, or contains a single CR or LF.
+    """
+    lines = raw.split(b"\r\n")
+    if lines.pop():
+        raise RemoteProtocolError("no CRLF ends the last header line")
+    if raw.count(b"\n") != len(lines) or raw.count(b"\r") != len(lines):
+        raise RemoteProtocolError("the head holds a bare CR or LF")
+    return lines
+
+
+def read_pairs(lines: list[bytes]) -> list[tuple[str, str]]:
+    """
+    Return the names and values of header lines.
+
+    :raises RemoteProtocolError: if the grammar does not allow a line. The text names the value.
+    """
+    pairs = []
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            raise RemoteProtocolError(f"header line {shown(line)} has no colon")
+        if not _NAME.fullmatch(name):
+            raise RemoteProtocolError(f"header name {shown(name)} is not visible ASCII characters")
+        if _CONTROLS.search(value):
+            raise RemoteProtocolError(f"value of header {name.decode('ascii')} holds a control character")
+        try:
+            pairs.append((name.decode("ascii"), value.strip(_BLANKS).decode("utf-8")))
+        except UnicodeDecodeError:
+            raise RemoteProtocolError(f"value of header {name.decode('ascii')} is not UTF-8") from None
+    return pairs
+
+
+def header_line(name: str, value: str) -> bytes:
+    """
+    Return a header as bytes of the protocol, without the end of its line.
+
+    :raises LocalProtocolError: if the grammar does not allow it. The text names the value.
+    """
+    raw_name, raw_value = encode(name, "header name"), encode(value, "header value")
+    if not _NAME.fullmatch(raw_name):
+        raise LocalProtocolError(f"header name {name!a} is not visible ASCII characters without a colon")
+    if _CONTROLS.search(raw_value):
+        raise LocalProtocolError(f"value {value!a} of header {name} holds a control character")
+    if raw_value != raw_value.strip(_BLANKS):
+        raise LocalProtocolError(f"value {value!a} of header {name} begins or ends with a blank")
+    return raw_name + b":" + raw_value
+
+
+def encode(text: str, what: str) -> bytes:
+    """
+    Return *text* as UTF-8.
+
+    :param what: what the text is, for the error.
+    :raises LocalProtocolError: if *text* contains half of a surrogate pair.
+    :raises TypeError: if it is no text.
+    """
+    try:
+        return text.encode("utf-8")
+    except AttributeError:
+        raise TypeError(f"{what} is a str, not {text!r:.80}") from None
+    except UnicodeEncodeError:
+        raise LocalProtocolError(f"{what} {text[:64]!a} is not valid Unicode") from None
+
+
+def shown(raw: bytes) -> str:
+    """Return *raw* for an error text: short, one line, ASCII."""
+    text = ascii(raw[:64].decode("utf-8", "replace"))
+    return text if len(raw) <= 64 else text + "..."

@@ -1,0 +1,353 @@
+"""
+The codec: bytes to :class:`Message` and back.
+
+Pure functions without I/O. Everything above uses them; this module imports only its neighbours in the codec.
+Source of the grammar: the protocol document, section "A message".
+
+A message keeps its original bytes. The codec parses the head at once, but reads the body only on request, so that
+forwarding a message makes no copy.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Literal, final
+
+from lhttp_tx.codec.channels import check_channel, check_subscription, split_channels
+from lhttp_tx.codec.headers import HeaderPairs, Headers, encode, header_line, pairs_of, read_pairs, shown, split_lines
+from lhttp_tx.codec.limits import DEFAULT_LIMITS, UNLIMITED, Limits
+from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
+
+__all__ = [
+    "CHANNEL_LISTS",
+    "SERVER_ONLY",
+    "Head",
+    "Message",
+    "parse",
+    "parse_head",
+    "publication",
+    "split_head",
+]
+
+CHANNEL_LISTS = ("subscribe", "publish", "unsubscribe")
+"""Headers that list channels."""
+
+SERVER_ONLY = frozenset({"upstream", "receipt"})
+"""Headers meant for the server alone: subscribers do not get them."""
+
+_START = b"LHTTP/1.0 "
+_COMMAND = re.compile(rb"[\x21-\x7e]{1,64}")
+_HEAD = re.compile(rb"LHTTP/1\.0 [\x21-\x7e]{1,64}\r\n(?:[\x21-\x39\x3b-\x7e]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
+"""A head that is valid, if its values are UTF-8 and the number of its headers is allowed."""
+
+
+@final
+class Head:
+    """
+    A parsed start line with its headers. Equal bytes give equal heads, so a head can be parsed once and kept.
+
+    :ivar raw: start line and header lines, each with its CRLF, without the blank line.
+    :ivar command: 1 to 64 visible ASCII characters.
+    :ivar headers: the headers.
+    :ivar reply: a cache for the code that makes replies: the head of a reply that copies this one, or ``"as it is"`` if
+        that is the same head; ``None`` at first.
+    """
+
+    __slots__ = ("_channels", "_plain", "_stripped", "_without", "command", "headers", "raw", "reply")
+
+    def __init__(self, raw: bytes, command: str, headers: Headers) -> None:
+        self.raw = raw
+        self.command = command
+        self.headers = headers
+        self._channels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+        self._plain: bool | None = None
+        self._stripped: Head | None = None
+        self._without: tuple[frozenset[str], Head | None] | None = None  # never this head itself: a cycle
+        self.reply: Head | Literal["as it is"] | None = None
+
+    def channels(self, name: str, limits: Limits = UNLIMITED) -> tuple[str, ...]:
+        """
+        Return the channels that the header *name* lists, each once; empty if there is no such header.
+
+        The list is computed once for each head, so *limits* matter only in the first call, which the engine makes.
+
+        :param limits: the limits for the number of channels, and for their names.
+        :raises RemoteProtocolError: if a name is malformed or reserved, or the list is empty or too long.
+        """
+        for known, channels in self._channels:
+            if known == name:
+                return channels
+        values = [value for found, value in self.headers if found.lower() == name]
+        is_published = name == "publish"
+        check = check_channel if is_published else check_subscription
+        channels = split_channels(values, check, limits, is_published=is_published) if values else ()
+        self._channels = (*self._channels, (name, channels))
+        return channels
+
+    def stripped(self) -> "Head":
+        """
+        Return this head without the headers meant for the server alone. If it has none of them, return this head
+        itself.
+        """
+        if self._plain is None:
+            self._plain = SERVER_ONLY.isdisjoint([name.lower() for name, _ in self.headers])
+        if self._plain:
+            return self
+        if self._stripped is None:
+            self._stripped = self.without(SERVER_ONLY)
+        return self._stripped
+
+    def without(self, names: frozenset[str]) -> "Head":
+        """
+        Return this head without the headers *names*, in lower case. If it has none of them, return this head itself.
+
+        The result is kept for the next call with the same object *names*.
+        """
+        if self._without is None or self._without[0] is not names:
+            self._without = names, self._make_without(names)
+        return self._without[1] or self
+
+    def _make_without(self, names: frozenset[str]) -> "Head | None":
+        if names.isdisjoint([name.lower() for name, _ in self.headers]):
+            return None
+        first, *lines = self.raw[:-2].split(b"\r\n")
+        kept = [line for line in lines if line.partition(b":")[0].lower().decode("ascii") not in names]
+        return Head(b"".join(line + b"\r\n" for line in (first, *kept)), self.command, self.headers.without(names))
+
+    def __eq__(self, other: object) -> bool:
+        return self.raw == other.raw if isinstance(other, Head) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    def __repr__(self) -> str:
+        return f"<Head {self.command} {self.headers!r}>"
+
+
+@final
+class Message:
+    """
+    One LHTTP message: command, headers, body, and whether it is a text or binary WebSocket message.
+
+    Two messages are equal if their bytes and their kinds are. Do not set the attributes.
+
+    :ivar head: the parsed head.
+    :ivar raw: the whole message as bytes of the protocol.
+    :ivar binary: whether it is a binary WebSocket message.
+    """
+
+    __slots__ = ("binary", "head", "raw")
+
+    def __init__(
+        self,
+        command: str,
+        headers: HeaderPairs | dict[str, str] = (),
+        body: bytes | str = b"",
+        *,
+        binary: bool = False,
+    ) -> None:
+        """
+        Build a message, checked to parse back the same.
+
+        :param command: 1 to 64 visible ASCII characters.
+        :param headers: pairs of name and value, or a dict.
+        :param body: the body; a str is sent as UTF-8.
+        :param binary: whether it is a binary WebSocket message. A text message must be UTF-8 throughout.
+        :raises LocalProtocolError: if the grammar does not allow a value. The text names it.
+        :raises TypeError: if one has a wrong type.
+        """
+        pairs = tuple(pairs_of(headers))
+        raw_command = encode(command, "command")
+        if not _COMMAND.fullmatch(raw_command):
+            raise LocalProtocolError(f"command {command!a} is not 1 to 64 visible ASCII characters")
+        raw = b"\r\n".join([_START + raw_command, *(header_line(name, value) for name, value in pairs), b""])
+        self.head = Head(raw, command, Headers(pairs))
+        self.raw = b"\r\n".join((raw, _body(body, binary)))
+        self.binary = binary
+
+    @classmethod
+    def from_parts(cls, head: Head, raw: bytes, binary: bool) -> "Message":
+        """
+        Return a message of parts that came out of the codec, without checks.
+
+        :param head: the parsed head. *raw* begins with its bytes.
+        :param raw: the whole message.
+        """
+        self = cls.__new__(cls)
+        self.head = head
+        self.raw = raw
+        self.binary = binary
+        return self
+
+    @property
+    def command(self) -> str:
+        """The command."""
+        return self.head.command
+
+    @property
+    def headers(self) -> Headers:
+        """The headers."""
+        return self.head.headers
+
+    @property
+    def body(self) -> bytes:
+        """The body, verbatim. Each access makes a copy."""
+        return self.raw[len(self.head.raw) + 2 :]
+
+    @property
+    def text(self) -> str:
+        """
+        The body as text.
+
+        :raises RemoteProtocolError: if it is not UTF-8, which can happen only in a binary message.
+        """
+        try:
+            return self.body.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise RemoteProtocolError(f"body is not UTF-8 at byte {error.start}") from None
+
+    def stripped(self) -> "Message":
+        """Return the message as subscribers get it, without the headers meant for the server alone."""
+        head = self.head.stripped()
+        if head is self.head:
+            return self
+        return Message.from_parts(head, head.raw + self.raw[len(self.head.raw) :], self.binary)
+
+    def replace(
+        self,
+        *,
+        command: str | None = None,
+        headers: HeaderPairs | dict[str, str] | None = None,
+        body: bytes | str | None = None,
+        binary: bool | None = None,
+    ) -> "Message":
+        """
+        Return a message with some of its fields replaced; ``None`` keeps a field.
+
+        :raises LocalProtocolError: like the constructor.
+        """
+        binary = self.binary if binary is None else binary
+        body = self.body if body is None else body
+        if command is None and headers is None:
+            return Message.from_parts(self.head, b"\r\n".join((self.head.raw, _body(body, binary))), binary)
+        return Message(
+            self.command if command is None else command,
+            self.headers if headers is None else headers,
+            body,
+            binary=binary,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message):
+            return NotImplemented
+        return self.raw == other.raw and self.binary == other.binary
+
+    def __hash__(self) -> int:
+        return hash((self.raw, self.binary))
+
+    def __repr__(self) -> str:
+        kind = "binary" if self.binary else "text"
+        return f"<Message {self.command} {self.headers!r} {len(self.raw)} bytes {kind}>"
+
+
+def publication(
+    channels: Iterable[str],
+    command: str,
+    headers: HeaderPairs | dict[str, str] = (),
+    body: bytes | str = b"",
+    *,
+    binary: bool = False,
+) -> Message:
+    """
+    Return a message for publishing. The other parameters are those of :class:`Message`.
+
+    :param channels: names of channels, already checked.
+    :raises LocalProtocolError: like the constructor of :class:`Message`.
+    """
+    return Message(command, [("publish", " ".join(channels)), *pairs_of(headers)], body, binary=binary)
+
+
+def split_head(data: bytes, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """
+    Return the bytes of the head that *data* begins with: start line and header lines, without the blank line.
+
+    :param data: one whole message.
+    :param limits: ``message_size`` and ``head_size`` count here.
+    :raises RemoteProtocolError: if no CRLF ends the head.
+    :raises MessageTooLarge: if the message or its head is too large.
+    """
+    if len(data) > limits.message_size:
+        raise MessageTooLarge(f"message of {len(data)} bytes is larger than {limits.message_size}")
+    end = data.find(b"\r\n\r\n")
+    if end >= 0:
+        head = data[: end + 2]
+    elif data.endswith(b"\r\n"):
+        head = data
+    else:
+        raise RemoteProtocolError("no CRLF ends the head" if data else "message is empty")
+    if len(head) > limits.head_size:
+        raise MessageTooLarge(f"head of {len(head)} bytes is larger than {limits.head_size}")
+    return head
+
+
+def parse_head(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Head:
+    """
+    Parse what :func:`split_head` returned.
+
+    :param limits: ``header_count`` counts here.
+    :raises RemoteProtocolError: if the grammar does not allow it. The text names the value.
+    """
+    if not _HEAD.fullmatch(raw):
+        raise _what_is_wrong(raw, limits)
+    try:
+        start, *lines, _ = raw.decode("utf-8").split("\r\n")
+    except UnicodeDecodeError:
+        raise _what_is_wrong(raw, limits) from None
+    if len(lines) > limits.header_count:
+        raise _what_is_wrong(raw, limits)
+    pairs = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        pairs.append((name, value.strip(" \t")))
+    return Head(raw, start[len(_START) :], Headers(pairs))
+
+
+def parse(data: bytes, *, binary: bool = False, limits: Limits = DEFAULT_LIMITS) -> Message:
+    """
+    Parse one message.
+
+    :param data: the payload of one WebSocket data message.
+    :param binary: whether it came as a binary message.
+    :raises RemoteProtocolError: if the grammar does not allow it.
+    :raises MessageTooLarge: if it exceeds one of the *limits*.
+    """
+    return Message.from_parts(parse_head(split_head(data, limits), limits), data, binary)
+
+
+def _what_is_wrong(raw: bytes, limits: Limits) -> RemoteProtocolError:
+    """Return the first error in a head that is not valid."""
+    try:
+        lines = split_lines(raw)
+        start = lines[0]
+        if not start.startswith(_START):
+            return RemoteProtocolError(f"start line {shown(start)} does not begin with 'LHTTP/1.0 '")
+        command = start[len(_START) :]
+        if not _COMMAND.fullmatch(command):
+            return RemoteProtocolError(f"command {shown(command)} is not 1 to 64 visible ASCII characters")
+        if len(lines) - 1 > limits.header_count:
+            return RemoteProtocolError(f"{len(lines) - 1} headers are more than {limits.header_count}", status=413)
+        read_pairs(lines[1:])
+    except RemoteProtocolError as error:
+        return error
+    raise AssertionError(f"the head {shown(raw)} is in order")
+
+
+def _body(body: bytes | str, binary: bool) -> bytes:
+    raw = encode(body, "body") if isinstance(body, str) else body
+    if not isinstance(raw, bytes | bytearray):
+        raise TypeError(f"body is bytes or a str, not {raw!r:.80}")
+    if not binary and not raw.isascii():
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise LocalProtocolError(f"body of a text message is not UTF-8 at byte {error.start}") from None
+    return raw

@@ -1,0 +1,102 @@
+"""
+Makes the error messages for clients whose messages were not handled: the status, the reason, and which message it was.
+
+Source: the protocol document, section "Errors and receipts". Used by :mod:`lhttp_tx.engine.handling`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from twisted.internet.defer import CancelledError
+from twisted.python.failure import Failure
+
+from lhttp_tx.codec.limits import Limits
+from lhttp_tx.codec.message import Message, parse_head, split_head
+from lhttp_tx.errors import LHTTPError, LocalProtocolError
+from lhttp_tx.observe.rationing import RationedLogger
+
+__all__ = ["error_message", "error_of", "is_told", "missed_message", "not_the_clients", "receipt_of"]
+
+_log = RationedLogger(__name__)
+
+_REASON_LENGTH = 200
+"""The most characters of an error's reason that go to a client."""
+
+_RECEIPTS = re.compile(rb"(?i)\r\nreceipt:([^\x00-\x08\x0a-\x1f\x7f]*)(?=\r\n)")
+"""Finds receipt lines in a head that is malformed elsewhere, so that its sender gets an answer."""
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
+
+
+def error_of(failure: Failure, peer: str) -> tuple[int, str]:
+    """
+    Return the status and the reason for a client. Log the failure if it was not the client's fault.
+
+    :param peer: the address of the message's sender, for the log.
+    """
+    error = failure.value
+    if isinstance(error, LHTTPError) and not isinstance(error, LocalProtocolError):
+        if is_told(error):
+            return error.status, error.reason
+        _log.failure("{peer}: an error without a status of 400 to 599, or without a reason", failure, peer=peer)
+    elif isinstance(error, CancelledError):
+        return 500, "cancelled"
+    else:
+        _log.failure("{peer}: a processor or filter failed", failure, peer=peer)
+    return 500, "internal error"
+
+
+def is_told(error: LHTTPError) -> bool:
+    """Return whether *error* may go to a client as it is. Code may have set any status and any reason."""
+    status: object = error.status
+    is_status = isinstance(status, int) and not isinstance(status, bool) and 400 <= status <= 599
+    return is_status and isinstance(error.reason, str)
+
+
+def not_the_clients(error: LHTTPError) -> Failure:
+    """Return the failure of a filter that has replaced a valid head by a malformed one."""
+    try:
+        raise LocalProtocolError(f"a filter has written a head that is refused: {error.reason}") from error
+    except LocalProtocolError:
+        return Failure()
+
+
+def error_message(status: int, reason: str, receipt: str | None) -> Message:
+    """
+    Return an ``error`` message for a client.
+
+    :param reason: text for people. Characters that a header must not hold are left out, and the text is cut if it is
+        too long.
+    :param receipt: the token of the receipt that the client's message had asked for.
+    """
+    text = _UNPRINTABLE.sub(" ", reason)[:_REASON_LENGTH].encode("utf-8", "replace").decode("utf-8").strip()
+    pairs = [("status", str(status)), ("reason", text)]
+    if receipt is not None:
+        pairs.append(("receipt-id", receipt))
+    return Message("error", pairs)
+
+
+def missed_message(channel: str, position: str | None) -> Message:
+    """
+    Return the message that tells a subscriber that publications were missed.
+
+    :param channel: the channel, or the wildcard subscription.
+    :param position: from where the stream goes on; ``None`` in a channel without history.
+    """
+    return Message("missed", [("channel", channel), *([] if position is None else [("position", position)])])
+
+
+def receipt_of(data: bytes, limits: Limits) -> str | None:
+    """
+    Return the token of the receipt that a refused message asked for, if the token can be read.
+
+    :param data: the whole message, which may be too large, or malformed.
+    """
+    try:
+        # Without most of the body, so that a message refused for its size is answered too.
+        head = split_head(data[: min(limits.head_size + 4, limits.message_size)], limits)
+        return parse_head(head, limits).headers.get("receipt")
+    except LHTTPError:
+        found = _RECEIPTS.findall(data[: limits.head_size].partition(b"\r\n\r\n")[0] + b"\r\n")
+        return found[-1].decode("utf-8", "replace").strip() if found else None

@@ -1,0 +1,92 @@
+"""
+Deliveries: the hub and the sessions pass these to a connection.
+
+A delivery holds messages, but no encoding of them. Each transport has an encoding of its own, such as WebSocket frames.
+The transport asks the delivery for its messages in that encoding. Imports only the codec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Protocol, TypeAlias, TypeVar, final
+
+from lhttp_tx.codec.limits import UNLIMITED
+from lhttp_tx.codec.message import Message, parse
+from lhttp_tx.errors import LHTTPError
+
+__all__ = ["Deliver", "Delivery", "Encoding", "parse_payloads"]
+
+_Made_co = TypeVar("_Made_co", covariant=True)
+_Made = TypeVar("_Made")
+
+
+class Encoding(Protocol[_Made_co]):
+    """A way to encode messages. All connections that use it share one object, and it is compared by identity."""
+
+    def encode(self, payloads: list[bytes], binary: bool) -> _Made_co:
+        """
+        Return the encoded messages. It must not change *payloads*.
+
+        :param payloads: LHTTP messages, at least one.
+        :param binary: whether to send them as binary messages; otherwise they are UTF-8.
+        """
+
+
+@final
+class Delivery:
+    """
+    A run of messages for one or many connections.
+
+    :ivar channel: the channel of the publications; empty for messages of the server to one client.
+    :ivar payloads: the messages, at least one, as clients get them. Do not change the list.
+    :ivar binary: whether to send them as binary messages; otherwise they are UTF-8.
+    :ivar encoding: the encoding that was asked for first, or ``None``. Read it, do not set it.
+    :ivar made: the messages in that encoding. A transport whose encoding is *encoding* may read this, which saves a
+        call.
+    """
+
+    __slots__ = ("_others", "binary", "channel", "encoding", "made", "payloads")
+
+    def __init__(self, channel: str, payloads: list[bytes], binary: bool) -> None:
+        self.channel = channel
+        self.payloads = payloads
+        self.binary = binary
+        self.encoding: object = None
+        self.made: Any = None
+
+    def encoded(self, encoding: Encoding[_Made]) -> _Made:
+        """Return the run in *encoding*. It is encoded once, however many connections ask for it."""
+        found: _Made
+        if self.encoding is None:
+            found = self.made = encoding.encode(self.payloads, self.binary)
+            self.encoding = encoding
+            return found
+        if self.encoding is encoding:
+            found = self.made
+            return found
+        if not hasattr(self, "_others"):  # mostly there is only one encoding
+            self._others: dict[object, Any] = {}
+        if encoding not in self._others:
+            self._others[encoding] = encoding.encode(self.payloads, self.binary)
+        found = self._others[encoding]
+        return found
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+    def __repr__(self) -> str:
+        return f"<Delivery of {len(self.payloads)} to {self.channel or 'one client'}>"
+
+
+Deliver: TypeAlias = Callable[[Delivery], None]
+"""Takes deliveries for one subscriber; must not raise."""
+
+
+def parse_payloads(payloads: list[bytes], binary: bool) -> list[Message]:
+    """Parse *payloads*, and leave out those that are no messages: a bus may bring anything."""
+    found: list[Message] = []
+    for payload in payloads:
+        with suppress(LHTTPError):
+            found.append(parse(payload, binary=binary, limits=UNLIMITED))
+    return found

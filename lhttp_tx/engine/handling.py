@@ -1,0 +1,244 @@
+"""
+Handles one message: takes it through the steps of its plan, and answers it.
+
+Stands between :mod:`lhttp_tx.engine.answering` and :mod:`lhttp_tx.engine.conversation`. The latter decides which
+message is next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import takewhile
+from operator import length_hint
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from lhttp_tx.codec.message import Message, parse
+from lhttp_tx.engine.answering import PATIENCE, Answerer
+from lhttp_tx.engine.answers import not_the_clients, receipt_of
+from lhttp_tx.engine.asking import Asking
+from lhttp_tx.engine.request import Request
+from lhttp_tx.engine.sequence import Done, Step
+from lhttp_tx.errors import HistoryUnavailable, LHTTPError, Refused, RemoteProtocolError
+from lhttp_tx.identity import Identity
+from lhttp_tx.interfaces import ITransport, MaybeAwaitable
+from lhttp_tx.observe.rationing import RationedLogger
+
+if TYPE_CHECKING:
+    from lhttp_tx.engine.engine import Engine
+    from lhttp_tx.engine.plans import Plan
+
+__all__ = ["Handler"]
+
+_log = RationedLogger(__name__)
+
+
+class Handler(Answerer):
+    """A session that handles and answers its messages, one at a time."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, *, engine: Engine, transport: ITransport, identity: Identity | None = None) -> None:
+        """See :class:`lhttp_tx.engine.session.Session`."""
+        super().__init__(engine=engine, transport=transport, identity=identity)
+        self._run: list[bytes] | None = None
+
+    def unhurried(self, waiting: Deferred[None]) -> Deferred[None]:
+        """
+        Return *waiting*. Until it fires, the time limit of the message being handled stops; then it begins anew.
+
+        For a step that waits for the client to read, or for other clients: neither is its own delay.
+        """
+        self._sequence.hold()
+        return waiting.addBoth(self._go_on)
+
+    def _go_on(self, result: None) -> None:
+        self._sequence.release()
+        return result
+
+    def _handle(self, data: bytes, binary: bool) -> None:
+        try:
+            plan = self._engine.plan(data)
+        except Exception:
+            self._refuse(data)
+            return
+        if plan.shortcut is None:
+            self._follow(plan, data, binary)
+        elif plan.tokens is None:
+            self._take_shortcut(plan, [data], binary)
+        else:
+            self._take_asking(plan, [data], binary)
+
+    def _refuse(self, data: bytes) -> None:
+        """Answer a message whose plan could not be made. Call this while the exception is being handled."""
+        self._answer(receipt_of(data, self._engine.limits), Failure())
+
+    def _drop(self, data: bytes, binary: bool) -> None:
+        """Drop a message that has waited for too long, and tell the client and the hooks."""
+        refused = Refused(503, f"message waited longer than {self._engine.wait_timeout:g} seconds")
+        self._answer(receipt_of(data, self._engine.limits), Failure(refused))
+        try:
+            message = parse(data, binary=binary, limits=self._engine.limits)
+        except LHTTPError:
+            return
+        for call in self._engine.on_wait_timeout:
+            call(self, message)
+
+    def _follow(self, plan: Plan, data: bytes, binary: bool) -> None:
+        """Take a message through the steps of its plan."""
+        assert plan.head is not None
+        request = Request(self, Message.from_parts(plan.head, data, binary), plan.receipt)
+        steps, done = (plan.before, self._before_done) if plan.before else (plan.rest, self._rest_done)
+        if self._receipts is not None:
+            steps = self._behind_receipts(plan, steps)
+        self._sequence.run(steps, request, done)
+
+    def _behind_receipts(self, plan: Plan, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        """Return the steps of a message. If it has to wait for earlier receipts, the first step is that wait."""
+        receipts = self._receipts
+        if receipts is None or (plan.runs_ahead and receipts.has_room):
+            return steps
+        return ((lambda _: receipts.settled() if receipts is self._receipts else None, PATIENCE), *steps)
+
+    def _not_too_large(self, run: list[bytes]) -> list[bytes]:
+        """Return the messages of *run* up to the first one that is too large. The very first is not too large."""
+        limit = self._engine.limits.message_size
+        if max(map(len, run)) <= limit:
+            return run
+        return list(takewhile(lambda message: len(message) <= limit, run))
+
+    def _take_shortcut(self, plan: Plan, run: list[bytes], binary: bool) -> int:
+        """Handle messages with the plan's shortcut. If a message has to wait, return how many are left after it."""
+        self._run = run
+        messages = iter(run)
+        left = len(run)
+        while left:
+            result, failure, left = self._call_shortcut(plan, messages, binary, left)
+            if failure is not None:
+                self._answer(None, failure)
+            elif result is not None:
+                self._wait(plan, result, None, self._shortcut_done)
+            if self._sequence.waiting is not None or not run:
+                break
+        self._run = None
+        return left if run else 0
+
+    def _call_shortcut(
+        self, plan: Plan, messages: Iterator[bytes], binary: bool, left: int
+    ) -> tuple[MaybeAwaitable, Failure | None, int]:
+        """
+        Call the plan's shortcut.
+
+        :param left: how many messages there are.
+        :returns: what it returns, its failure, and how many it has left. The first two are about the message that it
+            took last.
+        """
+        assert plan.shortcut is not None
+        result, failure = None, None
+        try:
+            result = plan.shortcut(self, messages, binary)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException:  # as in a step of a sequence
+            failure = Failure()
+        now = length_hint(messages)
+        if now == left:
+            next(messages, None)  # the shortcut did not take the message: skip it
+            now -= 1
+        return result, failure, now
+
+    def _wait(self, plan: Plan, result: object, argument: Any, done: Done) -> None:
+        assert plan.owner is not None
+        self._sequence.wait(result, plan.owner, argument, done)
+
+    def _shortcut_done(self, _: object, failure: Failure | None) -> None:
+        if failure is not None:
+            self._answer(None, failure)
+
+    def _take_asking(self, plan: Plan, messages: list[bytes], binary: bool, first: int = 0) -> int:
+        """
+        Handle messages that ask for receipts with the plan's shortcut: those from *first* on that the plan is for.
+
+        :returns: how many it has taken, at least one.
+        """
+        assert plan.tokens is not None
+        archive, receipts = self._engine.hub.archive, self._receipts
+        is_kept = archive is not None and archive.retention(plan.channel) is not None
+        spreads = is_kept and archive is not None and archive.store.spreads
+        has_room = receipts is None or receipts.has_room
+        asked = plan.tokens.split_run(messages, first, self._engine.limits.message_size)
+        if spreads or not has_room or not asked:  # a head without a blank line cannot be taken apart
+            self._follow(self._engine.plan_alone(messages[first]), messages[first], binary)
+            return 1
+        tokens = [message.token for message in asked]
+        run = self._run = [message.plain for message in asked]
+        waiting = iter(run)
+        count = left = len(asked)
+        while left:
+            asking = Asking(plan.channel, plan.tokens, archive, is_kept=is_kept)
+            begin = count - left
+            result, failure, left = self._call_shortcut(plan, waiting, binary, left)
+            asking.took(tokens[begin : count - left])
+            if failure is not None:
+                self._answer_asking(asking, failure, asking.done)
+            elif result is not None:
+                self._wait(plan, result, asking, self._asking_done)
+            else:
+                self._answer_asking(asking, None, asking.count)
+            if self._sequence.waiting is not None or not run:
+                break
+        self._run = None
+        return count - left
+
+    def _asking_done(self, asking: Asking, failure: Failure | None) -> None:
+        self._answer_asking(asking, failure, asking.count if failure is None else asking.sure)
+
+    def _answer_asking(self, asking: Asking, failure: Failure | None, count: int) -> None:
+        """Send receipts for the first *count* publications, and errors for the others."""
+        answers = asking.answers(count)
+        if answers:
+            receipts = self._receipts
+            confirmation = self._engine.hub.confirm(asking.is_kept) if receipts is None else None
+            if receipts is None and confirmation is None:
+                self._send_answers([payload for payload, _, _, _ in answers], False)
+            else:
+                self._add(answers, confirmation)
+        if failure is not None:
+            cause = getattr(failure.value, "__cause__", None)  # it is about one of them, not about so many in a row
+            failure = Failure(cause) if isinstance(cause, HistoryUnavailable) else failure
+            for token in asking.refused(count):
+                self._answer(token, failure)
+
+    def _before_done(self, request: Request, failure: Failure | None) -> None:
+        if failure is None:
+            try:
+                plan = self._engine.plan_for(request.message.head)
+            except RemoteProtocolError as error:
+                failure = not_the_clients(error)
+            except Exception:
+                failure = Failure()
+            else:
+                self._sequence.run(self._behind_receipts(plan, plan.rest), request, self._rest_done)
+                return
+        self._answer(request.receipt, failure)
+
+    def _rest_done(self, request: Request, failure: Failure | None) -> None:
+        if failure is not None:
+            self._answer(request.receipt, failure)
+        elif request.receipt is not None:
+            try:
+                pairs = [("receipt-id", request.receipt), *request.receipt_headers]
+                filing = request.filing
+                if filing is not None and not filing.is_open:
+                    pairs += filing.headers()
+                receipt = Message("receipt", pairs, request.receipt_body, binary=request.receipt_binary)
+                self._say(receipt, request.receipt if request.published else None, filing)
+            except Exception:
+                self._answer(request.receipt, Failure())
+
+    def _open_done(self, _: object, failure: Failure | None) -> None:
+        if failure is not None:
+            self._answer(None, failure)
+            self.close(1008 if isinstance(failure.value, LHTTPError) else 1011, "connection not accepted")

@@ -1,0 +1,217 @@
+"""
+Receipts that wait until the bus has the publications.
+
+Meanwhile, the connection goes on with messages that only publish. It still sends all answers in order. A connection
+asks the bus one question at a time. The next question covers all receipts that came in the meantime, so a thousand
+receipts cost a few round trips. Used by :mod:`lhttp_tx.engine.handling`; must not import it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from lhttp_tx.codec.limits import UNLIMITED
+from lhttp_tx.codec.message import Message, parse
+from lhttp_tx.engine.answers import error_message, error_of
+from lhttp_tx.errors import BusUnavailable, HistoryUnavailable
+from lhttp_tx.interfaces import MaybeDeferred
+from lhttp_tx.observe.rationing import RationedLogger
+
+if TYPE_CHECKING:
+    from lhttp_tx.history.values import Filing
+
+__all__ = ["KEPT", "MAX_SIZE", "Answer", "Kept", "Receipts", "told"]
+
+_log = RationedLogger(__name__)
+
+MAX_SIZE = 1_048_576
+"""Bytes of one connection's answers that may wait. Beyond that, the next message waits until all answers are sent."""
+
+_ANSWER_SIZE = 192
+"""Bytes that each answer counts in addition to its own."""
+
+_FILING_SIZE = 450
+_PLACING_SIZE = 160
+"""
+Bytes that an answer counts if it waits for what becomes of its publication in histories, and for each channel of that.
+Measured, and rounded up.
+"""
+
+
+def told(receipt: Message, token: str, filing: Filing | None) -> Message:
+    """
+    Return the receipt of a publication with what became of it in histories, or the error if it was not stored.
+
+    :param token: the token of the receipt.
+    """
+    if filing is None or not filing.is_open:
+        return receipt
+    if filing.failure is not None:
+        return error_message(filing.failure.status, filing.failure.reason, token)
+    pairs = filing.headers()
+    return receipt.replace(headers=[*receipt.headers, *pairs]) if pairs else receipt
+
+
+class Kept:
+    """
+    What became of publications whose positions are known: the store has taken them, and may not have written them yet.
+
+    :ivar is_kept: see :class:`lhttp_tx.history.values.Filing`.
+    """
+
+    __slots__ = ()
+    is_kept = True
+
+
+KEPT = Kept()
+"""The only one."""
+
+Answer: TypeAlias = "tuple[bytes, bool, str | None, Filing | Kept | None]"
+"""
+The payload; whether to send it as a binary message; the token, if it is a receipt for a publication that the bus may
+not have yet; and what becomes of the publication in histories.
+"""
+
+
+def _size(payload: bytes, filing: Filing | Kept | None) -> int:
+    """Return about how many bytes an answer takes while it waits."""
+    size = len(payload) + _ANSWER_SIZE
+    if filing is None or filing is KEPT:
+        return size
+    return size + _FILING_SIZE + _PLACING_SIZE * len(cast("Filing", filing).placings)
+
+
+def _filled_in(payload: bytes, binary: bool, token: str, filing: Filing) -> tuple[bytes, bool]:
+    message = told(parse(payload, binary=binary, limits=UNLIMITED), token, filing)
+    return message.raw, message.binary
+
+
+class Receipts:
+    """
+    The answers of one connection that wait: the first waits for the bus, and later answers wait for the first.
+
+    Once all answers are sent, the object is used up.
+    """
+
+    __slots__ = ("_answers", "_asked", "_confirm", "_ended", "_over", "_peer", "_send", "_size", "_waiters")
+
+    def __init__(
+        self,
+        *,
+        confirm: Callable[[bool], MaybeDeferred],
+        send: Callable[[list[bytes], bool], None],
+        ended: Callable[[], None],
+        peer: str,
+    ) -> None:
+        """
+        :param confirm: asks whether the bus, and the histories if its argument says so, have all earlier publications.
+        :param send: sends messages to the client; takes their payloads, and whether these are binary.
+        :param ended: called when all answers are sent.
+        :param peer: the client's address, for the log.
+        """
+        self._confirm = confirm
+        self._send = send
+        self._ended = ended
+        self._peer = peer
+        # Tuples of payloads rather than messages: the collector of cycles has little work with these, and there may be
+        # many.
+        self._answers: deque[Answer] = deque()
+        self._asked = self._size = 0
+        self._over = False
+        self._waiters: list[Deferred[None]] = []
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the next message may go on."""
+        return self._size < MAX_SIZE
+
+    def begin(self, confirmation: Deferred[None]) -> None:
+        """
+        Send the receipts that were added when *confirmation* succeeds, or errors if it fails. Call this once, after the
+        first ones were added.
+        """
+        self._await(confirmation)
+
+    def add(self, answer: Answer) -> None:
+        """Send an answer after the others."""
+        self._answers.append(answer)
+        self._size += _size(answer[0], answer[3])
+
+    def settled(self) -> Deferred[None]:
+        """Return a Deferred that succeeds when all answers are sent."""
+        waiter: Deferred[None] = Deferred()
+        self._waiters.append(waiter)
+        return waiter
+
+    def give_up(self) -> None:
+        """Stop waiting, and send errors in place of the receipts."""
+        if not self._over:
+            self._not_confirmed(Failure(BusUnavailable("it is not known whether the publication has arrived")))
+
+    def _await(self, confirmation: Deferred[None]) -> None:
+        self._asked = len(self._answers)
+        confirmation.addCallbacks(self._confirmed, self._not_confirmed)
+        confirmation.addErrback(lambda failure: _log.failure("answering failed", failure))
+
+    def _confirmed(self, _: None) -> None:
+        if self._over:
+            return
+        answers = self._answers
+        settled: list[tuple[bytes, bool]] = []
+        while answers and (self._asked or answers[0][2] is None):
+            self._asked = max(self._asked - 1, 0)
+            payload, binary, token, filing = answers.popleft()
+            self._size -= _size(payload, filing)
+            if token is not None and filing is not None and not isinstance(filing, Kept) and filing.is_open:
+                payload, binary = _filled_in(payload, binary, token, filing)
+            settled.append((payload, binary))
+        self._send_all(settled)
+        if not answers:
+            self._end()
+            return
+        confirmation = self._confirm(any(filing is not None and filing.is_kept for _, _, _, filing in answers))
+        if confirmation is None:
+            self._asked = len(answers)
+            self._confirmed(None)
+        else:
+            self._await(confirmation)
+
+    def _not_confirmed(self, failure: Failure) -> None:
+        """
+        Send an error for every receipt: the later publications were made before this failure was known.
+
+        If it is only the store of histories that failed, receipts of publications outside of histories go on waiting.
+        """
+        if self._over:
+            return
+        status, reason = error_of(failure, self._peer)
+        is_store = failure.check(HistoryUnavailable) is not None
+        answers, self._answers = self._answers, deque()
+        self._size = self._asked = 0
+        for payload, binary, token, filing in answers:
+            if token is None or (is_store and not (filing is not None and filing.is_kept)):
+                self.add((payload, binary, token, filing))
+                continue
+            if filing is not None and not isinstance(filing, Kept) and filing.undo is not None:
+                filing.undo()
+            self.add((error_message(status, reason, token).raw, False, None, None))
+        self._confirmed(None)
+
+    def _send_all(self, answers: Iterable[tuple[bytes, bool]]) -> None:
+        """Send answers. Consecutive ones of one kind, text or binary, go out in one write."""
+        for binary, alike in groupby(answers, itemgetter(1)):
+            self._send([payload for payload, _ in alike], binary)
+
+    def _end(self) -> None:
+        self._over = True
+        self._ended()
+        for waiter in self._waiters:
+            if not waiter.called:
+                waiter.callback(None)

@@ -1,0 +1,201 @@
+"""
+One message, as filters and processors get it.
+
+A :class:`Request` holds everything that belongs to one message. The connection holds none of it, so that messages
+cannot be mixed up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, final
+
+from lhttp_tx.codec.headers import Headers
+from lhttp_tx.codec.message import Message
+from lhttp_tx.codec.multipart import Part
+from lhttp_tx.errors import LocalProtocolError, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from lhttp_tx.engine.session import Session
+    from lhttp_tx.history.values import Filing
+    from lhttp_tx.running import RunningServer
+
+__all__ = ["Request"]
+
+_UNSET: Any = object()
+
+_NONE: frozenset[str] = frozenset()
+
+_JUDGED = ("subscribe", "publish")
+"""Headers whose channels rules and hooks check."""
+
+
+_ORDERS = frozenset({"publish", "receipt", "subscribe", "unsubscribe", "upstream"})
+"""Headers that tell the server what to do. They have no meaning in an answer."""
+
+_ORDERS_AND_PARTS = _ORDERS | {"multipart"}
+
+
+@final
+class Request:
+    """
+    One message on its way through the filters and its processor.
+
+    :ivar session: the connection it came from.
+    :ivar message: the message. A filter's ``before`` may replace it. The command and the headers of the new message
+        then decide what happens next.
+    :ivar filing: what becomes of it in histories, once it is published and somebody wants to know; or ``None``.
+    :ivar parts: the parts of a multipart body; empty without a ``multipart`` header.
+    :ivar published: whether the message was published. A receipt then waits until the bus has it.
+    :ivar receipt: the token of the receipt that the client asked for, or ``None``.
+    :ivar receipt_headers: headers to add to the receipt, if one was asked for.
+    :ivar receipt_body: the body of the receipt.
+    :ivar receipt_binary: whether to send the receipt as a binary WebSocket message. Set it if the body is not UTF-8.
+    """
+
+    __slots__ = (
+        "_publication",
+        "_state",
+        "_vouched",
+        "filing",
+        "message",
+        "parts",
+        "published",
+        "receipt",
+        "receipt_binary",
+        "receipt_body",
+        "receipt_headers",
+        "session",
+    )
+
+    def __init__(self, session: Session, message: Message, receipt: str | None = None) -> None:
+        self.session = session
+        self.message = message
+        self.receipt = receipt
+        self.filing: Filing | None = None
+        self.parts: tuple[Part, ...] = ()
+        self.published = False
+        self.receipt_headers: tuple[tuple[str, str], ...] = ()
+        self.receipt_body = b""
+        self.receipt_binary = False
+        self._publication: Message | None = _UNSET
+        self._state: dict[Any, Any] | None = None
+        self._vouched: dict[str, frozenset[str]] | None = None
+
+    @property
+    def server(self) -> RunningServer:
+        """The server that the message came to."""
+        return self.session.server
+
+    @property
+    def command(self) -> str:
+        """The command of the message."""
+        return self.message.command
+
+    @property
+    def headers(self) -> Headers:
+        """The headers of the message."""
+        return self.message.headers
+
+    @property
+    def body(self) -> bytes:
+        """The body of the message, verbatim."""
+        return self.message.body
+
+    @property
+    def text(self) -> str:
+        """The body of the message as text; see :attr:`Message.text`."""
+        return self.message.text
+
+    @property
+    def state(self) -> dict[Any, Any]:
+        """A dict in which filters and the processor leave notes about this message for each other."""
+        if self._state is None:
+            self._state = {}
+        return self._state
+
+    @property
+    def publication(self) -> Message | None:
+        """
+        The message that the ``publish`` header sends: this message without the headers meant for the server.
+
+        Set it to publish another message. Set it to ``None`` to publish nothing.
+        """
+        if self._publication is _UNSET:
+            return self.message.stripped()
+        return self._publication
+
+    @publication.setter
+    def publication(self, message: Message | None) -> None:
+        self._publication = message
+
+    def judged(self, name: str) -> tuple[str, ...]:
+        """
+        Return the channels in the header *name* that are checked against the client's rights.
+
+        These are all channels except those that ``trusted`` code has written there.
+
+        :raises LocalProtocolError: if the list is malformed; then code has replaced a valid list by it.
+        """
+        try:
+            channels = self.message.head.channels(name)
+        except RemoteProtocolError as error:
+            raise LocalProtocolError(f"header {name}: {error.reason}") from error
+        vouched = self.vouched(name)
+        return tuple(channel for channel in channels if channel not in vouched) if vouched else channels
+
+    def vouched(self, name: str) -> frozenset[str]:
+        """Return the channels that ``trusted`` code has written into the header *name*."""
+        return _NONE if self._vouched is None else self._vouched.get(name, _NONE)
+
+    def vouch(self, before: Message) -> None:
+        """
+        Remember the channels that the message lists now, and did not list *before*, as written by ``trusted`` code.
+
+        The engine calls this after each call of such code that may replace the message.
+        """
+        if before is self.message:
+            return
+        vouched = {} if self._vouched is None else self._vouched
+        for name in _JUDGED:
+            with suppress(RemoteProtocolError):  # the error is reported when the list is used
+                added = frozenset(self.message.head.channels(name)).difference(before.head.channels(name))
+                vouched[name] = self.vouched(name) | added
+        self._vouched = vouched
+
+    def reply(
+        self,
+        body: bytes | str | None = None,
+        *,
+        command: str | None = None,
+        headers: Iterable[tuple[str, str]] | dict[str, str] | None = None,
+        binary: bool | None = None,
+    ) -> None:
+        """
+        Send a message to the sender of this one. Arguments that are not given are taken from the request.
+
+        :param body: the body.
+        :param command: the command.
+        :param headers: pairs of name and value, which replace the request's headers. If not given, the reply takes over
+            the request's headers, except those that tell the server what to do: ``publish``, ``receipt``,
+            ``subscribe``, ``unsubscribe`` and ``upstream``. If a body is given, it does not take over ``multipart``
+            either.
+        :param binary: whether to send the reply as a binary WebSocket message.
+        :raises LocalProtocolError: if the result is not a well-formed message.
+        """
+        message = self.message
+        if headers is None:
+            head = message.head
+            kept = head.reply if body is None else head.without(_ORDERS_AND_PARTS)
+            if kept is None:
+                found = head.without(_ORDERS)
+                kept = head.reply = "as it is" if found is head else found
+            if kept != "as it is" and kept is not head:
+                message = Message.from_parts(kept, kept.raw + message.raw[len(head.raw) :], message.binary)
+        if not (body is None and command is None and headers is None and binary is None):
+            message = message.replace(command=command, headers=headers, body=body, binary=binary)
+        self.session.send(message)
+
+    def __repr__(self) -> str:
+        return f"<Request {self.message!r}>"

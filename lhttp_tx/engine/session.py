@@ -1,0 +1,204 @@
+"""
+One connection, as users see it.
+
+:mod:`lhttp_tx.engine.conversation` handles its messages: every session is a ``Conversation``. Imports nothing that does
+I/O.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, succeed
+
+from lhttp_tx.codec.headers import HeaderPairs
+from lhttp_tx.codec.message import Message
+from lhttp_tx.engine.handshake import Handshake
+from lhttp_tx.engine.state import State
+from lhttp_tx.engine.waiters import Waiters
+from lhttp_tx.identity import Identity, new_connection_id
+
+if TYPE_CHECKING:
+    from lhttp_tx.engine.engine import Engine
+    from lhttp_tx.interfaces import ITransport
+    from lhttp_tx.running import RunningServer
+
+__all__ = ["Session"]
+
+
+class Session(ABC):
+    """
+    One connection, as processors, filters and hooks see it.
+
+    :ivar peer: the address of the other side, for logs.
+    """
+
+    __slots__ = ("__weakref__", "_channels", "_drained", "_ended", "_engine", "_handshake", "_identity",
+                 "_keeps_handshake", "_state", "_transport", "peer", "stage")  # fmt: skip
+
+    def __init__(self, *, engine: Engine, transport: ITransport, identity: Identity | None = None) -> None:
+        """
+        :param engine: the engine of its server.
+        :param transport: its connection.
+        :param identity: the client's identity; ``None`` if only its address is known.
+        """
+        self.peer = transport.peer
+        self.stage = State.IDLE
+        self._engine = engine
+        self._transport = transport
+        self._identity = identity
+        self._state: dict[Any, Any] | None = None
+        self._channels: set[str] = set()
+        self._ended: Waiters | None = None
+        self._drained: Waiters | None = None
+        self._handshake: Handshake | None = None
+        self._keeps_handshake = False
+
+    @property
+    def identity(self) -> Identity:
+        """The client's identity. A login message replaces it."""
+        if self._identity is None:
+            self._identity = Identity(user=None, connection_id=new_connection_id(), address=self.peer)
+        return self._identity
+
+    @identity.setter
+    def identity(self, identity: Identity) -> None:
+        old, self._identity = self._identity, identity
+        for watcher in self._engine.watchers:
+            watcher.session_identified(self, old, identity)
+
+    @property
+    def server(self) -> RunningServer:
+        """The server that the client is connected to."""
+        return self._engine.server
+
+    @property
+    def state(self) -> dict[Any, Any]:
+        """
+        A dict for data that processors and filters want to remember about this connection. It is dropped with the
+        connection.
+        """
+        if self._state is None:
+            self._state = {}
+        return self._state
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """The channels that it is subscribed to."""
+        return frozenset(self._channels)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is closing or has ended. The session then drops what is sent."""
+        return self.stage >= State.CLOSING
+
+    @property
+    def handshake(self) -> Handshake:
+        """
+        How the client opened its connection.
+
+        It is available while filters and hooks are told of the opening. If one of them reads it then, the session keeps
+        it until the connection ends. Otherwise the session drops it, so that it costs no memory.
+
+        :raises LookupError: if the session has dropped it; if the client connected without credentials, and has logged
+            in since; or if no HTTP request opened the connection.
+        """
+        if self._handshake is None:
+            raise LookupError("the handshake is not known any more: ask for it in the on_connect of a filter or hook")
+        self._keeps_handshake = True
+        return self._handshake
+
+    @property
+    def ended(self) -> Deferred[None]:
+        """
+        A Deferred that succeeds when the connection has ended. It fails only if it is cancelled.
+
+        If the connection has already ended, it has succeeded. Each access returns a new Deferred.
+        """
+        if self.stage >= State.LOST:
+            return succeed(None)
+        if self._ended is None:
+            self._ended = Waiters()
+        return self._ended.wait()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were sent to this client and have not left the server yet, as far as the connection knows."""
+        return self._transport.unsent
+
+    def drained(self) -> Deferred[None]:
+        """
+        Wait until everything that was sent has left the server. Use it before sending more.
+
+        :returns: a Deferred that succeeds when nothing is unsent, or the connection has ended. It fails only if it is
+            cancelled.
+        """
+        if self.stage >= State.LOST:
+            return succeed(None)
+        self._engine.hub.flush()
+        if self._drained is None:
+            self._drained = Waiters()
+        waiter = self._drained.wait()
+        self._transport.call_when_drained(self._drained.fire)
+        return waiter
+
+    @abstractmethod
+    def send(self, message: Message) -> None:
+        """
+        Send *message* to this client, after all earlier publications to it. The message is dropped if the session is
+        closed.
+
+        :raises TypeError: if it is no :class:`~lhttp_tx.codec.message.Message`.
+        """
+
+    @abstractmethod
+    def subscribe(self, channels: str | Iterable[str]) -> Deferred[None]:
+        """
+        Subscribe this connection.
+
+        :param channels: a channel name, or several.
+        :returns: a Deferred that
+
+            - succeeds when the bus has the subscriptions;
+            - fails with :exc:`~lhttp_tx.errors.BusUnavailable`; then it is not subscribed to the channel that failed;
+            - fails with :exc:`~lhttp_tx.errors.TooMany` if there would be more subscriptions than the limit, or if it
+              has recently subscribed to too many channels that were new to the node; then none is added;
+            - fails with :exc:`~lhttp_tx.errors.SessionClosed` if the connection has ended.
+        :raises LocalProtocolError: if a name is malformed or reserved.
+        """
+
+    @abstractmethod
+    def unsubscribe(self, channels: str | Iterable[str]) -> None:
+        """
+        Take back subscriptions of this connection. Channels that it is not subscribed to are ignored.
+
+        :param channels: a channel name, or several. Every name in :attr:`channels` is allowed.
+        :raises LocalProtocolError: if a name is malformed or reserved, and there is no subscription to it.
+        """
+
+    def publish(
+        self,
+        channels: str | Iterable[str],
+        command: str,
+        headers: HeaderPairs | dict[str, str] = (),
+        body: bytes | str = b"",
+        *,
+        binary: bool = False,
+    ) -> Deferred[None]:
+        """Publish a message; see :meth:`lhttp_tx.engine.engine.Engine.publish`."""
+        return self._engine.publish(channels, command, headers, body, binary=binary)
+
+    @abstractmethod
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """
+        Close the connection. Messages that still wait are dropped.
+
+        :param code: a WebSocket close code: 1000, 1001, 1008, 1011, 1013 or 3000 to 4999.
+        :param reason: at most 123 bytes of UTF-8 are sent.
+        :raises ValueError: if *code* is any other number.
+        """
+
+    def __repr__(self) -> str:
+        return f"<Session {self.peer}>"

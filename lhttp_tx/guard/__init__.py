@@ -1,0 +1,1 @@
+"""Who may connect, from where, how often, and how many."""

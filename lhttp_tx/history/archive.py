@@ -1,0 +1,221 @@
+"""
+Connects a bus, which delivers, and a store, which keeps.
+
+The hub uses an :class:`Archive` for publications that have a message id, or go to a channel with history. It
+publishes all others to the bus directly. Source: the protocol document, sections "History" and "Message ids".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from operator import length_hint
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+
+from lhttp_tx.codec.message import Head
+from lhttp_tx.codec.positions import format_position, offset_of, unmarked
+from lhttp_tx.codec.wildcards import is_wildcard
+from lhttp_tx.errors import HistoryUnavailable
+from lhttp_tx.history.ids import MessageIds
+from lhttp_tx.history.turns import Turns
+from lhttp_tx.history.values import Filing, Placing, Retention, filing_of
+from lhttp_tx.interfaces import IBus, IHistoryStore, MaybeDeferred
+
+__all__ = ["Archive", "FindRetention"]
+
+FindRetention = Callable[[str], Retention | None]
+"""Returns how much of a channel is kept; ``None`` for nothing."""
+
+_CHANNELS = 4096
+"""The most channels in the cache of retentions. When it is full, it is cleared."""
+
+_CHUNK = 1024
+"""The most publications that go to the store together."""
+
+
+class Archive:
+    """
+    The history of one server.
+
+    :ivar store: the history store.
+    :ivar turns: the turns of those who read for clients.
+    :ivar placed: a list that gets the position of each publication of a run; ``None`` while nobody asks.
+    :ivar identify: returns the message id of each publication of a run; ``None`` if the run has none.
+    :ivar filed: a list that gets what becomes of these.
+    """
+
+    def __init__(
+        self, store: IHistoryStore, bus: IBus, *, find: FindRetention, clock: IReactorTime, window: float = 120.0
+    ) -> None:
+        """
+        :param store: the history store. Its owner starts and stops it.
+        :param bus: the bus.
+        :param find: returns how much of a channel is kept.
+        :param clock: the reactor.
+        :param window: seconds for which message ids are known in channels without history, on this node.
+        """
+        self.store = store
+        self.turns = Turns(clock)
+        self.placed: list[str] | None = None
+        self.identify: Callable[[bytes], str] | None = None
+        self.filed: list[Filing] = []
+        self._bus = bus
+        self._find = find
+        self._clock = clock
+        self._ids = MessageIds(window)
+        self._known: dict[str, Retention | None] = {}
+
+    def retention(self, channel: str) -> Retention | None:
+        """
+        Return how much of *channel* is kept; ``None`` if it has no history.
+
+        :param channel: the name of a channel; wildcard subscriptions and the server's own channels have no history.
+        """
+        try:
+            return self._known[channel]
+        except KeyError:
+            if len(self._known) >= _CHANNELS:
+                self._known.clear()
+            has_none = channel.startswith("$") or is_wildcard(channel)
+            found = self._known[channel] = None if has_none else self._find(channel)
+            return found
+
+    def forget(self) -> None:
+        """Forget which channels have history, because the rules have changed."""
+        self._known.clear()
+
+    def filing(self, head: Head, *, wanted: bool) -> Filing | None:
+        """
+        Return how to store a publication that code makes; ``None`` for the ordinary way.
+
+        :param wanted: whether there may be channels with history, so that it matters what becomes of the publication.
+        :raises RemoteProtocolError: if its message id is malformed.
+        """
+        return filing_of(head, wanted=wanted)
+
+    def unforged(self, channels: tuple[str, ...], payload: bytes) -> bytes:
+        """
+        Return a message for several channels, without an ``offset`` and ``after`` of its publisher if one has history.
+
+        A client that is in two of them cannot tell the copies apart: it would take what one says for the other.
+        """
+        if any(self.retention(channel) is not None for channel in channels):
+            return unmarked(payload)
+        return payload
+
+    def publish(self, channel: str, payload: bytes, binary: bool, filing: Filing | None) -> MaybeDeferred:
+        """
+        Publish to one channel; as :meth:`lhttp_tx.interfaces.IBus.publish`.
+
+        :param filing: how to store it, if somebody wants to know the outcome. It gets a placing.
+        :raises HistoryUnavailable: if the channel has history, and the store does not take the publication.
+        """
+        retention = self.retention(channel)
+        if retention is None or (filing is not None and not filing.stored):
+            return self._publish_unkept(channel, payload if retention is None else unmarked(payload), binary, filing)
+        placing = None if filing is None else filing.place(channel)
+        marked = _check(self.store.append(channel, retention, [payload], binary, placing))
+        if filing is not None and placing is not None and placing.position is None:
+            filing.is_open = True
+        return self._bus.publish(channel, marked[0], binary) if marked else None
+
+    def _publish_unkept(self, channel: str, payload: bytes, binary: bool, filing: Filing | None) -> MaybeDeferred:
+        placing = None if filing is None else filing.place(channel)
+        if filing is None or placing is None or placing.message_id is None:
+            return self._bus.publish(channel, payload, binary)
+        now = self._clock.seconds()
+        if self._ids.find(channel, placing.message_id, now) is not None:
+            placing.duplicate = True
+            return None
+        result = self._bus.publish(channel, payload, binary)
+        filing.undo = partial(self._forget_ids, filing)
+        if result is None:
+            self._ids.note(channel, placing.message_id, 0, now)
+            return None
+        return result.addCallback(self._published, placing)
+
+    def _forget_ids(self, filing: Filing) -> None:
+        """Let the publisher repeat a message that the bus has not confirmed."""
+        for placing in filing.placings:
+            if placing.message_id is not None and placing.position is None:
+                self._ids.forget(placing.channel, placing.message_id)
+
+    def _published(self, _: None, placing: Placing) -> None:
+        assert placing.message_id is not None
+        self._ids.note(placing.channel, placing.message_id, 0, self._clock.seconds())
+
+    def publish_run(self, channel: str, retention: Retention, payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
+        """
+        Publish to a channel with history; as :meth:`lhttp_tx.interfaces.IBus.publish_run`.
+
+        :param retention: how much of it is kept.
+        :raises HistoryUnavailable: if the store does not take the publications; the text says how many are concerned.
+        """
+        if not self.store.available:
+            next(payloads, None)
+            raise HistoryUnavailable(self.store.trouble or "the history store is away, try again later")
+        waiting: list[Deferred[None]] = []
+        while True:
+            run: list[bytes] = []
+            try:
+                run.extend(islice(payloads, _CHUNK))
+            finally:
+                if run:
+                    self._publish_chunk(channel, retention, run, binary, waiting)
+            if len(run) < _CHUNK:
+                break
+        if not waiting:
+            return None
+        gathered = gatherResults(waiting, consumeErrors=True)
+        return gathered.addCallbacks(lambda _: None, lambda failure: failure.value.subFailure)
+
+    def publish_identified(self, channel: str, payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
+        """
+        Publish messages with ids to one channel, until the bus does not take one at once; the others are left.
+
+        :raises HistoryUnavailable: as :meth:`publish`.
+        """
+        assert self.identify is not None
+        for payload in payloads:
+            filing = Filing(self.identify(payload))
+            result = self.publish(channel, payload, binary, filing)
+            self.filed.append(filing)
+            if result is not None:
+                return result
+        return None
+
+    def _publish_chunk(
+        self, channel: str, retention: Retention, run: list[bytes], binary: bool, waiting: list[Deferred[None]]
+    ) -> None:
+        try:
+            marked = _check(self.store.append(channel, retention, run, binary))
+        except HistoryUnavailable as error:
+            if len(run) == 1:
+                raise
+            raise HistoryUnavailable(f"{len(run)} publications in a row: {error.reason}") from error
+        if self.placed is not None:
+            epoch = self.store.epoch_of(retention)
+            self.placed += [format_position(epoch, offset_of(payload)) for payload in marked]
+        rest = iter(marked)
+        while length_hint(rest):  # a bus that takes its time leaves the others
+            result = self._bus.publish_run(channel, rest, binary)
+            if result is not None:
+                waiting.append(result)
+
+    def confirm(self) -> MaybeDeferred:
+        """Find out when all earlier publications are safe; see :meth:`lhttp_tx.interfaces.IBus.confirm`."""
+        stored, arrived = self.store.confirm(), self._bus.confirm()
+        if stored is None or arrived is None:
+            return arrived if stored is None else stored
+        gathered = gatherResults([stored, arrived], consumeErrors=True)
+        return gathered.addCallbacks(lambda _: None, lambda failure: failure.value.subFailure)
+
+
+def _check(marked: object) -> list[bytes]:
+    """:raises TypeError: if a store's ``append`` has returned anything but a list, such as a Deferred."""
+    if not isinstance(marked, list):
+        raise TypeError(f"append of a history store has returned {marked!r}, which is no list of bytes")
+    return marked

@@ -1,0 +1,207 @@
+"""
+The command ``history``, with which a client asks for a part of the history of a channel.
+
+Source: the protocol document, section "History".
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import accumulate, repeat
+from operator import add
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+
+from lhttp_tx.codec.channels import check_channel
+from lhttp_tx.codec.limits import Limits
+from lhttp_tx.codec.message import Message
+from lhttp_tx.codec.multipart import join_raw_parts
+from lhttp_tx.codec.positions import format_position, parse_position
+from lhttp_tx.engine.awaiting import as_deferred
+from lhttp_tx.engine.handling import Handler
+from lhttp_tx.engine.processors import Processor
+from lhttp_tx.engine.request import Request
+from lhttp_tx.engine.session import Session
+from lhttp_tx.errors import Refused, RemoteProtocolError
+from lhttp_tx.history.archive import Archive
+from lhttp_tx.history.pages import PAGE_SIZE, PAYLOAD, checked, size_of
+from lhttp_tx.history.values import Page, Retention, Stored
+from lhttp_tx.interfaces import MaybeAwaitable
+
+__all__ = ["COMMAND", "HistoryProcessor"]
+
+COMMAND = "history"
+"""The command."""
+
+_LIMIT = 100
+"""Messages of an answer, unless the question says how many."""
+
+_MAX_LIMIT = 500
+"""The most messages of an answer. The head of the answer has a number for each."""
+
+_PART_SIZE = 16
+"""The most bytes that a message needs in the answer beside its own. Its command is a header there."""
+
+_START = b"LHTTP/1.0 "
+"""The bytes of a message before its command."""
+
+_HEAD_SIZE = 8_192
+"""Bytes of the answer that are reserved for its head."""
+
+
+class HistoryProcessor(Processor):
+    """Sends messages of the channel in the header ``channel`` to clients that may subscribe to it."""
+
+    command = COMMAND
+
+    def __init__(
+        self, archive: Archive, limits: Limits, check_access: Callable[[Session, str], MaybeAwaitable]
+    ) -> None:
+        """
+        :param archive: the histories.
+        :param limits: the bounds of an answer.
+        :param check_access: raises, or fails, if a client may not subscribe to a channel.
+        """
+        self._archive = archive
+        self._size = max(limits.message_size - _HEAD_SIZE, 1)
+        self._check_access = check_access
+
+    def on_message(self, request: Request) -> MaybeAwaitable:
+        """
+        Answer.
+
+        :raises RemoteProtocolError: if the question is malformed.
+        :raises Refused: if the client may not know, the channel has no history, or a position is of another epoch.
+        :raises HistoryUnavailable: if the store cannot be read.
+        """
+        channel = request.headers.get("channel")
+        if channel is None:
+            raise RemoteProtocolError("a history message needs the header channel")
+        check_channel(channel)
+        question = _Question(request)
+        waiting = self._check_access(request.session, channel)
+        if waiting is None:
+            return self._wait(None, request, channel, question)
+        asking: Deferred[Any] = as_deferred(waiting, self)
+        return asking.addCallback(self._wait, request, channel, question)
+
+    def _wait(self, _: object, request: Request, channel: str, question: _Question) -> MaybeAwaitable:
+        """Wait until the client has read the answers that it got."""
+        asker = cast(Handler, request.session)
+        if asker.unsent <= PAGE_SIZE:
+            return self._take_turns(None, request, channel, question)
+        return asker.unhurried(asker.drained()).addCallback(self._take_turns, request, channel, question)
+
+    def _take_turns(self, _: object, request: Request, channel: str, question: _Question) -> MaybeAwaitable:
+        """Wait until others have had their turn."""
+        if request.session.closed:
+            return None
+        waiting = self._archive.turns.wait()
+        if waiting is None:
+            return self._read(None, request, channel, question)
+        return cast(Handler, request.session).unhurried(waiting).addCallback(self._read, request, channel, question)
+
+    def _read(self, _: object, request: Request, channel: str, question: _Question) -> MaybeAwaitable:
+        retention = self._archive.retention(channel)
+        if retention is None:
+            raise Refused(404, f"channel {channel!a} has no history")
+        found = checked(self._ask(channel, retention, question))
+        if isinstance(found, Deferred):
+            return found.addCallback(self._answer, request, channel, question)
+        self._answer(found, request, channel, question)
+        return None
+
+    def _ask(self, channel: str, retention: Retention, question: _Question) -> Page | Deferred[Page]:
+        store = self._archive.store
+        question.epoch = epoch = store.epoch_of(retention)
+        after, before = 0, 0
+        if question.since is not None:
+            if question.since[0] == epoch:
+                after = question.since[1]
+            else:
+                question.missed = True
+        if question.before is not None:
+            if question.before[0] != epoch:
+                raise Refused(410, "the history has begun anew since the position before")
+            before = max(question.before[1], 1)  # 0 is no bound for a store
+        if question.newest_first or question.before is not None:
+            return store.newest(channel, retention, before=before, limit=question.limit, size=self._size)
+        return store.read(channel, retention, after=after, limit=question.limit, size=self._size)
+
+    def _answer(self, page: Page, request: Request, channel: str, question: _Question) -> None:
+        self._archive.turns.spend(size_of(page), len(page.messages))
+        messages = self._fitting(page.messages, from_the_end=question.is_backward)
+        has_more = page.total > len(messages)
+        offset = page.tip
+        if has_more and messages and not question.is_backward:
+            offset = messages[-1].offset
+        if question.newest_first:
+            messages.reverse()
+        headers = [("channel", channel), ("position", format_position(question.epoch, offset))]
+        if has_more:
+            headers.append(("more", "1"))
+        if question.missed or (question.since is not None and not page.reaches):
+            headers.append(("missed", "1"))
+        if request.receipt is not None:
+            headers.append(("receipt-id", request.receipt))
+        body = b""
+        if messages:
+            offsets, body = join_raw_parts(map(_part, map(PAYLOAD, messages)))
+            headers.append(("multipart", offsets))
+        request.session.send(Message(COMMAND, headers, body, binary=any(stored.binary for stored in messages)))
+
+    def _fitting(self, messages: list[Stored], *, from_the_end: bool) -> list[Stored]:
+        """Return as many of *messages* as an answer holds, but at least one."""
+        if not messages:
+            return []
+        sizes = map(add, map(len, map(PAYLOAD, messages[::-1] if from_the_end else messages)), repeat(_PART_SIZE))
+        count = max(bisect_right([*accumulate(sizes)], self._size), 1)
+        return messages[-count:] if from_the_end else messages[:count]
+
+
+class _Question:
+    """
+    What a client asks for.
+
+    :ivar epoch: the epoch of the history, once it is known.
+    :ivar limit: how many messages, at most.
+    :ivar since: the position behind which they begin, or ``None``.
+    :ivar before: the position before which they end, or ``None``.
+    :ivar newest_first: whether the newest comes first.
+    :ivar missed: whether the history does not reach back to *since*.
+    """
+
+    def __init__(self, request: Request) -> None:
+        """:raises RemoteProtocolError: if a header is malformed, or two do not go together."""
+        headers = request.headers
+        limit, order = headers.get("limit"), headers.get("order")
+        if limit is not None and not (limit.isascii() and limit.isdigit() and 0 < len(limit) <= 7 and int(limit)):
+            raise RemoteProtocolError(f"limit {limit[:64]!a} is no number of messages")
+        if order not in (None, "newest", "oldest"):
+            raise RemoteProtocolError(f"order {order[:64]!a} is neither newest nor oldest")
+        self.limit = min(_LIMIT if limit is None else int(limit), _MAX_LIMIT)
+        since, before = headers.get("since"), headers.get("before")
+        if since is not None and before is not None:
+            raise RemoteProtocolError("since and before do not go together")
+        self.since = None if since is None else parse_position(since)
+        self.before = None if before is None else parse_position(before)
+        self.newest_first = order == "newest"
+        if self.newest_first and self.since is not None:
+            raise RemoteProtocolError("since and order:newest do not go together")
+        self.missed = False
+        self.epoch = ""
+
+    @property
+    def is_backward(self) -> bool:
+        """Whether the answer ends with the newest message, or the one before a position."""
+        return self.newest_first or self.before is not None
+
+
+def _part(payload: bytes) -> bytes:
+    """Return a message as a part: its start line gives way to a header, the rest stays as it is."""
+    if b"\r\n\r\n" not in payload:
+        payload += b"\r\n"  # a message without a body may do without the blank line
+    # First, so that it is told from one of that name that a publisher has written.
+    return b"command:" + payload[len(_START) :]

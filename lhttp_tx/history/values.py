@@ -1,0 +1,227 @@
+"""
+The values that a history store takes and returns.
+
+Public: authors of stores import them. Source: the protocol document, section "History".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, final
+
+from lhttp_tx.codec.bounds import Bound, check_fields
+from lhttp_tx.errors import LHTTPError, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from lhttp_tx.codec.message import Head
+
+__all__ = [
+    "DEFAULT_RETENTION",
+    "ID_LINE",
+    "OPTIONS_CLASS",
+    "Filing",
+    "Page",
+    "Placing",
+    "Retention",
+    "Stored",
+    "filing_of",
+    "message_id_of",
+]
+
+_MESSAGE_ID = re.compile(r"[!-~]{1,64}")
+
+ID_LINE = re.compile(rb"\nmessage-id:", re.IGNORECASE)
+"""What the bytes of a head contain that has a message id, be it well-formed or not."""
+
+_STORE_LINE = re.compile(rb"\nstore:", re.IGNORECASE)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """
+    How much of each channel a store keeps.
+
+    :ivar name: the name of the history class, 1 to 32 letters, digits, ``-`` and ``_``. Two classes with the same
+        name must have the same bounds.
+    :ivar messages: messages of a channel, from 1 to 1,000,000.
+    :ivar age: seconds that a message is kept, from 1 to ten years.
+    :ivar size: bytes of a channel, from 1,024 on; 0: any number.
+    :ivar recovery: the most messages that one subscription recovers. A client that misses more gets ``missed``. 0: no
+        bound.
+    """
+
+    name: str = "default"
+    messages: int = 1000
+    age: float = 86_400.0
+    size: int = 0
+    recovery: int = 0
+
+    BOUNDS: ClassVar[dict[str, Bound]] = {
+        "messages": Bound(int, 1, 1_000_000),
+        "age": Bound(float, 1.0, 315_360_000.0),
+        "size": Bound(int, 1024, 2**50, zero=True),
+        "recovery": Bound(int, 1, 1_000_000, zero=True),
+    }
+
+    def __post_init__(self) -> None:
+        """
+        Check the fields.
+
+        :raises TypeError: if one is of another type.
+        :raises ValueError: if one is out of bounds.
+        """
+        check_fields(self, self.BOUNDS)
+        plain = self.name.replace("-", "").replace("_", "")
+        if not (plain.isascii() and plain.isalnum() and len(self.name) <= 32):
+            raise ValueError(f"name {self.name!r} of a history class is not 1 to 32 letters, digits, - and _")
+
+
+DEFAULT_RETENTION = Retention()
+"""What ``history = true`` in a channel rule stands for, and ``--history``."""
+
+OPTIONS_CLASS = "options"
+"""The name of the class of ``--history``, with ``--history-messages`` or ``--history-age`` of other values."""
+
+
+class Stored(NamedTuple):
+    """
+    One message of a history.
+
+    :ivar offset: its offset.
+    :ivar payload: the LHTTP message as subscribers get it, with ``offset`` and ``after``.
+    :ivar binary: whether it travels as a binary WebSocket message.
+    """
+
+    offset: int
+    payload: bytes
+    binary: bool
+
+
+@final
+@dataclass(slots=True)
+class Page:
+    """
+    A part of the history of one channel.
+
+    :ivar messages: the messages, oldest first.
+    :ivar reaches: for :meth:`IHistoryStore.read <lhttp_tx.interfaces.IHistoryStore.read>`, whether the store is sure
+        that no message is lost behind the requested offset and before the first of *messages*. False, too, if the
+        requested offset is one that the store has not given yet.
+    :ivar total: how many messages there would be without *limit* and *size*, including those in *messages*.
+    :ivar tip: the offset of the newest message of the channel, or a later one, whatever was requested. A client that
+        has all messages stands there.
+    """
+
+    messages: list[Stored]
+    reaches: bool
+    total: int
+    tip: int
+
+    @property
+    def more(self) -> bool:
+        """Whether there are more messages than these."""
+        return self.total > len(self.messages)
+
+
+@final
+@dataclass(slots=True)
+class Placing:
+    """
+    The outcome of one publication in one channel. The store writes it.
+
+    :ivar channel: the channel.
+    :ivar message_id: the id that the publisher gave it, or ``None``.
+    :ivar position: its position in the history, as soon as it is known; ``None`` if the channel has no history.
+    :ivar duplicate: whether a publication with this id is stored already. Then *position* is the position of that one.
+    :ivar failure: why it was not stored, as soon as this is known.
+    """
+
+    channel: str
+    message_id: str | None = None
+    position: str | None = None
+    duplicate: bool = False
+    failure: LHTTPError | None = field(default=None)
+
+
+@final
+class Filing:
+    """
+    How to store one message, and the outcome in each of its channels.
+
+    :ivar message_id: the id that its publisher gave it, or ``None``.
+    :ivar stored: whether histories may keep it.
+    :ivar placings: the outcomes, one for each channel that it was published to.
+    :ivar is_open: whether an outcome is not known yet. The store will write it.
+    :ivar undo: a function that forgets the message id, if it is not known whether the bus has the message; ``None`` if
+        there is nothing to forget.
+    """
+
+    __slots__ = ("is_open", "message_id", "placings", "stored", "undo")
+
+    def __init__(self, message_id: str | None = None, stored: bool = True) -> None:
+        self.message_id = message_id
+        self.stored = stored
+        self.placings: list[Placing] = []
+        self.is_open = False
+        self.undo: Callable[[], None] | None = None
+
+    def place(self, channel: str) -> Placing:
+        """Return a new placing for *channel*."""
+        placing = Placing(channel, self.message_id)
+        self.placings.append(placing)
+        return placing
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a history has it, or is to have it: then its receipt waits for the store, too."""
+        return self.is_open or any(placing.position is not None for placing in self.placings)
+
+    @property
+    def failure(self) -> LHTTPError | None:
+        """Why it was not stored in one of the channels; ``None`` if nothing is known to have failed."""
+        return next((placing.failure for placing in self.placings if placing.failure is not None), None)
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether it was there before, in each of its channels."""
+        return bool(self.placings) and all(placing.duplicate for placing in self.placings)
+
+    @property
+    def positions(self) -> dict[str, str]:
+        """Where it is, for each channel that keeps it."""
+        return {placing.channel: placing.position for placing in self.placings if placing.position is not None}
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Return the headers ``position`` and ``duplicate`` of its receipt, as far as they apply."""
+        placed = [f"{placing.channel}={placing.position}" for placing in self.placings if placing.position is not None]
+        pairs = [("position", " ".join(placed))] if placed else []
+        return [*pairs, ("duplicate", "1")] if self.duplicate else pairs
+
+
+def message_id_of(head: Head) -> str | None:
+    """
+    Return the message id of a publication, or ``None`` if it has none.
+
+    Source: the protocol document, section "Message ids".
+
+    :raises RemoteProtocolError: if it is not 1 to 64 visible ASCII characters.
+    """
+    message_id = head.headers.get("message-id")
+    if message_id is None or _MESSAGE_ID.fullmatch(message_id):
+        return message_id
+    raise RemoteProtocolError(f"message-id {message_id[:64]!a} is not 1 to 64 visible ASCII characters")
+
+
+def filing_of(head: Head, *, wanted: bool) -> Filing | None:
+    """
+    Return how a publication is to be kept; ``None`` if there is nothing special about it.
+
+    :param wanted: whether somebody wants to know what becomes of it.
+    :raises RemoteProtocolError: as :func:`message_id_of`.
+    """
+    message_id = message_id_of(head) if ID_LINE.search(head.raw) else None
+    stored = not _STORE_LINE.search(head.raw) or head.headers.get("store") != "no"
+    return Filing(message_id, stored) if wanted or message_id is not None or not stored else None

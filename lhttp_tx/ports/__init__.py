@@ -1,0 +1,1 @@
+"""The endpoints of the server: ports, UNIX sockets, and starts that may be stopped."""

@@ -1,0 +1,195 @@
+"""
+The mode and the group of a UNIX socket's file, which decide who may connect.
+
+Used by :mod:`lhttp_tx.service`, and by other modules that open the sockets of a server. Knows endpoints of Twisted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.tcp import Port as TCPPort
+from twisted.internet.unix import Port
+from twisted.logger import Logger
+from twisted.protocols.haproxy import proxyEndpoint
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from lhttp_tx.ports.listening import close_now
+
+__all__ = ["UNIXRights", "adopt", "find_group", "is_unix", "read_mode"]
+
+_log = Logger()
+
+_GROUP_MODE = 0o660
+"""The default mode of a socket with its own group."""
+
+_CLOSED = 0o600
+"""The mode until the group is set."""
+
+_PROXY = "haproxy:"
+"""The prefix of an endpoint's description for the PROXY protocol."""
+
+_OWN_MODE = re.compile(r"(?<!\\):mode=")
+"""Finds a mode in the description."""
+
+
+@dataclass(frozen=True, slots=True)
+class UNIXRights:
+    """
+    The permissions of UNIX sockets.
+
+    :ivar mode: the mode of their files; ``None``: 0660 if there is a group, else what the description says.
+    :ivar group: the name or the number of their group; ``None``: the group of the process.
+    """
+
+    mode: int | None = None
+    group: str | None = None
+
+    def endpoint(self, reactor: Any, description: str) -> IStreamServerEndpoint:
+        """
+        Return the endpoint of *description*. If its socket is a file, the socket gets these permissions.
+
+        A ``mode=`` in the description takes precedence.
+        """
+        if not is_unix(description) or (self.mode is None and self.group is None):
+            return serverFromString(_Adopting(reactor), description)  # type: ignore[no-any-return]
+        if description.startswith(_PROXY):
+            return proxyEndpoint(self.endpoint(reactor, description.removeprefix(_PROXY)))
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+        mode = _GROUP_MODE if self.mode is None else self.mode
+        found: Any = endpoint
+        if _OWN_MODE.search(description):
+            mode = found._mode
+        found._mode = mode if self.group is None else _CLOSED
+        return endpoint if self.group is None else _GroupEndpoint(endpoint, find_group(self.group), mode)
+
+
+@implementer(IStreamServerEndpoint)
+class _GroupEndpoint:
+    """Sets the group of a socket, and only then its mode."""
+
+    def __init__(self, endpoint: IStreamServerEndpoint, group: int, mode: int) -> None:
+        self._endpoint = endpoint
+        self._group = group
+        self._mode = mode
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """
+        Listen.
+
+        :returns: a Deferred that
+
+            - succeeds with the port;
+            - fails with :exc:`~twisted.internet.error.CannotListenError`, also if the process may not set the group of
+              the socket.
+        """
+
+        def give(port: IListeningPort) -> IListeningPort:
+            path = port.getHost().name  # type: ignore[attr-defined]
+            try:
+                os.chown(path, -1, self._group)
+                os.chmod(path, self._mode)  # noqa: PTH101 - as the line above, which pathlib does not have
+            except (OSError, ValueError) as error:  # the name of a socket without a file contains a NUL
+                closing = maybeDeferred(close_now, port)
+                closing.addErrback(lambda failure: _log.failure("closing a socket failed", failure))
+                raise CannotListenError(None, path, error) from None
+            return port
+
+        return self._endpoint.listen(protocolFactory).addCallback(give)
+
+
+def is_unix(description: str) -> bool:
+    """Return whether the endpoint of *description* is a UNIX socket, also if it uses the PROXY protocol."""
+    while description.startswith(_PROXY):
+        description = description.removeprefix(_PROXY)
+    return description.startswith("unix:")
+
+
+class _AdoptedPort(Port):
+    """
+    A UNIX socket that another process has made. That process owns its file and permissions.
+
+    Twisted would give everybody access when it begins to listen. When it stops, it would remove the file, and shut the
+    socket down for all processes that have it.
+    """
+
+    _shouldShutdown = False
+
+    def startListening(self) -> None:
+        """Accept connections."""
+        port: Any = self
+        port.factory.doStart()
+        port.socket, port._preexistingSocket = port._preexistingSocket, None
+        port.socket.listen(port.backlog)
+        port.fileno = port.socket.fileno
+        port.connected = True
+        port.numberAccepts = 100
+        port.startReading()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Stop listening."""
+        TCPPort.connectionLost(self, reason)
+
+
+def adopt(reactor: Any, descriptor: int, family: int, factory: Any) -> IListeningPort:
+    """
+    Listen on a socket that another process has made, and leave its file as it is if it is a UNIX socket.
+
+    :param descriptor: its file descriptor, which still belongs to the caller.
+    """
+    if family != socket.AF_UNIX:
+        return reactor.adoptStreamPort(descriptor, family, factory)  # type: ignore[no-any-return]
+    port: Any = _AdoptedPort._fromListeningDescriptor(reactor, descriptor, factory)  # type: ignore[no-untyped-call]
+    port.startListening()
+    return port  # type: ignore[no-any-return]
+
+
+class _Adopting:
+    """A reactor that adopts sockets with :func:`adopt`, such as those of ``systemd:``."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> IListeningPort:
+        return adopt(self._reactor, fileDescriptor, addressFamily, factory)
+
+
+def read_mode(text: str) -> int:
+    """
+    Return the mode that the octal digits in *text* stand for.
+
+    :raises ValueError: if it is not a mode, or a mode with which the server itself could not use the socket.
+    """
+    if not re.fullmatch(r"0?[67][0-7]{2}", text):
+        raise ValueError(f"{text!r} is no mode for a socket; write it in octal digits, such as 660")
+    return int(text, 8)
+
+
+read_mode.coerceDoc = "Octal digits, such as 660."  # type: ignore[attr-defined]
+
+
+def find_group(name: str) -> int:
+    """
+    Return the number of a group.
+
+    :param name: its name, or its number.
+    :raises ValueError: if there is no such group.
+    """
+    from grp import getgrnam  # not on every platform
+
+    try:
+        return int(name) if re.fullmatch("[0-9]{1,9}", name) else getgrnam(name).gr_gid
+    except KeyError:
+        raise ValueError(f"there is no group {name!r}") from None

@@ -1,0 +1,92 @@
+"""
+Reads the channel rules again on SIGHUP.
+
+:mod:`lhttp_tx.twistd.tap` adds this service if there is a configuration file. Signals belong to the process, so an
+embedded server leaves them alone.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from lhttp_tx.rules.model import Rules
+from lhttp_tx.twistd.settings import SettingsError, SettingsFile
+from lhttp_tx.twistd.signals import stop_with_terminal
+
+__all__ = ["RulesReloader"]
+
+_log = Logger()
+
+
+class RulesReloader(Service):
+    """Puts the rules of a file in force when SIGHUP comes."""
+
+    def __init__(
+        self, file: SettingsFile, use: Callable[[Rules], object], *, reactor: Any, identities: bool = True
+    ) -> None:
+        """
+        :param file: the file, as read when the process started.
+        :param use: called with the new rules.
+        :param reactor: the running reactor.
+        :param identities: whether there is an authenticator.
+        """
+        self._file = file
+        self._use = use
+        self._reactor = reactor
+        self._identities = identities
+        self._before: Any = None
+
+    def startService(self) -> None:
+        """Install the signal handler, in place of the existing one."""
+        super().startService()
+        self._before = signal.signal(signal.SIGHUP, self._signalled)
+
+    def stopService(self) -> Deferred[None]:
+        """Restore the earlier signal handler."""
+        signal.signal(signal.SIGHUP, self._before)
+        super().stopService()
+        return succeed(None)
+
+    def reload(self) -> None:
+        """
+        Read the file, and put its rules in force.
+
+        If the file has an error, the log says what and where, and nothing changes. This does not change options; the
+        log names those whose values in the file have changed.
+        """
+        try:
+            file = self._file.load_again()
+            file.check_identities(self._identities)
+            self._use(file.rules)
+        except SettingsError as error:
+            self._refuse(error.problems)
+            return
+        except ValueError as error:  # a rule asks for what this server cannot do
+            self._refuse([f"{self._file.path}: {error}"])
+            return
+        _log.info("{path}: active channel rules: {count}", path=file.path, count=len(file.rules))
+        old, new = self._file.values, file.values
+        changed = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+        before, after = self._file.plugins, file.plugins
+        changed += sorted(f"plugin.{name}" for name in {*before, *after} if before.get(name) != after.get(name))
+        if changed:
+            names = ", ".join(changed)
+            _log.warn("{path}: restart the server to apply these options: {names}", path=file.path, names=names)
+
+    def _refuse(self, problems: Iterable[str]) -> None:
+        for problem in problems:
+            _log.error("{problem}", problem=problem)
+        _log.error("{path}: not applied, the old channel rules stay active", path=self._file.path)
+
+    def _signalled(self, _: int, __: object) -> None:
+        self._reactor.callFromThread(self._hang_up)
+
+    def _hang_up(self) -> None:
+        if not stop_with_terminal(self._reactor):
+            self.reload()

@@ -1,0 +1,145 @@
+"""
+The signals of a server: those that a service manager may send have a meaning, or are harmless.
+
+:mod:`lhttp_tx.twistd.tap` and :mod:`lhttp_tx.twistd.worker` use it. Signals belong to the process, so an embedded
+server leaves them alone.
+
+=================== ====================================================================================
+SIGTERM, SIGINT     stop; Twisted's own, and further ones change nothing
+SIGQUIT             stop, likewise
+SIGHUP              read the channel rules again (:mod:`lhttp_tx.twistd.reloading`); nothing without a file
+SIGUSR1             open the log file again, or start a new one (:mod:`lhttp_tx.observe.log_files`)
+SIGUSR2             nothing
+SIGTSTP, SIGCONT    the system's: the process stands still, and goes on
+SIGPIPE             nothing; Python's own
+=================== ====================================================================================
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeAlias
+
+from twisted.logger import Logger
+
+from lhttp_tx.observe.log_files import reopen_logs
+
+try:
+    import termios
+except ImportError:  # pragma: no cover - Windows has no such terminals
+    termios = None  # type: ignore[assignment]
+
+__all__ = ["attend_signals", "deferred_signals", "release_signals", "stop_with_terminal"]
+
+_log = Logger()
+
+_Handler: TypeAlias = Callable[[int, FrameType | None], object]
+
+_DEFERRED = tuple(
+    getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGPIPE") if hasattr(signal, name)
+)
+"""Signals that would end a process that has not installed its handlers yet."""
+
+
+def attend_signals(reactor: Any) -> None:
+    """
+    Install a handler for every signal that a service manager may send; see the table above.
+
+    Existing handlers stay. If several signals tell *reactor* to stop, only the first one counts. Twisted would report
+    each further one as an error, with a traceback about a reactor that does not run.
+    """
+
+    def hang_up() -> None:
+        if not stop_with_terminal(reactor):
+            _log.info("SIGHUP: there is no configuration file to read again")
+
+    again = _later(reactor, lambda: _log.info("already stopping; SIGKILL stops the process at once"))
+    obeyed: list[int] = []
+
+    def once(obey: _Handler) -> _Handler:
+        def handle(number: int, frame: FrameType | None) -> object:
+            if obeyed:
+                return again(number, frame)
+            obeyed.append(number)
+            return obey(number, frame)
+
+        return handle
+
+    meanings: dict[str, Callable[[], object]] = {
+        "SIGHUP": hang_up,
+        "SIGUSR1": reopen_logs,
+        "SIGUSR2": lambda: _log.info("SIGUSR2: ignored"),
+        "SIGQUIT": reactor.stop,
+    }
+    for name, call in meanings.items():
+        number = getattr(signal, name, None)
+        if number is not None and not callable(signal.getsignal(number)):
+            handler = _later(reactor, call)
+            signal.signal(number, once(handler) if number in _stopping() else handler)
+
+    def running() -> None:  # by now, Twisted has installed its own handlers; a signal may come twice
+        for number in _stopping():
+            obey = signal.getsignal(number)
+            if callable(obey) and getattr(obey, "__self__", None) is reactor:
+                signal.signal(number, once(obey))
+
+    def stopping() -> None:
+        for number in _stopping():
+            signal.signal(number, again)
+
+    reactor.callWhenRunning(running)
+    reactor.addSystemEventTrigger("before", "shutdown", stopping)
+
+
+def _stopping() -> list[signal.Signals]:
+    """Return the signals that stop a server."""
+    return [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGQUIT") if hasattr(signal, name)]
+
+
+def stop_with_terminal(reactor: Any) -> bool:
+    """
+    Stop *reactor* if SIGHUP came because the server's terminal is gone.
+
+    :returns: whether the terminal is gone.
+    """
+    if termios is None:
+        return False
+    try:
+        termios.tcgetattr(0)
+    except termios.error as error:
+        if error.args[0] == errno.EIO:
+            _log.info("the terminal is gone")
+            if reactor.running:
+                reactor.stop()
+            return True
+    return False
+
+
+@contextmanager
+def deferred_signals() -> Iterator[None]:
+    """Within the context, start processes with signals blocked that they cannot handle yet."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _DEFERRED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def release_signals() -> None:
+    """Handle the signals that were blocked since this process began."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _DEFERRED)
+
+
+def _later(reactor: Any, call: Callable[[], object]) -> _Handler:
+    """
+    Return a signal handler that makes the call in the reactor. A signal may interrupt anything, such as a log write.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        reactor.callFromThread(call)
+
+    return handle

@@ -1,0 +1,114 @@
+"""
+The options for NATS, which the nodes of a cluster and the workers of a machine share.
+
+A part of :mod:`lhttp_tx.twistd.options`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+from twisted.python import usage
+
+from lhttp_tx.bus.nats.servers import NATSServers, check_server
+from lhttp_tx.codec.bounds import WORKERS
+from lhttp_tx.observe.extras import install_command
+from lhttp_tx.twistd.topics.topic import Topic, read_secret, usage_errors
+
+__all__ = ["ClusterOptions", "use_asyncio_reactor"]
+
+_OPTIONS = (
+    *("nats-user", "nats-password-file", "nats-token-file", "nats-credentials"),
+    *("nats-tls-ca", "nats-tls-certificate", "nats-tls-key", "nats-local-delivery"),
+)
+_PAIRS = (
+    ("nats-user", "nats-password-file"),
+    ("nats-password-file", "nats-user"),
+    ("nats-tls-key", "nats-tls-certificate"),
+)
+
+
+class ClusterOptions(Topic):
+    """The options ``--nats...`` and ``--workers``."""
+
+    optFlags = [
+        ["nats-local-delivery", None, "While NATS is unavailable, deliver on this node only instead of refusing."]
+    ]
+
+    optParameters = [
+        ["workers", None, 1, "Processes on the same port; more than one needs --nats", WORKERS],
+        ["nats-prefix", None, "lhttp.", "Prefix of NATS subjects in front of the channel name, may be empty"],
+        ["nats-user", None, None, "User name for NATS"],
+        ["nats-password-file", None, None, "File with the password of --nats-user"],
+        ["nats-token-file", None, None, "File with a token for NATS"],
+        ["nats-credentials", None, None, "File with a JWT and a seed (.creds) for NATS"],
+        ["nats-tls-ca", None, None, "File with the certificates of authorities to trust for NATS"],
+        ["nats-tls-certificate", None, None, "File with the client certificate for NATS"],
+        ["nats-tls-key", None, None, "File with the key of --nats-tls-certificate"],
+    ]
+
+    installs_reactor = True
+    """Whether the options install the reactor that they need."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._nats: list[str] = []
+
+    def opt_nats(self, url: str) -> None:
+        """NATS server that connects the nodes of a cluster, such as nats://127.0.0.1:4222 (repeatable)"""
+        with usage_errors("--nats"):
+            self._nats.append(check_server(url))
+
+    def nats_servers(self) -> NATSServers | None:
+        """
+        Return the settings of NATS, and install the reactor that it needs; ``None`` without NATS.
+
+        :raises UsageError: if the options do not fit together, a file cannot be read, or nats-py is missing.
+        """
+        if not self._nats:
+            if self["workers"] > 1:
+                raise usage.UsageError("--workers share their channels through NATS: name a server with --nats")
+            for name in _OPTIONS:
+                if self[name]:
+                    raise usage.UsageError(f"--{name} is for NATS: name a server with --nats")
+            return None
+        for name, other in _PAIRS:
+            if self[name] and not self[other]:
+                raise usage.UsageError(f"--{name} goes with --{other}: give both")
+        for name in ("nats-credentials", "nats-tls-ca", "nats-tls-certificate", "nats-tls-key"):
+            if self[name]:
+                read_secret(f"--{name}", self[name])
+        password = read_secret("--nats-password-file", self["nats-password-file"])
+        token = read_secret("--nats-token-file", self["nats-token-file"])
+        with usage_errors("--nats-prefix"):
+            servers = NATSServers(
+                tuple(self._nats),
+                prefix=self["nats-prefix"],
+                user=self["nats-user"],
+                password=password,
+                token=token,
+                credentials_file=self["nats-credentials"],
+                tls_ca=self["nats-tls-ca"],
+                tls_certificate=self["nats-tls-certificate"],
+                tls_key=self["nats-tls-key"],
+                local_delivery=bool(self["nats-local-delivery"]),
+            )
+        if importlib.util.find_spec("nats") is None:
+            raise usage.UsageError(f"--nats needs nats-py: {install_command('nats')}")
+        if self.installs_reactor:
+            use_asyncio_reactor("--nats")
+        return servers
+
+
+def use_asyncio_reactor(option: str) -> None:
+    """
+    Install the reactor that *option* needs, unless it is installed. twistd imports its default reactor only after this.
+    """
+    from twisted.internet import asyncioreactor
+
+    installed = sys.modules.get("twisted.internet.reactor")
+    if installed is None:
+        asyncioreactor.install()
+    elif not isinstance(installed, asyncioreactor.AsyncioSelectorReactor):
+        raise usage.UsageError(f"{option} needs the asyncio reactor: twistd --reactor=asyncio lhttp {option} ...")

@@ -1,0 +1,1 @@
+"""Passes messages on to HTTP backends that the operator allows."""

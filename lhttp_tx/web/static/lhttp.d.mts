@@ -1,0 +1,2 @@
+// What lhttp.mjs exports.
+export * from "./lhttp.js";

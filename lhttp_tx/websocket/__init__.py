@@ -1,0 +1,1 @@
+"""The WebSocket side: the only folder of the server that knows Autobahn."""

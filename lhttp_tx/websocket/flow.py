@@ -1,0 +1,50 @@
+"""
+The state of a connection's reading and writing: one set of flags.
+
+Imports nothing of the project.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+from typing import Final
+
+__all__ = ["CONGESTED", "CONSUMING", "FULL", "HELD_BACK", "NOT_READING", "THROTTLED", "Flow"]
+
+
+class Flow(IntFlag):
+    """The flow of bytes and messages on one connection. On an idle connection, no flag is set."""
+
+    CONGESTED = 1
+    """
+    The peer does not read what was sent. The server stops reading from it, and counts the bytes that it sends during
+    this time.
+    """
+
+    FULL = 2
+    """The session takes no more messages. The server reads nothing, and does not pass on what it has read."""
+
+    THROTTLED = 4
+    """The client has sent too much recently. The effect is the same as of :attr:`FULL`."""
+
+    CONSUMING = 8
+    """The read buffer is being consumed. This flag prevents recursion."""
+
+    UNTAKEN = 16
+    """There are messages that were read, but that the session has not taken."""
+
+    BEGUN = 32
+    """There are bytes of an incomplete message, or bytes after messages that the session has not taken."""
+
+
+# Plain integers, for checks on the path of each message.
+CONGESTED: Final = int(Flow.CONGESTED)
+FULL: Final = int(Flow.FULL)
+THROTTLED: Final = int(Flow.THROTTLED)
+CONSUMING: Final = int(Flow.CONSUMING)
+
+HELD_BACK: Final = FULL | THROTTLED
+"""While any of these is set, no message is passed on."""
+
+NOT_READING: Final = HELD_BACK | CONGESTED
+"""While any of these is set, nothing is read."""

@@ -1,0 +1,363 @@
+"""The servers of a run, and what can happen to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import sys
+import urllib.request
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+__all__ = ["WORLDS", "Cluster", "Link", "Process", "Rolling", "Single", "World"]
+
+Fault = Callable[[], Awaitable[str]]
+
+_SCRIPTS = Path(sys.executable).parent
+_READY_LIMIT = 30.0
+
+
+def free_port() -> int:
+    """Return a port that nobody uses at the moment."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Process:
+    """One server that is started again and again with the same command."""
+
+    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+        self.name = name
+        self._command = command
+        self._log = log
+        self._process: asyncio.subprocess.Process | None = None
+        self._is_stopped = False
+
+    async def start(self) -> None:
+        """Start it, unless it runs."""
+        if self._process is None or self._process.returncode is not None:
+            with self._log.open("ab") as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
+                )
+
+    async def end(self, number: int) -> None:
+        """Send a signal that ends it, and wait for that."""
+        self.resume()
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+            try:
+                await asyncio.wait_for(self._process.wait(), 15)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+
+    def pause(self) -> None:
+        """Stop it in its tracks."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGSTOP)
+            self._is_stopped = True
+
+    def resume(self) -> None:
+        """Let it go on."""
+        if self._is_stopped and self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGCONT)
+        self._is_stopped = False
+
+
+class Link:
+    """
+    A TCP proxy in front of one NATS server, for one node.
+
+    :ivar is_held: for each direction, towards NATS and back, whether nothing passes.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.port = free_port()
+        self._target = target
+        self.is_held = [False, False]
+        self.is_cut = False
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        """Listen."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            if self.is_cut:
+                return
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            self._writers.add(inner_writer)
+            try:
+                await asyncio.gather(self._pump(reader, inner_writer, 0), self._pump(inner_reader, writer, 1))
+            finally:
+                self._writers.discard(inner_writer)
+                inner_writer.transport.abort()
+        except OSError:
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: int) -> None:
+        while data := await reader.read(65_536):
+            while self.is_held[direction]:
+                await asyncio.sleep(0.02)
+            writer.write(data)
+            await writer.drain()
+        raise ConnectionResetError
+
+    def cut(self) -> None:
+        """Lose all connections, and take no new one until :meth:`heal`."""
+        self.is_cut = True
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+
+    def heal(self) -> None:
+        """Let everything pass again."""
+        self.is_cut = False
+        self.is_held = [False, False]
+
+    def stop(self) -> None:
+        """Listen no more."""
+        self.cut()
+        if self._server is not None:
+            self._server.close()
+
+
+class World:
+    """
+    Servers, and what can happen to them.
+
+    :ivar may_miss: whether the store forgets when a server ends.
+    :ivar subscribers: how many there are.
+    :ivar cuts: how often it is a subscriber's connection that is lost.
+    :ivar may_double: whether a crash may lose what was shown and had no receipt, so that it is sent again.
+    """
+
+    may_miss = may_double = False
+    subscribers = 8
+    cuts = 0.3
+
+    def __init__(self, directory: Path, rng: random.Random) -> None:
+        self.directory = directory
+        self.rng = rng
+        self.nodes: list[Process] = []
+        self.ports: list[int] = []
+
+    def node(self, *options: str) -> None:
+        """Add a node of lhttp_tx."""
+        port, number = free_port(), len(self.nodes)
+        command = [
+            *(str(_SCRIPTS / "twistd"), "-n", f"--pidfile={self.directory}/node{number}.pid", "lhttp", "--no-plugins"),
+            *("--listen", f"tcp:{port}:interface=127.0.0.1", "--ping-interval", "2", "--ping-timeout", "2"),
+            *("--history", "room.*", "--history-messages", "1000000", *options),
+        ]
+        self.nodes.append(Process(f"node{number}", command, self.directory / f"node{number}.log"))
+        self.ports.append(port)
+
+    def url(self) -> str:
+        """Return the address of some node."""
+        return f"ws://127.0.0.1:{self.rng.choice(self.ports)}/"
+
+    async def start(self) -> None:
+        """Start everything."""
+        for node in self.nodes:
+            await node.start()
+        await self.ready()
+
+    async def ready(self) -> None:
+        """Wait until every node serves."""
+        for port in self.ports:
+            async with asyncio.timeout(_READY_LIMIT):
+                while not await asyncio.to_thread(_is_ok, port):
+                    await asyncio.sleep(0.1)
+
+    async def heal(self) -> None:
+        """Let everything run again."""
+        for node in self.nodes:
+            node.resume()
+            await node.start()
+        await self.ready()
+
+    async def stop(self) -> None:
+        """End everything."""
+        for node in self.nodes:
+            await node.end(signal.SIGKILL)
+
+    def faults(self) -> list[Fault]:
+        """Return what can happen."""
+        return [self.kill_node, self.kill_node, self.pause_node, self.restart_node]
+
+    async def kill_node(self) -> str:
+        """kill -9, and a start a moment later."""
+        node = self.rng.choice(self.nodes)
+        await node.end(signal.SIGKILL)
+        await asyncio.sleep(self.rng.random())
+        await node.start()
+        return f"killed {node.name}"
+
+    async def restart_node(self) -> str:
+        """An orderly restart."""
+        node = self.rng.choice(self.nodes)
+        await node.end(signal.SIGTERM)
+        await node.start()
+        return f"restarted {node.name}"
+
+    async def pause_node(self) -> str:
+        """SIGSTOP for some seconds."""
+        node, seconds = self.rng.choice(self.nodes), 0.5 + 5 * self.rng.random()
+        node.pause()
+        await asyncio.sleep(seconds)
+        node.resume()
+        return f"stopped {node.name} for {seconds:.1f} s"
+
+
+class Single(World):
+    """One node."""
+
+    def __init__(self, directory: Path, rng: random.Random, store: str) -> None:
+        super().__init__(directory, rng)
+        self.may_miss = True  # memory forgets; a file does not know positions of what was shown and not yet written
+        self.may_double = True
+        self.node("--history-store", store)
+
+
+class Cluster(World):
+    """Three nodes, and three NATS servers that keep each message three times."""
+
+    def __init__(self, directory: Path, rng: random.Random) -> None:
+        super().__init__(directory, rng)
+        self.links: list[list[Link]] = []
+        self.servers: list[Process] = []
+        clients, routes = ([free_port() for _ in range(3)] for _ in range(2))
+        for number in range(3):
+            config = directory / f"nats{number}.conf"
+            others = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in routes)
+            config.write_text(
+                f'server_name: n{number}\nlisten: "127.0.0.1:{clients[number]}"\nping_interval: "2s"\n'
+                f'jetstream {{ store_dir: "{directory}/nats{number}" }}\n'
+                f'cluster {{ name: chaos, listen: "127.0.0.1:{routes[number]}", no_advertise: true, '
+                f"routes: [{others}] }}\n",
+                "ascii",
+            )
+            command = [shutil.which("nats-server", path=f"{_SCRIPTS}{os.pathsep}{os.environ['PATH']}") or "nats-server"]
+            self.servers.append(
+                Process(f"nats{number}", [*command, "-c", str(config)], directory / f"nats{number}.log")
+            )
+        for number in range(3):
+            links = [Link(port) for port in clients]
+            self.links.append(links)
+            first = links[number:] + links[:number]
+            options = [word for link in first for word in ("--nats", f"nats://127.0.0.1:{link.port}")]
+            self.node(*options, "--history-replicas", "3")
+
+    async def start(self) -> None:
+        for server in self.servers:
+            await server.start()
+        for links in self.links:
+            for link in links:
+                await link.start()
+        await super().start()
+
+    async def heal(self) -> None:
+        for server in self.servers:
+            server.resume()
+            await server.start()
+        for links in self.links:
+            for link in links:
+                link.heal()
+        await super().heal()
+
+    async def stop(self) -> None:
+        await super().stop()
+        for server in self.servers:
+            await server.end(signal.SIGKILL)
+        for links in self.links:
+            for link in links:
+                link.stop()
+
+    def faults(self) -> list[Fault]:
+        return [*super().faults(), self.kill_nats, self.pause_nats, self.cut_link, self.hold_link]
+
+    async def kill_nats(self) -> str:
+        """kill -9 of one NATS server, and a start a moment later."""
+        server = self.rng.choice(self.servers)
+        await server.end(signal.SIGKILL)
+        await asyncio.sleep(3 * self.rng.random())
+        await server.start()
+        return f"killed {server.name}"
+
+    async def pause_nats(self) -> str:
+        """SIGSTOP of one NATS server for some seconds."""
+        server, seconds = self.rng.choice(self.servers), 1 + 8 * self.rng.random()
+        server.pause()
+        await asyncio.sleep(seconds)
+        server.resume()
+        return f"stopped {server.name} for {seconds:.1f} s"
+
+    async def cut_link(self) -> str:
+        """All links of a node to NATS are lost for some seconds."""
+        number, seconds = self.rng.randrange(3), 4 * self.rng.random()
+        for link in self.links[number]:
+            link.cut()
+        await asyncio.sleep(seconds)
+        for link in self.links[number]:
+            link.heal()
+        return f"cut node{number} off for {seconds:.1f} s"
+
+    async def hold_link(self) -> str:
+        """The links of a node carry nothing in one direction for some seconds."""
+        number, direction, seconds = self.rng.randrange(3), self.rng.randrange(2), 1 + 9 * self.rng.random()
+        for link in self.links[number]:
+            link.is_held[direction] = True
+        await asyncio.sleep(seconds)
+        for link in self.links[number]:
+            link.heal()
+        return f"held node{number} {'back' if direction else 'forth'} for {seconds:.1f} s"
+
+
+class Rolling(Cluster):
+    """The same with 300 subscribers, and one thing that happens: all nodes are restarted, one after another."""
+
+    subscribers = 300
+    cuts = 0.0
+
+    def faults(self) -> list[Fault]:
+        return [self.roll]
+
+    async def roll(self) -> str:
+        """An orderly restart of each node; the next one goes when the last one serves."""
+        for node in self.nodes:
+            await node.end(signal.SIGTERM)
+            await node.start()
+            await self.ready()
+        return "restarted all nodes"
+
+
+WORLDS: dict[str, Callable[[Path, random.Random], World]] = {
+    "memory": lambda directory, rng: Single(directory, rng, "memory"),
+    "sqlite": lambda directory, rng: Single(directory, rng, f"sqlite:{directory}/history.db"),
+    "cluster": Cluster,
+    "rolling": Rolling,
+}
+
+
+def _is_ok(port: int) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
+            return b'"ok"' in answer.read()
+    except OSError:
+        return False

@@ -1,0 +1,254 @@
+"""Changes of scripts: what the fuzzer that looks for cost tries next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from random import Random
+
+from fuzz.seeds import payloads, seeds
+from fuzz.world import HISTORIES, KINDS, NUMBER, Script, Step
+
+__all__ = ["beginnings", "change"]
+
+_SHARE = 3
+"""One in so many of the golden messages is tried: most differ in what is wrong with them, not in what they cost."""
+
+_MAX_STEPS = 10
+_MAX_PAYLOAD = 131_072
+_MAX_SENT = 400_000
+"""Bytes that a script sends."""
+
+_MAX_UNITS = 600
+"""Messages, frames or requests of a script, and fragments or reads of them."""
+
+_MAX_ASKED = 60
+"""The same, where there is a history: each may ask for all of it, which takes long to measure."""
+
+_MAX_OPEN = 50
+"""WebSockets that a script opens beside those of its clients."""
+
+_TIMES = (*(1,) * 12, *(2, 2, 2, 3, 3, 3, 10, 10, 10, 64, 64, 128, 300))
+_WIDTHS = (0, 0, 0, 1, 2, 7, 100, 1_000, 8_192)
+_SIZES = (10, 100, 1_000, 8_000, 16_000, 60_000, 130_000)
+
+_TOKENS = (
+    b"*",
+    b">",
+    b"a",
+    b"room",
+    b"rated",
+    b"$presence",
+    b"secret",
+    b"topic",
+    b"kept",
+    b"few",
+    b"crowd",
+    b"7",
+    NUMBER,
+    b"x" * 60,
+)
+_PIECES = (
+    *(b"\r\n", b"\r\n\r\n", b":", b" ", b"\t", b".", b",", b"&", b"=", b"%41", b"%2f", b"/", b"?", b";", b'"', b"\x00"),
+    *(b"\xff", b"\xc3\xa9", b"\x81\x80", b"\x89\x80", b"\x01\x80", b"\x00\x80", b"\xc1\x80", NUMBER, b"b" + NUMBER),
+    *(b"publish:", b"subscribe:", b"unsubscribe:", b"multipart:", b"receipt:r", b"upstream:GET http://x.example/"),
+    *(b"channel:room.crowd", b"LHTTP/1.0 echo", b"LHTTP/1.0 wait", b"LHTTP/1.0 presence", b"LHTTP/1.0 login"),
+    *(b"ordinary", b"room.crowd", b"room.>", b"room.*", b"rated.a", b"$presence.room.crowd", b"token:open sesame"),
+    *(b"since:e-0", b"last:1000", b"gaps:tell", b"message-id:m", b"message-id:" + NUMBER, b"receipt:" + NUMBER),
+    *(b"LHTTP/1.0 history", b"channel:kept.full", b"limit:500", b"order:newest", b"before:e-999", b"store:no"),
+    *(b"kept.full", b"kept.large", b"kept.few.a", b"kept.*", b"kept.full=e-700", b"offset:1", b"after:1", b"e-99"),
+    *(b"Content-Length: 5", b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"Connection: keep-alive"),
+    *(b"X-Forwarded-For: 192.0.2.1", b"Cookie: a=b", b"Range: bytes=0-1,2-3", b"Accept-Encoding: gzip"),
+    *(b"Sec-WebSocket-Extensions: permessage-deflate", b"Sec-WebSocket-Protocol: lhttp", b"GET ", b"POST ", b"HEAD "),
+)
+_PATHS = (b"/", b"/publish", b"/health", b"/lhttp.js", b"/lhttp.mjs", b"/nothing", b"/%70ublish", b"/a/b/c/d", b"*")
+
+
+def _message(*lines: bytes, body: bytes = b"") -> bytes:
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def _request(path: bytes, method: bytes = b"GET", body: bytes = b"") -> bytes:
+    length = b"Content-Length: %d\r\n" % len(body) if body else b""
+    return method + b" " + path + b" HTTP/1.1\r\nHost: localhost\r\n" + length + b"\r\n" + body
+
+
+def beginnings() -> Iterator[Script]:
+    """Return the scripts to begin with: the golden vectors, and one of each kind of thing that a client can do."""
+    chat = b"LHTTP/1.0 chat"
+    messages = [(raw, binary) for raw, binary in payloads() if len(raw) < 4_096]
+    steps = [Step("binary" if binary else "text", raw) for raw, binary in messages[::_SHARE]]
+    steps += [
+        Step("text", _message(chat, b"subscribe:room.a room.b", b"receipt:r")),
+        Step("text", _message(chat, b"subscribe:room.* room.>")),
+        Step("text", _message(chat, b"unsubscribe:room.a")),
+        Step("text", _message(chat, b"publish:rated.a rated.b", body=b"hello")),
+        Step("text", _message(chat, b"publish:topic.1.a", body=b"hello")),
+        Step("text", _message(chat, b"subscribe:$presence.room.crowd")),
+        Step("text", _message(b"LHTTP/1.0 presence", b"channel:room.crowd")),
+        Step("text", _message(b"LHTTP/1.0 wait")),
+        Step("text", _message(b"LHTTP/1.0 login", b"token:open sesame")),
+        Step("gzip", _message(chat, b"publish:ordinary", body=b"hello"), client=2),
+        *(Step("frame", bytes((first,)) + b"hello") for first in (0x88, 0x89, 0x8A, 0x01, 0x00, 0x80, 0xC1, 0x83)),
+        Step("open", b"/?support_gzip=1&user=anna"),
+        Step("open", b"/\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"),
+        *(Step("http", _request(path)) for path in _PATHS),
+        Step("http", _request(b"/publish", b"POST", _message(chat, b"publish:ordinary", body=b"hello"))),
+        Step(
+            "http",
+            b"POST /publish HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        ),
+        *(Step("http", raw) for raw in seeds("handshake")[:40]),
+        Step("raw", b"\x81\x85\0\0\0\0hello"),
+    ]
+    for step in steps:
+        yield Script((step,))
+        if step.kind in ("text", "open"):
+            yield Script((step,), closed=True)
+    for step in _histories():
+        for history in HISTORIES[1:]:
+            yield Script((step,), history=history)
+    yield Script((steps[-1], Step("stall"), *(replace(step, times=100) for step in steps[:2])))
+
+
+def _histories() -> Iterator[Step]:
+    """Return what clients do with histories."""
+    chat, ask = b"LHTTP/1.0 chat", b"LHTTP/1.0 history"
+    messages = [
+        _message(chat, b"subscribe:kept.full", b"receipt:r"),
+        _message(chat, b"subscribe:kept.full", b"since:e-1400", b"receipt:r"),
+        _message(chat, b"subscribe:kept.a kept.large", b"since:kept.a=e-0 kept.large=e-1400", b"gaps:tell"),
+        _message(chat, b"subscribe:kept.few.a kept.full ordinary", b"since:x-7", b"receipt:r", b"gaps:tell"),
+        _message(chat, b"subscribe:kept.few.a", b"last:10", b"receipt:r"),
+        _message(chat, b"subscribe:kept.*", b"gaps:tell"),
+        _message(chat, b"subscribe:$presence.kept.a"),
+        _message(chat, b"unsubscribe:kept.full"),
+        _message(chat, b"publish:kept.a", body=b"hello"),
+        _message(chat, b"publish:kept.a kept.b ordinary", b"message-id:m{n}", b"receipt:r{n}", body=b"hello"),
+        _message(chat, b"publish:ordinary", b"message-id:m{n}", b"receipt:r{n}", body=b"hello"),
+        _message(chat, b"publish:kept.few.a", b"offset:1", b"after:0", b"store:no", body=b"hello"),
+        _message(ask, b"channel:kept.full", b"limit:20"),
+        _message(ask, b"channel:kept.full", b"since:e-1400", b"receipt:r"),
+        _message(ask, b"channel:kept.large", b"order:newest", b"limit:2"),
+        _message(ask, b"channel:kept.full", b"before:e-1400", b"limit:20"),
+    ]
+    for raw in messages:
+        yield Step("text", raw)
+    yield Step("http", _request(b"/publish", b"POST", messages[9]))
+
+
+def change(script: Script, others: Callable[[], Script], random: Random) -> Script:
+    """Return *script* with one to four things changed; *others* returns another script that proved dear."""
+    steps, closed, history = list(script.steps), script.closed, script.history
+    for _ in range(random.choice((1, 1, 2, 2, 3, 4))):
+        what = random.randrange(12)
+        index = random.randrange(len(steps))
+        if what == 0 and len(steps) > 1:
+            del steps[index]
+        elif what == 1:
+            steps[index:index] = random.choice(([steps[index]], others().steps))
+        elif what == 2:
+            steps.append(Step(random.choice(("stall", "time", "end")), client=random.randrange(3), times=5))
+        elif what == 3:
+            steps[index] = replace(steps[index], times=random.choice(_TIMES))
+        elif what == 4:
+            steps[index] = replace(steps[index], client=random.randrange(3), width=random.choice(_WIDTHS))
+        elif what == 5 and not random.randrange(4):
+            steps[index] = replace(steps[index], kind=random.choice(KINDS[:8]))
+        elif what == 6 and not random.randrange(4):
+            closed = not closed
+        elif what == 6 and not random.randrange(3):
+            history = random.choice(HISTORIES)
+        else:
+            steps[index] = replace(steps[index], payload=_change_payload(steps[index], others, random))
+    return Script(_bounded(steps, _MAX_ASKED if history else _MAX_UNITS), closed, history)
+
+
+def _bounded(steps: list[Step], max_units: int) -> tuple[Step, ...]:
+    sent = units = opened = 0
+    taken = []
+    for step in steps[:_MAX_STEPS]:
+        payload = step.payload[:_MAX_PAYLOAD]
+        most = min(
+            (_MAX_SENT - sent) // (len(payload) + 30),
+            (max_units - units) // replace(step, payload=payload).pieces,
+            _MAX_OPEN - opened if step.kind == "open" else max_units,
+        )
+        if most < 1:
+            continue
+        bounded = replace(step, payload=payload, times=min(step.times, most))
+        sent += bounded.times * (len(payload) + 30)
+        units += bounded.times * bounded.pieces
+        opened += bounded.times if step.kind == "open" else 0
+        taken.append(bounded)
+    return tuple(taken) or (Step("text"),)
+
+
+def _change_payload(step: Step, others: Callable[[], Script], random: Random) -> bytes:
+    data = step.payload
+    start = random.randrange(len(data) + 1)
+    end = min(len(data), start + random.choice((0, 1, 2, 4, 8, 30)))
+    what = random.randrange(9)
+    if what == 0:
+        return data[:start] + random.choice(_PIECES) + data[end:]
+    if what == 1:
+        return data[:start] + random.randbytes(random.choice((1, 2, 4))) + data[end:]
+    if what == 2:
+        return data[:start] + data[end:]
+    if what == 3:  # something again and again
+        repeated = data[start:end] or random.choice(_PIECES)
+        count = random.choice(_SIZES) // len(repeated) if random.randrange(2) else random.choice((2, 4, 16, 64, 128))
+        return data[:start] + repeated * count + data[end:]
+    if what == 4:  # a line again, or another one
+        lines = data.split(b"\r\n")
+        index = random.randrange(len(lines))
+        line = random.choice((lines[index], random.choice(_PIECES)))
+        lines[index:index] = [line] * random.choice((1, 1, 3, 30, 60, 400))
+        return b"\r\n".join(lines)
+    if what in (5, 6):  # names in a list
+        return _change_names(data, random)
+    if what == 7:
+        other = random.choice(others().steps).payload
+        return data[:start] + other[random.randrange(len(other) + 1) :]
+    head, blank, body = data.partition(b"\r\n\r\n")
+    return (
+        head
+        + (blank or b"\r\n\r\n")
+        + random.choice((b"x", b"\r", b" ", b"\xc3\xa9", body[:9] or b"y")) * (random.choice(_SIZES) // 2)
+    )
+
+
+def _change_names(data: bytes, random: Random) -> bytes:
+    """Put another list of names, parameters or values in the place of that of one line."""
+    lines = data.split(b"\r\n")
+    places = [index for index, line in enumerate(lines) if b":" in line or b"?" in line] or [0]
+    index = random.choice(places)
+    mark = b":" if b":" in lines[index] else b"?"
+    name, _, value = lines[index].partition(mark)
+    blank = random.choice((b" ", b" ", b" ", b"&", b", ", b"; "))
+    names = value.split(blank)
+    what = random.randrange(5)
+    if what == 0:  # one more token
+        at = random.randrange(len(names))
+        names[at] += b"." + random.choice(_TOKENS)
+    elif what == 1:  # many tokens
+        at = random.randrange(len(names))
+        token = random.choice(_TOKENS)
+        names[at] += (b"." + token) * random.choice((2, 8, 30, 100))
+    elif what == 2:  # many names
+        count = random.choice((2, 16, 100, 128, 500, 2_000))
+        seed = random.choice(names)[:40]
+        names += [b"%s%s%x" % (seed, random.choice((b"", b".", NUMBER)), number) for number in range(count)]
+    elif what == 3:  # names that differ in a token, of a few kinds
+        count = random.choice((4, 16, 64, 128))
+        length = random.choice((2, 8, 30, 100))
+        kinds = random.sample(_TOKENS, 2)
+        begin = random.choice(names).partition(b".")[0][:20]
+        names = [
+            b".".join([begin, *(random.choice(kinds) for _ in range(length)), random.choice((b"x", b"{n}"))])
+            for _ in range(count)
+        ]
+    else:
+        names = [random.choice((b"room.crowd", b"room.>", b"rated." + NUMBER, NUMBER, b"$presence.room.crowd"))]
+    lines[index] = name + mark + blank.join(names)
+    return b"\r\n".join(lines)

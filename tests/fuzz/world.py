@@ -1,0 +1,633 @@
+"""
+A whole server in one process, without sockets, and what clients do to it: for the fuzzer that looks for cost.
+
+A :class:`World` is the real service, listening at an endpoint in memory, with rules, presence, a crowd and both kinds
+of compression. A :class:`Script` is what a few clients do, one :class:`Step` after the other; it is a value that can be
+written down. The clock stands still, but for steps that let time pass.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, cast
+
+import txaio
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IListeningPort, IPushProducer, IStreamServerEndpoint, ITransport
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from lhttp_tx.auth import Authenticator
+from lhttp_tx.bus.memory import MemoryBus
+from lhttp_tx.codec.cache import Generations
+from lhttp_tx.config import Config
+from lhttp_tx.engine.delivery import Delivery
+from lhttp_tx.engine.engine import Engine
+from lhttp_tx.engine.processors import processor
+from lhttp_tx.engine.request import Request
+from lhttp_tx.engine.session import Session
+from lhttp_tx.engine.watchers import SessionWatcher
+from lhttp_tx.history.archive import Archive
+from lhttp_tx.history.memory import MemoryHistory
+from lhttp_tx.history.values import Page, Retention
+from lhttp_tx.interfaces import IHistoryStore, ITransport as IConnection, MaybeDeferred
+from lhttp_tx.rules.filters import RuledPublishFilter
+from lhttp_tx.rules.grants import NOBODY
+from lhttp_tx.rules.model import Rule, Rules
+from lhttp_tx.service import LHTTPService
+
+__all__ = ["CROWD", "EPOCH", "FEW", "HISTORIES", "KINDS", "NUMBER", "Script", "Step", "World", "handshake"]
+
+CROWD, FEW = 3_000, 50
+"""Members of ``room.crowd``, and in worlds with history."""
+
+EPOCH = "e"
+"""The epoch of the positions in histories."""
+
+HISTORIES = ("", "memory", "later")
+"""What the server remembers: nothing; in memory; in a store that answers later, as those on disk and in NATS do."""
+
+KEPT = 1_500
+"""Messages of the channel ``kept.full``: more than it keeps, and small; a few of ``kept.large`` are large."""
+
+NUMBER = b"{n}"
+"""What stands for a number in a step: another one each time."""
+
+KINDS = ("text", "binary", "gzip", "frame", "raw", "http", "open", "stall", "time", "end")
+
+_PIECE = 65_536
+"""Bytes that one read brings in at most, as with Twisted; and what a transport holds before it asks to pause."""
+
+_TURNS = 10_000
+"""Turns of the reactor in which the server must have done what it does at once."""
+
+_MASK = b"\x37\xfa\x21\x3d"
+_TARGETS = {1: b"/\r\nSec-WebSocket-Extensions: permessage-deflate", 2: b"/?support_gzip=1"}
+"""What clients ask for when they open their WebSockets: the second one is sent compressed messages, the third gzip."""
+
+_ENDED = Failure(ConnectionDone())
+_HERE = IPv4Address("TCP", "127.0.0.1", 8081)
+
+
+@dataclass(frozen=True)
+class Step:
+    """
+    What one client does.
+
+    :ivar kind: ``text``, ``binary`` and ``gzip``: a WebSocket message. ``frame``: one frame, the payload's first byte
+        is its first byte. ``raw``: bytes on the WebSocket. ``http``: bytes on a connection of its own that is no
+        WebSocket. ``open``: another WebSocket; the payload is its target and further header lines. ``stall``: it
+        reads no more. ``time``: a second passes. ``end``: its WebSocket ends.
+    :ivar payload: what is sent; :data:`NUMBER` in it is another number each time.
+    :ivar client: which of the clients.
+    :ivar times: how often.
+    :ivar width: bytes of a fragment; 0: whole. Of ``raw`` and ``http``: bytes that a read brings in.
+    """
+
+    kind: str
+    payload: bytes = b""
+    client: int = 0
+    times: int = 1
+    width: int = 0
+
+    def units(self) -> Iterator[bytes]:
+        """Return the bytes of each time as they go over the wire."""
+        for number in range(self.times):
+            payload = self.payload.replace(NUMBER, b"%d" % number)
+            if self.kind in ("text", "binary"):
+                yield b"".join(_fragments(payload, 0x81 if self.kind == "text" else 0x82, self.width))
+            elif self.kind == "gzip":
+                yield b"".join(_fragments(gzip.compress(payload, 9, mtime=0), 0x82, self.width))
+            elif self.kind == "frame":
+                yield _frame(payload[1:], payload[0] if payload else 0x81)
+            elif self.kind == "open":
+                yield handshake(payload)
+            else:
+                yield payload
+
+    def data(self) -> list[bytes]:
+        """Return what :meth:`World.play` sends: of ``open`` and ``http`` each time by itself, else all at once."""
+        return [*self.units()] if self.kind in ("open", "http") else [b"".join(self.units())]
+
+    @property
+    def pieces(self) -> int:
+        """How many frames, reads, requests, or chunks of a body one time has: the least that somebody must look at."""
+        size = len(handshake(self.payload) if self.kind == "open" else self.payload)
+        reads = 1 if not self.width else max(1, -(-size // self.width))
+        if self.kind == "raw":
+            return max(reads, _count_frames(self.payload))
+        if self.kind == "http":
+            reads = max(reads, self.payload.count(b" HTTP/1."))
+        head, _, body = self.payload.partition(b"\r\n\r\n")
+        chunked = self.kind == "http" and b"chunked" in head.lower()
+        return max(reads, body.count(b"\r\n") // 2 if chunked else 1)
+
+
+@dataclass(frozen=True)
+class Script:
+    """
+    What a few clients do.
+
+    :ivar closed: whether the server asks who they are.
+    :ivar history: one of :data:`HISTORIES`. A server that asks who clients are has none.
+    """
+
+    steps: tuple[Step, ...]
+    closed: bool = False
+    history: str = ""
+
+    @property
+    def world(self) -> tuple[bool, str]:
+        """The world that it is played in."""
+        return self.closed, "" if self.closed else self.history
+
+    def dump(self) -> str:
+        """Return it as JSON; a byte is written as the character of its number."""
+        steps = [{**asdict(step), "payload": step.payload.decode("latin-1")} for step in self.steps]
+        return json.dumps({"closed": self.closed, "history": self.history, "steps": steps}, indent=1)
+
+    @classmethod
+    def load(cls, text: str) -> Script:
+        """Return what was written down."""
+        found = json.loads(text)
+        steps = (Step(**{**step, "payload": step["payload"].encode("latin-1")}) for step in found["steps"])
+        return cls(tuple(steps), found["closed"], found.get("history", ""))
+
+
+def _frame(payload: bytes, first: int) -> bytes:
+    size = len(payload)
+    if size < 126:
+        head = bytes((first, 0x80 | size))
+    elif size < 65_536:
+        head = bytes((first, 0xFE)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((first, 0xFF)) + size.to_bytes(8, "big")
+    key = int.from_bytes((_MASK * (size // 4 + 1))[:size], "little")
+    return head + _MASK + (int.from_bytes(payload, "little") ^ key).to_bytes(size, "little")
+
+
+def _count_frames(data: bytes) -> int:
+    """Return how many frames there are in what a client sends, the last one whole or not."""
+    count = position = 0
+    while len(data) - position >= 2:
+        count += 1
+        size = data[position + 1] & 0x7F
+        if size == 126:
+            size = 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        elif size == 127:
+            size = 8 + int.from_bytes(data[position + 2 : position + 10], "big")
+        position += size + (6 if data[position + 1] & 0x80 else 2)
+    return count
+
+
+def _fragments(payload: bytes, first: int, width: int) -> Iterator[bytes]:
+    if not width or len(payload) <= width:
+        yield _frame(payload, first)
+        return
+    starts = range(0, len(payload), width)
+    for start in starts:
+        opcode = (first & 0x0F if start == 0 else 0) | (0x80 if start == starts[-1] else 0)
+        yield _frame(payload[start : start + width], opcode)
+
+
+def handshake(payload: bytes = b"/") -> bytes:
+    """Return an opening handshake; *payload* is its target, and further header lines."""
+    target, _, lines = payload.partition(b"\r\n")
+    return (
+        b"GET " + (target or b"/") + b" HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        + (lines.rstrip(b"\r\n") + b"\r\n" if lines else b"")
+        + b"\r\n"
+    )
+
+
+@implementer(IPushProducer, ITransport)
+class Wire:
+    """
+    A connection, as its transport: what was written is read at once, unless the client has stalled.
+
+    What the server holds for a client that does not read counts as the server's; what it does not read as the client's.
+    """
+
+    def __init__(self, factory: Any) -> None:
+        self.protocol: Any = None
+        self.producer: Any = None
+        self.streaming = False
+        self.stalled = self.paused = self.lost = False
+        self.disconnecting = False
+        self.written = 0
+        self._asked = False
+        self._held = bytearray()  # Twisted joins what waits, so equal answers do not share their bytes
+        self._coming: deque[tuple[bytes, int]] = deque()
+        self._begun = 0  # bytes of the first of these that were read
+        self.protocol = factory.buildProtocol(self.getPeer())
+        self.protocol.makeConnection(self)
+
+    # The client
+
+    def bring(self, data: bytes, width: int = 0) -> None:
+        """Let *data* arrive, *width* bytes at a time."""
+        if data:
+            self._coming.append((data, min(width or _PIECE, _PIECE)))
+        self._pump()
+
+    def _pump(self) -> None:
+        while self._coming and not (self.paused or self.disconnecting or self.lost):
+            data, width = self._coming[0]
+            piece = data[self._begun : self._begun + width]
+            self._begun += width
+            if self._begun >= len(data):
+                self._begun = 0
+                self._coming.popleft()
+            self.protocol.dataReceived(piece)
+            self._drain()
+        if self.disconnecting or self.lost:
+            self._coming.clear()
+
+    def _drain(self) -> None:
+        for _ in range(1_000):
+            if self.stalled or self.lost:
+                return
+            self._held = bytearray()
+            if self.producer is None or (self.streaming and not self._asked):
+                break
+            self._asked = False
+            self.producer.resumeProducing()
+        if self.disconnecting:
+            self.end()
+
+    def end(self) -> None:
+        """The connection is lost."""
+        if not self.lost:
+            self.lost = True
+            self._coming.clear()
+            self._held = bytearray()
+            if self.producer is not None:
+                self.producer.stopProducing()
+            self.protocol.connectionLost(_ENDED)
+
+    # The transport
+
+    def write(self, data: bytes) -> None:
+        self.written += len(data)
+        if self.lost:
+            return
+        self._held += data
+        if len(self._held) > _PIECE and self.producer is not None and self.streaming and not self._asked:
+            self._asked = True
+            self.producer.pauseProducing()
+
+    def writeSequence(self, pieces: Iterable[bytes]) -> None:
+        self.write(b"".join(pieces))
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self.producer, self.streaming = producer, streaming
+        if not streaming:
+            producer.resumeProducing()
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+
+    def stopProducing(self) -> None:
+        self.loseConnection()
+
+    def loseConnection(self) -> None:
+        self.disconnecting = True
+
+    def abortConnection(self) -> None:
+        self.disconnecting = True
+        self.end()
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """There is no TCP."""
+
+    def getPeer(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", 50_000)
+
+    def getHost(self) -> IPv4Address:
+        return _HERE
+
+    def settle(self) -> None:
+        """Take what is left when the server has had its turn."""
+        self._drain()
+        self._pump()
+
+
+@implementer(IListeningPort)
+class _Port:
+    def startListening(self) -> None:
+        """It does."""
+
+    def stopListening(self) -> Deferred[None]:
+        return succeed(None)
+
+    def getHost(self) -> IPv4Address:
+        return _HERE
+
+
+@implementer(IStreamServerEndpoint)
+class _Endpoint:
+    def __init__(self) -> None:
+        self.factory: Any = None
+
+    def listen(self, factory: Any) -> Deferred[Any]:
+        self.factory = factory
+        return succeed(_Port())
+
+
+@processor("echo")
+def _echo(request: Request) -> None:
+    request.reply()
+
+
+@processor("wait")
+def _wait(request: Request) -> Deferred[None]:
+    return Deferred()
+
+
+class _Tokens(Authenticator):
+    def authenticate(self, attempt: Any) -> Any:
+        return attempt.identify("somebody") if attempt.token == "open sesame" else None
+
+
+_KEEPING = [
+    Rule(match="kept.few.*", history=Retention("few", messages=20, size=20_000, recovery=5)),
+    Rule(match="kept.>", wildcards=True, presence=True, history=Retention("kept")),
+]
+
+_RULES = Rules(
+    [
+        Rule(match="secret.>", subscribe=Rule(match="x").subscribe, publish=Rule(match="x").publish, max_size=1_000),
+        Rule(match="rated.>", max_rate=1.0, echo=False, wildcards=True),
+        Rule(match="room.crowd", presence=True, publish=NOBODY),  # what all of them get is theirs, and not dear
+        Rule(match="room.>", wildcards=True, presence=True),
+        *(Rule(match=f"topic.{number}.*", max_size=60_000) for number in range(20)),
+    ]
+)
+
+
+@implementer(IConnection)
+class _Member:
+    """One of the crowd: it takes what comes, and keeps nothing."""
+
+    peer = "crowd"
+    unsent = 0
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Read it."""
+
+    def send(self, payload: bytes, binary: bool) -> None:
+        """Read it."""
+
+    def call_when_drained(self, call: Callable[[], None]) -> None:
+        """Nothing is ever unsent."""
+        call()
+
+    def close(self, code: int, reason: str) -> None:
+        """Nobody closes it."""
+
+    def pause_reading(self) -> None:
+        """It sends nothing."""
+
+    def resume_reading(self) -> None:
+        """It sends nothing."""
+
+
+@implementer(IHistoryStore)
+class _Store:
+    """
+    A history in memory that may answer in another turn of the reactor.
+
+    :ivar asked: how many questions it has answered, and those twice to which the answer came later.
+    """
+
+    def __init__(self, store: MemoryHistory, clock: Clock, *, later: bool) -> None:
+        self.asked = 0
+        self._store = store
+        self._clock = clock
+        self._is_late = later
+        self._asked: list[tuple[Deferred[Any], Callable[[], Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def read(self, *args: Any, **kwargs: Any) -> Page | Deferred[Page]:
+        return self._ask(partial(self._store.read, *args, **kwargs))
+
+    def newest(self, *args: Any, **kwargs: Any) -> Page | Deferred[Page]:
+        return self._ask(partial(self._store.newest, *args, **kwargs))
+
+    def confirm(self) -> MaybeDeferred:
+        return self._later(self._store.confirm) if self._is_late else self._store.confirm()
+
+    def _ask(self, call: Callable[[], Page]) -> Page | Deferred[Page]:
+        self.asked += 2 if self._is_late else 1
+        return self._later(call) if self._is_late else call()
+
+    def _later(self, call: Callable[[], Any]) -> Deferred[Any]:
+        if not self._asked:
+            self._clock.callLater(0, self._answer)
+        result: Deferred[Any] = Deferred()
+        self._asked.append((result, call))
+        return result
+
+    def _answer(self) -> None:
+        asked, self._asked = self._asked, []
+        for result, call in asked:
+            if not result.called:
+                result.callback(call())
+
+
+def _caches(engine: Engine) -> list[Generations[Any, Any]]:
+    """Return the caches of a server: of its plans, of what rules say, and of what wildcards match."""
+    rulings = [found._rulings for found in engine.filters if isinstance(found, RuledPublishFilter)]
+    bus = cast(MemoryBus, engine.hub._bus)
+    return [engine._plans, *rulings, bus._wildcards._cache]
+
+
+class _Subscriptions(SessionWatcher):
+    """Counts the subscriptions that are made, and those that end."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def session_opened(self, session: Session) -> None:
+        """It counts none; what the parent would do counts as the server's."""
+
+    def session_closed(self, session: Session) -> None:
+        """It counts none."""
+
+    def subscribed(self, session: Session, channel: str) -> None:
+        """See :class:`lhttp_tx.engine.watchers.SessionWatcher`."""
+        self.count += 1
+
+    def unsubscribed(self, session: Session, channel: str) -> None:
+        """See :class:`lhttp_tx.engine.watchers.SessionWatcher`."""
+        self.count += 1
+
+
+class World:
+    """
+    A server that runs, with a subscriber of ``ordinary`` and a crowd in ``room.crowd``.
+
+    :ivar clients: the WebSockets that a script has opened, by their numbers.
+    """
+
+    def __init__(self, *, closed: bool = False, history: str = "", crowd: int = CROWD) -> None:
+        """
+        :param closed: whether it asks who clients are.
+        :param history: one of :data:`HISTORIES`.
+        :param crowd: members of ``room.crowd``.
+        """
+        self.clock = Clock()
+        txaio.config.loop = self.clock
+        self._store = MemoryHistory(self.clock)
+        self._store.epoch = EPOCH
+        self._asked = _Store(self._store, self.clock, later=history == "later")
+        endpoint = _Endpoint()
+        config = Config(
+            listen=("memory",),
+            rules=Rules([*_KEEPING, *_RULES]) if history else _RULES,
+            deflate=True,
+            login_timeout=10.0 if closed else 0.0,
+            ping_interval=0.0,
+        )
+        self.service = LHTTPService(
+            config,
+            reactor=self.clock,
+            processors=[_echo, _wait],
+            authenticators=[_Tokens()] if closed else [],
+            make_endpoint=lambda reactor, description: endpoint,
+            history_store=self._asked,
+        )
+        self.service.startService()
+        self._factory = endpoint.factory
+        self._caches = _caches(self.service.engine)
+        self._subscriptions = _Subscriptions()
+        self.service.engine.watchers.append(self._subscriptions)
+        self.clients: dict[int, Wire] = {}
+        self._others: list[Wire] = []
+        for _ in range(crowd):
+            self.service.engine.open_session(_Member()).subscribe("room.crowd")
+        self._reader = self.client(0)
+        messages = [
+            b"LHTTP/1.0 chat\r\nsubscribe:ordinary room.7 room.crowd.7\r\n\r\n",
+            b"LHTTP/1.0 presence\r\nchannel:room.crowd\r\n\r\n",  # who comes to it pays for that
+        ]
+        if history:
+            messages[0] = messages[0].replace(b"ordinary", b"ordinary kept.full kept.a")
+        if closed:
+            messages.insert(0, b"LHTTP/1.0 login\r\ntoken:open sesame\r\n\r\n")
+        for message in messages:
+            step = Step("text", message)
+            self.play(step, step.data())
+        del self.clients[0]
+        if history:
+            self._fill()
+
+    def _fill(self) -> None:
+        """Publish to channels with history."""
+        for number in range(KEPT):
+            self.service.engine.publish(["kept.full"], "chat", [("n", str(number))], "hello")
+            if not number % 50:
+                self.service.engine.publish(["kept.large"], "chat", [], "x" * 40_000)
+                self.service.engine.publish(["kept.few.a"], "chat", [], "x" * 400)
+            self.service.engine.publish([f"kept.turns.{number % 2}"], "chat", [], "hello")
+        self._settle()
+
+    @property
+    def counted(self) -> int:
+        """How many subscriptions have been made, and have ended, and how many questions a history has answered."""
+        return self._subscriptions.count + self._asked.asked
+
+    @property
+    def wires(self) -> list[Wire]:
+        """All connections that the script has opened and that have not ended."""
+        return [*self.clients.values(), *self._others]
+
+    @property
+    def kept(self) -> int:
+        """
+        Bytes that the server keeps for all clients together, as it counts them: its caches, which have bounds of
+        their own, and tests of what their entries take; and its history, with the ids of messages.
+        """
+        ids = (self._store._ids, cast(Archive, self.service.engine.hub.archive)._ids)
+        return (
+            sum(cache.cost for cache in self._caches)
+            + sum(found._size - found._room for found in ids)
+            + self._store.size
+        )
+
+    def client(self, number: int) -> Wire:
+        """Return a client's WebSocket, which is opened if it is not."""
+        wire = self.clients.get(number)
+        if wire is None or wire.lost:
+            wire = self.clients[number] = Wire(self._factory)
+            wire.bring(handshake(_TARGETS.get(number, b"/")))
+        return wire
+
+    def lacks(self, step: Step) -> bool:
+        """Return whether the client of *step* needs a WebSocket that it does not have; :meth:`play` would open it."""
+        found = self.clients.get(step.client)
+        return step.kind not in ("time", "open", "http") and (found is None or found.lost)
+
+    def play(self, step: Step, units: list[bytes]) -> None:
+        """Let a client do something; *units* are its :meth:`Step.data`, made before anything is measured."""
+        txaio.config.loop = self.clock
+        if step.kind == "time":
+            self.clock.pump([1.0] * step.times)
+        elif step.kind == "end":
+            self.client(step.client).end()
+        elif step.kind == "stall":
+            self.client(step.client).stalled = True
+        elif step.kind == "open":
+            for unit in units:
+                wire = Wire(self._factory)
+                self._others.append(wire)
+                wire.bring(unit, step.width)
+        elif step.kind == "http":
+            wire = Wire(self._factory)
+            wire.stalled = step.client == 1
+            self._others.append(wire)
+            for unit in units:
+                wire.bring(unit, step.width)
+        else:
+            wire = self.client(step.client)
+            for unit in units:
+                wire.bring(unit, step.width if step.kind == "raw" else 0)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Let the server do all that it does without any time passing, so that no other step pays for it."""
+        for _ in range(_TURNS):
+            self.clock.advance(0)
+            for wire in self.wires:
+                wire.settle()
+            self._reader.settle()
+            self.clients = {number: wire for number, wire in self.clients.items() if not wire.lost}
+            self._others = [wire for wire in self._others if not wire.lost]
+            if not any(call.getTime() <= self.clock.seconds() for call in self.clock.getDelayedCalls()):
+                return
+        raise RuntimeError("the server does not come to rest")
+
+    def end(self) -> None:
+        """All connections end, and two minutes pass."""
+        for wire in self.wires:
+            wire.end()
+        self.clients.clear()
+        self._others.clear()
+        self.clock.pump([1.0] * 5 + [5.0] * 5 + [90.0])

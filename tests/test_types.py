@@ -1,0 +1,38 @@
+"""What users write passes the type checkers that they use, without a plugin for zope.interface."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SAMPLE = Path(__file__).parent / "typing" / "sample_plugin.py"
+TIME_LIMIT = 600
+
+
+def run(directory: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+    return done.stdout + done.stderr
+
+
+def test_mypy_has_nothing_to_say(tmp_path: Path) -> None:
+    pytest.importorskip("mypy", reason="mypy is not installed: pip install -e '.[lint]'")
+    (tmp_path / "mypy.ini").write_text("[mypy]\nstrict = true\n")
+    told = run(tmp_path, sys.executable, "-m", "mypy", str(SAMPLE))
+    assert told == "Success: no issues found in 1 source file\n"
+
+
+def test_pyright_has_nothing_to_say(tmp_path: Path) -> None:
+    pyright = shutil.which("pyright")
+    if pyright is None:
+        pytest.skip("pyright is not installed: npm install --global pyright")
+    shutil.copy(SAMPLE, tmp_path)
+    settings = {"include": [SAMPLE.name], "typeCheckingMode": "standard"}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    told = json.loads(run(tmp_path, pyright, "--outputjson", "--pythonpath", sys.executable))
+    assert [f"{each['range']['start']['line'] + 1}: {each['message']}" for each in told["generalDiagnostics"]] == []
+    assert told["summary"]["filesAnalyzed"] == 1

@@ -1,0 +1,137 @@
+"""What a stream answers to what was appended, in runs as one by one."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+from twisted.internet.task import Clock
+
+pytest.importorskip("nats")
+
+from lhttp_tx.bus.nats.jetstream.appends import Appends, Tips
+from lhttp_tx.errors import HistoryUnavailable
+from lhttp_tx.history.values import Placing
+
+
+def stored(number: int) -> bytes:
+    return b'{"stream":"S","seq":%d}' % number
+
+
+REFUSED = b'{"type":"x","error":{"code":500,"description":"no room"},"stream":"S","seq":0}'
+DUPLICATE = b'{"stream":"S","seq":2,"duplicate":true}'
+NOBODY = b"NATS/1.0 503\r\n\r\n"
+
+
+class FakeLink:
+    """A link that is known by itself."""
+
+
+class Ends:
+    """Appends, and the stream and the link that they are for."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, Any] = {}
+        self.sent: list[bytes] = []
+        self.kicks = 0
+        self.told: list[str] = []
+        self.stream: Any = SimpleNamespace(name="S", tip=4, ready=True, trouble="", epoch="e", kick=self._kick)
+        self.stream.subject_of = lambda channel: f"s.{channel}"
+        link: Any = FakeLink()
+        link.inbox = SimpleNamespace(expect=self._expect, send=self.sent.append, forget=lambda name: None)
+        self.tips = Tips()
+        self.appends = Appends(self.stream, lambda: link, self.tips, clock=Clock(), timeout=5.0)
+
+    def _kick(self) -> None:
+        self.kicks += 1
+
+    def _expect(self, who: Any) -> str:
+        self.waiting[f"i.{len(self.waiting)}"] = who
+        return f"i.{len(self.waiting) - 1}"
+
+    def add(self, count: int, *, placing: Placing | None = None) -> Any:
+        """Append so many publications, and return who waits for their answers."""
+        self.appends.add("room", [b"x" * (number + 1) for number in range(count)], False, placing, None)
+        waiter = self.appends.confirm()
+        if waiter is not None:
+            waiter.addCallbacks(
+                lambda _: self.told.append("stored"), lambda failure: self.told.append(str(failure.value))
+            )
+        return list(self.waiting.values())[-1]
+
+    @property
+    def state(self) -> Any:
+        appends = self.appends
+        counts = appends._count, appends._size, appends._under_way, appends._under_way_size
+        return counts, self.stream.tip, self.tips.find(self.stream, "room"), self.kicks, self.told, self.sent
+
+
+ANSWERS = st.lists(
+    st.integers(1, 40).map(stored) | st.sampled_from([stored(7), stored(8), REFUSED, DUPLICATE, NOBODY, b"nonsense"]),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(ANSWERS, st.integers(0, 2), st.lists(st.integers(0, 12), max_size=4))
+def test_answers_that_come_together_say_what_they_say_one_by_one(
+    answers: list[bytes], missing: int, cuts: list[int]
+) -> None:
+    one_by_one, in_runs = Ends(), Ends()
+    count = len(answers) + missing
+    both = [(ends, ends.add(count)) for ends in (one_by_one, in_runs)]
+    for ends, _ in both:
+        ends.add(1)
+    (_, single), (_, several) = both
+    last = [
+        single.answer([b""] if each == NOBODY else [each], [NOBODY] if each == NOBODY else None) for each in answers
+    ]
+    ends = sorted({min(cut, len(answers)) for cut in cuts} | {len(answers)})
+    found = False
+    for begin, end in zip([0, *ends], ends, strict=False):
+        while begin < end:  # those with headers come apart from those without
+            headed = answers[begin] == NOBODY
+            stop = next((n for n in range(begin, end) if (answers[n] == NOBODY) is not headed), end)
+            run = answers[begin:stop]
+            found = several.answer([b""] * len(run) if headed else run, run if headed else None)
+            begin = stop
+    assert found == last[-1] == (not missing)
+    assert in_runs.state == one_by_one.state
+
+
+def test_answers_to_all_of_a_run_tell_those_who_wait() -> None:
+    ends = Ends()
+    run = ends.add(3)
+    assert not run.answer([stored(5), stored(6)], None)
+    assert ends.told == []
+    assert run.answer([stored(9)], None)
+    assert ends.told == ["stored"] and ends.appends.empty
+    assert (ends.stream.tip, ends.tips.find(ends.stream, "room")) == (9, 9)
+
+
+def test_an_offset_that_was_in_use_before_is_not_believed() -> None:
+    ends = Ends()
+    run = ends.add(2)
+    assert run.answer([stored(5), stored(4)], None)
+    assert len(ends.told) == 1 and "not known" in ends.told[0]
+    assert ends.tips.find(ends.stream, "room") == 5
+
+
+def test_a_run_whose_caller_wants_to_know_is_told_where_it_is() -> None:
+    ends, placing = Ends(), Placing("room")
+    assert ends.add(1, placing=placing).answer([stored(7)], None)
+    assert (placing.position, placing.duplicate) == ("e-7", False)
+    refused = Placing("room")
+    assert ends.add(1, placing=refused).answer([REFUSED], None)
+    assert isinstance(refused.failure, HistoryUnavailable)
+
+
+def test_answers_that_come_when_everything_was_given_up_are_ignored() -> None:
+    ends = Ends()
+    run = ends.add(2)
+    ends.appends.close()
+    before = ends.state
+    assert run.answer([stored(5), stored(6)], None)
+    assert ends.state == before

@@ -1,0 +1,31 @@
+"""lhttp_tx.filters.multipart: a body of parts is split for processors, as long as there are not too many."""
+
+from __future__ import annotations
+
+import pytest
+
+from lhttp_tx import Request, processor
+from lhttp_tx.testing import Server
+
+
+@processor("count")
+def count(request: Request) -> None:
+    request.reply(body=str(len(request.parts)))
+
+
+@pytest.mark.parametrize(
+    ("parts", "part", "answer"),
+    [
+        (128, b"\r\n", "128"),
+        (129, b"\r\n", "413"),
+        (128, b"a:\r\nb:\r\n\r\n", "128"),
+        (1, b"a:\r\n" * 256 + b"\r\n", "1"),
+        (1, b"a:\r\n" * 257 + b"\r\n", "413"),
+    ],
+)
+def test_parts_and_their_headers_are_bounded_in_number(parts: int, part: bytes, answer: str) -> None:
+    client = Server(processors=[count]).connect()
+    offsets = " ".join(str(len(part) * number) for number in range(parts))
+    client.send(f"LHTTP/1.0 count\r\nmultipart:{offsets}\r\n\r\n{(part * parts).decode()}")
+    (message,) = client.take()
+    assert message.headers.get("status", message.text) == answer
