@@ -24,7 +24,7 @@ from benchmarks.scenarios import SCENARIOS
 from benchmarks.servers import LABELS, Peers, cores
 from benchmarks.svg import write_plots
 
-__all__ = ["main"]
+__all__ = ["is_broken", "main"]
 
 FILE_LIMIT = 20_000
 """Open files that the largest scenario wants."""
@@ -47,6 +47,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="everything small: to see that it works, not how fast")
     parser.add_argument("--scenario", type=_names(list(SCENARIOS)), default=list(SCENARIOS), metavar="a,b,...")
     parser.add_argument("--peers", type=_names(list(LABELS)), default=list(LABELS), metavar="nats,ws,...")
+    parser.add_argument(
+        "--before", type=Path, metavar="DIR", help="measure another state of lhttp_tx, too: the bin/ of its environment"
+    )
     parser.add_argument("--rounds", type=int, help="turns of each server (default: 5, with --quick 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument("--svg", type=Path, metavar="DIR", help="write plots")
@@ -81,8 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps(results.to_json(), indent=1) + "\n", encoding="utf-8")
     if options.svg:
         terminal.say("\n".join(str(path) for path in write_plots(results, options.svg)))
-    broken = any(reason.startswith("broken off") for reason in results.skipped.values())
-    return int(broken or any("lhttp" in case.lost for case in results.cases))
+    return int(is_broken(results))
+
+
+def is_broken(results: Results) -> bool:
+    """Return whether lhttp_tx lost messages, in whatever row it stands, or a scenario was broken off."""
+    peers = LABELS.keys() - {"lhttp"}
+    lost = any(case.lost.keys() - peers for case in results.cases)
+    return lost or any(reason.startswith("broken off") for reason in results.skipped.values())
 
 
 def _run(options: argparse.Namespace, terminal: Terminal) -> Results:
@@ -91,7 +100,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> Results:
     before = os.sched_getaffinity(0) if chosen else set()
     with tempfile.TemporaryDirectory() as directory:
         terminal.step("looking for the peers")
-        peers = Peers(Path(directory), wanted=options.peers)
+        peers = Peers(Path(directory), wanted=options.peers, before=options.before)
         results.about = _about(peers, options)
         terminal.say("\n".join(f"{name}: {value}" for name, value in results.about.items()))
         results.skipped |= {LABELS[key]: why for key, why in peers.missing.items() if why != "left out"}

@@ -56,7 +56,7 @@ class Connections:
 
     def readers(self, made: Sequence[socket.socket], dialect: Dialect) -> Readers:
         """Return *made* as connections that count, once nothing more comes unasked."""
-        readers = Readers(made, framed=dialect.framed)
+        readers = Readers(made, framed=dialect.framed, separator=dialect.separator)
         self._stack.callback(readers.close)
         return readers
 
@@ -111,9 +111,7 @@ class Bench:
         case = Case(key, title, unit)
         with ExitStack() as stack:
             turns = []
-            for row in rows:
-                if row in self.peers.missing:
-                    continue
+            for row in self.peers.among(rows):
                 self.progress.step(f"{title}: starting {LABELS[row]}")
                 server = stack.enter_context(self.peers.running(row, tls=tls, **options))
                 connections = Connections(stack.enter_context(ExitStack()), self.peers, tls=tls)

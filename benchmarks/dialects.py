@@ -7,9 +7,25 @@ to send.
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
 from benchmarks.wire import client_frame, frame_size
 
-__all__ = ["LHTTP", "NATS", "SOCKET_IO", "Dialect", "LHTTPDialect", "NATSDialect", "SocketIODialect"]
+__all__ = [
+    "CENTRIFUGO",
+    "LHTTP",
+    "NATS",
+    "SOCKET_IO",
+    "CentrifugoDialect",
+    "Dialect",
+    "HistoryDialect",
+    "LHTTPDialect",
+    "NATSDialect",
+    "SocketIODialect",
+]
 
 
 class Dialect:
@@ -21,6 +37,8 @@ class Dialect:
     :cvar welcome: what the answer to it ends with or holds.
     :cvar subscribed: what the answer to :meth:`subscribe` holds.
     :cvar framed: whether one frame may hold several messages, so that only payload bytes can be counted.
+    :cvar separator: how many bytes stand between two messages of one frame, if ``framed``. They belong to the size of
+        a delivery.
     :cvar settle: seconds to wait after the connections are made, until the server has said what it says unasked.
     """
 
@@ -29,6 +47,7 @@ class Dialect:
     welcome = b""
     subscribed = b""
     framed = False
+    separator = 0
     settle = 0.0
 
     def subscribe(self, channels: list[str]) -> bytes:
@@ -56,10 +75,55 @@ class Dialect:
         raise NotImplementedError
 
 
-class LHTTPDialect(Dialect):
+class HistoryDialect(Dialect):
+    """
+    A protocol whose servers keep what was published.
+
+    :cvar receipt: what the answer to each of :meth:`numbered` holds, once.
+    :cvar position: finds in the answer to :meth:`subscribe` where the channel stands; its groups tell it.
+    :cvar recovered: is found in the answer to :meth:`resume` if nothing is missing.
+    """
+
+    receipt = b""
+    position = re.compile(b"")
+    recovered = re.compile(b"")
+
+    def numbered(self, channel: str, body: bytes, number: int) -> bytes:
+        """
+        Return what publishes *body* and asks for an answer.
+
+        :param number: tells this publication from the others of its connection.
+        """
+        raise NotImplementedError
+
+    def burst(self, channel: str, body: bytes, count: int) -> bytes:
+        """Return what publishes *body* *count* times and asks for no answer, if that is possible."""
+        raise NotImplementedError
+
+    def kept_size(self, channel: str, body: bytes, offset: int) -> int:
+        """
+        Return how many bytes a subscriber gets of a publication that is kept: as for :meth:`delivery_size`.
+
+        :param offset: which publication of the channel it is; the first one is 1.
+        """
+        raise NotImplementedError
+
+    def resume(self, channel: str, position: Sequence[bytes]) -> bytes:
+        """
+        Return what subscribes a connection again, to get what it has missed.
+
+        :param position: the groups of ``position``.
+        """
+        raise NotImplementedError
+
+
+class LHTTPDialect(HistoryDialect):
     """LHTTP/1.0; plain Autobahn, ``ws`` and the bare loop are given the same bytes."""
 
-    subscribed = b"receipt-id:1\r\n\r\n"
+    subscribed = b"receipt-id:1\r\n"
+    receipt = b"receipt-id:"
+    position = re.compile(rb"position:[^=]+=(\w+-\d+)")
+    recovered = re.compile(b"\r\nrecovered:")
 
     def subscribe(self, channels: list[str]) -> bytes:
         """Ask for a receipt, too."""
@@ -85,6 +149,23 @@ class LHTTPDialect(Dialect):
     def echo_size(self, body: bytes, command: str = "echo") -> int:
         """The whole message comes back."""
         return frame_size(len(f"LHTTP/1.0 {command}\r\n\r\n") + len(body))
+
+    def numbered(self, channel: str, body: bytes, number: int) -> bytes:
+        """A receipt is asked for, under a token of its own."""
+        return client_frame(f"LHTTP/1.0 chat\r\npublish:{channel}\r\nreceipt:{number}\r\n\r\n".encode("ascii") + body)
+
+    def burst(self, channel: str, body: bytes, count: int) -> bytes:
+        """No receipts are asked for."""
+        return self.publish(channel, body) * count
+
+    def kept_size(self, channel: str, body: bytes, offset: int) -> int:
+        """Two headers are added."""
+        return frame_size(len(self.message(channel, body)) + len(f"offset:{offset}\r\nafter:{offset - 1}\r\n"))
+
+    def resume(self, channel: str, position: Sequence[bytes]) -> bytes:
+        """The receipt comes behind what was missed."""
+        head = f"LHTTP/1.0 chat\r\nsubscribe:{channel}\r\nsince:{position[0].decode('ascii')}\r\nreceipt:1\r\n\r\n"
+        return client_frame(head.encode("ascii"))
 
 
 class NATSDialect(Dialect):
@@ -140,6 +221,73 @@ class SocketIODialect(Dialect):
         return frame_size(len('42["echo",""]') + len(body))
 
 
+class CentrifugoDialect(HistoryDialect):
+    """
+    Centrifugo's client protocol as JSON.
+
+    Each command is sent in a frame of its own, as its clients do. Each is answered: there is no other way to publish.
+    The server joins what it has to send by newlines, as many as it likes to a frame.
+    """
+
+    path = "/connection/websocket"
+    hello = client_frame(b'{"connect":{},"id":1}')
+    welcome = b'"connect":{"client":'
+    subscribed = b'{"id":2,"subscribe":{'
+    framed = True
+    separator = len("\n")
+    receipt = b'"publish":{}'
+    position = re.compile(rb'"subscribe":{[^}]*"epoch":"(\w+)"(?:[^}]*"offset":(\d+))?[^}]*}')
+    recovered = re.compile(b'"recovered":true')
+
+    def subscribe(self, channels: list[str]) -> bytes:
+        """
+        A command.
+
+        :raises ValueError: unless there is one channel: each would be a command of its own.
+        """
+        (channel,) = channels
+        return self._command(2, subscribe={"channel": channel})
+
+    def publish(self, channel: str, body: bytes) -> bytes:
+        """A command."""
+        return self.numbered(channel, body, 1)
+
+    def delivery_size(self, channel: str, body: bytes, subscriptions: int = 1) -> int:
+        """The body stands beside the publisher: its user, who is nobody, and the UUID that the server gave it."""
+        return self._push_size(channel, {"data": body.decode("ascii"), "info": _INFO})
+
+    def numbered(self, channel: str, body: bytes, number: int) -> bytes:
+        """Commands have numbers anyway."""
+        return self._command(number, publish={"channel": channel, "data": body.decode("ascii")})
+
+    def burst(self, channel: str, body: bytes, count: int) -> bytes:
+        """The answers come all the same."""
+        return b"".join(self.numbered(channel, body, number) for number in range(1, count + 1))
+
+    def kept_size(self, channel: str, body: bytes, offset: int) -> int:
+        """The offset is added, and to the first one of a channel the epoch that begins with it."""
+        begun = {"epoch": _EPOCH} if offset == 1 else {}
+        return self._push_size(channel, {"data": body.decode("ascii"), "info": _INFO, "offset": offset} | begun)
+
+    def resume(self, channel: str, position: Sequence[bytes]) -> bytes:
+        """What was missed comes in the answer. An offset of 0 is left out of answers, as all that is 0."""
+        epoch, offset = position
+        where = {"recover": True, "epoch": epoch.decode("ascii"), "offset": int(offset or 0)}
+        return self._command(2, subscribe={"channel": channel} | where)
+
+    @staticmethod
+    def _command(number: int, **request: Any) -> bytes:
+        return client_frame(json.dumps(request | {"id": number}, separators=(",", ":")).encode("ascii"))
+
+    def _push_size(self, channel: str, publication: dict[str, Any]) -> int:
+        push = {"push": {"channel": channel, "pub": publication}}
+        return len(json.dumps(push, separators=(",", ":"))) + self.separator
+
+
+_INFO = {"user": "", "client": "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"}
+_EPOCH = "xxxxxxxx"
+
+CENTRIFUGO = CentrifugoDialect()
 LHTTP = LHTTPDialect()
 NATS = NATSDialect()
 SOCKET_IO = SocketIODialect()

@@ -164,13 +164,16 @@ def _send_all(sock: socket.socket, data: bytes) -> None:
 class Readers:
     """Connections that only count what comes."""
 
-    def __init__(self, connections: Sequence[socket.socket], *, framed: bool = False) -> None:
-        """:param framed: count payload bytes instead of bytes on the wire."""
+    def __init__(self, connections: Sequence[socket.socket], *, framed: bool = False, separator: int = 0) -> None:
+        """
+        :param framed: count payload bytes instead of bytes on the wire.
+        :param separator: bytes between two messages of one frame, counted at the end of each frame, too.
+        """
         self.count = len(connections)
         self.tls = bool(connections) and isinstance(connections[0], ssl.SSLSocket)
         self.poller = select.epoll()
         self.sockets = {sock.fileno(): sock for sock in connections}
-        self.meters = {number: PayloadMeter() for number in self.sockets} if framed else None
+        self.meters = {number: PayloadMeter(separator) for number in self.sockets} if framed else None
         self.buffer = bytearray(1 << 20)
         self._view = memoryview(self.buffer)
         for number in self.sockets:
@@ -205,6 +208,8 @@ def burst(readers: Readers, writer: socket.socket, data: bytes, publications: in
     """
     Send *data* as fast as the server takes it, and return when every reader has got *expected* bytes.
 
+    What the server answers to the publisher is read, as a client would, and thrown away.
+
     :param publications: how many are in *data*.
     """
     view, position, size = memoryview(data), 0, len(data)
@@ -213,7 +218,7 @@ def burst(readers: Readers, writer: socket.socket, data: bytes, publications: in
     poller, take, out = readers.poller, readers.take, writer.fileno()
     if out in counts:
         raise ValueError("the writer reads, too")
-    poller.register(out, _OUT)
+    poller.register(out, _IN | _OUT)
     start = time.perf_counter()
     while left > 0:
         events = poller.poll(PATIENCE)
@@ -221,18 +226,22 @@ def burst(readers: Readers, writer: socket.socket, data: bytes, publications: in
             raise Lost(f"{left} of {expected * readers.count} bytes did not come")
         for number, event in events:
             if number == out:
-                if event & ~_OUT:
+                if event & ~(_IN | _OUT):
                     raise Lost("the server closed the publisher's connection")
                 with contextlib.suppress(*_AGAIN):
-                    position += writer.send(view[position : position + _PIECE])
-                if position == size:
-                    poller.unregister(out)
-                    out = -1
+                    if event & _IN and not writer.recv_into(readers.buffer):
+                        raise Lost("the server closed the publisher's connection")
+                with contextlib.suppress(*_AGAIN):
+                    if event & _OUT:
+                        position += writer.send(view[position : position + _PIECE])
+                if event & _OUT and position == size:
+                    poller.modify(out, _IN)
             else:
                 count = take(number)
                 counts[number] += count
                 left -= count
     seconds = time.perf_counter() - start
+    poller.unregister(out)
     if any(count != expected for count in counts.values()):
         raise Lost("some readers got more than others")
     return Outcome(publications * readers.count, seconds)

@@ -24,9 +24,9 @@ from typing import TypeAlias
 
 from benchmarks.scenarios import BODY, MIXED_BODIES, ROOM
 from benchmarks.wire import client_frame
-from lhttp_tx.frames import build_frames
-from lhttp_tx.lane import take_messages
 from lhttp_tx.testing import Server
+from lhttp_tx.websocket.frames import PLAIN, build_frames
+from lhttp_tx.websocket.reader import take_messages
 
 __all__ = ["main", "measure"]
 
@@ -69,12 +69,12 @@ def compiled() -> Callable[[bytes], list[bytes]] | None:
     return function  # type: ignore[no-any-return]
 
 
-def through_the_server(payloads: list[bytes], send_frame: Callable[[bytes], None]) -> Callable[[], object]:
+def through_the_server(payloads: list[bytes], deliver: Callable[[bytes], None]) -> Callable[[], object]:
     """Return what takes *payloads* from a session by way of its filter, bus and hub to one subscriber."""
     server = Server()
     client = server.connect()
     session, hub = client.session, server.engine.hub
-    hub.subscribe("a subscriber", ROOM, send_frame)
+    hub.subscribe("a subscriber", ROOM, lambda delivery: deliver(delivery.encoded(PLAIN)))
 
     def run() -> None:
         taken = 0

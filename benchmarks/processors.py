@@ -6,8 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from lhttp_tx import Hooks, Message, Request, processor
-from lhttp_tx.session import Session
+from lhttp_tx import Hooks, Message, Request, Session, processor
 
 __all__ = ["Choosing", "Watching", "coroutine", "deferred", "plain", "waiting"]
 

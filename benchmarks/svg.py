@@ -16,6 +16,7 @@ __all__ = ["bars", "lines", "ticks", "write_plots"]
 
 _COLOURS = {
     "lhttp": "#0b6e4f",
+    "before": "#7fb8a4",
     "autobahn": "#c8553d",
     "nats": "#2f6fb0",
     "ws": "#8a6d00",

@@ -1,14 +1,14 @@
 """
 WebSocket as the load generator speaks it: frames built beforehand, and payload bytes counted, never parsed.
 
-Pure functions and one counter; used by :mod:`benchmarks.dialects` and :mod:`benchmarks.load`.
+Pure functions and two counters; used by :mod:`benchmarks.dialects` and :mod:`benchmarks.load`.
 """
 
 from __future__ import annotations
 
 import struct
 
-__all__ = ["PayloadMeter", "client_frame", "frame_size", "handshake"]
+__all__ = ["MarkCounter", "PayloadMeter", "client_frame", "frame_size", "handshake"]
 
 _MASK = b"\x01\x02\x03\x04"
 
@@ -43,14 +43,19 @@ def frame_size(payload_size: int) -> int:
 class PayloadMeter:
     """Counts the payload bytes of a server's frames, for a server that puts any number of messages into one frame."""
 
-    __slots__ = ("_head", "_payload_left")
+    __slots__ = ("_head", "_payload_left", "_separator")
 
-    def __init__(self) -> None:
+    def __init__(self, separator: int = 0) -> None:
+        """
+        :param separator: how many bytes stand between two messages of one frame. As many are counted for the end of
+            each frame, so that a message with its separator counts the same wherever frames begin.
+        """
+        self._separator = separator
         self._payload_left = 0
         self._head = b""
 
     def feed(self, data: bytes | memoryview) -> int:
-        """Return how many bytes of *data*, the next piece of the stream, are payload."""
+        """Return how many bytes of *data*, the next piece of the stream, are payload or count as such."""
         size = len(data)
         left = self._payload_left
         if size <= left:
@@ -68,6 +73,7 @@ class PayloadMeter:
                     break
                 length = int.from_bytes(data[start : start + extra], "big")
                 start += extra
+            payload += self._separator
             if start + length > size:
                 self._payload_left = start + length - size
                 return payload + size - start
@@ -76,3 +82,20 @@ class PayloadMeter:
         self._payload_left = 0
         self._head = bytes(data[position:])
         return payload
+
+
+class MarkCounter:
+    """Counts the places in a stream where it says the same, for answers that are not all of one size."""
+
+    __slots__ = ("_mark", "_tail")
+
+    def __init__(self, mark: bytes) -> None:
+        """:param mark: what is counted; no end of it may be a beginning of it."""
+        self._mark = mark
+        self._tail = b""
+
+    def feed(self, data: bytes) -> int:
+        """Return how many marks *data*, the next piece of the stream, completes."""
+        data = self._tail + data
+        self._tail = data[max(0, len(data) - len(self._mark) + 1) :]
+        return data.count(self._mark)
