@@ -2,8 +2,8 @@
 Chat rooms in which the server says who is speaking.
 
 A client logs in with the command ``login`` and its name as the body. From then on each ``chat`` message that it
-publishes reaches the room with a ``from`` header that the client cannot forge. Chat without names needs no processor
-at all: the server publishes and subscribes by itself.
+publishes reaches the room with a ``from`` header that the client cannot forge. Chat without names needs no processor,
+because the server itself publishes and subscribes.
 
 Start a server with it::
 
@@ -16,7 +16,7 @@ from lhttp_tx import Processor, Refused, Request, Session
 
 
 class Login(Processor):
-    """Remembers a name for the connection, if nobody else has it at the moment."""
+    """Gives the connection a name, if nobody else has it at the moment."""
 
     command = "login"
 
@@ -36,17 +36,17 @@ class Login(Processor):
         request.reply(f"welcome {name}", headers=())
 
     def on_close(self, session: Session) -> None:
-        """Give the name back."""
+        """Free the name."""
         self._names.discard(session.state.get("name", ""))
 
 
 class Chat(Processor):
-    """Puts the sender's name on what it publishes."""
+    """Adds the sender's name to the messages that it publishes."""
 
     command = "chat"
 
     def on_message(self, request: Request) -> None:
-        """Refuse a stranger's message, stamp everybody else's."""
+        """Refuse messages of clients without a name, and add the name to all others."""
         if "publish" not in request.headers:
             return
         name = request.session.state.get("name")

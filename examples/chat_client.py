@@ -1,11 +1,11 @@
 """
 A chat client for the terminal, for a server that runs ``examples/chat.py``.
 
-Run it with a name and a room; it sends each line that you type and prints what the room says::
+Run it with a name and a room. It sends each line that you type, and prints the messages of the room::
 
     python examples/chat_client.py ws://127.0.0.1:8081/ jack room.a
 
-It needs the ``websockets`` library and nothing of lhttp_tx but its codec.
+It needs the ``websockets`` library and, of lhttp_tx, only the codec.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from lhttp_tx import Message, parse
 
 
 async def listen(connection: ClientConnection) -> None:
-    """Print what arrives until the server closes the connection."""
+    """Print messages until the server closes the connection."""
     async for data in connection:
         message = parse(data.encode() if isinstance(data, str) else data)
         if message.command == "error":

@@ -1,11 +1,11 @@
 """
-An asyncio program that uses the client, by way of Twisted's asyncio reactor::
+An asyncio program that uses the client, with Twisted's asyncio reactor::
 
     twistd -n lhttp --port 8081 --processor examples/echo.py:echo
     python examples/client_asyncio.py ws://127.0.0.1:8081/ room.a
 
-Everything in ``main`` is asyncio. A Deferred of the client becomes a future with ``asFuture``, a subscription an
-iterator with ``iterate``.
+Everything in ``main`` is asyncio. ``asFuture`` turns a Deferred of the client into a future, and ``iterate`` turns a
+subscription into an iterator.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ async def listen(subscription: Subscription, count: int) -> None:
 
 
 async def main(reactor: Any, url: str, channel: str) -> None:
-    """Listen and publish at once, then ask a processor."""
+    """Listen and publish at the same time, then ask a processor."""
     loop = asyncio.get_running_loop()
     client = Client(url, reactor=reactor)
     await client.connect().asFuture(loop)

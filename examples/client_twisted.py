@@ -6,8 +6,8 @@ Start a server, and then the clock::
     twistd -n lhttp --port 8081
     python examples/client_twisted.py ws://127.0.0.1:8081/ clock 3
 
-It publishes the time once a second, prints what the channel says, and ends after that many messages. Stop the server
-and start it again meanwhile: the clock goes on.
+It publishes the time once a second, prints the messages of the channel, and ends after this number of messages. Stop
+the server and start it again in the meantime: the clock goes on.
 """
 
 import sys
@@ -21,7 +21,7 @@ from lhttp_tx.client import Client, State
 
 
 def print_state(state: State, reason: str) -> None:
-    """Say what the connection does."""
+    """Print the state of the connection."""
     print(f"{state.value}: {reason}", file=sys.stderr, flush=True)
 
 

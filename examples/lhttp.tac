@@ -7,7 +7,7 @@ from twisted.internet import reactor
 
 from lhttp_tx import processor
 from lhttp_tx.config import Config
-from lhttp_tx.limits import Limits
+from lhttp_tx.codec.limits import Limits
 from lhttp_tx.service import LHTTPService
 
 

@@ -15,7 +15,7 @@ from lhttp_tx import PublishFailed, post_message
 def main(url: str, channel: str, text: str) -> None:
     """Publish *text* to *channel*, or exit with the server's reason."""
     try:
-        post_message(url, channel, "chat", body=text, token=os.environ.get("LHTTP_PUBLISH_TOKEN"))
+        post_message(url, channel, "chat", body=text, token=os.environ.get("LHTTP_PUBLISH_TOKEN") or None)
     except PublishFailed as error:
         sys.exit(f"{error.status}: {error.reason}")
 

@@ -1,12 +1,12 @@
 """
-A backend that records chat: an HTTP server made of the standard library alone.
+A backend that records chat: an HTTP server that uses only the standard library.
 
 Start it with a port and a file, and allow the chat server to call it::
 
     python examples/recorder.py 8000 chat.log
     twistd -n lhttp --port 8081 --upstream-allow http://127.0.0.1:8000/record
 
-A client that adds ``upstream:POST http://127.0.0.1:8000/record`` to a message has it recorded: the backend gets the
+To have a message recorded, a client adds ``upstream:POST http://127.0.0.1:8000/record`` to it. The backend gets the
 whole LHTTP message as the body of the request. A GET to the same URL returns the record.
 """
 
@@ -21,7 +21,7 @@ _MAX_SIZE = 65_536
 
 
 class Recorder(BaseHTTPRequestHandler):
-    """Appends a line of JSON to the record for each message."""
+    """Appends one line of JSON to the record for each message."""
 
     protocol_version = "HTTP/1.1"
     record: Path

@@ -23,7 +23,7 @@ from lhttp_tx.service import LHTTPService
 async def main(reactor: Any, port: str) -> None:
     """Serve until the process is stopped."""
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)])
-    # A server that is mounted does not know where the site listens, so it is told which names it answers to.
+    # A mounted server does not know where the site listens, so tell it the host names that it answers to.
     service = LHTTPService(Config(server_names=("localhost", "127.0.0.1")), reactor=reactor)
     root = Resource()
     root.putChild(b"", Data(b"<!DOCTYPE html><title>my site</title><p>The page that was here before.\n", "text/html"))

@@ -1,8 +1,8 @@
 """
 Two chat servers in one process, with a service of your own beside them.
 
-The first is for everybody, the second for this machine alone; they share no channel. A timer publishes the number of
-connections of the first to the channel ``status`` of the second::
+The first is for everybody, and the second only for this machine. They share no channels. A timer publishes the number
+of the first server's connections to the channel ``status`` of the second one::
 
     python examples/two_servers.py 8081 8082
 """

@@ -1,7 +1,7 @@
 """
 Take uploads of several files in one message, and answer with their names and sizes.
 
-Start a server with it; uploads are larger than chat, so raise the limit of a message::
+Start a server with it. Uploads are larger than chat messages, so raise the limit for messages::
 
     twistd -n lhttp --port 8081 --processor examples/upload.py:upload --max-message-size 1048576
 

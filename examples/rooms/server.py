@@ -5,9 +5,9 @@ Run it, and open http://127.0.0.1:8081/ in two windows::
 
     python examples/rooms/server.py 8081
 
-The address of the WebSocket says what somebody is called, as in ``ws://127.0.0.1:8081/chat?name=jack``. Whoever
-connects with a name that is taken takes it over: the older connection is closed. Nobody is asked for a password here;
-where people log in, ``Config(presence=..., max_per_user=1)`` does the same with their users' names.
+The WebSocket's URL contains the user's name, as in ``ws://127.0.0.1:8081/chat?name=jack``. If a client connects with a
+name that is taken, the server closes the older connection. There are no passwords here. If users log in,
+``Config(presence=..., max_per_user=1)`` does the same with their names.
 """
 
 import sys

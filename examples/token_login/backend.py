@@ -1,7 +1,7 @@
 """
-Login with tokens: a small web backend that knows users, and a page that takes its tokens to the LHTTP server.
+Login with tokens: a small web backend with users, and a page that sends its tokens to the LHTTP server.
 
-Both programs share a secret; start them in one directory::
+Both programs share a secret. Start them in the same directory::
 
     (umask 077; openssl rand -hex 32 > secret)
     python examples/token_login/backend.py 8000 secret 8081
@@ -26,9 +26,10 @@ import jwt
 
 LIFETIME = 180
 """
-Seconds for which a token is good; who is thrown out of the backend is out of the chat that much later.
+Seconds for which a token is valid. A user who is locked out of the backend leaves the chat after this time at the
+latest.
 
-Browsers hold back the timers of hidden pages for up to a minute: half of the lifetime should be more than that.
+Browsers delay the timers of hidden pages for up to a minute. Half of the lifetime should be longer than that.
 """
 
 MAX_SIZE = 4_096
@@ -36,7 +37,7 @@ MAX_SESSIONS = 10_000
 
 
 def digest(password: str, salt: bytes) -> bytes:
-    """Return what is kept of a password."""
+    """Return the digest of a password, which the backend stores."""
     return hashlib.scrypt(password.encode(), salt=salt, n=2**14, r=8, p=1)
 
 
@@ -70,7 +71,7 @@ class Backend(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Let a user in or out."""
         size = int(self.headers.get("Content-Length", "0"))
-        if size > MAX_SIZE or self.headers.get("Content-Type") != "application/json":  # which no foreign page can send
+        if size > MAX_SIZE or self.headers.get("Content-Type") != "application/json":  # other sites cannot send JSON
             self.close_connection = True
             self._answer(400, b"send JSON\n")
             return

@@ -1,4 +1,4 @@
-"""Makes the processor known to Twisted, and so to every LHTTP server."""
+"""Registers the processor with Twisted, so that every LHTTP server finds it."""
 
 from lhttp_shout import Shout
 
