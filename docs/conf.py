@@ -25,9 +25,9 @@ from zope.interface.interface import Attribute, InterfaceClass, Method
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lhttp_tx import __version__
-from lhttp_tx.options import Options
-from lhttp_tx.rules import Rule
-from lhttp_tx.settings import settings_of
+from lhttp_tx.rules.model import Rule
+from lhttp_tx.twistd.options import Options
+from lhttp_tx.twistd.settings import declared, settings_of
 
 project = "lhttp_tx"
 author = "the lhttp_tx contributors"
@@ -50,11 +50,21 @@ autodoc_preserve_defaults = True
 # A reference that leads nowhere is a warning, except to other projects and to fields that a class describes itself.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(abc|autobahn|collections|contextlib|enum|io|nats|pathlib|re|treq|twisted|zope)\..*"),
-    ("py:.*", r"lhttp_tx(\.\w+)*\._\w+|lhttp_tx\.(sequence\.TimeLimited|outbox\.Writer)"),
+    ("py:.*", r"(_asyncio|abc|autobahn|collections|contextlib|enum|io|nats|os|pathlib|re)\..*"),
+    ("py:.*", r"(sqlite3|treq|twisted|urllib|zope)\..*"),
+    ("py:.*", r"lhttp_tx(\.\w+)*\._\w+|_[A-Z]\w*"),
+    # inside the house: neither public nor described
+    (
+        "py:.*",
+        r"lhttp_tx\.(engine\.sequence\.TimeLimited|bus\.nats\.owner\.LinkOwner|hooks\.HookRunner|running\.(Running|Parts))",
+    ),
+    ("py:.*", r"lhttp_tx\.(web\.channel\.BoundedChannel|websocket\.(outbox\.Writer|throttle\.Throttled))"),
     ("py:attr", ".*"),
-    ("py:exc", "UsageError|CannotListenError"),
+    ("py:exc", "UsageError|CannotListenError|CancelledError"),
+    ("py:class", r"list\[<InterfaceClass .*"),
     ("py:func", r"lhttp_tx\.publish"),
+    ("py:mod", "tomllib"),
+    ("py:class", "Deferred|Receiver"),
 ]
 
 
@@ -71,13 +81,12 @@ class OptionsDirective(SphinxDirective):
 
 
 def _option_rows() -> Iterator[tuple[str, str, str]]:
-    options = Options()
-    for name, short, default, text, *coerce in options.optParameters:
+    for name, short, default, text, coerce in declared(Options, "optParameters", 5):
         text, _, told = text.partition(" [default: ")
         shown = told.rstrip("]") or (f"{default:g}" if isinstance(default, float) else str(default))
-        bounds = getattr(coerce[0], "coerceDoc", "") if coerce else ""
+        bounds = getattr(coerce, "coerceDoc", "")
         yield _option(name, short, "VALUE"), f"``{shown}``", f"{text}. {bounds}".rstrip()
-    for name, short, text in options.optFlags:
+    for name, short, text in declared(Options, "optFlags", 3):
         yield _option(name, short, ""), "off", text
     for name, method in inspect.getmembers(Options, inspect.isfunction):
         if name.startswith("opt_") and name != "opt_help":
@@ -160,16 +169,17 @@ def _parse(directive: SphinxDirective, lines: list[str]) -> list[nodes.Node]:
     return parent.children
 
 
-def _shorten(
-    app: Sphinx, what: str, name: str, found: object, options: object, signature: str | None, returns: str | None
-) -> tuple[str | None, str | None]:
-    """Write zope interfaces in signatures as other types, by their names."""
-    return tuple(text and re.sub(r"<InterfaceClass ([\w.]+)>", r"\1", text) for text in (signature, returns))
+def _plain_defaults(*event: Any) -> tuple[str | None, str | None]:
+    """Write the default of a field with a factory as an expression, so that Sphinx can read the signature."""
+    signature, returned = event[-2:]
+    return signature and signature.replace("<factory>", "..."), returned
 
 
 def setup(app: Sphinx) -> None:
     """Make the directives known."""
-    app.connect("autodoc-process-signature", _shorten)
+    # Autodoc writes an interface in a signature or a type as it writes itself: by its name, as other types.
+    InterfaceClass.__repr__ = lambda interface: f"{interface.__module__}.{interface.__name__}"
+    app.connect("autodoc-process-signature", _plain_defaults)
     app.add_directive("lhttp-options", OptionsDirective)
     app.add_directive("lhttp-interface", InterfaceDirective)
     app.add_directive("lhttp-settings", SettingsDirective)
