@@ -53,6 +53,7 @@ def makeService(options: Options) -> IService:
         count=count,
         directory=str(Path.cwd()),
         exit_timeout=config.drain_timeout + config.close_timeout,
+        hang_timeout=options["worker-timeout"],
         make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint,
     )
     return with_reload(supervisor, options, lambda _: supervisor.send_signal("HUP"), reactor)

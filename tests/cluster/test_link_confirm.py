@@ -307,7 +307,9 @@ async def test_a_subscription_that_nats_does_not_allow_is_remembered_no_longer_t
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_refused_subject_with_capitals_is_recognised_and_its_twin_without_them_is_not_refused(ends: Any) -> None:
+async def test_a_refused_subject_with_capitals_is_recognised_and_its_twin_without_is_not_refused(
+    ends: Any,
+) -> None:
     link, server, _ = ends
     server.silent = True
     refused, allowed = link.subscribe("lhttp.Room.7"), link.subscribe("lhttp.room.7")
