@@ -154,7 +154,13 @@ class LHTTPService(Service):
         )
         self._listeners = Listeners(reactor, self._site, make_endpoint=make_endpoint, opened=self._listens)
         health = HealthResource(
-            parts.bus, self.factory, self._listeners, self._guard, has_store=lambda: parts.histories.available
+            parts.bus,
+            self.factory,
+            self._listeners,
+            self._guard,
+            has_store=lambda: parts.histories.available,
+            missing=lambda: parts.nodes.missing,
+            shortfall=lambda: parts.nodes.shortfall(config.require_nodes),
         )
         self.resource.putChild(b"health", health)
         self._listening: Deferred[None] = succeed(None)

@@ -7,7 +7,7 @@ Its answer contains nothing that a stranger could use, so it needs no token.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from twisted.web.resource import Resource
 from twisted.web.server import Request
@@ -20,6 +20,9 @@ from lhttp_tx.websocket.factory import LHTTPServerFactory
 
 __all__ = ["HealthResource"]
 
+_NAMES = 100
+"""The most silent nodes that the answer names."""
+
 
 class HealthResource(Resource):
     """
@@ -27,8 +30,10 @@ class HealthResource(Resource):
 
     - 200 ``ok``: the node works.
     - 200 ``degraded``: the node cannot reach other nodes, or NATS does not allow it to publish or subscribe, or it
-      does not listen on one of its endpoints, or the history store accepts no publications. In the last case, the
-      answer also has ``"history": "unavailable"``, and the log gives the reason.
+      does not listen on one of its endpoints, or the history store accepts no publications, or other nodes fell silent,
+      or fewer nodes are heard than the operator requires. If the store is the reason, the answer also has ``"history":
+      "unavailable"``, and the log gives the reason. ``missing`` names the silent nodes, and ``nodes`` says how many are
+      heard of those that are required, such as ``2/3``.
     - 503 ``full``: the node accepts no more connections.
     - 503 ``starting``: a processor, filter, hook or authenticator has not started yet.
     - 503 ``stopping``: the node is closing the connections of its clients.
@@ -44,6 +49,8 @@ class HealthResource(Resource):
         guard: AcceptGuard,
         *,
         has_store: Callable[[], bool],
+        missing: Callable[[], Iterable[str]] = tuple,
+        shortfall: Callable[[], str] = str,
     ) -> None:
         """
         :param bus: says whether the node reaches other nodes.
@@ -51,6 +58,8 @@ class HealthResource(Resource):
         :param listeners: say whether the server listens.
         :param guard: says whether connections are refused.
         :param has_store: returns whether channels with history accept publications; true if there are none.
+        :param missing: returns the names of other nodes that fell silent.
+        :param shortfall: returns how many nodes are heard of those that are required, if they are too few.
         """
         super().__init__()
         self._bus = bus
@@ -58,6 +67,8 @@ class HealthResource(Resource):
         self._listeners = listeners
         self._guard = guard
         self._has_store = has_store
+        self._missing = missing
+        self._shortfall = shortfall
 
     @property
     def status(self) -> str:
@@ -67,7 +78,8 @@ class HealthResource(Resource):
             return "starting" if factory.starting else "stopping"
         if 0 < factory.maxConnections <= factory.countConnections or self._guard.refuses:
             return "full"
-        return "ok" if self._bus.available and self._listeners.intact and self._has_store() else "degraded"
+        works = self._bus.available and self._listeners.intact and self._has_store()
+        return "ok" if works and not self._shortfall() and not tuple(self._missing()) else "degraded"
 
     def render(self, request: Request) -> bytes:
         """Answer with a line of JSON, or with 404 or 405."""
@@ -79,5 +91,11 @@ class HealthResource(Resource):
         status = self.status
         if status in ("full", "starting", "stopping"):
             request.setResponseCode(503)
-        told = {"status": status} if self._has_store() else {"status": status, "history": "unavailable"}
+        told: dict[str, object] = {"status": status}
+        if not self._has_store():
+            told["history"] = "unavailable"
+        if missing := sorted(self._missing()):
+            told["missing"] = missing[:_NAMES]
+        if shortfall := self._shortfall():
+            told["nodes"] = shortfall
         return b"" if request.method == b"HEAD" else json.dumps(told).encode("ascii") + b"\n"
