@@ -41,6 +41,9 @@ class Bound:
     """
     The numbers from *low* to *high*.
 
+    >>> Bound(int, 1, 5)("3")
+    3
+
     :ivar kind: ``int`` or ``float``.
     :ivar low: the least.
     :ivar high: the greatest.

@@ -182,7 +182,7 @@ class Supervisor(Service):
             )
 
     def watch(self, call: Callable[[float | None], None], pid: int) -> Watchdog | None:
-        """Return a watchdog for the process *pid*, if there are any; see :class:`Watchdog`."""
+        """Return a watchdog for the process *pid*, if there are any; see :class:`lhttp_tx.twistd.watchdog.Watchdog`."""
         if not self._hang_timeout:
             return None
         return Watchdog(self._reactor, self._hang_timeout, call, cpu=lambda: process_state(pid)[1])
