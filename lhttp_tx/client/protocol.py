@@ -113,8 +113,7 @@ class WebSocketConnection(MessageConnection):
         lost, self._lost, self._link = self._lost, lambda _: None, None
         error = ConnectionLost(self._end(wasClean, code, reason))
         error.code = code
-        asked = _RETRY_AFTER.search(reason or "") if wasClean else None
-        error.retry_after = None if asked is None else float(asked[1])
+        error.retry_after = _retry_after(reason or "") if wasClean else None
         lost(Failure(error))
 
     def _refusal(self) -> ConnectFailed:
@@ -184,6 +183,18 @@ class WebSocketFactory(WebSocketClientFactory):
             openHandshakeTimeout=0,
             serverConnectionDropTimeout=0,
         )
+
+
+def _retry_after(reason: str) -> float | None:
+    """
+    Return within how many seconds the server asks to connect again; ``None`` if it does not ask.
+
+    >>> _retry_after("server is going away; retry-after=0.2")
+    0.2
+    >>> _retry_after("server is going away")
+    """
+    asked = _RETRY_AFTER.search(reason)
+    return None if asked is None else float(asked[1])
 
 
 def _short(text: str) -> str:
