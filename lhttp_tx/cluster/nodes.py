@@ -80,6 +80,9 @@ class Nodes:
         self._timer: IDelayedCall | None = None
         self._running = False
         self._subscribed = False
+        on_open: list[Callable[[], None]] | None = getattr(bus, "on_open", None)
+        if on_open is not None:
+            on_open.append(self._opened)
 
     @property
     def others(self) -> frozenset[str]:
@@ -198,6 +201,11 @@ class Nodes:
                 return
             if result is not None:
                 result.addCallbacks(lambda _: self._greet_all(), self._not_subscribed)
+
+    def _opened(self) -> None:
+        """Greet all before anything else goes over another link of the bus: then they know that it is another one."""
+        if self._subscribed:
+            self._greet_all()
 
     def _greeting(self) -> dict[str, Any]:
         return {kind: say() for kind, (say, _) in self._greetings.items()}
