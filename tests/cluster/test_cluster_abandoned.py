@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from integration._nats import NATSProcess, needs_nats
@@ -43,7 +42,7 @@ def numbers(subscriber: Subscriber) -> list[int]:
 def test_a_server_that_goes_on_after_its_node_has_left_it_brings_nothing_twice_or_late(
     serve: Callable[..., ServerProcess], servers: tuple[NATSProcess, NATSProcess, Proxy], receipt: bool
 ) -> None:
-    first, second, _ = servers
+    first, _second, _ = servers
     here, there = (join(serve("--nats", nats.url)) for nats in servers[:2])
     with (
         Subscriber(here.port, "room") as own,

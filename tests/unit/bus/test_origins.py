@@ -47,8 +47,18 @@ def test_the_first_link_that_is_seen_may_be_any() -> None:
 
 @pytest.mark.parametrize(
     "reply",
-    [b"", b"_INBOX.abc.1", b"_L", b"_L.", b"_L.abc", b"_L.abc.", b"_L.abc.x", b"x._L.a.-1", b"_INBOX.x_L.abc.1"]
-    + [b"_L.abc." + b"1" * 5_000],
+    [
+        b"",
+        b"_INBOX.abc.1",
+        b"_L",
+        b"_L.",
+        b"_L.abc",
+        b"_L.abc.",
+        b"_L.abc.x",
+        b"x._L.a.-1",
+        b"_INBOX.x_L.abc.1",
+        b"_L.abc." + b"1" * 5000,
+    ],
 )
 def test_what_no_node_has_marked_comes_from_nobody(reply: bytes) -> None:
     assert Origins().find(reply) is None
