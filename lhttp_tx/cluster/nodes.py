@@ -82,7 +82,8 @@ class Nodes:
         self._subscribed = False
         on_open: list[Callable[[], None]] | None = getattr(bus, "on_open", None)
         if on_open is not None:
-            on_open.append(self._opened)
+            # All are to know that it is another link before anything else comes over it.
+            on_open.append(lambda: self._greet_all() if self._subscribed else None)
 
     @property
     def others(self) -> frozenset[str]:
@@ -201,11 +202,6 @@ class Nodes:
                 return
             if result is not None:
                 result.addCallbacks(lambda _: self._greet_all(), self._not_subscribed)
-
-    def _opened(self) -> None:
-        """Greet all before anything else goes over another link of the bus: then they know that it is another one."""
-        if self._subscribed:
-            self._greet_all()
 
     def _greeting(self) -> dict[str, Any]:
         return {kind: say() for kind, (say, _) in self._greetings.items()}
