@@ -19,7 +19,7 @@ from lhttp_tx.observe.rationing import RationedLogger
 from lhttp_tx.web.admin.keys import AdminKey, Keyring
 from lhttp_tx.web.admin.problems import Problem
 
-__all__ = ["FAILURES", "MAX_ADDRESSES", "Gate"]
+__all__ = ["FAILURES", "MAX_ADDRESSES", "AdminGate"]
 
 _log = RationedLogger(__name__)
 
@@ -32,7 +32,7 @@ MAX_ADDRESSES = 1_000
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
-class Gate:
+class AdminGate:
     """
     Checks the requests of one admin side.
 

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from lhttp_tx.guard.access import AccessPolicy, is_loopback, server_name
 from lhttp_tx.guard.admission import Admission
 from lhttp_tx.ports.listening import Listeners
-from lhttp_tx.web.admin.gate import Gate
+from lhttp_tx.web.admin.gate import AdminGate
 from lhttp_tx.web.admin.keys import AdminKey, Keyring
 from lhttp_tx.web.admin.site import AdminRoot, AdminSite
 
@@ -60,7 +60,7 @@ class AdminService(Service):
         self._listen = listen
         self._keyring = Keyring(keys)
         self._policy = AccessPolicy(server_names=frozenset(map(server_name, server_names)), loopback_only=True)
-        self.gate = Gate(self._keyring, self._policy, reactor)
+        self.gate = AdminGate(self._keyring, self._policy, reactor)
         self.root = AdminRoot(self.gate)
         self._admission = Admission(reactor, max_pending=MAX_CONNECTIONS)
         site = AdminSite(self.root, reactor=reactor, admission=self._admission)

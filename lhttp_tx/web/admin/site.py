@@ -17,7 +17,7 @@ from lhttp_tx.errors import Refused
 from lhttp_tx.guard.admission import Admission
 from lhttp_tx.guard.heads import check_headers
 from lhttp_tx.guard.proxied import is_proxied
-from lhttp_tx.web.admin.gate import Gate
+from lhttp_tx.web.admin.gate import AdminGate
 from lhttp_tx.web.admin.keys import AdminKey
 from lhttp_tx.web.admin.problems import PROBLEM, Problem, answer, problem_body, refuse
 from lhttp_tx.web.channel import BoundedRequest
@@ -70,7 +70,7 @@ class AdminResource(Resource):
     scope: str | None = None
     is_open = False
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: AdminGate) -> None:
         """:param gate: decides who may ask."""
         super().__init__()
         self.gate = gate
@@ -135,7 +135,7 @@ class _Nothing(AdminResource):
 class AdminRoot(Resource):
     """The root of the admin side: ``/live``, and what was put beside it with ``putChild``."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: AdminGate) -> None:
         """:param gate: decides who may ask."""
         super().__init__()
         self._nothing = _Nothing(gate)

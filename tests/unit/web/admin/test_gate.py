@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from lhttp_tx.guard.access import AccessPolicy
-from lhttp_tx.web.admin.gate import FAILURES, MAX_ADDRESSES, Gate
+from lhttp_tx.web.admin.gate import FAILURES, MAX_ADDRESSES, AdminGate
 from lhttp_tx.web.admin.keys import AdminKey, Keyring, digest_of
 from lhttp_tx.web.admin.problems import Problem
 
@@ -19,7 +19,9 @@ class Stage:
     def __init__(self) -> None:
         self.clock = Clock()
         keys = Keyring([AdminKey("k", digest_of(SECRET.encode()), frozenset("*"))])
-        self.gate = Gate(keys, AccessPolicy(server_names=frozenset(["admin.example"]), loopback_only=True), self.clock)
+        self.gate = AdminGate(
+            keys, AccessPolicy(server_names=frozenset(["admin.example"]), loopback_only=True), self.clock
+        )
 
     def status(self, secret: str | None, address: str | None = "192.0.2.1") -> int:
         try:
