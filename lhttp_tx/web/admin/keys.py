@@ -76,7 +76,13 @@ class AdminKey:
         return ">" in self.channels
 
     def may_use(self, channel: str) -> bool:
-        """Return whether its scope contains *channel*, or every channel that a wildcard *channel* matches."""
+        """
+        Return whether its scope contains *channel*, or every channel that a wildcard *channel* matches.
+
+        >>> key = AdminKey("editor", digest_of(b"a secret"), frozenset({"publish"}), ("news.>",))
+        >>> key.may_use("news.de"), key.may_use("news.*"), key.may_use("chat")
+        (True, True, False)
+        """
         tokens = channel.split(".")
         if is_wildcard(channel):
             return any(covers(split_pattern(pattern), tokens) for pattern in self.channels)
