@@ -161,7 +161,8 @@ class Options(
             rules=rules,
             knows_users=bool(self.authenticators),
         )
-        history = self.history_settings(processors=registry, rules=rules, has_nats=bool(self._nats))
+        has_nats = bool(self._nats) or self.has_own_broker
+        history = self.history_settings(processors=registry, rules=rules, has_nats=has_nats)
         listen = self.endpoints()
         self.check_unix(listen)
         self.admin = self.admin_settings(None if self.sources.file is None else self.sources.file.admin, listen)
@@ -210,6 +211,7 @@ class Options(
             unix_group=self["unix-group"],
             plugins={} if self.sources.file is None else self.sources.file.plugins,
         )
+        self.check_store(self.config)
         if self["asyncio"] and self.installs_reactor:
             use_asyncio_reactor("--asyncio")
         self.exposures = find_exposures(

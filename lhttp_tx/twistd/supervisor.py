@@ -26,6 +26,7 @@ from twisted.logger import InvalidLogLevelError, Logger, LogLevel, globalLogPubl
 from twisted.python.failure import Failure
 
 from lhttp_tx.ports.listening import close_now, listen_now
+from lhttp_tx.twistd.broker import Broker
 from lhttp_tx.twistd.signals import deferred_signals
 from lhttp_tx.twistd.watchdog import PULSE_DESCRIPTOR, TRACEBACK_SIGNAL, Watchdog, process_state
 
@@ -65,6 +66,7 @@ class Supervisor(Service):
         directory: str,
         exit_timeout: float,
         hang_timeout: float = 0.0,
+        broker: Broker | None = None,
         make_endpoint: Callable[[Any, str], IStreamServerEndpoint] = serverFromString,
     ) -> None:
         """
@@ -75,6 +77,8 @@ class Supervisor(Service):
         :param directory: the working directory of workers.
         :param exit_timeout: the most seconds that a worker takes to exit after SIGTERM.
         :param hang_timeout: the seconds without a sign of life after which a worker is killed and replaced; 0: never.
+        :param broker: the nats-server of the workers, which starts before them and stops after them; ``None``: they use
+            another one.
         :param make_endpoint: takes the reactor and a description, and returns the endpoint.
         """
         self._reactor = reactor
@@ -84,6 +88,7 @@ class Supervisor(Service):
         self._directory = directory
         self._patience = exit_timeout + _PATIENCE
         self._hang_timeout = hang_timeout
+        self._broker = broker
         self._ports: list[Any] = []
         self._stopping: Deferred[None] | None = None
         self._workers = [_Worker(self, number) for number in range(1, count + 1)]
@@ -126,6 +131,14 @@ class Supervisor(Service):
             self._start_workers()
 
     def _start_workers(self) -> None:
+        if self._broker is None:
+            self._start_all(None)
+        else:
+            self._broker.start().addCallback(self._start_all)
+
+    def _start_all(self, _: None) -> None:
+        if not self.running or self._stopping is not None:
+            return
         _log.info("starting {count} workers", count=len(self._workers))
         for worker in self._workers:
             worker.start()
@@ -147,7 +160,11 @@ class Supervisor(Service):
             self._close_ports(lambda port: port.stopListening()),
             *(worker.stop(self._patience) for worker in self._workers),
         ]
-        DeferredList(closing, consumeErrors=True).addCallback(self._stopped, stopping)
+        ended = DeferredList(closing, consumeErrors=True)
+        broker = self._broker
+        if broker is not None:
+            ended.addCallback(lambda _: broker.stop())
+        ended.addCallback(self._stopped, stopping)
         return done
 
     def _stopped(self, _: object, stopping: Deferred[None]) -> None:
@@ -177,12 +194,13 @@ class Supervisor(Service):
         descriptors: dict[int, int | str] = {0: "w", 1: "r", 2: "r", PULSE_DESCRIPTOR: "r"}
         for place, port in enumerate(self._ports, FIRST_DESCRIPTOR):
             descriptors[place] = port.fileno()
+        more = {} if self._broker is None else self._broker.environment
         with deferred_signals():
             return self._reactor.spawnProcess(
                 protocol,
                 sys.executable,
                 [sys.executable, "-m", "lhttp_tx.twistd.worker", *self._arguments],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={**os.environ, **more, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 path=self._directory,
                 childFDs=descriptors,
             )

@@ -70,6 +70,7 @@ def makeService(options: Options) -> IService:
         directory=str(Path.cwd()),
         exit_timeout=config.drain_delay + config.drain_time + config.drain_timeout + config.close_timeout,
         hang_timeout=options["worker-timeout"],
+        broker=options.make_broker(reactor),
         make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint,
     )
     hurry.append(supervisor.hurry)

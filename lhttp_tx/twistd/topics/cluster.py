@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
+from typing import Any
 
 from twisted.python import usage
 
 from lhttp_tx.bus.nats.servers import NATSServers, check_server
 from lhttp_tx.codec.bounds import COUNT_OR_NONE, HANG, WORKERS
+from lhttp_tx.config import Config
 from lhttp_tx.observe.extras import install_command
+from lhttp_tx.twistd.broker import Broker, BrokerSettings, find_server
 from lhttp_tx.twistd.topics.topic import Topic, read_secret, usage_errors
 
 __all__ = ["ClusterOptions", "use_asyncio_reactor"]
@@ -29,23 +33,25 @@ _PAIRS = (
 )
 
 
+_OWN = ("nats-local-delivery", "require-nodes")
+"""Those that workers may have without ``--nats``, too."""
+
+_SOMEWHERE = "nats://127.0.0.1"
+"""Stands for the nats-server of the workers, whose port is not known yet."""
+
+
 class ClusterOptions(Topic):
-    """The options ``--nats...``, ``--workers`` and ``--worker-timeout``."""
+    """The options ``--nats...``, ``--require-nodes``, and those of workers."""
 
     optFlags = [
         ["nats-local-delivery", None, "While NATS is unavailable, deliver on this node only instead of refusing."]
     ]
 
     optParameters = [
-        ["workers", None, 1, "Processes on the same port; more than one needs --nats", WORKERS],
+        ["workers", None, 1, "Processes on the same port, which share their channels", WORKERS],
         ["worker-timeout", None, 30.0, "Seconds without a sign of life before a worker is replaced, 0: never", HANG],
-        [
-            "require-nodes",
-            None,
-            0,
-            "Nodes, with this one; if fewer are heard, receipts and health say so",
-            COUNT_OR_NONE,
-        ],
+        ["workers-store", None, None, "Directory for the history of --workers without --nats"],
+        ["require-nodes", None, 0, "Nodes that should hear each other; if fewer do, receipts say so", COUNT_OR_NONE],
         ["nats-prefix", None, "lhttp.", "Prefix of NATS subjects in front of the channel name, may be empty"],
         ["nats-user", None, None, "User name for NATS"],
         ["nats-password-file", None, None, "File with the password of --nats-user"],
@@ -75,12 +81,11 @@ class ClusterOptions(Topic):
         :raises UsageError: if the options do not fit together, a file cannot be read, or nats-py is missing.
         """
         if not self._nats:
-            if self["workers"] > 1:
-                raise usage.UsageError("--workers share their channels through NATS: name a server with --nats")
             for name in _OPTIONS:
-                if self[name]:
+                if self[name] and not (self.has_own_broker and name in _OWN):
                     raise usage.UsageError(f"--{name} is for NATS: name a server with --nats")
-            return None
+            if not self.has_own_broker:
+                return None
         for name, other in _PAIRS:
             if self[name] and not self[other]:
                 raise usage.UsageError(f"--{name} goes with --{other}: give both")
@@ -91,7 +96,7 @@ class ClusterOptions(Topic):
         token = read_secret("--nats-token-file", self["nats-token-file"])
         with usage_errors("--nats-prefix"):
             servers = NATSServers(
-                tuple(self._nats),
+                tuple(self._nats or [_SOMEWHERE]),
                 prefix=self["nats-prefix"],
                 user=self["nats-user"],
                 password=password,
@@ -103,10 +108,53 @@ class ClusterOptions(Topic):
                 local_delivery=bool(self["nats-local-delivery"]),
             )
         if importlib.util.find_spec("nats") is None:
-            raise usage.UsageError(f"--nats needs nats-py: {install_command('nats')}")
+            option, extra = ("--nats", "nats") if self._nats else ("--workers", "workers")
+            raise usage.UsageError(f"{option} needs nats-py: {install_command(extra)}")
+        if not self._nats and find_server() is None:
+            raise usage.UsageError(
+                f"--workers needs a nats-server, which it starts by itself: {install_command('workers')}; "
+                "or name one that runs with --nats"
+            )
         if self.installs_reactor:
-            use_asyncio_reactor("--nats")
+            use_asyncio_reactor("--nats" if self._nats else "--workers")
         return servers
+
+    @property
+    def has_own_broker(self) -> bool:
+        """Whether there are workers without a NATS that the operator names. They get a nats-server of their own."""
+        return not self._nats and self["workers"] > 1
+
+    def check_store(self, config: Config) -> None:
+        """
+        Check that a nats-server of the workers has a place for histories.
+
+        :param config: the settings.
+        :raises UsageError: if there is none.
+        """
+        directory = self["workers-store"]
+        if directory and self["workers"] == 1:
+            raise usage.UsageError("--workers-store is for the history of workers: add --workers, or leave it out")
+        if not self.has_own_broker or directory or config.history_in_memory:
+            return
+        if config.history_store == "jetstream" or config.history or any(rule.history for rule in config.rules or ()):
+            raise usage.UsageError(
+                "workers keep their history in a nats-server of their own: name a directory for it with "
+                "--workers-store, or add --history-in-memory"
+            )
+
+    def make_broker(self, reactor: Any) -> Broker | None:
+        """Return the nats-server of the workers, not started; ``None`` if they use another one."""
+        program = find_server() if self.has_own_broker else None
+        if program is None:
+            return None
+        directory = self["workers-store"]
+        settings = BrokerSettings(
+            program,
+            directory=None if directory is None else str(Path(directory).absolute()),
+            in_memory=bool(self["history-in-memory"]),
+            message_size=self["max-message-size"],
+        )
+        return Broker(settings, reactor=reactor, hang_timeout=self["worker-timeout"])
 
 
 def use_asyncio_reactor(option: str) -> None:

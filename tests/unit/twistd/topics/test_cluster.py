@@ -68,7 +68,7 @@ MISTAKES = {
     "user without server": (["--nats-user", "me"], "--nats-user is for NATS: name a server with --nats"),
     "certificate without server": (["--nats-tls-certificate", "node.pem"], "name a server with --nats"),
     "local delivery without server": (["--nats-local-delivery"], "name a server with --nats"),
-    "workers without server": (["--workers", "2"], "name a server with --nats"),
+    "certificate for workers": (["--workers", "2", "--nats-tls-ca", "ca.pem"], "name a server with --nats"),
     "user without password": (["--nats", URL, "--nats-user", "me"], "--nats-user goes with --nats-password-file"),
     "password without user": (["--nats", URL, "--nats-password-file", "password"], "goes with --nats-user: give both"),
     "key without certificate": (["--nats", URL, "--nats-tls-key", "node.key"], "goes with --nats-tls-certificate"),
