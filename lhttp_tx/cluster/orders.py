@@ -35,6 +35,12 @@ _ANSWER_SIZE = 786_432
 LIFETIME = 10.0
 """Seconds after which an order that changes something is not carried out any more."""
 
+_PROMPT = 2.0
+"""
+Seconds within which an order is carried out on all that are there. Its giver still waits for the answer, and what is
+open for a client may open a moment later for the node.
+"""
+
 _LASTING = frozenset({"channels", "subscribers", "channels-of"})
 """What changes nothing, and so may be late."""
 
@@ -62,7 +68,10 @@ class Orders:
 
     def obey_late(self, order: Order, given: float) -> Any:
         """
-        Carry out an order of another node, unless it is too old, on the connections that were there when it was given.
+        Carry out an order of another node, unless it is too old.
+
+        If it comes later than its giver waits for an answer, it is carried out only on the connections that were there
+        when it was given.
 
         :param given: when it was given, by the clock of this node.
         :returns: the answer, like :meth:`obey`; ``None`` if the order is too old.
@@ -75,6 +84,8 @@ class Orders:
                 "left out an order of another node, {order}: it is {late:.0f} s old", order=order["do"], late=late
             )
             return None
+        if late <= _PROMPT:
+            return self.obey(order)
         self._given = given
         try:
             return self.obey(order)

