@@ -180,6 +180,10 @@ class Assembly:
             self._check_echo(self._book.rules)
             self._revoker = Revoker(self.engine, clock, book=self._book, subscribing=self._subscribing)
         self.nodes = Nodes(self.bus, clock, now)
+        self.nodes.on_hole.append(self.engine.hub.tell_gaps)
+        on_gap: list[Callable[[], None]] | None = getattr(self.bus, "on_gap", None)
+        if on_gap is not None:
+            on_gap.append(self.nodes.begin_anew)
         self._hooks.attach(self.engine)
         self._channels = Roster(self.nodes, clock, kind="channels") if self._hooks.watches_channels else None
         if self._channels is not None:

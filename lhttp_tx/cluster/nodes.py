@@ -54,6 +54,8 @@ class Nodes:
     :ivar on_join: called with the name of each node that appears. That node does not know what happened before.
     :ivar on_leave: called with the name of each node that has stopped or died.
     :ivar on_missing: called when :attr:`missing` has changed.
+    :ivar on_hole: called when messages of another node have not come, so that publications may be missing, too.
+    :ivar begin_anew: to be called when it is known already that messages may be missing.
     :ivar clocks: the clocks of the nodes.
     :ivar running: whether this node looks for others, and can send to them.
     """
@@ -72,6 +74,9 @@ class Nodes:
         self.on_join = self._peers.on_join
         self.on_leave = self._peers.on_leave
         self.on_missing = self._peers.on_missing
+        self.on_hole: list[Callable[[], None]] = []
+        self.begin_anew = self._peers.begin_anew
+        self._number = 0
         self._bus = bus
         self._clock = clock
         self._due = 0.0
@@ -248,6 +253,8 @@ class Nodes:
     # Messages
 
     def _send(self, channel: str, message: dict[str, Any]) -> bool:
+        if channel == _EVERYBODY:
+            message = {"n": self._number + 1, **message}
         at, shared = round(self._clock.seconds(), 6), self.clocks.shared()
         told = {"from": self.name, "at": at, "time": shared, **message}
         payload = json.dumps(told, separators=(",", ":")).encode("ascii")
@@ -260,6 +267,7 @@ class Nodes:
             return False
         if result is not None:
             result.addErrback(lambda failure: None)
+        self._number += channel == _EVERYBODY
         return True
 
     def _receive(self, channel: str, payloads: list[bytes], binary: bool) -> None:
@@ -278,6 +286,10 @@ class Nodes:
         if kind == "bye":
             self._peers.left(sender)
             return
+        if self._peers.has_hole(sender, message.get("n")):
+            _log.warn("messages of node {name} did not come, so publications may be missing, too", name=sender)
+            for tell in self.on_hole:
+                tell()
         self.clocks.heard(sender, message.get("at"))
         self.clocks.follow(message.get("time"))
         if self._peers.heard(sender):

@@ -42,6 +42,7 @@ class Peers:
         self._clock = clock
         self._heard: dict[str, float] = {}
         self._missing: dict[str, float] = {}
+        self._numbers: dict[str, int] = {}
 
     @property
     def others(self) -> frozenset[str]:
@@ -71,8 +72,25 @@ class Peers:
             _log.info("node {name} {what}", name=name, what="can be heard again" if again else "has joined")
         return not known
 
+    def has_hole(self, name: str, number: object) -> bool:
+        """
+        Return whether messages of a node to all others have not come.
+
+        :param number: the number of its message, which rises by one; anything else from a node of an earlier version.
+        """
+        if not isinstance(number, int):
+            return False
+        last = self._numbers.get(name)
+        self._numbers[name] = number if last is None else max(last, number)
+        return last is not None and number > last + 1
+
+    def begin_anew(self) -> None:
+        """Look for holes only behind what comes from now on: those before are known."""
+        self._numbers.clear()
+
     def left(self, name: str) -> None:
         """A node says that it leaves."""
+        self._numbers.pop(name, None)
         self._forget(name)
         if name in self._heard:
             _log.info("node {name} has left", name=name)
@@ -96,6 +114,7 @@ class Peers:
             self._tell()
         for name in [name for name, since in self._missing.items() if now - since > FORGET_AFTER]:
             _log.warn("node {name} counts as gone, after {seconds:g} s of silence", name=name, seconds=FORGET_AFTER)
+            self._numbers.pop(name, None)
             self._forget(name)
 
     def forget_missing(self) -> None:

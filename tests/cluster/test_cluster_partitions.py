@@ -150,6 +150,21 @@ def test_nodes_that_cannot_hear_each_other_say_so_and_the_newer_login_survives(p
     assert "nodes:" not in answer(asker, PUBLISHED)
 
 
+@pytest.mark.parametrize("seconds", [5.0, 15.0])
+def test_who_asked_is_told_of_gaps_after_the_route_was_cut(pair: Pair, connect: Connect, seconds: float) -> None:
+    clients = [connect(node, f"reader{number}") for number, node in enumerate(pair.nodes)]
+    for client in clients:
+        told = answer(client, message("x", {"subscribe": "news", "gaps": "tell", "receipt": "1"}))
+        assert told.startswith("LHTTP/1.0 receipt")
+    time.sleep(5.0)  # both have heard each other
+    pair.route.cut()
+    time.sleep(seconds)
+    pair.route.heal()
+    for client in clients:
+        assert client.receive()[1] == b"LHTTP/1.0 missed\r\nchannel:news\r\n\r\n"
+    wait_until(lambda: [health(node)["status"] for node in pair.nodes] == ["ok", "ok"], "they hear each other")
+
+
 def test_an_order_that_comes_late_does_not_close_who_logged_in_meanwhile(pair: Pair, connect: Connect) -> None:
     first, second = pair.nodes
     asker = connect(first, "asker")

@@ -303,3 +303,51 @@ def test_an_order_in_the_first_second_of_a_node_waits_until_the_others_have_gree
     assert found == [Reached(1)]
     assert found[0].complete
     assert client.close_code == 1000
+
+
+MISSED = [b"LHTTP/1.0 missed\r\nchannel:room\r\n\r\n"]
+
+
+def missed(client: Client) -> list[bytes]:
+    return [message.raw for message in client.take() if message.command == "missed"]
+
+
+def asking(net: Net, number: int) -> Client:
+    client = net.servers[number].connect()
+    client.send("LHTTP/1.0 x\r\nsubscribe:room\r\ngaps:tell\r\n\r\n")
+    return client
+
+
+@pytest.mark.parametrize("seconds", [3.0, 7.0, 15.0, 60.0])
+def test_subscribers_are_told_when_their_node_did_not_hear_another_one_for_a_while(seconds: float) -> None:
+    net = Net()
+    clients = [asking(net, 0), asking(net, 1)]
+    net.pass_time(10.0)
+    assert [missed(client) for client in clients] == [[], []]
+    net.cut()
+    net.pass_time(seconds)
+    net.heal()
+    net.pass_time(10.0)
+    assert [missed(client) for client in clients] == [MISSED, MISSED]
+
+
+def test_nothing_is_missed_by_a_node_that_gets_everything_late_or_that_comes_later() -> None:
+    net = Net()
+    client = asking(net, 1)
+    net.views[1].held = []
+    net.pass_time(20.0)
+    net.views[1].go_on()
+    net.servers[0].assembly.nodes.stop()
+    net.servers[0].assembly.nodes.start()
+    net.pass_time(10.0)
+    assert missed(client) == []
+
+
+def test_a_gap_that_is_known_is_told_once() -> None:
+    net = Net()
+    client = asking(net, 1)
+    net.cut()
+    net.pass_time(5.0)
+    net.servers[1].assembly.nodes.begin_anew()
+    net.heal()
+    assert missed(client) == []
