@@ -241,9 +241,7 @@ class Config:
         """
         if known:
             if self.login_parameter is not None:
-                raise ValueError(
-                    "login_parameter is for servers without authentication: leave it out"
-                )
+                raise ValueError("login_parameter is for servers without authentication: leave it out")
             return
         for name in ("allow_anonymous", "login_timeout"):
             if getattr(self, name):
