@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -42,6 +42,9 @@ Answer: TypeAlias = Any
 Handler: TypeAlias = Callable[[str, Any], Answer]
 """Called with the sender's name and data. Returns the answer, a JSON value or a Deferred that succeeds with one."""
 
+Publish: TypeAlias = Callable[[str, bytes, bool], Any]
+"""Publishes to a channel, as :meth:`lhttp_tx.interfaces.IBus.publish` does."""
+
 
 class _Question:
     """A question to all other nodes."""
@@ -59,6 +62,7 @@ class Nodes:
 
     :ivar name: this node's name, new for each start of the process.
     :ivar on_join: called with the name of each node that appears. That node does not know what happened before.
+    :ivar listening: whether what other nodes send comes. What they are told before may make them ask in vain.
     :ivar on_leave: called with the name of each node that has stopped or died.
     """
 
@@ -79,11 +83,11 @@ class Nodes:
         self._number = 0
         self._timer: IDelayedCall | None = None
         self._running = False
-        self._subscribed = False
+        self._subscribed = self.listening = False
         on_open: list[Callable[[], None]] | None = getattr(bus, "on_open", None)
         if on_open is not None:
             # All are to know that it is another link before anything else comes over it.
-            on_open.append(lambda: self._greet_all() if self._subscribed else None)
+            on_open.append(lambda: self._greet_all() if self.listening else None)
 
     @property
     def others(self) -> frozenset[str]:
@@ -126,23 +130,24 @@ class Nodes:
         self.tell_all("bye", None)
         for channel in (_EVERYBODY, _ONE + self.name):
             self._bus.unsubscribe(channel, self._receive)
-        self._subscribed = False
+        self._subscribed = self.listening = False
         for question in tuple(self._questions.values()):
             self._finish(question)
 
-    def tell_all(self, kind: str, data: Any) -> bool:
+    def tell_all(self, kind: str, data: Any, publish: Publish | None = None) -> bool:
         """
         Send data to every other node.
 
         :param kind: selects the handler.
         :param data: a JSON value.
+        :param publish: sends it; by default as the bus sends publications.
         :returns: whether the bus has taken it.
         """
-        return self._send(_EVERYBODY, {"kind": kind, "data": data})
+        return self._send(_EVERYBODY, {"kind": kind, "data": data}, publish)
 
-    def tell(self, name: str, kind: str, data: Any) -> bool:
+    def tell(self, name: str, kind: str, data: Any, publish: Publish | None = None) -> bool:
         """Send data to the node *name*; otherwise like :meth:`tell_all`."""
-        return self._send(_ONE + name, {"kind": kind, "data": data})
+        return self._send(_ONE + name, {"kind": kind, "data": data}, publish)
 
     def ask_all(self, kind: str, data: Any, timeout: float = 2.0) -> Deferred[dict[str, Answer]]:
         """
@@ -178,6 +183,7 @@ class Nodes:
     # Signs of life
 
     def _beat(self) -> None:
+        was_listening = self.listening
         if not self._subscribed:
             self._subscribe()
         now = self._clock.seconds()
@@ -186,12 +192,14 @@ class Nodes:
             self._seen = dict.fromkeys(self._seen, now)
         for name in [name for name, seen in self._seen.items() if now - seen > DEAD_AFTER]:
             self._left(name)
-        self._greet_all()
+        if was_listening:
+            self._greet_all()
         self._timer = self._clock.callLater(HELLO_INTERVAL, self._beat)
 
     def _subscribe(self) -> None:
         """Listen to the other nodes, then greet them. If the bus is not available yet, the next beat tries again."""
         self._subscribed = True
+        waiting = []
         for channel in (_EVERYBODY, _ONE + self.name):
             try:
                 result = self._bus.subscribe(channel, self._receive)
@@ -201,7 +209,13 @@ class Nodes:
                 self._subscribed = False
                 return
             if result is not None:
-                result.addCallbacks(lambda _: self._greet_all(), self._not_subscribed)
+                waiting.append(result)
+
+        def listen(_: object) -> None:
+            self.listening = self._subscribed
+            self._greet_all()
+
+        gatherResults(waiting, consumeErrors=True).addCallbacks(listen, self._not_subscribed)
 
     def _greeting(self) -> dict[str, Any]:
         return {kind: say() for kind, (say, _) in self._greetings.items()}
@@ -210,7 +224,7 @@ class Nodes:
         self.tell_all("hello", self._greeting())
 
     def _not_subscribed(self, _: object) -> None:
-        self._subscribed = False
+        self._subscribed = self.listening = False
 
     def _left(self, name: str) -> None:
         if self._seen.pop(name, None) is None:
@@ -225,10 +239,10 @@ class Nodes:
 
     # Messages
 
-    def _send(self, channel: str, message: dict[str, Any]) -> bool:
+    def _send(self, channel: str, message: dict[str, Any], publish: Publish | None = None) -> bool:
         payload = json.dumps({"from": self.name, **message}, separators=(",", ":")).encode("ascii")
         try:
-            result = self._bus.publish(channel, payload, False)
+            result = (publish or self._bus.publish)(channel, payload, False)
         except BusUnavailable:
             return False
         except Exception:
