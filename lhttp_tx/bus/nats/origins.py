@@ -65,6 +65,11 @@ class Origins:
 
         :param mark: its subject for answers. NATS may have written something before it, and later versions may write
             something behind it.
+
+        >>> other = Origins()
+        >>> here, old, new = Origins(), other.begin(), other.begin()
+        >>> [here.find(mark).late for mark in (old, new, old)]
+        [False, False, True]
         """
         begin = 0 if mark.startswith(_BEGIN) else mark.rfind(_INNER) + 1
         words = mark[begin + 3 :].split(b".") if begin or mark.startswith(_BEGIN) else ()
