@@ -21,8 +21,8 @@ __all__ = ["Reach", "Ways", "connect"]
 
 _QUESTION, _ANSWER, _SERVER = "reach", "reached", "server"
 
-_ANSWER_TIME = 2.0
-"""Seconds in which the other nodes must answer."""
+_ANSWER_TIME = 4.0
+"""Seconds in which the other nodes must answer; less than subscriptions may wait for NATS."""
 
 _REPEAT_INTERVAL = 0.5
 """Seconds between two questions to nodes that have not answered."""
@@ -149,7 +149,7 @@ class Reach:
 
         :param send: publishes over this link.
         :param server: if given, only those are asked that do not use it.
-        :returns: a Deferred that succeeds: with false if it cannot be known, after two seconds.
+        :returns: a Deferred that succeeds: with false if it cannot be known, after four seconds.
         """
         names = self._nodes.others if server is None else self.far_from(server)
         missing = self._answering(names)
