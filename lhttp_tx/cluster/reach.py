@@ -214,7 +214,7 @@ class Reach:
             self._roll = None
             roll.done.callback(None)
             return
-        if self._nodes.listening:
+        if self._nodes.listens:
             self._nodes.tell_all(_QUESTION, {"number": 0, _SERVER: self._ways.server}, send)
         self._clock.callLater(_ROLL_INTERVAL, self._call, roll, send)
 

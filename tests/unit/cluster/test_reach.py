@@ -79,7 +79,7 @@ def cluster() -> Cluster:
 def silence(node: Node) -> None:
     """Let *node* hear and say nothing."""
     node.ways.deaf = True
-    node.nodes._running = False
+    node.nodes.running = False
 
 
 # Whether the others pass on
@@ -203,7 +203,7 @@ def test_a_new_node_waits_for_those_that_the_others_know(cluster: Cluster) -> No
     found = new.gathered()
     cluster.advance(2.0)
     assert found == []
-    slow.ways.deaf, slow.nodes._running = False, True
+    slow.ways.deaf, slow.nodes.running = False, True
     cluster.advance(0.5)
     assert found == [None]
 
