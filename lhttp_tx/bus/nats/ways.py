@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from lhttp_tx.bus.nats.link import Link
 from lhttp_tx.errors import BusUnavailable
 
-__all__ = ["Others", "Ways"]
+__all__ = ["Links", "Others", "Ways"]
 
 _Send: TypeAlias = Callable[[str, bytes, bool], object]
 """Publishes to a channel over a certain link."""
