@@ -43,6 +43,9 @@ _log = RationedLogger(__name__)
 _OWN_SITE = (None, "same-origin", "none")
 """What ``Sec-Fetch-Site`` says of requests that no page of another site has made."""
 
+_TOO_MANY = (429, 503)
+"""Statuses of refusals that may be many. The log does not get a line for each."""
+
 _PREFLIGHT_AGE = 600
 """Seconds for which a browser need not ask again whether a page may send a request."""
 
@@ -88,10 +91,18 @@ class _Asked:
             # An image or a script of another site: its request names no origin, and would bring the user's cookies.
             if self.header("sec-fetch-site") not in _OWN_SITE:
                 raise Refused(403, "pages of another site may read this with EventSource or fetch, if they are allowed")
-        elif "*" in self._policy.origins and origin.lower() not in self._policy.origins:
-            self.headers.append(("Access-Control-Allow-Origin", "*"))  # without the user's cookies
-        else:
+        elif self._is_named(origin):
             self.headers += [("Access-Control-Allow-Origin", origin), ("Access-Control-Allow-Credentials", "true")]
+        else:
+            self.headers.append(("Access-Control-Allow-Origin", "*"))  # without the user's cookies
+
+    def _is_named(self, origin: str) -> bool:
+        """Return whether an origin is allowed by its name, and not because all are."""
+        try:
+            AccessPolicy(self._policy.origins - {"*"}).check_origin(origin, self.header("host"))
+        except Refused:
+            return False
+        return True
 
     @property
     def peer(self) -> str:
@@ -139,6 +150,11 @@ class _AskedResource(Resource):
 
     def _refuse(self, request: Request, asked: _Asked, error: LHTTPError) -> bytes:
         """Answer with a refusal."""
+        if error.status in _TOO_MANY:
+            self._streams.factory.admission.refuse(asked.peer, f"status {error.status}, {error.reason}")
+        else:
+            told = {"peer": asked.peer, "status": error.status, "why": error.reason}
+            _log.info("{peer}: event stream refused with {status}: {why!r}", **told)
         challenges = self._gate.challenges if error.status == 401 and self._gate is not None else ()
         headers = (*asked.headers, *challenges)
         return self._answer(request, *refusal(error.status, error.reason, headers, asked.header("accept") or ""))

@@ -179,6 +179,7 @@ def test_the_last_place_is_given_once_though_two_ask_at_a_time() -> None:
     (("https://app.example",), ("Origin: https://app.example", "Sec-Fetch-Site: cross-site"), 200,
      ("https://app.example", True)),
     (("*",), ("Origin: http://evil.example",), 200, ("*", False)),
+    (("*",), ("Origin: http://chat.example:3000",), 200, ("http://chat.example:3000", True)),
     (("*", "https://app.example"), ("Origin: https://app.example",), 200, ("https://app.example", True)),
 ])  # fmt: skip
 def test_pages_of_other_sites(
