@@ -30,14 +30,8 @@ PROGRAMS = frozenset(
     {
         *("test_browser.py", "test_docs.py", "test_examples.py", "test_javascript.py", "test_community.py"),
         *("test_cleanup.py", "test_client_history.py", "test_client_login.py", "test_command.py", "test_config.py"),
-        *(
-            "test_events.py",
-            "test_events_browser.py",
-            "test_manhole.py",
-            "test_options.py",
-            "test_upstream_dead.py",
-            "test_wildcards.py",
-        ),
+        *("test_admin.py", "test_manhole.py", "test_options.py", "test_upstream_dead.py", "test_wildcards.py"),
+        *("test_events.py", "test_events_browser.py"),
     }
 )
 """Modules of ``integration`` that are about pages, examples, commands, and options, each with programs of its own."""
@@ -47,6 +41,7 @@ ONCE = {
     "integration": ATTACKS | PROGRAMS | {"test_auth.py", "test_bursts.py", "test_http.py"},
     "cluster": {
         *("test_cluster_access.py", "test_cluster_nodes.py", "test_cluster_outages.py", "test_cluster_start.py"),
+        "test_departure.py",
         *("test_bus_nats.py", "test_link_nats.py", "test_presence_cluster.py", "test_workers.py"),
         *("test_cluster_receipts.py", "test_cluster_rules.py", "test_link_confirm.py", "test_workers_rules.py"),
         *("test_jetstream.py", "test_jetstream_cluster.py", "test_jetstream_contract.py"),
