@@ -27,8 +27,9 @@ _CACHED_SIZE = 512
 _CACHED_COUNT = 512
 """The largest head, in bytes, whose view is kept, and how many are kept."""
 
-_MAX_FIELDS = 8
-"""How many fields that the schema does not have, or that are there again, a message may have for each header."""
+_MAX_FIELDS = 2
+_HEADER_FIELDS = 4
+"""The most fields of a message for each header of the limits, besides parts, and the most of a header."""
 
 _REASON = 200
 """The most characters of a reason."""
@@ -118,8 +119,8 @@ def decode_protobuf(data: bytes, limits: Limits = DEFAULT_LIMITS, *, max_parts: 
     r"""
     Return the bytes of the message that a Protocol Buffers view describes, and whether it is a binary message.
 
-    Fields that the schema does not have are skipped. There may be 8 of them, or of those that count once, for each
-    header of the limits. A message is binary if it says so, or if its body is not UTF-8.
+    Fields that the schema does not have are skipped. There may be two fields, of any kind, for each header of the
+    limits, besides parts. A message is binary if it says so, or if its body is not UTF-8.
 
     >>> decode_protobuf(b'\x12\x04chat"\x02hi')
     (b'LHTTP/1.0 chat\r\n\r\nhi', False)
@@ -194,7 +195,7 @@ def _joined(parts: list[bytes], limits: Limits, max_parts: int) -> tuple[str, by
     for part in parts:
         lines: list[bytes] = []
         body = b""
-        for number, value in _fields(part, left + _MAX_FIELDS):
+        for number, value in _fields(part, left + _HEADER_FIELDS):
             if number == 1:
                 lines.append(_header(value, limits) + b"\r\n")
             elif number == 2:
@@ -209,7 +210,7 @@ def _joined(parts: list[bytes], limits: Limits, max_parts: int) -> tuple[str, by
 def _header(data: bytes, limits: Limits) -> bytes:
     """Return a header as a line, without its end."""
     name = value = b""
-    for number, found in _fields(data, _MAX_FIELDS):
+    for number, found in _fields(data, _HEADER_FIELDS):
         if number == 1:
             name = found
         elif number == 2:

@@ -68,8 +68,9 @@ class Delivery:
             found = self.made
             return found
         if self.encoding is None:
-            found = self.made = self._encode(encoding)
-            self.encoding = encoding
+            has_view = getattr(encoding, "view", None) is not None
+            found = self._encode(encoding) if has_view else encoding.encode(self.payloads, self.binary)
+            self.made, self.encoding = found, encoding
             return found
         return self._kept(encoding)
 
