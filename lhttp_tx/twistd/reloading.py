@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.twistd.settings import SettingsError, SettingsFile
 from lhttp_tx.twistd.signals import stop_with_terminal
+from lhttp_tx.web.admin.keys import AdminKey
 
 __all__ = ["RulesReloader"]
 
@@ -28,14 +29,22 @@ class RulesReloader(Service):
     """Puts the rules of a file in force when SIGHUP comes."""
 
     def __init__(
-        self, file: SettingsFile, use: Callable[[Rules], object], *, reactor: Any, identities: bool = True
+        self,
+        file: SettingsFile,
+        use: Callable[[Rules], object],
+        *,
+        reactor: Any,
+        identities: bool = True,
+        set_keys: Callable[[Iterable[AdminKey]], None] | None = None,
     ) -> None:
         """
         :param file: the file, as read when the process started.
         :param use: called with the new rules.
         :param reactor: the running reactor.
         :param identities: whether there is an authenticator.
+        :param set_keys: called with the new keys of the admin side; ``None`` if there is none.
         """
+        self._set_keys = set_keys
         self._file = file
         self._use = use
         self._reactor = reactor
@@ -58,7 +67,7 @@ class RulesReloader(Service):
         Read the file, and put its rules in force.
 
         If the file has an error, the log says what and where, and nothing changes. This does not change options; the
-        log names those whose values in the file have changed.
+        log names those whose values in the file have changed. New keys of the admin side are put in force, too.
         """
         try:
             file = self._file.load_again()
@@ -71,6 +80,9 @@ class RulesReloader(Service):
             self._refuse([f"{self._file.path}: {error}"])
             return
         _log.info("{path}: active channel rules: {count}", path=file.path, count=len(file.rules))
+        if self._set_keys is not None:
+            self._set_keys(file.admin.keys)
+            _log.info("{path}: active keys of the admin side: {count}", path=file.path, count=len(file.admin.keys))
         old, new = self._file.values, file.values
         changed = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
         before, after = self._file.plugins, file.plugins

@@ -4,14 +4,16 @@ The entry points of the twistd plugin: the options, and the service made from th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService, MultiService, Service
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from lhttp_tx.ports.sockets import UNIXRights
+from lhttp_tx.ports.starting import one_by_one
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.service import LHTTPService
 from lhttp_tx.twistd.fresh import Freshener
@@ -22,6 +24,8 @@ from lhttp_tx.twistd.reloading import RulesReloader
 from lhttp_tx.twistd.signals import attend_signals
 from lhttp_tx.twistd.supervisor import Supervisor
 from lhttp_tx.twistd.topics.manhole import ManholeSettings
+from lhttp_tx.web.admin.keys import AdminKey
+from lhttp_tx.web.admin.service import AdminService
 
 __all__ = ["Options", "makeService"]
 
@@ -45,7 +49,17 @@ def makeService(options: Options) -> IService:
         service = server if options.manhole is None else _with_manhole(server, options.manhole, reactor)
         if options["reload"]:
             service = _with_freshener(service, Freshener(server, options.named, reactor=reactor))
-        return with_reload(service, options, server.set_rules, reactor)
+        if options.admin is None:
+            return with_reload(service, options, server.set_rules, reactor)
+        admin = AdminService(
+            reactor=reactor,
+            listen=options.admin.listen,
+            keys=options.admin.keys,
+            server_names=config.server_names,
+            make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint,
+        )
+        both = AdministeredService(service, admin)
+        return with_reload(both, options, server.set_rules, reactor, set_keys=admin.set_keys)
     supervisor = Supervisor(
         options.arguments,
         reactor=reactor,
@@ -58,17 +72,46 @@ def makeService(options: Options) -> IService:
     return with_reload(supervisor, options, lambda _: supervisor.send_signal("HUP"), reactor)
 
 
-def with_reload(service: IService, options: Options, use: Callable[[Rules], object], reactor: Any) -> IService:
+class AdministeredService(MultiService):
+    """A server and its admin side, which answers until the server has stopped."""
+
+    def __init__(self, server: IService, admin: AdminService) -> None:
+        """
+        :param server: the server.
+        :param admin: its admin side.
+        """
+        super().__init__()
+        server.setServiceParent(self)
+        admin.setServiceParent(self)
+        self._steps = server, admin
+
+    def stopService(self) -> Deferred[None]:
+        """Stop the server, then the admin side. The Deferred succeeds when both have stopped."""
+        Service.stopService(self)
+        return one_by_one([step.stopService for step in self._steps])
+
+
+def with_reload(
+    service: IService,
+    options: Options,
+    use: Callable[[Rules], object],
+    reactor: Any,
+    *,
+    set_keys: Callable[[Iterable[AdminKey]], None] | None = None,
+) -> IService:
     """
     Return *service*. If there is a configuration file, add a service that reads the channel rules again on SIGHUP.
 
     :param use: called with the new rules.
+    :param set_keys: called with the new keys of the admin side; ``None`` if there is none.
     """
     if options.sources.file is None:
         return service
     both = MultiService()
     service.setServiceParent(both)
-    reloader = RulesReloader(options.sources.file, use, reactor=reactor, identities=bool(options.authenticators))
+    reloader = RulesReloader(
+        options.sources.file, use, reactor=reactor, identities=bool(options.authenticators), set_keys=set_keys
+    )
     reloader.setServiceParent(both)
     return both
 

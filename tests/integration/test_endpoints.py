@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import connect as connect_asyncio
 from websockets.sync.client import connect, unix_connect
 
 from integration._server import (
@@ -32,17 +34,26 @@ def secure(serve: Callable[..., ServerProcess], certificate: tuple[Path, Path]) 
     return server, ssl.create_default_context(cafile=str(certificate_file))
 
 
+def secure_client(server: ServerProcess, trust: ssl.SSLContext) -> connect_asyncio:
+    """
+    Return a client over TLS, to enter.
+
+    It is the one for asyncio: that with threads reads and writes one TLS connection from two of them, which breaks one
+    handshake in some hundreds on a busy machine, whatever the server.
+    """
+    return connect_asyncio(f"wss://127.0.0.1:{server.port}/", ssl=trust, proxy=None, open_timeout=TIME_LIMIT)
+
+
 def test_websocket_over_tls_is_served(secure: tuple[ServerProcess, ssl.SSLContext]) -> None:
-    server, trust = secure
-    with (
-        socket.create_connection(("127.0.0.1", server.port), TIME_LIMIT) as sock,
-        connect(f"wss://127.0.0.1:{server.port}/", sock=sock, ssl=trust) as client,
-    ):
-        client.send(message("chat", {"subscribe": "room"}))
-        messages = [message("chat", {"publish": "room"}, str(number) + "x" * 20_000) for number in range(50)]
-        for sent in messages:
-            client.send(sent)
-        assert [client.recv(TIME_LIMIT) for _ in messages] == messages
+    async def run() -> None:
+        async with secure_client(*secure) as client:
+            await client.send(message("chat", {"subscribe": "room"}))
+            messages = [message("chat", {"publish": "room"}, str(number) + "x" * 20_000) for number in range(50)]
+            for sent in messages:
+                await client.send(sent)
+            assert [await asyncio.wait_for(client.recv(), TIME_LIMIT) for _ in messages] == messages
+
+    asyncio.run(run())
 
 
 def test_messages_in_one_tls_segment_with_the_handshake_arrive(secure: tuple[ServerProcess, ssl.SSLContext]) -> None:
@@ -72,14 +83,15 @@ def test_client_that_speaks_no_tls_does_not_disturb(secure: tuple[ServerProcess,
 
 def test_tls_server_ends_with_1001(secure: tuple[ServerProcess, ssl.SSLContext]) -> None:
     server, trust = secure
-    with (
-        socket.create_connection(("127.0.0.1", server.port), TIME_LIMIT) as sock,
-        connect(f"wss://127.0.0.1:{server.port}/", sock=sock, ssl=trust) as client,
-    ):
-        server.process.terminate()
-        assert list(client) == []
-        assert client.close_code == 1001
-        server.process.wait(TIME_LIMIT)
+
+    async def run() -> None:
+        async with secure_client(server, trust) as client:
+            server.process.terminate()
+            assert [received async for received in client] == []
+            assert client.close_code == 1001
+
+    asyncio.run(run())
+    server.process.wait(TIME_LIMIT)
 
 
 def test_unix_socket_is_served(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
