@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+import pytest
 
 from lhttp_tx.web import assets
 
-__all__ = ["MESSAGE"]
+__all__ = ["MESSAGE", "DecodeError"]
+
+pytest.importorskip("google.protobuf", reason="Google's reader is not installed: the extra test has it")
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 
 _TYPES = {"string": 9, "bytes": 12, "bool": 8}
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from google.protobuf.message import DecodeError
-from google_protobuf import MESSAGE
+from google_protobuf import MESSAGE, DecodeError
 from hypothesis import given, strategies as st
 from integration._vectors import octets, parametrized, read
 from line_counter import count_lines
