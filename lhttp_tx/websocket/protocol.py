@@ -90,7 +90,8 @@ class LHTTPServerProtocol(Opening):
             self._flow |= INFLATED
         elif extensions:
             self._framing = self.factory.deflate(extensions[0].server_max_window_bits)
-        self._front = self._throttle
+        if self._throttle is not None:
+            self._front = self._throttle
         view = VIEWS.get(self.websocket_protocol_in_use or "")
         if view is not None:
             self._framing = self.factory.coded(view, self._framing)
