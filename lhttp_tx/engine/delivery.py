@@ -68,7 +68,10 @@ class Delivery:
             found = self.made
             return found
         if self.encoding is None:
-            has_view = getattr(encoding, "view", None) is not None
+            try:
+                has_view = encoding.view is not None  # type: ignore[attr-defined]
+            except AttributeError:
+                has_view = False
             found = self._encode(encoding) if has_view else encoding.encode(self.payloads, self.binary)
             self.made, self.encoding = found, encoding
             return found

@@ -29,7 +29,7 @@ class CodedFraming(Framing):
         :param view: the view.
         :param frames: makes the frames.
         """
-        self.view = view
+        self.view: View = view
         self._frames = frames
         self.takes_gzip = frames.takes_gzip
 
