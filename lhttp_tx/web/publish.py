@@ -85,7 +85,7 @@ class PublishResource(Resource):
         except LHTTPError as error:
             return _refuse(request, error.status, error.reason)
         if result is None:
-            return _answer(request, message, filing)
+            return _answer(request, message, filing, self._engine.receipt_note())
         self._answer_later(request, message, filing, result)
         return NOT_DONE_YET
 
@@ -126,7 +126,7 @@ class PublishResource(Resource):
 
         def accepted(_: None) -> None:
             if not gone:
-                request.write(_answer(request, message, filing))
+                request.write(_answer(request, message, filing, self._engine.receipt_note()))
                 request.finish()
 
         def failed(failure: Failure) -> None:
@@ -159,18 +159,26 @@ def _identified(message: Message, key: str | None) -> Message:
         raise RemoteProtocolError("Idempotency-Key is not 1 to 64 visible ASCII characters") from None
 
 
-def _answer(request: Request, message: Message, filing: Filing) -> bytes:
-    """Answer a request whose message was published, or was not stored."""
+def _answer(request: Request, message: Message, filing: Filing, note: bytes) -> bytes:
+    """
+    Answer a request whose message was published, or was not stored.
+
+    :param note: a header line that a receipt would have, or nothing.
+    """
     if filing.failure is not None:
         return _refuse(request, filing.failure.status, filing.failure.reason)
     channels = message.head.channels("publish")
+    name, _, value = note.decode("ascii").strip().partition(":")
     if _wanted(request) is PROTOBUF:
-        return _told(request, Message("receipt", [("publish", " ".join(channels)), *filing.headers()]))
+        noted = [(name, value)] if note else []
+        return _told(request, Message("receipt", [("publish", " ".join(channels)), *filing.headers(), *noted]))
     told: dict[str, object] = {"channels": channels}
     if filing.positions:
         told["positions"] = filing.positions
     if filing.duplicate:
         told["duplicate"] = True
+    if note:
+        told[name] = value
     return _told_json(request, told)
 
 
