@@ -29,7 +29,7 @@ _VERSION = "LHTTP/1.0"
 
 _CACHED_SIZE = 512
 _CACHED_COUNT = 512
-"""The largest head, in bytes, whose view is kept, and how many are kept."""
+"""The largest head, in bytes, that is kept with its view, and how many are kept, for writing and for reading."""
 
 _SMALL = 4_096
 """Bytes of a JSON text that is parsed without a look at its structure."""
@@ -39,6 +39,10 @@ _MARKS_PER_HEADER = 64
 
 _MARKS = b"[]{},:"
 _NO_MARKS = bytes(range(256)).translate(None, _MARKS)
+
+_BODY = b'"BODY":"'
+_PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
+"""How the body of most views begins, and what stands for itself in a string."""
 
 _RECEIPTS = re.compile(rb'(?i)"receipt"[ \t\r\n]*[:,][ \t\r\n]*"([^"\\\x00-\x1f\x7f]*)"')
 """Finds receipts in a text that is malformed elsewhere, so that its sender gets an answer."""
@@ -84,7 +88,10 @@ def encode_json(message: bytes) -> bytes:
     if 2 <= end <= _CACHED_SIZE:
         opening = _opening(message[:end])
         if opening is not None:
-            return b"".join((opening, b",", _encode(_body_fields(message[end + 2 :])).encode("utf-8")[1:]))
+            body = message[end + 2 :]
+            if is_text(body):
+                return b"".join((opening, b',"BODY":', _encode(body.decode("utf-8")).encode("utf-8"), b"}"))
+            return b"".join((opening, b',"BODY_BASE64":"', b64encode(body), b'"}'))
     parsed = parse(message, binary=True, limits=UNLIMITED)
     parts = split_message(parsed)
     if parts is None:
@@ -151,6 +158,43 @@ def decode_json(data: bytes, limits: Limits = DEFAULT_LIMITS, *, max_parts: int 
     :raises RemoteProtocolError: if it is not such a view. The text names the place.
     :raises MessageTooLarge: if it has too much of something.
     """
+    at = data.find(_BODY, 0, _CACHED_SIZE) + len(_BODY)
+    if at >= len(_BODY) and data.endswith(b'"}'):
+        opening, count = _read_opening(data[:at])
+        body = _string(data[at:-2]) if opening and count <= limits.header_count else None
+        if body is not None and len(opening) + len(body) <= limits.message_size:
+            return opening + body, False
+    return _read(data, limits, max_parts)
+
+
+@lru_cache(_CACHED_COUNT)
+def _read_opening(opening: bytes) -> tuple[bytes, int]:
+    """
+    Return the head and the blank line of a text that begins with *opening*, which ends inside the string ``BODY``; and
+    how many headers they have.
+
+    :returns: no bytes if the text cannot end with this string and a brace.
+    """
+    try:
+        raw, _ = _read(opening + b'"}', UNLIMITED, 0)
+    except RemoteProtocolError:
+        return b"", 0
+    return raw, raw.count(b"\n") - 2
+
+
+def _string(raw: bytes) -> bytes | None:
+    """Return what a string with the characters *raw* holds; ``None`` if that is no string."""
+    if _PLAIN.fullmatch(raw):
+        return raw if is_text(raw) else None
+    try:
+        found = _decode(f'"{raw.decode("utf-8")}"')
+        return found.encode("utf-8") if isinstance(found, str) else None
+    except ValueError:
+        return None
+
+
+def _read(data: bytes, limits: Limits, max_parts: int) -> tuple[bytes, bool]:
+    """See :func:`decode_json`."""
     fields = _fields(_parsed(data, limits), _KEYS, "the message")
     if fields.get("VERSION") not in (None, _VERSION):
         raise RemoteProtocolError(f"VERSION is not '{_VERSION}'")

@@ -25,7 +25,7 @@ _VERSION = b"LHTTP/1.0"
 
 _CACHED_SIZE = 512
 _CACHED_COUNT = 512
-"""The largest head, in bytes, whose view is kept, and how many are kept."""
+"""The largest head, in bytes, that is kept with its view, and how many are kept, for writing and for reading."""
 
 _MAX_FIELDS = 2
 _HEADER_FIELDS = 4
@@ -38,6 +38,9 @@ _REASON = 200
 _LENGTH, _VARINT = 2, 0
 _MESSAGE_COMMAND, _MESSAGE_HEADERS, _MESSAGE_BODY = b"\x12", b"\x1a", b"\x22"
 _MESSAGE_PARTS, _MESSAGE_BINARY = b"\x2a", b"\x30\x01"
+_SIMPLE = b"\x0a" + _MESSAGE_COMMAND + _MESSAGE_HEADERS
+"""The tags of version, command and headers: what stands before a body."""
+
 _HEADER_NAME, _HEADER_VALUE = b"\x0a", b"\x12"
 _PART_HEADERS, _PART_BODY = b"\x0a", b"\x12"
 
@@ -131,6 +134,50 @@ def decode_protobuf(data: bytes, limits: Limits = DEFAULT_LIMITS, *, max_parts: 
     :raises RemoteProtocolError: if it is no such view.
     :raises MessageTooLarge: if it has too much of something.
     """
+    found = _read_quickly(data, limits.header_count)
+    raw, is_binary = _read(data, limits, max_parts) if found is None else found
+    if len(raw) > limits.message_size:
+        raise MessageTooLarge(f"message of {len(raw)} bytes is larger than {limits.message_size}")
+    return raw, is_binary
+
+
+def _read_quickly(data: bytes, most: int) -> tuple[bytes, bool] | None:
+    """
+    Return what a view says whose head was read before and is kept; ``None`` if it has to be read in full.
+
+    :param most: the most headers.
+    """
+    position, end = 0, min(len(data) - 1, _CACHED_SIZE)
+    while position < end and data[position] in _SIMPLE and data[position + 1] < 128:
+        position += 2 + data[position + 1]
+    if position >= end or data[position] != _MESSAGE_BODY[0]:
+        return None
+    opening, count = _read_opening(data[:position])
+    if not opening or count > most:
+        return None
+    size, begin = _varint(data, position + 1)
+    body, rest = data[begin : begin + size], data[begin + size :]
+    if len(body) != size or rest not in (b"", _MESSAGE_BINARY):
+        return None
+    return opening + body, bool(rest) or not is_text(body)
+
+
+@lru_cache(_CACHED_COUNT)
+def _read_opening(opening: bytes) -> tuple[bytes, int]:
+    """
+    Return the head and the blank line of a view that begins with *opening*, and how many headers they have.
+
+    :returns: no bytes if they are malformed.
+    """
+    try:
+        raw, _ = _read(opening, UNLIMITED, 0)
+    except RemoteProtocolError:
+        return b"", 0
+    return raw, raw.count(b"\n") - 2
+
+
+def _read(data: bytes, limits: Limits, max_parts: int) -> tuple[bytes, bool]:
+    """See :func:`decode_protobuf`."""
     command, body, is_binary = b"", b"", False
     headers: list[bytes] = []
     parts: list[bytes] = []
@@ -160,8 +207,6 @@ def decode_protobuf(data: bytes, limits: Limits = DEFAULT_LIMITS, *, max_parts: 
         offsets, body = _joined(parts, limits, max_parts)
         headers.append(b"multipart:" + offsets.encode("ascii"))
     raw = b"".join((_start(command), *[line + b"\r\n" for line in headers], b"\r\n", body))
-    if len(raw) > limits.message_size:
-        raise MessageTooLarge(f"message of {len(raw)} bytes is larger than {limits.message_size}")
     return raw, is_binary or not is_text(body)
 
 
