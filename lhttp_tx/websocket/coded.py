@@ -15,7 +15,7 @@ from lhttp_tx.codec.views import View
 from lhttp_tx.errors import RemoteProtocolError
 from lhttp_tx.websocket.frames import Framing
 
-__all__ = ["CodedFraming", "Decoder"]
+__all__ = ["Coded", "CodedFraming", "Decoder"]
 
 _AT_ONCE = 64
 """The most messages of a run that are read before the session takes them: it may stop, and they are read again."""
