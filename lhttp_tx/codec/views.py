@@ -63,7 +63,9 @@ class View(ABC):
         return views
 
     def take(self, data: bytes, limits: Limits) -> tuple[bytes, bool]:
-        """Return what :meth:`read` returns, or for a view that it refuses, an :class:`~lhttp_tx.codec.message.Unreadable`."""
+        """
+        Return what :meth:`read` returns; for a view that it refuses, a :class:`~lhttp_tx.codec.message.Unreadable`.
+        """
         try:
             return self.read(data, limits)
         except RemoteProtocolError as error:
