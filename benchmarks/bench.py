@@ -42,7 +42,7 @@ class Connections:
     def open(self, server: Server, count: int = 1) -> list[socket.socket]:
         """Open connections that have said hello."""
         dialect = server.dialect
-        made = open_connections(server.port, count, dialect.path, self._context)
+        made = open_connections(server.port, count, dialect.path, self._context, dialect.subprotocol)
         self._stack.callback(close_all, made, reset=count > 100)
         if dialect.hello:
             request(made, [dialect.hello] * count, dialect.welcome)

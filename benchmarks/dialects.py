@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.wire import client_frame, frame_size
+from lhttp_tx.codec.views import VIEWS
 
 __all__ = [
     "CENTRIFUGO",
@@ -25,6 +26,7 @@ __all__ = [
     "LHTTPDialect",
     "NATSDialect",
     "SocketIODialect",
+    "ViewDialect",
 ]
 
 
@@ -33,6 +35,7 @@ class Dialect:
     A protocol on top of WebSocket.
 
     :cvar path: where the WebSocket is.
+    :cvar subprotocol: the subprotocol that is asked for; empty for none.
     :cvar hello: sent first on each connection; empty if there is nothing to say.
     :cvar welcome: what the answer to it ends with or holds.
     :cvar subscribed: what the answer to :meth:`subscribe` holds.
@@ -43,6 +46,7 @@ class Dialect:
     """
 
     path = "/"
+    subprotocol = ""
     hello = b""
     welcome = b""
     subscribed = b""
@@ -166,6 +170,33 @@ class LHTTPDialect(HistoryDialect):
         """The receipt comes behind what was missed."""
         head = f"LHTTP/1.0 chat\r\nsubscribe:{channel}\r\nsince:{position[0].decode('ascii')}\r\nreceipt:1\r\n\r\n"
         return client_frame(head.encode("ascii"))
+
+
+class ViewDialect(LHTTPDialect):
+    """LHTTP/1.0 in another form."""
+
+    subscribed = b"receipt-id"
+
+    def __init__(self, subprotocol: str) -> None:
+        """:param subprotocol: that of the form."""
+        self.subprotocol = subprotocol
+        self._view = VIEWS[subprotocol]
+
+    def subscribe(self, channels: list[str]) -> bytes:
+        """Ask for a receipt, too."""
+        names = " ".join(channels)
+        return self._frame(f"LHTTP/1.0 chat\r\nsubscribe:{names}\r\nreceipt:1\r\n\r\n".encode("ascii"))
+
+    def publish(self, channel: str, body: bytes) -> bytes:
+        """Subscribers get the same message in the same form."""
+        return self._frame(self.message(channel, body))
+
+    def delivery_size(self, channel: str, body: bytes, subscriptions: int = 1) -> int:
+        """The whole message comes."""
+        return frame_size(len(self._view.write(self.message(channel, body), False)))
+
+    def _frame(self, message: bytes) -> bytes:
+        return client_frame(self._view.write(message, False), binary=self._view.binary)
 
 
 class NATSDialect(Dialect):

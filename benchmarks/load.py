@@ -51,7 +51,9 @@ class Outcome:
     latencies: list[float] = field(default_factory=list)
 
 
-def open_connections(port: int, count: int, path: str = "/", tls: ssl.SSLContext | None = None) -> list[socket.socket]:
+def open_connections(
+    port: int, count: int, path: str = "/", tls: ssl.SSLContext | None = None, subprotocol: str = ""
+) -> list[socket.socket]:
     """
     Open *count* WebSockets, up to 32 at one time, and return them once every handshake is answered.
 
@@ -59,7 +61,7 @@ def open_connections(port: int, count: int, path: str = "/", tls: ssl.SSLContext
     """
     if tls is not None:
         return [_open_tls(port, path, tls) for _ in range(count)]
-    request_bytes = handshake(path)
+    request_bytes = handshake(path, subprotocol)
     poller = select.epoll()
     pending: dict[int, tuple[socket.socket, bytes]] = {}
     ready: list[socket.socket] = []

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bench import Bench, Connections, Prepare, Turn
-from benchmarks.dialects import LHTTP
+from benchmarks.dialects import LHTTP, LHTTPDialect, ViewDialect
 from benchmarks.figures import Case, Curve
 from benchmarks.history import history
 from benchmarks.load import Lost, Outcome, burst, close_all, exchange, open_connections, paced
@@ -577,6 +577,27 @@ def _identity(directory: Path) -> tuple[tuple[str, ...], str]:
     return ("--jwt-key-file", str(file), "--jwt-query", "token", "--allow-anonymous"), f"?token={token}"
 
 
+def codecs(bench: Bench) -> None:
+    """(p)"""
+    subscribers, count = bench.choose((1_000, 200), (20, 100))
+    dialects = {"text": LHTTP, "text, again": LHTTP}
+    dialects |= {"JSON": ViewDialect("lhttp.json"), "Protocol Buffers": ViewDialect("lhttp.protobuf")}
+    title = f"burst of {count:,} publishes of 32 bytes, 1 to {subscribers:,}, by what all clients speak"
+    loads = {row: ((), _burst_in(dialect, bench, subscribers, count)) for row, dialect in dialects.items()}
+    _compare_variants(bench, Case("p", title, "deliveries"), loads)
+
+
+def _burst_in(dialect: LHTTPDialect, bench: Bench, subscribers: int, publications: int) -> Prepare:
+    """Return the load of a burst whose clients all speak *dialect*."""
+    prepare = _burst(bench, subscribers, publications)
+
+    def prepare_in(server: Server, connections: Connections) -> Callable[[], Outcome]:
+        server.dialect = dialect
+        return prepare(server, connections)
+
+    return prepare_in
+
+
 def _compare_variants(bench: Bench, case: Case, loads: dict[str, tuple[tuple[str, ...], Prepare]]) -> None:
     """Measure servers that differ in their options, each with its load."""
     with ExitStack() as stack:
@@ -607,5 +628,6 @@ SCENARIOS = {
     "m": Scenario("what channel rules, identity, presence and hooks cost", features),
     "n": Scenario("what wildcard subscriptions cost those who publish", wildcards),
     "o": Scenario("what history costs, and how fast clients recover", history),
+    "p": Scenario("fan-out 1 to 1,000 to clients of text, JSON and Protocol Buffers", codecs),
 }
 """The scenarios by their letter."""

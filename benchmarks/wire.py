@@ -13,10 +13,11 @@ __all__ = ["MarkCounter", "PayloadMeter", "client_frame", "frame_size", "handsha
 _MASK = b"\x01\x02\x03\x04"
 
 
-def handshake(path: str = "/") -> bytes:
+def handshake(path: str = "/", subprotocol: str = "") -> bytes:
     """Return the request that opens a WebSocket. The key is always the same: nobody here checks the answer to it."""
+    offer = f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol else ""
     return (
-        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{offer}"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     ).encode("ascii")
 

@@ -23,6 +23,10 @@ PIECES = (
     b"*",
     b".",
     b"%2e",
+    b'"',
+    b"{",
+    b"\\",
+    b"\x12\x01",
     b"\x81\x80",
     b"\x89\x00",
 )
@@ -84,6 +88,16 @@ def test_handshake_that_is_answered_at_once_is_one_for_autobahn_too(data: bytes)
 @given(inputs("access"))
 def test_access_rules_let_nobody_in_without_a_right(data: bytes) -> None:
     TARGETS["access"](data)
+
+
+@given(inputs("json"))
+def test_json_is_read_as_a_message_that_says_the_same_or_refused(data: bytes) -> None:
+    TARGETS["json"](data)
+
+
+@given(inputs("protobuf"))
+def test_protobuf_is_read_as_a_message_that_says_the_same_or_refused(data: bytes) -> None:
+    TARGETS["protobuf"](data)
 
 
 def frame(payload: bytes, first: int, mask: bytes, long: bool) -> bytes:

@@ -7,6 +7,7 @@ import pytest
 from integration._vectors import VECTORS as HERE, octets, read
 from twisted.internet.task import Clock
 
+from lhttp_tx.codec.json_view import decode_json
 from lhttp_tx.codec.message import Message, parse
 from lhttp_tx.codec.multipart import join_parts, parse_offsets, split_parts
 from lhttp_tx.errors import LHTTPError
@@ -146,6 +147,8 @@ def test_the_target_that_malformed_inputs_miss_is_allowed() -> None:
 
 def publish(server: Server, entry: dict[str, Any]) -> Message:
     raw = octets(entry, "raw")
+    if entry["content_type"] == "application/json" and not raw.startswith(b"LHTTP/"):
+        raw, _ = decode_json(raw)
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError:

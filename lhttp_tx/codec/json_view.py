@@ -9,28 +9,27 @@ from __future__ import annotations
 
 import binascii
 import json
+import re
 from base64 import b64encode
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeAlias
 
 from lhttp_tx.codec.headers import HeaderPairs, header_line
 from lhttp_tx.codec.limits import DEFAULT_LIMITS, UNLIMITED, Limits
-from lhttp_tx.codec.message import Message, parse
-from lhttp_tx.codec.multipart import MAX_PART_HEADERS, MAX_PARTS, Part, join_raw_parts, parse_offsets, split_parts
+from lhttp_tx.codec.message import Message, parse, parse_head
+from lhttp_tx.codec.multipart import MAX_PART_HEADERS, MAX_PARTS, join_raw_parts, split_message
 from lhttp_tx.codec.text import is_text
 from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 
-__all__ = ["decode_json", "encode_json"]
+__all__ = ["decode_json", "encode_json", "receipt_of_json"]
 
 _VERSION = "LHTTP/1.0"
 
-_WRITTEN_PARTS = 500
-_WRITTEN_HEADERS = 5_000
-"""
-The most parts, and headers of parts, that are written as ``BODYS``: an answer of the history has so many parts. A body
-of more is written as it is.
-"""
+_CACHED_SIZE = 512
+_CACHED_COUNT = 512
+"""The largest head, in bytes, that is kept with its view, and how many are kept, for writing and for reading."""
 
 _SMALL = 4_096
 """Bytes of a JSON text that is parsed without a look at its structure."""
@@ -40,6 +39,13 @@ _MARKS_PER_HEADER = 64
 
 _MARKS = b"[]{},:"
 _NO_MARKS = bytes(range(256)).translate(None, _MARKS)
+
+_BODY = b'"BODY":"'
+_PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
+"""How the body of most views begins, and what stands for itself in a string."""
+
+_RECEIPTS = re.compile(rb'(?i)"receipt"[ \t\r\n]*[:,][ \t\r\n]*"([^"\\\x00-\x1f\x7f]*)"')
+"""Finds receipts in a text that is malformed elsewhere, so that its sender gets an answer."""
 
 _TOLD = 64
 _REASON = 200
@@ -78,28 +84,35 @@ def encode_json(message: bytes) -> bytes:
     :param message: a whole message, of any size.
     :raises RemoteProtocolError: if it is not an LHTTP message.
     """
+    end = message.find(b"\r\n\r\n") + 2
+    if 2 <= end <= _CACHED_SIZE:
+        opening = _opening(message[:end])
+        if opening is not None:
+            body = message[end + 2 :]
+            if is_text(body):
+                return b"".join((opening, b',"BODY":', _encode(body.decode("utf-8")).encode("utf-8"), b"}"))
+            return b"".join((opening, b',"BODY_BASE64":"', b64encode(body), b'"}'))
     parsed = parse(message, binary=True, limits=UNLIMITED)
-    written: dict[str, Any] = {"VERSION": _VERSION, "COMMAND": parsed.command}
-    parts = _parts(parsed)
+    parts = split_message(parsed)
     if parts is None:
-        written["HEADERS"] = _headers(parsed.headers)
-        _put_body(written, parsed.body)
+        written = _opened(parsed.command, parsed.headers) | _body_fields(parsed.body)
     else:
-        written["HEADERS"] = _headers(parsed.headers.without(("multipart",)))
-        written["BODYS"] = [_written_part(part) for part in parts]
+        written = _opened(parsed.command, parsed.headers.without(("multipart",)))
+        written["BODYS"] = [{"HEADERS": _headers(part.headers), **_body_fields(part.body)} for part in parts]
     return _encode(written).encode("utf-8")
 
 
-def _parts(message: Message) -> tuple[Part, ...] | None:
-    """Return the parts of a multipart message, ``None`` if it is none or is not to be split."""
-    offsets = message.headers.get("multipart")
-    if offsets is None:
+@lru_cache(_CACHED_COUNT)
+def _opening(raw: bytes) -> bytes | None:
+    """Return the view of a head without its closing brace; ``None`` if it is that of a multipart message."""
+    head = parse_head(raw, UNLIMITED)
+    if "multipart" in head.headers:
         return None
-    try:
-        found = parse_offsets(offsets)
-        return split_parts(found, message.body, _WRITTEN_HEADERS) if len(found) <= _WRITTEN_PARTS else None
-    except RemoteProtocolError:
-        return None
+    return _encode(_opened(head.command, head.headers)).encode("utf-8")[:-1]
+
+
+def _opened(command: str, headers: HeaderPairs) -> dict[str, Any]:
+    return {"VERSION": _VERSION, "COMMAND": command, "HEADERS": _headers(headers)}
 
 
 def _headers(pairs: HeaderPairs) -> dict[str, str | list[str]]:
@@ -118,17 +131,10 @@ def _headers(pairs: HeaderPairs) -> dict[str, str | list[str]]:
     return written
 
 
-def _put_body(written: dict[str, Any], body: bytes) -> None:
+def _body_fields(body: bytes) -> dict[str, str]:
     if is_text(body):
-        written["BODY"] = body.decode("utf-8")
-    else:
-        written["BODY_BASE64"] = b64encode(body).decode("ascii")
-
-
-def _written_part(part: Part) -> dict[str, Any]:
-    written: dict[str, Any] = {"HEADERS": _headers(part.headers)}
-    _put_body(written, part.body)
-    return written
+        return {"BODY": body.decode("utf-8")}
+    return {"BODY_BASE64": b64encode(body).decode("ascii")}
 
 
 # Reading
@@ -152,6 +158,43 @@ def decode_json(data: bytes, limits: Limits = DEFAULT_LIMITS, *, max_parts: int 
     :raises RemoteProtocolError: if it is not such a view. The text names the place.
     :raises MessageTooLarge: if it has too much of something.
     """
+    at = data.find(_BODY, 0, _CACHED_SIZE) + len(_BODY)
+    if at >= len(_BODY) and data.endswith(b'"}'):
+        opening, count = _read_opening(data[:at])
+        body = _string(data[at:-2]) if opening and count <= limits.header_count else None
+        if body is not None and len(opening) + len(body) <= limits.message_size:
+            return opening + body, False
+    return _read(data, limits, max_parts)
+
+
+@lru_cache(_CACHED_COUNT)
+def _read_opening(opening: bytes) -> tuple[bytes, int]:
+    """
+    Return the head and the blank line of a text that begins with *opening*, which ends inside the string ``BODY``; and
+    how many headers they have.
+
+    :returns: no bytes if the text cannot end with this string and a brace.
+    """
+    try:
+        raw, _ = _read(opening + b'"}', UNLIMITED, 0)
+    except RemoteProtocolError:
+        return b"", 0
+    return raw, raw.count(b"\n") - 2
+
+
+def _string(raw: bytes) -> bytes | None:
+    """Return what a string with the characters *raw* holds; ``None`` if that is no string."""
+    if _PLAIN.fullmatch(raw):
+        return raw if is_text(raw) else None
+    try:
+        found = _decode(f'"{raw.decode("utf-8")}"')
+        return found.encode("utf-8") if isinstance(found, str) else None
+    except ValueError:
+        return None
+
+
+def _read(data: bytes, limits: Limits, max_parts: int) -> tuple[bytes, bool]:
+    """See :func:`decode_json`."""
     fields = _fields(_parsed(data, limits), _KEYS, "the message")
     if fields.get("VERSION") not in (None, _VERSION):
         raise RemoteProtocolError(f"VERSION is not '{_VERSION}'")
@@ -171,6 +214,12 @@ def decode_json(data: bytes, limits: Limits = DEFAULT_LIMITS, *, max_parts: int 
     if len(raw) > limits.message_size:
         raise MessageTooLarge(f"message of {len(raw)} bytes is larger than {limits.message_size}")
     return raw, binary
+
+
+def receipt_of_json(data: bytes, limits: Limits = DEFAULT_LIMITS) -> str | None:
+    """Return the token of the receipt that a refused view asks for, if the token can be read."""
+    found = _RECEIPTS.findall(data[: limits.head_size])
+    return found[-1].decode("utf-8", "replace").strip(" \t") if found else None
 
 
 _KEYS = frozenset({"VERSION", "COMMAND", "HEADERS", "BODY", "BODY_BASE64", "BODYS"})

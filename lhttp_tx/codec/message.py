@@ -22,6 +22,7 @@ __all__ = [
     "SERVER_ONLY",
     "Head",
     "Message",
+    "Unreadable",
     "parse",
     "parse_head",
     "publication",
@@ -249,6 +250,27 @@ class Message:
         return f"<Message {self.command} {self.headers!r} {len(self.raw)} bytes {kind}>"
 
 
+class Unreadable(bytes):
+    """
+    Stands in the place of a message that cannot be read out of what a client sent in another form: no bytes, which
+    :func:`split_head` refuses with the error that the reading gave. So the error is told in its turn.
+
+    :ivar error: that error.
+    :ivar receipt: the token of the receipt that the client asked for, if it is known.
+    """
+
+    error: RemoteProtocolError
+    receipt: str | None
+
+    @classmethod
+    def of(cls, error: RemoteProtocolError, receipt: str | None) -> "Unreadable":
+        """Return the place of a message with this *error*."""
+        self = cls()
+        self.error = error
+        self.receipt = receipt
+        return self
+
+
 def publication(
     channels: Iterable[str],
     command: str,
@@ -282,6 +304,8 @@ def split_head(data: bytes, limits: Limits = DEFAULT_LIMITS) -> bytes:
         head = data[: end + 2]
     elif data.endswith(b"\r\n"):
         head = data
+    elif isinstance(data, Unreadable):
+        raise data.error
     else:
         raise RemoteProtocolError("no CRLF ends the head" if data else "message is empty")
     if len(head) > limits.head_size:

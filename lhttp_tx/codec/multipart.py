@@ -14,13 +14,29 @@ from lhttp_tx.codec.headers import Headers, parse_header_lines
 from lhttp_tx.codec.message import Message
 from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 
-__all__ = ["MAX_PARTS", "MAX_PART_HEADERS", "Part", "join_parts", "join_raw_parts", "parse_offsets", "split_parts"]
+__all__ = [
+    "MAX_PARTS",
+    "MAX_PART_HEADERS",
+    "Part",
+    "join_parts",
+    "join_raw_parts",
+    "parse_offsets",
+    "split_message",
+    "split_parts",
+]
 
 MAX_PARTS = 128
 MAX_PART_HEADERS = 256
 """The most parts of a client's message, and the most headers of all its parts together; each costs work of its own."""
 
 _MAX_DIGITS = 10
+
+_SPLIT_PARTS = 500
+_SPLIT_HEADERS = 5_000
+"""
+The most parts, and headers of parts, of a message that :func:`split_message` splits: an answer of the history has so
+many parts.
+"""
 
 _NO_HEADERS = Headers()
 """Shared by all parts without headers; headers never change."""
@@ -82,6 +98,23 @@ def split_parts(offsets: tuple[int, ...], body: bytes, max_headers: int = 0) -> 
     if max_headers and sum(head.count(b"\n") for head, _ in cut) > max_headers:
         raise MessageTooLarge(f"the parts have more than {max_headers} headers")
     return tuple(Part(parse_header_lines(head) if head else _NO_HEADERS, content) for head, content in cut)
+
+
+def split_message(message: Message) -> tuple[Part, ...] | None:
+    """
+    Return the parts of a message, for a view of it.
+
+    :returns: ``None`` if it has no ``multipart`` header, if its body cannot be split, or if there are more than 500
+        parts or 5,000 headers.
+    """
+    offsets = message.headers.get("multipart")
+    if offsets is None:
+        return None
+    try:
+        found = parse_offsets(offsets)
+        return split_parts(found, message.body, _SPLIT_HEADERS) if len(found) <= _SPLIT_PARTS else None
+    except RemoteProtocolError:
+        return None
 
 
 def join_parts(parts: Iterable[Part]) -> tuple[str, bytes]:

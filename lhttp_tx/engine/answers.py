@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 
 from lhttp_tx.codec.limits import Limits
-from lhttp_tx.codec.message import Message, parse_head, split_head
+from lhttp_tx.codec.message import Message, Unreadable, parse_head, split_head
 from lhttp_tx.errors import LHTTPError, LocalProtocolError
 from lhttp_tx.observe.rationing import RationedLogger
 
@@ -93,6 +93,8 @@ def receipt_of(data: bytes, limits: Limits) -> str | None:
 
     :param data: the whole message, which may be too large, or malformed.
     """
+    if isinstance(data, Unreadable):
+        return data.receipt
     try:
         # Without most of the body, so that a message refused for its size is answered too.
         head = split_head(data[: min(limits.head_size + 4, limits.message_size)], limits)

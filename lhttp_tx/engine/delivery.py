@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, final
 
 from lhttp_tx.codec.limits import UNLIMITED
 from lhttp_tx.codec.message import Message, parse
+from lhttp_tx.codec.views import View
 from lhttp_tx.errors import LHTTPError
 
 __all__ = ["Deliver", "Delivery", "Encoding", "parse_payloads"]
@@ -22,7 +23,12 @@ _Made = TypeVar("_Made")
 
 
 class Encoding(Protocol[_Made_co]):
-    """A way to encode messages. All connections that use it share one object, and it is compared by identity."""
+    """
+    A way to encode messages. All connections that use it share one object, and it is compared by identity.
+
+    An encoding may have an attribute ``view``, a :class:`~lhttp_tx.codec.views.View`, and a method ``encode_views``
+    that takes the list of the messages' views: so encodings that differ elsewhere, as in their compression, share them.
+    """
 
     def encode(self, payloads: list[bytes], binary: bool) -> _Made_co:
         """
@@ -58,18 +64,34 @@ class Delivery:
     def encoded(self, encoding: Encoding[_Made]) -> _Made:
         """Return the run in *encoding*. It is encoded once, however many connections ask for it."""
         found: _Made
-        if self.encoding is None:
-            found = self.made = encoding.encode(self.payloads, self.binary)
-            self.encoding = encoding
-            return found
         if self.encoding is encoding:
             found = self.made
             return found
+        if self.encoding is None:
+            try:
+                has_view = encoding.view is not None  # type: ignore[attr-defined]
+            except AttributeError:
+                has_view = False
+            found = self._encode(encoding) if has_view else encoding.encode(self.payloads, self.binary)
+            self.made, self.encoding = found, encoding
+            return found
+        return self._kept(encoding)
+
+    def _kept(self, encoding: Encoding[_Made]) -> _Made:
         if not hasattr(self, "_others"):  # mostly there is only one encoding
             self._others: dict[object, Any] = {}
         if encoding not in self._others:
-            self._others[encoding] = encoding.encode(self.payloads, self.binary)
-        found = self._others[encoding]
+            self._others[encoding] = self._encode(encoding)
+        found: _Made = self._others[encoding]
+        return found
+
+    def _encode(self, encoding: Encoding[_Made]) -> _Made:
+        """Encode the run. Encodings of one view share it."""
+        view: View | None = getattr(encoding, "view", None)
+        if view is None:
+            return encoding.encode(self.payloads, self.binary)
+        shared: Any = encoding
+        found: _Made = shared.encode_views(self._kept(view))
         return found
 
     def __len__(self) -> int:

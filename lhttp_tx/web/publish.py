@@ -7,6 +7,8 @@ Source: the protocol document, section "HTTP".
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from twisted.internet.defer import Deferred
@@ -16,6 +18,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from lhttp_tx.codec.message import Message, parse
+from lhttp_tx.codec.views import JSON, PROTOBUF, View
+from lhttp_tx.engine.answers import error_message
 from lhttp_tx.engine.engine import Engine
 from lhttp_tx.errors import LHTTPError, LocalProtocolError, MessageTooLarge, Refused, RemoteProtocolError
 from lhttp_tx.guard.access import AccessPolicy
@@ -29,9 +33,27 @@ __all__ = ["PublishResource"]
 
 _log = RationedLogger(__name__)
 
+_PROTOBUF_TYPE = b"application/x-protobuf"
+
+_VIEWS: Mapping[str, View] = {
+    "application/json": JSON,
+    "application/protobuf": PROTOBUF,
+    "application/vnd.google.protobuf": PROTOBUF,
+    "application/x-protobuf": PROTOBUF,
+}
+"""The forms of a message besides LHTTP's own text, by their media types."""
+
+_MAX_ACCEPTED = 16
+"""The most entries of ``Accept`` that are looked at."""
+
+_QUALITY = re.compile(r"[ \t]*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*")
+
 
 class PublishResource(Resource):
-    """Publishes the LHTTP message in the body of a POST to the channels that its ``publish`` header lists."""
+    """
+    Publishes the LHTTP message in the body of a POST to the channels that its ``publish`` header lists. The body may be
+    a view of the message: its ``Content-Type`` says so.
+    """
 
     isLeaf = True
 
@@ -45,7 +67,10 @@ class PublishResource(Resource):
         self._policy = policy
 
     def render(self, request: Request) -> int | bytes:
-        """Answer with 200 and JSON, or with 400, 401, 403, 404, 405, 413, 429 or 503 and a text that says why."""
+        """
+        Answer with 200 and JSON, or with 400, 401, 403, 404, 405, 413, 429 or 503 and a text that says why; or in the
+        form that ``Accept`` asks for.
+        """
         request.responseHeaders.removeHeader(b"server")
         if not is_named_plainly(request):
             return _refuse(request, 404, "nothing is published here; the path is spelled in one way only")
@@ -82,7 +107,12 @@ class PublishResource(Resource):
         data: bytes = request.content.read(limits.message_size + 1)  # type: ignore[union-attr]
         if len(data) > limits.message_size:
             raise MessageTooLarge(f"message is larger than {limits.message_size} bytes")
-        binary = _header(request, b"content-type") == "application/octet-stream"
+        kind = (_header(request, b"content-type") or "").partition(";")[0].strip(" \t").lower()
+        view = _VIEWS.get(kind)
+        if view is not None and not data.startswith(b"LHTTP/"):  # no view begins so
+            data, binary = view.read(data, limits)
+            return parse(data, binary=binary, limits=limits)
+        binary = kind == "application/octet-stream"
         if not binary:
             try:
                 data.decode("utf-8")
@@ -137,24 +167,61 @@ def _answer(request: Request, message: Message, filing: Filing, note: bytes) -> 
     """
     if filing.failure is not None:
         return _refuse(request, filing.failure.status, filing.failure.reason)
-    request.setHeader(b"content-type", b"application/json")
-    told: dict[str, object] = {"channels": message.head.channels("publish")}
+    channels = message.head.channels("publish")
+    name, _, value = note.decode("ascii").strip().partition(":")
+    if _wanted(request) is PROTOBUF:
+        noted = [(name, value)] if note else []
+        return _told(request, Message("receipt", [("publish", " ".join(channels)), *filing.headers(), *noted]))
+    told: dict[str, object] = {"channels": channels}
     if filing.positions:
         told["positions"] = filing.positions
     if filing.duplicate:
         told["duplicate"] = True
     if note:
-        name, _, value = note.decode("ascii").strip().partition(":")
         told[name] = value
-    return json.dumps(told).encode("ascii") + b"\n"
+    return _told_json(request, told)
 
 
 def _refuse(request: Request, status: int, reason: str) -> bytes:
     request.setResponseCode(status, _phrase(status))
-    request.setHeader(b"content-type", b"text/plain; charset=utf-8")
     if status == 401:
         request.setHeader(b"www-authenticate", b"Bearer")
-    return b"" if request.method == b"HEAD" else reason.encode("utf-8") + b"\n"
+    wanted = _wanted(request)
+    if wanted is PROTOBUF:
+        answer = _told(request, error_message(status, reason, None))
+    elif wanted is JSON:
+        answer = _told_json(request, {"status": status, "reason": reason})
+    else:
+        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        answer = reason.encode("utf-8") + b"\n"
+    return b"" if request.method == b"HEAD" else answer
+
+
+def _told(request: Request, message: Message) -> bytes:
+    request.setHeader(b"content-type", _PROTOBUF_TYPE)
+    return PROTOBUF.write(message.raw, message.binary)
+
+
+def _told_json(request: Request, told: dict[str, object]) -> bytes:
+    request.setHeader(b"content-type", b"application/json")
+    return json.dumps(told).encode("ascii") + b"\n"
+
+
+def _wanted(request: Request) -> View | None:
+    """
+    Return the form of the answer that ``Accept`` asks for first (RFC 9110, section 12.5.1).
+
+    :returns: ``None`` if it asks for neither: JSON where it succeeds, and a line of text where it does not.
+    """
+    best, chosen = 0.0, None
+    for entry in (_header(request, b"accept") or "").split(",", _MAX_ACCEPTED)[:_MAX_ACCEPTED]:
+        kind, *parameters = entry.lower().split(";", 8)
+        view = _VIEWS.get(kind.strip(" \t"))
+        quality = next((found for name in parameters if (found := _QUALITY.fullmatch(name))), None)
+        weight = 1.0 if quality is None else float(quality[1])
+        if view is not None and weight > best:
+            best, chosen = weight, view
+    return chosen
 
 
 def _header(request: Request, name: bytes) -> str | None:

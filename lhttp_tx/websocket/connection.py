@@ -29,6 +29,7 @@ from lhttp_tx.guard.admission import Place, peer_name
 from lhttp_tx.guard.reads import begin_reading, pace
 from lhttp_tx.observe.escapes import printable
 from lhttp_tx.observe.rationing import RationedLogger
+from lhttp_tx.websocket.coded import Decoder
 from lhttp_tx.websocket.flow import CONGESTED, HELD_BACK, NOT_READING, Flow
 from lhttp_tx.websocket.frames import PLAIN, Framing
 from lhttp_tx.websocket.owner import ConnectionOwner
@@ -133,6 +134,7 @@ class Connection(WebSocketServerProtocol):
     _flow = 0
     _framing: Framing = PLAIN
     _throttle: Throttle | None = None
+    _front: Throttle | Decoder | None = None
     _unsent: Unsent | None = None
     _unsent_size = 0
     _on_drained: Callable[[], None] | None = None

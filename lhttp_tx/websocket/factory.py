@@ -13,13 +13,16 @@ from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.interfaces import IAddress
 
 from lhttp_tx.auth.gate import Gate
+from lhttp_tx.codec.views import View
 from lhttp_tx.engine.engine import Engine
 from lhttp_tx.errors import Refused
 from lhttp_tx.guard.access import AccessPolicy
 from lhttp_tx.guard.admission import Admission, Place
 from lhttp_tx.guard.heads import check_counts
+from lhttp_tx.websocket.coded import CodedFraming
 from lhttp_tx.websocket.compression import Deflate, Gzip
 from lhttp_tx.websocket.coroutines import ask_inspect
+from lhttp_tx.websocket.frames import Framing
 from lhttp_tx.websocket.handshake import Handshake
 from lhttp_tx.websocket.outbox import Outbox
 from lhttp_tx.websocket.protocol import LHTTPServerProtocol
@@ -96,6 +99,7 @@ class LHTTPServerFactory(WebSocketServerFactory):
         self._declines = self.perMessageCompressionAccept
         self.gzip = Gzip() if gzip else None
         self._deflates: dict[int, Deflate] = {}
+        self._coded: dict[tuple[View, Framing], CodedFraming] = {}
         self._batched_timer = ExactTimer(reactor)
         self.engine = engine
         self.policy = AccessPolicy() if policy is None else policy
@@ -126,6 +130,13 @@ class LHTTPServerFactory(WebSocketServerFactory):
         found = self._deflates.get(window_bits)
         if found is None:
             found = self._deflates[window_bits] = Deflate(window_bits)
+        return found
+
+    def coded(self, view: View, frames: Framing) -> CodedFraming:
+        """Return the encoding for clients that get this view of messages in these frames."""
+        found = self._coded.get((view, frames))
+        if found is None:
+            found = self._coded[view, frames] = CodedFraming(view, frames)
         return found
 
     def _accept_deflate(self, offers: list[Any]) -> PerMessageDeflateOfferAccept | None:

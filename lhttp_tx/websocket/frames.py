@@ -9,6 +9,8 @@ import struct
 from abc import ABC, abstractmethod
 from itertools import chain
 
+from lhttp_tx.codec.views import View
+
 __all__ = ["FRAME_HEADS", "PLAIN", "FrameHeads", "Framing", "build_frame", "build_frames", "split_frames"]
 
 _TEXT = 0x81
@@ -89,9 +91,11 @@ class Framing(ABC):
     it.
 
     :ivar takes_gzip: whether clients that get such frames may send gzip-compressed messages.
+    :ivar view: the view that the frames carry; ``None`` for messages as they are.
     """
 
     takes_gzip = False
+    view: View | None = None
 
     def encode(self, payloads: list[bytes], binary: bool) -> bytes:
         """Return the frames for *payloads*, joined; see :meth:`lhttp_tx.engine.delivery.Encoding.encode`."""

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from hashlib import sha1
 from typing import Any
 
+from lhttp_tx.codec.views import VIEWS
+
 __all__ = [
     "MAX_HEADERS",
     "SUBPROTOCOLS",
@@ -26,7 +28,7 @@ __all__ = [
     "read_handshake",
 ]
 
-SUBPROTOCOLS = ("lhttp",)
+SUBPROTOCOLS = ("lhttp", *VIEWS)
 """The WebSocket subprotocols of the server. The first one is used if the client asks for none."""
 
 _MAX_SUBPROTOCOL = 255

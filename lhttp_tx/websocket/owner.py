@@ -9,9 +9,12 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from lhttp_tx.auth.gate import Gate
+from lhttp_tx.codec.views import View
 from lhttp_tx.engine.engine import Engine
 from lhttp_tx.guard.admission import Admission, Place
+from lhttp_tx.websocket.coded import CodedFraming
 from lhttp_tx.websocket.compression import Deflate, Gzip
+from lhttp_tx.websocket.frames import Framing
 from lhttp_tx.websocket.handshake import Handshake
 from lhttp_tx.websocket.outbox import Outbox
 from lhttp_tx.websocket.timers import ExactTimer
@@ -54,3 +57,6 @@ class ConnectionOwner(Protocol):
 
     def deflate(self, window_bits: int) -> Deflate:
         """See :meth:`lhttp_tx.websocket.factory.LHTTPServerFactory.deflate`."""
+
+    def coded(self, view: View, frames: Framing) -> CodedFraming:
+        """See :meth:`lhttp_tx.websocket.factory.LHTTPServerFactory.coded`."""

@@ -18,12 +18,14 @@ from lhttp_tx.auth.attempts import read_parameters
 from lhttp_tx.auth.gate import Gate
 from lhttp_tx.auth.lobby import Lobby
 from lhttp_tx.codec.text import is_text
+from lhttp_tx.codec.views import VIEWS
 from lhttp_tx.engine.conversation import Conversation
 from lhttp_tx.engine.delivery import Delivery
 from lhttp_tx.guard.reads import LEAST_READ
 from lhttp_tx.identity import Identity
 from lhttp_tx.interfaces import ITransport
 from lhttp_tx.observe.rationing import RationedLogger
+from lhttp_tx.websocket.coded import Decoder
 from lhttp_tx.websocket.compression import gunzip
 from lhttp_tx.websocket.flow import CONSUMING, FULL, HELD_BACK, INFLATED
 from lhttp_tx.websocket.fragments import LEAST_FRAGMENT, Joined, skip_frames, take_fragmented, take_fragments
@@ -80,7 +82,7 @@ class LHTTPServerProtocol(Opening):
         self.handshake = None
 
     def _choose_encoding(self) -> None:
-        """Compress outgoing data if the client asked for it. Other clients pay nothing for this."""
+        """Compress outgoing data, and write it in another form, if the client asked for it. Others pay nothing."""
         handshake, extensions = self.handshake, self.websocket_extensions_in_use
         asked = read_parameters(handshake.query) if handshake is not None and "?" in handshake.target else {}
         if self.factory.gzip is not None and asked.get(_GZIP_PARAMETER) == "1":
@@ -88,6 +90,17 @@ class LHTTPServerProtocol(Opening):
             self._flow |= INFLATED
         elif extensions:
             self._framing = self.factory.deflate(extensions[0].server_max_window_bits)
+        if self._throttle is not None:
+            self._front = self._throttle
+        view = VIEWS.get(self.websocket_protocol_in_use or "")
+        if view is not None:
+            self._framing = self.factory.coded(view, self._framing)
+            self._front = Decoder(self, view, self.factory.engine.limits, self._throttle)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether messages may be passed on to the session."""
+        return not self._flow & HELD_BACK and self.state == _OPEN
 
     def _open_known(self, gate: Gate) -> None:
         attempt, identity = self._attempt, self._identity
@@ -214,7 +227,7 @@ class LHTTPServerProtocol(Opening):
 
     def _hand_over(self, messages: list[bytes], taken: int, binary: bool) -> bool:
         """Pass on all messages except the first *taken* ones. Return whether the session takes even more."""
-        session: Any = self._throttle or self.session
+        session: Any = self._front or self.session
         while taken < len(messages):
             taken = session.receive_run(messages, taken, binary)
             if (self._flow and self._flow & HELD_BACK) or self.state != _OPEN:
@@ -327,7 +340,7 @@ class LHTTPServerProtocol(Opening):
         """Pass a message to the session. Refuse a compressed message that is broken or too large."""
         if self.session is None:
             return
-        session = self._throttle or self.session
+        session = self._front or self.session
         if isBinary and self._framing.takes_gzip:
             data, inflated = gunzip(payload, self.factory.engine.limits.message_size)
             if inflated:

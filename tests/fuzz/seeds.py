@@ -8,10 +8,14 @@ import base64
 import json
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fuzz.targets import ALLOWED, HANDSHAKE
+from lhttp_tx.codec.json_view import encode_json
+from lhttp_tx.codec.protobuf_view import encode_protobuf
+from lhttp_tx.errors import RemoteProtocolError
 
 __all__ = ["payloads", "seeds"]
 
@@ -126,6 +130,29 @@ def _accesses() -> Iterator[bytes]:
                 yield b"\n".join((peer, host, origin, b"", b""))
 
 
+def _json() -> Iterator[bytes]:
+    for entry in _entries("malformed_json"):
+        if "json" in entry:
+            yield entry["json"].encode("utf-8")
+        elif "json_base64" in entry:
+            yield base64.b64decode(entry["json_base64"])
+    for entry in _entries("views"):
+        yield json.dumps(entry["json"]).encode("ascii")
+        yield from (text.encode("utf-8") for text in entry.get("also", ()))
+    for raw, _ in payloads():
+        with suppress(RemoteProtocolError):
+            yield encode_json(raw)
+
+
+def _protobuf() -> Iterator[bytes]:
+    for entry in _entries("malformed_protobuf", "views"):
+        if "protobuf_base64" in entry:
+            yield base64.b64decode(entry["protobuf_base64"])
+    for raw, binary in payloads():
+        with suppress(RemoteProtocolError):
+            yield encode_protobuf(raw, binary)
+
+
 def seeds(target: str) -> list[bytes]:
     """Return the corpus that *target* begins with."""
     raws = [raw for raw, _ in payloads()]
@@ -147,4 +174,6 @@ _MAKERS = {
     "connection": _connection,
     "handshake": _handshakes,
     "access": _accesses,
+    "json": _json,
+    "protobuf": _protobuf,
 }

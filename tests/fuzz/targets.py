@@ -8,6 +8,7 @@ other exception. The coverage-guided fuzzer and the property tests share them; t
 from __future__ import annotations
 
 import ipaddress
+import json
 import posixpath
 import unicodedata
 from base64 import b64encode
@@ -26,8 +27,12 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from lhttp_tx.codec.channels import check_channel, split_channels
-from lhttp_tx.codec.message import Message, parse
-from lhttp_tx.codec.multipart import join_parts, parse_offsets, split_parts
+from lhttp_tx.codec.json_view import decode_json
+from lhttp_tx.codec.limits import DEFAULT_LIMITS
+from lhttp_tx.codec.message import Message, Unreadable, parse
+from lhttp_tx.codec.multipart import join_parts, parse_offsets, split_message, split_parts
+from lhttp_tx.codec.views import JSON, PROTOBUF, View
+from lhttp_tx.engine.answers import error_message
 from lhttp_tx.engine.processors import processor
 from lhttp_tx.engine.request import Request
 from lhttp_tx.errors import Refused, RemoteProtocolError, UpstreamForbidden
@@ -173,6 +178,63 @@ def multipart(data: bytes) -> None:
         assert slice_.endswith(part.body)
     joined_value, joined = join_parts(parts)
     assert split_parts(parse_offsets(joined_value), joined) == parts
+
+
+def _grouped(pairs: Any) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in pairs:
+        found.setdefault(name.lower(), []).append(value)
+    return found
+
+
+def _check_view(view: View, raw: bytes, binary: bool) -> None:
+    """What a view was read as is a message, and its own view says the same."""
+    parsed = parse(raw, binary=binary)
+    if not binary:
+        raw.decode("utf-8")
+    again, _ = view.read_own(view.write(raw, binary))
+    other = parse(again)
+    assert other.command == parsed.command
+    parts, others = split_message(parsed), split_message(other)
+    if parts is None:
+        assert other.body == parsed.body
+        assert _grouped(other.headers) == _grouped(parsed.headers)
+    else:
+        assert others is not None
+        assert [(_grouped(part.headers), part.body) for part in others] == [
+            (_grouped(part.headers), part.body) for part in parts
+        ]
+
+
+def _view(view: View, data: bytes) -> None:
+    try:
+        raw, binary = view.read(data, DEFAULT_LIMITS)
+    except RemoteProtocolError as error:
+        _check_refusal(error, 400, 413)
+        place, _ = view.take(data, DEFAULT_LIMITS)
+        assert place == b"" and isinstance(place, Unreadable)
+        receipt = place.receipt
+        assert receipt is None or error_message(400, "", receipt).headers.get("receipt-id") is not None
+    else:
+        _check_view(view, raw, binary)
+
+
+def json_view(data: bytes) -> None:
+    """A JSON text is read as a message whose view says the same, and as Python's own parser reads it, or refused."""
+    _view(JSON, data)
+    try:
+        raw, _ = decode_json(data)
+    except RemoteProtocolError:
+        return
+    expected = {key.upper(): value for key, value in json.loads(data).items()}
+    assert parse(raw).command == expected["COMMAND"]
+    if isinstance(expected.get("BODY"), str):
+        assert parse(raw).body == expected["BODY"].encode("utf-8")
+
+
+def protobuf_view(data: bytes) -> None:
+    """A Protocol Buffers message is read as a message whose view says the same, or refused."""
+    _view(PROTOBUF, data)
 
 
 def _is_forbidden(name: str) -> bool:
@@ -526,5 +588,7 @@ TARGETS: dict[str, Target] = {
     "handshake": handshake,
     "connection": connection,
     "access": access,
+    "json": json_view,
+    "protobuf": protobuf_view,
 }
 """The targets by name."""

@@ -29,6 +29,7 @@ from integration._server import (
     recv_bytes,
     wait_until,
 )
+from lhttp_tx.codec.protobuf_view import decode_protobuf
 
 TOKEN = "a secret of more than sixteen bytes, with é"
 GOOD = message("chat", {"publish": "room"}, "hello")
@@ -108,6 +109,84 @@ def test_posted_bytes_that_are_no_text_are_published_in_binary(server: ServerPro
         client.recv(TIME_LIMIT)
         assert http_request(server.port, "POST", "/publish", posted)[0] == 200
         assert recv_bytes(client) == (posted, True)
+
+
+JSON_TYPE, PROTOBUF_TYPE = "application/json", "application/x-protobuf"
+JSON_GOOD = '{"COMMAND":"chat","HEADERS":{"publish":"views"},"BODY":"hé"}'
+PROTOBUF_GOOD = b'\x12\x04chat\x1a\x10\x0a\x07publish\x12\x05views"\x03h\xc3\xa9'
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "binary"),
+    [
+        (JSON_TYPE, JSON_GOOD, False),
+        ("Application/JSON; charset=utf-8", JSON_GOOD, False),
+        (JSON_TYPE, JSON_GOOD.replace('"BODY":"hé"', '"BODY_BASE64":"aMOp"'), True),
+        (PROTOBUF_TYPE, PROTOBUF_GOOD, False),
+        ("application/protobuf", PROTOBUF_GOOD + b"\x30\x01", True),
+    ],
+)
+def test_posted_views_are_published(server: ServerProcess, kind: str, body: str | bytes, binary: bool) -> None:
+    with open_client(server.port) as client:
+        client.send(message("x", {"subscribe": "views", "receipt": "1"}))
+        client.recv(TIME_LIMIT)
+        status, headers, answer = http_request(server.port, "POST", "/publish", body, {"Content-Type": kind})
+        assert (status, headers["content-type"], json.loads(answer)) == (200, JSON_TYPE, {"channels": ["views"]})
+        assert recv_bytes(client) == (message("chat", {"publish": "views"}, "hé").encode(), binary)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status", "reason"),
+    [
+        (JSON_TYPE, "no JSON", 400, "malformed"),
+        (JSON_TYPE, '{"COMMAND":"chat","BODY":{}}', 400, "BODY is not a string"),
+        (JSON_TYPE, "[" * 60_000, 413, "brackets"),
+        (JSON_TYPE, '{"COMMAND":"chat"}', 400, "publish"),
+        (JSON_TYPE, '{"COMMAND":"chat","HEADERS":{"publish":"$x"}}', 403, "$x"),
+        (PROTOBUF_TYPE, "no message", 400, ""),
+        ("text/plain", JSON_GOOD, 400, "no CRLF ends the head"),
+    ],
+)
+def test_posted_views_that_are_wrong_are_refused(
+    server: ServerProcess, kind: str, body: str, status: int, reason: str
+) -> None:
+    found, headers, answer = http_request(server.port, "POST", "/publish", body, {"Content-Type": kind})
+    assert (found, headers["content-type"]) == (status, "text/plain; charset=utf-8")
+    assert reason in answer.decode()
+
+
+@pytest.mark.parametrize(
+    ("accept", "good", "bad"),
+    [
+        ("*/*", JSON_TYPE, "text/plain; charset=utf-8"),
+        ("text/html, application/xml;q=0.9", JSON_TYPE, "text/plain; charset=utf-8"),
+        (JSON_TYPE, JSON_TYPE, JSON_TYPE),
+        ("text/html, Application/JSON ; q=0.5", JSON_TYPE, JSON_TYPE),
+        ("application/json;q=0, */*", JSON_TYPE, "text/plain; charset=utf-8"),
+        (PROTOBUF_TYPE, PROTOBUF_TYPE, PROTOBUF_TYPE),
+        ("application/json;q=0.4, application/protobuf;q=0.6", PROTOBUF_TYPE, PROTOBUF_TYPE),
+        (", ".join(["a/b"] * 500), JSON_TYPE, "text/plain; charset=utf-8"),
+    ],
+)
+def test_accept_chooses_the_form_of_the_answer(server: ServerProcess, accept: str, good: str, bad: str) -> None:
+    answers = [http_request(server.port, "POST", "/publish", body, {"Accept": accept}) for body in (GOOD, "wrong")]
+    assert [(status, headers["content-type"]) for status, headers, _ in answers] == [(200, good), (400, bad)]
+    if good == PROTOBUF_TYPE:
+        assert decode_protobuf(answers[0][2])[0] == b"LHTTP/1.0 receipt\r\npublish:room\r\n\r\n"
+        reason = b"no CRLF ends the head"
+        assert decode_protobuf(answers[1][2])[0] == b"LHTTP/1.0 error\r\nstatus:400\r\nreason:%s\r\n\r\n" % reason
+    elif bad == JSON_TYPE:
+        assert json.loads(answers[1][2]) == {"status": 400, "reason": "no CRLF ends the head"}
+
+
+@pytest.mark.parametrize("kind", [JSON_TYPE, PROTOBUF_TYPE])
+def test_views_of_a_page_of_another_site_are_refused(server: ServerProcess, kind: str) -> None:
+    for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        asked = http_request(server.port, "POST", "/publish", JSON_GOOD, {"Content-Type": kind, **headers})
+        assert asked[0] == 403
+        preflight = http_request(server.port, "OPTIONS", "/publish", headers=headers)
+        assert preflight[0] == 405
+        assert not any(name.startswith("access-control") for name in (*asked[1], *preflight[1]))
 
 
 def test_published_message_is_not_processed(server: ServerProcess) -> None:

@@ -110,7 +110,16 @@ def user(tmp_path: Path) -> Path:
 @needs_npm
 def test_npm_package_installs_and_runs_in_an_empty_directory(server: ServerProcess, user: Path) -> None:
     installed = sorted(path.name for path in (user / "node_modules" / "lhttp-tx").iterdir())
-    files = ["LICENSE", "README.md", "lhttp.d.mts", "lhttp.d.ts", "lhttp.js", "lhttp.mjs", "package.json"]
+    files = [
+        "LICENSE",
+        "README.md",
+        "lhttp.d.mts",
+        "lhttp.d.ts",
+        "lhttp.js",
+        "lhttp.mjs",
+        "lhttp.proto",
+        "package.json",
+    ]
     assert installed == files
     talk = """
         const client = new LhttpClient(process.argv[2]);

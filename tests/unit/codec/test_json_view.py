@@ -133,6 +133,28 @@ def test_base64_makes_a_binary_message_even_of_text() -> None:
     assert decode_json(b'{"COMMAND":"c","BODYS":[{"BODY_BASE64":"aGk="}]}')[1] is True
 
 
+@given(headers, st.text(max_size=30), st.sampled_from(["", '"', "\\", "\n", '","BODY":"', "\x00", '"}', "\\u"]))
+def test_a_body_is_read_the_same_whether_its_head_is_known(pairs: list[tuple[str, str]], text: str, piece: str) -> None:
+    opening = json.dumps({"COMMAND": "c", "HEADERS": pairs, "BODY": ""}, separators=(",", ":"))[:-2]
+    for body in (json.dumps(text + piece)[1:-1], text + piece):
+        data = f'{opening}{body}"}}'.encode("utf-8", "replace")
+        outcomes = []
+        for spelling in (data, b" " + data.replace(b'"BODY":', b'"BODY" :', 1)):  # the second is never known
+            try:
+                outcomes.append(decode_json(spelling))
+            except RemoteProtocolError as error:
+                outcomes.append(error.status)
+        if b'"BODY":' not in data[len(opening) :]:
+            assert outcomes[0] == outcomes[1]
+
+
+def test_a_known_head_may_have_too_many_headers_for_others() -> None:
+    view = b'{"COMMAND":"c","HEADERS":{"h":["1","2","3"]},"BODY":"x"}'
+    assert decode_json(view)[0].endswith(b"x")
+    with pytest.raises(RemoteProtocolError, match="more than 2 HEADERS"):
+        decode_json(view, Limits(header_count=2))
+
+
 def test_limits_count_the_message_and_not_its_view() -> None:
     raw = Message("c", [], "x" * 87).raw
     assert len(raw) == 102

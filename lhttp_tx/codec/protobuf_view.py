@@ -1,0 +1,338 @@
+"""
+The Protocol Buffers view of a message: the bytes of a message to one ``Message`` of ``lhttp.proto``, and back.
+
+Part of the codec: pure functions. ``lhttp_tx/web/static/lhttp.proto`` is the schema. Its messages have few fields, so
+this module reads and writes them itself. Nothing needs to be installed or generated for it, and what a hostile message
+costs is known: no object is made for a field that the schema does not have. Source of the encoding: Protocol Buffers,
+"Encoding"; and of the view: the protocol document, section "Protocol Buffers".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+from lhttp_tx.codec.headers import HeaderPairs, header_line
+from lhttp_tx.codec.limits import DEFAULT_LIMITS, UNLIMITED, Limits
+from lhttp_tx.codec.message import Message, parse, parse_head
+from lhttp_tx.codec.multipart import MAX_PART_HEADERS, MAX_PARTS, Part, join_raw_parts, split_message
+from lhttp_tx.codec.text import is_text
+from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
+
+__all__ = ["decode_protobuf", "encode_protobuf", "receipt_of_protobuf"]
+
+_VERSION = b"LHTTP/1.0"
+
+_CACHED_SIZE = 512
+_CACHED_COUNT = 512
+"""The largest head, in bytes, that is kept with its view, and how many are kept, for writing and for reading."""
+
+_MAX_FIELDS = 2
+_HEADER_FIELDS = 4
+"""The most fields of a message for each header of the limits, besides parts, and the most of a header."""
+
+_REASON = 200
+"""The most characters of a reason."""
+
+# Tags: the number of a field, and how its value is written.
+_LENGTH, _VARINT = 2, 0
+_MESSAGE_COMMAND, _MESSAGE_HEADERS, _MESSAGE_BODY = b"\x12", b"\x1a", b"\x22"
+_MESSAGE_PARTS, _MESSAGE_BINARY = b"\x2a", b"\x30\x01"
+_SIMPLE = b"\x0a" + _MESSAGE_COMMAND + _MESSAGE_HEADERS
+"""The tags of version, command and headers: what stands before a body."""
+
+_HEADER_NAME, _HEADER_VALUE = b"\x0a", b"\x12"
+_PART_HEADERS, _PART_BODY = b"\x0a", b"\x12"
+
+_KINDS = {1: _LENGTH, 2: _LENGTH, 3: _LENGTH, 4: _LENGTH, 5: _LENGTH, 6: _VARINT}
+"""How the values of a ``Message`` are written. ``Header`` and ``Part`` have the first two of these fields."""
+
+
+# Writing
+
+
+def encode_protobuf(message: bytes, binary: bool = False) -> bytes:
+    r"""
+    Return the Protocol Buffers view of a message.
+
+    A multipart message is written as ``parts``, without the header ``multipart``, where the JSON view has ``BODYS``.
+
+    >>> encode_protobuf(b"LHTTP/1.0 chat\r\npublish:room\r\n\r\nhi")
+    b'\x12\x04chat\x1a\x0f\n\x07publish\x12\x04room"\x02hi'
+
+    :param message: a whole message, of any size.
+    :param binary: whether it is a binary message.
+    :raises RemoteProtocolError: if it is not an LHTTP message.
+    """
+    end = message.find(b"\r\n\r\n") + 2
+    if 2 <= end <= _CACHED_SIZE:
+        opening = _opening(message[:end])
+        if opening is not None:
+            body = message[end + 2 :]
+            return b"".join((opening, _field(_MESSAGE_BODY, body) if body else b"", _MESSAGE_BINARY if binary else b""))
+    parsed = parse(message, binary=binary, limits=UNLIMITED)
+    parts = split_message(parsed)
+    headers = parsed.headers if parts is None else parsed.headers.without(("multipart",))
+    fields = [_opened(parsed.command, headers)]
+    if parts is not None:
+        fields += [_field(_MESSAGE_PARTS, _written_part(part)) for part in parts]
+    elif parsed.body:
+        fields.append(_field(_MESSAGE_BODY, parsed.body))
+    return b"".join((*fields, _MESSAGE_BINARY if binary else b""))
+
+
+@lru_cache(_CACHED_COUNT)
+def _opening(raw: bytes) -> bytes | None:
+    """Return the view of a head; ``None`` if it is that of a multipart message."""
+    head = parse_head(raw, UNLIMITED)
+    return None if "multipart" in head.headers else _opened(head.command, head.headers)
+
+
+def _opened(command: str, headers: HeaderPairs) -> bytes:
+    lines = [_field(_MESSAGE_HEADERS, _written_header(name, value)) for name, value in headers]
+    return b"".join((_field(_MESSAGE_COMMAND, command.encode("ascii")), *lines))
+
+
+def _written_header(name: str, value: str) -> bytes:
+    raw = _field(_HEADER_NAME, name.encode("ascii"))
+    return raw + _field(_HEADER_VALUE, value.encode("utf-8")) if value else raw
+
+
+def _written_part(part: Part) -> bytes:
+    fields = [_field(_PART_HEADERS, _written_header(name, value)) for name, value in part.headers]
+    return b"".join((*fields, _field(_PART_BODY, part.body) if part.body else b""))
+
+
+def _field(tag: bytes, value: bytes) -> bytes:
+    size = len(value)
+    if size < 128:
+        return b"%b%c%b" % (tag, size, value)
+    length = bytearray(tag)
+    while size > 127:
+        length.append(size & 127 | 128)
+        size >>= 7
+    length.append(size)
+    return bytes(length) + value
+
+
+# Reading
+
+
+def decode_protobuf(data: bytes, limits: Limits = DEFAULT_LIMITS, *, max_parts: int = MAX_PARTS) -> tuple[bytes, bool]:
+    r"""
+    Return the bytes of the message that a Protocol Buffers view describes, and whether it is a binary message.
+
+    Fields that the schema does not have are skipped. There may be two fields, of any kind, for each header of the
+    limits, besides parts. A message is binary if it says so, or if its body is not UTF-8.
+
+    >>> decode_protobuf(b'\x12\x04chat"\x02hi')
+    (b'LHTTP/1.0 chat\r\n\r\nhi', False)
+
+    :param data: one ``Message``. Its size must be bounded already.
+    :param limits: ``message_size``, ``head_size`` and ``header_count`` bound the message that is returned.
+    :param max_parts: the most parts of a multipart message; 0: any number.
+    :raises RemoteProtocolError: if it is no such view.
+    :raises MessageTooLarge: if it has too much of something.
+    """
+    found = _read_quickly(data, limits.header_count)
+    raw, is_binary = _read(data, limits, max_parts) if found is None else found
+    if len(raw) > limits.message_size:
+        raise MessageTooLarge(f"message of {len(raw)} bytes is larger than {limits.message_size}")
+    return raw, is_binary
+
+
+def _read_quickly(data: bytes, most: int) -> tuple[bytes, bool] | None:
+    """
+    Return what a view says whose head was read before and is kept; ``None`` if it has to be read in full.
+
+    :param most: the most headers.
+    """
+    position, end = 0, min(len(data) - 1, _CACHED_SIZE)
+    while position < end and data[position] in _SIMPLE and data[position + 1] < 128:
+        position += 2 + data[position + 1]
+    if position >= end or data[position] != _MESSAGE_BODY[0]:
+        return None
+    opening, count = _read_opening(data[:position])
+    if not opening or count > most:
+        return None
+    size, begin = _varint(data, position + 1)
+    body, rest = data[begin : begin + size], data[begin + size :]
+    if len(body) != size or rest not in (b"", _MESSAGE_BINARY):
+        return None
+    return opening + body, bool(rest) or not is_text(body)
+
+
+@lru_cache(_CACHED_COUNT)
+def _read_opening(opening: bytes) -> tuple[bytes, int]:
+    """
+    Return the head and the blank line of a view that begins with *opening*, and how many headers they have.
+
+    :returns: no bytes if they are malformed.
+    """
+    try:
+        raw, _ = _read(opening, UNLIMITED, 0)
+    except RemoteProtocolError:
+        return b"", 0
+    return raw, raw.count(b"\n") - 2
+
+
+def _read(data: bytes, limits: Limits, max_parts: int) -> tuple[bytes, bool]:
+    """See :func:`decode_protobuf`."""
+    command, body, is_binary = b"", b"", False
+    headers: list[bytes] = []
+    parts: list[bytes] = []
+    most = limits.header_count * _MAX_FIELDS + (max_parts or len(data))
+    for number, value in _fields(data, most):
+        if number == 3:
+            headers.append(_header(value, limits))
+            if len(headers) > limits.header_count:
+                raise RemoteProtocolError(f"there are more than {limits.header_count} headers", status=413)
+        elif number == 5:
+            parts.append(value)
+        elif number == 4:
+            body = value
+        elif number == 2:
+            command = value
+        elif number == 6:
+            is_binary = value != b"\0"
+        elif number == 1 and value not in (b"", _VERSION):
+            raise RemoteProtocolError("version is not 'LHTTP/1.0'")
+    if parts:
+        if body:
+            raise RemoteProtocolError("parts exclude a body")
+        if any(line[:10].lower() == b"multipart:" for line in headers):
+            raise RemoteProtocolError("parts exclude the header multipart, which follows from them")
+        if max_parts and len(parts) > max_parts:
+            raise MessageTooLarge(f"message of {len(parts)} parts has more than {max_parts}")
+        offsets, body = _joined(parts, limits, max_parts)
+        headers.append(b"multipart:" + offsets.encode("ascii"))
+    raw = b"".join((_start(command), *[line + b"\r\n" for line in headers], b"\r\n", body))
+    return raw, is_binary or not is_text(body)
+
+
+def receipt_of_protobuf(data: bytes, limits: Limits = DEFAULT_LIMITS) -> str | None:
+    """Return the token of the receipt that a refused view asks for, if the token can be read."""
+    found: str | None = None
+    try:
+        for number, value in _fields(data, limits.header_count * _MAX_FIELDS):
+            if number == 3 and len(value) < limits.head_size:
+                name, _, token = _header(value, limits).partition(b":")
+                found = token.decode("utf-8") if name.lower() == b"receipt" else found
+    except RemoteProtocolError:
+        pass
+    return found
+
+
+def _start(command: bytes) -> bytes:
+    """Return a start line with its end."""
+    if not command:
+        raise RemoteProtocolError("command is missing")
+    try:
+        return Message(_text(command, "command")).head.raw
+    except LocalProtocolError as error:
+        raise RemoteProtocolError(error.reason[:_REASON]) from None
+
+
+def _joined(parts: list[bytes], limits: Limits, max_parts: int) -> tuple[str, bytes]:
+    """Return the offsets and the body of ``parts``."""
+    chunks: list[bytes] = []
+    left = MAX_PART_HEADERS if max_parts else limits.header_count * len(parts)
+    for part in parts:
+        lines: list[bytes] = []
+        body = b""
+        for number, value in _fields(part, left + _HEADER_FIELDS):
+            if number == 1:
+                lines.append(_header(value, limits) + b"\r\n")
+            elif number == 2:
+                body = value
+        left -= len(lines)
+        if left < 0:
+            raise MessageTooLarge(f"the parts have more than {MAX_PART_HEADERS} headers")
+        chunks.append(b"".join((*lines, b"\r\n", body)))
+    return join_raw_parts(chunks)
+
+
+def _header(data: bytes, limits: Limits) -> bytes:
+    """Return a header as a line, without its end."""
+    name = value = b""
+    for number, found in _fields(data, _HEADER_FIELDS):
+        if number == 1:
+            name = found
+        elif number == 2:
+            value = found
+    if len(name) + len(value) > limits.head_size:
+        raise MessageTooLarge(f"head is larger than {limits.head_size} bytes")
+    try:
+        return header_line(_text(name, "header name"), _text(value, "header value").strip(" \t"))
+    except LocalProtocolError as error:
+        raise RemoteProtocolError(error.reason[:_REASON]) from None
+
+
+def _text(raw: bytes, what: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise RemoteProtocolError(f"{what} is not UTF-8") from None
+
+
+def _fields(data: bytes, most: int) -> Iterator[tuple[int, bytes]]:
+    r"""
+    Yield the numbers and values of the fields 1 to 6. The value of a number is ``b"\0"`` if it is 0.
+
+    :param most: how many fields there may be.
+    :raises RemoteProtocolError: if it is not in the encoding of Protocol Buffers.
+    :raises MessageTooLarge: if there are more fields.
+    """
+    position, end = 0, len(data)
+    while position < end:
+        most -= 1
+        if most < 0:
+            raise MessageTooLarge("there are too many fields")
+        tag = data[position]
+        if tag < 128:
+            position += 1
+        else:
+            tag, position = _varint(data, position)
+        number, kind = tag >> 3, tag & 7
+        if kind == _LENGTH:
+            size = data[position] if position < end else 128
+            if size < 128:
+                position += 1
+            else:
+                size, position = _varint(data, position)
+            if size > end - position:
+                raise _cut_off()
+            value = data[position : position + size]
+            position += size
+        elif kind == _VARINT:
+            amount, position = _varint(data, position)
+            value = b"\1" if amount else b"\0"
+        elif kind in (1, 5):
+            position += 8 if kind == 1 else 4
+            if position > end:
+                raise _cut_off()
+            value = b""
+        else:
+            raise RemoteProtocolError(f"field {number & 0xFFFFFFFF} has the wire type {kind}")
+        if not 0 < number < 2**29:
+            raise RemoteProtocolError("the number of a field is out of bounds")
+        if _KINDS.get(number) == kind:
+            yield number, value
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """Return a number of at most 64 bits, and the index of what follows it."""
+    number = shift = 0
+    for byte in data[position : position + 10]:
+        number |= (byte & 127) << shift
+        position += 1
+        if byte < 128:
+            return number & 0xFFFF_FFFF_FFFF_FFFF, position
+        shift += 7
+    if shift == 70:
+        raise RemoteProtocolError("a number has more than 10 bytes")
+    raise _cut_off()
+
+
+def _cut_off() -> RemoteProtocolError:
+    return RemoteProtocolError("the message is cut off")

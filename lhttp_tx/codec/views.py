@@ -1,0 +1,115 @@
+"""
+The views of messages that clients can ask for, by the names of their subprotocols.
+
+Part of the codec. A view says the same as the message that it is made of, in another form. The bus, the store and the
+engine know messages alone; transports write views of what they send, and read messages out of what they get.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import suppress
+
+from lhttp_tx.codec.json_view import decode_json, encode_json, receipt_of_json
+from lhttp_tx.codec.limits import UNLIMITED, Limits
+from lhttp_tx.codec.message import Unreadable
+from lhttp_tx.codec.protobuf_view import decode_protobuf, encode_protobuf, receipt_of_protobuf
+from lhttp_tx.errors import RemoteProtocolError
+
+__all__ = ["JSON", "PROTOBUF", "VIEWS", "View"]
+
+
+class View(ABC):
+    """
+    One kind of view: an :class:`~lhttp_tx.engine.delivery.Encoding`, of which there is one object.
+
+    :ivar binary: whether its views travel as binary WebSocket messages.
+    """
+
+    binary: bool
+
+    @abstractmethod
+    def write(self, message: bytes, binary: bool) -> bytes:
+        """
+        Return the view of a message.
+
+        :param binary: whether the message is binary.
+        :raises RemoteProtocolError: if it is no message.
+        """
+
+    @abstractmethod
+    def read(self, data: bytes, limits: Limits) -> tuple[bytes, bool]:
+        """
+        Return the message that a client's view describes, and whether it is binary.
+
+        :raises RemoteProtocolError: if it is no view, or the message is too large.
+        """
+
+    @abstractmethod
+    def read_own(self, data: bytes) -> tuple[bytes, bool]:
+        """Return the message that a view of this server describes, of any size, and whether it is binary."""
+
+    @abstractmethod
+    def receipt(self, data: bytes, limits: Limits) -> str | None:
+        """Return the token of the receipt that a refused view asks for, if it can be read."""
+
+    def encode(self, payloads: list[bytes], binary: bool) -> list[bytes]:
+        """Return the views of messages. What is no message is left out: a bus may bring anything."""
+        views: list[bytes] = []
+        for payload in payloads:
+            with suppress(RemoteProtocolError):
+                views.append(self.write(payload, binary))
+        return views
+
+    def take(self, data: bytes, limits: Limits) -> tuple[bytes, bool]:
+        """
+        Return what :meth:`read` returns; for a view that it refuses, a :class:`~lhttp_tx.codec.message.Unreadable`.
+        """
+        try:
+            return self.read(data, limits)
+        except RemoteProtocolError as error:
+            return Unreadable.of(error, self.receipt(data, limits)), False
+
+
+class _JSON(View):
+    """The subprotocol ``lhttp.json``."""
+
+    binary = False
+
+    def write(self, message: bytes, binary: bool) -> bytes:
+        return encode_json(message)
+
+    def read(self, data: bytes, limits: Limits) -> tuple[bytes, bool]:
+        return decode_json(data, limits)
+
+    def read_own(self, data: bytes) -> tuple[bytes, bool]:
+        return decode_json(data, UNLIMITED, max_parts=0)
+
+    def receipt(self, data: bytes, limits: Limits) -> str | None:
+        return receipt_of_json(data, limits)
+
+
+class _Protobuf(View):
+    """The subprotocol ``lhttp.protobuf``."""
+
+    binary = True
+
+    def write(self, message: bytes, binary: bool) -> bytes:
+        return encode_protobuf(message, binary)
+
+    def read(self, data: bytes, limits: Limits) -> tuple[bytes, bool]:
+        return decode_protobuf(data, limits)
+
+    def read_own(self, data: bytes) -> tuple[bytes, bool]:
+        return decode_protobuf(data, UNLIMITED, max_parts=0)
+
+    def receipt(self, data: bytes, limits: Limits) -> str | None:
+        return receipt_of_protobuf(data, limits)
+
+
+JSON: View = _JSON()
+PROTOBUF: View = _Protobuf()
+
+VIEWS: Mapping[str, View] = {"lhttp.json": JSON, "lhttp.protobuf": PROTOBUF}
+"""The views by the subprotocols that have them."""
