@@ -28,18 +28,26 @@ class RulesReloader(Service):
     """Puts the rules of a file in force when SIGHUP comes."""
 
     def __init__(
-        self, file: SettingsFile, use: Callable[[Rules], object], *, reactor: Any, identities: bool = True
+        self,
+        file: SettingsFile,
+        use: Callable[[Rules], object],
+        *,
+        reactor: Any,
+        identities: bool = True,
+        around: Callable[[Callable[[], object]], object] = lambda call: call(),
     ) -> None:
         """
         :param file: the file, as read when the process started.
         :param use: called with the new rules.
         :param reactor: the running reactor.
         :param identities: whether there is an authenticator.
+        :param around: calls the function that reads everything again.
         """
         self._file = file
         self._use = use
         self._reactor = reactor
         self._identities = identities
+        self._around = around
         self._before: Any = None
 
     def startService(self) -> None:
@@ -89,4 +97,4 @@ class RulesReloader(Service):
 
     def _hang_up(self) -> None:
         if not stop_with_terminal(self._reactor):
-            self.reload()
+            self._around(self.reload)

@@ -4,18 +4,21 @@ The entry points of the twistd plugin: the options, and the service made from th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService, MultiService, Service
 from twisted.logger import Logger
 
+from lhttp_tx.observe.stalls import StallWatch
 from lhttp_tx.ports.sockets import UNIXRights
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.service import LHTTPService
 from lhttp_tx.twistd.fresh import Freshener
 from lhttp_tx.twistd.mishaps import check_places, end_if_not_started, explain_failures
+from lhttp_tx.twistd.notify import Notifier
 from lhttp_tx.twistd.options import Options
 from lhttp_tx.twistd.plugin_cache import forget_unwritten
 from lhttp_tx.twistd.reloading import RulesReloader
@@ -47,7 +50,14 @@ def makeService(options: Options) -> IService:
         service = server if options.manhole is None else _with_manhole(server, options.manhole, reactor)
         if options["reload"]:
             service = _with_freshener(service, Freshener(server, options.named, reactor=reactor))
-        return with_reload(service, options, server.set_rules, reactor)
+        return _accompanied(
+            with_reload(
+                service, options, server.set_rules, reactor, notifier := Notifier(reactor, server.when_started)
+            ),
+            options,
+            reactor,
+            notifier,
+        )
     supervisor = Supervisor(
         options.arguments,
         reactor=reactor,
@@ -58,22 +68,49 @@ def makeService(options: Options) -> IService:
         make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint,
     )
     hurry.append(supervisor.hurry)
-    return with_reload(supervisor, options, lambda _: supervisor.send_signal("HUP"), reactor)
+    notifier = Notifier(reactor, supervisor.when_started)
+    service = with_reload(supervisor, options, lambda _: supervisor.send_signal("HUP"), reactor, notifier)
+    return _accompanied(service, options, reactor, notifier)
 
 
-def with_reload(service: IService, options: Options, use: Callable[[Rules], object], reactor: Any) -> IService:
+def _accompanied(service: IService, options: Options, reactor: Any, notifier: Notifier) -> IService:
+    """Return *service* with those that watch its process and tell of it."""
+    others: list[Service] = [notifier] if "NOTIFY_SOCKET" in os.environ else []
+    if options["log-stalls"]:
+        others.append(StallWatch(reactor, options["log-stalls"]))
+    return _together(service, *others) if others else service
+
+
+def _together(*services: IService) -> MultiService:
+    both = MultiService()
+    for service in services:
+        service.setServiceParent(both)
+    return both
+
+
+def with_reload(
+    service: IService,
+    options: Options,
+    use: Callable[[Rules], object],
+    reactor: Any,
+    notifier: Notifier | None = None,
+) -> IService:
     """
     Return *service*. If there is a configuration file, add a service that reads the channel rules again on SIGHUP.
 
     :param use: called with the new rules.
+    :param notifier: is told of it.
     """
     if options.sources.file is None:
         return service
-    both = MultiService()
-    service.setServiceParent(both)
-    reloader = RulesReloader(options.sources.file, use, reactor=reactor, identities=bool(options.authenticators))
-    reloader.setServiceParent(both)
-    return both
+    reloader = RulesReloader(
+        options.sources.file,
+        use,
+        reactor=reactor,
+        identities=bool(options.authenticators),
+        around=(lambda call: call()) if notifier is None else notifier.reloading,
+    )
+    return _together(service, reloader)
 
 
 def _with_freshener(service: IService, freshener: Freshener) -> IService:

@@ -23,6 +23,8 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lhttp_tx.observe.events import name_of
+from lhttp_tx.observe.lines import fields_of
 from lhttp_tx.ports.sockets import adopt
 from lhttp_tx.twistd.plugin_cache import tells_of_unwritten
 from lhttp_tx.twistd.supervisor import FIRST_DESCRIPTOR
@@ -97,8 +99,17 @@ def _log_line(event: LogEvent) -> None:
         "level": event["log_level"].name,
         "namespace": event.get("log_namespace", "-"),
         "time": event["log_time"],
+        "event": name_of(event),
+        "fields": fields_of(event),
     }
+    if "log_failure" in event:
+        line["traceback"] = event["log_failure"].getTraceback()
     sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def _tell_started() -> None:
+    sys.stdout.write('{"started": true}\n')
     sys.stdout.flush()
 
 
@@ -126,6 +137,7 @@ def main(arguments: Sequence[str]) -> None:
     server = make_server(options, reactor, make_endpoint=AdoptingReactor(reactor).endpoint)
     hurry.append(server.hurry)
     end_if_not_started(server.when_started(), reactor)
+    server.when_started().addCallbacks(lambda _: _tell_started(), lambda _: None)
     service = with_reload(server, options, server.set_rules, reactor)
     service.privilegedStartService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
