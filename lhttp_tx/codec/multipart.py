@@ -14,7 +14,11 @@ from lhttp_tx.codec.headers import Headers, parse_header_lines
 from lhttp_tx.codec.message import Message
 from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 
-__all__ = ["Part", "join_parts", "join_raw_parts", "parse_offsets", "split_parts"]
+__all__ = ["MAX_PARTS", "MAX_PART_HEADERS", "Part", "join_parts", "join_raw_parts", "parse_offsets", "split_parts"]
+
+MAX_PARTS = 128
+MAX_PART_HEADERS = 256
+"""The most parts of a client's message, and the most headers of all its parts together; each costs work of its own."""
 
 _MAX_DIGITS = 10
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lhttp_tx.codec.multipart import parse_offsets, split_parts
+from lhttp_tx.codec.multipart import MAX_PART_HEADERS, MAX_PARTS, parse_offsets, split_parts
 from lhttp_tx.errors import MessageTooLarge
 from lhttp_tx.filters import HeaderFilter
 from lhttp_tx.interfaces import MaybeAwaitable
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from lhttp_tx.engine.request import Request
 
 __all__ = ["MultipartFilter"]
-
-
-_MAX_PARTS = 128
-_MAX_HEADERS = 256
-"""The most parts of a message, and the most headers of all its parts together; each costs work of its own."""
 
 
 class MultipartFilter(HeaderFilter):
@@ -36,8 +31,8 @@ class MultipartFilter(HeaderFilter):
         :raises MessageTooLarge: if there are too many offsets.
         """
         count = len(parse_offsets(head.headers.get("multipart", "")))
-        if count > _MAX_PARTS:
-            raise MessageTooLarge(f"message of {count} parts has more than {_MAX_PARTS}")
+        if count > MAX_PARTS:
+            raise MessageTooLarge(f"message of {count} parts has more than {MAX_PARTS}")
 
     def before(self, request: Request) -> MaybeAwaitable:
         """
@@ -45,5 +40,5 @@ class MultipartFilter(HeaderFilter):
         :raises MessageTooLarge: if the parts have too many headers.
         """
         offsets = parse_offsets(request.headers.get("multipart", ""))
-        request.parts = split_parts(offsets, request.body, _MAX_HEADERS)
+        request.parts = split_parts(offsets, request.body, MAX_PART_HEADERS)
         return None

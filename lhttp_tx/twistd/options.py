@@ -19,6 +19,7 @@ from lhttp_tx.rules.model import Rules
 from lhttp_tx.twistd.mishaps import give_up
 from lhttp_tx.twistd.secrecy import find_exposures
 from lhttp_tx.twistd.sources import Sources
+from lhttp_tx.twistd.topics.admin import AdminOptions, AdminSettings
 from lhttp_tx.twistd.topics.auth import AuthOptions
 from lhttp_tx.twistd.topics.cluster import ClusterOptions, use_asyncio_reactor
 from lhttp_tx.twistd.topics.community import CommunityOptions
@@ -37,6 +38,7 @@ _log = Logger()
 
 
 class Options(
+    AdminOptions,
     AuthOptions,
     CommunityOptions,
     ClusterOptions,
@@ -53,6 +55,7 @@ class Options(
     """
     Options of the server.
 
+    :ivar admin: the settings of the admin side; set once the command line is parsed.
     :ivar config: the settings; set once the command line is parsed.
     :ivar manhole: the settings of the Python prompt; set once the command line is parsed.
     :ivar arguments: the original command line.
@@ -82,6 +85,8 @@ class Options(
     )
 
     config: Config
+
+    admin: AdminSettings | None = None
 
     manhole: ManholeSettings | None = None
 
@@ -162,6 +167,7 @@ class Options(
         history = self.history_settings(processors=registry, rules=rules, has_nats=bool(self._nats))
         listen = self.endpoints()
         self.check_unix(listen)
+        self.admin = self.admin_settings(None if self.sources.file is None else self.sources.file.admin, listen)
         self.config = Config(
             listen=listen,
             limits=self.limits(),
@@ -215,11 +221,12 @@ class Options(
             self,
             nats=self._nats,
             auth=self._described,
-            listen=self.config.listen,
+            listen=(*self.config.listen, *(() if self.admin is None else (self.admin.listen,))),
             arguments=self.arguments,
             config=None if self.sources.file is None else self.sources.file.path,
             origins=self.sources.origins,
             secret_keys=self._secret_keys,
+            admin=() if self.sources.file is None else self.sources.file.admin.files,
         )
 
     def _rules(self) -> Rules | None:

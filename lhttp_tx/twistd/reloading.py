@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.twistd.settings import SettingsError, SettingsFile
 from lhttp_tx.twistd.signals import stop_with_terminal
+from lhttp_tx.web.admin.keys import AdminKey
 
 __all__ = ["RulesReloader"]
 
@@ -35,6 +36,7 @@ class RulesReloader(Service):
         reactor: Any,
         identities: bool = True,
         around: Callable[[Callable[[], object]], object] = lambda call: call(),
+        set_keys: Callable[[Iterable[AdminKey]], None] | None = None,
     ) -> None:
         """
         :param file: the file, as read when the process started.
@@ -42,7 +44,9 @@ class RulesReloader(Service):
         :param reactor: the running reactor.
         :param identities: whether there is an authenticator.
         :param around: calls the function that reads everything again.
+        :param set_keys: called with the new keys of the admin side; ``None`` if there is none.
         """
+        self._set_keys = set_keys
         self._file = file
         self._use = use
         self._reactor = reactor
@@ -66,7 +70,7 @@ class RulesReloader(Service):
         Read the file, and put its rules in force.
 
         If the file has an error, the log says what and where, and nothing changes. This does not change options; the
-        log names those whose values in the file have changed.
+        log names those whose values in the file have changed. New keys of the admin side are put in force, too.
         """
         try:
             file = self._file.load_again()
@@ -79,6 +83,9 @@ class RulesReloader(Service):
             self._refuse([f"{self._file.path}: {error}"])
             return
         _log.info("{path}: active channel rules: {count}", path=file.path, count=len(file.rules))
+        if self._set_keys is not None:
+            self._set_keys(file.admin.keys)
+            _log.info("{path}: active keys of the admin side: {count}", path=file.path, count=len(file.admin.keys))
         old, new = self._file.values, file.values
         changed = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
         before, after = self._file.plugins, file.plugins

@@ -42,6 +42,7 @@ def find_exposures(
     config: str | None,
     origins: Mapping[str, str],
     secret_keys: Sequence[tuple[str, str]],
+    admin: Sequence[tuple[str, str]] = (),
 ) -> list[str]:
     """
     Return the warnings, one line each, without the secrets.
@@ -54,11 +55,12 @@ def find_exposures(
     :param config: the configuration file.
     :param origins: where each option was set (:class:`lhttp_tx.twistd.sources.Sources`).
     :param secret_keys: options that name files with keys that sign tokens, and these files.
+    :param admin: the files with secrets of the admin side, each with the name of its key.
     """
     files = [(f"--{name}", options[name]) for name in _SECRET_FILES]
     if not options["nats-tls-key"]:
         files.append(("--nats-tls-certificate", options["nats-tls-certificate"]))
-    files += secret_keys
+    files += [*secret_keys, *((f"[admin.keys.{name}] secret_file", path) for name, path in admin)]
     files += [("--auth file", found.partition(":")[2]) for found in auth if found.startswith("file:")]
     files += [("--listen", key) for found in listen for key in _keys_of(found)]
     held = [(f"--nats {_shown(url)}", url, "--nats-password-file or --nats-token-file") for url in nats if _login(url)]

@@ -22,6 +22,7 @@ from twisted.python import reflect, usage
 
 from lhttp_tx.history.tables import read_classes
 from lhttp_tx.rules.model import Rules, RulesError
+from lhttp_tx.twistd.admin_keys import AdminKeys
 from lhttp_tx.twistd.toml_lines import Place, find_lines, line_of
 
 __all__ = ["PREFIX", "Setting", "SettingsError", "SettingsFile", "declared", "nearest", "settings_of"]
@@ -198,12 +199,14 @@ class SettingsFile:
     :ivar values: the values of its options.
     :ivar rules: its channel rules.
     :ivar plugins: its tables ``[plugin.NAME]``, by these names.
+    :ivar admin: the keys of the admin side, its tables ``[admin.keys.NAME]``.
     """
 
     path: str
     values: Mapping[str, list[str] | bool]
     rules: Rules
     plugins: Mapping[str, Mapping[str, Any]]
+    admin: AdminKeys
     _lines: Mapping[Place, int] = field(repr=False)
     _location: Path = field(repr=False)
     _settings: Mapping[str, Setting] = field(repr=False)
@@ -218,14 +221,14 @@ class SettingsFile:
         :raises SettingsError: if it cannot be read, is not TOML, contains unknown keys, or contains values of a wrong
             type.
         """
-        return cls._load(path, Path(path).absolute(), settings)
+        return cls._load(path, Path(path).absolute(), settings, Path.cwd())
 
     def load_again(self) -> SettingsFile:
         """Read the file again, even if the working directory has changed. Raises the same errors as :meth:`load`."""
-        return self._load(self.path, self._location, self._settings)
+        return self._load(self.path, self._location, self._settings, self.admin.base)
 
     @classmethod
-    def _load(cls, path: str, location: Path, settings: Mapping[str, Setting]) -> SettingsFile:
+    def _load(cls, path: str, location: Path, settings: Mapping[str, Setting], base: Path) -> SettingsFile:
         text = _read(path, location)
         try:
             table = tomllib.loads(text)
@@ -241,6 +244,7 @@ class SettingsFile:
             problems.append((line_of(lines, place), text))
 
         values: dict[str, list[str] | bool] = {}
+        admin = AdminKeys.take(table, base, complain)
         for key, value in table.items():
             if key in (_CHANNELS, _PLUGINS, _CLASSES):
                 continue
@@ -266,7 +270,7 @@ class SettingsFile:
                 complain((_CHANNELS, *place), problem)
         if problems:
             raise SettingsError(f"{path}:{line}: {text}" for line, text in sorted(problems))
-        return cls(path, values, rules, plugins, lines, location, settings)
+        return cls(path, values, rules, plugins, admin, lines, location, settings)
 
     def check_identities(self, known: bool) -> None:
         """

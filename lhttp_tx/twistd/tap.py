@@ -5,15 +5,17 @@ The entry points of the twistd plugin: the options, and the service made from th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from lhttp_tx.observe.stalls import StallWatch
 from lhttp_tx.ports.sockets import UNIXRights
+from lhttp_tx.ports.starting import one_by_one
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.service import LHTTPService
 from lhttp_tx.twistd.fresh import Freshener
@@ -25,6 +27,8 @@ from lhttp_tx.twistd.reloading import RulesReloader
 from lhttp_tx.twistd.signals import attend_signals
 from lhttp_tx.twistd.supervisor import Supervisor
 from lhttp_tx.twistd.topics.manhole import ManholeSettings
+from lhttp_tx.web.admin.keys import AdminKey
+from lhttp_tx.web.admin.service import AdminService
 
 __all__ = ["Options", "makeService"]
 
@@ -50,14 +54,19 @@ def makeService(options: Options) -> IService:
         service = server if options.manhole is None else _with_manhole(server, options.manhole, reactor)
         if options["reload"]:
             service = _with_freshener(service, Freshener(server, options.named, reactor=reactor))
-        return _accompanied(
-            with_reload(
-                service, options, server.set_rules, reactor, notifier := Notifier(reactor, server.when_started)
-            ),
-            options,
-            reactor,
-            notifier,
-        )
+        set_keys = None
+        if options.admin is not None:
+            admin = AdminService(
+                reactor=reactor,
+                listen=options.admin.listen,
+                keys=options.admin.keys,
+                server_names=config.server_names,
+                make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint,
+            )
+            service, set_keys = AdministeredService(service, admin), admin.set_keys
+        notifier = Notifier(reactor, server.when_started)
+        service = with_reload(service, options, server.set_rules, reactor, notifier=notifier, set_keys=set_keys)
+        return _accompanied(service, options, reactor, notifier)
     supervisor = Supervisor(
         options.arguments,
         reactor=reactor,
@@ -69,7 +78,7 @@ def makeService(options: Options) -> IService:
     )
     hurry.append(supervisor.hurry)
     notifier = Notifier(reactor, supervisor.when_started)
-    service = with_reload(supervisor, options, lambda _: supervisor.send_signal("HUP"), reactor, notifier)
+    service = with_reload(supervisor, options, lambda _: supervisor.send_signal("HUP"), reactor, notifier=notifier)
     return _accompanied(service, options, reactor, notifier)
 
 
@@ -88,18 +97,40 @@ def _together(*services: IService) -> MultiService:
     return both
 
 
+class AdministeredService(MultiService):
+    """A server and its admin side, which answers until the server has stopped."""
+
+    def __init__(self, server: IService, admin: AdminService) -> None:
+        """
+        :param server: the server.
+        :param admin: its admin side.
+        """
+        super().__init__()
+        server.setServiceParent(self)
+        admin.setServiceParent(self)
+        self._steps = server, admin
+
+    def stopService(self) -> Deferred[None]:
+        """Stop the server, then the admin side. The Deferred succeeds when both have stopped."""
+        Service.stopService(self)
+        return one_by_one([step.stopService for step in self._steps])
+
+
 def with_reload(
     service: IService,
     options: Options,
     use: Callable[[Rules], object],
     reactor: Any,
+    *,
     notifier: Notifier | None = None,
+    set_keys: Callable[[Iterable[AdminKey]], None] | None = None,
 ) -> IService:
     """
     Return *service*. If there is a configuration file, add a service that reads the channel rules again on SIGHUP.
 
     :param use: called with the new rules.
     :param notifier: is told of it.
+    :param set_keys: called with the new keys of the admin side; ``None`` if there is none.
     """
     if options.sources.file is None:
         return service
@@ -109,6 +140,7 @@ def with_reload(
         reactor=reactor,
         identities=bool(options.authenticators),
         around=(lambda call: call()) if notifier is None else notifier.reloading,
+        set_keys=set_keys,
     )
     return _together(service, reloader)
 

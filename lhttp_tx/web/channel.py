@@ -152,12 +152,16 @@ class BoundedRequest(server.Request):
             return
         self._refused = True
         self.requestHeaders.removeHeader(b"expect")
-        body = reason.encode("utf-8") + b"\n"
+        kind, body = self._refusal(status, reason)
         self.channel.transport.write(
-            b"HTTP/1.1 %s\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (status, len(body), body)
+            b"HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
+            % (status, kind.encode("ascii"), len(body), body)
         )
         self._lingering = self.channel.callLater(_LINGER, self.channel.loseConnection)
+
+    def _refusal(self, status: bytes, reason: str) -> tuple[str, bytes]:
+        """Return content type and body of a refusal."""
+        return "text/plain; charset=utf-8", reason.encode("utf-8") + b"\n"
 
 
 class BoundedChannel(HeadChannel):

@@ -1,0 +1,59 @@
+"""
+The table ``[admin]`` of a configuration file: the endpoint of the admin side, and its keys.
+
+Used by :mod:`lhttp_tx.twistd.settings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lhttp_tx.twistd.toml_lines import Place
+from lhttp_tx.web.admin.keys import AdminKey, read_keys
+from lhttp_tx.web.admin.scopes import SCOPES
+
+__all__ = ["AdminKeys"]
+
+_ADMIN = "admin"
+_KNOWN = ("keys", "listen")
+
+
+@dataclass(frozen=True, slots=True)
+class AdminKeys:
+    """
+    The keys of the admin side.
+
+    :ivar base: the directory that names of files are relative to: where the process was started.
+    :ivar keys: the keys.
+    :ivar files: the files with secrets, each with the name of its key.
+    """
+
+    base: Path
+    keys: tuple[AdminKey, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def take(cls, table: dict[str, Any], base: Path, complain: Callable[[Place, str], None]) -> AdminKeys:
+        """
+        Take the table ``admin`` out of *table*, and leave its endpoint there as the option ``admin``.
+
+        :param table: the file as :mod:`tomllib` reads it.
+        :param base: the directory that names of files are relative to.
+        :param complain: called with each mistake.
+        """
+        found = table.get(_ADMIN)
+        if not isinstance(found, dict):
+            return cls(base)
+        del table[_ADMIN]
+        for name in found:
+            if name not in _KNOWN:
+                complain((_ADMIN, name), f"there is no key {name} in [admin]; those that exist: {', '.join(_KNOWN)}")
+        if "listen" in found:
+            table[_ADMIN] = found["listen"]
+        keys, problems, files = read_keys(found.get("keys", {}), known=SCOPES, base=base)
+        for place, problem in problems:
+            complain((_ADMIN, "keys", *place), problem)
+        return cls(base, tuple(keys), tuple(files))

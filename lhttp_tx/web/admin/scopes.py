@@ -1,0 +1,10 @@
+"""
+The names that the scope of a key may contain.
+"""
+
+from __future__ import annotations
+
+__all__ = ["SCOPES"]
+
+SCOPES: frozenset[str] = frozenset({"info"})
+"""The methods of the API, and what else needs a scope."""

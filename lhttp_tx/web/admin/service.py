@@ -1,0 +1,118 @@
+"""
+The admin side of a server, on a listener of its own.
+
+``twistd lhttp --admin`` adds it to the server's service. A program that embeds a server adds an :class:`AdminService`
+beside its :class:`~lhttp_tx.service.LHTTPService`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
+
+from lhttp_tx.guard.access import AccessPolicy, is_loopback, server_name
+from lhttp_tx.guard.admission import Admission
+from lhttp_tx.ports.listening import Listeners
+from lhttp_tx.web.admin.gate import AdminGate
+from lhttp_tx.web.admin.keys import AdminKey, Keyring
+from lhttp_tx.web.admin.site import AdminRoot, AdminSite
+
+__all__ = ["MAX_CONNECTIONS", "AdminService"]
+
+_log = Logger()
+
+MAX_CONNECTIONS = 200
+"""The most connections of the admin side at one time. Beyond that, idle ones are closed to make room."""
+
+
+class AdminService(Service):
+    """
+    Listens for the admin side. Start it with the server, and stop it after the server.
+
+    :ivar root: the root resource.
+    """
+
+    def __init__(
+        self,
+        *,
+        reactor: Any,
+        listen: str,
+        keys: Iterable[AdminKey] = (),
+        server_names: Iterable[str] = (),
+        make_endpoint: Callable[[Any, str], IStreamServerEndpoint] = serverFromString,
+    ) -> None:
+        """
+        :param reactor: the running reactor.
+        :param listen: the description of the endpoint, such as ``tcp:9081:interface=127.0.0.1``.
+        :param keys: the keys. Without any, the admin side answers only ``/live``.
+        :param server_names: the host names that it answers to, besides loopback names. If empty, it answers to any
+            name; if it listens on the loopback interface, only to loopback names.
+        :param make_endpoint: takes the reactor and a description, and returns the endpoint.
+        :raises ValueError: if two keys have the same name or secret, or if no request can have one of *server_names*.
+        """
+        self._listen = listen
+        self._keyring = Keyring(keys)
+        self._policy = AccessPolicy(server_names=frozenset(map(server_name, server_names)), loopback_only=True)
+        self.gate = AdminGate(self._keyring, self._policy, reactor)
+        self.root = AdminRoot(self.gate)
+        self._admission = Admission(reactor, max_pending=MAX_CONNECTIONS)
+        site = AdminSite(self.root, reactor=reactor, admission=self._admission)
+        self._listeners = Listeners(reactor, site, make_endpoint=make_endpoint, opened=self._opened)
+
+    @property
+    def ports(self) -> list[IListeningPort]:
+        """The port that it listens on while it runs."""
+        return self._listeners.ports
+
+    def set_keys(self, keys: Iterable[AdminKey]) -> None:
+        """
+        Put other keys in force, for all requests from now on.
+
+        :raises ValueError: if two keys have the same name or secret. Then nothing changes.
+        """
+        self._keyring.replace(keys)
+
+    def privilegedStartService(self) -> None:
+        """
+        Listen, while the process may still bind low ports.
+
+        :raises CannotListenError: if it cannot listen.
+        """
+        if not self._listeners.is_open:
+            opening = self._listeners.open([self._listen])
+            opening.addErrback(lambda _: None)  # the log has the error
+
+    def startService(self) -> None:
+        """Listen, if it does not listen yet."""
+        self.privilegedStartService()
+        super().startService()
+        if not len(self._keyring):
+            _log.warn("the admin side has no key, so it answers nothing but /live: add [admin.keys.NAME] to the file")
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop listening.
+
+        :returns: a Deferred that succeeds when this is done.
+        """
+        super().stopService()
+        return self._listeners.close().addCallback(lambda _: self._admission.stop())
+
+    def _opened(self, port: IListeningPort, description: str) -> None:
+        host = port.getHost()
+        address = f"{host.host}:{host.port}" if isinstance(host, IPv4Address | IPv6Address) else str(host)
+        self._policy.loopback_only = not isinstance(host, IPv4Address | IPv6Address) or is_loopback(host.host)
+        _log.info("admin side on {address} ({description})", address=address, description=description)
+        if isinstance(host, IPv4Address | IPv6Address) and not is_loopback(host.host) and "ssl:" not in description:
+            _log.warn(
+                "the admin side can be reached from other machines, and sends its keys unencrypted: listen on "
+                "tcp:{port}:interface=127.0.0.1, or with ssl:",
+                port=host.port,
+            )

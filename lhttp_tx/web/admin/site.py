@@ -1,0 +1,156 @@
+"""
+The HTTP of the admin side: its root, what it answers without a key, and its bounds.
+
+Nothing of it is on the public port. :mod:`lhttp_tx.web.admin.service` listens for it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.interfaces import IAddress
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Request
+
+from lhttp_tx.errors import Refused
+from lhttp_tx.guard.admission import Admission
+from lhttp_tx.guard.heads import check_headers
+from lhttp_tx.guard.proxied import is_proxied
+from lhttp_tx.web.admin.gate import AdminGate
+from lhttp_tx.web.admin.keys import AdminKey
+from lhttp_tx.web.admin.problems import PROBLEM, Problem, answer, problem_body, refuse
+from lhttp_tx.web.channel import BoundedRequest
+from lhttp_tx.web.paths import is_named_plainly
+from lhttp_tx.web.site import LHTTPSite
+
+__all__ = ["MAX_BODY_SIZE", "AdminResource", "AdminRoot", "AdminSite", "LiveResource"]
+
+MAX_BODY_SIZE = 2_097_152
+"""The most bytes of a request's body: a batch of large messages."""
+
+
+class AdminRequest(BoundedRequest):
+    """A request whose errors are problems (RFC 9457), even those before it is complete."""
+
+    def _refusal(self, status: bytes, reason: str) -> tuple[str, bytes]:
+        return PROBLEM, problem_body(Problem(int(status[:3]), reason))
+
+
+class AdminSite(LHTTPSite):
+    """The site of the admin side."""
+
+    def __init__(self, root: IResource, *, reactor: Any, admission: Admission | None = None) -> None:
+        """
+        :param root: the root.
+        :param reactor: the running reactor.
+        :param admission: counts its connections; ``None``: nobody does.
+        """
+        super().__init__(root, max_body_size=MAX_BODY_SIZE, reactor=reactor, admission=admission)
+        self.requestFactory = AdminRequest
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Return what takes the requests of a connection; ``None`` refuses it, because there are too many."""
+        if self.admission is not None and not self.admission.admits(addr):
+            return None
+        return super().buildProtocol(addr)
+
+
+class AdminResource(Resource):
+    """
+    The base of what the admin side answers. Subclasses override :meth:`respond`.
+
+    :ivar methods: the HTTP methods that it answers.
+    :ivar scope: the method that a key needs in its scope; ``None``: any key will do.
+    :ivar is_open: whether it needs no key.
+    """
+
+    isLeaf = True
+    methods: tuple[bytes, ...] = (b"GET", b"HEAD")
+    scope: str | None = None
+    is_open = False
+
+    def __init__(self, gate: AdminGate) -> None:
+        """:param gate: decides who may ask."""
+        super().__init__()
+        self.gate = gate
+
+    def render(self, request: Request) -> int | bytes:
+        """Answer, or refuse with a problem."""
+        try:
+            key = self._check(request)
+            return self.respond(request, key)
+        except Problem as problem:
+            return refuse(request, problem)
+
+    def _check(self, request: Request) -> AdminKey | None:
+        names = [name.lower() for name, values in request.requestHeaders.getAllRawHeaders() for _ in values]
+        try:
+            check_headers(names)
+        except Refused as refused:
+            raise Problem(refused.status, refused.reason) from None
+        self.gate.check_site(*(header(request, name) for name in (b"host", b"origin", b"sec-fetch-site")))
+        key: AdminKey | None = None
+        if not self.is_open:
+            address = None if is_proxied(request.channel.transport) else request.getClientAddress()
+            key = self.gate.log_in(getattr(address, "host", None), header(request, b"authorization"))
+        if not is_named_plainly(request):
+            raise Problem(404, "there is nothing here; a path is spelled in one way only")
+        if request.method not in self.methods:
+            allowed = b", ".join(self.methods).decode("ascii")
+            raise Problem(405, f"ask with {allowed}", {"allow": allowed})
+        if key is not None and self.scope is not None and not key.may_call(self.scope):
+            raise Problem(403, f"the key {key.name} may not call {self.scope}")
+        return key
+
+    def respond(self, request: Request, key: AdminKey | None) -> int | bytes:
+        """
+        Answer a request that may be answered; like :meth:`render`.
+
+        :param key: the key of the caller; ``None`` if none is needed.
+        :raises Problem: if it is refused.
+        """
+        raise NotImplementedError
+
+
+class LiveResource(AdminResource):
+    """``GET /live`` tells that the process answers, and nothing else. It needs no key."""
+
+    is_open = True
+
+    def respond(self, request: Request, key: AdminKey | None) -> bytes:
+        """Answer."""
+        return answer(request, 200, "application/json", json.dumps({"status": "live"}).encode("ascii") + b"\n")
+
+
+class _Nothing(AdminResource):
+    """Whatever else is asked for. Strangers are not told which paths exist: they are asked for a key first."""
+
+    methods = (b"GET", b"HEAD", b"POST")
+
+    def respond(self, request: Request, key: AdminKey | None) -> bytes:
+        raise Problem(404, "there is nothing here")
+
+
+class AdminRoot(Resource):
+    """The root of the admin side: ``/live``, and what was put beside it with ``putChild``."""
+
+    def __init__(self, gate: AdminGate) -> None:
+        """:param gate: decides who may ask."""
+        super().__init__()
+        self._nothing = _Nothing(gate)
+        self.putChild(b"live", LiveResource(gate))
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        """Return what answers every path that has no resource of its own."""
+        return self._nothing
+
+    def render(self, request: Request) -> int | bytes:
+        """Answer the root itself."""
+        return self._nothing.render(request)
+
+
+def header(request: Request, name: bytes) -> str | None:
+    """Return a header of *request*, or ``None``."""
+    value: bytes | None = request.getHeader(name)
+    return None if value is None else value.decode("utf-8", "surrogateescape")
