@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ import pytest
 from integration._server import TIME_LIMIT, script
 
 UNITS = Path(__file__).parents[2] / "contrib" / "systemd"
+
+ACTIVATE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="lhttp.socket")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Starts a command with a socket, as systemd does."""
 
 
 def unit() -> dict[str, str]:
@@ -39,10 +48,9 @@ def test_the_command_of_the_unit_serves_the_socket_of_systemd_and_tells_it(tmp_p
         port = listening.getsockname()[1]
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(TIME_LIMIT)
-        line = f'exec 3<&{listening.fileno()}; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=lhttp.socket; exec "$@"'
         stream = os.fstat(log.fileno())
         process = subprocess.Popen(
-            ["/bin/sh", "-c", line, "sh", *command],
+            [sys.executable, "-c", ACTIVATE, str(listening.fileno()), *command],
             cwd=tmp_path,
             env={
                 **os.environ,
