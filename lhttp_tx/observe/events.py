@@ -25,6 +25,7 @@ NAMES: Final[Mapping[str, str]] = {
     "the reactor goes on, {seconds:.1f} s after its last turn": "reactor.resumed",
     "{name} again: closing all connections now": "server.hurried",
     "SIGUSR1: {told}": "log.reopened",
+    "SIGHUP: there is no configuration file to read again": "reload.nothing",
     "SIGUSR1: still writing to the old file: {error}": "log.not_reopened",
     "{path}: active channel rules: {count}": "reload.rules",
     "{path}: not applied, the old channel rules stay active": "reload.refused",

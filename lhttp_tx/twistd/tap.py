@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from lhttp_tx.observe.stalls import StallWatch
+from lhttp_tx.ports.certificates import Certificates
 from lhttp_tx.ports.sockets import UNIXRights
 from lhttp_tx.ports.starting import one_by_one
 from lhttp_tx.rules.model import Rules
@@ -24,6 +25,7 @@ from lhttp_tx.twistd.notify import Notifier
 from lhttp_tx.twistd.options import Options
 from lhttp_tx.twistd.plugin_cache import forget_unwritten
 from lhttp_tx.twistd.reloading import RulesReloader
+from lhttp_tx.twistd.renewal import renewal_of
 from lhttp_tx.twistd.signals import attend_signals
 from lhttp_tx.twistd.supervisor import Supervisor
 from lhttp_tx.twistd.topics.manhole import ManholeSettings
@@ -48,7 +50,9 @@ def makeService(options: Options) -> IService:
     for line in (*options.exposures, *options.idle):
         _log.warn("{line}", line=line)
     if count == 1:
-        server = make_server(options, reactor)
+        certificates = Certificates(UNIXRights(config.unix_mode, config.unix_group).endpoint)
+        server = make_server(options, reactor, make_endpoint=certificates.endpoint)
+        renew = renewal_of(options, server, certificates).renew
         hurry.append(server.hurry)
         end_if_not_started(server.when_started(), reactor)
         service = server if options.manhole is None else _with_manhole(server, options.manhole, reactor)
@@ -65,7 +69,9 @@ def makeService(options: Options) -> IService:
             )
             service, set_keys = AdministeredService(service, admin), admin.set_keys
         notifier = Notifier(reactor, server.when_started)
-        service = with_reload(service, options, server.set_rules, reactor, notifier=notifier, set_keys=set_keys)
+        service = with_reload(
+            service, options, server.set_rules, reactor, notifier=notifier, set_keys=set_keys, renew=renew
+        )
         return _accompanied(service, options, reactor, notifier)
     supervisor = Supervisor(
         options.arguments,
@@ -78,7 +84,20 @@ def makeService(options: Options) -> IService:
     )
     hurry.append(supervisor.hurry)
     notifier = Notifier(reactor, supervisor.when_started)
-    service = with_reload(supervisor, options, lambda _: supervisor.send_signal("HUP"), reactor, notifier=notifier)
+
+    def pass_on() -> bool:
+        supervisor.send_signal("HUP")
+        return True
+
+    has_file = options.sources.file is not None
+    service = with_reload(
+        supervisor,
+        options,
+        lambda _: pass_on(),
+        reactor,
+        notifier=notifier,
+        renew=(lambda: False) if has_file else pass_on,
+    )
     return _accompanied(service, options, reactor, notifier)
 
 
@@ -124,16 +143,16 @@ def with_reload(
     *,
     notifier: Notifier | None = None,
     set_keys: Callable[[Iterable[AdminKey]], None] | None = None,
+    renew: Callable[[], bool] = lambda: False,
 ) -> IService:
     """
-    Return *service*. If there is a configuration file, add a service that reads the channel rules again on SIGHUP.
+    Return *service*, with a service that reads the channel rules again on SIGHUP, and secrets, keys and certificates.
 
     :param use: called with the new rules.
     :param notifier: is told of it.
+    :param renew: reads secrets, keys and certificates again; returns whether there are any.
     :param set_keys: called with the new keys of the admin side; ``None`` if there is none.
     """
-    if options.sources.file is None:
-        return service
     reloader = RulesReloader(
         options.sources.file,
         use,
@@ -141,6 +160,7 @@ def with_reload(
         identities=bool(options.authenticators),
         around=(lambda call: call()) if notifier is None else notifier.reloading,
         set_keys=set_keys,
+        renew=renew,
     )
     return _together(service, reloader)
 

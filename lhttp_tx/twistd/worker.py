@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from lhttp_tx.observe.events import name_of
 from lhttp_tx.observe.lines import fields_of
+from lhttp_tx.ports.certificates import Certificates
 from lhttp_tx.ports.sockets import adopt
 from lhttp_tx.twistd.plugin_cache import tells_of_unwritten
 from lhttp_tx.twistd.supervisor import FIRST_DESCRIPTOR
@@ -119,6 +120,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from lhttp_tx.twistd.mishaps import end_if_not_started
     from lhttp_tx.twistd.options import Options
+    from lhttp_tx.twistd.renewal import renewal_of
     from lhttp_tx.twistd.signals import attend_signals, release_signals
     from lhttp_tx.twistd.tap import installed_reactor, make_server, with_reload
 
@@ -134,11 +136,13 @@ def main(arguments: Sequence[str]) -> None:
     from twisted.internet.stdio import StandardIO
 
     StandardIO(_Lifeline(reactor), reactor=reactor)
-    server = make_server(options, reactor, make_endpoint=AdoptingReactor(reactor).endpoint)
+    certificates = Certificates(AdoptingReactor(reactor).endpoint)
+    server = make_server(options, reactor, make_endpoint=certificates.endpoint)
     hurry.append(server.hurry)
     end_if_not_started(server.when_started(), reactor)
     server.when_started().addCallbacks(lambda _: _tell_started(), lambda _: None)
-    service = with_reload(server, options, server.set_rules, reactor)
+    renew = renewal_of(options, server, certificates).renew
+    service = with_reload(server, options, server.set_rules, reactor, renew=renew)
     service.privilegedStartService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.callWhenRunning(service.startService)

@@ -108,6 +108,7 @@ class NATSBus(LinkUser):
     :ivar on_gap: called without arguments where this node may have missed publications. May not raise.
     :ivar on_open: called without arguments when publications go to another link from now on, before the first one does.
         May not raise.
+    :ivar servers: the addresses of NATS, the credentials, and the bounds.
     :ivar origins: see :class:`~lhttp_tx.bus.nats.owner.LinkOwner`.
     """
 
@@ -119,7 +120,7 @@ class NATSBus(LinkUser):
         :param clock: the reactor, for time limits.
         :param opener: connects to one server.
         """
-        self._servers = servers
+        self.servers = servers
         self.origins = Origins()
         self.on_open: list[Callable[[], None]] = []
         self._keeper = LinkKeeper(servers, self, clock=clock, opener=opener)
@@ -137,7 +138,12 @@ class NATSBus(LinkUser):
     @property
     def description(self) -> str:
         """See :class:`lhttp_tx.interfaces.IBus`."""
-        return f"NATS at {', '.join(map(shown_server, self._servers.urls))}, subjects {self._servers.prefix}*"
+        return f"NATS at {', '.join(map(shown_server, self.servers.urls))}, subjects {self.servers.prefix}*"
+
+    def use_servers(self, servers: NATSServers) -> None:
+        """Connect with these settings from now on. They differ from those of before in their credentials alone."""
+        self.servers = servers
+        self._keeper.use_servers(servers)
 
     @property
     def available(self) -> bool:
@@ -160,7 +166,7 @@ class NATSBus(LinkUser):
         self._history = history
         self._interest.on_left = history.left
         self._gaps.on_flood = history.doubt
-        return BusParts(self._servers, self._keeper, self._interest.deliver_to, self.begin_batch, self.end_batch)
+        return BusParts(self.servers, self._keeper, self._interest.deliver_to, self.begin_batch, self.end_batch)
 
     # Start and stop
 
@@ -246,7 +252,7 @@ class NATSBus(LinkUser):
         if not self._users:
             raise BusUnavailable("the bus has stopped")
         subject = self._subject_of(channel)
-        if self._keeper.open or not self._servers.local_delivery:
+        if self._keeper.open or not self.servers.local_delivery:
             self._keeper.publish((subject, payload, binary))
         wildcards = self._interest.wildcards_of(channel)
         self._deliver(subject, [payload], binary)
@@ -284,7 +290,7 @@ class NATSBus(LinkUser):
         node even while NATS is away. Then it is enough that they were delivered there, and that NATS was asked.
         """
         confirmation = self._keeper.confirm()
-        return confirmation.addErrback(_delivered_here) if self._servers.local_delivery else confirmation
+        return confirmation.addErrback(_delivered_here) if self.servers.local_delivery else confirmation
 
     def begin_batch(self) -> None:
         """See :class:`lhttp_tx.bus.nats.owner.LinkOwner`."""

@@ -112,6 +112,10 @@ class LinkKeeper:
         self._settle = 0.0
         self._complained = 0.0
 
+    def use_servers(self, servers: NATSServers) -> None:
+        """Connect with these settings from now on."""
+        self._servers = servers
+
     def start(self) -> None:
         """Connect once the reactor runs, and stay connected."""
         self._running = True
