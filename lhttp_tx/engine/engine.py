@@ -83,6 +83,8 @@ class Engine:
     :ivar delivery: wraps the function that takes a session's deliveries of a channel, and returns the wrapper; or
         ``None``.
     :ivar watch_step: returns a step that does the same as the given one, to see how long it takes; or ``None``.
+    :ivar receipt_note: returns a header line, with its line break, for receipts of publications that waited for the
+        bus; or nothing.
     :ivar wait_timeout: seconds that a message may wait for the messages before it; 0: no limit.
     :ivar on_wait_timeout: called with a session and a message of its client that has waited longer, and that the engine
         drops.
@@ -129,6 +131,7 @@ class Engine:
         self.server: RunningServer
         self.sessions: set[Conversation] = set()
         self.watchers: list[SessionWatcher] = []
+        self.receipt_note: Callable[[], bytes] = bytes
         self.delivery: Callable[[Session, str, Deliver], Deliver] | None = None
         self.watch_step: Callable[[Step], Step] | None = None
         self.wait_timeout = 0.0
