@@ -7,6 +7,7 @@ A file that cannot be used leaves what was read before in force, and the log nam
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -109,8 +110,11 @@ def renewal_of(options: Options, server: LHTTPService, certificates: Certificate
         renewal.add_value(f"keys of tokens ({keys})", options.read_keys, authenticator.set_keys, authenticator.keys)
     files = [options[f"nats-{name}"] for name in ("password-file", "token-file", "credentials")]
     found = [file for file in files if file is not None]
-    bus: Any = server._parts.bus
-    if found and hasattr(bus, "use_servers"):
+    if found:
+        from lhttp_tx.bus.nats.bus import NATSBus, use_servers  # loads nats-py
+
+        bus = server._parts.bus
+        assert isinstance(bus, NATSBus)  # the options belong to no other
         name = f"credentials for NATS ({', '.join(found)})"
-        renewal.add_value(name, options.nats_servers, bus.use_servers, bus.servers)
+        renewal.add_value(name, options.nats_servers, partial(use_servers, bus), bus.servers)
     return renewal

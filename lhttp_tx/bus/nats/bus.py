@@ -30,7 +30,7 @@ from lhttp_tx.codec.text import is_text
 from lhttp_tx.errors import BusUnavailable
 from lhttp_tx.interfaces import BusReceiver, IBus, MaybeDeferred
 
-__all__ = ["BusHistory", "BusParts", "NATSBus"]
+__all__ = ["BusHistory", "BusParts", "NATSBus", "use_servers"]
 
 
 class BusHistory(Protocol):
@@ -139,11 +139,6 @@ class NATSBus(LinkUser):
     def description(self) -> str:
         """See :class:`lhttp_tx.interfaces.IBus`."""
         return f"NATS at {', '.join(map(shown_server, self.servers.urls))}, subjects {self.servers.prefix}*"
-
-    def use_servers(self, servers: NATSServers) -> None:
-        """Connect with these settings from now on. They differ from those of before in their credentials alone."""
-        self.servers = servers
-        self._keeper.use_servers(servers)
 
     @property
     def available(self) -> bool:
@@ -330,3 +325,9 @@ class NATSBus(LinkUser):
 
 def _delivered_here(failure: Failure) -> None:
     failure.trap(BusUnavailable)
+
+
+def use_servers(bus: NATSBus, servers: NATSServers) -> None:
+    """Let *bus* connect with these settings from now on. They differ from those of before in credentials alone."""
+    bus.servers = servers
+    bus._keeper.use_servers(servers)
