@@ -47,7 +47,7 @@ NAMES: Final[Mapping[str, str]] = {
     "NATS at {url} is stopping, moving to another server": "nats.moving",
     "NATS forbids this node to {verb} {subject!r}{others}": "nats.forbidden",
     "messages of NATS were discarded: more came than this node can take": "nats.overrun",
-    "node {name} has joined": "node.joined",
+    "node {name} {what}": "node.joined",
     "node {name} has left": "node.left",
     "{trouble}; it is tried again, and nothing is published there meanwhile": "history.failed",
     "the history {path} can be written again": "history.resumed",
@@ -55,6 +55,8 @@ NAMES: Final[Mapping[str, str]] = {
     "the stream {name} is well": "history.resumed",
     "upstream {backend} works again": "upstream.resumed",
     "worker {number} died, restarting in {wait:g} s: {why}": "worker.died",
+    "worker {number} hangs: no sign of life for {seconds:g} s. Its process {pid} is {state}"
+    " and used {cpu} s of CPU time meanwhile. It is killed and replaced": "worker.hangs",
     "starting {count} workers": "worker.starting",
     "{count} more within {seconds:g} s: {like}": "log.left_out",
 }
@@ -65,8 +67,8 @@ def name_of(event: Mapping[str, Any]) -> str:
     """
     Return the name of an event of Twisted's log.
 
-    >>> name_of({"log_format": "node {name} has joined", "name": "a"})
-    'node.joined'
+    >>> name_of({"log_format": "node {name} has left", "name": "a"})
+    'node.left'
     """
     given = event.get("event")
     if isinstance(given, str):

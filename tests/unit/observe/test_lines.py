@@ -29,12 +29,12 @@ def an_event(text: str, level: str = "info", **values: Any) -> dict[str, Any]:
 
 
 def test_json_has_the_time_the_level_a_name_and_the_fields() -> None:
-    event = an_event("node {name} has joined", name="a", log_source=object(), other="not told")
+    event = an_event("node {name} has left", name="a", log_source=object(), other="not told")
     assert json.loads(json_line(event, "n1")) == {
         "time": "2027-01-15T08:00:00.250+00:00",
         "level": "info",
-        "event": "node.joined",
-        "text": "node a has joined",
+        "event": "node.left",
+        "text": "node a has left",
         "logger": "lhttp_tx.some",
         "node": "n1",
         "fields": {"name": "a"},
