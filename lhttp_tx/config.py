@@ -64,6 +64,9 @@ class Config:
     :ivar drain_timeout: time that the server has to finish work in progress when it stops.
     :ivar drain_delay: time that the server goes on before it stops, while ``/ready`` answers with status 503; 0: none.
     :ivar drain_time: time in which the server then closes its connections, one after another; 0: all at once.
+    :ivar log_connections: the level, ``info`` or ``debug``, of log lines about each connection that opens and ends;
+        ``None``: there are none.
+    :ivar log_slow: time from which on the log tells of a processor's call; 0: never.
     :ivar allow_origins: origins of pages on other hosts that may connect; ``*``: all.
     :ivar server_names: the host names that the server answers to, besides loopback names. If empty, it answers to any
         name; if it listens on the loopback interface alone, only to loopback names.
@@ -132,6 +135,8 @@ class Config:
     drain_timeout: float = 3.0
     drain_delay: float = 0.0
     drain_time: float = 0.0
+    log_connections: str | None = None
+    log_slow: float = 0.0
     allow_origins: tuple[str, ...] = ()
     server_names: tuple[str, ...] = ()
     publish_token: bytes | None = None
@@ -185,6 +190,7 @@ class Config:
         "drain_timeout": SECONDS,
         "drain_delay": SECONDS_OR_NONE,
         "drain_time": SECONDS_OR_NONE,
+        "log_slow": GRACE,
         "upstream_timeout": SECONDS,
         "upstream_max_response": SIZE,
         "upstream_max_in_flight": COUNT,
@@ -207,6 +213,8 @@ class Config:
         check_fields(self, self.BOUNDS)
         if "" in self.listen:
             raise ValueError("listen holds an empty text; write an endpoint such as tcp:8081:interface=127.0.0.1")
+        if self.log_connections not in (None, "info", "debug"):
+            raise ValueError(f"log_connections is info, debug or None, not {self.log_connections!r}")
         _say("trusted_proxies:", TrustedProxies, self.trusted_proxies)
         _say("upstream_allow:", TargetPolicy, self.upstream_allow)
         for origin in self.allow_origins:

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
 
 from lhttp_tx.assembly.histories import Histories
+from lhttp_tx.assembly.witness import ConnectionLog, SlowSteps
 from lhttp_tx.auth.gate import Gate
 from lhttp_tx.auth.lobby import COMMAND, LoginFilter, LoginProcessor
 from lhttp_tx.bus.memory import MemoryBus
@@ -175,6 +176,10 @@ class Assembly:
             private_commands=private,
         )
         self.engine.wait_timeout = config.wait_timeout
+        if config.log_connections is not None:
+            self.engine.watchers.append(ConnectionLog(clock, config.log_connections))
+        if config.log_slow:
+            self.engine.watch_step = SlowSteps(clock, config.log_slow).watch
         self.histories.attach(self.engine)
         self._revoker: Revoker | None = None
         if self._book is not None and isinstance(self._subscribing, RuledSubscribeFilter):

@@ -85,6 +85,16 @@ class TokenAuthenticator(Authenticator):
         self._refreshed = -math.inf
         self._now = now
 
+    @property
+    def keys(self) -> Key | KeySet:
+        """What verifies tokens: a key, or a set of named ones."""
+        return self._keys if self._named else self._keys.keys[None]
+
+    def set_keys(self, keys: Key | KeySet) -> None:
+        """Verify tokens with other keys from now on. Clients that have logged in stay as long as their tokens."""
+        self._keys = KeySet({None: keys}) if isinstance(keys, Key) else keys
+        self._named = isinstance(keys, KeySet)
+
     def authenticate(self, attempt: LoginAttempt) -> Identity | None:
         """
         Return the identity that the token of *attempt* stands for; ``None`` if it has no token.

@@ -82,6 +82,7 @@ class Engine:
     :ivar watchers: the engine tells them about its sessions.
     :ivar delivery: wraps the function that takes a session's deliveries of a channel, and returns the wrapper; or
         ``None``.
+    :ivar watch_step: returns a step that does the same as the given one, to see how long it takes; or ``None``.
     :ivar receipt_note: returns a header line, with its line break, for receipts of publications that waited for the
         bus; or nothing.
     :ivar wait_timeout: seconds that a message may wait for the messages before it; 0: no limit.
@@ -132,6 +133,7 @@ class Engine:
         self.watchers: list[SessionWatcher] = []
         self.receipt_note: Callable[[], bytes] = bytes
         self.delivery: Callable[[Session, str, Deliver], Deliver] | None = None
+        self.watch_step: Callable[[Step], Step] | None = None
         self.wait_timeout = 0.0
         self.on_wait_timeout: list[Callable[[Session, Message], None]] = []
         self.on_undelivered: list[Callable[[Session, list[Message]], None]] = []
@@ -254,6 +256,8 @@ class Engine:
             if len(self._kinds) >= _KIND_COUNT:
                 self._kinds.clear()
             kind = self._kinds[key] = Kind(known, filters, self.registry.get(command))
+            if self.watch_step is not None:
+                kind.rest = tuple(map(self.watch_step, kind.rest))
         return kind
 
     def forget_plans(self) -> None:

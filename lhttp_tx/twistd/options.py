@@ -26,6 +26,7 @@ from lhttp_tx.twistd.topics.community import CommunityOptions
 from lhttp_tx.twistd.topics.history import HistoryOptions
 from lhttp_tx.twistd.topics.limits import LimitOptions
 from lhttp_tx.twistd.topics.listening import ListeningOptions
+from lhttp_tx.twistd.topics.logs import LogOptions
 from lhttp_tx.twistd.topics.manhole import ManholeOptions, ManholeSettings
 from lhttp_tx.twistd.topics.plugins import PluginOptions
 from lhttp_tx.twistd.topics.publishing import PublishingOptions
@@ -44,6 +45,7 @@ class Options(
     HistoryOptions,
     LimitOptions,
     ListeningOptions,
+    LogOptions,
     ManholeOptions,
     PluginOptions,
     PublishingOptions,
@@ -143,6 +145,7 @@ class Options(
         :raises UsageError: if they do not fit together. The text says what to do.
         """
         self.check_limits()
+        self.check_logs()
         self.check_reload()
         self.processors.extend(self.plugins(IProcessor))
         self.filters.extend(self.plugins(IHeaderFilter))
@@ -183,6 +186,8 @@ class Options(
             drain_timeout=self["drain-timeout"],
             drain_delay=self["drain-delay"],
             drain_time=self["drain-time"],
+            log_connections=self["log-connections"],
+            log_slow=self["log-slow"],
             allow_origins=tuple(self._origins),
             server_names=tuple(self._server_names),
             publish_token=self.publish_token(),
@@ -214,6 +219,7 @@ class Options(
             plugins={} if self.sources.file is None else self.sources.file.plugins,
         )
         self.check_store(self.config)
+        self.direct_log(self.parent if self.installs_reactor else None)
         if self["asyncio"] and self.installs_reactor:
             use_asyncio_reactor("--asyncio")
         self.exposures = find_exposures(

@@ -1,7 +1,7 @@
 """
-Reads the channel rules again on SIGHUP.
+Reads the channel rules again on SIGHUP, and what :mod:`lhttp_tx.twistd.renewal` has to read.
 
-:mod:`lhttp_tx.twistd.tap` adds this service if there is a configuration file. Signals belong to the process, so an
+:mod:`lhttp_tx.twistd.tap` adds this service. Signals belong to the process, so an
 embedded server leaves them alone.
 """
 
@@ -26,29 +26,35 @@ _log = Logger()
 
 
 class RulesReloader(Service):
-    """Puts the rules of a file in force when SIGHUP comes."""
+    """Puts what files hold in force when SIGHUP comes."""
 
     def __init__(
         self,
-        file: SettingsFile,
+        file: SettingsFile | None,
         use: Callable[[Rules], object],
         *,
         reactor: Any,
         identities: bool = True,
+        around: Callable[[Callable[[], object]], object] = lambda call: call(),
         set_keys: Callable[[Iterable[AdminKey]], None] | None = None,
+        renew: Callable[[], bool] = lambda: False,
     ) -> None:
         """
-        :param file: the file, as read when the process started.
+        :param file: the file, as read when the process started; ``None`` if there is none.
         :param use: called with the new rules.
         :param reactor: the running reactor.
         :param identities: whether there is an authenticator.
+        :param around: calls the function that reads everything again.
+        :param renew: reads secrets, keys and certificates again; returns whether there are any.
         :param set_keys: called with the new keys of the admin side; ``None`` if there is none.
         """
         self._set_keys = set_keys
+        self._renew = renew
         self._file = file
         self._use = use
         self._reactor = reactor
         self._identities = identities
+        self._around = around
         self._before: Any = None
 
     def startService(self) -> None:
@@ -64,20 +70,25 @@ class RulesReloader(Service):
 
     def reload(self) -> None:
         """
-        Read the file, and put its rules in force.
+        Read secrets, keys and certificates again, then the file, and put its rules in force.
 
         If the file has an error, the log says what and where, and nothing changes. This does not change options; the
         log names those whose values in the file have changed. New keys of the admin side are put in force, too.
         """
+        has_renewed = self._renew()
+        if self._file is None:
+            if not has_renewed:
+                _log.info("SIGHUP: there is no configuration file to read again")
+            return
         try:
             file = self._file.load_again()
             file.check_identities(self._identities)
             self._use(file.rules)
         except SettingsError as error:
-            self._refuse(error.problems)
+            self._refuse(self._file.path, error.problems)
             return
         except ValueError as error:  # a rule asks for what this server cannot do
-            self._refuse([f"{self._file.path}: {error}"])
+            self._refuse(self._file.path, [f"{self._file.path}: {error}"])
             return
         _log.info("{path}: active channel rules: {count}", path=file.path, count=len(file.rules))
         if self._set_keys is not None:
@@ -91,14 +102,14 @@ class RulesReloader(Service):
             names = ", ".join(changed)
             _log.warn("{path}: restart the server to apply these options: {names}", path=file.path, names=names)
 
-    def _refuse(self, problems: Iterable[str]) -> None:
+    def _refuse(self, path: str, problems: Iterable[str]) -> None:
         for problem in problems:
             _log.error("{problem}", problem=problem)
-        _log.error("{path}: not applied, the old channel rules stay active", path=self._file.path)
+        _log.error("{path}: not applied, the old channel rules stay active", path=path)
 
     def _signalled(self, _: int, __: object) -> None:
         self._reactor.callFromThread(self._hang_up)
 
     def _hang_up(self) -> None:
         if not stop_with_terminal(self._reactor):
-            self.reload()
+            self._around(self.reload)

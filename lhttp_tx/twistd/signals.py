@@ -7,7 +7,7 @@ server leaves them alone.
 =================== ====================================================================================
 SIGTERM, SIGINT     stop; Twisted's own. A further one ends a slow stop; without one, it changes nothing
 SIGQUIT             stop, likewise
-SIGHUP              read the channel rules again (:mod:`lhttp_tx.twistd.reloading`); nothing without a file
+SIGHUP              read rules, secrets and certificates again (:mod:`lhttp_tx.twistd.reloading`)
 SIGUSR1             open the log file again, or start a new one (:mod:`lhttp_tx.observe.log_files`)
 SIGUSR2             nothing
 SIGTSTP, SIGCONT    the system's: the process stands still, and goes on

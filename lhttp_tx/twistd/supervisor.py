@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall, IStreamServerEndpoint
@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.ports.listening import close_now, listen_now
 from lhttp_tx.twistd.broker import Broker
+from lhttp_tx.twistd.notify import Notifier
 from lhttp_tx.twistd.signals import deferred_signals
 from lhttp_tx.twistd.watchdog import PULSE_DESCRIPTOR, TRACEBACK_SIGNAL, Watchdog, process_state
 
@@ -91,6 +92,8 @@ class Supervisor(Service):
         self._broker = broker
         self._ports: list[Any] = []
         self._stopping: Deferred[None] | None = None
+        self._unstarted = set(range(1, count + 1))
+        self._awaiting: list[Deferred[None]] = []
         self._workers = [_Worker(self, number) for number in range(1, count + 1)]
 
     def privilegedStartService(self) -> None:
@@ -178,6 +181,22 @@ class Supervisor(Service):
                 self._start_workers()
         stopping.callback(None)
 
+    def when_started(self) -> Deferred[None]:
+        """Return a Deferred that succeeds when every worker has started once."""
+        if not self._unstarted:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred()
+        self._awaiting.append(waiting)
+        return waiting
+
+    def has_started(self, number: int) -> None:
+        """Called when the worker with this number has started."""
+        self._unstarted.discard(number)
+        if not self._unstarted:
+            waiting, self._awaiting = self._awaiting, []
+            for each in waiting:
+                each.callback(None)
+
     def hurry(self) -> bool:
         """Let workers that stop do so at once. A worker obeys SIGQUIT so, but no second SIGTERM, which others send."""
         if self._stopping is not None:
@@ -200,7 +219,11 @@ class Supervisor(Service):
                 protocol,
                 sys.executable,
                 [sys.executable, "-m", "lhttp_tx.twistd.worker", *self._arguments],
-                env={**os.environ, **more, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={
+                    **Notifier.without(os.environ),
+                    **more,
+                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                },
                 path=self._directory,
                 childFDs=descriptors,
             )
@@ -276,6 +299,10 @@ class _Worker:
         if transport is self._transport:
             self.send_signal("KILL")
 
+    def has_started(self) -> None:
+        """Called when the process takes connections."""
+        self._supervisor.has_started(self._number)
+
     def exited(self, reason: Failure) -> None:
         """Called when the process has exited."""
         self._unwatch()
@@ -350,6 +377,9 @@ class _WorkerProcess(ProcessProtocol):
     def _relay(self, line: bytes) -> None:
         try:
             told = json.loads(line)
+            if told.get("started") is True:
+                self._worker.has_started()
+                return
             event = {
                 "log_level": LogLevel.levelWithName(told["level"]),
                 "log_system": f"worker {self._number}, {told['namespace']}#{told['level']}",
@@ -357,8 +387,13 @@ class _WorkerProcess(ProcessProtocol):
                 "log_time": float(told["time"]),
                 "log_format": "{text}",
                 "text": str(told["text"]),
+                "told_namespace": str(told["namespace"]),
+                "worker_number": self._number,
+                "event": str(told.get("event", "")) or None,
+                "fields": told.get("fields"),
+                "told_traceback": told.get("traceback"),
             }
-        except (ValueError, LookupError, TypeError, InvalidLogLevelError):
+        except (ValueError, LookupError, TypeError, AttributeError, InvalidLogLevelError):
             _log.warn("worker {number}: {line}", number=self._number, line=line.decode("utf-8", "backslashreplace"))
         else:
             globalLogPublisher(event)

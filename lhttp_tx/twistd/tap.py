@@ -4,6 +4,7 @@ The entry points of the twistd plugin: the options, and the service made from th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,19 @@ from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from lhttp_tx.observe.stalls import StallWatch
+from lhttp_tx.ports.certificates import Certificates
 from lhttp_tx.ports.sockets import UNIXRights
 from lhttp_tx.ports.starting import one_by_one
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.service import LHTTPService
 from lhttp_tx.twistd.fresh import Freshener
 from lhttp_tx.twistd.mishaps import check_places, end_if_not_started, explain_failures
+from lhttp_tx.twistd.notify import Notifier
 from lhttp_tx.twistd.options import Options
 from lhttp_tx.twistd.plugin_cache import forget_unwritten
 from lhttp_tx.twistd.reloading import RulesReloader
+from lhttp_tx.twistd.renewal import renewal_of
 from lhttp_tx.twistd.signals import attend_signals
 from lhttp_tx.twistd.supervisor import Supervisor
 from lhttp_tx.twistd.topics.manhole import ManholeSettings
@@ -45,23 +50,29 @@ def makeService(options: Options) -> IService:
     for line in (*options.exposures, *options.idle):
         _log.warn("{line}", line=line)
     if count == 1:
-        server = make_server(options, reactor)
+        certificates = Certificates(UNIXRights(config.unix_mode, config.unix_group).endpoint)
+        server = make_server(options, reactor, make_endpoint=certificates.endpoint)
+        renew = renewal_of(options, server, certificates).renew
         hurry.append(server.hurry)
         end_if_not_started(server.when_started(), reactor)
         service = server if options.manhole is None else _with_manhole(server, options.manhole, reactor)
         if options["reload"]:
             service = _with_freshener(service, Freshener(server, options.named, reactor=reactor))
-        if options.admin is None:
-            return with_reload(service, options, server.set_rules, reactor)
-        admin = AdminService(
-            reactor=reactor,
-            listen=options.admin.listen,
-            keys=options.admin.keys,
-            server_names=config.server_names,
-            make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint,
+        set_keys = None
+        if options.admin is not None:
+            admin = AdminService(
+                reactor=reactor,
+                listen=options.admin.listen,
+                keys=options.admin.keys,
+                server_names=config.server_names,
+                make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint,
+            )
+            service, set_keys = AdministeredService(service, admin), admin.set_keys
+        notifier = Notifier(reactor, server.when_started)
+        service = with_reload(
+            service, options, server.set_rules, reactor, notifier=notifier, set_keys=set_keys, renew=renew
         )
-        both = AdministeredService(service, admin)
-        return with_reload(both, options, server.set_rules, reactor, set_keys=admin.set_keys)
+        return _accompanied(service, options, reactor, notifier)
     supervisor = Supervisor(
         options.arguments,
         reactor=reactor,
@@ -74,7 +85,37 @@ def makeService(options: Options) -> IService:
         make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint,
     )
     hurry.append(supervisor.hurry)
-    return with_reload(supervisor, options, lambda _: supervisor.send_signal("HUP"), reactor)
+    notifier = Notifier(reactor, supervisor.when_started)
+
+    def pass_on() -> bool:
+        supervisor.send_signal("HUP")
+        return True
+
+    has_file = options.sources.file is not None
+    service = with_reload(
+        supervisor,
+        options,
+        lambda _: pass_on(),
+        reactor,
+        notifier=notifier,
+        renew=(lambda: False) if has_file else pass_on,
+    )
+    return _accompanied(service, options, reactor, notifier)
+
+
+def _accompanied(service: IService, options: Options, reactor: Any, notifier: Notifier) -> IService:
+    """Return *service* with those that watch its process and tell of it."""
+    others: list[Service] = [notifier] if "NOTIFY_SOCKET" in os.environ else []
+    if options["log-stalls"]:
+        others.append(StallWatch(reactor, options["log-stalls"]))
+    return _together(service, *others) if others else service
+
+
+def _together(*services: IService) -> MultiService:
+    both = MultiService()
+    for service in services:
+        service.setServiceParent(both)
+    return both
 
 
 class AdministeredService(MultiService):
@@ -102,23 +143,28 @@ def with_reload(
     use: Callable[[Rules], object],
     reactor: Any,
     *,
+    notifier: Notifier | None = None,
     set_keys: Callable[[Iterable[AdminKey]], None] | None = None,
+    renew: Callable[[], bool] = lambda: False,
 ) -> IService:
     """
-    Return *service*. If there is a configuration file, add a service that reads the channel rules again on SIGHUP.
+    Return *service*, with a service that reads the channel rules again on SIGHUP, and secrets, keys and certificates.
 
     :param use: called with the new rules.
+    :param notifier: is told of it.
+    :param renew: reads secrets, keys and certificates again; returns whether there are any.
     :param set_keys: called with the new keys of the admin side; ``None`` if there is none.
     """
-    if options.sources.file is None:
-        return service
-    both = MultiService()
-    service.setServiceParent(both)
     reloader = RulesReloader(
-        options.sources.file, use, reactor=reactor, identities=bool(options.authenticators), set_keys=set_keys
+        options.sources.file,
+        use,
+        reactor=reactor,
+        identities=bool(options.authenticators),
+        around=(lambda call: call()) if notifier is None else notifier.reloading,
+        set_keys=set_keys,
+        renew=renew,
     )
-    reloader.setServiceParent(both)
-    return both
+    return _together(service, reloader)
 
 
 def _with_freshener(service: IService, freshener: Freshener) -> IService:

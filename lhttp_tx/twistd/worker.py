@@ -24,6 +24,9 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lhttp_tx.observe.events import name_of
+from lhttp_tx.observe.lines import fields_of
+from lhttp_tx.ports.certificates import Certificates
 from lhttp_tx.ports.sockets import adopt
 from lhttp_tx.twistd.plugin_cache import tells_of_unwritten
 from lhttp_tx.twistd.supervisor import FIRST_DESCRIPTOR
@@ -99,8 +102,17 @@ def _log_line(event: LogEvent) -> None:
         "level": event["log_level"].name,
         "namespace": event.get("log_namespace", "-"),
         "time": event["log_time"],
+        "event": name_of(event),
+        "fields": fields_of(event),
     }
+    if "log_failure" in event:
+        line["traceback"] = event["log_failure"].getTraceback()
     sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def _tell_started() -> None:
+    sys.stdout.write('{"started": true}\n')
     sys.stdout.flush()
 
 
@@ -110,6 +122,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from lhttp_tx.twistd.mishaps import end_if_not_started
     from lhttp_tx.twistd.options import Options
+    from lhttp_tx.twistd.renewal import renewal_of
     from lhttp_tx.twistd.signals import attend_signals, release_signals
     from lhttp_tx.twistd.tap import installed_reactor, make_server, with_reload
 
@@ -126,10 +139,13 @@ def main(arguments: Sequence[str]) -> None:
 
     StandardIO(_Lifeline(reactor), reactor=reactor)
     start_pulse(reactor)
-    server = make_server(options, reactor, make_endpoint=AdoptingReactor(reactor).endpoint)
+    certificates = Certificates(AdoptingReactor(reactor).endpoint)
+    server = make_server(options, reactor, make_endpoint=certificates.endpoint)
     hurry.append(server.hurry)
     end_if_not_started(server.when_started(), reactor)
-    service = with_reload(server, options, server.set_rules, reactor)
+    server.when_started().addCallbacks(lambda _: _tell_started(), lambda _: None)
+    renew = renewal_of(options, server, certificates).renew
+    service = with_reload(server, options, server.set_rules, reactor, renew=renew)
     service.privilegedStartService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.callWhenRunning(service.startService)

@@ -31,7 +31,7 @@ from lhttp_tx.codec.text import is_text
 from lhttp_tx.errors import BusUnavailable
 from lhttp_tx.interfaces import BusReceiver, IBus, MaybeDeferred
 
-__all__ = ["BusHistory", "BusParts", "NATSBus"]
+__all__ = ["BusHistory", "BusParts", "NATSBus", "use_servers"]
 
 
 class BusHistory(Protocol):
@@ -112,6 +112,7 @@ class NATSBus(LinkUser):
     :ivar ways: asks the other nodes.
     :ivar unsure: channels that this node has subscribed to, though it is not known whether all nodes that were there
         pass on what they publish.
+    :ivar servers: the addresses of NATS, the credentials, and the bounds.
     :ivar origins: see :class:`~lhttp_tx.bus.nats.owner.LinkOwner`.
     """
 
@@ -123,7 +124,7 @@ class NATSBus(LinkUser):
         :param clock: the reactor, for time limits.
         :param opener: connects to one server.
         """
-        self._servers = servers
+        self.servers = servers
         self.origins = Origins()
         self.on_open: list[Callable[[], None]] = []
         self._keeper = LinkKeeper(servers, self, clock=clock, opener=opener)
@@ -144,7 +145,7 @@ class NATSBus(LinkUser):
     @property
     def description(self) -> str:
         """See :class:`lhttp_tx.interfaces.IBus`."""
-        return f"NATS at {', '.join(map(shown_server, self._servers.urls))}, subjects {self._servers.prefix}*"
+        return f"NATS at {', '.join(map(shown_server, self.servers.urls))}, subjects {self.servers.prefix}*"
 
     @property
     def available(self) -> bool:
@@ -167,7 +168,7 @@ class NATSBus(LinkUser):
         self._history = history
         self._interest.on_left = history.left
         self._gaps.on_flood = history.doubt
-        return BusParts(self._servers, self._keeper, self._interest.deliver_to, self.begin_batch, self.end_batch)
+        return BusParts(self.servers, self._keeper, self._interest.deliver_to, self.begin_batch, self.end_batch)
 
     # Start and stop
 
@@ -253,7 +254,7 @@ class NATSBus(LinkUser):
         if not self._users:
             raise BusUnavailable("the bus has stopped")
         subject = self._subject_of(channel)
-        if self._keeper.open or not self._servers.local_delivery:
+        if self._keeper.open or not self.servers.local_delivery:
             self._keeper.publish((subject, payload, binary))
         wildcards = self._interest.wildcards_of(channel)
         self._deliver(subject, [payload], binary)
@@ -291,7 +292,7 @@ class NATSBus(LinkUser):
         node even while NATS is away. Then it is enough that they were delivered there, and that NATS was asked.
         """
         confirmation = self._keeper.confirm()
-        return confirmation.addErrback(_delivered_here) if self._servers.local_delivery else confirmation
+        return confirmation.addErrback(_delivered_here) if self.servers.local_delivery else confirmation
 
     def begin_batch(self) -> None:
         """See :class:`lhttp_tx.bus.nats.owner.LinkOwner`."""
@@ -331,3 +332,9 @@ class NATSBus(LinkUser):
 
 def _delivered_here(failure: Failure) -> None:
     failure.trap(BusUnavailable)
+
+
+def use_servers(bus: NATSBus, servers: NATSServers) -> None:
+    """Let *bus* connect with these settings from now on. They differ from those of before in credentials alone."""
+    bus.servers = servers
+    bus._keeper.servers = servers

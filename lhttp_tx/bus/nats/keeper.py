@@ -94,6 +94,7 @@ class LinkKeeper:
     """
     Keeps one link.
 
+    :ivar servers: the settings for the next connection. Another value counts from then on.
     :ivar link: the link that has the subscriptions, or ``None``.
     :ivar open: whether publications may go to it.
     :ivar second: the link that the node is moving to, or ``None``.
@@ -113,7 +114,7 @@ class LinkKeeper:
         self.second: Link | None = None
         self.waiting: Holding | None = None
         self.handover: Handover | None = None
-        self._servers = servers
+        self.servers = servers
         self._user = user
         self._clock = clock
         self._open_link = opener
@@ -160,7 +161,7 @@ class LinkKeeper:
         self._timers[name] = self._clock.callLater(seconds, call, *arguments)
 
     def _reach(self, url: str, done: Callable[[Link], None], failed: Callable[[Failure], None]) -> None:
-        opening = self._open_link(url, self._servers, self._user)
+        opening = self._open_link(url, self.servers, self._user)
         self._opening.add(opening)
 
         def ended(result: Any) -> Any:
@@ -238,7 +239,7 @@ class LinkKeeper:
         if link is not self.link:
             return
         if self.open:
-            told = "delivered on this node alone" if self._servers.local_delivery else "refused"
+            told = "delivered on this node alone" if self.servers.local_delivery else "refused"
             _log.error("lost NATS, publications are {told} until it is back: {reason}", told=told, reason=reason)
         self._leave_second()
         self.link, self.open = None, False
@@ -305,7 +306,7 @@ class LinkKeeper:
         """Hold publications back until all nodes have those sent to the old server, so that the order is kept."""
         if link is self.second and self.link is not None and self.handover is not None:
             self.handover.begin()
-            self.waiting = Holding(self._servers.pending_size)
+            self.waiting = Holding(self.servers.pending_size)
             old = self.link
             old.checked().addCallback(lambda _: self._when_reached(old, _PASSING_ON, self._switch, link))
 

@@ -58,7 +58,7 @@ async def _open(url: str, servers: NATSServers, owner: LinkOwner) -> Link:
     connecting = asyncio.ensure_future(
         client.connect(
             [url],
-            name="lhttp_tx",
+            name=servers.name,
             error_cb=on_error,
             closed_cb=link.on_end,
             lame_duck_mode_cb=link.on_lame_duck,

@@ -36,6 +36,7 @@ class NATSServers:
     :ivar tls_key: a file with the key of *tls_certificate*, unless it is in the same file.
     :ivar local_delivery: whether the bus delivers publications on their own node alone while NATS is away. Otherwise it
         refuses them with status 503.
+    :ivar name: the name of the node, by which NATS knows its connections.
     :ivar timeout: how long a subscription may wait for NATS. After that, the bus refuses it with status 503.
     :ivar pending_size: how many bytes may wait to be sent to NATS. Beyond that, the bus refuses publications with
         status 503.
@@ -51,6 +52,7 @@ class NATSServers:
     tls_certificate: str | None = None
     tls_key: str | None = None
     local_delivery: bool = False
+    name: str = "lhttp_tx"
     timeout: float = 5.0
     pending_size: int = 4_194_304
 

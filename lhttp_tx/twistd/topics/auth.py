@@ -149,6 +149,14 @@ class AuthOptions(AuthOptionMixin, Topic):
         if self["allow-anonymous"] and self["login-timeout"]:
             raise usage.UsageError("--login-timeout is for clients that must log in: leave out --allow-anonymous")
 
+    def read_keys(self) -> Key | KeySet:
+        """
+        Return the keys of tokens, from their file.
+
+        :raises UsageError: if it cannot be used.
+        """
+        return _read_keys(self["jwt-key-file"], self["jwks-file"])
+
     def _add_tokens(self, any_origin: bool) -> None:
         key_file, set_file = self["jwt-key-file"], self["jwks-file"]
         if key_file is None and set_file is None:
@@ -170,21 +178,20 @@ class AuthOptions(AuthOptionMixin, Topic):
                 )
         from lhttp_tx.auth.tokens import TokenAuthenticator
 
-        keys = _read_keys(key_file, set_file)
+        keys = self.read_keys()
         if any(key.algorithm == "HS256" for key in getattr(keys, "keys", {None: keys}).values()):
             self._secret_keys.append(("--jwks-file", set_file) if key_file is None else ("--jwt-key-file", key_file))
-        self.authenticators.append(
-            TokenAuthenticator(
-                keys,
-                audience=self["jwt-audience"],
-                issuer=self["jwt-issuer"],
-                leeway=self["jwt-leeway"],
-                cookie=cookie,
-                parameter=self["jwt-query"],
-                user_claim=self["jwt-user-claim"],
-                refresh=None if set_file is None else _Refresh(Path(set_file)),
-            )
+        self.token_authenticator = TokenAuthenticator(
+            keys,
+            audience=self["jwt-audience"],
+            issuer=self["jwt-issuer"],
+            leeway=self["jwt-leeway"],
+            cookie=cookie,
+            parameter=self["jwt-query"],
+            user_claim=self["jwt-user-claim"],
+            refresh=None if set_file is None else _Refresh(Path(set_file)),
         )
+        self.authenticators.append(self.token_authenticator)
 
 
 class _Refresh:

@@ -105,6 +105,7 @@ class ClusterOptions(Topic):
                 tls_ca=self["nats-tls-ca"],
                 tls_certificate=self["nats-tls-certificate"],
                 tls_key=self["nats-tls-key"],
+                name=self["node-name"] or "lhttp_tx",
                 local_delivery=bool(self["nats-local-delivery"]),
             )
         if importlib.util.find_spec("nats") is None:

@@ -1,0 +1,56 @@
+"""
+A log file that begins anew when it is large or old, and keeps a number of earlier ones.
+
+Twisted's :class:`~twisted.python.logfile.LogFile` with an age. Imports nothing of the project.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.python.logfile import LogFile
+
+__all__ = ["RotatingLogFile"]
+
+
+class RotatingLogFile(LogFile):
+    """A log file at ``PATH``. Earlier ones are ``PATH.1``, the newest, to ``PATH.N``."""
+
+    def __init__(
+        self, path: str, *, size: int = 0, age: float = 0.0, keep: int = 0, now: Callable[[], float] = time.time
+    ) -> None:
+        """
+        :param path: of the file.
+        :param size: bytes after which it is rotated; 0: never.
+        :param age: seconds after its first line after which it is rotated; 0: never.
+        :param keep: how many earlier files stay; 0: all.
+        :param now: returns the time, in seconds since 1970.
+        :raises OSError: if the file cannot be opened.
+        """
+        self._age = age
+        self._now = now
+        self._begun = 0.0
+        found = Path(path)
+        super().__init__(
+            found.name, str(found.parent), rotateLength=size or None, defaultMode=0o640, maxRotatedFiles=keep or None
+        )
+
+    def _openFile(self) -> None:
+        super()._openFile()
+        # Where it goes on with a file, that has begun when the one before it ended.
+        before = Path(f"{self.path}.1")
+        self._begun = before.stat().st_mtime if self.size and before.exists() else self._now()
+
+    def shouldRotate(self) -> Any:
+        """Return whether it is large or old."""
+        is_old = self._age and self.size and self._now() - self._begun >= self._age
+        return is_old or super().shouldRotate()
+
+    def write(self, data: Any) -> None:
+        """Write bytes or text, and let the operator see them at once."""
+        if not self.size:
+            self._begun = self._now()
+        super().write(data)

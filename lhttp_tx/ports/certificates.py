@@ -1,0 +1,71 @@
+"""
+Certificates that can be renewed while the server listens: new connections get the new one, others stay as they are.
+
+:mod:`lhttp_tx.twistd.renewal` asks for it. Imports nothing that knows connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.endpoints import SSL4ServerEndpoint, serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+__all__ = ["Certificates"]
+
+
+class _RenewableContext:
+    """What makes the TLS of each connection, from the newest certificate."""
+
+    def __init__(self, current: Any) -> None:
+        self.current = current
+
+    def getContext(self) -> Any:
+        """Return the context for a new connection."""
+        return self.current.getContext()
+
+
+class Certificates:
+    """The certificates of endpoints such as ``ssl:8443:privateKey=key.pem:certKey=cert.pem``."""
+
+    def __init__(self, make_endpoint: Callable[[Any, str], IStreamServerEndpoint] = serverFromString) -> None:
+        """:param make_endpoint: takes the reactor and a description, and returns the endpoint."""
+        self._make_endpoint = make_endpoint
+        self._contexts: dict[str, _RenewableContext] = {}
+
+    def endpoint(self, reactor: Any, description: str) -> IStreamServerEndpoint:
+        """Return the endpoint of *description*. If it is one of Twisted's with TLS, its certificate can be renewed."""
+        endpoint = self._make_endpoint(reactor, description)
+        if isinstance(endpoint, SSL4ServerEndpoint):
+            context = self._contexts[description] = _RenewableContext(endpoint._sslContextFactory)
+            endpoint._sslContextFactory = context
+        return endpoint
+
+    def renewals(self) -> list[tuple[str, Callable[[], bool]]]:
+        """
+        Return what there is to renew: a description, and a function that reads its files again.
+
+        The function returns whether the certificate is another one. It raises if the files cannot be used; then the old
+        certificate stays.
+        """
+        return [(name, lambda name=name: self._renew(name)) for name in self._contexts]  # type: ignore[misc]
+
+    def _renew(self, description: str) -> bool:
+        context = self._contexts[description]
+        found: Any = serverFromString(None, description)  # reads the files, and uses no reactor yet
+        new, old = found._sslContextFactory, context.current
+        new.getContext()  # whether the key belongs to the certificate
+        if _public(new) == _public(old):
+            return False
+        context.current = new
+        return True
+
+
+def _public(options: Any) -> tuple[bytes, ...]:
+    """Return the certificate of a server, and those of its chain, as they are sent."""
+    from OpenSSL.crypto import FILETYPE_ASN1, dump_certificate
+
+    return tuple(
+        dump_certificate(FILETYPE_ASN1, each) for each in (options.certificate, *(options.extraCertChain or ()))
+    )

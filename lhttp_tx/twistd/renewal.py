@@ -1,0 +1,120 @@
+"""
+Reads secrets, keys and certificates again on SIGHUP. No connection is closed for it.
+
+A file that cannot be used leaves what was read before in force, and the log names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+
+from lhttp_tx.ports.certificates import Certificates
+
+if TYPE_CHECKING:
+    from lhttp_tx.service import LHTTPService
+    from lhttp_tx.twistd.options import Options
+
+__all__ = ["Renewal", "renewal_of"]
+
+_log = Logger()
+
+
+class Renewal:
+    """What can be read again."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[str, Callable[[], bool]]] = []
+        self._certificates: list[Certificates] = []
+
+    def add(self, name: str, renew: Callable[[], bool]) -> None:
+        """
+        Add something.
+
+        :param name: what it is, with the name of its file.
+        :param renew: reads it, and puts it in force. It returns whether it has changed, and raises if it is no good.
+        """
+        self._entries.append((name, renew))
+
+    def add_value(self, name: str, read: Callable[[], Any], use: Callable[[Any], None], current: Any) -> None:
+        """
+        Add a value.
+
+        :param read: reads it; it raises if it is no good.
+        :param use: puts it in force.
+        :param current: what is in force now.
+        """
+        known = [current]
+
+        def renew() -> bool:
+            found = read()
+            if found == known[0]:
+                return False
+            use(found)
+            known[0] = found
+            return True
+
+        self.add(name, renew)
+
+    def add_certificates(self, certificates: Certificates) -> None:
+        """Add the certificates of the server's endpoints, as many as there are by then."""
+        self._certificates.append(certificates)
+
+    def renew(self) -> bool:
+        """
+        Read everything again, and log what has changed, in one line.
+
+        :returns: whether there was anything to read.
+        """
+        certificates = [found for each in self._certificates for found in each.renewals()]
+        changed: list[str] = []
+        same: list[str] = []
+        for name, renew in (*self._entries, *((f"certificate of {name}", renew) for name, renew in certificates)):
+            try:
+                (changed if renew() else same).append(name)
+            except Exception as error:  # of OpenSSL, the system, or a wrong value
+                why = str(error) or type(error).__name__
+                _log.error("SIGHUP: {name} stays as it was: {why}", name=name, why=why, event="reload.kept")
+        if changed or same:
+            told = "; ".join(
+                f"{what}: {', '.join(names)}" for what, names in (("renewed", changed), ("unchanged", same)) if names
+            )
+            _log.info("SIGHUP: {told}", told=told, event="reload.renewed")
+        return bool(self._entries or certificates)
+
+
+def renewal_of(options: Options, server: LHTTPService, certificates: Certificates) -> Renewal:
+    """
+    Return what *server* can read again.
+
+    :param options: the options that it was made from.
+    :param certificates: those of its endpoints.
+    """
+    renewal = Renewal()
+    renewal.add_certificates(certificates)
+    path = options["publish-token-file"]
+    if path is not None:
+        policy = server.factory.policy
+        renewal.add_value(
+            f"publish token ({path})",
+            options.publish_token,
+            lambda token: setattr(policy, "publish_token", token),
+            policy.publish_token,
+        )
+    keys = options["jwt-key-file"] or options["jwks-file"]
+    if keys is not None:
+        authenticator = options.token_authenticator
+        renewal.add_value(f"keys of tokens ({keys})", options.read_keys, authenticator.set_keys, authenticator.keys)
+    files = [options[f"nats-{name}"] for name in ("password-file", "token-file", "credentials")]
+    found = [file for file in files if file is not None]
+    if found:
+        from lhttp_tx.bus.nats.bus import NATSBus, use_servers  # loads nats-py
+
+        bus = server._parts.bus
+        assert isinstance(bus, NATSBus)  # the options belong to no other
+        name = f"credentials for NATS ({', '.join(found)})"
+        renewal.add_value(name, options.nats_servers, partial(use_servers, bus), bus.servers)
+    return renewal
