@@ -110,6 +110,7 @@ class Config:
     :ivar plugins: settings for processors, filters, hooks and authenticators: one table for each name. Plugins read a
         table with :meth:`server.settings <lhttp_tx.running.RunningServer.settings>`. No error text shows its contents.
     :ivar demo: whether the server has a chat page at ``/``.
+    :ivar metrics: whether the server counts what it does, for ``GET /metrics`` of the admin side.
     """
 
     listen: tuple[str, ...] = ()
@@ -159,6 +160,7 @@ class Config:
     deflate: bool = False
     gzip: bool = True
     demo: bool = False
+    metrics: bool = False
     unix_mode: int | None = None
     unix_group: str | None = None
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
 
+from lhttp_tx.assembly.counted import CountedHub, CountedUpstream, counted_conversation, counted_step
 from lhttp_tx.assembly.histories import Histories
 from lhttp_tx.auth.gate import Gate
 from lhttp_tx.auth.lobby import COMMAND, LoginFilter, LoginProcessor
@@ -46,6 +47,7 @@ from lhttp_tx.interfaces import (
     IProcessor,
     MaybeAwaitable,
 )
+from lhttp_tx.observe.counters import Counters
 from lhttp_tx.rules.filters import RuleBook, RuledPublishFilter, RuledSubscribeFilter, RuledUnsubscribeFilter
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.rules.revoking import Revoker
@@ -77,6 +79,7 @@ class Assembly:
     :ivar control: control over connections, here and on the other nodes.
     :ivar server: the server as plugins see it, ``request.server``.
     :ivar histories: the histories of channels.
+    :ivar counters: what the parts count; ``None`` without ``Config(metrics=True)``.
     :ivar lifecycle: tells processors, filters, hooks and authenticators of the start and the stop.
     :ivar is_alone: whether there can be no other node.
     """
@@ -117,7 +120,8 @@ class Assembly:
         self.targets = TargetPolicy(
             config.upstream_allow, original=config.upstream_original, public_only=config.upstream_public_only
         )
-        self.upstream = UpstreamClient(
+        self.counters = counters = Counters() if config.metrics else None
+        self.upstream = (UpstreamClient if counters is None else CountedUpstream)(
             reactor=clock,
             policy=self.targets,
             timeout=config.upstream_timeout,
@@ -157,7 +161,7 @@ class Assembly:
             check_access=self._check_access,
         )
         self.engine = Engine(
-            hub=Hub(bus=self.bus),
+            hub=Hub(bus=self.bus) if counters is None else CountedHub(bus=self.bus, counters=counters),
             clock=clock,
             registry=registry,
             filters=(
@@ -174,6 +178,8 @@ class Assembly:
             private_commands=private,
         )
         self.engine.wait_timeout = config.wait_timeout
+        if counters is not None:
+            self._count(counters)
         self.histories.attach(self.engine)
         self._revoker: Revoker | None = None
         if self._book is not None and isinstance(self._subscribing, RuledSubscribeFilter):
@@ -207,6 +213,20 @@ class Assembly:
             timeout=config.limits.processor_timeout,
         )
         self._has_begun = False
+
+    def _count(self, counters: Counters) -> None:
+        """Let the parts count what they do."""
+        engine = self.engine
+        engine.counters = counters
+        engine.conversation = counted_conversation(counters)
+        engine.watch_step = lambda step: counted_step(step, counters)
+        if isinstance(self.upstream, CountedUpstream):
+            self.upstream.counters = counters
+        if self._subscribing.recovery is not None:
+            self._subscribing.recovery.on_told.append(counters.count_recovery)
+        on_gap = getattr(self.bus, "on_gap", None)
+        if on_gap is not None:
+            on_gap.append(counters.count_gap)
 
     @property
     def presence(self) -> Presence:

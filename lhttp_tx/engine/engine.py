@@ -44,6 +44,7 @@ from lhttp_tx.interfaces import (
 
 if TYPE_CHECKING:
     from lhttp_tx.history.values import Filing
+    from lhttp_tx.observe.counters import Counters
     from lhttp_tx.running import RunningServer
 
 __all__ = ["Engine"]
@@ -82,6 +83,9 @@ class Engine:
     :ivar watchers: the engine tells them about its sessions.
     :ivar delivery: wraps the function that takes a session's deliveries of a channel, and returns the wrapper; or
         ``None``.
+    :ivar counters: what happens in numbers; ``None`` if nothing is counted.
+    :ivar conversation: the class of its sessions.
+    :ivar watch_step: returns a step of a processor or filter as it is to be called; ``None``: as it is.
     :ivar wait_timeout: seconds that a message may wait for the messages before it; 0: no limit.
     :ivar on_wait_timeout: called with a session and a message of its client that has waited longer, and that the engine
         drops.
@@ -129,6 +133,9 @@ class Engine:
         self.sessions: set[Conversation] = set()
         self.watchers: list[SessionWatcher] = []
         self.delivery: Callable[[Session, str, Deliver], Deliver] | None = None
+        self.counters: Counters | None = None
+        self.conversation: type[Conversation] = Conversation
+        self.watch_step: Callable[[Step], Step] | None = None
         self.wait_timeout = 0.0
         self.on_wait_timeout: list[Callable[[Session, Message], None]] = []
         self.on_undelivered: list[Callable[[Session, list[Message]], None]] = []
@@ -148,7 +155,7 @@ class Engine:
         :param identity: the client's identity; ``None`` if only its address is known.
         :param handshake: how the client opened the connection; used only if there are :attr:`open_steps`.
         """
-        session = Conversation(engine=self, transport=transport, identity=identity)
+        session = self.conversation(engine=self, transport=transport, identity=identity)
         self.sessions.add(session)
         for watcher in self.watchers:
             watcher.session_opened(session)
@@ -251,6 +258,8 @@ class Engine:
             if len(self._kinds) >= _KIND_COUNT:
                 self._kinds.clear()
             kind = self._kinds[key] = Kind(known, filters, self.registry.get(command))
+            if self.watch_step is not None:
+                kind.rest = tuple(map(self.watch_step, kind.rest))
         return kind
 
     def forget_plans(self) -> None:

@@ -203,6 +203,7 @@ class Options(
             deflate=bool(self["deflate"]),
             gzip=not self["no-gzip"],
             demo=bool(self["demo"]),
+            metrics=bool(self["metrics"]),
             unix_mode=self["unix-mode"],
             unix_group=self["unix-group"],
             plugins={} if self.sources.file is None else self.sources.file.plugins,

@@ -53,10 +53,12 @@ def makeService(options: Options) -> IService:
             return with_reload(service, options, server.set_rules, reactor)
         admin = AdminService(
             reactor=reactor,
+            parts=server.parts,
             listen=options.admin.listen,
             keys=options.admin.keys,
             server_names=config.server_names,
             make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint,
+            count_pending=lambda: server.factory.admission.pending,
         )
         both = AdministeredService(service, admin)
         return with_reload(both, options, server.set_rules, reactor, set_keys=admin.set_keys)
