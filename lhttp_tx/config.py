@@ -62,6 +62,8 @@ class Config:
         answered.
     :ivar close_timeout: time in which a client must answer a close.
     :ivar drain_timeout: time that the server has to finish work in progress when it stops.
+    :ivar drain_delay: time that the server goes on before it stops, while ``/ready`` answers with status 503; 0: none.
+    :ivar drain_time: time in which the server then closes its connections, one after another; 0: all at once.
     :ivar allow_origins: origins of pages on other hosts that may connect; ``*``: all.
     :ivar server_names: the host names that the server answers to, besides loopback names. If empty, it answers to any
         name; if it listens on the loopback interface alone, only to loopback names.
@@ -126,6 +128,8 @@ class Config:
     http_lifetime: float = 120.0
     close_timeout: float = 1.5
     drain_timeout: float = 3.0
+    drain_delay: float = 0.0
+    drain_time: float = 0.0
     allow_origins: tuple[str, ...] = ()
     server_names: tuple[str, ...] = ()
     publish_token: bytes | None = None
@@ -176,6 +180,8 @@ class Config:
         "http_lifetime": SECONDS,
         "close_timeout": SECONDS,
         "drain_timeout": SECONDS,
+        "drain_delay": SECONDS_OR_NONE,
+        "drain_time": SECONDS_OR_NONE,
         "upstream_timeout": SECONDS,
         "upstream_max_response": SIZE,
         "upstream_max_in_flight": COUNT,

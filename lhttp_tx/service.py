@@ -22,7 +22,8 @@ from twisted.python.failure import Failure
 
 from lhttp_tx import running
 from lhttp_tx.assembly import Assembly
-from lhttp_tx.assembly.summary import log_summary
+from lhttp_tx.assembly.departure import Departure
+from lhttp_tx.assembly.summary import log_summary, tell_listening
 from lhttp_tx.cluster.control import Control
 from lhttp_tx.cluster.presence import Presence
 from lhttp_tx.config import Config
@@ -39,7 +40,7 @@ from lhttp_tx.ports.sockets import UNIXRights
 from lhttp_tx.ports.starting import Starts, one_by_one
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.running import RunningServer
-from lhttp_tx.web.health import HealthResource
+from lhttp_tx.web.health import put_checks
 from lhttp_tx.web.site import LHTTPSite, RootResource
 from lhttp_tx.websocket.factory import LHTTPServerFactory
 
@@ -154,10 +155,13 @@ class LHTTPService(Service):
             reactor, self._reserve, judge=self._admission.admits, make_room=self._admission.make_room
         )
         self._listeners = Listeners(reactor, self._site, make_endpoint=make_endpoint, opened=self._listens)
-        health = HealthResource(
-            parts.bus, self.factory, self._listeners, self._guard, has_store=lambda: parts.histories.available
+        self._departure = Departure(parts.engine, reactor, delay=config.drain_delay, time=config.drain_time)
+        put_checks(
+            self.resource,
+            *(parts.bus, self.factory, self._listeners, self._guard),
+            has_store=lambda: parts.histories.available,
+            is_leaving=lambda: self._departure.begun,
         )
-        self.resource.putChild(b"health", health)
         self._listening: Deferred[None] = succeed(None)
         self._stopping: Deferred[None] | None = None
         self._has_begun = False
@@ -183,6 +187,11 @@ class LHTTPService(Service):
     def control(self) -> Control:
         """Control over the connections of this node, and of the others."""
         return self._parts.control
+
+    @property
+    def hurry(self) -> Callable[[], bool]:
+        """See :meth:`lhttp_tx.assembly.departure.Departure.hurry`."""
+        return self._departure.hurry
 
     def set_rules(self, rules: Rules) -> None:
         """
@@ -259,6 +268,7 @@ class LHTTPService(Service):
 
     def _start(self) -> None:
         self._has_begun = True
+        self._departure.reset()
         bus = self._parts.start()
         if not self._parts.is_alone:
             self._parts.join()
@@ -325,20 +335,13 @@ class LHTTPService(Service):
         hosts = [listening.getHost() for listening in self.ports]
         addresses = [host.host for host in hosts if isinstance(host, IPv4Address | IPv6Address)]
         self._policy.loopback_only = bool(addresses) and all(map(is_loopback, addresses))
-        host = port.getHost()
-        _log.info("listening on {address} ({description})", address=_shown(host), description=description)
-        if self._parts.gate is None and isinstance(host, IPv4Address | IPv6Address) and not is_loopback(host.host):
-            _log.warn(
-                "anyone who can reach {address} can connect without login: require one with --auth, --jwt-key-file or "
-                "--authenticator, or listen on this machine only with tcp:{port}:interface=127.0.0.1",
-                address=_shown(host),
-                port=host.port,
-            )
+        tell_listening(port.getHost(), description, is_open=self._parts.gate is None)
 
     def stopService(self) -> Deferred[None]:
         """
         Stop listening, finish the work in progress, and close every connection with code 1001.
 
+        Before this, go on for ``Config.drain_delay``. The connections are closed within ``Config.drain_time``.
         Then stop the bus, and close the connections to backends.
 
         :returns: a Deferred that succeeds when all this is done.
@@ -346,24 +349,26 @@ class LHTTPService(Service):
         super().stopService()
         done: Deferred[None] = Deferred()
         self._starts.give_up()
-        self.factory.starting = False
+        was_starting, self.factory.starting = self.factory.starting, False
         if self._stopping is not None:
             self._stopping.addCallback(done.callback)
             return awaitable(done)
         self._listening.addErrback(lambda _: None)
-        self.factory.draining = True
-        self._parts.close_lobbies()
+        self._departure.begin()
         stopping = self._stopping = Deferred()
         stopping.addCallback(done.callback)
-        one_by_one(self._steps()).addCallback(self._stopped, stopping)
+        one_by_one(self._steps(was_starting)).addCallback(self._stopped, stopping)
         return awaitable(done)
 
-    def _steps(self) -> tuple[Callable[[], Any], ...]:
+    def _steps(self, was_starting: bool) -> tuple[Callable[[], Any], ...]:
         """Return the steps of a stop, in their order."""
         begun, self._has_begun = self._has_begun, False
         return (
+            *((self._departure.wait,) if begun and not was_starting else ()),
+            self._refuse_more,
             self._listeners.close,
             self._guard.stop,
+            self._departure.spread,
             self._parts.drain,
             *((lambda: self._parts.lifecycle.stop(self.server),) if begun else ()),
             self._admission.stop,
@@ -373,6 +378,10 @@ class LHTTPService(Service):
             self._parts.upstream.close,
             *((lambda: rationing.end(self._reactor),) if begun else ()),
         )
+
+    def _refuse_more(self) -> None:
+        self.factory.draining = True
+        self._parts.close_lobbies()
 
     def _stopped(self, _: object, stopping: Deferred[None]) -> None:
         self._stopping = None
@@ -384,11 +393,3 @@ class LHTTPService(Service):
 def _first(failure: Failure) -> Failure:
     found: Failure = failure.value.subFailure  # type: ignore[union-attr]
     return found
-
-
-def _shown(address: Any) -> str:
-    if isinstance(address, IPv6Address):
-        return f"[{address.host}]:{address.port}"
-    if isinstance(address, IPv4Address):
-        return f"{address.host}:{address.port}"
-    return str(address)

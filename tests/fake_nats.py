@@ -35,6 +35,7 @@ class FakeLink:
     :ivar max_size: bytes of the largest publication that it takes.
     :ivar subscribed: the subjects that it was asked for, in order; also those that were taken back.
     :ivar unsubscribed: the subjects that were taken back, in order.
+    :ivar mark: what its publications bear.
     :ivar closed: with which ``flush`` it was closed, or ``None``.
     :ivar checks: questions for a sign of life that have no answer yet.
     :ivar confirmations: questions whether it has what was published that have no answer yet.
@@ -52,11 +53,15 @@ class FakeLink:
         self.subscribed: list[str] = []
         self.unsubscribed: list[str] = []
         self.closed: bool | None = None
+        self.mark = b""
         self.checks: list[Deferred[None]] = []
         self.confirmations: list[Deferred[None]] = []
         self.inbox = FakeInbox()
         self._asked: dict[str, Deferred[None]] = {}
         self._nats = nats
+
+    def begin(self, mark: bytes) -> None:
+        self.mark = mark
 
     def publish(self, subject: str, payload: bytes, binary: bool) -> None:
         if not self.usable:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.logger import Logger
 
 from lhttp_tx.assembly.parts import Assembly
+from lhttp_tx.guard.access import is_loopback
 from lhttp_tx.guard.proxies import TrustedProxies
 
-__all__ = ["log_summary"]
+__all__ = ["log_summary", "tell_listening"]
 
 _log = Logger(namespace="lhttp_tx.service")
 
@@ -38,3 +42,28 @@ def log_summary(parts: Assembly, proxies: TrustedProxies) -> None:
         _log.info("channel rules: {count}", count=len(rules))
     backends = [*config.upstream_allow, *(f"{url} (original)" for url in config.upstream_original)]
     _log.info("upstream: {targets}", targets=", ".join(backends) or "off (--upstream-allow)")
+
+
+def tell_listening(host: Any, description: str, *, is_open: bool) -> None:
+    """
+    Log that a port listens.
+
+    :param host: the address of the port.
+    :param is_open: whether clients need no login there, which is worth a warning unless only this machine has any.
+    """
+    _log.info("listening on {address} ({description})", address=_shown(host), description=description)
+    if is_open and isinstance(host, IPv4Address | IPv6Address) and not is_loopback(host.host):
+        _log.warn(
+            "anyone who can reach {address} can connect without login: require one with --auth, --jwt-key-file or "
+            "--authenticator, or listen on this machine only with tcp:{port}:interface=127.0.0.1",
+            address=_shown(host),
+            port=host.port,
+        )
+
+
+def _shown(address: Any) -> str:
+    if isinstance(address, IPv6Address):
+        return f"[{address.host}]:{address.port}"
+    if isinstance(address, IPv4Address):
+        return f"{address.host}:{address.port}"
+    return str(address)

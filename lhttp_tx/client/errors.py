@@ -72,10 +72,12 @@ class ConnectionLost(LHTTPError):
     The connection ended before the answer came. The server may or may not have handled the request.
 
     :ivar code: the WebSocket close code, if the server closed it.
+    :ivar retry_after: the seconds within which the server asked to connect again, if it did.
     """
 
     status = 503
     code: int | None = None
+    retry_after: float | None = None
 
 
 class ClientClosed(ConnectionLost):

@@ -7,6 +7,7 @@ by :mod:`lhttp_tx.client.client`; imports nothing of the server.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -28,6 +29,9 @@ __all__ = ["WebSocketConnection", "WebSocketFactory"]
 ask_inspect()
 
 _OPEN = WebSocketProtocol.STATE_OPEN
+
+_RETRY_AFTER = re.compile(r"; retry-after=(\d{1,5}(?:\.\d{1,3})?)\Z", re.ASCII)
+"""The end of a reason with which a server asks to connect again after so many seconds at the most."""
 
 _MAX_REASON_LENGTH = 200
 """The most characters of a server's reason for a close or a refusal that are passed on."""
@@ -109,6 +113,7 @@ class WebSocketConnection(MessageConnection):
         lost, self._lost, self._link = self._lost, lambda _: None, None
         error = ConnectionLost(self._end(wasClean, code, reason))
         error.code = code
+        error.retry_after = _retry_after(reason or "") if wasClean else None
         lost(Failure(error))
 
     def _refusal(self) -> ConnectFailed:
@@ -178,6 +183,18 @@ class WebSocketFactory(WebSocketClientFactory):
             openHandshakeTimeout=0,
             serverConnectionDropTimeout=0,
         )
+
+
+def _retry_after(reason: str) -> float | None:
+    """
+    Return within how many seconds the server asks to connect again; ``None`` if it does not ask.
+
+    >>> _retry_after("server is going away; retry-after=0.2")
+    0.2
+    >>> _retry_after("server is going away")
+    """
+    asked = _RETRY_AFTER.search(reason)
+    return None if asked is None else float(asked[1])
 
 
 def _short(text: str) -> str:

@@ -8,6 +8,7 @@ happens. :class:`~lhttp_tx.client.client.Client` makes it. It knows neither answ
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, final
@@ -38,6 +39,10 @@ _log = Logger()
 
 _MAX_REFUSALS = 10
 """Consecutive logins that a server may refuse. After that, the client gives up."""
+
+
+_MOST_ASKED = 60.0
+"""The most seconds that the client waits because a server asks for it."""
 
 
 SendAgain = Callable[[list[tuple[Message, Pending]]], None]
@@ -114,6 +119,7 @@ class Uplink:
         self._queue_length = queue_length
         self._unsent_size = unsent_size
         self._refusals = 0
+        self._retry_after: float | None = None
         self._owner: UplinkOwner
         self._service: ClientService | None = None
         self._opening: ClientLink | None = None
@@ -140,10 +146,15 @@ class Uplink:
         self._service = ClientService(
             self._endpoint,
             Factory.forProtocol(lambda: ClientLink(self, self._limits, self._unsent_size)),
-            retryPolicy=self._retry_policy,
+            retryPolicy=self._pause,
             clock=self._reactor,
         )
         self._service.startService()
+
+    def _pause(self, failures: int) -> float:
+        """Return the seconds to wait before the next attempt: a random part of what the server asks for, if it does."""
+        asked, self._retry_after = self._retry_after, None
+        return self._retry_policy(failures) if asked is None else random.uniform(0, min(asked, _MOST_ASKED))  # noqa: S311 - no secret
 
     def stop(self) -> Deferred[None]:
         """Close the connection and stop connecting. The Deferred succeeds when the connection has ended."""
@@ -298,6 +309,7 @@ class Uplink:
         if link is not self.link and link is not self._opening:
             return
         self.link = self._opening = self.account = None
+        self._retry_after = getattr(failure.value, "retry_after", None)
         self._owner.down()
         reason = link.abort_reason or getattr(failure.value, "reason", None) or "the connection was lost"
         closing = self.state is State.CLOSING

@@ -80,6 +80,10 @@ class Nodes:
         self._timer: IDelayedCall | None = None
         self._running = False
         self._subscribed = False
+        on_open: list[Callable[[], None]] | None = getattr(bus, "on_open", None)
+        if on_open is not None:
+            # All are to know that it is another link before anything else comes over it.
+            on_open.append(lambda: self._greet_all() if self._subscribed else None)
 
     @property
     def others(self) -> frozenset[str]:

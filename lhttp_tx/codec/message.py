@@ -48,8 +48,8 @@ class Head:
     :ivar raw: start line and header lines, each with its CRLF, without the blank line.
     :ivar command: 1 to 64 visible ASCII characters.
     :ivar headers: the headers.
-    :ivar reply: a cache for the code that makes replies: the head of a reply that copies this one, or ``"as it is"`` if
-        that is the same head; ``None`` at first.
+    :ivar reply: a cache for the code that makes replies: the head of a reply that copies this one, or ``True`` if that
+        is the same head; ``None`` at first.
     """
 
     __slots__ = ("_channels", "_plain", "_stripped", "_without", "command", "headers", "raw", "reply")
@@ -62,7 +62,7 @@ class Head:
         self._plain: bool | None = None
         self._stripped: Head | None = None
         self._without: tuple[frozenset[str], Head | None] | None = None  # never this head itself: a cycle
-        self.reply: Head | Literal["as it is"] | None = None
+        self.reply: Head | Literal[True] | None = None
 
     def channels(self, name: str, limits: Limits = UNLIMITED) -> tuple[str, ...]:
         """

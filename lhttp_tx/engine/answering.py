@@ -72,7 +72,9 @@ class Answerer(Member):
         stage = self.stage
         if stage is not _BUSY and stage >= _CLOSING:
             return
-        self._engine.hub.flush()
+        hub = self._engine.hub
+        if hub.run:
+            hub.flush()
         self._transport.send(raw, binary)
 
     @abstractmethod

@@ -70,6 +70,7 @@ class Hub:
     :ivar archive: publishes what has a message id, or goes to a channel with history; ``None``: the bus does.
     :ivar bracket: see :meth:`lhttp_tx.interfaces.IBus.bracket`; the hub itself is corked in between, too.
     :ivar has_history: whether there may be channels with history.
+    :ivar run: publications of one channel that are held back. Read it, do not change it.
     """
 
     def __init__(self, *, bus: IBus) -> None:
@@ -80,7 +81,7 @@ class Hub:
         self._channels: dict[str, _Channel] = {}
         self.on_channel: list[Callable[[str, bool], None]] = []
         self._corks = 0
-        self._run: list[bytes] = []
+        self.run: list[bytes] = []
         self._run_binary = False
         self._run_channel = ""
         self._run_size = 0
@@ -246,7 +247,7 @@ class Hub:
         :param instead_of: does nothing if another one than this takes them now; ``None``: whichever does.
         :returns: what took them before; ``None`` if it is not subscribed, and then nothing has changed.
         """
-        if self._run:
+        if self.run:
             self.flush()
         found = self._channels.get(channel)
         before = None if found is None else found.members.get(subscriber)
@@ -324,13 +325,13 @@ class Hub:
     def receive(self, channel: str, payloads: list[bytes], binary: bool) -> None:
         """Take publications from the bus. They go to the subscribers at once; if the hub is corked, with their run."""
         if channel != self._run_channel or binary is not self._run_binary:
-            if self._run:
+            if self.run:
                 self.flush()
             if channel not in self._channels:
                 return
             self._run_channel = channel
             self._run_binary = binary
-        self._run += payloads
+        self.run += payloads
         if len(payloads) == 1:
             self._run_size += len(payloads[0]) + _HEAD_SIZE
         else:
@@ -345,7 +346,7 @@ class Hub:
     def uncork(self) -> None:
         """Undo one call of :meth:`cork`. The last call delivers what was held back."""
         self._corks -= 1
-        if not self._corks and self._run:
+        if not self._corks and self.run:
             self.flush()
 
     def flush(self) -> None:
@@ -354,11 +355,11 @@ class Hub:
 
         To keep the order, call this before anything goes to a connection without the hub.
         """
-        if not self._run:
+        if not self.run:
             self._run_channel = ""
             return
-        run, channel = self._run, self._channels.get(self._run_channel)
-        self._run, self._run_channel, self._run_size = [], "", 0
+        run, channel = self.run, self._channels.get(self._run_channel)
+        self.run, self._run_channel, self._run_size = [], "", 0
         if channel is not None:
             delivery = Delivery(channel.name, run, self._run_binary)
             for deliver in tuple(channel.members.values()):

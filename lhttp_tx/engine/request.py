@@ -37,6 +37,22 @@ _ORDERS = frozenset({"publish", "receipt", "subscribe", "unsubscribe", "upstream
 _ORDERS_AND_PARTS = _ORDERS | {"multipart"}
 
 
+def _without_orders(message: Message, *, parts: bool) -> Message:
+    """
+    Return *message* without the headers that tell the server what to do.
+
+    :param parts: whether to keep the header ``multipart``, because the body stays as it is.
+    """
+    head = message.head
+    kept = head.reply if parts else head.without(_ORDERS_AND_PARTS)
+    if kept is None:
+        found = head.without(_ORDERS)
+        kept = head.reply = True if found is head else found
+    if kept is True or kept is head:
+        return message
+    return Message.from_parts(kept, kept.raw + message.raw[len(head.raw) :], message.binary)
+
+
 @final
 class Request:
     """
@@ -185,15 +201,9 @@ class Request:
         :raises LocalProtocolError: if the result is not a well-formed message.
         """
         message = self.message
-        if headers is None:
-            head = message.head
-            kept = head.reply if body is None else head.without(_ORDERS_AND_PARTS)
-            if kept is None:
-                found = head.without(_ORDERS)
-                kept = head.reply = "as it is" if found is head else found
-            if kept != "as it is" and kept is not head:
-                message = Message.from_parts(kept, kept.raw + message.raw[len(head.raw) :], message.binary)
-        if not (body is None and command is None and headers is None and binary is None):
+        if headers is None and (message.head.reply is not True or body is not None):
+            message = _without_orders(message, parts=body is None)
+        if body is not None or command is not None or headers is not None or binary is not None:
             message = message.replace(command=command, headers=headers, body=body, binary=binary)
         self.session.send(message)
 

@@ -179,6 +179,8 @@ class Options(
             http_lifetime=self["http-lifetime"],
             close_timeout=self["close-timeout"],
             drain_timeout=self["drain-timeout"],
+            drain_delay=self["drain-delay"],
+            drain_time=self["drain-time"],
             allow_origins=tuple(self._origins),
             server_names=tuple(self._server_names),
             publish_token=self.publish_token(),

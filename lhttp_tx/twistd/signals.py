@@ -5,7 +5,7 @@ The signals of a server: those that a service manager may send have a meaning, o
 server leaves them alone.
 
 =================== ====================================================================================
-SIGTERM, SIGINT     stop; Twisted's own, and further ones change nothing
+SIGTERM, SIGINT     stop; Twisted's own. A further one ends a slow stop; without one, it changes nothing
 SIGQUIT             stop, likewise
 SIGHUP              read the channel rules again (:mod:`lhttp_tx.twistd.reloading`); nothing without a file
 SIGUSR1             open the log file again, or start a new one (:mod:`lhttp_tx.observe.log_files`)
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeAlias
@@ -45,25 +45,43 @@ _DEFERRED = tuple(
 """Signals that would end a process that has not installed its handlers yet."""
 
 
-def attend_signals(reactor: Any) -> None:
+_STOPPING = ("SIGTERM", "SIGINT", "SIGQUIT")
+"""Signals that stop a server."""
+
+
+def attend_signals(
+    reactor: Any, *, hurry: Callable[[], bool] = lambda: False, hurried_by: Collection[str] = _STOPPING
+) -> None:
     """
     Install a handler for every signal that a service manager may send; see the table above.
 
     Existing handlers stay. If several signals tell *reactor* to stop, only the first one counts. Twisted would report
     each further one as an error, with a traceback about a reactor that does not run.
+
+    :param hurry: called with each further one; returns whether a stop that takes its time ends sooner now.
+    :param hurried_by: the signals for which it is called.
     """
 
     def hang_up() -> None:
         if not stop_with_terminal(reactor):
             _log.info("SIGHUP: there is no configuration file to read again")
 
-    again = _later(reactor, lambda: _log.info("already stopping; SIGKILL stops the process at once"))
+    def stop_again(number: int) -> None:
+        if signal.Signals(number).name in hurried_by and hurry():
+            _log.info("{name} again: closing all connections now", name=signal.Signals(number).name)
+        else:
+            _log.info("already stopping; SIGKILL stops the process at once")
+
+    def again(number: int, frame: FrameType | None) -> None:
+        reactor.callFromThread(stop_again, number)
+
     obeyed: list[int] = []
 
     def once(obey: _Handler) -> _Handler:
         def handle(number: int, frame: FrameType | None) -> object:
             if obeyed:
-                return again(number, frame)
+                again(number, frame)
+                return None
             obeyed.append(number)
             return obey(number, frame)
 
@@ -97,7 +115,7 @@ def attend_signals(reactor: Any) -> None:
 
 def _stopping() -> list[signal.Signals]:
     """Return the signals that stop a server."""
-    return [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGQUIT") if hasattr(signal, name)]
+    return [getattr(signal, name) for name in _STOPPING if hasattr(signal, name)]
 
 
 def stop_with_terminal(reactor: Any) -> bool:

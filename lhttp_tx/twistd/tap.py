@@ -37,7 +37,8 @@ def makeService(options: Options) -> IService:
     reactor = installed_reactor()
     check_places(options.parent)
     explain_failures(reactor)
-    attend_signals(reactor)
+    hurry: list[Callable[[], bool]] = []
+    attend_signals(reactor, hurry=lambda: any(call() for call in hurry))
     forget_unwritten()
     count = options["workers"]
     config = options.config
@@ -45,6 +46,7 @@ def makeService(options: Options) -> IService:
         _log.warn("{line}", line=line)
     if count == 1:
         server = make_server(options, reactor)
+        hurry.append(server.hurry)
         end_if_not_started(server.when_started(), reactor)
         service = server if options.manhole is None else _with_manhole(server, options.manhole, reactor)
         if options["reload"]:
@@ -68,9 +70,10 @@ def makeService(options: Options) -> IService:
         listen=config.listen,
         count=count,
         directory=str(Path.cwd()),
-        exit_timeout=config.drain_timeout + config.close_timeout,
+        exit_timeout=config.drain_delay + config.drain_time + config.drain_timeout + config.close_timeout,
         make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint,
     )
+    hurry.append(supervisor.hurry)
     return with_reload(supervisor, options, lambda _: supervisor.send_signal("HUP"), reactor)
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.endpoints import serverFromString
@@ -118,11 +118,13 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(str(error)) from None
 
     reactor = installed_reactor()
-    attend_signals(reactor)
+    hurry: list[Callable[[], bool]] = []
+    attend_signals(reactor, hurry=lambda: any(call() for call in hurry), hurried_by=("SIGQUIT",))
     from twisted.internet.stdio import StandardIO
 
     StandardIO(_Lifeline(reactor), reactor=reactor)
     server = make_server(options, reactor, make_endpoint=AdoptingReactor(reactor).endpoint)
+    hurry.append(server.hurry)
     end_if_not_started(server.when_started(), reactor)
     service = with_reload(server, options, server.set_rules, reactor)
     service.privilegedStartService()

@@ -1,7 +1,8 @@
 """
-``GET /health`` tells load balancers and monitoring whether this node works.
+``GET /health`` tells monitoring whether this node works, ``/ready`` tells load balancers whether to send clients to it,
+and ``/live`` tells supervisors whether it runs at all.
 
-Its answer contains nothing that a stranger could use, so it needs no token.
+Their answers contain nothing that a stranger could use, so they need no token.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from lhttp_tx.ports.listening import Listeners
 from lhttp_tx.web.paths import refuse_unless_read
 from lhttp_tx.websocket.factory import LHTTPServerFactory
 
-__all__ = ["HealthResource"]
+__all__ = ["HealthResource", "put_checks"]
 
 
 class HealthResource(Resource):
@@ -31,7 +32,7 @@ class HealthResource(Resource):
       answer also has ``"history": "unavailable"``, and the log gives the reason.
     - 503 ``full``: the node accepts no more connections.
     - 503 ``starting``: a processor, filter, hook or authenticator has not started yet.
-    - 503 ``stopping``: the node is closing the connections of its clients.
+    - 503 ``stopping``: the node is told to stop, or is closing the connections of its clients.
     """
 
     isLeaf = True
@@ -44,6 +45,7 @@ class HealthResource(Resource):
         guard: AcceptGuard,
         *,
         has_store: Callable[[], bool],
+        is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         :param bus: says whether the node reaches other nodes.
@@ -51,6 +53,7 @@ class HealthResource(Resource):
         :param listeners: say whether the server listens.
         :param guard: says whether connections are refused.
         :param has_store: returns whether channels with history accept publications; true if there are none.
+        :param is_leaving: returns whether the server is told to stop.
         """
         super().__init__()
         self._bus = bus
@@ -58,16 +61,40 @@ class HealthResource(Resource):
         self._listeners = listeners
         self._guard = guard
         self._has_store = has_store
+        self._is_leaving = is_leaving
 
     @property
     def status(self) -> str:
         """The state of the node, in one word."""
         factory = self._factory
-        if factory.draining:
+        if factory.draining or self._is_leaving():
             return "starting" if factory.starting else "stopping"
-        if 0 < factory.maxConnections <= factory.countConnections or self._guard.refuses:
+        if self._is_full:
             return "full"
         return "ok" if self._bus.available and self._listeners.intact and self._has_store() else "degraded"
+
+    @property
+    def _is_full(self) -> bool:
+        factory = self._factory
+        return 0 < factory.maxConnections <= factory.countConnections or self._guard.refuses
+
+    @property
+    def reasons(self) -> list[str]:
+        """
+        Why new clients should go to another node; empty if they are welcome. Each is one word.
+
+        ``starting`` and ``stopping``: see above. ``full``: there is no room for connections. ``bus``: the node cannot
+        reach other nodes, or may not. ``history``: the history store accepts no publications. ``listening``: the node
+        does not listen on one of its endpoints.
+        """
+        found = [self.status] if self.status in ("starting", "stopping") else []
+        checks = {
+            "full": not self._is_full,
+            "bus": self._bus.available,
+            "history": self._has_store(),
+            "listening": self._listeners.intact,
+        }
+        return found + [name for name, is_well in checks.items() if not is_well]
 
     def render(self, request: Request) -> bytes:
         """Answer with a line of JSON, or with 404 or 405."""
@@ -81,3 +108,49 @@ class HealthResource(Resource):
             request.setResponseCode(503)
         told = {"status": status} if self._has_store() else {"status": status, "history": "unavailable"}
         return b"" if request.method == b"HEAD" else json.dumps(told).encode("ascii") + b"\n"
+
+
+class _CheckResource(Resource):
+    """Answers one question with 200 or 503, and with the reasons."""
+
+    isLeaf = True
+
+    def __init__(self, health: HealthResource, *, words: tuple[str, str], is_strict: bool) -> None:
+        """
+        :param words: the status with and without reasons.
+        :param is_strict: whether reasons make it 503.
+        """
+        super().__init__()
+        self._health = health
+        self._words = words
+        self._is_strict = is_strict
+
+    def render(self, request: Request) -> bytes:
+        """Answer with a line of JSON, or with 404 or 405."""
+        refusal = refuse_unless_read(request, missing=b"there is nothing here\n", advice=b"ask with GET\n")
+        if refusal is not None:
+            return refusal
+        request.setHeader(b"content-type", b"application/json")
+        request.setHeader(b"cache-control", b"no-store")
+        reasons = self._health.reasons
+        if reasons and self._is_strict:
+            request.setResponseCode(503)
+        told = {"status": self._words[not reasons], "reasons": reasons}
+        return b"" if request.method == b"HEAD" else json.dumps(told).encode("ascii") + b"\n"
+
+
+def put_checks(
+    root: Resource,
+    bus: IBus,
+    factory: LHTTPServerFactory,
+    listeners: Listeners,
+    guard: AcceptGuard,
+    *,
+    has_store: Callable[[], bool],
+    is_leaving: Callable[[], bool],
+) -> None:
+    """Put ``/health``, ``/ready`` and ``/live`` below *root*. The other parameters are those of the first."""
+    health = HealthResource(bus, factory, listeners, guard, has_store=has_store, is_leaving=is_leaving)
+    root.putChild(b"health", health)
+    root.putChild(b"ready", _CheckResource(health, words=("unready", "ready"), is_strict=True))
+    root.putChild(b"live", _CheckResource(health, words=("live", "live"), is_strict=False))

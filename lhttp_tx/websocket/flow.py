@@ -9,11 +9,11 @@ from __future__ import annotations
 from enum import IntFlag
 from typing import Final
 
-__all__ = ["CONGESTED", "CONSUMING", "FULL", "HELD_BACK", "NOT_READING", "THROTTLED", "Flow"]
+__all__ = ["CONGESTED", "CONSUMING", "FULL", "HELD_BACK", "INFLATED", "NOT_READING", "THROTTLED", "Flow"]
 
 
 class Flow(IntFlag):
-    """The flow of bytes and messages on one connection. On an idle connection, no flag is set."""
+    """The flow of bytes and messages on one connection. On an idle connection, no flag but :attr:`INFLATED` is set."""
 
     CONGESTED = 1
     """
@@ -36,12 +36,16 @@ class Flow(IntFlag):
     BEGUN = 32
     """There are bytes of an incomplete message, or bytes after messages that the session has not taken."""
 
+    INFLATED = 64
+    """The client's binary messages may be gzip data. They are inflated one at a time. Set from the opening on."""
+
 
 # Plain integers, for checks on the path of each message.
 CONGESTED: Final = int(Flow.CONGESTED)
 FULL: Final = int(Flow.FULL)
 THROTTLED: Final = int(Flow.THROTTLED)
 CONSUMING: Final = int(Flow.CONSUMING)
+INFLATED: Final = int(Flow.INFLATED)
 
 HELD_BACK: Final = FULL | THROTTLED
 """While any of these is set, no message is passed on."""

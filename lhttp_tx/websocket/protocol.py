@@ -25,7 +25,7 @@ from lhttp_tx.identity import Identity
 from lhttp_tx.interfaces import ITransport
 from lhttp_tx.observe.rationing import RationedLogger
 from lhttp_tx.websocket.compression import gunzip
-from lhttp_tx.websocket.flow import CONSUMING, FULL, HELD_BACK
+from lhttp_tx.websocket.flow import CONSUMING, FULL, HELD_BACK, INFLATED
 from lhttp_tx.websocket.fragments import LEAST_FRAGMENT, Joined, skip_frames, take_fragmented, take_fragments
 from lhttp_tx.websocket.frames import PLAIN, build_frame
 from lhttp_tx.websocket.handshake import read_handshake
@@ -85,6 +85,7 @@ class LHTTPServerProtocol(Opening):
         asked = read_parameters(handshake.query) if handshake is not None and "?" in handshake.target else {}
         if self.factory.gzip is not None and asked.get(_GZIP_PARAMETER) == "1":
             self._framing = self.factory.gzip
+            self._flow |= INFLATED
         elif extensions:
             self._framing = self.factory.deflate(extensions[0].server_max_window_bits)
 
@@ -173,7 +174,7 @@ class LHTTPServerProtocol(Opening):
             if begin:
                 self._pace(size, perf_counter() - begin)
             outbox.uncork()
-            if size and self._throttle is not None:
+            if self._throttle is not None and size:
                 self._throttle.count_bytes(size)
 
     def _take_fast_lane(self, data: bytes) -> bytes:
@@ -186,10 +187,8 @@ class LHTTPServerProtocol(Opening):
         kept, self._beginning = self._beginning, b""
         data = kept + data if kept else data
         position, more = 0, self.session is not None
-        if self._framing is not PLAIN and self._framing.takes_gzip:
-            return data
-        if self._flow & HELD_BACK:
-            return self._stop_at(data)
+        if self._flow and self._flow & (HELD_BACK | INFLATED):
+            return data if self._flow & INFLATED else self._stop_at(data)
         if self._untaken is not None:
             untaken, self._untaken = self._untaken, None
             if not self._hand_over(*untaken):
@@ -198,13 +197,14 @@ class LHTTPServerProtocol(Opening):
             messages, binary, position, more = take_messages(data, position, self.maxMessagePayloadSize)
             if messages and not self._hand_over(messages, 0, binary):
                 return self._stop_at(data[position:])
-            if not more and position < len(data) and data[position] in _FRAGMENTED:
+            if more:
+                if not messages:
+                    break
+            elif position < len(data) and data[position] in _FRAGMENTED:
                 messages, binary, position = take_fragmented(data, position, self.maxMessagePayloadSize)
                 if messages and not self._hand_over(messages, 0, binary):
                     return self._stop_at(data[position:])
                 more = bool(messages)
-            if not messages:
-                break
         if position and self.autoPingTimeoutCall is not None:
             self._cancelAutoPingTimeoutCall()
         if more and (position or not kept):
@@ -214,10 +214,10 @@ class LHTTPServerProtocol(Opening):
 
     def _hand_over(self, messages: list[bytes], taken: int, binary: bool) -> bool:
         """Pass on all messages except the first *taken* ones. Return whether the session takes even more."""
-        session: Any = self.session if self._throttle is None else self._throttle
+        session: Any = self._throttle or self.session
         while taken < len(messages):
             taken = session.receive_run(messages, taken, binary)
-            if self._flow & HELD_BACK or self.state != _OPEN:
+            if (self._flow and self._flow & HELD_BACK) or self.state != _OPEN:
                 self._untaken = (messages, taken, binary) if taken < len(messages) else None
                 return False
         return True
@@ -327,7 +327,7 @@ class LHTTPServerProtocol(Opening):
         """Pass a message to the session. Refuse a compressed message that is broken or too large."""
         if self.session is None:
             return
-        session = self.session if self._throttle is None else self._throttle
+        session = self._throttle or self.session
         if isBinary and self._framing.takes_gzip:
             data, inflated = gunzip(payload, self.factory.engine.limits.message_size)
             if inflated:
@@ -342,8 +342,9 @@ class LHTTPServerProtocol(Opening):
         """See :meth:`lhttp_tx.interfaces.ITransport.deliver`."""
         framing = self._framing
         frames = delivery.made if delivery.encoding is framing else delivery.encoded(framing)
-        if self.factory.outbox.corked:
-            self.factory.outbox.add(self, frames)
+        outbox = self.factory.outbox
+        if outbox.corked:
+            outbox.add(self, frames)
         else:
             self.write_frames(frames)
 
@@ -351,7 +352,8 @@ class LHTTPServerProtocol(Opening):
         """See :meth:`lhttp_tx.interfaces.ITransport.send`."""
         framing = self._framing
         frame = build_frame(payload, binary) if framing is PLAIN else framing.frame(payload, binary)
-        if self.factory.outbox.corked:
-            self.factory.outbox.add(self, frame)
+        outbox = self.factory.outbox
+        if outbox.corked:
+            outbox.add(self, frame)
         else:
             self.write_frames(frame)

@@ -15,6 +15,7 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from cluster._cluster import UNKNOWN, pause, until
+from lhttp_tx.bus.nats.origins import Origins
 from lhttp_tx.errors import BusUnavailable
 
 pytestmark = pytest.mark.asyncio_reactor
@@ -87,6 +88,7 @@ class Owner:
     """A LinkOwner that remembers that its link was lost."""
 
     def __init__(self) -> None:
+        self.origins = Origins()
         self.lost: list[str] = []
 
     def link_lost(self, link: Any, reason: str) -> None:

@@ -11,6 +11,7 @@ import pytest_twisted
 
 from cluster._cluster import pause, until
 from cluster.test_link_confirm import Server
+from lhttp_tx.bus.nats.origins import Origins
 
 pytestmark = pytest.mark.asyncio_reactor
 
@@ -25,6 +26,7 @@ class Owner:
     """
 
     def __init__(self) -> None:
+        self.origins = Origins()
         self.runs: list[tuple[str, list[bytes], bool, str | None]] = []
         self.stored: list[tuple[str, list[bytes], list[bytes], str | None]] = []
         self.batches: list[int] = []

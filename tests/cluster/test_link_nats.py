@@ -16,6 +16,7 @@ from integration._nats import NATSProcess, free_port, needs_nats
 from twisted.internet.defer import Deferred
 
 from cluster._cluster import pause, until
+from lhttp_tx.bus.nats.origins import Origins
 from lhttp_tx.errors import BusUnavailable, MessageTooLarge
 from lhttp_tx.testing.bus import done, into
 
@@ -33,6 +34,7 @@ class Owner:
     """A LinkOwner that writes down what it is told."""
 
     def __init__(self) -> None:
+        self.origins = Origins()
         self.received: list[tuple[str, bytes, bool]] = []
         self.lost: list[str] = []
         self.batches = 0

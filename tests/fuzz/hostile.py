@@ -102,6 +102,19 @@ def _histories() -> Iterator[tuple[str, tuple[Step, ...]]]:
         ),
     )
     yield (
+        "all channels at once, compressed",
+        (Step("gzip", _CHAT + b"subscribe:" + listed + b"\r\nreceipt:r\r\nsince:e-0\r\n\r\n", client=2, times=3),),
+    )
+    yield (
+        "channels subscribed and left in one message",
+        (
+            Step("text", _CHAT + full + b"unsubscribe:kept.full\r\nsince:e-0\r\n\r\n", times=10),
+            Step("text", _CHAT + full + b"since:e-0\r\n\r\n"),
+            Step("text", _CHAT + b"unsubscribe:kept.full\r\n\r\n"),
+            Step("time", times=5),
+        ),
+    )
+    yield (
         "all of a history, unread",
         (
             Step("stall", client=1),
@@ -260,6 +273,11 @@ HOSTILE: dict[str, Script] = {
     ),
     "queued behind one that waits": _script(
         Step("text", b"LHTTP/1.0 wait\r\n\r\n"), Step("text", _CHAT + b"\r\n" + b"x" * 60_000, times=16)
+    ),
+    "a head of receipts": _script(
+        Step("text", _CHAT + b"publish:ordinary\r\n" + b"receipt:{n}\r\n" * 4_000 + b"\r\n", times=3),
+        Step("text", _CHAT + b"receipt:r\r\n" * 5_400 + b"\r\n", times=3),
+        Step("text", _CHAT + b"publish:ordinary\r\n" + b"message-id:{n}\r\n" * 3_000 + b"\r\n", times=3),
     ),
     "heads that are never the same": _script(
         Step("text", _CHAT + b"publish:n{n}\r\na{n}:" + b"x" * 400 + b"\r\n\r\n", times=500)

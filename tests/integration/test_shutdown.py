@@ -18,6 +18,7 @@ from integration._server import (
     RawClient,
     ServerProcess,
     client_frame,
+    http_request,
     message,
     processor_arguments,
     wait_until,
@@ -158,3 +159,54 @@ def test_processors_are_told_of_the_end(serve: Callable[..., ServerProcess]) -> 
         assert client.receive()[0] == TEXT
         assert server.stop() == -signal.SIGTERM
     server.wait_for_log("a visit ended after 1")
+
+
+# A slow stop
+
+
+@pytest.mark.parametrize(
+    "runner", [("twistd", "-n", "--pidfile="), ("twist", "--log-format=text")], ids=["twistd", "twist"]
+)
+def test_a_slow_stop_goes_on_for_a_while_and_a_second_signal_ends_it(
+    serve: Callable[..., ServerProcess], runner: tuple[str, ...]
+) -> None:
+    server = serve("--drain-delay", "600", "--drain-time", "600", "--close-timeout", "60", runner=runner)
+    with RawClient(server.port) as client, RawClient(server.port) as other:
+        client.subscribe("room")
+        assert http_request(server.port, "GET", "/ready")[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for_log("stopping: serving for 600 s more")
+        assert http_request(server.port, "GET", "/ready")[::2] == (
+            503,
+            b'{"status": "unready", "reasons": ["stopping"]}\n',
+        )
+        assert http_request(server.port, "GET", "/live")[0] == 200
+        with RawClient(server.port) as late:
+            late.subscribe("room")
+            other.send(message("say", {"publish": "room"}, "hi"))
+            assert client.receive()[0] == late.receive()[0] == TEXT
+            server.process.send_signal(signal.SIGTERM)
+            for each in (client, other, late):
+                assert each.receive_close() == (1001, "server is going away; retry-after=600")
+                each.send((1001).to_bytes(2, "big"), CLOSE)
+        assert server.process.wait(TIME_LIMIT) == -signal.SIGTERM
+    assert "SIGTERM again: closing all connections now" in server.log
+
+
+def test_clients_are_closed_one_after_another_and_the_work_in_hand_is_finished(
+    serve: Callable[..., ServerProcess],
+) -> None:
+    server = serve("--drain-time", "2", "--close-timeout", "60", *processor_arguments("echo"))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.port)) for _ in range(10)]
+        for client in clients:
+            client.subscribe("room")
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for_log("closing 10 connections within 2 s")
+        wait_until(lambda: is_refused(server.port), "it has stopped listening")
+        ended = []
+        for client in clients:
+            assert client.receive_close() == (1001, "server is going away; retry-after=0.2")
+            client.send((1001).to_bytes(2, "big"), CLOSE)
+            ended.append(time.monotonic())
+        assert server.process.wait(TIME_LIMIT) == -signal.SIGTERM

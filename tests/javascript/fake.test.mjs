@@ -53,6 +53,29 @@ test("the waits double up to a bound, and are random below it", () => {
   client.close();
 });
 
+test("a client comes back within the time that a server asks for, and at random", () => {
+  const client = makeClient({ reconnect: { initialDelay: 100, maxDelay: 5000 } });
+  const delays = [];
+  client.on("state", ({ delay }) => delay !== null && delays.push(delay));
+  client.connect();
+  for (const reason of [
+    "server is going away; retry-after=0.5",
+    "server is going away; retry-after=99999",
+    "server is going away; retry-after=-3",
+    "server is going away",
+  ]) {
+    sockets.at(-1).open();
+    sockets.at(-1).end(1001, reason);
+    mock.timers.tick(5000);
+  }
+  assert.deepEqual(delays, [500, 5000, 100, 200]);
+  Math.random = () => 0.5;
+  sockets.at(-1).open();
+  sockets.at(-1).end(1001, "server is going away; retry-after=2");
+  assert.equal(delays.at(-1), 1000);
+  client.close();
+});
+
 test("a connection that fails soon does not shorten the waits, one that lasts does", () => {
   const client = makeClient({ reconnect: { initialDelay: 100, maxDelay: 1000 } });
   const delays = [];

@@ -23,6 +23,7 @@ from lhttp_tx.bus.nats.interest import Interest
 from lhttp_tx.bus.nats.keeper import LinkKeeper, LinkOpener, LinkUser
 from lhttp_tx.bus.nats.link import Link
 from lhttp_tx.bus.nats.opening import open_link
+from lhttp_tx.bus.nats.origins import Origins
 from lhttp_tx.bus.nats.servers import NATSServers, shown_server
 from lhttp_tx.bus.nats.subjects import channel_of, subject_of
 from lhttp_tx.codec.text import is_text
@@ -105,6 +106,9 @@ class NATSBus(LinkUser):
     Publications over NATS, delivered at most once. Needs Twisted's asyncio reactor.
 
     :ivar on_gap: called without arguments where this node may have missed publications. May not raise.
+    :ivar on_open: called without arguments when publications go to another link from now on, before the first one does.
+        May not raise.
+    :ivar origins: see :class:`~lhttp_tx.bus.nats.owner.LinkOwner`.
     """
 
     is_immediate = True
@@ -116,6 +120,8 @@ class NATSBus(LinkUser):
         :param opener: connects to one server.
         """
         self._servers = servers
+        self.origins = Origins()
+        self.on_open: list[Callable[[], None]] = []
         self._keeper = LinkKeeper(servers, self, clock=clock, opener=opener)
         self._subject_of = lru_cache(maxsize=4096)(lambda channel: subject_of(channel, servers.prefix))
         self._interest = Interest(servers, self._keeper, clock=clock)
@@ -189,7 +195,12 @@ class NATSBus(LinkUser):
 
     def opened(self, link: Link) -> None:
         """See :class:`lhttp_tx.bus.nats.keeper.LinkUser`."""
+        self._tell_open()
         self._gaps.end()
+
+    def _tell_open(self) -> None:
+        for call in self.on_open:
+            call()
 
     def switched(self, link: Link) -> None:
         """See :class:`lhttp_tx.bus.nats.keeper.LinkUser`."""
@@ -201,6 +212,7 @@ class NATSBus(LinkUser):
         if handover is not None and handover.full:
             self._gaps.flooded()
         self._history.linked(link)
+        self._tell_open()
 
     def link_lost(self, link: Link, reason: str) -> None:
         """See :class:`lhttp_tx.bus.nats.owner.LinkOwner`."""
@@ -237,9 +249,6 @@ class NATSBus(LinkUser):
         if self._keeper.open or not self._servers.local_delivery:
             self._keeper.publish((subject, payload, binary))
         wildcards = self._interest.wildcards_of(channel)
-        if self._keeper.handover is not None:
-            for each in (subject, *wildcards):
-                self._keeper.handover.delivered((each, payload, binary))
         self._deliver(subject, [payload], binary)
         for wildcard in wildcards:
             self._deliver(wildcard, [payload], binary)

@@ -19,6 +19,7 @@ from nats.aio.client import Client
 from nats.errors import Error
 
 from lhttp_tx.bus.nats.incoming import Incoming, Run
+from lhttp_tx.bus.nats.origins import Origin
 from lhttp_tx.bus.nats.tap import Receiver, Tap
 
 __all__ = ["GuardedClient"]
@@ -39,12 +40,13 @@ class GuardedClient(Client):
 
     insists = False
 
-    def __init__(self) -> None:
+    def __init__(self, find: Callable[[bytes], Origin | None] | None = None) -> None:
+        """:param find: returns the link that a message comes from, by its subject for answers."""
         super().__init__()
         self.receivers: dict[bytes, Receiver] = {}
         self.taken: Callable[[list[Run[Receiver]]], None] = _call_receivers
         self.broken: Callable[[str], None] = _ignore
-        self._incoming = Incoming(self.receivers)
+        self._incoming = Incoming(self.receivers, find)
 
     def send(self, commands: bytes) -> None:
         """

@@ -2,14 +2,17 @@
 Takes messages out of what a NATS server sends.
 
 A pure parser without I/O, used by :mod:`lhttp_tx.bus.nats.tap`. It takes the messages of the subscriptions that it is
-told of, as many as one read brings, in one pass. It returns all other bytes as they came, for nats-py. Source: the
-NATS documentation, "Client Protocol".
+told of, as many as one read brings, in one pass. It drops those whose link its node has given up
+(:mod:`lhttp_tx.bus.nats.origins`). It returns all other bytes as they came, for nats-py. Source: the NATS
+documentation, "Client Protocol".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar, final
+
+from lhttp_tx.bus.nats.origins import Origin
 
 __all__ = ["MAX_LINE", "MAX_SIZE", "BadStream", "Incoming", "Run"]
 
@@ -19,7 +22,7 @@ MAX_SIZE: Final = 67_174_400
 MAX_LINE: Final = 1_048_576
 """Bytes of the longest line that is waited for. The longest ones are those that list the servers of a cluster."""
 
-_MAX_KNOWN = 2_048
+_MAX_KNOWN = 4_096
 """How many different lines that begin messages are remembered."""
 
 _MAX_KNOWN_LINE = 512
@@ -54,14 +57,23 @@ class Run(Generic[_Owner]):
 
 @final
 class _Target(Generic[_Owner]):
-    """What messages of one run have in common."""
+    """
+    What messages to one subject, for one subscription, that come from one link have in common.
 
-    __slots__ = ("has_heads", "owner", "subject")
+    :ivar kind: the same for those that come from other links, so that they make one run with these.
+    :ivar origin: the link; ``None`` if it is not known.
+    """
 
-    def __init__(self, owner: _Owner, subject: str, has_heads: bool) -> None:
+    __slots__ = ("has_heads", "kind", "origin", "owner", "subject")
+
+    def __init__(
+        self, owner: _Owner, subject: str, has_heads: bool, kind: _Target[_Owner] | None, origin: Origin | None
+    ) -> None:
         self.owner = owner
         self.subject = subject
         self.has_heads = has_heads
+        self.kind = self if kind is None else kind
+        self.origin = origin
 
 
 @final
@@ -72,18 +84,27 @@ class Incoming(Generic[_Owner]):
     What it holds is at most one message, or one line, that has not come to its end.
     """
 
-    def __init__(self, owners: Mapping[bytes, _Owner], *, max_size: int = MAX_SIZE, max_line: int = MAX_LINE) -> None:
+    def __init__(
+        self,
+        owners: Mapping[bytes, _Owner],
+        find: Callable[[bytes], Origin | None] | None = None,
+        *,
+        max_size: int = MAX_SIZE,
+        max_line: int = MAX_LINE,
+    ) -> None:
         """
         :param owners: the subscriptions whose messages are taken, by their number in the protocol. It may change
             between two calls; call :meth:`forget` when one has gone.
+        :param find: returns the link that a message comes from, by its subject for answers.
         :param max_size: bytes of the largest message that is waited for.
         :param max_line: bytes of the longest line that is waited for.
         """
         self._owners = owners
+        self._find = find
         self._max_size = max_size
         self._max_line = max_line
         self._known: dict[bytes, tuple[_Target[_Owner] | None, int, int]] = {}
-        self._targets: dict[tuple[bytes, bytes, bool], _Target[_Owner]] = {}
+        self._targets: dict[tuple[bytes, bytes, bool, bytes], _Target[_Owner]] = {}
         self._held: list[bytes] = []
         self._held_size = 0
         self._needed = 0
@@ -112,6 +133,7 @@ class Incoming(Generic[_Owner]):
         position, size, needed = 0, len(data), 0
         known, find = self._known, data.find
         current: _Target[_Owner] | None = None
+        kind: _Target[_Owner] | None = None
         heads: list[bytes] | None = None
         payloads: list[bytes] = []
         while position < size:
@@ -137,10 +159,14 @@ class Incoming(Generic[_Owner]):
             else:
                 if target is not current:
                     current = target
-                    heads = [] if target.has_heads else None
-                    run = Run(target.owner, target.subject, heads)
-                    payloads = run.payloads
-                    runs.append(run)
+                    if target.origin is not None and target.origin.late:
+                        kind, heads, payloads = None, [] if target.has_heads else None, []  # they go nowhere
+                    elif target.kind is not kind:
+                        kind = target.kind
+                        heads = [] if target.has_heads else None
+                        run = Run(target.owner, target.subject, heads)
+                        payloads = run.payloads
+                        runs.append(run)
                 if heads is not None:
                     heads.append(data[begin : begin + head_size])
                     begin += head_size
@@ -169,7 +195,8 @@ class Incoming(Generic[_Owner]):
         size, head_size = int(words[-1]), int(words[-2]) if has_heads else 0
         if size > self._max_size:
             raise BadStream(f"a message of {size} bytes")
-        target = self._target(words[1], words[2], head_size) if head_size <= size else None
+        reply = words[3] if count == 5 else b""
+        target = self._target(words[1], words[2], head_size > 0, reply) if head_size <= size else None
         found = target, head_size, size
         if target is not None and len(line) <= _MAX_KNOWN_LINE:
             if len(self._known) >= _MAX_KNOWN:
@@ -177,14 +204,19 @@ class Incoming(Generic[_Owner]):
             self._known[line] = found
         return found
 
-    def _target(self, subject: bytes, number: bytes, head_size: int) -> _Target[_Owner] | None:
+    def _target(self, subject: bytes, number: bytes, has_heads: bool, reply: bytes) -> _Target[_Owner] | None:
+        target = self._targets.get((subject, number, has_heads, reply))
+        if target is not None:
+            return target
         owner = self._owners.get(number)
         if owner is None:
             return None
-        key = subject, number, head_size > 0
-        target = self._targets.get(key)
-        if target is None:
-            if len(self._targets) >= _MAX_KNOWN:
-                self.forget()
-            target = self._targets[key] = _Target(owner, subject.decode("utf-8", "replace"), head_size > 0)
+        origin = self._find(reply) if reply and self._find is not None else None
+        if reply and origin is None:
+            return self._target(subject, number, has_heads, b"")
+        if len(self._targets) >= _MAX_KNOWN:
+            self.forget()
+        kind = None if origin is None else self._target(subject, number, has_heads, b"")
+        name = subject.decode("utf-8", "replace") if kind is None else kind.subject
+        target = self._targets[subject, number, has_heads, reply] = _Target(owner, name, has_heads, kind, origin)
         return target

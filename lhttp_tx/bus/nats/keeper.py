@@ -172,6 +172,7 @@ class LinkKeeper:
             link.close(flush=False)
             return
         self.link = link
+        link.begin(self._user.origins.begin())
         self._addresses.learn(link)
         self._user.restore(link).addCallback(lambda _: self._restored(link))
 
@@ -259,6 +260,7 @@ class LinkKeeper:
         if link is not self.second or old is None or waiting is None:
             return
         self.link, self.second, self.waiting = link, None, None
+        link.begin(self._user.origins.begin())
         self._user.switched(link)
         waiting.release(self.publish, self.confirm)
         self._addresses.prefer(link)

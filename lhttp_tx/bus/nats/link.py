@@ -67,6 +67,7 @@ class Link:
         self._servers = servers
         self._owner = owner
         self._lost = False
+        self._behind = b""
         client.taken, client.broken = self._taken, self.lose
         self._orders = Orders(client, self._receiver_of, self.check, self.lose)
         self._confirmations = Confirmations(self.check, lambda: self.lose(_NO_ANSWER))
@@ -93,6 +94,10 @@ class Link:
 
     # Publishing
 
+    def begin(self, mark: bytes) -> None:
+        """Be the link of the node from now on: publications bear *mark*; see :mod:`lhttp_tx.bus.nats.origins`."""
+        self._behind = b" " + mark
+
     def publish(self, subject: str, payload: bytes, binary: bool) -> None:
         """
         Write *payload* to the server's socket, at the latest at the end of this turn of the reactor.
@@ -107,7 +112,7 @@ class Link:
         if client.pending_data_size > self._servers.pending_size:
             raise BusUnavailable("the bus is congested, try again later")
         self.check_size(payload, binary)
-        client.send(publish_commands(subject.encode(), BINARY_HEAD if binary else b"", [payload]))
+        client.send(publish_commands(subject.encode() + self._behind, BINARY_HEAD if binary else b"", [payload]))
 
     def check_size(self, payload: bytes, binary: bool, *, stored: bool = False) -> None:
         """:raises MessageTooLarge: if *payload* is so large that the server would close the connection."""
@@ -121,7 +126,7 @@ class Link:
 
         :param payloads: checked by :meth:`check_size`.
         """
-        self._client.send(publish_commands(subject.encode(), BINARY_HEAD if binary else b"", payloads))
+        self._client.send(publish_commands(subject.encode() + self._behind, BINARY_HEAD if binary else b"", payloads))
 
     def confirm(self) -> Deferred[None]:
         """

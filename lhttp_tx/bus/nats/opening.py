@@ -40,7 +40,7 @@ def open_link(url: str, servers: NATSServers, owner: LinkOwner) -> Deferred[Link
 
 
 async def _open(url: str, servers: NATSServers, owner: LinkOwner) -> Link:
-    client = GuardedClient()
+    client = GuardedClient(owner.origins.find)
     link = Link(client, url, servers, owner)
     failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 

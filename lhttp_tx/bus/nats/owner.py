@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from lhttp_tx.bus.nats.origins import Origins
+
 if TYPE_CHECKING:
     from lhttp_tx.bus.nats.link import Link
 
@@ -13,7 +15,13 @@ __all__ = ["LinkOwner"]
 
 
 class LinkOwner(Protocol):
-    """The owner of a link, which the link tells about itself. No method may raise."""
+    """
+    The owner of a link, which the link tells about itself. No method may raise.
+
+    :ivar origins: knows which links their nodes have given up.
+    """
+
+    origins: Origins
 
     def begin_batch(self) -> None:
         """Called before publications that one read has brought are passed on. :meth:`end_batch` follows after them."""

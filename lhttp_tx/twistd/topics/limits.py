@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from twisted.python import usage
 
-from lhttp_tx.codec.bounds import BYTE_RATE, COUNT, COUNT_OR_NONE, PING_INTERVAL, RATE, SECONDS, SIZE
+from lhttp_tx.codec.bounds import BYTE_RATE, COUNT, COUNT_OR_NONE, PING_INTERVAL, RATE, SECONDS, SECONDS_OR_NONE, SIZE
 from lhttp_tx.codec.limits import Limits
 from lhttp_tx.twistd.topics.topic import Topic
 
@@ -81,6 +81,14 @@ class LimitOptions(Topic):
         ["http-lifetime", None, 120.0, "Maximum age of a connection without a WebSocket, in seconds", SECONDS],
         ["close-timeout", None, 1.5, "Time limit for a client to answer a close, in seconds", SECONDS],
         ["drain-timeout", None, 3.0, "Time limit to finish the current messages on SIGTERM, in seconds", SECONDS],
+        [
+            "drain-delay",
+            None,
+            0.0,
+            "Seconds that the server goes on after SIGTERM, while /ready answers with 503",
+            SECONDS_OR_NONE,
+        ],
+        ["drain-time", None, 0.0, "Seconds in which it then closes its clients, 0 for all at once", SECONDS_OR_NONE],
     ]
 
     def check_limits(self) -> None:

@@ -86,6 +86,7 @@
   const DEFAULT_LIMITS = Object.freeze({ messageSize: 65536, headSize: 8192, headerCount: 64 });
   const MAX_CHANNEL_SIZE = 255;
   const PRESENCE = "$presence."; // what the names of channels begin with that tell who comes to a channel and who goes
+  const RETRY_AFTER = /; retry-after=(\d{1,5}(?:\.\d{1,3})?)$/; // the end of a close's reason: seconds to come back in
   const UNWANTED = new Set([1008, 4409]); // close codes after which connecting again would do no good
   const EXPIRED = 4401; // the close code when what the client had logged in with has expired
 
@@ -2010,8 +2011,11 @@
         this.#end(refusal ?? error, refusal ?? error);
         return;
       }
-      const delay = this.#backoff(this.#attempts);
-      this.#attempts += 1;
+      const asked = wasOpen ? RETRY_AFTER.exec(reason) : null;
+      const delay = asked
+        ? Math.random() * Math.min(this.#reconnect.maxDelay, Number(asked[1]) * 1000)
+        : this.#backoff(this.#attempts);
+      if (!asked) this.#attempts += 1;
       this.#timer = setTimeout(() => this.#dial(), delay);
       this.#enter("reconnecting", { error, delay });
     }

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from lhttp_tx.bus.nats.incoming import BadStream, Incoming, Run
+from lhttp_tx.bus.nats.origins import Origins
 
 parsers = pytest.importorskip("nats.protocol.parser")
 
@@ -213,7 +214,7 @@ def test_what_is_remembered_of_lines_is_bounded() -> None:
     for number in range(10_000):
         (run,), _ = incoming.feed(message(1, b"x" * (number % 7), subject=f"room.{number}"))
         assert run.subject == f"room.{number}"
-        assert len(incoming._known) <= 2_048 and len(incoming._targets) <= 2_048
+        assert len(incoming._known) <= 4_096 and len(incoming._targets) <= 4_096
     (run,), _ = incoming.feed(message(1, b"x", subject="y" * 4_000))
     assert run.subject == "y" * 4_000
     assert all(len(line) <= 512 for line in incoming._known)
@@ -224,3 +225,55 @@ def test_what_is_remembered_of_lines_is_bounded() -> None:
 )
 def test_a_line_that_begins_no_message_is_nats_pys_to_judge(line: bytes) -> None:
     assert Incoming(OURS).feed(line + b"\r\n") == ([], line + b"\r\n")
+
+
+# Marks
+
+
+def marked(mark: bytes, *payloads: bytes, head: bytes | None = None) -> bytes:
+    return b"".join(message(1, payload, reply=mark.decode(), head=head) for payload in payloads)
+
+
+HEAD = b"NATS/1.0\r\na: b\r\n\r\n"
+
+
+@pytest.mark.parametrize("head", [None, HEAD])
+def test_what_a_link_brings_that_its_node_has_given_up_is_dropped(head: bytes | None) -> None:
+    there = Origins()
+    old, new = there.begin(), there.begin()
+    incoming: Incoming[str] = Incoming(OURS, Origins().find)
+    runs, rest = incoming.feed(
+        marked(old, b"1", b"2", head=head)
+        + marked(new, b"3", head=head)
+        + marked(old, b"4", b"5", head=head)
+        + b"PING\r\n"
+        + marked(new, b"6", head=head)
+        + message(1, b"7", head=head)
+        + marked(old, b"8", head=head)
+    )
+    assert [taken.payload for taken in flat(runs)] == [b"1", b"2", b"3", b"6", b"7"]
+    assert [taken.head for taken in flat(runs)] == [head] * 5
+    assert rest == b"PING\r\n"
+    assert incoming.feed(marked(old, b"9", head=head)) == ([], b"")
+
+
+def test_a_nodes_own_publications_are_dropped() -> None:
+    here = Origins()
+    incoming: Incoming[str] = Incoming(OURS, here.find)
+    assert incoming.feed(marked(here.begin(), b"1") + marked(here.begin(), b"2")) == ([], b"")
+
+
+def test_publications_of_several_nodes_to_one_channel_make_one_run() -> None:
+    marks = [Origins().begin() for _ in range(3)]
+    incoming: Incoming[str] = Incoming(OURS, Origins().find)
+    runs, _ = incoming.feed(b"".join(marked(mark, mark) for mark in marks * 3) + message(1, b"x", reply="_INBOX.a"))
+    assert [run.payloads for run in runs] == [[*marks * 3, b"x"]]
+
+
+def test_what_is_remembered_of_marks_is_bounded() -> None:
+    incoming: Incoming[str] = Incoming(OURS, Origins().find)
+    for _ in range(5_000):
+        assert flat(incoming.feed(marked(Origins().begin(), b"x"))[0])
+    for number in range(5_000):
+        assert flat(incoming.feed(marked(b"_INBOX.%d" % number, b"x"))[0])
+    assert len(incoming._known) <= 4_096 and len(incoming._targets) <= 4_097

@@ -379,13 +379,32 @@ def test_a_second_after_the_move_equal_publications_are_different_ones_again() -
     assert received == [b"1", b"1"]
 
 
-def test_a_nodes_own_publications_do_not_come_back_by_the_new_way() -> None:
-    nats, _old, new, received = leaving()
-    nats.bus.publish("room", b"1", False)
-    new.receive("lhttp.room", b"1")
+def test_publications_bear_the_mark_of_the_link_that_is_used() -> None:
+    nats, old, new, _ = leaving()
+    marks = [old.mark, new.mark]
     nats.clock.advance(0.2)
     nats.clock.advance(0.02)
-    assert received == [b"1"]
+    node = nats.bus.origins.node
+    assert (marks, new.mark) == ([b"_L.%b.1" % node, b""], b"_L.%b.2" % node)
+    new.lose()
+    nats.clock.advance(0)
+    assert nats.accept().mark == b"_L.%b.3" % node
+
+
+def test_what_is_told_when_a_link_is_used_goes_out_first() -> None:
+    nats = FakeNATS(A, B)
+    nats.bus.on_open.append(lambda: nats.bus.publish("hello", b"", False))
+    first = nats.start()
+    second = nats.accept()
+    first.owner.link_leaving(first)
+    nats.clock.advance(0.2)
+    nats.bus.publish("room", b"1", False)
+    nats.clock.advance(0.02)
+    assert [subject for subject, _, _ in first.published + second.published] == [
+        "lhttp.hello",
+        "lhttp.hello",
+        "lhttp.room",
+    ]
 
 
 def test_a_channel_that_is_subscribed_while_the_node_moves_is_asked_for_on_both_ways() -> None:

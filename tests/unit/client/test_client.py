@@ -96,6 +96,43 @@ def test_a_client_whose_user_is_logged_in_elsewhere_does_not_come_back(world: Wo
     assert not world.server.engine.sessions
 
 
+@pytest.mark.parametrize(
+    ("reason", "most"),
+    [
+        ("server is going away; retry-after=0.5", 0.5),
+        ("server is going away; retry-after=20", 20.0),
+        ("server is going away; retry-after=99999", 60.0),
+        ("server is going away", None),
+        ("retry-after=1e9", None),
+        ("server is going away; retry-after=-1", None),
+    ],
+)
+def test_a_client_comes_back_within_the_time_that_the_server_asks_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, reason: str, most: float | None
+) -> None:
+    asked: list[float] = []
+
+    def draw(low: float, high: float) -> float:
+        assert low == 0
+        asked.append(high)
+        return high
+
+    monkeypatch.setattr("random.uniform", draw)
+    client = world.connected(retry_policy=lambda failures: 1.0)
+    (session,) = world.server.engine.sessions
+    session.close(1001, reason)
+    world.run()
+    assert client.state is State.WAITING
+    assert asked == ([] if most is None else [most])
+    wait = 1.0 if most is None else most
+    world.clock.advance(wait - 0.01)
+    world.run()
+    assert client.state is State.WAITING
+    world.clock.advance(0.02)
+    world.run()
+    assert client.state is State.CONNECTED
+
+
 def test_the_servers_own_channels_of_presence_can_be_subscribed_to(world: World) -> None:
     client = world.connected()
     heard: list[str] = []
