@@ -20,6 +20,7 @@ from lhttp_tx.engine.conversation import Conversation
 from lhttp_tx.engine.handshake import Handshake
 from lhttp_tx.engine.hub import Hub
 from lhttp_tx.engine.sequence import Step
+from lhttp_tx.engine.state import State
 from lhttp_tx.errors import LHTTPError
 from lhttp_tx.interfaces import IBus, IProcessor, MaybeAwaitable, MaybeDeferred
 from lhttp_tx.observe.counters import Counters, Histogram
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["CountedHub", "CountedUpstream", "cause_of", "counted_conversation", "counted_step"]
 
 _PACKAGE = "lhttp_tx."
+_IDLE = State.IDLE
 
 
 def cause_of(error: object) -> str:
@@ -77,13 +79,13 @@ class CountedHub(Hub):
 
     def flush(self) -> None:
         """See :meth:`lhttp_tx.engine.hub.Hub.flush`."""
-        if self._run:
+        if self.run:
             found = self._channels.get(self._run_channel)
             if found is not None:
                 members = len(found.members)
                 counters = self._counters
-                counters.deliveries += members * len(self._run)
-                counters.delivered_bytes += members * sum(map(len, self._run))
+                counters.deliveries += members * len(self.run)
+                counters.delivered_bytes += members * sum(map(len, self.run))
         super().flush()
 
     def confirm(self, kept: bool) -> MaybeDeferred:
@@ -110,9 +112,16 @@ def counted_conversation(counters: Counters) -> type[Conversation]:
         __slots__ = ()
 
         def receive_run(self, messages: list[bytes], first: int, binary: bool) -> int:
+            if self.stage is not _IDLE:
+                self.receive(messages[first], binary)
+                return first + 1
             stop = super().receive_run(messages, first, binary)
             counters.received_messages += stop - first
             return stop
+
+        def receive(self, data: bytes, binary: bool) -> None:
+            counters.received_messages += 1
+            super().receive(data, binary)
 
         def _answer(self, receipt: str | None, failure: Failure) -> None:
             error = failure.value
