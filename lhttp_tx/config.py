@@ -95,6 +95,8 @@ class Config:
     :ivar wait_timeout: time that a message may wait for the messages before it; 0: no limit.
     :ivar nats: the NATS servers through which this server shares all channels with other nodes; ``None``: it has no
         other nodes.
+    :ivar require_nodes: how many nodes, with this one, ought to hear each other. If there are fewer, receipts and
+        health say so. 0: any number.
     :ivar history: patterns of channels with history, beside those of the rules.
     :ivar retention: how much of these channels is kept.
     :ivar history_store: ``memory``, ``sqlite:PATH`` or, with *nats*, ``jetstream``; ``None``: in the memory, or in
@@ -154,6 +156,7 @@ class Config:
     login_parameter: str | None = None
     wait_timeout: float = 0.0
     nats: NATSServers | None = None
+    require_nodes: int = 0
     history: tuple[str, ...] = ()
     retention: Retention = DEFAULT_RETENTION
     history_store: str | None = None
@@ -194,6 +197,7 @@ class Config:
         "presence_grace": GRACE,
         "max_per_user": COUNT_OR_NONE,
         "wait_timeout": WAIT,
+        "require_nodes": COUNT_OR_NONE,
         "history_size": SIZE_OR_NONE,
         "history_replicas": REPLICAS,
         "message_id_window": SECONDS,

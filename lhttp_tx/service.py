@@ -161,6 +161,8 @@ class LHTTPService(Service):
             *(parts.bus, self.factory, self._listeners, self._guard),
             has_store=lambda: parts.histories.available,
             is_leaving=lambda: self._departure.begun,
+            missing=lambda: parts.nodes.missing,
+            shortfall=lambda: parts.nodes.shortfall(config.require_nodes),
         )
         self._listening: Deferred[None] = succeed(None)
         self._stopping: Deferred[None] | None = None

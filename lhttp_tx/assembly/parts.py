@@ -185,7 +185,7 @@ class Assembly:
         if self._book is not None and isinstance(self._subscribing, RuledSubscribeFilter):
             self._check_echo(self._book.rules)
             self._revoker = Revoker(self.engine, clock, book=self._book, subscribing=self._subscribing)
-        self.nodes = Nodes(self.bus, clock)
+        self.nodes = Nodes(self.bus, clock, now)
         self._hooks.attach(self.engine)
         self._channels = Roster(self.nodes, clock, kind="channels") if self._hooks.watches_channels else None
         if self._channels is not None:
@@ -202,8 +202,9 @@ class Assembly:
             presence_grace=config.presence_grace,
             max_per_user=config.max_per_user,
             login_parameter=config.login_parameter,
-            now=now,
         )
+        if config.require_nodes:
+            self.engine.receipt_note = self._note
         self.control = Control(self.engine, self.nodes, name_of=self.members.name_of)
         self.is_alone = isinstance(self.bus, MemoryBus) and bus is None
         self.server = self.engine.server = RunningServer(self)
@@ -287,6 +288,8 @@ class Assembly:
     def join(self) -> None:
         """Start to look for the other nodes. Does nothing if this has already begun."""
         if not self.nodes.running:
+            if not self.is_alone:
+                self.control.expect_others()
             self.nodes.start()
 
     def close_lobbies(self) -> None:
@@ -325,6 +328,11 @@ class Assembly:
         return stopping.addErrback(lambda failure: _log.failure("{name} did not stop", failure, name=name))
 
     # Callbacks between the parts
+
+    def _note(self) -> bytes:
+        """Say in receipts that fewer nodes are heard than the operator requires."""
+        shortfall = self.nodes.shortfall(self.config.require_nodes)
+        return b"nodes:%b\r\n" % shortfall.encode() if shortfall else b""
 
     def _check_echo(self, rules: Rules) -> None:
         """:raises ValueError: if a rule has ``echo = false``, and the bus does not let the hub know the publisher."""

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 
 from lhttp_tx.cluster.presence import Presence
-from lhttp_tx.cluster.room import to_json
+from lhttp_tx.cluster.room import Room, to_json
 from lhttp_tx.codec.channels import PRESENCE, check_channel
 from lhttp_tx.codec.message import Message
 from lhttp_tx.engine.awaiting import as_deferred
@@ -47,15 +47,18 @@ class PresenceProcessor(Processor):
         presence: Presence,
         has_presence: Callable[[str], bool],
         check_access: Callable[[Session, str], MaybeAwaitable],
+        is_complete: Callable[[], bool],
     ) -> None:
         """
         :param presence: knows who is in the channels.
         :param has_presence: returns whether the server keeps the presence of a channel.
         :param check_access: raises, or fails, if a client may not subscribe to a channel.
+        :param is_complete: returns whether this node hears all others.
         """
         self._presence = presence
         self._has_presence = has_presence
         self._check_access = check_access
+        self._is_complete = is_complete
 
     def on_message(self, request: Request) -> MaybeAwaitable:
         """
@@ -77,11 +80,18 @@ class PresenceProcessor(Processor):
         if not self._has_presence(channel):
             raise no_presence(channel)
         room = self._presence.room(channel)
+        if not self._is_complete():
+            request.session.send(_told(channel, room, {"complete": False}))
+            return
         if room.answer is None:
-            told = to_json({"channel": channel, "count": len(room), "connections": room.connections})
-            body = told[:-1].encode("utf-8") + b',"people":' + room.told() + b"}"
-            room.answer = Message(COMMAND, [("channel", channel), _JSON], body)
+            room.answer = _told(channel, room, {})
         request.session.send(room.answer)
+
+
+def _told(channel: str, room: Room, more: dict[str, object]) -> Message:
+    told = to_json({"channel": channel, "count": len(room), "connections": room.connections, **more})
+    body = told[:-1].encode("utf-8") + b',"people":' + room.told() + b"}"
+    return Message(COMMAND, [("channel", channel), _JSON], body)
 
 
 class Announcer:

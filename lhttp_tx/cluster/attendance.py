@@ -23,7 +23,7 @@ __all__ = ["Attendance"]
 _log = RationedLogger(__name__)
 
 _MOMENT = 1e-6
-"""Seconds by which a user's newest connection counts as later than the one before, even if the nodes' clocks differ."""
+"""Seconds by which a user's newest connection counts as later than the one before that its node knows of."""
 
 
 class Attendance(SessionWatcher):
@@ -42,7 +42,7 @@ class Attendance(SessionWatcher):
         """
         :param engine: the engine with the sessions.
         :param roster: holds the entries.
-        :param now: returns the current time, in seconds since 1970.
+        :param now: returns the time that the nodes share, in seconds.
         :param name_of: returns the name of a client's user.
         :param is_kept: returns whether the server keeps the presence of a channel.
         :param max_per_user: connections of one user. If there are more, the server closes the oldest ones. 0: no limit.

@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from lhttp_tx.cluster.nodes import Nodes
 from lhttp_tx.cluster.orders import Order, Orders, fitting
+from lhttp_tx.cluster.pieces import MAX_ANSWER
 from lhttp_tx.codec.channels import check_subscription, own_channels
 from lhttp_tx.codec.codes import check_close_code
 from lhttp_tx.codec.message import Message
@@ -25,7 +26,7 @@ from lhttp_tx.engine.engine import Engine
 from lhttp_tx.errors import LocalProtocolError, RemoteProtocolError
 from lhttp_tx.identity import Identity
 
-__all__ = ["Control", "Found", "Reached"]
+__all__ = ["Channels", "Control", "Found", "Reached", "Subscribers"]
 
 _KIND = "control"
 
@@ -36,11 +37,17 @@ class Reached:
     The outcome of an order.
 
     :ivar count: the number of connections that it has reached.
-    :ivar unanswered: the names of nodes that did not answer in time. They may or may not have carried out the order.
+    :ivar unanswered: the names of nodes that did not answer in time, or can no longer be heard. They may or may not
+        have carried out the order.
+    :ivar nodes: the names of the nodes that answered, this node's among them.
+    :ivar complete: whether all nodes answered, as far as this node can know. It is false if some are unanswered, and
+        while this node is not connected to the others.
     """
 
     count: int
     unanswered: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = field(default=(), compare=False)
+    complete: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,34 @@ class Found:
     connection: str
     user: str | None
     node: str
+
+
+class Channels(dict[str, int]):
+    """
+    Channels, and how many subscribers each has.
+
+    :ivar unanswered: see :class:`Reached`. What these nodes have is not counted.
+    :ivar nodes: see :class:`Reached`.
+    :ivar complete: see :class:`Reached`. It is false, too, if a node has more than fit into an answer.
+    """
+
+    unanswered: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    complete: bool = True
+
+
+class Subscribers(list[Found]):
+    """
+    Connections, each a :class:`Found`.
+
+    :ivar unanswered: see :class:`Channels`.
+    :ivar nodes: see :class:`Channels`.
+    :ivar complete: see :class:`Channels`.
+    """
+
+    unanswered: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    complete: bool = True
 
 
 class Control:
@@ -77,13 +112,18 @@ class Control:
         self._orders = Orders(engine, name_of)
         nodes.handle(_KIND, self._ordered)
 
+    def expect_others(self) -> None:
+        """Be ready for orders from other nodes, which may be late."""
+        self._orders.expect()
+
     # Orders
 
     def send_to_user(self, user: str, message: Message) -> Deferred[Reached]:
         """
         Send *message* to all connections of *user*.
 
-        :returns: a Deferred that succeeds with a :class:`Reached`.
+        :returns: a Deferred that succeeds with a :class:`Reached`. Other nodes carry an order out within 10 seconds or
+            not at all, and on connections that were there when it was given.
         """
         return self._order({"do": "send", "user": _name(user), "message": _dump(message)})
 
@@ -141,22 +181,21 @@ class Control:
 
     # Questions
 
-    def channels(self) -> Deferred[dict[str, int]]:
+    def channels(self) -> Deferred[Channels]:
         """
         List all channels that have subscribers.
 
-        :returns: a Deferred that succeeds with the numbers of subscribers by the channels' names. Nodes that do not
-            answer in time are missing. Each other node names as many channels as fit into 768 KiB.
+        :returns: a Deferred that succeeds with :class:`Channels`. Each other node names as many as fit into 16 MiB.
         """
-        return awaitable(self._ask({"do": "channels"}).addCallback(_total))
+        return awaitable(self._ask({"do": "channels"}).addCallback(self._total))
 
-    def subscribers(self, channel: str) -> Deferred[list[Found]]:
+    def subscribers(self, channel: str) -> Deferred[Subscribers]:
         """
         List the connections subscribed to *channel*.
 
         :param channel: the name of a channel, or a wildcard subscription.
-        :returns: a Deferred that succeeds with a list, with those of this node first. Each other node names as many as
-            fit into 768 KiB.
+        :returns: a Deferred that succeeds with :class:`Subscribers`, with those of this node first. Each other node
+            names as many as fit into 16 MiB.
         :raises LocalProtocolError: if the name is malformed or reserved.
         """
         try:
@@ -164,55 +203,105 @@ class Control:
         except RemoteProtocolError as error:
             raise LocalProtocolError(error.reason) from error
 
-        def join(answers: dict[str, Any]) -> list[Found]:
-            return [
-                Found(connection, user, node) for node, answer in answers.items() for connection, user in answer or ()
-            ]
+        def join(answers: _Answers) -> Subscribers:
+            found = Subscribers(
+                Found(connection, user, node) for node, answer in answers.by_node.items() for connection, user in answer
+            )
+            found.nodes, found.unanswered, found.complete = answers.nodes, answers.unanswered, answers.complete
+            return found
 
         return awaitable(self._ask({"do": "subscribers", "channel": channel}).addCallback(join))
 
-    def channels_of(self, user: str) -> Deferred[dict[str, int]]:
+    def channels_of(self, user: str) -> Deferred[Channels]:
         """
         List the channels that *user* is subscribed to.
 
-        :returns: a Deferred that succeeds with the number of the user's subscribed connections, by the channel's name.
+        :returns: a Deferred that succeeds with :class:`Channels`, which count only the user's connections.
         """
-        return awaitable(self._ask({"do": "channels-of", "user": _name(user)}).addCallback(_total))
+        return awaitable(self._ask({"do": "channels-of", "user": _name(user)}).addCallback(self._total))
 
     # Messages to and from the other nodes
 
-    def _ask(self, order: Order) -> Deferred[dict[str, Any]]:
-        """Return the answers by the nodes' names, with this node's first."""
+    def _ask(self, order: Order) -> Deferred[_Answers]:
         mine = self._orders.obey(order)
-        theirs = self._nodes.ask_all(_KIND, order)
+        before = self._nodes.others | self._nodes.missing
+        theirs = self._nodes.ask_all(_KIND, {**order, "at": self._nodes.clocks.here_now(), "pieces": True})
 
         def merge(answers: dict[str, Any]) -> Any:
             if isinstance(mine, Deferred):
-                return mine.addCallback(lambda answer: {self._nodes.name: answer, **answers})
-            return {self._nodes.name: mine, **answers}
+                return mine.addCallback(gather, answers)
+            return gather(mine, answers)
+
+        def gather(answer: Any, answers: dict[str, Any]) -> _Answers:
+            found = {self._nodes.name: answer, **answers}
+            asked = before | self._nodes.others | self._nodes.missing
+            return _Answers(found, asked, type(answer), self._nodes.complete)
 
         return theirs.addCallback(merge)
 
     def _order(self, order: Order) -> Deferred[Reached]:
-        asked = self._nodes.others
-
-        def add(answers: dict[str, Any]) -> Reached:
-            count = sum(answer for answer in answers.values() if isinstance(answer, int))
-            unanswered = [name for name in asked if not isinstance(answers.get(name), int)]
-            return Reached(count, tuple(sorted(unanswered)))
+        def add(answers: _Answers) -> Reached:
+            count = sum(answers.by_node.values())
+            return Reached(count, answers.unanswered, answers.nodes, answers.complete)
 
         return awaitable(self._ask(order).addCallback(add))
 
+    def _total(self, answers: _Answers) -> Channels:
+        total: Counter[str] = Counter()
+        for answer in answers.by_node.values():
+            total.update(answer)
+        found = Channels(total)
+        found.nodes, found.unanswered, found.complete = answers.nodes, answers.unanswered, answers.complete
+        return found
+
     def _ordered(self, sender: str, order: Order) -> Any:
-        return fitting(self._orders.obey(order), order["do"])
+        given = order.get("at")
+        if not isinstance(given, int | float):  # a node of an earlier version, which does not say it
+            return self._answer(order, self._orders.obey(order))
+        if self._nodes.clocks.knows(sender):
+            return self._obey(None, sender, order)
+        return self._nodes.clocks.when_known(sender).addCallback(self._obey, sender, order)
+
+    def _obey(self, _: None, sender: str, order: Order) -> Any:
+        if not self._nodes.clocks.knows(sender):
+            return None
+        return self._answer(order, self._orders.obey_late(order, self._nodes.clocks.here(sender, float(order["at"]))))
+
+    def _answer(self, order: Order, answer: Any) -> Any:
+        """Return what fits into an answer, and before that whether it is all."""
+        if isinstance(answer, Deferred):
+            return answer.addCallback(lambda found: self._answer(order, found))
+        if not order.get("pieces"):  # a node of an earlier version asks
+            return fitting(answer, order["do"])
+        kept = fitting(answer, order["do"], MAX_ANSWER)
+        return [kept is answer, kept]
 
 
-def _total(answers: dict[str, Any]) -> dict[str, int]:
-    """Return the sums of the nodes' counts."""
-    total: Counter[str] = Counter()
-    for answer in answers.values():
-        total.update(answer or {})
-    return dict(total)
+class _Answers:
+    """
+    The answers to an order.
+
+    :ivar by_node: the answers by the nodes' names, with this node's first.
+    :ivar nodes: see :class:`Reached`; so are the others.
+    """
+
+    def __init__(self, answers: dict[str, Any], asked: frozenset[str], kind: type, complete: bool) -> None:
+        """
+        :param answers: what the nodes have answered.
+        :param asked: the names of the nodes that ought to have answered.
+        :param kind: the type of an answer.
+        :param complete: whether this node knows all others.
+        """
+        self.by_node: dict[str, Any] = {}
+        for name, answer in answers.items():
+            told = answer
+            if isinstance(answer, list) and len(answer) == 2 and isinstance(answer[0], bool):
+                complete, told = complete and answer[0], answer[1]
+            if isinstance(told, kind):
+                self.by_node[name] = told
+        self.nodes = tuple(sorted(self.by_node))
+        self.unanswered = tuple(sorted(asked - self.by_node.keys()))
+        self.complete = complete and not self.unanswered
 
 
 def _whom(user: str | None, connection: str | None) -> dict[str, str]:

@@ -7,7 +7,6 @@ nothing.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 
 from twisted.internet.interfaces import IReactorTime
@@ -53,7 +52,6 @@ class Members:
         presence_grace: float = GRACE,
         max_per_user: int = 0,
         login_parameter: str | None = None,
-        now: Callable[[], float] = time.time,
     ) -> None:
         """
         :param engine: the engine, made with the filters *subscribing* and *unsubscribing*.
@@ -65,7 +63,6 @@ class Members:
         :param presence_grace: seconds that a user may be gone before presence reports that the user has left.
         :param max_per_user: connections of one user. If there are more, the server closes the oldest ones. 0: no limit.
         :param login_parameter: the query parameter that holds the user name of a client that has not logged in.
-        :param now: returns the current time, in seconds since 1970.
         :raises ValueError: if another processor has the command of the server's own.
         """
         self._engine = engine
@@ -75,11 +72,13 @@ class Members:
         self._book = book
         self._parameter = login_parameter
         self._max_per_user = max_per_user
-        self._now = now
+        self._nodes = nodes
+        self._now = nodes.clocks.shared
         self._patterns = Rules(Rule(match=pattern, presence=True) for pattern in presence)
         self._attendance: Attendance | None = None
         self._is_answered = False
         self._roster = Roster(nodes, clock)
+        nodes.clocks.on_jump.append(self._roster.shift)
         self.presence = Presence(self._roster, clock, grace=presence_grace)
         if self._max_per_user:
             self._attend()
@@ -129,7 +128,9 @@ class Members:
     def _keep_presence(self) -> None:
         if self._is_answered:
             return
-        processor: IProcessor = PresenceProcessor(self.presence, self.has_presence, self._check_access)
+        processor: IProcessor = PresenceProcessor(
+            self.presence, self.has_presence, self._check_access, lambda: self._nodes.complete
+        )
         if self._engine.registry.get(COMMAND) is not None:
             raise ValueError(
                 f"{self._engine.registry.get(COMMAND)!r} has the command {COMMAND!r}, "

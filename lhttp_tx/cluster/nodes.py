@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from lhttp_tx.cluster.clocks import Clocks
+from lhttp_tx.cluster.peers import DEAD_AFTER, Peers
+from lhttp_tx.cluster.pieces import in_pieces
+from lhttp_tx.cluster.questions import Answer, Questions
 from lhttp_tx.errors import BusUnavailable
 from lhttp_tx.interfaces import IBus
 
@@ -27,30 +32,17 @@ _log = Logger()
 HELLO_INTERVAL = 2.5
 """Seconds between a node's signs of life."""
 
-DEAD_AFTER = 8.0
-"""Seconds without a sign of life after which a node counts as dead."""
+SETTLED_AFTER = 1.0
+"""Seconds in which the other nodes greet a node that has just begun to listen."""
 
-_MAX_ASKED = 10_000
-"""How many questions may wait for answers at one time."""
+_PIECES_AT_ONCE = 8
+"""How many pieces of an answer are sent before the bus is asked whether it has them."""
 
 _EVERYBODY = "$nodes"
 _ONE = "$node."
 
-Answer: TypeAlias = Any
-"""A JSON value."""
-
 Handler: TypeAlias = Callable[[str, Any], Answer]
 """Called with the sender's name and data. Returns the answer, a JSON value or a Deferred that succeeds with one."""
-
-
-class _Question:
-    """A question to all other nodes."""
-
-    def __init__(self, missing: set[str]) -> None:
-        self.missing = missing
-        self.answers: dict[str, Answer] = {}
-        self.done: Deferred[dict[str, Answer]] = Deferred()
-        self.limit: IDelayedCall | None = None
 
 
 class Nodes:
@@ -58,27 +50,41 @@ class Nodes:
     The nodes of a cluster, as one of them sees them.
 
     :ivar name: this node's name, new for each start of the process.
+    :ivar shortfall: see :meth:`lhttp_tx.cluster.peers.Peers.shortfall`.
     :ivar on_join: called with the name of each node that appears. That node does not know what happened before.
     :ivar on_leave: called with the name of each node that has stopped or died.
+    :ivar on_missing: called when :attr:`missing` has changed.
+    :ivar clocks: the clocks of the nodes.
+    :ivar running: whether this node looks for others, and can send to them.
     """
 
-    def __init__(self, bus: IBus, clock: IReactorTime) -> None:
+    def __init__(self, bus: IBus, clock: IReactorTime, now: Callable[[], float] = time.time) -> None:
         """
         :param bus: carries the messages between nodes.
         :param clock: the reactor.
+        :param now: returns the time of day, in seconds since 1970.
         """
+        self.clocks = Clocks(clock, now)
+        self.clocks.ask = lambda name: self.tell(name, "clock", self._clock.seconds())
         self.name = secrets.token_hex(8)
-        self.on_join: list[Callable[[str], None]] = []
-        self.on_leave: list[Callable[[str], None]] = []
+        self._peers = Peers(clock)
+        self.shortfall = self._peers.shortfall
+        self.on_join = self._peers.on_join
+        self.on_leave = self._peers.on_leave
+        self.on_missing = self._peers.on_missing
         self._bus = bus
         self._clock = clock
-        self._seen: dict[str, float] = {}
+        self._due = 0.0
+        self._settled = False
+        self._listens = False
+        self._unsettled: list[tuple[Deferred[Any], IDelayedCall]] = []
+        self._settling: IDelayedCall | None = None
         self._handlers: dict[str, Handler] = {}
         self._greetings: dict[str, tuple[Callable[[], Any], Callable[[str, Any], None]]] = {}
-        self._questions: dict[int, _Question] = {}
-        self._number = 0
+        self._questions = Questions(clock)
+        self.on_leave.append(self._questions.left)
         self._timer: IDelayedCall | None = None
-        self._running = False
+        self.running = False
         self._subscribed = False
         on_open: list[Callable[[], None]] | None = getattr(bus, "on_open", None)
         if on_open is not None:
@@ -88,12 +94,19 @@ class Nodes:
     @property
     def others(self) -> frozenset[str]:
         """The names of the other nodes that are alive, as far as this one knows."""
-        return frozenset(self._seen)
+        return self._peers.others
 
     @property
-    def running(self) -> bool:
-        """Whether this node looks for others, and can send to them."""
-        return self._running
+    def missing(self) -> frozenset[str]:
+        """The names of nodes that can no longer be heard, and did not say that they leave."""
+        return self._peers.missing
+
+    @property
+    def complete(self) -> bool:
+        """Whether this node hears all nodes that it ought to hear, as far as it can know; true before the start."""
+        if not self.running:
+            return True
+        return self._settled and not self._peers.missing and self._bus.available
 
     def handle(self, kind: str, handler: Handler) -> None:
         """
@@ -115,20 +128,24 @@ class Nodes:
 
     def start(self) -> None:
         """Start to look for the other nodes."""
-        self._running = True
+        self.running = True
+        self._due = self._clock.seconds()
         self._beat()
 
     def stop(self) -> None:
         """Tell the other nodes that this one leaves, and stop."""
-        self._running = False
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        self.running = False
+        for timer in (self._timer, self._settling):
+            if timer is not None and timer.active():
+                timer.cancel()
         self.tell_all("bye", None)
         for channel in (_EVERYBODY, _ONE + self.name):
             self._bus.unsubscribe(channel, self._receive)
         self._subscribed = False
-        for question in tuple(self._questions.values()):
-            self._finish(question)
+        self._peers.forget_missing()
+        self._settle()
+        self._settled = self._listens = False
+        self._questions.end_all()
 
     def tell_all(self, kind: str, data: Any) -> bool:
         """
@@ -152,28 +169,23 @@ class Nodes:
         :param data: a JSON value.
         :param timeout: seconds to wait for answers.
         :returns: a Deferred that succeeds with the answers by the nodes' names. It does not fail: a node that cannot be
-            reached is missing.
+            reached is missing. If this node has just begun to listen, it first gives the others time to greet it.
         """
-        if not self._seen or len(self._questions) >= _MAX_ASKED:
+        if not self.running or self._settled or not self._bus.available:
+            return self._ask(kind, data, timeout)
+        waiting: Deferred[Any] = Deferred()
+        limit = self._clock.callLater(timeout, waiting.callback, None)
+        self._unsettled.append((waiting, limit))
+        return waiting.addCallback(lambda _: self._ask(kind, data, timeout))
+
+    def _ask(self, kind: str, data: Any, timeout: float) -> Deferred[dict[str, Answer]]:
+        others = self.others
+        if not others or not self._questions.has_room:
             return succeed({})
-        self._number += 1
-        question = self._questions[self._number] = _Question(set(self._seen))
-        number = self._number
-        question.done.addCallback(self._forget, number)
-        question.limit = self._clock.callLater(timeout, self._finish, question)
-        if not self._send(_EVERYBODY, {"kind": kind, "data": data, "ask": number}):
-            self._finish(question)
-        return question.done
-
-    def _forget(self, answers: dict[str, Answer], number: int) -> dict[str, Answer]:
-        del self._questions[number]
+        number, answers = self._questions.open(others, timeout)
+        if not self._send(_EVERYBODY, {"kind": kind, "data": data, "ask": number, "pieces": True}):
+            self._questions.end(number)
         return answers
-
-    def _finish(self, question: _Question) -> None:
-        if question.limit is not None and question.limit.active():
-            question.limit.cancel()
-        if not question.done.called:
-            question.done.callback(question.answers)
 
     # Signs of life
 
@@ -181,17 +193,20 @@ class Nodes:
         if not self._subscribed:
             self._subscribe()
         now = self._clock.seconds()
-        if not self._bus.available:
-            # Without the bus, silence proves nothing. When it is back, the other nodes get time for a sign of life.
-            self._seen = dict.fromkeys(self._seen, now)
-        for name in [name for name, seen in self._seen.items() if now - seen > DEAD_AFTER]:
-            self._left(name)
-        self._greet_all()
+        # Silence proves nothing without the bus, nor if this process stood still.
+        self._peers.look(blind=not self._bus.available or now - self._due > HELLO_INTERVAL)
+        for name in self.others:
+            if not self.clocks.knows(name):
+                self.clocks.ask(name)
+        if self._listens:  # an answer to an earlier greeting would be lost
+            self._greet_all()
+        self._due = now + HELLO_INTERVAL
         self._timer = self._clock.callLater(HELLO_INTERVAL, self._beat)
 
     def _subscribe(self) -> None:
         """Listen to the other nodes, then greet them. If the bus is not available yet, the next beat tries again."""
         self._subscribed = True
+        waiting: list[Deferred[Any]] = []
         for channel in (_EVERYBODY, _ONE + self.name):
             try:
                 result = self._bus.subscribe(channel, self._receive)
@@ -201,7 +216,28 @@ class Nodes:
                 self._subscribed = False
                 return
             if result is not None:
-                result.addCallbacks(lambda _: self._greet_all(), self._not_subscribed)
+                waiting.append(result)
+        if not waiting:
+            self._listens = True
+            self._settle()
+            return
+        done: Deferred[Any] = DeferredList(waiting, fireOnOneErrback=True, consumeErrors=True)
+        done.addCallbacks(lambda _: self._listening(), lambda _: setattr(self, "_subscribed", False))
+
+    def _listening(self) -> None:
+        """NATS has the subscriptions: the other nodes answer a greeting now, also those that know this node."""
+        self._listens = True
+        self._send(_EVERYBODY, {"kind": "hello", "data": self._greeting(), "fresh": True})
+        if not self._settled and self.running:
+            self._settling = self._clock.callLater(SETTLED_AFTER, self._settle)
+
+    def _settle(self) -> None:
+        self._settled = True
+        unsettled, self._unsettled = self._unsettled, []
+        for waiting, limit in unsettled:
+            if limit.active():
+                limit.cancel()
+                waiting.callback(None)
 
     def _greeting(self) -> dict[str, Any]:
         return {kind: say() for kind, (say, _) in self._greetings.items()}
@@ -209,24 +245,12 @@ class Nodes:
     def _greet_all(self) -> None:
         self.tell_all("hello", self._greeting())
 
-    def _not_subscribed(self, _: object) -> None:
-        self._subscribed = False
-
-    def _left(self, name: str) -> None:
-        if self._seen.pop(name, None) is None:
-            return
-        for question in tuple(self._questions.values()):
-            question.missing.discard(name)
-            if not question.missing:
-                self._finish(question)
-        _log.info("node {name} has left", name=name)
-        for call in self.on_leave:
-            call(name)
-
     # Messages
 
     def _send(self, channel: str, message: dict[str, Any]) -> bool:
-        payload = json.dumps({"from": self.name, **message}, separators=(",", ":")).encode("ascii")
+        at, shared = round(self._clock.seconds(), 6), self.clocks.shared()
+        told = {"from": self.name, "at": at, "time": shared, **message}
+        payload = json.dumps(told, separators=(",", ":")).encode("ascii")
         try:
             result = self._bus.publish(channel, payload, False)
         except BusUnavailable:
@@ -249,20 +273,26 @@ class Nodes:
         except (ValueError, LookupError, TypeError, RecursionError):
             _log.warn("cannot read a message from another node")
             return
-        if sender == self.name or not self._running:
+        if sender == self.name or not self.running:
             return
         if kind == "bye":
-            self._left(sender)
+            self._peers.left(sender)
             return
-        known = sender in self._seen
-        self._seen[sender] = self._clock.seconds()
-        if not known:
-            _log.info("node {name} has joined", name=sender)
+        self.clocks.heard(sender, message.get("at"))
+        self.clocks.follow(message.get("time"))
+        if self._peers.heard(sender):
+            self.clocks.ask(sender)
             self.tell(sender, "hello", self._greeting())
             for call in self.on_join:
                 call(sender)
-        if "answer" in message:
-            self._answered(sender, message)
+        elif message.get("fresh") is True:
+            self.tell(sender, "hello", self._greeting())
+        if kind == "clock":
+            self.tell(sender, "clock-is", message.get("data"))
+        elif kind == "clock-is":
+            self.clocks.answered(sender, message.get("data"))
+        elif "answer" in message or "piece" in message:
+            self._questions.take(sender, message)
         else:
             self._handle(sender, kind, message)
 
@@ -282,20 +312,29 @@ class Nodes:
             self._answer(answer, sender, kind, message)
 
     def _answer(self, answer: Answer, sender: str, kind: str, message: dict[str, Any]) -> None:
-        if "ask" in message:
-            self._send(_ONE + sender, {"kind": kind, "answer": answer, "to": message["ask"]})
+        if "ask" not in message:
+            return
+        about = {"kind": kind, "to": message["ask"]}
+        pieces = in_pieces(answer) if message.get("pieces") is True else []
+        if pieces:
+            self._send_pieces(_ONE + sender, about, pieces, 0)
+        else:
+            self._send(_ONE + sender, {**about, "answer": answer})
+
+    def _send_pieces(self, channel: str, about: dict[str, Any], pieces: list[str], begin: int) -> None:
+        """Send a few pieces, and the next ones when the bus has these: it refuses what it cannot hold."""
+        end = begin + _PIECES_AT_ONCE
+        for number, piece in enumerate(pieces[begin:end], begin + 1):
+            if not self.running or not self._send(
+                channel, {**about, "piece": piece, "number": number, "of": len(pieces)}
+            ):
+                return
+        if end < len(pieces):
+            sent = maybeDeferred(self._bus.confirm)
+            sent.addCallback(lambda _: self._send_pieces(channel, about, pieces, end))
+            sent.addErrback(lambda failure: None)  # the bus is away, so the answer is, too
 
     def _hear(self, sender: str, data: Any) -> None:
         for kind, said in dict(data or {}).items():
             if kind in self._greetings:
                 self._greetings[kind][1](sender, said)
-
-    def _answered(self, sender: str, message: dict[str, Any]) -> None:
-        asked = message.get("to")
-        question = self._questions.get(asked) if isinstance(asked, int) else None
-        if question is None or sender not in question.missing:
-            return
-        question.missing.discard(sender)
-        question.answers[sender] = message["answer"]
-        if not question.missing:
-            self._finish(question)

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
 from lhttp_tx.cluster.directory import SessionDirectory
+from lhttp_tx.cluster.newcomers import Newcomers
 from lhttp_tx.codec.limits import UNLIMITED
 from lhttp_tx.codec.message import Message, parse
 from lhttp_tx.engine.engine import Engine
@@ -24,12 +25,18 @@ from lhttp_tx.errors import LHTTPError
 from lhttp_tx.identity import Identity
 from lhttp_tx.observe.rationing import RationedLogger
 
-__all__ = ["Order", "Orders", "fitting"]
+__all__ = ["LIFETIME", "Order", "Orders", "fitting"]
 
 _log = RationedLogger(__name__)
 
 _ANSWER_SIZE = 786_432
 """The most bytes of an answer to another node. By default, NATS takes messages of up to 1 MiB."""
+
+LIFETIME = 10.0
+"""Seconds after which an order that changes something is not carried out any more."""
+
+_LASTING = frozenset({"channels", "subscribers", "channels-of"})
+"""What changes nothing, and so may be late."""
 
 Order: TypeAlias = dict[str, Any]
 
@@ -45,6 +52,34 @@ class Orders:
         self._engine = engine
         self._name_of = name_of
         self._sessions = SessionDirectory(engine, name_of)
+        self._newcomers = Newcomers(engine.clock, LIFETIME)
+        self._given: float | None = None
+
+    def expect(self) -> None:
+        """Be ready for orders from other nodes, which may be late."""
+        if self._newcomers not in self._engine.watchers:
+            self._engine.watchers.append(self._newcomers)
+
+    def obey_late(self, order: Order, given: float) -> Any:
+        """
+        Carry out an order of another node, unless it is too old, on the connections that were there when it was given.
+
+        :param given: when it was given, by the clock of this node.
+        :returns: the answer, like :meth:`obey`; ``None`` if the order is too old.
+        """
+        if order["do"] in _LASTING:
+            return self.obey(order)
+        late = self._engine.clock.seconds() - given
+        if late > LIFETIME:
+            _log.warn(
+                "left out an order of another node, {order}: it is {late:.0f} s old", order=order["do"], late=late
+            )
+            return None
+        self._given = given
+        try:
+            return self.obey(order)
+        finally:
+            self._given = None
 
     def obey(self, order: Order) -> Any:
         """
@@ -98,10 +133,17 @@ class Orders:
         return dict(Counter(channel for session in self._whom(order) for channel in session.channels))
 
     def _whom(self, order: Order) -> list[Session]:
-        return self._sessions.find(order.get("user"), order.get("connection"))
+        return self._present(self._sessions.find(order.get("user"), order.get("connection")))
 
     def _subscribed(self, channel: str) -> list[Session]:
-        return [found for found in self._engine.hub.subscribers(channel) if isinstance(found, Session)]
+        return self._present([found for found in self._engine.hub.subscribers(channel) if isinstance(found, Session)])
+
+    def _present(self, sessions: list[Session]) -> list[Session]:
+        """Return those that were there when the order in hand was given."""
+        given = self._given
+        if given is None:
+            return sessions
+        return [session for session in sessions if not self._newcomers.came_after(session, given)]
 
 
 def _log_not_subscribed(failure: Failure, session: Session) -> Failure:
@@ -110,15 +152,15 @@ def _log_not_subscribed(failure: Failure, session: Session) -> Failure:
     return failure
 
 
-def fitting(answer: Any, order: str) -> Any:
-    """Return the answer, cut to what fits into one message between nodes."""
-    if not isinstance(answer, list | dict) or len(json.dumps(answer)) <= _ANSWER_SIZE:
+def fitting(answer: Any, order: str, most: int = _ANSWER_SIZE) -> Any:
+    """Return the answer, cut to *most* bytes; by default to what fits into one message between nodes."""
+    if not isinstance(answer, list | dict) or len(json.dumps(answer)) <= most:
         return answer
     size = 0
     kept: list[Any] = []
     for item in answer.items() if isinstance(answer, dict) else answer:
         size += len(json.dumps(item)) + 2
-        if size > _ANSWER_SIZE:
+        if size > most:
             break
         kept.append(item)
     _log.warn(

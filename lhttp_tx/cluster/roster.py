@@ -43,8 +43,8 @@ class Entry:
     :ivar connection: its id, unique in the cluster.
     :ivar node: the name of the node that it is connected to.
     :ivar user: the name of its user, or ``None``.
-    :ivar since: the time since when it belongs to this user, in seconds since 1970. If two times are equal, the greater
-        id counts as later.
+    :ivar since: the time since when it belongs to this user, by the time that the nodes share
+        (:meth:`lhttp_tx.cluster.clocks.Clocks.shared`). If two times are equal, the greater id counts as later.
     :ivar channels: the channels in which its presence counts.
     """
 
@@ -137,13 +137,6 @@ class Roster:
         """Return the number of connections whose presence counts in *channel*."""
         return self._channels.get(channel, 0)
 
-    def find(self, connection: str) -> Entry | None:
-        """Return the entry of a connection."""
-        for entries in self._entries.values():
-            if connection in entries:
-                return entries[connection]
-        return None
-
     # Changes on this node
 
     def enter(self, connection: str, user: str | None, since: float) -> Entry:
@@ -174,6 +167,15 @@ class Roster:
             self._change(["leave", connection, channel])
             self._leave(self._nodes.name, connection, channel)
 
+    def shift(self, seconds: float) -> None:
+        """Let all connections of this node belong to their users since *seconds* later, in the same order as before."""
+        mine = self._entries[self._nodes.name]
+        for entry in sorted(mine.values(), key=_AGE, reverse=True):  # none passes another one, not even for a moment
+            if mine.get(entry.connection) is not entry:
+                continue  # it was closed meanwhile
+            self._change(["enter", entry.connection, entry.user, entry.since + seconds])
+            self._enter(entry.node, entry.connection, entry.user, entry.since + seconds)
+
     def stop(self) -> None:
         """Stop telling the other nodes."""
         if self._timer is not None and self._timer.active():
@@ -183,7 +185,7 @@ class Roster:
 
     def _enter(self, node: str, connection: str, user: str | None, since: float) -> Entry:
         old = self._entries[node].get(connection)
-        if old is not None and old.user == user:
+        if old is not None and (old.user, old.since) == (user, since):
             return old
         channels = set(old.channels) if old is not None else set()
         if old is not None:

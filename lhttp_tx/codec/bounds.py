@@ -17,6 +17,7 @@ __all__ = [
     "COUNT",
     "COUNT_OR_NONE",
     "GRACE",
+    "HANG",
     "PING_INTERVAL",
     "RATE",
     "REPLICAS",
@@ -39,6 +40,9 @@ _SHOWN = 40
 class Bound:
     """
     The numbers from *low* to *high*.
+
+    >>> Bound(int, 1, 5)("3")
+    3
 
     :ivar kind: ``int`` or ``float``.
     :ivar low: the least.
@@ -101,6 +105,7 @@ SECONDS_OR_NONE = Bound(float, 0, 86_400)
 PING_INTERVAL = Bound(float, 1, 86_400, zero=True)
 GRACE = Bound(float, 0.1, 86_400, zero=True)
 WAIT = Bound(float, 0.01, 86_400, zero=True)
+HANG = Bound(float, 5, 86_400, zero=True)
 WORKERS = Bound(int, 1, 256)
 REPLICAS = Bound(int, 1, 5)
 SIZE_OR_NONE = Bound(int, 65_536, 2**50, zero=True)

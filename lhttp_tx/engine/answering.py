@@ -109,7 +109,13 @@ class Answerer(Member):
         receipts = self._receipts
         if receipts is None:
             confirm = self._engine.hub.confirm
-            receipts = Receipts(confirm=confirm, send=self._send_answers, ended=self._receipts_sent, peer=self.peer)
+            receipts = Receipts(
+                confirm=confirm,
+                send=self._send_answers,
+                ended=self._receipts_sent,
+                peer=self.peer,
+                note=self._engine.receipt_note,
+            )
             self._receipts = receipts
         for answer in answers:
             receipts.add(answer)

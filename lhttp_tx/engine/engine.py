@@ -86,6 +86,8 @@ class Engine:
     :ivar counters: what happens in numbers; ``None`` if nothing is counted.
     :ivar conversation: the class of its sessions.
     :ivar watch_step: returns a step of a processor or filter as it is to be called; ``None``: as it is.
+    :ivar receipt_note: returns a header line, with its line break, for receipts of publications that waited for the
+        bus; or nothing.
     :ivar wait_timeout: seconds that a message may wait for the messages before it; 0: no limit.
     :ivar on_wait_timeout: called with a session and a message of its client that has waited longer, and that the engine
         drops.
@@ -132,6 +134,7 @@ class Engine:
         self.server: RunningServer
         self.sessions: set[Conversation] = set()
         self.watchers: list[SessionWatcher] = []
+        self.receipt_note: Callable[[], bytes] = bytes
         self.delivery: Callable[[Session, str, Deliver], Deliver] | None = None
         self.counters: Counters | None = None
         self.conversation: type[Conversation] = Conversation

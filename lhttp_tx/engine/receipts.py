@@ -59,6 +59,10 @@ def told(receipt: Message, token: str, filing: Filing | None) -> Message:
     return receipt.replace(headers=[*receipt.headers, *pairs]) if pairs else receipt
 
 
+_RECEIPT = b"LHTTP/1.0 receipt\r\n"
+"""The beginning of a receipt."""
+
+
 class Kept:
     """
     What became of publications whose positions are known: the store has taken them, and may not have written them yet.
@@ -100,7 +104,7 @@ class Receipts:
     Once all answers are sent, the object is used up.
     """
 
-    __slots__ = ("_answers", "_asked", "_confirm", "_ended", "_over", "_peer", "_send", "_size", "_waiters")
+    __slots__ = ("_answers", "_asked", "_confirm", "_ended", "_note", "_over", "_peer", "_send", "_size", "_waiters")
 
     def __init__(
         self,
@@ -109,17 +113,21 @@ class Receipts:
         send: Callable[[list[bytes], bool], None],
         ended: Callable[[], None],
         peer: str,
+        note: Callable[[], bytes] = bytes,
     ) -> None:
         """
         :param confirm: asks whether the bus, and the histories if its argument says so, have all earlier publications.
         :param send: sends messages to the client; takes their payloads, and whether these are binary.
         :param ended: called when all answers are sent.
         :param peer: the client's address, for the log.
+        :param note: returns a header line for all receipts of publications that are sent now, with its line break; or
+            nothing.
         """
         self._confirm = confirm
         self._send = send
         self._ended = ended
         self._peer = peer
+        self._note = note
         # Tuples of payloads rather than messages: the collector of cycles has little work with these, and there may be
         # many.
         self._answers: deque[Answer] = deque()
@@ -165,12 +173,15 @@ class Receipts:
             return
         answers = self._answers
         settled: list[tuple[bytes, bool]] = []
+        note = self._note()
         while answers and (self._asked or answers[0][2] is None):
             self._asked = max(self._asked - 1, 0)
             payload, binary, token, filing = answers.popleft()
             self._size -= _size(payload, filing)
             if token is not None and filing is not None and not isinstance(filing, Kept) and filing.is_open:
                 payload, binary = _filled_in(payload, binary, token, filing)
+            if note and token is not None and payload.startswith(_RECEIPT):
+                payload = _RECEIPT + note + payload[len(_RECEIPT) :]
             settled.append((payload, binary))
         self._send_all(settled)
         if not answers:

@@ -202,6 +202,7 @@ class Options(
             **community,
             **history,
             nats=self.nats_servers(),
+            require_nodes=self["require-nodes"],
             deflate=bool(self["deflate"]),
             gzip=not self["no-gzip"],
             demo=bool(self["demo"]),

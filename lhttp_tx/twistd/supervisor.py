@@ -27,12 +27,13 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.ports.listening import close_now, listen_now
 from lhttp_tx.twistd.signals import deferred_signals
+from lhttp_tx.twistd.watchdog import PULSE_DESCRIPTOR, TRACEBACK_SIGNAL, Watchdog, process_state
 
 __all__ = ["FIRST_DESCRIPTOR", "Supervisor"]
 
 _log = Logger()
 
-FIRST_DESCRIPTOR = 3
+FIRST_DESCRIPTOR = PULSE_DESCRIPTOR + 1
 """The file descriptor of the first listening socket in a worker. The others follow."""
 
 _STEADY = 10.0
@@ -43,6 +44,9 @@ _FIRST_WAIT, _LAST_WAIT = 0.5, 30.0
 
 _PATIENCE = 2.0
 """Seconds that a worker may take to exit, in addition to its own time limits."""
+
+_TRACEBACK_TIME = 1.0
+"""Seconds that a worker which hangs has to write what it is doing, before it is killed."""
 
 _LINE_SIZE = 1_048_576
 """The most bytes of one line of a worker's log. Longer lines are cut."""
@@ -60,6 +64,7 @@ class Supervisor(Service):
         count: int,
         directory: str,
         exit_timeout: float,
+        hang_timeout: float = 0.0,
         make_endpoint: Callable[[Any, str], IStreamServerEndpoint] = serverFromString,
     ) -> None:
         """
@@ -69,6 +74,7 @@ class Supervisor(Service):
         :param count: the number of workers.
         :param directory: the working directory of workers.
         :param exit_timeout: the most seconds that a worker takes to exit after SIGTERM.
+        :param hang_timeout: the seconds without a sign of life after which a worker is killed and replaced; 0: never.
         :param make_endpoint: takes the reactor and a description, and returns the endpoint.
         """
         self._reactor = reactor
@@ -77,6 +83,7 @@ class Supervisor(Service):
         self._make_endpoint = make_endpoint
         self._directory = directory
         self._patience = exit_timeout + _PATIENCE
+        self._hang_timeout = hang_timeout
         self._ports: list[Any] = []
         self._stopping: Deferred[None] | None = None
         self._workers = [_Worker(self, number) for number in range(1, count + 1)]
@@ -167,7 +174,7 @@ class Supervisor(Service):
 
     def spawn(self, protocol: ProcessProtocol) -> Any:
         """Start a process, and return its transport."""
-        descriptors: dict[int, int | str] = {0: "w", 1: "r", 2: "r"}
+        descriptors: dict[int, int | str] = {0: "w", 1: "r", 2: "r", PULSE_DESCRIPTOR: "r"}
         for place, port in enumerate(self._ports, FIRST_DESCRIPTOR):
             descriptors[place] = port.fileno()
         with deferred_signals():
@@ -179,6 +186,12 @@ class Supervisor(Service):
                 path=self._directory,
                 childFDs=descriptors,
             )
+
+    def watch(self, call: Callable[[float | None], None], pid: int) -> Watchdog | None:
+        """Return a watchdog for the process *pid*, if there are any; see :class:`lhttp_tx.twistd.watchdog.Watchdog`."""
+        if not self._hang_timeout:
+            return None
+        return Watchdog(self._reactor, self._hang_timeout, call, cpu=lambda: process_state(pid)[1])
 
     def call_later(self, seconds: float, call: Any, *arguments: Any) -> IDelayedCall:
         """Call *call* after *seconds*."""
@@ -206,6 +219,7 @@ class _Worker:
         self._transport: Any = None
         self._started = 0.0
         self._wait = _FIRST_WAIT
+        self._watchdog: Watchdog | None = None
         self._starting: IDelayedCall | None = None
         self._stopping: Deferred[None] | None = None
 
@@ -213,9 +227,40 @@ class _Worker:
         self._starting = self._stopping = None
         self._started = self._supervisor.seconds()
         self._transport = self._supervisor.spawn(_WorkerProcess(self, self._number))
+        self._watchdog = self._supervisor.watch(self._hangs, self._transport.pid)
+
+    def alive(self) -> None:
+        """Called when the process has given a sign of life."""
+        if self._watchdog is not None:
+            self._watchdog.alive()
+
+    def _unwatch(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.stop()
+
+    def _hangs(self, cpu: float | None) -> None:
+        """Write what is known about a process that hangs, and kill it."""
+        watchdog, pid = self._watchdog, self._transport.pid
+        _log.error(
+            "worker {number} hangs: no sign of life for {seconds:g} s. Its process {pid} is {state}"
+            " and used {cpu} s of CPU time meanwhile. It is killed and replaced",
+            number=self._number,
+            seconds=0.0 if watchdog is None else watchdog.silent,
+            pid=pid,
+            state=process_state(pid)[0],
+            cpu="an unknown number of" if cpu is None else f"{cpu:.1f}",
+        )
+        if TRACEBACK_SIGNAL is not None:
+            self._signal(TRACEBACK_SIGNAL)
+        self._supervisor.call_later(_TRACEBACK_TIME, self._kill, self._transport)
+
+    def _kill(self, transport: Any) -> None:
+        if transport is self._transport:
+            self.send_signal("KILL")
 
     def exited(self, reason: Failure) -> None:
         """Called when the process has exited."""
+        self._unwatch()
         self._transport = None
         if self._stopping is not None:
             self._stopping.callback(None)
@@ -236,6 +281,7 @@ class _Worker:
         """Send SIGTERM, and SIGKILL after *patience* seconds. The Deferred succeeds when the process has exited."""
         if self._starting is not None and self._starting.active():
             self._starting.cancel()
+        self._unwatch()
         done: Deferred[None] = Deferred()
         self._stopping = done
         if self._transport is None:
@@ -252,9 +298,12 @@ class _Worker:
 
     def send_signal(self, name: str) -> None:
         """Send a signal to the process, if there is one."""
+        self._signal(getattr(signal, f"SIG{name}"))
+
+    def _signal(self, number: int) -> None:
         if self._transport is not None:
             with suppress(ProcessExitedAlready):
-                self._transport.signalProcess(getattr(signal, f"SIG{name}"))
+                self._transport.signalProcess(number)
 
 
 class _WorkerProcess(ProcessProtocol):
@@ -266,6 +315,9 @@ class _WorkerProcess(ProcessProtocol):
         self._beginnings = {1: b"", 2: b""}
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
+        if childFD == PULSE_DESCRIPTOR:
+            self._worker.alive()
+            return
         lines = (self._beginnings[childFD] + data).split(b"\n")
         self._beginnings[childFD] = lines.pop()[-_LINE_SIZE:]
         for line in lines:

@@ -71,6 +71,7 @@ def makeService(options: Options) -> IService:
         count=count,
         directory=str(Path.cwd()),
         exit_timeout=config.drain_delay + config.drain_time + config.drain_timeout + config.close_timeout,
+        hang_timeout=options["worker-timeout"],
         make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint,
     )
     hurry.append(supervisor.hurry)

@@ -2,7 +2,8 @@
 One worker of :mod:`lhttp_tx.twistd.supervisor`: ``python -m lhttp_tx.twistd.worker [options of twistd lhttp]``.
 
 Users do not run it themselves. It gets the listening sockets from the supervisor, and logs events as JSON to the
-standard output. It stops when its standard input ends, because then the supervisor is gone.
+standard output. It gives the supervisor signs of life (:mod:`lhttp_tx.twistd.watchdog`). It stops when its standard
+input ends, because then the supervisor is gone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from zope.interface import implementer
 from lhttp_tx.ports.sockets import adopt
 from lhttp_tx.twistd.plugin_cache import tells_of_unwritten
 from lhttp_tx.twistd.supervisor import FIRST_DESCRIPTOR
+from lhttp_tx.twistd.watchdog import start_pulse
 
 __all__ = ["AdoptingReactor", "main"]
 
@@ -123,6 +125,7 @@ def main(arguments: Sequence[str]) -> None:
     from twisted.internet.stdio import StandardIO
 
     StandardIO(_Lifeline(reactor), reactor=reactor)
+    start_pulse(reactor)
     server = make_server(options, reactor, make_endpoint=AdoptingReactor(reactor).endpoint)
     hurry.append(server.hurry)
     end_if_not_started(server.when_started(), reactor)

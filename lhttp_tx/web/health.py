@@ -8,7 +8,7 @@ Their answers contain nothing that a stranger could use, so they need no token.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from twisted.web.resource import Resource
 from twisted.web.server import Request
@@ -21,6 +21,9 @@ from lhttp_tx.websocket.factory import LHTTPServerFactory
 
 __all__ = ["HealthResource", "put_checks"]
 
+_NAMES = 100
+"""The most silent nodes that the answer names."""
+
 
 class HealthResource(Resource):
     """
@@ -28,8 +31,10 @@ class HealthResource(Resource):
 
     - 200 ``ok``: the node works.
     - 200 ``degraded``: the node cannot reach other nodes, or NATS does not allow it to publish or subscribe, or it
-      does not listen on one of its endpoints, or the history store accepts no publications. In the last case, the
-      answer also has ``"history": "unavailable"``, and the log gives the reason.
+      does not listen on one of its endpoints, or the history store accepts no publications, or other nodes fell silent,
+      or fewer nodes are heard than the operator requires. If the store is the reason, the answer also has ``"history":
+      "unavailable"``, and the log gives the reason. ``missing`` names the silent nodes, and ``nodes`` says how many are
+      heard of those that are required, such as ``2/3``.
     - 503 ``full``: the node accepts no more connections.
     - 503 ``starting``: a processor, filter, hook or authenticator has not started yet.
     - 503 ``stopping``: the node is told to stop, or is closing the connections of its clients.
@@ -45,6 +50,8 @@ class HealthResource(Resource):
         guard: AcceptGuard,
         *,
         has_store: Callable[[], bool],
+        missing: Callable[[], Iterable[str]] = tuple,
+        shortfall: Callable[[], str] = str,
         is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         """
@@ -53,6 +60,8 @@ class HealthResource(Resource):
         :param listeners: say whether the server listens.
         :param guard: says whether connections are refused.
         :param has_store: returns whether channels with history accept publications; true if there are none.
+        :param missing: returns the names of other nodes that fell silent.
+        :param shortfall: returns how many nodes are heard of those that are required, if they are too few.
         :param is_leaving: returns whether the server is told to stop.
         """
         super().__init__()
@@ -61,6 +70,8 @@ class HealthResource(Resource):
         self._listeners = listeners
         self._guard = guard
         self._has_store = has_store
+        self._missing = missing
+        self._shortfall = shortfall
         self._is_leaving = is_leaving
 
     @property
@@ -71,7 +82,8 @@ class HealthResource(Resource):
             return "starting" if factory.starting else "stopping"
         if self._is_full:
             return "full"
-        return "ok" if self._bus.available and self._listeners.intact and self._has_store() else "degraded"
+        works = self._bus.available and self._listeners.intact and self._has_store()
+        return "ok" if works and not self._shortfall() and not tuple(self._missing()) else "degraded"
 
     @property
     def _is_full(self) -> bool:
@@ -106,7 +118,13 @@ class HealthResource(Resource):
         status = self.status
         if status in ("full", "starting", "stopping"):
             request.setResponseCode(503)
-        told = {"status": status} if self._has_store() else {"status": status, "history": "unavailable"}
+        told: dict[str, object] = {"status": status}
+        if not self._has_store():
+            told["history"] = "unavailable"
+        if missing := sorted(self._missing()):
+            told["missing"] = missing[:_NAMES]
+        if shortfall := self._shortfall():
+            told["nodes"] = shortfall
         return b"" if request.method == b"HEAD" else json.dumps(told).encode("ascii") + b"\n"
 
 
@@ -148,9 +166,17 @@ def put_checks(
     *,
     has_store: Callable[[], bool],
     is_leaving: Callable[[], bool],
+    missing: Callable[[], Iterable[str]] = tuple,
+    shortfall: Callable[[], str] = str,
 ) -> None:
     """Put ``/health``, ``/ready`` and ``/live`` below *root*. The other parameters are those of the first."""
-    health = HealthResource(bus, factory, listeners, guard, has_store=has_store, is_leaving=is_leaving)
+    health = HealthResource(
+        *(bus, factory, listeners, guard),
+        has_store=has_store,
+        is_leaving=is_leaving,
+        missing=missing,
+        shortfall=shortfall,
+    )
     root.putChild(b"health", health)
     root.putChild(b"ready", _CheckResource(health, words=("unready", "ready"), is_strict=True))
     root.putChild(b"live", _CheckResource(health, words=("live", "live"), is_strict=False))

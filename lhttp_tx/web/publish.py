@@ -60,7 +60,7 @@ class PublishResource(Resource):
         except LHTTPError as error:
             return _refuse(request, error.status, error.reason)
         if result is None:
-            return _answer(request, message, filing)
+            return _answer(request, message, filing, self._engine.receipt_note())
         self._answer_later(request, message, filing, result)
         return NOT_DONE_YET
 
@@ -96,7 +96,7 @@ class PublishResource(Resource):
 
         def accepted(_: None) -> None:
             if not gone:
-                request.write(_answer(request, message, filing))
+                request.write(_answer(request, message, filing, self._engine.receipt_note()))
                 request.finish()
 
         def failed(failure: Failure) -> None:
@@ -129,8 +129,12 @@ def _identified(message: Message, key: str | None) -> Message:
         raise RemoteProtocolError("Idempotency-Key is not 1 to 64 visible ASCII characters") from None
 
 
-def _answer(request: Request, message: Message, filing: Filing) -> bytes:
-    """Answer a request whose message was published, or was not stored."""
+def _answer(request: Request, message: Message, filing: Filing, note: bytes) -> bytes:
+    """
+    Answer a request whose message was published, or was not stored.
+
+    :param note: a header line that a receipt would have, or nothing.
+    """
     if filing.failure is not None:
         return _refuse(request, filing.failure.status, filing.failure.reason)
     request.setHeader(b"content-type", b"application/json")
@@ -139,6 +143,9 @@ def _answer(request: Request, message: Message, filing: Filing) -> bytes:
         told["positions"] = filing.positions
     if filing.duplicate:
         told["duplicate"] = True
+    if note:
+        name, _, value = note.decode("ascii").strip().partition(":")
+        told[name] = value
     return json.dumps(told).encode("ascii") + b"\n"
 
 

@@ -309,6 +309,22 @@ async def test_a_subscription_that_nats_does_not_allow_is_remembered_no_longer_t
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_refused_subject_with_capitals_is_recognised_and_its_twin_without_is_not_refused(
+    ends: Any,
+) -> None:
+    link, server, _ = ends
+    server.silent = True
+    refused, allowed = link.subscribe("lhttp.Room.7"), link.subscribe("lhttp.room.7")
+    await until(lambda: server.pings)
+    server.refuse("lhttp.Room.7", "Subscription to")
+    server.answer()
+    with pytest.raises(BusUnavailable, match="does not allow"):
+        await refused
+    await allowed
+    assert link._orders.denied == {"lhttp.Room.7"}
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_subscription_in_hand_fails_with_the_link(ends: Any) -> None:
     link, server, owner = ends
     server.silent = True

@@ -67,6 +67,13 @@ def hang(request: Request) -> Awaitable[None]:
     return Deferred(lambda _: log.info("hang was cancelled"))
 
 
+@processor("spin")
+def spin(request: Request) -> None:
+    """Never let the reactor go on."""
+    while True:
+        pass
+
+
 @processor("parts")
 def parts(request: Request) -> None:
     """Tell which parts arrived."""

@@ -12,6 +12,8 @@ it. nats-py connects, pings, and ends the connection. Used by :mod:`lhttp_tx.bus
 from __future__ import annotations
 
 import asyncio
+import re
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +28,10 @@ __all__ = ["GuardedClient"]
 
 NO_TLS = "the server offers no TLS, so nothing was sent to it; turn TLS on there, or leave out tls:// and --nats-tls-ca"
 """The reason for refusing a server."""
+
+_REFUSED = re.compile(rb"-ERR 'Permissions Violation for (?:Subscription|Publish) to \"([^\"\r\n]*)\"")
+_MAX_REFUSED = 10_000
+"""How many refused subjects are remembered until nats-py has told of them."""
 
 
 class GuardedClient(Client):
@@ -47,6 +53,7 @@ class GuardedClient(Client):
         self.taken: Callable[[list[Run[Receiver]]], None] = _call_receivers
         self.broken: Callable[[str], None] = _ignore
         self._incoming = Incoming(self.receivers, find)
+        self._refused: deque[str] = deque(maxlen=_MAX_REFUSED)
 
     def send(self, commands: bytes) -> None:
         """
@@ -80,6 +87,14 @@ class GuardedClient(Client):
         self.receivers.clear()
         self._incoming.forget()
 
+    def spelled(self, subject: str) -> str:
+        """Return a subject that the server has refused as the server wrote it. nats-py tells it in lower case."""
+        while self._refused:
+            found = self._refused.popleft()
+            if found.lower() == subject:
+                return found
+        return subject
+
     def _connect_command(self) -> bytes:
         """
         Return the first line that the client sends, which holds the credentials.
@@ -97,7 +112,7 @@ class GuardedClient(Client):
                 raise Error(NO_TLS)
             client._server_pool = [server for server in client._server_pool if not server.discovered]
         transport = writer.transport
-        transport.set_protocol(Tap(transport.get_protocol(), self._incoming, self._took, self._broke))
+        transport.set_protocol(Tap(transport.get_protocol(), self._incoming, self._took, self._broke, self._note))
         return super()._connect_command()
 
     def _took(self, runs: list[Run[Receiver]]) -> None:
@@ -105,6 +120,9 @@ class GuardedClient(Client):
 
     def _broke(self, reason: str) -> None:
         self.broken(reason)
+
+    def _note(self, lines: bytes) -> None:
+        self._refused.extend(subject.decode("utf-8", "replace") for subject in _REFUSED.findall(lines))
 
 
 def _call_receivers(runs: list[Run[Receiver]]) -> None:

@@ -290,13 +290,14 @@ class Link:
         """Handle an error of the client or of the server."""
         denied = _DENIED.search(str(error))
         if denied:
-            self._complaints.add(denied[1].lower().replace("subscription", "subscribe"), denied[2])
-            if self._permission.is_about(denied[2]):
+            subject = self._client.spelled(denied[2])
+            self._complaints.add(denied[1].lower().replace("subscription", "subscribe"), subject)
+            if self._permission.is_about(subject):
                 return
             if denied[1].lower() == "publish to":
                 self._confirmations.refuse()  # one of these publications was refused, but not known which
             else:
-                self._orders.denied.add(denied[2])
+                self._orders.denied.add(subject)
         elif not self._client.is_connected or isinstance(error, OSError | EOFError):
             self.lose(str(error) or repr(error))
         else:

@@ -31,17 +31,20 @@ class Tap(asyncio.Protocol):
         incoming: Incoming[Receiver],
         taken: Callable[[list[Run[Receiver]]], None],
         broken: Callable[[str], None],
+        refused: Callable[[bytes], None] | None = None,
     ) -> None:
         """
         :param inner: the protocol of nats-py.
         :param incoming: the parser of the connection, at the beginning of a line.
         :param taken: called with the messages that one read has brought, in their order. May not raise.
         :param broken: called with the reason when the server sends what cannot be read.
+        :param refused: called with whole lines that hold an error of the server, before nats-py gets them.
         """
         self._inner = inner
         self._incoming = incoming
         self._taken = taken
         self._broken = broken
+        self._refused = refused
 
     def data_received(self, data: bytes) -> None:
         """Take the messages in *data*."""
@@ -53,6 +56,8 @@ class Tap(asyncio.Protocol):
         if runs:
             self._taken(runs)
         if rest:
+            if self._refused is not None and b"-ERR" in rest:
+                self._refused(rest)
             self._inner.data_received(rest)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -12,7 +12,7 @@ import sys
 from twisted.python import usage
 
 from lhttp_tx.bus.nats.servers import NATSServers, check_server
-from lhttp_tx.codec.bounds import WORKERS
+from lhttp_tx.codec.bounds import COUNT_OR_NONE, HANG, WORKERS
 from lhttp_tx.observe.extras import install_command
 from lhttp_tx.twistd.topics.topic import Topic, read_secret, usage_errors
 
@@ -20,7 +20,7 @@ __all__ = ["ClusterOptions", "use_asyncio_reactor"]
 
 _OPTIONS = (
     *("nats-user", "nats-password-file", "nats-token-file", "nats-credentials"),
-    *("nats-tls-ca", "nats-tls-certificate", "nats-tls-key", "nats-local-delivery"),
+    *("nats-tls-ca", "nats-tls-certificate", "nats-tls-key", "nats-local-delivery", "require-nodes"),
 )
 _PAIRS = (
     ("nats-user", "nats-password-file"),
@@ -30,7 +30,7 @@ _PAIRS = (
 
 
 class ClusterOptions(Topic):
-    """The options ``--nats...`` and ``--workers``."""
+    """The options ``--nats...``, ``--workers`` and ``--worker-timeout``."""
 
     optFlags = [
         ["nats-local-delivery", None, "While NATS is unavailable, deliver on this node only instead of refusing."]
@@ -38,6 +38,14 @@ class ClusterOptions(Topic):
 
     optParameters = [
         ["workers", None, 1, "Processes on the same port; more than one needs --nats", WORKERS],
+        ["worker-timeout", None, 30.0, "Seconds without a sign of life before a worker is replaced, 0: never", HANG],
+        [
+            "require-nodes",
+            None,
+            0,
+            "Nodes, with this one; if fewer are heard, receipts and health say so",
+            COUNT_OR_NONE,
+        ],
         ["nats-prefix", None, "lhttp.", "Prefix of NATS subjects in front of the channel name, may be empty"],
         ["nats-user", None, None, "User name for NATS"],
         ["nats-password-file", None, None, "File with the password of --nats-user"],

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 import pytest
 from twisted.internet.error import CannotListenError, ProcessTerminated
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from lhttp_tx.twistd.supervisor import FIRST_DESCRIPTOR, Supervisor
+from lhttp_tx.twistd.watchdog import TRACEBACK_SIGNAL
 
 
 class Process:
@@ -22,6 +24,7 @@ class Process:
         self.arguments = arguments
         self.descriptors = descriptors
         self.signals: list[int] = []
+        self.pid = 2**31 - 1
 
     def signalProcess(self, number: int) -> None:
         self.signals.append(number)
@@ -66,8 +69,8 @@ def test_workers_get_the_command_line(reactor: Reactor, supervisor: Supervisor) 
     assert [process.arguments[1:] for process in reactor.processes] == [
         ["-m", "lhttp_tx.twistd.worker", "--nats", "nats://a"]
     ] * 2
-    assert reactor.processes[0].descriptors == {0: "w", 1: "r", 2: "r"}
-    assert FIRST_DESCRIPTOR == 3
+    assert reactor.processes[0].descriptors == {0: "w", 1: "r", 2: "r", 3: "r"}
+    assert FIRST_DESCRIPTOR == 4
 
 
 def test_a_worker_that_dies_early_is_started_again_later_each_time(reactor: Reactor, supervisor: Supervisor) -> None:
@@ -111,6 +114,49 @@ def test_stopping_while_a_worker_waits_for_its_next_start_starts_none(reactor: R
     supervisor.stopService()
     reactor.advance(60.0)
     assert len(reactor.processes) == 2
+
+
+@pytest.fixture
+def watching(reactor: Reactor) -> Supervisor:
+    service = Supervisor([], reactor=reactor, listen=(), count=2, directory=".", exit_timeout=4.0, hang_timeout=30.0)
+    service.startService()
+    return service
+
+
+def test_a_worker_that_hangs_says_what_it_does_and_is_killed_and_replaced(
+    reactor: Reactor, watching: Supervisor, events: Any
+) -> None:
+    first, second = reactor.processes
+    for _ in range(31):
+        second.protocol.childDataReceived(3, b".")
+        if not reactor.seconds():
+            first.protocol.childDataReceived(3, b".")
+        reactor.pump([0.5, 0.5])
+    assert first.signals == [TRACEBACK_SIGNAL, signal.SIGKILL]
+    assert not second.signals
+    (told,) = [formatEvent(event) for event in events if event["log_level"] is LogLevel.error]
+    assert told.startswith("worker 1 hangs: no sign of life for 30 s. Its process 2147483647 is unknown and used an un")
+    first.die()
+    reactor.advance(0)
+    assert len(reactor.processes) == 3
+
+
+def test_a_worker_that_ends_before_it_is_killed_takes_its_successor_along_no_more(
+    reactor: Reactor, watching: Supervisor
+) -> None:
+    for process in reactor.processes:
+        process.protocol.childDataReceived(3, b".")
+    reactor.pump([0.5] * 60)
+    for process in reactor.processes[:2]:
+        process.die()
+    reactor.pump([0.5] * 4)
+    assert [process.signals for process in reactor.processes] == [[TRACEBACK_SIGNAL]] * 2 + [[]] * 2
+
+
+def test_a_worker_that_is_told_to_stop_is_watched_no_more(reactor: Reactor, watching: Supervisor, events: Any) -> None:
+    watching.stopService()
+    reactor.pump([0.5] * 1_000)
+    assert [process.signals for process in reactor.processes] == [[signal.SIGTERM, signal.SIGKILL]] * 2
 
 
 def test_a_signal_reaches_every_worker(reactor: Reactor, supervisor: Supervisor) -> None:

@@ -1,0 +1,119 @@
+"""
+Which other nodes a node hears, and which it hears no more.
+
+A part of :mod:`lhttp_tx.cluster.nodes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+__all__ = ["DEAD_AFTER", "FORGET_AFTER", "Peers"]
+
+_log = Logger()
+
+DEAD_AFTER = 8.0
+"""Seconds without a sign of life after which a node counts as dead."""
+
+FORGET_AFTER = 600.0
+"""Seconds for which a node that fell silent without a farewell counts as missing. After that it counts as gone."""
+
+_MAX_MISSING = 1_000
+"""How many nodes may count as missing."""
+
+
+class Peers:
+    """
+    The other nodes.
+
+    :ivar on_join: called by the owner with the name of each node that appears.
+    :ivar on_leave: called with the name of each node that has stopped or died.
+    :ivar on_missing: called when :attr:`missing` has changed.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        """:param clock: the reactor."""
+        self.on_join: list[Callable[[str], None]] = []
+        self.on_leave: list[Callable[[str], None]] = []
+        self.on_missing: list[Callable[[], None]] = []
+        self._clock = clock
+        self._heard: dict[str, float] = {}
+        self._missing: dict[str, float] = {}
+
+    @property
+    def others(self) -> frozenset[str]:
+        """The names of the nodes that are alive."""
+        return frozenset(self._heard)
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """The names of nodes that can no longer be heard, and did not say that they leave."""
+        return frozenset(self._missing)
+
+    def shortfall(self, required: int) -> str:
+        """
+        Return how many nodes are heard of those that are required, such as ``2/3``; nothing if they are enough.
+
+        :param required: the number of nodes, with this one.
+        """
+        count = len(self._heard) + 1
+        return "" if count >= required else f"{count}/{required}"
+
+    def heard(self, name: str) -> bool:
+        """Take a sign of life. Return whether the node is new, or was dead."""
+        known = name in self._heard
+        self._heard[name] = self._clock.seconds()
+        if not known:
+            again = self._forget(name)
+            _log.info("node {name} {what}", name=name, what="can be heard again" if again else "has joined")
+        return not known
+
+    def left(self, name: str) -> None:
+        """A node says that it leaves."""
+        self._forget(name)
+        if name in self._heard:
+            _log.info("node {name} has left", name=name)
+            self._drop(name)
+
+    def look(self, blind: bool) -> None:
+        """
+        Find out who has fallen silent.
+
+        :param blind: whether silence proves nothing, because this node could not hear anybody. Then all others get time
+            for a sign of life.
+        """
+        now = self._clock.seconds()
+        if blind:
+            self._heard = dict.fromkeys(self._heard, now)
+        for name in [name for name, since in self._heard.items() if now - since > DEAD_AFTER]:
+            if len(self._missing) < _MAX_MISSING:
+                self._missing[name] = now
+            _log.error("node {name} can no longer be heard", name=name)
+            self._drop(name)
+            self._tell()
+        for name in [name for name, since in self._missing.items() if now - since > FORGET_AFTER]:
+            _log.warn("node {name} counts as gone, after {seconds:g} s of silence", name=name, seconds=FORGET_AFTER)
+            self._forget(name)
+
+    def forget_missing(self) -> None:
+        """Wait for nobody any more."""
+        for name in tuple(self._missing):
+            self._forget(name)
+
+    def _drop(self, name: str) -> None:
+        del self._heard[name]
+        for call in self.on_leave:
+            call(name)
+
+    def _forget(self, name: str) -> bool:
+        if self._missing.pop(name, None) is None:
+            return False
+        self._tell()
+        return True
+
+    def _tell(self) -> None:
+        for call in self.on_missing:
+            call()

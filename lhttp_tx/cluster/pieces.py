@@ -1,0 +1,66 @@
+"""
+Answers of a node that are larger than a message between nodes may be: they go in pieces. Pure functions, but for the
+pieces that wait.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+__all__ = ["MAX_ANSWER", "PIECE_SIZE", "Pieces", "in_pieces"]
+
+PIECE_SIZE = 131_072
+"""
+The most characters of a piece. As JSON, they have twice as many bytes at most. NATS takes messages of 1 MiB by default,
+and of a little more than ``--max-message-size`` if an operator changes that.
+"""
+
+MAX_ANSWER = 16_777_216
+"""The most characters of an answer as JSON."""
+
+_MAX_WAITING = 4 * MAX_ANSWER
+"""The most characters of all pieces of the answers to one question that wait for their ends."""
+
+
+def in_pieces(answer: Any) -> list[str]:
+    """Return an answer, a JSON value, in pieces; an empty list if it fits into one message."""
+    if not isinstance(answer, list | dict):
+        return []
+    text = json.dumps(answer, separators=(",", ":"))
+    if len(text) <= PIECE_SIZE:
+        return []
+    return [text[begin : begin + PIECE_SIZE] for begin in range(0, len(text), PIECE_SIZE)]
+
+
+class Pieces:
+    """The pieces of answers to one question."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[str]] = {}
+        self._size = 0
+
+    def add(self, sender: str, message: dict[str, Any]) -> dict[str, Any] | None:
+        """
+        Take a piece.
+
+        :param sender: the name of the node that answers.
+        :param message: the message with the piece.
+        :returns: a dict whose ``answer`` is the whole answer, after the last piece. A piece that does not follow the
+            one before it, or would take too much memory, is dropped, and the answer never gets whole.
+        """
+        piece, number, count = message.get("piece"), message.get("number"), message.get("of")
+        waiting = self._waiting.setdefault(sender, [])
+        if not isinstance(piece, str) or number != len(waiting) + 1 or self._size + len(piece) > _MAX_WAITING:
+            return None
+        waiting.append(piece)
+        self._size += len(piece)
+        if number != count:
+            return None
+        del self._waiting[sender]
+        text = "".join(waiting)
+        self._size -= len(text)
+        try:
+            return {"answer": json.loads(text)}
+        except ValueError:
+            return None
