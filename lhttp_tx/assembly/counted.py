@@ -17,11 +17,13 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.engine.awaiting import as_deferred
 from lhttp_tx.engine.conversation import Conversation
+from lhttp_tx.engine.engine import Engine
 from lhttp_tx.engine.handshake import Handshake
 from lhttp_tx.engine.hub import Hub
 from lhttp_tx.engine.sequence import Step
 from lhttp_tx.engine.state import State
 from lhttp_tx.errors import LHTTPError
+from lhttp_tx.history.recovery import Recovery
 from lhttp_tx.interfaces import IBus, IProcessor, MaybeAwaitable, MaybeDeferred
 from lhttp_tx.observe.counters import Counters, Histogram
 from lhttp_tx.upstream.client import UpstreamClient, UpstreamResponse
@@ -29,7 +31,7 @@ from lhttp_tx.upstream.client import UpstreamClient, UpstreamResponse
 if TYPE_CHECKING:
     from lhttp_tx.history.values import Filing
 
-__all__ = ["CountedHub", "CountedUpstream", "cause_of", "counted_conversation", "counted_step"]
+__all__ = ["CountedHub", "CountedUpstream", "cause_of", "count", "counted_conversation", "counted_step"]
 
 _PACKAGE = "lhttp_tx."
 _IDLE = State.IDLE
@@ -186,3 +188,25 @@ class CountedUpstream(UpstreamClient):
         else:
             self.counters.upstream[f"{result.status // 100}xx"] += 1
         return result
+
+
+def count(engine: Engine, upstream: UpstreamClient, recovery: Recovery | None, bus: IBus, counters: Counters) -> None:
+    """
+    Let the parts of a server count what they do; once, before it starts.
+
+    :param engine: its engine.
+    :param upstream: makes its requests to backends.
+    :param recovery: hands over what clients have missed; ``None``: nobody does.
+    :param bus: its bus.
+    :param counters: what they count with.
+    """
+    engine.counters = counters
+    engine.conversation = counted_conversation(counters)
+    engine.watch_step = lambda step: counted_step(step, counters)
+    if isinstance(upstream, CountedUpstream):
+        upstream.counters = counters
+    if recovery is not None:
+        recovery.on_told.append(counters.count_recovery)
+    on_gap = getattr(bus, "on_gap", None)
+    if on_gap is not None:
+        on_gap.append(counters.count_gap)

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
 
-from lhttp_tx.assembly.counted import CountedHub, CountedUpstream, counted_conversation, counted_step
+from lhttp_tx.assembly.counted import CountedHub, CountedUpstream, count
 from lhttp_tx.assembly.histories import Histories
 from lhttp_tx.auth.gate import Gate
 from lhttp_tx.auth.lobby import COMMAND, LoginFilter, LoginProcessor
@@ -179,7 +179,7 @@ class Assembly:
         )
         self.engine.wait_timeout = config.wait_timeout
         if counters is not None:
-            self._count(counters)
+            count(self.engine, self.upstream, self._subscribing.recovery, self.bus, counters)
         self.histories.attach(self.engine)
         self._revoker: Revoker | None = None
         if self._book is not None and isinstance(self._subscribing, RuledSubscribeFilter):
@@ -214,20 +214,6 @@ class Assembly:
             timeout=config.limits.processor_timeout,
         )
         self._has_begun = False
-
-    def _count(self, counters: Counters) -> None:
-        """Let the parts count what they do."""
-        engine = self.engine
-        engine.counters = counters
-        engine.conversation = counted_conversation(counters)
-        engine.watch_step = lambda step: counted_step(step, counters)
-        if isinstance(self.upstream, CountedUpstream):
-            self.upstream.counters = counters
-        if self._subscribing.recovery is not None:
-            self._subscribing.recovery.on_told.append(counters.count_recovery)
-        on_gap = getattr(self.bus, "on_gap", None)
-        if on_gap is not None:
-            on_gap.append(counters.count_gap)
 
     @property
     def presence(self) -> Presence:
