@@ -32,6 +32,7 @@ PROGRAMS = frozenset(
         *("test_cleanup.py", "test_client_history.py", "test_client_login.py", "test_command.py", "test_config.py"),
         *(
             "test_admin.py",
+            "test_admin_api.py",
             "test_metrics.py",
             "test_manhole.py",
             "test_options.py",

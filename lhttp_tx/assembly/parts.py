@@ -43,7 +43,6 @@ from lhttp_tx.hooks import HookRunner
 from lhttp_tx.interfaces import (
     IAuthenticator,
     IBus,
-    IHeaderFilter,
     IProcessor,
     MaybeAwaitable,
 )
@@ -139,7 +138,7 @@ class Assembly:
             registry.add(cast(IProcessor, processor))
         known: tuple[Any, ...] = tuple(authenticators)
         self.gate = _make_gate(known, config, clock, now) if known else None
-        login: tuple[IHeaderFilter, ...] = ()
+        login: tuple[LoginFilter, ...] = ()
         if self.gate is not None:
             watcher = LoginFilter(self.gate)
             registry.add(LoginProcessor(self.gate, watcher.watch))
@@ -178,6 +177,7 @@ class Assembly:
             private_commands=private,
         )
         self.engine.wait_timeout = config.wait_timeout
+        self.engine.watch_expiry = login[0].watch if login else None
         if counters is not None:
             count(self.engine, self.upstream, self._subscribing.recovery, self.bus, counters)
         self.histories.attach(self.engine)

@@ -85,6 +85,7 @@ class Engine:
         ``None``.
     :ivar counters: what happens in numbers; ``None`` if nothing is counted.
     :ivar conversation: the class of its sessions.
+    :ivar watch_expiry: called with a session whose identity expires at another time; ``None``: nobody logs in.
     :ivar watch_step: returns a step of a processor or filter as it is to be called; ``None``: as it is.
     :ivar receipt_note: returns a header line, with its line break, for receipts of publications that waited for the
         bus; or nothing.
@@ -138,6 +139,7 @@ class Engine:
         self.delivery: Callable[[Session, str, Deliver], Deliver] | None = None
         self.counters: Counters | None = None
         self.conversation: type[Conversation] = Conversation
+        self.watch_expiry: Callable[[Session], None] | None = None
         self.watch_step: Callable[[Step], Step] | None = None
         self.wait_timeout = 0.0
         self.on_wait_timeout: list[Callable[[Session, Message], None]] = []

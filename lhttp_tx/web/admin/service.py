@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from lhttp_tx.guard.access import AccessPolicy, is_loopback, server_name
 from lhttp_tx.guard.admission import Admission
 from lhttp_tx.ports.listening import Listeners
+from lhttp_tx.web.admin.api import ApiResource
 from lhttp_tx.web.admin.gate import AdminGate
 from lhttp_tx.web.admin.keys import AdminKey, Keyring
 from lhttp_tx.web.admin.managed import Managed, Parts
@@ -71,6 +72,7 @@ class AdminService(Service):
         self.gate = AdminGate(self._keyring, self._policy, reactor)
         self.root = AdminRoot(self.gate)
         managed = Managed(parts, _version(), time.time(), count_pending)
+        self.root.putChild(b"api", ApiResource(self.gate, managed, reactor, self.root.nothing))
         self._sampler: Sampler | None = None
         if parts.counters is not None:
             from lhttp_tx.web.admin.metrics import MetricsResource  # needs an optional package
