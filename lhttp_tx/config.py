@@ -253,16 +253,16 @@ class Config:
         """
         if known:
             if self.login_parameter is not None:
-                raise ValueError("login_parameter believes what clients say, but here they log in: leave it out")
+                raise ValueError("login_parameter is for servers without authentication: leave it out")
             return
         for name in ("allow_anonymous", "login_timeout"):
             if getattr(self, name):
-                raise ValueError(f"{name} is for servers that know users: pass authenticators")
+                raise ValueError(f"{name} needs an authenticator: pass authenticators")
         if self.max_per_user and self.login_parameter is None:
             raise ValueError("max_per_user needs to know users: pass authenticators, or set login_parameter")
         rule = None if self.rules is None else self.rules.asking
         if rule is not None:
-            raise ValueError(f"the rule for {rule.match!r} asks who clients are: pass authenticators")
+            raise ValueError(f"the rule for {rule.match!r} depends on the user: pass authenticators")
 
     def __repr__(self) -> str:
         return f"<Config listen={self.listen!r}>"

@@ -7,7 +7,7 @@ client is told of it.
 ::
 
     LHTTPError                     status, reason
-    ├── LocalProtocolError         our side built something that would not parse back the same
+    ├── LocalProtocolError         our side made something that would change when parsed
     ├── RemoteProtocolError        400  the peer sent something malformed
     │   └── MessageTooLarge        413
     ├── Refused                    any  a processor or filter says no
@@ -68,7 +68,7 @@ class LHTTPError(Exception):
 
 
 class LocalProtocolError(LHTTPError):
-    """Our own code asked for a message that would not parse back the same, or used a malformed channel name."""
+    """Code of this side made a message that would change when it is parsed, or used a malformed channel name."""
 
 
 class RemoteProtocolError(LHTTPError):
@@ -160,7 +160,7 @@ class UpstreamBusy(UpstreamError):
 
 
 class UpstreamDown(UpstreamError):
-    """The backend failed several times in a row and is left alone for a while."""
+    """The backend failed several times in a row. The server does not call it for a while."""
 
     status = 503
 

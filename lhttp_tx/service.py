@@ -311,7 +311,7 @@ class LHTTPService(Service):
                 self._accept(self.ports, True)
             self.factory.starting = self.factory.draining = False
             for name in self.server.unasked:
-                _log.warn("[plugin.{name}]: nobody has asked for these settings", name=name)
+                _log.warn("[plugin.{name}]: no code has read these settings", name=name)
 
     def _not_plugged_in(self, failure: Failure, number: int) -> Failure:
         if self._is_starting(number):

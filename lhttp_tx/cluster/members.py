@@ -134,7 +134,7 @@ class Members:
         if self._engine.registry.get(COMMAND) is not None:
             raise ValueError(
                 f"{self._engine.registry.get(COMMAND)!r} has the command {COMMAND!r}, "
-                "which is the server's own where presence is kept"
+                "which the server handles if channels have presence"
             )
         self._is_answered = True
         self._attend()

@@ -306,7 +306,7 @@ class Nodes:
             _log.failure("a message of another node could not be handled: {kind}", kind=kind)
             answer = None
         if isinstance(answer, Deferred):
-            answer.addErrback(lambda failure: _log.failure("a question of another node has no answer", failure))
+            answer.addErrback(lambda failure: _log.failure("answering another node failed", failure))
             answer.addCallback(self._answer, sender, kind, message)
         else:
             self._answer(answer, sender, kind, message)

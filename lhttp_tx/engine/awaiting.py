@@ -113,7 +113,7 @@ def _let_go(deferred: Deferred[Any]) -> None:
 
 def _log_unless_cancelled(failure: Failure) -> None:
     if not failure.check(CancelledError, asyncio.CancelledError):
-        _log.failure("what a cancelled coroutine waited for failed", failure)
+        _log.failure("the awaitable of a cancelled coroutine failed", failure)
 
 
 def _told_to_twisted(failure: Failure) -> Failure:

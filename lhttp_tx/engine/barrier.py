@@ -73,7 +73,7 @@ class Barrier:
                 if self._size > self._limit:
                     _log.error("{peer}: closed, before_delivery does not keep up", peer=self._session.peer)
                     self._waiting.clear()
-                    self._session.close(TOO_SLOW, "too slow: messages that wait to be allowed pass the limit")
+                    self._session.close(TOO_SLOW, "too slow: messages that wait for before_delivery pass the limit")
 
     def _ask(self, message: Message, alone: Delivery) -> None:
         asking = self._ask_whether(self._session, message)

@@ -304,7 +304,7 @@ class Conversation(Handler):
                 self.stage = State.GONE
                 self._engine.forget(self)
             else:
-                _log.failure("{peer}: what was told of the end failed", failure, peer=self.peer)
+                _log.failure("{peer}: a callback at the end of the connection failed", failure, peer=self.peer)
                 self._sequence.run(steps, self, done)
 
         self._sequence.run(steps, self, done)

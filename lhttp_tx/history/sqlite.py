@@ -183,7 +183,7 @@ class SQLiteHistory:
         self._writer.join()
         self._reader.join()
         if failure:
-            _log.error("the history ends without all that was published: {failure}", failure=failure)
+            _log.error("stopped before all publications were in the history: {failure}", failure=failure)
         self._pending.stop()
         self._reset()
 
@@ -278,13 +278,16 @@ class SQLiteHistory:
 
     def _on_trouble(self, trouble: str) -> None:
         if trouble:
-            _log.error("{trouble}; it is tried again, and nothing is published there meanwhile", trouble=trouble)
+            _log.error(
+                "{trouble}; trying again, publications with history are refused until then",
+                trouble=trouble,
+            )
         else:
             _log.info("the history {path} can be written again", path=str(self._path))
 
     def _on_epoch(self, epoch: str) -> None:
         self.epoch = epoch
-        _log.error("the history {path} was deleted, and is made anew", path=str(self._path))
+        _log.error("the history {path} was deleted, a new one begins", path=str(self._path))
 
     # Reading
 

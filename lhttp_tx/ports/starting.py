@@ -76,5 +76,5 @@ def one_by_one(steps: Iterable[Callable[[], Any]]) -> Deferred[None]:
     result = succeed(None)
     for step in steps:
         result.addCallback(take, step)
-        result.addErrback(lambda failure: _log.failure("stopping went wrong", failure))
+        result.addErrback(lambda failure: _log.failure("stopping failed", failure))
     return result.addCallback(lambda _: None)

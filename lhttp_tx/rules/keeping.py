@@ -57,6 +57,7 @@ def check_kept(rules: Rules | None, patterns: Rules) -> None:
         overlapping = patterns.overlapping(rule.match.replace(USER, "*"))
         if rule.history is not None or any(found.history is not None for found in overlapping):
             raise ValueError(
-                f"the channel rule {rule.match!r} has echo = false, which does not go together with history: what a "
-                "publisher is not sent would look to it like a gap, and come back when it closes that; leave out one"
+                f"the channel rule {rule.match!r} has echo = false, which does not go together with history: the "
+                "publisher would take its own messages, which it does not get, for a gap, and recover them; leave out "
+                "one of the two"
             )

@@ -117,19 +117,20 @@ def _parser() -> argparse.ArgumentParser:
         prog="lhttp check-config",
         usage="%(prog)s [options] [FILE] [-- OPTIONS OF TWISTD LHTTP]",
         description="Check the configuration of a server: the file, the environment variables, and options of the "
-        "command line behind --. What is wrong is written with file and line. Otherwise all that is set is written, "
-        "with the place where; secrets are hidden. Processors and other things that are named are loaded.",
-        epilog="Exit status: 0 in order; 1 a server would not start; 2 wrong usage.",
+        "command line after --. The command prints each error with its file and line. If there are none, it prints "
+        "each option that is set, and where it is set. It hides secrets. It loads processors and everything else that "
+        "the configuration names.",
+        epilog="Exit status: 0 in order; 1 the server would not start; 2 wrong usage.",
         allow_abbrev=False,
     )
     parser.add_argument("file", metavar="FILE", nargs="?", help="configuration file [default: $LHTTP_CONFIG]")
-    parser.add_argument("--all", action="store_true", help="write what is not set, too, with the defaults")
+    parser.add_argument("--all", action="store_true", help="also print options that are not set, with their defaults")
     parser.add_argument(
         "--channel",
         metavar="CHANNEL",
         action="append",
         default=[],
-        help="say which rule holds for a channel, instead of what is set; repeatable",
+        help="print the rule that applies to a channel, instead of the options; repeatable",
     )
     return parser
 

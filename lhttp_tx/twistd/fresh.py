@@ -83,7 +83,7 @@ class Freshener(Service):
         """Begin to watch."""
         super().startService()
         for path in self._files:
-            _log.info("{path}: loaded again when it changes", path=str(path))
+            _log.info("{path}: the server loads this file again when it changes", path=str(path))
         self._call.start(_INTERVAL, now=False)
 
     def stopService(self) -> None:
@@ -112,7 +112,7 @@ class Freshener(Service):
         except ValueError as error:
             if before is not None:
                 sys.modules[name] = before
-            _log.error("{path}: not loaded, the processors of before stay: {error}", path=name, error=error)
+            _log.error("{path}: not loaded, the old processors stay active: {error}", path=name, error=error)
             return
         limit = self._server.config.limits.processor_timeout
         starting = Lifecycle(found.values(), clock=self._reactor, timeout=limit)
@@ -128,7 +128,7 @@ class Freshener(Service):
         _log.info("{path}: loaded again: {commands}", path=str(file.path), commands=commands)
 
     def _not_started(self, failure: Failure, file: _File, starting: Lifecycle) -> Deferred[None]:
-        _log.error("{path}: the processors of before stay: {error}", path=str(file.path), error=failure.value)
+        _log.error("{path}: the old processors stay active: {error}", path=str(file.path), error=failure.value)
         return starting.stop(self._server.server)
 
     def _done(self, _: object) -> None:

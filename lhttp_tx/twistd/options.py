@@ -149,7 +149,7 @@ class Options(
         registry = self.register()
         if self.authenticators and registry.get(COMMAND) is not None:
             raise usage.UsageError(
-                f"{registry.get(COMMAND)!r} has the command {COMMAND!r}, which is the server's own where clients log in"
+                f"{registry.get(COMMAND)!r} has the command {COMMAND!r}, which the server handles if clients log in"
             )
         self.check_upstream()
         self.load_bus(nats=bool(self._nats))

@@ -283,7 +283,7 @@ class SettingsFile:
         if rule is not None and not known:
             where = f"{self.path}:{rule.line}: the rule for {rule.match!r}"
             advice = "add --auth, --jwt-key-file or --authenticator"
-            raise SettingsError([f"{where} asks who clients are, but nothing tells: {advice}"])
+            raise SettingsError([f"{where} depends on the user, but there is no authenticator: {advice}"])
 
     def where(self, *place: str | int) -> str:
         """Return file and line of a key, as ``lhttp.toml:3``."""

@@ -160,7 +160,7 @@ def test_an_authenticator_that_cannot_be_imported_opens_no_door(
     assert "listening on" not in done.stdout
     done = run(*command, "--no-plugins", "--require-auth", cwd=tmp_path, environment=environment)
     assert done.returncode == 1
-    assert "--require-auth: nothing says who clients are" in done.stdout
+    assert "--require-auth: there is no authenticator" in done.stdout
     server = serve("--no-plugins")
     server.wait_for_log("clients: anybody")
 

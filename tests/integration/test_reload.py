@@ -35,7 +35,7 @@ def test_changed_processors_answer_and_a_broken_file_keeps_the_old_ones(
         wait_until(lambda: ask(client) == "second", "the new code answers")
 
         file.write_text("def word(:\n", "utf-8")
-        server.wait_for_log(f"{file.resolve()}: not loaded, the processors of before stay: ")
+        server.wait_for_log(f"{file.resolve()}: not loaded, the old processors stay active: ")
         assert "SyntaxError" in server.log or "invalid syntax" in server.log
         assert ask(client) == "second"
 

@@ -121,10 +121,10 @@ def test_what_has_no_effect_is_no_field(name: str) -> None:
 @pytest.mark.parametrize(
     ("config", "why"),
     [
-        (Config(allow_anonymous=True), "allow_anonymous is for servers that know users"),
-        (Config(login_timeout=5.0), "login_timeout is for servers that know users"),
+        (Config(allow_anonymous=True), "allow_anonymous needs an authenticator"),
+        (Config(login_timeout=5.0), "login_timeout needs an authenticator"),
         (Config(max_per_user=1), "max_per_user needs to know users"),
-        (Config(rules=Rules([Rule("a", publish=AUTHENTICATED)])), "the rule for 'a' asks who clients are"),
+        (Config(rules=Rules([Rule("a", publish=AUTHENTICATED)])), "the rule for 'a' depends on the user"),
     ],
 )
 def test_a_server_does_not_ask_who_clients_are_where_nobody_tells(config: Config, why: str) -> None:
@@ -133,7 +133,7 @@ def test_a_server_does_not_ask_who_clients_are_where_nobody_tells(config: Config
 
 
 def test_what_clients_say_is_not_believed_where_they_log_in() -> None:
-    with pytest.raises(ValueError, match="login_parameter believes what clients say"):
+    with pytest.raises(ValueError, match="login_parameter is for servers without authentication"):
         LHTTPService(Config(login_parameter="name"), reactor=Clock(), authenticators=[Nobody()])
 
 
@@ -221,6 +221,6 @@ def test_names_and_origins_count_however_they_are_written() -> None:
 )
 def test_other_rules_are_checked_as_the_first_ones(rules: Any, error: type[Exception]) -> None:
     service = LHTTPService(Config(rules=Rules()), reactor=Clock())
-    with pytest.raises(error, match=r"rules is Rules, not|the rule for 'a' asks"):
+    with pytest.raises(error, match=r"rules is Rules, not|the rule for 'a' depends"):
         service.set_rules(rules)
     assert service.rules == Rules()

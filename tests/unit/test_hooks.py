@@ -295,7 +295,7 @@ def test_what_waits_to_be_delivered_is_bounded() -> None:
         other.publish("room", "chat", {}, "x" * 100)
     assert (client.close_code, client.close_reason) == (
         1013,
-        "too slow: messages that wait to be allowed pass the limit",
+        "too slow: messages that wait for before_delivery pass the limit",
     )
 
 

@@ -47,7 +47,7 @@ class Gaps:
     def flooded(self) -> None:
         """A message was discarded."""
         if self._telling is None:
-            _log.error("messages of NATS were discarded: more came than this node can take")
+            _log.error("messages from NATS were dropped: more arrived than this node can handle")
             self._telling = self._clock.callLater(_CALM, self._calm)
 
     def _calm(self) -> None:

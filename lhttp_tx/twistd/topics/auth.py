@@ -59,7 +59,7 @@ class AuthOptions(AuthOptionMixin, Topic):
             "login-timeout",
             None,
             0.0,
-            "Let clients connect first and log in within this many seconds, 0 to refuse them",
+            "Seconds to log in for clients that connect without credentials, 0 to refuse them",
             SECONDS_OR_NONE,
         ],
         ["max-failed-logins", None, 3, "Failed login messages before the server closes a connection", COUNT],
@@ -135,16 +135,16 @@ class AuthOptions(AuthOptionMixin, Topic):
             self.authenticators.append(CredAuthenticator(self._checkers))
         self.authenticators.extend(plugins)
         if self["require-auth"] and self["allow-anonymous"]:
-            raise usage.UsageError("--allow-anonymous lets in who has not logged in: leave it out, or --require-auth")
+            raise usage.UsageError("--allow-anonymous needs no login: leave out this option or --require-auth")
         if not self.authenticators:
             if self["require-auth"]:
                 raise usage.UsageError(
-                    "--require-auth: nothing says who clients are; add --auth, --jwt-key-file or --authenticator"
+                    "--require-auth: there is no authenticator; add --auth, --jwt-key-file or --authenticator"
                 )
             for name in ("allow-anonymous", "login-timeout"):
                 if self[name]:
                     raise usage.UsageError(
-                        f"--{name} is for servers that know users: add --auth, --jwt-key-file or --authenticator"
+                        f"--{name} needs an authenticator: add --auth, --jwt-key-file or --authenticator"
                     )
         if self["allow-anonymous"] and self["login-timeout"]:
             raise usage.UsageError("--login-timeout is for clients that must log in: leave out --allow-anonymous")
@@ -157,7 +157,7 @@ class AuthOptions(AuthOptionMixin, Topic):
                     raise usage.UsageError(f"--{name} is for tokens: name a key with --jwt-key-file or --jwks-file")
             return
         if key_file is not None and set_file is not None:
-            raise usage.UsageError("--jwt-key-file and --jwks-file: write all keys into the key set, and name it alone")
+            raise usage.UsageError("--jwt-key-file and --jwks-file: put all keys into the key set, and give it alone")
         if importlib.util.find_spec("jwt") is None or importlib.util.find_spec("cryptography") is None:
             raise usage.UsageError(f"--jwt-key-file and --jwks-file need PyJWT: {install_command('jwt')}")
         cookie = self["jwt-cookie"]

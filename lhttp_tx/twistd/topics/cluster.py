@@ -83,7 +83,7 @@ class ClusterOptions(Topic):
             return None
         for name, other in _PAIRS:
             if self[name] and not self[other]:
-                raise usage.UsageError(f"--{name} goes with --{other}: give both")
+                raise usage.UsageError(f"--{name} needs --{other}: give both")
         for name in ("nats-credentials", "nats-tls-ca", "nats-tls-certificate", "nats-tls-key"):
             if self[name]:
                 read_secret(f"--{name}", self[name])

@@ -85,7 +85,7 @@ class CommunityOptions(Topic):
                 check_parameter(parameter)
             if knows_users:
                 raise usage.UsageError(
-                    "--login-parameter believes what clients say, but here they log in: leave it out, "
+                    "--login-parameter is for servers without authentication: leave it out, "
                     "or leave out --auth, --jwt-key-file, --jwks-file and --authenticator"
                 )
         if single and most:
@@ -99,7 +99,7 @@ class CommunityOptions(Topic):
             for processor in processors:
                 if processor.command == COMMAND:
                     raise usage.UsageError(
-                        f"{processor!r} has the command {COMMAND!r}, which is the server's own where presence is kept"
+                        f"{processor!r} has the command {COMMAND!r}, which the server handles if channels have presence"
                     )
         return {
             "presence": tuple(self._presence),

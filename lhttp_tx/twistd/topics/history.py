@@ -39,20 +39,20 @@ class HistoryOptions(Topic):
             "history-messages",
             None,
             DEFAULT_RETENTION.messages,
-            "Messages that are kept of each channel of --history",
+            "Messages to keep of each channel of --history",
             Retention.BOUNDS["messages"],
         ],
-        ["history-age", None, "24h", "Time that they are kept, such as 90s, 15m, 24h or 7d"],
-        ["history-store", None, None, "Where: memory, sqlite:PATH, or jetstream (with NATS)"],
+        ["history-age", None, "24h", "Time to keep messages of these channels, such as 90s, 15m, 24h or 7d"],
+        ["history-store", None, None, "Store of the history: memory, sqlite:PATH, or jetstream (with NATS)"],
         [
             "history-size",
             None,
             0,
-            "Bytes of all messages that are kept, 0 for 64 MiB in memory and 1 GiB on disk",
+            "Maximum bytes of all histories, 0 for 64 MiB in memory and 1 GiB on disk",
             bounds.SIZE_OR_NONE,
         ],
-        ["history-replicas", None, 1, "NATS servers that keep each message", bounds.REPLICAS],
-        ["message-id-window", None, 120.0, "Seconds for which a message id is known", bounds.SECONDS],
+        ["history-replicas", None, 1, "Number of NATS servers that store each message", bounds.REPLICAS],
+        ["message-id-window", None, 120.0, "Seconds for which the server remembers a message id", bounds.SECONDS],
     ]
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class HistoryOptions(Topic):
         for found in processors:
             if found.command == COMMAND:
                 raise usage.UsageError(
-                    f"{found!r} has the command {COMMAND!r}, which is the server's own where channels have history"
+                    f"{found!r} has the command {COMMAND!r}, which the server handles if a channel has history"
                 )
 
 
@@ -147,7 +147,7 @@ def _check_path(path: Path) -> None:
     if path.is_dir():
         raise usage.UsageError(f"--history-store sqlite:{path}: this is a folder; write the path of a file")
     if not path.parent.is_dir():
-        raise usage.UsageError(f"--history-store sqlite:{path}: there is no folder {path.parent}; make it")
+        raise usage.UsageError(f"--history-store sqlite:{path}: there is no folder {path.parent}; create it")
 
 
 def _number(text: str) -> str | float:

@@ -42,7 +42,7 @@ class LimitOptions(Topic):
             "max-burst",
             None,
             0,
-            "Messages a connection may send at once with --max-rate, 0 for those of one second",
+            "Messages a connection may send at once with --max-rate, 0 for as many as in one second",
             COUNT_OR_NONE,
         ],
         ["max-byte-rate", None, 0, "Bytes a second that the server reads from a connection, 0 for no limit", BYTE_RATE],
@@ -52,14 +52,14 @@ class LimitOptions(Topic):
             "max-list",
             None,
             0,
-            "Maximum number of channels in one list of a message, 0 for --max-subscriptions, and 32 to publish to",
+            "Maximum number of channels in one list of a message, 0 for --max-subscriptions (publish: 32)",
             COUNT_OR_NONE,
         ],
         [
             "max-subscribe-rate",
             None,
             5.0,
-            "In a cluster: channels a second, new to the node, that a connection may subscribe to, 0 for no limit",
+            "In a cluster: subscriptions a second of a connection to channels new to the node, 0 for no limit",
             RATE,
         ],
         ["max-tokens", None, 16, "Maximum number of tokens of a channel name: a.b has two", COUNT],
@@ -96,7 +96,7 @@ class LimitOptions(Topic):
         if self["max-head-size"] > self["max-message-size"]:
             raise usage.UsageError("--max-head-size is larger than --max-message-size; lower it, or raise the other")
         if self["max-burst"] and not self["max-rate"]:
-            raise usage.UsageError("--max-burst is for connections with a limit: set --max-rate, too")
+            raise usage.UsageError("--max-burst has no effect without --max-rate: set --max-rate, too")
 
     def limits(self) -> Limits:
         """Return the limits of one connection."""

@@ -52,9 +52,7 @@ class ListeningOptions(Topic):
             self._server_names.append(server_name(name))
 
     def opt_trusted_proxy(self, name: str) -> None:
-        """Proxy whose X-Forwarded-For the server trusts: an address, a network such as 10.0.0.0/8, or unix for UNIX
-        sockets (repeatable)
-        """
+        """Proxy whose X-Forwarded-For is trusted: an address, a network such as 10.0.0.0/8, or unix (repeatable)"""
         with usage_errors("--trusted-proxy"):
             TrustedProxies([name])
         self._proxies.append(name)

@@ -265,7 +265,7 @@ def test_the_command_cannot_be_anothers() -> None:
     class Other(Processor):
         command = "presence"
 
-    with pytest.raises(ValueError, match="which is the server's own where presence is kept"):
+    with pytest.raises(ValueError, match="which the server handles if channels have presence"):
         Server(presence=["room"], processors=[Other()])
     Server(processors=[Other()])
 

@@ -268,7 +268,7 @@ def test_step_of_the_stop_that_fails_does_not_keep_the_others_from_being_taken(
     stage.service.engine.drain = lambda _: fail(ValueError("x"))  # type: ignore[method-assign]
     stopped: list[object] = []
     stage.service.stopService().addBoth(stopped.append)
-    assert (stopped, errors, len(failures)) == ([None], ["stopping went wrong"], 1)
+    assert (stopped, errors, len(failures)) == ([None], ["stopping failed"], 1)
     with pytest.raises(Exception, match="the bus has stopped"):
         stage.service._parts.bus.publish("room", b"x", False)
 

@@ -227,7 +227,7 @@ def test_rules_may_ask_who_clients_are_where_that_is_known(file: Path) -> None:
         ('processor = "nothing"', "lhttp.toml:1: processor: .*package.module:Name"),
         (
             '\n[[channel]]\nmatch = "a"\npublish = "authenticated"',
-            "lhttp.toml:3: the rule for 'a' asks who clients are",
+            "lhttp.toml:3: the rule for 'a' depends on the user",
         ),
         ('colour = "red"', "lhttp.toml:1: there is no option colour"),
     ],

@@ -75,7 +75,7 @@ def test_a_file_that_is_gone_leaves_the_old_rules_in_force(stage: Stage) -> None
 def test_rules_that_ask_who_clients_are_need_one_who_knows(stage: Stage) -> None:
     stage.reload('[[channel]]\nmatch = "b"\npublish = "authenticated"\n')
     assert [rule.match for rule in stage.rules] == ["a"]
-    assert stage.log[0].startswith("my.toml:2: the rule for 'b' asks who clients are, but nothing tells")
+    assert stage.log[0].startswith("my.toml:2: the rule for 'b' depends on the user, but there is no")
 
 
 def test_rules_that_the_server_cannot_keep_leave_the_old_ones_in_force(stage: Stage) -> None:

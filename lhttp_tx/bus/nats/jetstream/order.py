@@ -239,7 +239,7 @@ class Order:
             try:
                 await self._mend(found)
             except Exception:
-                _log.failure("reading what is missing failed")
+                _log.failure("reading missing messages failed")
                 self._pass_held(found)
             finally:
                 found.queued = found.urgent = found.running = False
@@ -313,7 +313,10 @@ class Order:
         if not page.reaches or (bound and page.total > bound):
             if found.last != asked:
                 return False  # it went on by itself meanwhile
-            _log.warn("publications to {channel} are missing, and history does not reach back", channel=found.name)
+            _log.warn(
+                "publications to {channel} are missing, and the history does not reach back far enough",
+                channel=found.name,
+            )
             found.last = max(page.tip, 0)
             self._miss(found, found.last)
         else:
@@ -383,7 +386,7 @@ class Order:
         try:
             self._missed(found.name, format_position(found.stream.epoch, offset))
         except Exception:
-            _log.failure("telling of what is missing failed")
+            _log.failure("telling subscribers of missing messages failed")
 
 
 def _saw(seen: dict[str, int], stream: Stream, offset: int) -> None:

@@ -203,7 +203,7 @@ class Stream:
                 wait = _WAITS[min(failures, len(_WAITS) - 1)]
                 failures += 1
             except Exception:
-                _log.failure("looking at a stream failed")
+                _log.failure("checking a stream failed")
                 wait = _WAITS[-1]
             else:
                 wait, failures = _WATCH, 0
@@ -241,7 +241,7 @@ class Stream:
                     )
                 answer, tip = _checked(answer), 0
                 if answer.get("did_create"):
-                    _log.info("made the stream {name} in NATS for history", name=self.name)
+                    _log.info("created the stream {name} in NATS for history", name=self.name)
                 self._checked = True
             _checked(answer)
             found = answer["config"]
@@ -298,7 +298,7 @@ class Stream:
         metadata = {**found["metadata"], **wanted["metadata"]}
         if lost:
             metadata[ERA] = f"{int(metadata.get(ERA) or 0) + 1}"
-            _log.error("the stream {name} of NATS has lost what it held: its positions begin anew", name=self.name)
+            _log.error("the stream {name} of NATS has lost its messages: its positions begin anew", name=self.name)
         answer: dict[str, Any] | None = None
         if different or lost:
             config = {**found, **wanted, "metadata": metadata}
@@ -328,7 +328,7 @@ class Stream:
         self.state = StreamState(epoch, first, last, leader, young)
         self.tip = max(last, self.tip if before is not None and before.epoch == self.state.epoch else 0)
         if self.trouble and before is not None:
-            _log.info("the stream {name} is well", name=self.name)
+            _log.info("the stream {name} works", name=self.name)
         self.trouble = ""
         if not was_well or before is None or (before.epoch, before.leader) != (self.state.epoch, leader):
             self._changed(self, before, self.state)

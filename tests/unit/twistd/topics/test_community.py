@@ -92,7 +92,7 @@ def test_a_single_login_is_one_connection_per_user() -> None:
         (
             "--login-parameter name --auth file:passwords",
             (
-                "--login-parameter believes what clients say, but here they log in: leave it out, "
+                "--login-parameter is for servers without authentication: leave it out, "
                 "or leave out --auth, --jwt-key-file, --jwks-file and --authenticator"
             ),
         ),
@@ -106,11 +106,11 @@ def test_a_single_login_is_one_connection_per_user() -> None:
         ),
         (
             "--presence room --processor our_hooks.py:presence",
-            "<processor presence> has the command 'presence', which is the server's own where presence is kept",
+            "<processor presence> has the command 'presence', which the server handles if channels have presence",
         ),
         (
             "--config rules.toml --processor our_hooks.py:presence",
-            "<processor presence> has the command 'presence', which is the server's own where presence is kept",
+            "<processor presence> has the command 'presence', which the server handles if channels have presence",
         ),
     ],
 )
