@@ -140,7 +140,9 @@ class LHTTPService(Service):
             deflate=config.deflate,
             gzip=config.gzip,
         )
-        self.resource = RootResource(engine=self.engine, factory=self.factory, policy=self._policy, demo=config.demo)
+        self.resource = RootResource(
+            engine=self.engine, factory=self.factory, policy=self._policy, demo=config.demo, events=config.events
+        )
         self._site = LHTTPSite(
             self.resource,
             max_body_size=config.limits.message_size,

@@ -46,6 +46,7 @@ class Gate:
     :ivar clock: the reactor, for time limits.
     :ivar now: returns the current time, in seconds since 1970.
     :ivar challenges: headers of a refusal with status 401.
+    :ivar secrets: names of query parameters that hold secrets.
     :ivar lobbies: the lobbies of clients that have not logged in yet.
     """
 
@@ -73,7 +74,7 @@ class Gate:
         self._timeout = timeout
         self._max_in_flight = max_in_flight
         self._in_flight = 0
-        self._secrets = frozenset(name for found in self._authenticators for name in found.secret_parameters)
+        self.secrets = frozenset(name for found in self._authenticators for name in found.secret_parameters)
         challenges = [challenge for found in self._authenticators for challenge in found.challenges]
         self.challenges: tuple[tuple[str, str], ...] = tuple(
             ("WWW-Authenticate", challenge) for challenge in dict.fromkeys(challenges)
@@ -181,9 +182,9 @@ class Gate:
         return self._without_secrets(identity)
 
     def _without_secrets(self, identity: Identity) -> Identity:
-        if self._secrets.isdisjoint(identity.parameters):
+        if self.secrets.isdisjoint(identity.parameters):
             return identity
-        kept = {name: value for name, value in identity.parameters.items() if name not in self._secrets}
+        kept = {name: value for name, value in identity.parameters.items() if name not in self.secrets}
         return replace(identity, parameters=MappingProxyType(kept))
 
 

@@ -65,6 +65,7 @@ class Barrier:
     def deliver(self, delivery: Delivery) -> None:
         """Take a delivery from the hub. It is split into messages once, for all sessions that get it."""
         for message, alone in delivery.encoded(_SINGLE):
+            alone.channel = delivery.channel
             if self._waiting is None:
                 self._ask(message, alone)
             elif not self._session.closed:

@@ -73,6 +73,7 @@ class Options(
         ["asyncio", None, "Use the asyncio reactor, so that processors may await what asyncio's libraries return."],
         ["deflate", None, "Accept the WebSocket extension permessage-deflate from clients."],
         ["demo", None, "Serve a chat page at /."],
+        ["no-events", None, "Do not serve event streams at /events."],
         ["no-gzip", None, "Do not offer gzip-compressed messages to clients."],
     ]
 
@@ -205,6 +206,7 @@ class Options(
             require_nodes=self["require-nodes"],
             deflate=bool(self["deflate"]),
             gzip=not self["no-gzip"],
+            events=not self["no-events"],
             demo=bool(self["demo"]),
             metrics=bool(self["metrics"]),
             unix_mode=self["unix-mode"],

@@ -1,5 +1,5 @@
 """
-Serves all HTTP of one port: ``/publish``, the JavaScript client, and the WebSocket on every other path.
+Serves all HTTP of one port: ``/publish``, ``/events``, the JavaScript client, and the WebSocket on every other path.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from lhttp_tx.guard.heads import is_shallow, unquote
 from lhttp_tx.observe.counters import Counters
 from lhttp_tx.web.assets import PageOrWebSocket, client_assets, demo_assets
 from lhttp_tx.web.channel import BoundedChannel, BoundedRequest
+from lhttp_tx.web.events.resource import EventsResource, TicketResource
 from lhttp_tx.web.publish import PublishResource
 from lhttp_tx.web.websocket import WebSocketResource
 from lhttp_tx.websocket.factory import LHTTPServerFactory
@@ -35,26 +36,35 @@ _NO_FORMS: dict[str, Any] = (
 
 class RootResource(Resource):
     """
-    ``/publish``, ``/lhttp.js`` and ``/lhttp.mjs``, what was put beside them with ``putChild``, and the WebSocket on
-    every other path.
+    ``/publish``, ``/events``, ``/lhttp.js`` and ``/lhttp.mjs``, what was put beside them with ``putChild``, and the
+    WebSocket on every other path.
 
     :ivar counters: count the answers; ``None``: nobody does.
     :ivar websocket: what answers there.
     """
 
     def __init__(
-        self, *, engine: Engine, factory: LHTTPServerFactory, policy: AccessPolicy, demo: bool = False
+        self,
+        *,
+        engine: Engine,
+        factory: LHTTPServerFactory,
+        policy: AccessPolicy,
+        demo: bool = False,
+        events: bool = True,
     ) -> None:
         """
         :param engine: the server.
         :param factory: makes its WebSocket connections.
         :param policy: who may come in.
         :param demo: whether a chat page is at ``/``.
+        :param events: whether event streams are at ``/events``.
         """
         super().__init__()
         self.counters = engine.counters
         self.websocket = WebSocketResource(factory)
         self.putChild(b"publish", PublishResource(engine, policy))
+        if events:
+            self.putChild(b"events", EventsResource(factory, policy, self.websocket))
         for name, asset in client_assets():
             self.putChild(name, asset)
         if demo:
@@ -70,7 +80,7 @@ class RootResource(Resource):
         return self.websocket.render(request)
 
 
-_GIVE_HANDSHAKES_AWAY = (RootResource.render, PageOrWebSocket.render)
+_GIVE_HANDSHAKES_AWAY = (RootResource.render, PageOrWebSocket.render, EventsResource.render, TicketResource.render)
 
 
 class LHTTPSite(server.Site):

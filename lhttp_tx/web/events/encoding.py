@@ -1,0 +1,155 @@
+"""
+Messages as events: what an event stream consists of.
+
+Pure functions, and the encodings of deliveries to streams. Source: the HTML standard, section "Parsing an event
+stream".
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from lhttp_tx.codec.json_view import encode_json
+from lhttp_tx.codec.limits import UNLIMITED
+from lhttp_tx.codec.message import Message, parse
+from lhttp_tx.codec.positions import offset_of
+from lhttp_tx.errors import LHTTPError
+
+__all__ = ["VIEWS", "Event", "Several", "Single", "View", "close_message", "id_line", "view_body", "view_json"]
+
+View: TypeAlias = Callable[[bytes, bool], bytes]
+"""
+Returns the event of a message, without its id: the lines ``event`` and ``data``, and the blank line.
+
+It raises :exc:`~lhttp_tx.errors.RemoteProtocolError` if the bytes are no message.
+"""
+
+Event: TypeAlias = tuple[int, bytes, bytes]
+"""
+The offset of a publication, 0 if it has none; the position that the event itself tells, if any; and the event.
+"""
+
+_BODY_TYPE = b"data:application/octet-stream;base64,"
+"""What the base64 of a binary message's body begins with. So the whole is a URL (RFC 2397)."""
+
+_OWN = frozenset({"close", "error", "missed", "receipt"})
+"""The commands of the server's own messages, which say what they have to say in their headers."""
+
+_MISSED = re.compile(rb"LHTTP/1\.0 missed\r\nchannel:[^\r\n]*\r\nposition:([0-9A-Za-z_]{1,32}-[0-9]{1,19})\r\n\r\n")
+"""What the server says of a gap in a channel with history. A publication has a header ``publish``: it never matches."""
+
+_MISLEADING = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
+"""
+Characters that end no line of an event stream, and how JSON can write them. Libraries that split lines as their
+language does would end one there.
+"""
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
+
+
+def view_json(payload: bytes, binary: bool) -> bytes:
+    """Return the event of a message, with its JSON view as the data; see :data:`View`."""
+    data = encode_json(payload)
+    if not data.isascii():
+        for character, escape in _MISLEADING:
+            data = data.replace(character, escape)
+    return b"event: %b\ndata: %b\n\n" % (payload[10 : payload.find(b"\r\n")], data)
+
+
+def view_body(payload: bytes, binary: bool) -> bytes:
+    """
+    Return the event of a message, with its body as the data; see :data:`View`.
+
+    The body of a binary message is written as a ``data:`` URL. The server's own messages have their contents in their
+    headers, and are written as JSON.
+    """
+    message = parse(payload, binary=binary, limits=UNLIMITED)
+    if message.command in _OWN and "publish" not in message.headers:
+        return view_json(payload, binary)
+    body = _BODY_TYPE + b64encode(message.body) if binary else message.body
+    lines = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
+    return b"event: %b\ndata: %b\n\n" % (message.command.encode("ascii"), lines)
+
+
+VIEWS: Mapping[str, View] = {"json": view_json, "body": view_body}
+"""What the parameter ``data`` may say."""
+
+
+def id_line(identifier: bytes) -> bytes:
+    """Return the line that says what a client is to send to go on behind an event."""
+    return b"id: %b\n" % identifier
+
+
+def close_message(code: int, reason: str) -> Message:
+    """Return the message that tells a client why its stream ends."""
+    text = _UNPRINTABLE.sub(" ", reason).encode("utf-8", "replace").decode("utf-8").strip()
+    return Message("close", [("code", str(code)), ("reason", text)])
+
+
+def _events(payloads: list[bytes], binary: bool, view: View) -> list[Event]:
+    found: list[Event] = []
+    for payload in payloads:
+        try:
+            event = view(payload, binary)
+        except LHTTPError:  # a bus may bring anything
+            continue
+        missed = _MISSED.fullmatch(payload)
+        found.append((offset_of(payload), b"" if missed is None else missed[1], event))
+    return found
+
+
+class Several:
+    """
+    The encoding for streams of several channels: the events, to which each stream adds its own ids.
+
+    An :class:`~lhttp_tx.engine.delivery.Encoding`; all streams with one view share one.
+
+    :ivar view: makes events of messages.
+    """
+
+    __slots__ = ("view",)
+
+    def __init__(self, view: View) -> None:
+        """:param view: makes events of messages."""
+        self.view = view
+
+    def encode(self, payloads: list[bytes], binary: bool) -> list[Event]:
+        """See :meth:`lhttp_tx.engine.delivery.Encoding.encode`. What is no message is left out."""
+        return _events(payloads, binary, self.view)
+
+
+class Single:
+    """
+    The encoding for streams of one channel: the events with their ids, joined.
+
+    An :class:`~lhttp_tx.engine.delivery.Encoding`; all streams of the channel with one view share one.
+
+    :ivar view: makes events of messages.
+    """
+
+    __slots__ = ("__weakref__", "_channel", "_epoch_of", "view")
+
+    def __init__(self, view: View, channel: str, epoch_of: Callable[[str], str | None]) -> None:
+        """
+        :param view: makes events of messages.
+        :param epoch_of: returns the epoch of the positions of a channel; ``None`` if it is not known.
+        """
+        self.view = view
+        self._channel = channel
+        self._epoch_of = epoch_of
+
+    def encode(self, payloads: list[bytes], binary: bool) -> bytes:
+        """See :meth:`lhttp_tx.engine.delivery.Encoding.encode`. What is no message is left out."""
+        events = _events(payloads, binary, self.view)
+        known = self._epoch_of(self._channel) if any(offset or position for offset, position, _ in events) else None
+        if known is None:
+            return b"".join([event for _, _, event in events])
+        epoch = known.encode("ascii")
+        lines: list[bytes] = []
+        for offset, position, event in events:
+            identifier = b"%b-%d" % (epoch, offset) if offset else position
+            lines += (id_line(identifier), event) if identifier else (event,)
+        return b"".join(lines)

@@ -1,0 +1,72 @@
+"""
+Heartbeats: what streams send while nothing else is sent, so that proxies do not take them for dead.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+__all__ = ["Beating", "Pulse"]
+
+_PARTS = 32
+"""Into how many parts the streams are divided. Their heartbeats are due one part after another, not all at once."""
+
+
+class Beating(Protocol):
+    """
+    A stream, as the pulse sees it.
+
+    :ivar part: its part; -1 before it is added.
+    """
+
+    part: int
+
+    def beat(self) -> None:
+        """Send a heartbeat; must not raise."""
+
+
+class Pulse:
+    """Calls all streams of a server in turn. One timer does for all, so that an idle stream costs no timer."""
+
+    def __init__(self, clock: IReactorTime, interval: float) -> None:
+        """
+        :param clock: the reactor.
+        :param interval: seconds between two heartbeats of a stream; 0: none.
+        """
+        self._clock = clock
+        self._interval = interval
+        self._parts: list[set[Beating]] = [set() for _ in range(_PARTS)]
+        self._part = 0
+        self._count = 0
+        self._timer: IDelayedCall | None = None
+
+    def add(self, stream: Beating) -> None:
+        """Send heartbeats to *stream*, the first in one interval. Write its part into it."""
+        stream.part = self._part
+        if self._interval:
+            self._parts[self._part].add(stream)
+            self._count += 1
+            if self._timer is None:
+                self._wait()
+
+    def discard(self, stream: Beating) -> None:
+        """Stop. Does nothing if it was not added."""
+        if self._interval and 0 <= stream.part < _PARTS and stream in self._parts[stream.part]:
+            self._parts[stream.part].discard(stream)
+            self._count -= 1
+            if not self._count and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def _wait(self) -> None:
+        self._timer = self._clock.callLater(self._interval / _PARTS, self._go_on)
+
+    def _go_on(self) -> None:
+        self._timer = None
+        self._part = (self._part + 1) % _PARTS
+        for stream in tuple(self._parts[self._part]):
+            stream.beat()
+        if self._count:
+            self._wait()

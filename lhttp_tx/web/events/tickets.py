@@ -1,0 +1,85 @@
+"""
+One-time tickets: how a page's ``EventSource`` logs in, which can send no header.
+
+A token in a URL ends up in the logs of proxies, and is good for as long as the token is. A ticket is good once, and for
+some seconds.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from dataclasses import replace
+
+from twisted.internet.interfaces import IReactorTime
+
+from lhttp_tx.errors import Refused
+from lhttp_tx.identity import Identity
+
+__all__ = ["LIFETIME", "Tickets"]
+
+LIFETIME = 30.0
+"""Seconds for which a ticket is good."""
+
+_MAX_COUNT = 10_000
+_MAX_PER_USER = 16
+"""The most tickets at one time, of all users and of one. They would be more only if hardly any was used."""
+
+_SIZE = 24
+"""Bytes of randomness of a ticket."""
+
+
+class Tickets:
+    """The tickets that a server has given away, and that are not used yet."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        """:param clock: the reactor."""
+        self._clock = clock
+        self._known: dict[str, tuple[Identity, float]] = {}  # in the order of their ends
+        self._users: Counter[str | None] = Counter()
+
+    def __len__(self) -> int:
+        self._expire()
+        return len(self._known)
+
+    def issue(self, identity: Identity) -> str:
+        """
+        Return a new ticket for a user: 32 characters that need no escapes in a URL.
+
+        :raises Refused: with status 429 if the user, or all users together, have too many that are not used.
+        """
+        self._expire()
+        if self._users[identity.user] >= _MAX_PER_USER or len(self._known) >= _MAX_COUNT:
+            raise Refused(429, f"too many tickets are not used yet; each is good for {LIFETIME:g} seconds")
+        ticket = secrets.token_urlsafe(_SIZE)
+        kept = replace(identity, parameters={})
+        self._known[ticket] = kept, self._clock.seconds() + LIFETIME
+        self._users[identity.user] += 1
+        return ticket
+
+    def redeem(self, ticket: str) -> Identity:
+        """
+        Return whose ticket it is. From now on, it is not good any more.
+
+        :raises Refused: with status 403 if it is not good. A browser would ask its user for a password after 401.
+        """
+        self._expire()
+        found = self._known.pop(ticket, None)
+        if found is None:
+            raise Refused(403, "this ticket was used already, or is too old, or is of another server: get a new one")
+        self._forget(found[0])
+        return found[0]
+
+    def _expire(self) -> None:
+        now = self._clock.seconds()
+        while self._known:
+            ticket, (identity, end) = next(iter(self._known.items()))
+            if end > now:
+                break
+            del self._known[ticket]
+            self._forget(identity)
+
+    def _forget(self, identity: Identity) -> None:
+        self._users[identity.user] -= 1
+        if not self._users[identity.user]:
+            del self._users[identity.user]
