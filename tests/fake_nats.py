@@ -42,7 +42,7 @@ class FakeLink:
     """
 
     def __init__(self, nats: FakeNATS, url: str, owner: Any) -> None:
-        self.url = url
+        self.url = self.server = url
         self.owner = owner
         self.usable = True
         self.denied = False

@@ -27,6 +27,7 @@ from lhttp_tx.cluster.control import Control
 from lhttp_tx.cluster.members import Members
 from lhttp_tx.cluster.nodes import Nodes
 from lhttp_tx.cluster.presence import Presence
+from lhttp_tx.cluster.reach import connect
 from lhttp_tx.cluster.roster import Roster, watch_channels
 from lhttp_tx.codec.codes import GOING_AWAY
 from lhttp_tx.config import Config
@@ -186,6 +187,7 @@ class Assembly:
             self._check_echo(self._book.rules)
             self._revoker = Revoker(self.engine, clock, book=self._book, subscribing=self._subscribing)
         self.nodes = Nodes(self.bus, clock, now)
+        connect(self.nodes, self.bus, clock)
         self._hooks.attach(self.engine)
         self._channels = Roster(self.nodes, clock, kind="channels") if self._hooks.watches_channels else None
         if self._channels is not None:

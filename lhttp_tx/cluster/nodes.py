@@ -44,6 +44,9 @@ _ONE = "$node."
 Handler: TypeAlias = Callable[[str, Any], Answer]
 """Called with the sender's name and data. Returns the answer, a JSON value or a Deferred that succeeds with one."""
 
+Publish: TypeAlias = Callable[[str, bytes, bool], Any]
+"""Publishes to a channel, as :meth:`lhttp_tx.interfaces.IBus.publish` does."""
+
 
 class Nodes:
     """
@@ -52,6 +55,7 @@ class Nodes:
     :ivar name: this node's name, new for each start of the process.
     :ivar shortfall: see :meth:`lhttp_tx.cluster.peers.Peers.shortfall`.
     :ivar on_join: called with the name of each node that appears. That node does not know what happened before.
+    :ivar listens: whether what other nodes send comes. What they are told before may make them ask in vain.
     :ivar on_leave: called with the name of each node that has stopped or died.
     :ivar on_missing: called when :attr:`missing` has changed.
     :ivar clocks: the clocks of the nodes.
@@ -76,7 +80,7 @@ class Nodes:
         self._clock = clock
         self._due = 0.0
         self._settled = False
-        self._listens = False
+        self.listens = False
         self._unsettled: list[tuple[Deferred[Any], IDelayedCall]] = []
         self._settling: IDelayedCall | None = None
         self._handlers: dict[str, Handler] = {}
@@ -89,7 +93,7 @@ class Nodes:
         on_open: list[Callable[[], None]] | None = getattr(bus, "on_open", None)
         if on_open is not None:
             # All are to know that it is another link before anything else comes over it.
-            on_open.append(lambda: self._greet_all() if self._subscribed else None)
+            on_open.append(lambda: self._greet_all() if self.listens else None)
 
     @property
     def others(self) -> frozenset[str]:
@@ -144,22 +148,23 @@ class Nodes:
         self._subscribed = False
         self._peers.forget_missing()
         self._settle()
-        self._settled = self._listens = False
+        self._settled = self.listens = False
         self._questions.end_all()
 
-    def tell_all(self, kind: str, data: Any) -> bool:
+    def tell_all(self, kind: str, data: Any, publish: Publish | None = None) -> bool:
         """
         Send data to every other node.
 
         :param kind: selects the handler.
         :param data: a JSON value.
+        :param publish: sends it; by default as the bus sends publications.
         :returns: whether the bus has taken it.
         """
-        return self._send(_EVERYBODY, {"kind": kind, "data": data})
+        return self._send(_EVERYBODY, {"kind": kind, "data": data}, publish)
 
-    def tell(self, name: str, kind: str, data: Any) -> bool:
+    def tell(self, name: str, kind: str, data: Any, publish: Publish | None = None) -> bool:
         """Send data to the node *name*; otherwise like :meth:`tell_all`."""
-        return self._send(_ONE + name, {"kind": kind, "data": data})
+        return self._send(_ONE + name, {"kind": kind, "data": data}, publish)
 
     def ask_all(self, kind: str, data: Any, timeout: float = 2.0) -> Deferred[dict[str, Answer]]:
         """
@@ -198,7 +203,7 @@ class Nodes:
         for name in self.others:
             if not self.clocks.knows(name):
                 self.clocks.ask(name)
-        if self._listens:  # an answer to an earlier greeting would be lost
+        if self.listens:  # an answer to an earlier greeting would be lost
             self._greet_all()
         self._due = now + HELLO_INTERVAL
         self._timer = self._clock.callLater(HELLO_INTERVAL, self._beat)
@@ -218,7 +223,7 @@ class Nodes:
             if result is not None:
                 waiting.append(result)
         if not waiting:
-            self._listens = True
+            self.listens = True
             self._settle()
             return
         done: Deferred[Any] = DeferredList(waiting, fireOnOneErrback=True, consumeErrors=True)
@@ -226,7 +231,7 @@ class Nodes:
 
     def _listening(self) -> None:
         """NATS has the subscriptions: the other nodes answer a greeting now, also those that know this node."""
-        self._listens = True
+        self.listens = True
         self._send(_EVERYBODY, {"kind": "hello", "data": self._greeting(), "fresh": True})
         if not self._settled and self.running:
             self._settling = self._clock.callLater(SETTLED_AFTER, self._settle)
@@ -247,12 +252,12 @@ class Nodes:
 
     # Messages
 
-    def _send(self, channel: str, message: dict[str, Any]) -> bool:
+    def _send(self, channel: str, message: dict[str, Any], publish: Publish | None = None) -> bool:
         at, shared = round(self._clock.seconds(), 6), self.clocks.shared()
         told = {"from": self.name, "at": at, "time": shared, **message}
         payload = json.dumps(told, separators=(",", ":")).encode("ascii")
         try:
-            result = self._bus.publish(channel, payload, False)
+            result = (publish or self._bus.publish)(channel, payload, False)
         except BusUnavailable:
             return False
         except Exception:

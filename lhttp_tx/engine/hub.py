@@ -97,6 +97,11 @@ class Hub:
         """Return whether *channel* has a subscriber on this node."""
         return channel in self._channels
 
+    def unsure_of(self, channels: Iterable[str]) -> list[str]:
+        """Return those of *channels* to which not all nodes may pass on what they publish: the bus does not know."""
+        unsure = getattr(self._bus, "unsure", None)
+        return [channel for channel in channels if channel in unsure] if unsure else []
+
     def subscribers(self, channel: str) -> tuple[Hashable, ...]:
         """Return the subscribers of *channel* on this node, in the order of subscribing."""
         found = self._channels.get(channel)

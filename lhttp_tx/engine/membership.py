@@ -122,6 +122,10 @@ class Member(Session):
         gathered = gatherResults(waiting, consumeErrors=True)
         return gathered.addCallbacks(lambda _: None, lambda failure: failure.value.subFailure)
 
+    def unsure_of(self, channels: Iterable[str]) -> list[str]:
+        """See :meth:`lhttp_tx.engine.hub.Hub.unsure_of`."""
+        return self._engine.hub.unsure_of(channels)
+
     def redirect(self, channel: str, deliver: Deliver, instead_of: Deliver | None = None) -> Deliver | None:
         """Let *deliver* take the deliveries of *channel*; see :meth:`lhttp_tx.engine.hub.Hub.redirect`."""
         return self._engine.hub.redirect(self, channel, deliver, instead_of)

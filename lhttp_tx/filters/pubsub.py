@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from lhttp_tx.codec.channels import PRESENCE, check_channel
@@ -111,8 +112,22 @@ class SubscribeFilter(_SubscriptionFilter):
         """:raises TooMany: if the connection would have more subscriptions than allowed; then it gets none of them."""
         channels = self.channels_of(request)
         if self.recovery is not None:
-            return self.recovery.subscribe(request, channels)
-        return cast(Member, request.session).subscribe_all(channels)
+            waiting: MaybeAwaitable = self.recovery.subscribe(request, channels)
+        else:
+            waiting = cast(Member, request.session).subscribe_all(channels)
+        if request.receipt is None:
+            return waiting
+        if isinstance(waiting, Deferred):
+            return waiting.addCallback(_tell_unsure, request, channels)
+        _tell_unsure(None, request, channels)
+        return waiting
+
+
+def _tell_unsure(result: None, request: Request, channels: tuple[str, ...]) -> None:
+    """Say in the receipt where it is not known whether all nodes pass on what they publish."""
+    unsure = cast(Member, request.session).unsure_of(channels)
+    if unsure:
+        request.receipt_headers += (("unsure", " ".join(unsure)),)
 
 
 @implementer(IShortcutFilter)

@@ -357,7 +357,8 @@ WORLDS: dict[str, Callable[[Path, random.Random], World]] = {
 def _is_ok(port: int) -> bool:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
-            return b'"ok"' in answer.read()
+        # Not /health: other nodes that were killed are missing there for a while.
+        with opener.open(f"http://127.0.0.1:{port}/ready", timeout=2) as answer:
+            return b'"ready"' in answer.read()
     except OSError:
         return False

@@ -41,9 +41,10 @@ class Proxy:
         asyncio.set_event_loop(self._loop)
         self._loop.create_task(self._listen())
         self._loop.run_forever()
-        for task in asyncio.all_tasks(self._loop):
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
             task.cancel()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self._loop.close()
 
     async def _listen(self) -> None:
@@ -53,7 +54,7 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner: asyncio.StreamWriter | None = None
         self._writers.add(writer)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, asyncio.CancelledError):  # asyncio would log that it was cancelled
             if not self._is_cut:
                 inner_reader, inner = await asyncio.open_connection("127.0.0.1", self._target)
                 self._writers.add(inner)

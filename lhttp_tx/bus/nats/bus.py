@@ -26,6 +26,7 @@ from lhttp_tx.bus.nats.opening import open_link
 from lhttp_tx.bus.nats.origins import Origins
 from lhttp_tx.bus.nats.servers import NATSServers, shown_server
 from lhttp_tx.bus.nats.subjects import channel_of, subject_of
+from lhttp_tx.bus.nats.ways import Ways
 from lhttp_tx.codec.text import is_text
 from lhttp_tx.errors import BusUnavailable
 from lhttp_tx.interfaces import BusReceiver, IBus, MaybeDeferred
@@ -108,6 +109,9 @@ class NATSBus(LinkUser):
     :ivar on_gap: called without arguments where this node may have missed publications. May not raise.
     :ivar on_open: called without arguments when publications go to another link from now on, before the first one does.
         May not raise.
+    :ivar ways: asks the other nodes.
+    :ivar unsure: channels that this node has subscribed to, though it is not known whether all nodes that were there
+        pass on what they publish.
     :ivar origins: see :class:`~lhttp_tx.bus.nats.owner.LinkOwner`.
     """
 
@@ -124,7 +128,10 @@ class NATSBus(LinkUser):
         self.on_open: list[Callable[[], None]] = []
         self._keeper = LinkKeeper(servers, self, clock=clock, opener=opener)
         self._subject_of = lru_cache(maxsize=4096)(lambda channel: subject_of(channel, servers.prefix))
+        self.ways = Ways(self._keeper, self._subject_of)
         self._interest = Interest(servers, self._keeper, clock=clock)
+        self._interest.reach = self.ways.reached_far
+        self.unsure = self._interest.unsure
         self._deliver = self._interest.deliver
         self._history: BusHistory = _NoHistory()
         self._channel_of = lru_cache(maxsize=4096)(lambda subject: channel_of(subject, servers.prefix))

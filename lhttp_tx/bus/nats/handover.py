@@ -28,10 +28,12 @@ class Handover:
     Matches publications that arrive from the old server with those that arrive from the new one.
 
     :ivar full: whether something was dropped.
+    :ivar moved: whether publications from the new server are delivered at once now.
     """
 
     def __init__(self) -> None:
-        self.full = False
+        self.full = self.moved = False
+        self._earlier: Counter[int] = Counter()
         self._delivered: Counter[int] = Counter()
         self._held: list[Publication] = []
         self._count = 0
@@ -42,6 +44,15 @@ class Handover:
         if self._count < MAX_PUBLICATIONS:
             self._count += 1
             self._delivered[hash(publication)] += 1
+
+    def begin(self) -> None:
+        """
+        All servers pass on to the new one from now on.
+
+        Not all that was delivered before comes by the new one. So it counts until :meth:`release`, and not for later
+        publications, which may be equal.
+        """
+        self._earlier, self._delivered = self._delivered, Counter()
 
     def hold(self, publication: Publication) -> None:
         """Hold a publication from the new server, until the old connection is closed."""
@@ -55,7 +66,9 @@ class Handover:
     def release(self) -> list[Publication]:
         """Return the held publications that were not delivered, in the order in which they came."""
         held, self._held = self._held, []
-        return [publication for publication in held if not self.is_repeated(publication)]
+        found = [publication for publication in held if not self.is_repeated(publication)]
+        self._earlier.clear()
+        return found
 
     def is_repeated(self, publication: Publication) -> bool:
         """
@@ -63,7 +76,8 @@ class Handover:
         once.
         """
         key = hash(publication)
-        if not self._delivered[key]:
-            return False
-        self._delivered[key] -= 1
-        return True
+        for delivered in (self._earlier, self._delivered):
+            if delivered[key] > 0:
+                delivered[key] -= 1
+                return True
+        return False

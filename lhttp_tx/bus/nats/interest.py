@@ -34,6 +34,10 @@ _GRACE_COUNT = 10_000
 """How many channels without receivers may stay subscribed at one time."""
 
 
+_AGAIN = 2.0
+"""Seconds until nodes are asked again that have not answered."""
+
+
 class Links(Protocol):
     """The links of a node, see :class:`lhttp_tx.bus.nats.keeper.LinkKeeper`."""
 
@@ -46,8 +50,8 @@ class _Channel:
     What this node knows of one channel.
 
     :ivar receivers: they get its publications.
-    :ivar confirmed: whether NATS has the subscription, as far as this node knows.
-    :ivar waiters: Deferreds that fire when NATS has it.
+    :ivar confirmed: whether NATS has the subscription, as far as this node knows, and the nodes have been asked.
+    :ivar waiters: Deferreds that fire then.
     :ivar left: when the last receiver left.
     """
 
@@ -74,6 +78,9 @@ class Interest:
 
     A channel has one subscription at NATS, however many receivers it has here.
 
+    :ivar reach: called with a link; returns a Deferred that succeeds with whether the servers of all nodes know what
+        was subscribed to; ``None`` if there are no other servers.
+    :ivar unsure: channels and wildcards of which it is not known.
     :ivar on_left: called with the name of a channel or wildcard when its subscription at NATS ends. May not raise.
     """
 
@@ -91,6 +98,9 @@ class Interest:
         self._wildcards = Wildcards()
         self._leaving: deque[tuple[float, _Channel]] = deque()
         self._sweeping: IDelayedCall | None = None
+        self._asking_again: IDelayedCall | None = None
+        self.unsure: set[str] = set()
+        self.reach: Callable[[Link], Deferred[bool] | None] = _nobody_is_far
         self.on_left: Callable[[str], None] = _nobody_cares
 
     @property
@@ -110,6 +120,7 @@ class Interest:
 
     def lost(self) -> None:
         """Note that NATS has no subscription any more."""
+        self.unsure.clear()
         for channel in self._channels.values():
             channel.confirmed = False
 
@@ -118,6 +129,10 @@ class Interest:
         if self._sweeping is not None and self._sweeping.active():
             self._sweeping.cancel()
         self._sweeping = None
+        if self._asking_again is not None and self._asking_again.active():
+            self._asking_again.cancel()
+        self._asking_again = None
+        self.unsure.clear()
         channels = list(self._channels.values())
         self._channels.clear()
         self._subjects.clear()
@@ -164,9 +179,36 @@ class Interest:
         )
 
     def _confirmed(self, _: None, channel: _Channel, link: Link) -> None:
-        if link is self._links.link:
-            channel.confirmed = True
-            channel.tell(None)
+        if link is not self._links.link:
+            return
+        reached = self.reach(link)
+        if reached is None:
+            self._reached(True, channel, link)
+        else:
+            reached.addCallback(self._reached, channel, link)
+
+    def _reached(self, sure: bool, channel: _Channel, link: Link) -> None:
+        """Tell those who wait: NATS has the subscription, and the other nodes pass on to it, if that is known."""
+        if self._channels.get(channel.name) is not channel or self._links.link is None:
+            return
+        if link is not self._links.link:  # the node has moved meanwhile; the other link has the subscription, too
+            self._confirmed(None, channel, self._links.link)
+            return
+        if sure:
+            self.unsure.discard(channel.name)
+        else:
+            self.unsure.add(channel.name)
+            if self._asking_again is None:
+                self._asking_again = self._clock.callLater(_AGAIN, self._ask_again)
+        channel.confirmed = True
+        channel.tell(None)
+
+    def _ask_again(self) -> None:
+        self._asking_again = None
+        link = self._links.link
+        if link is not None:
+            for name in tuple(self.unsure):
+                self._confirmed(None, self._channels[name], link)
 
     def _not_confirmed(self, failure: Failure, channel: _Channel, link: Link) -> None:
         if link is self._links.link and link.usable and isinstance(failure.value, BusUnavailable):
@@ -207,6 +249,7 @@ class Interest:
         if self._channels.get(channel.name) is channel:
             del self._channels[channel.name], self._subjects[channel.subject]
             self._wildcards.discard(channel.name)
+            self.unsure.discard(channel.name)
             for link in (self._links.link, self._links.second):
                 if link is not None:
                     link.unsubscribe(channel.subject)
@@ -230,6 +273,10 @@ class Interest:
                 receiver(channel.name, payloads, binary)
             except Exception:
                 _log.failure("a receiver of the bus failed")
+
+
+def _nobody_is_far(link: Link) -> None:
+    """There are no other servers."""
 
 
 def _nobody_cares(channel: str) -> None:

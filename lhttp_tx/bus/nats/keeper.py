@@ -25,21 +25,29 @@ from lhttp_tx.bus.nats.link import Link
 from lhttp_tx.bus.nats.owner import LinkOwner
 from lhttp_tx.bus.nats.servers import NATSServers, shown_server
 from lhttp_tx.bus.nats.standby import Standby
+from lhttp_tx.bus.nats.ways import Ways
 from lhttp_tx.errors import BusUnavailable
 
 __all__ = ["LinkKeeper", "LinkOpener", "LinkUser"]
 
 _log = Logger()
 
-_WAITS = (0.1,) * 50 + (0.2,) * 50 + (0.5,) * 50
+_WAITS = (0.1,) * 50 + (0.2,) * 50
 """Seconds between the first attempts to connect. They are short, so that all nodes are back soon after NATS returns."""
 
-_LAST_WAIT = 1.0
+_LAST_WAIT = 0.5
 """Seconds between attempts after these."""
 
 _SETTLE_WAITS = 3
 """
-After a reconnect, a node waits for this many intervals before it publishes; by then, the other nodes have subscribed.
+After a reconnect, a node waits for this many intervals before it publishes; by then, the other nodes have subscribed,
+and what was sent over the old connection has come.
+"""
+
+_PATIENCE, _LONG_PATIENCE = 0.6, _SETTLE_WAITS * _LAST_WAIT
+"""
+Seconds for which a node that has just started waits for others that answer, and the same if it has found NATS away: the
+others may be those that try most seldom.
 """
 
 _CHECK_INTERVAL = 2.0
@@ -61,7 +69,13 @@ LinkOpener: TypeAlias = Callable[[str, NATSServers, LinkOwner], Deferred[Link]]
 
 
 class LinkUser(LinkOwner, Protocol):
-    """The user of the connection."""
+    """
+    The user of the connection.
+
+    :ivar ways: asks the other nodes.
+    """
+
+    ways: Ways
 
     def restore(self, link: Link) -> Deferred[Any]:
         """Subscribe to everything on *link*; the Deferred succeeds in any case."""
@@ -110,7 +124,14 @@ class LinkKeeper:
         self._timers: dict[str, IDelayedCall] = {}
         self._waits: Iterator[float] = iter(_WAITS)
         self._settle = 0.0
+        self._patience = _PATIENCE
+        self._opened = 0.0
         self._complained = 0.0
+
+    @property
+    def steady_for(self) -> float:
+        """Seconds since publications may go; 0 if they may not."""
+        return self._clock.seconds() - self._opened if self.open else 0.0
 
     def start(self) -> None:
         """Connect once the reactor runs, and stay connected."""
@@ -165,6 +186,7 @@ class LinkKeeper:
         self._addresses.pass_over(self._addresses.first)
         wait = next(self._waits, _LAST_WAIT)
         self._settle = _SETTLE_WAITS * wait
+        self._patience = _LONG_PATIENCE if self._patience else 0.0
         self._later("next", wait, self._connect)
 
     def _connected(self, link: Link) -> None:
@@ -178,10 +200,21 @@ class LinkKeeper:
 
     def _restored(self, link: Link) -> None:
         if link is self.link:
-            self._later("next", self._settle, self._open_up, link)
+            self._later("next", self._settle, self._settled, link)
+
+    def _settled(self, link: Link) -> None:
+        gathered = self._user.ways.gathered(link, self._patience)
+        if gathered is None:
+            self._open_up(link)
+        else:
+            gathered.addCallback(lambda _: self._open_up(link))
 
     def _open_up(self, link: Link) -> None:
+        if link is not self.link or self.open:
+            return
         self.open = True
+        self._opened = self._clock.seconds()
+        self._patience = 0.0  # it knows the others from now on
         self._waits, self._settle = iter(_WAITS), _SETTLE_WAITS * _WAITS[0]
         self._complained = self._clock.seconds() - _COMPLAINT_INTERVAL
         _log.info("connected to NATS at {url}", url=shown_server(link.url))
@@ -224,36 +257,57 @@ class LinkKeeper:
         """Move to another server, if there is one, because the server of *link* is going to stop."""
         self._standby.leave(link)
         others = self._addresses.besides(link)
-        if link is not self.link or not self.open or self.handover is not None or not others:
+        if link is not self.link or not self.open or self.handover is not None:
             return
-        _log.info("NATS at {url} is stopping, moving to another server", url=shown_server(link.url))
         self.handover = Handover()
+        if others:  # what the new server may yet get from others and pass on has come by the old one, and is counted
+            self._when_reached(link, _SPREAD, self._find_second, link, others)
+        else:
+            self._find_second(link, [])
+
+    def _find_second(self, link: Link, urls: list[str]) -> None:
+        """Connect to one of *urls*. If none is left, stop publishing: soon, others will not get it any more."""
+        if link is not self.link or self.handover is None:
+            return
         standby = self._standby.take()
         if standby is not None:
             self._second_connected(standby)
-        else:
-            self._reach(others[0], self._second_connected, self._second_not_connected)
-
-    def _second_not_connected(self, failure: Failure) -> None:
-        self.handover = None
+            return
+        if urls:
+            self._reach(urls[0], self._second_connected, lambda _: self._find_second(link, urls[1:]))
+            return
+        self.handover, self.open = None, False
+        _log.error(
+            "NATS at {url} is stopping, and there is no other server: no publications until it is back",
+            url=shown_server(link.url),
+        )
 
     def _second_connected(self, link: Link) -> None:
-        if self.handover is None:
+        if self.handover is None or self.link is None:
             link.close(flush=False)
             return
+        _log.info("NATS at {url} is stopping, moving to another server", url=shown_server(self.link.url))
         self.second = link
         self._addresses.learn(link)
-        self._user.restore(link).addCallback(lambda _: self._second_restored(link))
+        self._user.restore(link).addCallback(lambda _: self._when_reached(link, _SPREAD, self._move, link))
 
-    def _second_restored(self, link: Link) -> None:
-        if link is self.second:
-            self._later("move", _SPREAD, self._move, link)
+    def _when_reached(self, asked: Link, more: float, call: Callable[..., None], *arguments: Any) -> None:
+        """Call *call* when all nodes have what was sent over *asked*, and *more* seconds have gone by."""
+        if asked is not self.link and asked is not self.second:
+            return
+        reached = self._user.ways.reached(asked)
+        if reached is None:
+            self._later("move", more, call, *arguments)
+        else:
+            reached.addCallback(lambda _: self._later("move", more, call, *arguments) if self._running else None)
 
     def _move(self, link: Link) -> None:
         """Hold publications back until all nodes have those sent to the old server, so that the order is kept."""
-        if link is self.second and self.link is not None:
+        if link is self.second and self.link is not None and self.handover is not None:
+            self.handover.begin()
             self.waiting = Holding(self._servers.pending_size)
-            self.link.checked().addCallback(lambda _: self._later("move", _PASSING_ON, self._switch, link))
+            old = self.link
+            old.checked().addCallback(lambda _: self._when_reached(old, _PASSING_ON, self._switch, link))
 
     def _switch(self, link: Link) -> None:
         old, waiting = self.link, self.waiting
@@ -261,12 +315,14 @@ class LinkKeeper:
             return
         self.link, self.second, self.waiting = link, None, None
         link.begin(self._user.origins.begin())
+        if self.handover is not None:
+            self.handover.moved = True
         self._user.switched(link)
         waiting.release(self.publish, self.confirm)
         self._addresses.prefer(link)
         _log.info("connected to NATS at {url}", url=shown_server(link.url))
         self._later("next", _CHECK_INTERVAL, self._check, link)
-        self._later("move", _REPEAT_TIME, self._moved)
+        self._later("move", _REPEAT_TIME, setattr, self, "handover", None)
         old.inbox.retire(lambda: old.close(flush=False))
 
     def publish(self, publication: Publication) -> None:
@@ -314,13 +370,10 @@ class LinkKeeper:
             return False
         if link is not self.link:
             return False
-        if self.second is None:
+        if handover.moved:
             return not handover.is_repeated(publication)
         handover.delivered(publication)
         return True
-
-    def _moved(self) -> None:
-        self.handover = None
 
     def _leave_second(self) -> None:
         second, self.second, self.handover = self.second, None, None

@@ -57,11 +57,13 @@ class Link:
     A connected NATS client. Made by :func:`lhttp_tx.bus.nats.opening.open_link`.
 
     :ivar url: the server's URL.
+    :ivar server: what names the server, as it says itself.
     :ivar inbox: those who wait for answers over this link; its subject is to be subscribed to first.
     """
 
     def __init__(self, client: GuardedClient, url: str, servers: NATSServers, owner: LinkOwner) -> None:
         self.url = url
+        self.server = ""
         self.inbox = Inbox(client)
         self._client = client
         self._servers = servers

@@ -77,6 +77,7 @@ async def _open(url: str, servers: NATSServers, owner: LinkOwner) -> Link:
     try:
         await asyncio.wait((connecting, failed), timeout=4 * _CONNECT_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
         if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
+            link.server = str(client._server_info.get("server_id", ""))
             return link
         error = failed.result() if failed.done() else connecting.exception() if connecting.done() else None
         raise BusUnavailable(f"{shown_server(url)}: {_why(error)}")

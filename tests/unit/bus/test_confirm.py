@@ -42,6 +42,7 @@ def moving() -> tuple[FakeNATS, FakeLink, FakeLink]:
     nats.subscribe()
     old.owner.link_leaving(old)
     nats.clock.advance(0.2)
+    nats.clock.advance(0.2)
     return nats, old, new
 
 

@@ -1,0 +1,122 @@
+"""
+The ways to the other nodes of the cluster, and what this node asks them.
+
+A part of :class:`lhttp_tx.bus.nats.bus.NATSBus`. :mod:`lhttp_tx.cluster.reach` knows the nodes, and asks them over the
+links of the bus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol, TypeAlias, final
+
+from twisted.internet.defer import Deferred
+
+from lhttp_tx.bus.nats.link import Link
+from lhttp_tx.errors import BusUnavailable
+
+__all__ = ["Links", "Others", "Ways"]
+
+_Send: TypeAlias = Callable[[str, bytes, bool], object]
+"""Publishes to a channel over a certain link."""
+
+
+class Others(Protocol):
+    """The other nodes; see :class:`lhttp_tx.cluster.reach.Reach`."""
+
+    def far_from(self, server: str) -> set[str]:
+        """Return the nodes that do not use *server*."""
+
+    def ask(self, send: _Send, server: str | None = None) -> Deferred[bool]:
+        """Find out when all nodes have what was sent before what *send* sends."""
+
+    def ask_soon(self, send: _Send, server: str) -> Deferred[bool]:
+        """Do the same for the nodes that do not use *server*, together with other questions."""
+
+    def gathered(self, send: _Send, patience: float) -> Deferred[None]:
+        """Wait until all nodes are there."""
+
+
+class Links(Protocol):
+    """The links of a node; see :class:`lhttp_tx.bus.nats.keeper.LinkKeeper`."""
+
+    link: Link | None
+
+    @property
+    def steady_for(self) -> float:
+        """Seconds since publications may go; 0 if they may not."""
+
+
+@final
+class Ways:
+    """
+    Asks the other nodes.
+
+    :ivar others: the other nodes; ``None`` if they cannot be asked.
+    """
+
+    def __init__(self, links: Links, subject_of: Callable[[str], str]) -> None:
+        """
+        :param links: the links of this node.
+        :param subject_of: returns the subject of a channel.
+        """
+        self.others: Others | None = None
+        self._links = links
+        self._subject_of = subject_of
+        self._sender: tuple[Link, _Send] | None = None
+
+    @property
+    def server(self) -> str:
+        """What names the NATS server that this node uses; empty if it uses none."""
+        link = self._links.link
+        return "" if link is None else link.server
+
+    @property
+    def steady_for(self) -> float:
+        """Seconds for which the bus has taken publications; 0 if it does not."""
+        return self._links.steady_for
+
+    def urge(self, channel: str, payload: bytes, binary: bool) -> None:
+        """
+        Publish to other nodes at once, even while publications wait because this one moves to another server.
+
+        :raises BusUnavailable: while NATS is away.
+        """
+        link = self._links.link
+        if link is None:
+            raise BusUnavailable("the bus is away, try again later")
+        link.publish(self._subject_of(channel), payload, binary)
+
+    def _over(self, link: Link) -> _Send:
+        if self._sender is None or self._sender[0] is not link:
+            self._sender = link, partial(self._send, link)
+        return self._sender[1]
+
+    def _send(self, link: Link, channel: str, payload: bytes, binary: bool) -> None:
+        link.publish(self._subject_of(channel), payload, binary)
+
+    def gathered(self, link: Link, patience: float) -> Deferred[None] | None:
+        """
+        Find out when the other nodes are there.
+
+        :param link: a new link.
+        :param patience: seconds to wait if nobody answers.
+        :returns: a Deferred that succeeds; ``None`` if they cannot be asked.
+        """
+        return None if self.others is None else self.others.gathered(self._over(link), patience)
+
+    def reached(self, link: Link) -> Deferred[bool] | None:
+        """
+        Find out when all nodes have what was sent over *link*, and their servers know its subscriptions.
+
+        :returns: a Deferred that succeeds, at the latest after some seconds: with false if it is not known. ``None`` if
+            they cannot be asked.
+        """
+        return None if self.others is None else self.others.ask(self._over(link))
+
+    def reached_far(self, link: Link) -> Deferred[bool] | None:
+        """Do the same for the nodes at other servers; ``None`` if there are none."""
+        if self.others is None or not self.others.far_from(link.server):
+            return None
+        return self.others.ask_soon(self._over(link), link.server)
