@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,6 +43,7 @@ html_show_sphinx = False
 exclude_patterns = ["_build"]
 highlight_language = "text"
 
+autodoc_mock_imports = ["prometheus_client"] if find_spec("prometheus_client") is None else []
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
@@ -51,13 +53,14 @@ autodoc_preserve_defaults = True
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(_asyncio|abc|autobahn|collections|contextlib|enum|io|nats|os|pathlib|re)\..*"),
-    ("py:.*", r"(sqlite3|treq|twisted|urllib|zope)\..*"),
+    ("py:.*", r"(prometheus_client|sqlite3|treq|twisted|urllib|zope)\..*"),
     ("py:.*", r"lhttp_tx(\.\w+)*\._\w+|_[A-Z]\w*"),
     # inside the house: neither public nor described
     (
         "py:.*",
         r"lhttp_tx\.(engine\.sequence\.TimeLimited|bus\.nats\.owner\.LinkOwner|hooks\.HookRunner|running\.(Running|Parts))",
     ),
+    ("py:.*", r"lhttp_tx\.web\.admin\.managed\.(Community|Kept)"),
     ("py:.*", r"lhttp_tx\.(web\.channel\.BoundedChannel|websocket\.(outbox\.Writer|throttle\.Throttled))"),
     ("py:attr", ".*"),
     ("py:exc", "UsageError|CannotListenError|CancelledError"),

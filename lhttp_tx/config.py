@@ -118,6 +118,7 @@ class Config:
     :ivar plugins: settings for processors, filters, hooks and authenticators: one table for each name. Plugins read a
         table with :meth:`server.settings <lhttp_tx.running.RunningServer.settings>`. No error text shows its contents.
     :ivar demo: whether the server has a chat page at ``/``.
+    :ivar metrics: whether the server counts what it does, for ``GET /metrics`` of the admin side.
     """
 
     listen: tuple[str, ...] = ()
@@ -173,6 +174,7 @@ class Config:
     gzip: bool = True
     events: bool = True
     demo: bool = False
+    metrics: bool = False
     unix_mode: int | None = None
     unix_group: str | None = None
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)

@@ -54,6 +54,7 @@ class LHTTPService(Service):
     One LHTTP server. It opens nothing before it is started, so it can be made before the process daemonizes.
 
     :ivar engine: the server without its sockets; ``engine.publish`` publishes from code.
+    :ivar parts: the parts of the server, for its admin side.
     :ivar factory: makes the WebSocket connections.
     :ivar resource: the HTTP tree with ``/publish`` and the WebSocket; mount it into an existing site.
     """
@@ -103,7 +104,7 @@ class LHTTPService(Service):
         if config.require_auth and (config.allow_anonymous or not known):
             raise ValueError("anybody may connect, but Config(require_auth=True) says that nobody may")
         config.check_users(bool(known))
-        self._parts = parts = Assembly(
+        self.parts = self._parts = parts = Assembly(
             config,
             clock=reactor,
             processors=processors,

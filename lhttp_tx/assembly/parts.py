@@ -18,8 +18,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
 
+from lhttp_tx.assembly.counted import CountedHub, CountedUpstream, count
 from lhttp_tx.assembly.histories import Histories
-from lhttp_tx.assembly.witness import ConnectionLog, SlowSteps
+from lhttp_tx.assembly.witness import witness
 from lhttp_tx.auth.gate import Gate
 from lhttp_tx.auth.lobby import COMMAND, LoginFilter, LoginProcessor
 from lhttp_tx.bus.memory import MemoryBus
@@ -44,10 +45,10 @@ from lhttp_tx.hooks import HookRunner
 from lhttp_tx.interfaces import (
     IAuthenticator,
     IBus,
-    IHeaderFilter,
     IProcessor,
     MaybeAwaitable,
 )
+from lhttp_tx.observe.counters import Counters
 from lhttp_tx.rules.filters import RuleBook, RuledPublishFilter, RuledSubscribeFilter, RuledUnsubscribeFilter
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.rules.revoking import Revoker
@@ -79,6 +80,7 @@ class Assembly:
     :ivar control: control over connections, here and on the other nodes.
     :ivar server: the server as plugins see it, ``request.server``.
     :ivar histories: the histories of channels.
+    :ivar counters: what the parts count; ``None`` without ``Config(metrics=True)``.
     :ivar lifecycle: tells processors, filters, hooks and authenticators of the start and the stop.
     :ivar is_alone: whether there can be no other node.
     """
@@ -119,7 +121,8 @@ class Assembly:
         self.targets = TargetPolicy(
             config.upstream_allow, original=config.upstream_original, public_only=config.upstream_public_only
         )
-        self.upstream = UpstreamClient(
+        self.counters = counters = Counters() if config.metrics else None
+        self.upstream = (UpstreamClient if counters is None else CountedUpstream)(
             reactor=clock,
             policy=self.targets,
             timeout=config.upstream_timeout,
@@ -137,7 +140,7 @@ class Assembly:
             registry.add(cast(IProcessor, processor))
         known: tuple[Any, ...] = tuple(authenticators)
         self.gate = _make_gate(known, config, clock, now) if known else None
-        login: tuple[IHeaderFilter, ...] = ()
+        login: tuple[LoginFilter, ...] = ()
         if self.gate is not None:
             watcher = LoginFilter(self.gate)
             registry.add(LoginProcessor(self.gate, watcher.watch))
@@ -159,7 +162,7 @@ class Assembly:
             check_access=self._check_access,
         )
         self.engine = Engine(
-            hub=Hub(bus=self.bus),
+            hub=Hub(bus=self.bus) if counters is None else CountedHub(bus=self.bus, counters=counters),
             clock=clock,
             registry=registry,
             filters=(
@@ -176,10 +179,10 @@ class Assembly:
             private_commands=private,
         )
         self.engine.wait_timeout = config.wait_timeout
-        if config.log_connections is not None:
-            self.engine.watchers.append(ConnectionLog(clock, config.log_connections))
-        if config.log_slow:
-            self.engine.watch_step = SlowSteps(clock, config.log_slow).watch
+        witness(self.engine, clock, connections=config.log_connections, slow=config.log_slow)
+        self.engine.watch_expiry = login[0].watch if login else None
+        if counters is not None:
+            count(self.engine, self.upstream, self._subscribing.recovery, self.bus, counters)
         self.histories.attach(self.engine)
         self._revoker: Revoker | None = None
         if self._book is not None and isinstance(self._subscribing, RuledSubscribeFilter):

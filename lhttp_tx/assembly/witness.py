@@ -13,13 +13,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 
+from lhttp_tx.engine.engine import Engine
 from lhttp_tx.engine.sequence import Step
 from lhttp_tx.engine.session import Session
 from lhttp_tx.engine.watchers import SessionWatcher
 from lhttp_tx.interfaces import IProcessor
 from lhttp_tx.observe.rationing import RationedLogger
 
-__all__ = ["MAX_LINES", "ConnectionLog", "SlowSteps"]
+__all__ = ["MAX_LINES", "ConnectionLog", "SlowSteps", "witness"]
 
 _log = Logger()
 _rationed = RationedLogger(__name__)
@@ -146,3 +147,17 @@ class SlowSteps:
                 seconds=seconds,
                 event="processor.slow",
             )
+
+
+def witness(engine: Engine, clock: IReactorTime, *, connections: str | None, slow: float) -> None:
+    """
+    Let *engine* be watched as far as the operator asks for it; once, before the server starts.
+
+    :param clock: the reactor.
+    :param connections: the level of lines about connections; ``None``: no lines.
+    :param slow: seconds from which on a call of a processor is logged; 0: never.
+    """
+    if connections is not None:
+        engine.watchers.append(ConnectionLog(clock, connections))
+    if slow:
+        engine.step_watchers.append(SlowSteps(clock, slow).watch)

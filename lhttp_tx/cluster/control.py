@@ -220,6 +220,18 @@ class Control:
         """
         return awaitable(self._ask({"do": "channels-of", "user": _name(user)}).addCallback(self._total))
 
+    def survey(self, do: str, **details: Any) -> Deferred[tuple[dict[str, Any], tuple[str, ...]]]:
+        """
+        Ask all nodes; for the admin side.
+
+        :param do: what; see :class:`lhttp_tx.cluster.orders.Orders`.
+        :param details: the rest of the order, JSON values.
+        :returns: a Deferred that succeeds with the answers by the nodes' names, and the names of nodes that did not
+            answer in time, or do not know how.
+        """
+        asking = self._ask({"do": do, **details})
+        return awaitable(asking.addCallback(lambda answers: (dict(answers.by_node), tuple(answers.unanswered))))
+
     # Messages to and from the other nodes
 
     def _ask(self, order: Order) -> Deferred[_Answers]:

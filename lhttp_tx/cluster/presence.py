@@ -64,6 +64,11 @@ class Presence:
         room = self._rooms.get(channel)
         return (0, 0) if room is None else (len(room), room.connections)
 
+    def totals(self) -> tuple[int, int, int]:
+        """Return the numbers of channels with somebody in them, of people in these, and of the people's connections."""
+        rooms = self._rooms.values()
+        return len(rooms), sum(map(len, rooms)), sum(room.connections for room in rooms)
+
     def stop(self) -> None:
         """Stop, without events for the people who have left up to now."""
         for timer in self._leaving.values():

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice, repeat, takewhile
 from operator import methodcaller
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
@@ -45,7 +45,6 @@ _IN_HAND = frozenset({State.BUSY, State.FINISHING, State.CLOSING})
 """The states in which a message, or the opening, is being handled while the connection is open."""
 
 
-@final
 class Conversation(Handler):
     """
     The class of every session.
@@ -64,6 +63,11 @@ class Conversation(Handler):
         self._queue: deque[tuple[bytes, bool, float]] | None = None
         self._deadline: IDelayedCall | None = None
         self._last_words = 1000, ""
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """The number of messages that wait for their turn, and their bytes."""
+        return len(self._queue or ()), self._queue_size
 
     # For the edge
 

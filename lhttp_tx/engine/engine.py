@@ -44,6 +44,7 @@ from lhttp_tx.interfaces import (
 
 if TYPE_CHECKING:
     from lhttp_tx.history.values import Filing
+    from lhttp_tx.observe.counters import Counters
     from lhttp_tx.running import RunningServer
 
 __all__ = ["Engine"]
@@ -82,7 +83,11 @@ class Engine:
     :ivar watchers: the engine tells them about its sessions.
     :ivar delivery: wraps the function that takes a session's deliveries of a channel, and returns the wrapper; or
         ``None``.
-    :ivar watch_step: returns a step that does the same as the given one, to see how long it takes; or ``None``.
+    :ivar counters: what happens in numbers; ``None`` if nothing is counted.
+    :ivar conversation: the class of its sessions.
+    :ivar watch_expiry: called with a session whose identity expires at another time; ``None``: nobody logs in.
+    :ivar step_watchers: each returns a step that does the same as the given one of a processor or filter, and watches
+        it. The first one gets the step itself.
     :ivar receipt_note: returns a header line, with its line break, for receipts of publications that waited for the
         bus; or nothing.
     :ivar wait_timeout: seconds that a message may wait for the messages before it; 0: no limit.
@@ -133,7 +138,10 @@ class Engine:
         self.watchers: list[SessionWatcher] = []
         self.receipt_note: Callable[[], bytes] = bytes
         self.delivery: Callable[[Session, str, Deliver], Deliver] | None = None
-        self.watch_step: Callable[[Step], Step] | None = None
+        self.counters: Counters | None = None
+        self.conversation: type[Conversation] = Conversation
+        self.watch_expiry: Callable[[Session], None] | None = None
+        self.step_watchers: list[Callable[[Step], Step]] = []
         self.wait_timeout = 0.0
         self.on_wait_timeout: list[Callable[[Session, Message], None]] = []
         self.on_undelivered: list[Callable[[Session, list[Message]], None]] = []
@@ -153,7 +161,7 @@ class Engine:
         :param identity: the client's identity; ``None`` if only its address is known.
         :param handshake: how the client opened the connection; used only if there are :attr:`open_steps`.
         """
-        session = Conversation(engine=self, transport=transport, identity=identity)
+        session = self.conversation(engine=self, transport=transport, identity=identity)
         self.sessions.add(session)
         for watcher in self.watchers:
             watcher.session_opened(session)
@@ -256,8 +264,8 @@ class Engine:
             if len(self._kinds) >= _KIND_COUNT:
                 self._kinds.clear()
             kind = self._kinds[key] = Kind(known, filters, self.registry.get(command))
-            if self.watch_step is not None:
-                kind.rest = tuple(map(self.watch_step, kind.rest))
+            for watched in self.step_watchers:
+                kind.rest = tuple(map(watched, kind.rest))
         return kind
 
     def forget_plans(self) -> None:

@@ -7,7 +7,7 @@ more messages. Source: the protocol document, section "History".
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -132,13 +132,18 @@ class _Catching:
 
 
 class Recovery:
-    """Delivers to subscribers what they have missed."""
+    """
+    Delivers to subscribers what they have missed.
+
+    :ivar on_told: called with the numbers of channels in which a client has recovered everything, or missed something.
+    """
 
     def __init__(self, archive: Archive, clock: IReactorTime) -> None:
         """
         :param archive: the histories.
         :param clock: the reactor.
         """
+        self.on_told: list[Callable[[int, int], None]] = []
         self._archive = archive
         self._clock = clock
         self._rooms: WeakKeyDictionary[Handler, _Room] = WeakKeyDictionary()
@@ -319,6 +324,8 @@ class Recovery:
         for found in caught:
             found.missed = False
         unkept = [channel for channel in positions if self._archive.retention(channel) is None]
+        for call in self.on_told:
+            call(len(recovered), len(missed) + len(unkept))
         if request.receipt is None:
             for catching in caught:
                 if catching.channel in missed:
@@ -373,4 +380,6 @@ class Recovery:
             return
         if catching.missed:
             self._tell_missed(catching)
+            for call in self.on_told:
+                call(0, 1)
         self._let_go(member, catching)

@@ -87,6 +87,7 @@ class SQLiteHistory:
         self._patience = patience
         self._wall = wall
         self.description = f"in the file {self._path}"
+        self.files = self._path, Path(f"{self._path}-wal")
         self.epoch = ""
         self._users = 0
         self._turns = DeferredLock()

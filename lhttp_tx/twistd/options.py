@@ -214,6 +214,7 @@ class Options(
             gzip=not self["no-gzip"],
             events=not self["no-events"],
             demo=bool(self["demo"]),
+            metrics=bool(self["metrics"]),
             unix_mode=self["unix-mode"],
             unix_group=self["unix-group"],
             plugins={} if self.sources.file is None else self.sources.file.plugins,

@@ -19,7 +19,7 @@ __all__ = ["COMMAND_LINE", "Sources"]
 COMMAND_LINE = "the command line"
 """The origin of an option that was set on the command line."""
 
-_FOREIGN = frozenset({"URL"})
+_FOREIGN = frozenset({"ADMIN_KEY", "ADMIN_URL", "URL"})
 """The endings of variables with our prefix that are for the command ``lhttp``."""
 
 _KUBERNETES = re.compile(r"(?:.+_)?(?:SERVICE_(?:HOST|PORT(?:_.+)?)|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_[A-Z]+)?)")

@@ -62,10 +62,12 @@ def makeService(options: Options) -> IService:
         if options.admin is not None:
             admin = AdminService(
                 reactor=reactor,
+                parts=server.parts,
                 listen=options.admin.listen,
                 keys=options.admin.keys,
                 server_names=config.server_names,
                 make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint,
+                count_pending=lambda: server.factory.admission.pending,
             )
             service, set_keys = AdministeredService(service, admin), admin.set_keys
         notifier = Notifier(reactor, server.when_started)

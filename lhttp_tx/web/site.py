@@ -16,6 +16,7 @@ from lhttp_tx.engine.engine import Engine
 from lhttp_tx.guard.access import AccessPolicy
 from lhttp_tx.guard.admission import Admission
 from lhttp_tx.guard.heads import is_shallow, unquote
+from lhttp_tx.observe.counters import Counters
 from lhttp_tx.web.assets import PageOrWebSocket, client_assets, demo_assets
 from lhttp_tx.web.channel import BoundedChannel, BoundedRequest
 from lhttp_tx.web.events.resource import EventsResource, TicketResource
@@ -38,6 +39,7 @@ class RootResource(Resource):
     ``/publish``, ``/events``, ``/lhttp.js`` and ``/lhttp.mjs``, what was put beside them with ``putChild``, and the
     WebSocket on every other path.
 
+    :ivar counters: count the answers; ``None``: nobody does.
     :ivar websocket: what answers there.
     """
 
@@ -58,6 +60,7 @@ class RootResource(Resource):
         :param events: whether event streams are at ``/events``.
         """
         super().__init__()
+        self.counters = engine.counters
         self.websocket = WebSocketResource(factory)
         self.putChild(b"publish", PublishResource(engine, policy))
         if events:
@@ -110,6 +113,7 @@ class LHTTPSite(server.Site):
         :param admission: counts connections that are no WebSocket; ``None``: nobody does.
         """
         super().__init__(resource, BoundedRequest, timeout=timeout, reactor=reactor, **_NO_FORMS)
+        self._counters: Counters | None = getattr(resource, "counters", None)
         self.max_body_size = max_body_size
         self.head_timeout = head_timeout
         self.body_timeout = body_timeout
@@ -161,4 +165,6 @@ class LHTTPSite(server.Site):
         return [b"http/1.1"]
 
     def log(self, request: Any) -> None:
-        """Keep no access log: what clients send does not belong in the operator's log."""
+        """Keep no access log: what clients send does not belong in the operator's log. Only the answers are counted."""
+        if self._counters is not None:
+            self._counters.requests[str(request.code)] += 1

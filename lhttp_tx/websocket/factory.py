@@ -22,6 +22,7 @@ from lhttp_tx.guard.heads import check_counts
 from lhttp_tx.websocket.coded import CodedFraming
 from lhttp_tx.websocket.compression import Deflate, Gzip
 from lhttp_tx.websocket.coroutines import ask_inspect
+from lhttp_tx.websocket.counted import counted_protocol
 from lhttp_tx.websocket.frames import Framing
 from lhttp_tx.websocket.handshake import Handshake
 from lhttp_tx.websocket.outbox import Outbox
@@ -96,6 +97,8 @@ class LHTTPServerFactory(WebSocketServerFactory):
         :param gzip: whether clients may ask for gzip-compressed messages.
         """
         super().__init__(server="", reactor=reactor)
+        if engine.counters is not None:
+            self.protocol = counted_protocol(engine.counters)
         self._declines = self.perMessageCompressionAccept
         self.gzip = Gzip() if gzip else None
         self._deflates: dict[int, Deflate] = {}

@@ -326,7 +326,11 @@ class Page:
         done = subprocess.run(
             command,
             cwd=self.directory,
-            env={**environment(), "LHTTP_URL": self._here("ws://127.0.0.1:8081/")},  # the default, with a free port
+            env={  # the defaults, with free ports
+                **environment(),
+                "LHTTP_URL": self._here("ws://127.0.0.1:8081/"),
+                "LHTTP_ADMIN_URL": self._here("http://127.0.0.1:9081"),
+            },
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=60,

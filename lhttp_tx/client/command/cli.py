@@ -11,6 +11,7 @@ from importlib import import_module
 
 import click
 
+from lhttp_tx.client.command.admin import admin_command
 from lhttp_tx.client.command.bench import bench_command
 from lhttp_tx.client.command.chat import chat_command
 from lhttp_tx.client.command.history import history_command
@@ -94,3 +95,4 @@ def check_config(arguments: tuple[str, ...]) -> int:
 
 for _command in (chat_command, subscribe_command, publish_command, history_command, upload_command, bench_command):
     lhttp.add_command(_command)
+lhttp.add_command(admin_command)

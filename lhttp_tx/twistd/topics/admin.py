@@ -6,10 +6,12 @@ A part of :mod:`lhttp_tx.twistd.options`. The admin side itself is :mod:`lhttp_t
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 
 from twisted.python import usage
 
+from lhttp_tx.observe.extras import install_command
 from lhttp_tx.twistd.admin_keys import AdminKeys
 from lhttp_tx.twistd.topics.topic import Topic, check_endpoint, checked_port
 from lhttp_tx.web.admin.keys import AdminKey
@@ -31,7 +33,9 @@ class AdminSettings:
 
 
 class AdminOptions(Topic):
-    """The option ``--admin``."""
+    """The options ``--admin`` and ``--metrics``."""
+
+    optFlags = [["metrics", None, "Count what happens, for GET /metrics of the admin side."]]
 
     optParameters = [
         [
@@ -51,6 +55,11 @@ class AdminOptions(Topic):
         :raises UsageError: if the options do not fit together.
         """
         listen = self["admin"]
+        if self["metrics"]:
+            if listen is None:
+                raise usage.UsageError("--metrics are shown by the admin side: add --admin ENDPOINT")
+            if importlib.util.find_spec("prometheus_client") is None:
+                raise usage.UsageError(f"--metrics needs prometheus-client: {install_command('metrics')}")
         if listen is None:
             if keys is not None and keys.keys:
                 raise usage.UsageError("there are keys of the admin side, but it does not listen: add --admin ENDPOINT")

@@ -4,7 +4,9 @@ The names that the scope of a key may contain.
 
 from __future__ import annotations
 
+from lhttp_tx.observe.methods import METHODS
+
 __all__ = ["SCOPES"]
 
-SCOPES: frozenset[str] = frozenset({"info"})
+SCOPES: frozenset[str] = frozenset({"metrics", *(method.name for method in METHODS)})
 """The methods of the API, and what else needs a scope."""

@@ -7,7 +7,9 @@ beside its :class:`~lhttp_tx.service.LHTTPService`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from twisted.application.service import Service
@@ -20,8 +22,11 @@ from twisted.logger import Logger
 from lhttp_tx.guard.access import AccessPolicy, is_loopback, server_name
 from lhttp_tx.guard.admission import Admission
 from lhttp_tx.ports.listening import Listeners
+from lhttp_tx.web.admin.api import ApiResource
 from lhttp_tx.web.admin.gate import AdminGate
 from lhttp_tx.web.admin.keys import AdminKey, Keyring
+from lhttp_tx.web.admin.managed import Managed, Parts
+from lhttp_tx.web.admin.sampler import Sampler
 from lhttp_tx.web.admin.site import AdminRoot, AdminSite
 
 __all__ = ["MAX_CONNECTIONS", "AdminService"]
@@ -43,18 +48,22 @@ class AdminService(Service):
         self,
         *,
         reactor: Any,
+        parts: Parts,
         listen: str,
         keys: Iterable[AdminKey] = (),
         server_names: Iterable[str] = (),
         make_endpoint: Callable[[Any, str], IStreamServerEndpoint] = serverFromString,
+        count_pending: Callable[[], int] = lambda: 0,
     ) -> None:
         """
         :param reactor: the running reactor.
+        :param parts: the server's parts, ``service.parts``. With ``Config(metrics=True)``, there is ``/metrics``.
         :param listen: the description of the endpoint, such as ``tcp:9081:interface=127.0.0.1``.
         :param keys: the keys. Without any, the admin side answers only ``/live``.
         :param server_names: the host names that it answers to, besides loopback names. If empty, it answers to any
             name; if it listens on the loopback interface, only to loopback names.
         :param make_endpoint: takes the reactor and a description, and returns the endpoint.
+        :param count_pending: returns how many connections of the server are no WebSocket, or not yet.
         :raises ValueError: if two keys have the same name or secret, or if no request can have one of *server_names*.
         """
         self._listen = listen
@@ -62,6 +71,14 @@ class AdminService(Service):
         self._policy = AccessPolicy(server_names=frozenset(map(server_name, server_names)), loopback_only=True)
         self.gate = AdminGate(self._keyring, self._policy, reactor)
         self.root = AdminRoot(self.gate)
+        managed = Managed(parts, _version(), time.time(), count_pending)
+        self.root.putChild(b"api", ApiResource(self.gate, managed, reactor, self.root.nothing))
+        self._sampler: Sampler | None = None
+        if parts.counters is not None:
+            from lhttp_tx.web.admin.metrics import MetricsResource  # needs an optional package
+
+            self.root.putChild(b"metrics", MetricsResource(self.gate, managed, parts.counters, reactor))
+            self._sampler = Sampler(parts.counters, parts.bus, reactor)
         self._admission = Admission(reactor, max_pending=MAX_CONNECTIONS)
         site = AdminSite(self.root, reactor=reactor, admission=self._admission)
         self._listeners = Listeners(reactor, site, make_endpoint=make_endpoint, opened=self._opened)
@@ -93,6 +110,8 @@ class AdminService(Service):
         """Listen, if it does not listen yet."""
         self.privilegedStartService()
         super().startService()
+        if self._sampler is not None:
+            self._sampler.start()
         if not len(self._keyring):
             _log.warn("the admin side has no key, so it answers nothing but /live: add [admin.keys.NAME] to the file")
 
@@ -103,6 +122,8 @@ class AdminService(Service):
         :returns: a Deferred that succeeds when this is done.
         """
         super().stopService()
+        if self._sampler is not None:
+            self._sampler.stop()
         return self._listeners.close().addCallback(lambda _: self._admission.stop())
 
     def _opened(self, port: IListeningPort, description: str) -> None:
@@ -116,3 +137,11 @@ class AdminService(Service):
                 "tcp:{port}:interface=127.0.0.1, or with ssl:",
                 port=host.port,
             )
+
+
+def _version() -> str:
+    """Return the version of the package."""
+    try:
+        return version("lhttp_tx")
+    except PackageNotFoundError:  # it is run from a copy that nobody has installed
+        return "unknown"

@@ -133,21 +133,25 @@ class _Nothing(AdminResource):
 
 
 class AdminRoot(Resource):
-    """The root of the admin side: ``/live``, and what was put beside it with ``putChild``."""
+    """
+    The root of the admin side: ``/live``, and what was put beside it with ``putChild``.
+
+    :ivar nothing: answers every path that has no resource.
+    """
 
     def __init__(self, gate: AdminGate) -> None:
         """:param gate: decides who may ask."""
         super().__init__()
-        self._nothing = _Nothing(gate)
+        self.nothing = _Nothing(gate)
         self.putChild(b"live", LiveResource(gate))
 
     def getChild(self, path: bytes, request: Request) -> IResource:
         """Return what answers every path that has no resource of its own."""
-        return self._nothing
+        return self.nothing
 
     def render(self, request: Request) -> int | bytes:
         """Answer the root itself."""
-        return self._nothing.render(request)
+        return self.nothing.render(request)
 
 
 def header(request: Request, name: bytes) -> str | None:

@@ -105,45 +105,45 @@ class Several:
     """
     The encoding for streams of several channels: the events, to which each stream adds its own ids.
 
-    An :class:`~lhttp_tx.engine.delivery.Encoding`; all streams with one view share one.
+    An :class:`~lhttp_tx.engine.delivery.Encoding`; all streams with one form share one.
 
-    :ivar view: makes events of messages.
+    :ivar form: makes events of messages.
     """
 
-    __slots__ = ("view",)
+    __slots__ = ("form",)
 
-    def __init__(self, view: View) -> None:
-        """:param view: makes events of messages."""
-        self.view = view
+    def __init__(self, form: View) -> None:
+        """:param form: makes events of messages."""
+        self.form = form
 
     def encode(self, payloads: list[bytes], binary: bool) -> list[Event]:
         """See :meth:`lhttp_tx.engine.delivery.Encoding.encode`. What is no message is left out."""
-        return _events(payloads, binary, self.view)
+        return _events(payloads, binary, self.form)
 
 
 class Single:
     """
     The encoding for streams of one channel: the events with their ids, joined.
 
-    An :class:`~lhttp_tx.engine.delivery.Encoding`; all streams of the channel with one view share one.
+    An :class:`~lhttp_tx.engine.delivery.Encoding`; all streams of the channel with one form share one.
 
-    :ivar view: makes events of messages.
+    :ivar form: makes events of messages.
     """
 
-    __slots__ = ("__weakref__", "_channel", "_epoch_of", "view")
+    __slots__ = ("__weakref__", "_channel", "_epoch_of", "form")
 
-    def __init__(self, view: View, channel: str, epoch_of: Callable[[str], str | None]) -> None:
+    def __init__(self, form: View, channel: str, epoch_of: Callable[[str], str | None]) -> None:
         """
-        :param view: makes events of messages.
+        :param form: makes events of messages.
         :param epoch_of: returns the epoch of the positions of a channel; ``None`` if it is not known.
         """
-        self.view = view
+        self.form = form
         self._channel = channel
         self._epoch_of = epoch_of
 
     def encode(self, payloads: list[bytes], binary: bool) -> bytes:
         """See :meth:`lhttp_tx.engine.delivery.Encoding.encode`. What is no message is left out."""
-        events = _events(payloads, binary, self.view)
+        events = _events(payloads, binary, self.form)
         known = self._epoch_of(self._channel) if any(offset or position for offset, position, _ in events) else None
         if known is None:
             return b"".join([event for _, _, event in events])

@@ -224,7 +224,7 @@ class EventStream(Outflow):
         self._streams.engine.hub.flush()
         self._streams.factory.outbox.flush()
         if not self.ended:
-            self._end(self._encoding.view(close_message(code, reason).raw, False))
+            self._end(self._encoding.form(close_message(code, reason).raw, False))
 
     # The answers to the subscribe messages
 

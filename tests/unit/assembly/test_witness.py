@@ -75,7 +75,7 @@ def test_nobody_is_told_without_the_option(events: list[Any]) -> None:
     server = Server()
     server.connect().disconnect()
     assert not told(events, "connection.")
-    assert not server.engine.watch_step
+    assert not server.engine.step_watchers
 
 
 def test_lines_about_connections_have_a_bound(events: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

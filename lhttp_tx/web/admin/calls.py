@@ -1,0 +1,311 @@
+"""
+What the methods of the API do, each for the whole cluster.
+
+:mod:`lhttp_tx.web.admin.api` calls them with parameters that are checked. They return JSON values.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from lhttp_tx.cluster.control import Reached
+from lhttp_tx.codec.limits import UNLIMITED
+from lhttp_tx.codec.message import Message, parse
+from lhttp_tx.codec.positions import format_position, parse_position
+from lhttp_tx.history.pages import checked
+from lhttp_tx.history.values import Filing, Page, Retention, Stored
+from lhttp_tx.web.admin.keys import AdminKey
+from lhttp_tx.web.admin.managed import Managed
+from lhttp_tx.web.admin.problems import Problem
+
+__all__ = ["Calls"]
+
+_PAGE = 100
+"""Entries of an answer, unless the caller says how many."""
+
+_ANSWER_SIZE = 1_048_576
+"""Bytes of a history's messages in one answer, approximately; at least one message is in it."""
+
+_PATIENCE = 10.0
+"""Seconds that a store may take."""
+
+_SERVERS_OWN = frozenset({"publish", "subscribe", "unsubscribe", "receipt", "upstream", "message-id", "store", "offset",
+                          "after"})  # fmt: skip
+"""Headers that publish and broadcast do not take, because parameters stand for them, or the server writes them."""
+
+Params = Mapping[str, Any]
+Told = dict[str, Any]
+
+
+class Calls:
+    """The methods, by their names: ``do_NAME``. Each takes parameters and the key, and may return a Deferred."""
+
+    def __init__(self, managed: Managed, clock: IReactorTime) -> None:
+        """
+        :param managed: the server.
+        :param clock: the reactor.
+        """
+        self._managed = managed
+        self._clock = clock
+
+    async def call(self, name: str, params: Params, key: AdminKey) -> Told:
+        """
+        Call a method.
+
+        :raises Problem: if it is refused.
+        :raises LHTTPError: if it fails.
+        """
+        method: Callable[[Params, AdminKey], Any] = getattr(self, f"do_{name}")
+        return cast(Told, await method(params, key))
+
+    # Messages
+
+    async def do_publish(self, params: Params, key: AdminKey) -> Told:
+        """Publish to one channel."""
+        return await self._publish([params["channel"]], params)
+
+    async def do_broadcast(self, params: Params, key: AdminKey) -> Told:
+        """Publish to several."""
+        return await self._publish(list(dict.fromkeys(params["channels"])), params)
+
+    async def _publish(self, channels: list[str], params: Params) -> Told:
+        headers = params.get("headers", {})
+        for name in headers:
+            if name.lower() in _SERVERS_OWN:
+                raise Problem(400, f"the header {name} has a parameter, or is the server's own: leave it out")
+        body = base64.b64decode(params["body_base64"]) if "body_base64" in params else params.get("body", "").encode()
+        pairs = [("publish", " ".join(channels)), *headers.items()]
+        message_id = params.get("message_id")
+        pairs += [("message-id", message_id)] if message_id is not None else []
+        pairs += [] if params.get("store", True) else [("store", "no")]
+        message = Message(params["command"], pairs, body, binary="body_base64" in params)
+        engine = self._managed.engine
+        limit = engine.limits.message_size
+        if len(message.raw) > limit:
+            raise Problem(413, f"the message has {len(message.raw)} bytes, and at most {limit} are allowed")
+        filing = Filing(message_id, params.get("store", True))
+        waiting = engine.publish_message(message, filing)
+        if waiting is not None:
+            await waiting
+        if filing.failure is not None:
+            raise filing.failure
+        told: Told = {"channels": channels}
+        if filing.positions:
+            told["positions"] = filing.positions
+        if filing.duplicate:
+            told["duplicate"] = True
+        return told
+
+    # Connections
+
+    async def do_subscribe(self, params: Params, key: AdminKey) -> Told:
+        """Subscribe connections."""
+        return _reached(await self._managed.control.subscribe(params["channels"], **_whom(params)))
+
+    async def do_unsubscribe(self, params: Params, key: AdminKey) -> Told:
+        """Take back subscriptions."""
+        return _reached(await self._managed.control.unsubscribe(params["channels"], **_whom(params)))
+
+    async def do_disconnect(self, params: Params, key: AdminKey) -> Told:
+        """Close connections."""
+        code, reason = int(params.get("code", 4000)), params.get("reason", "")
+        return _reached(await self._managed.control.close(**_whom(params), code=code, reason=reason))
+
+    async def do_refresh(self, params: Params, key: AdminKey) -> Told:
+        """Set when logins expire."""
+        if self._managed.engine.watch_expiry is None:
+            raise Problem(409, "clients do not log in to this server, so nothing expires")
+        answers, unanswered = await self._managed.control.survey(
+            "refresh", expires=int(params["expires"]), **_whom(params)
+        )
+        return {"count": sum(answers.values()), "unanswered": list(unanswered)}
+
+    # Lists
+
+    async def do_channels(self, params: Params, key: AdminKey) -> Told:
+        """List channels."""
+        pattern = params.get("pattern")
+        if pattern is not None and not key.may_use(pattern):
+            raise Problem(403, f"the key {key.name} may not use all channels that match {pattern}")
+        patterns = list(key.channels) if pattern is None else [pattern]
+        pages, unanswered = await self._survey("channel_page", params, patterns=patterns)
+        counts: dict[str, int] = {}
+        for page in pages.values():
+            for name, count in page:
+                counts[name] = counts.get(name, 0) + count
+        names, more = _first(counts, pages, params)
+        told: Told = {"channels": [{"channel": name, "subscribers": counts[name]} for name in names]}
+        return _paged(told, names, more, unanswered)
+
+    async def do_connections(self, params: Params, key: AdminKey) -> Told:
+        """List connections."""
+        if not (key.has_all_channels or "channel" in params):
+            raise Problem(403, f"the key {key.name} may not use all channels: ask for the connections of a channel")
+        some = {name: params[name] for name in ("user", "connection", "channel") if name in params}
+        pages, unanswered = await self._survey("connection_page", params, **some)
+        found = {row["connection"]: {**row, "node": node} for node, page in pages.items() for row in page}
+        for row in found.values():
+            row["channels"] = [channel for channel in row["channels"] if key.may_use(channel)]
+        names, more = _first(found, pages, params)
+        return _paged({"connections": [found[name] for name in names]}, names, more, unanswered)
+
+    async def do_users(self, params: Params, key: AdminKey) -> Told:
+        """List users."""
+        pages, unanswered = await self._survey("user_page", params)
+        counts: dict[str, int] = {}
+        for page in pages.values():
+            for name, count in page:
+                counts[name] = counts.get(name, 0) + count
+        names, more = _first(counts, pages, params)
+        return _paged(
+            {"users": [{"user": name, "connections": counts[name]} for name in names]}, names, more, unanswered
+        )
+
+    async def do_nodes(self, params: Params, key: AdminKey) -> Told:
+        """List nodes."""
+        answers, unanswered = await self._managed.control.survey("info")
+        return {"nodes": [{"node": name, **told} for name, told in answers.items()], "unanswered": list(unanswered)}
+
+    async def do_info(self, params: Params, key: AdminKey) -> Told:
+        """Describe this node."""
+        managed = self._managed
+        answers, unanswered = await managed.control.survey("info")
+        return {
+            "node": managed.nodes.name,
+            "version": managed.version,
+            "started": managed.started,
+            "bus": getattr(managed.bus, "description", type(managed.bus).__name__),
+            "bus_up": bool(managed.bus.available),
+            "history": managed.histories.store.description if managed.histories.is_active else "none",
+            "history_up": managed.histories.available,
+            "nodes": len(answers) + len(unanswered),
+            "connections": sum(told["connections"] for told in answers.values()),
+            "unanswered": list(unanswered),
+        }
+
+    async def _survey(self, do: str, params: Params, **details: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+        after, limit = params.get("cursor", ""), int(params.get("limit", _PAGE))
+        return await self._managed.control.survey(do, after=after, limit=limit + 1, **details)
+
+    # Presence
+
+    async def do_presence(self, params: Params, key: AdminKey) -> Told:
+        """List people."""
+        people = self._people(params["channel"])
+        first, limit = int(params.get("cursor", "0")), int(params.get("limit", _PAGE))
+        told: Told = {"people": people[first : first + limit]}
+        if first + limit < len(people):
+            told["next"] = str(first + limit)
+        return told
+
+    async def do_presence_stats(self, params: Params, key: AdminKey) -> Told:
+        """Count people."""
+        self._check_presence(params["channel"])
+        people, connections = self._managed.presence.count(params["channel"])
+        return {"people": people, "connections": connections}
+
+    def _people(self, channel: str) -> list[dict[str, Any]]:
+        self._check_presence(channel)
+        return self._managed.presence.people(channel)
+
+    def _check_presence(self, channel: str) -> None:
+        if not self._managed.members.has_presence(channel):
+            raise Problem(404, f"the server does not keep the presence of {channel!a}")
+
+    # Histories
+
+    async def do_history(self, params: Params, key: AdminKey) -> Told:
+        """Read a history."""
+        channel = params["channel"]
+        retention = self._retention(channel)
+        store = self._managed.histories.store
+        epoch = store.epoch_of(retention)
+        limit = int(params.get("limit", _PAGE))
+        missed = False
+        if "since" in params:
+            known, offset = parse_position(params["since"])
+            missed = known != epoch
+            after = 0 if missed else offset
+            page = await self._wait(store.read(channel, retention, after=after, limit=limit, size=_ANSWER_SIZE))
+            missed = missed or not page.reaches
+        else:
+            before = 0
+            if "before" in params:
+                known, offset = parse_position(params["before"])
+                if known != epoch:
+                    raise Problem(409, "the history has begun anew since that position")
+                before = max(offset, 1)
+            page = await self._wait(store.newest(channel, retention, before=before, limit=limit, size=_ANSWER_SIZE))
+        messages = page.messages
+        forward = "since" in params
+        tip = messages[-1].offset if forward and messages and page.more else page.tip
+        told: Told = {
+            "position": format_position(epoch, tip),
+            "messages": [_told(stored, epoch) for stored in messages],
+            "more": page.more,
+        }
+        return told | ({"missed": True} if missed else {})
+
+    async def do_history_remove(self, params: Params, key: AdminKey) -> Told:
+        """Remove a history."""
+        retention = self._retention(params["channel"])
+        removing = self._managed.histories.store.remove(params["channel"], retention)
+        if removing is not None:
+            await removing.addTimeout(_PATIENCE, self._clock, _too_slow)
+        return {}
+
+    def _retention(self, channel: str) -> Retention:
+        retention = self._managed.histories.archive.retention(channel)
+        if retention is None:
+            raise Problem(404, f"channel {channel!a} has no history")
+        return retention
+
+    async def _wait(self, found: Page | Deferred[Page]) -> Page:
+        known = checked(found)
+        if isinstance(known, Deferred):
+            return cast(Page, await known.addTimeout(_PATIENCE, self._clock, _too_slow))
+        return known
+
+
+def _too_slow(result: Any, seconds: float) -> Any:
+    raise Problem(504, f"the history store has not answered within {seconds:g} seconds")
+
+
+def _told(stored: Stored, epoch: str) -> Told:
+    message = parse(stored.payload, binary=stored.binary, limits=UNLIMITED)
+    told: Told = {
+        "position": format_position(epoch, stored.offset),
+        "command": message.command,
+        "headers": [list(pair) for pair in message.headers],
+    }
+    try:
+        return told | {"body": message.body.decode("utf-8")}
+    except UnicodeDecodeError:
+        return told | {"body_base64": base64.b64encode(message.body).decode("ascii")}
+
+
+def _reached(reached: Reached) -> Told:
+    return {"count": reached.count, "unanswered": list(reached.unanswered)}
+
+
+def _whom(params: Params) -> dict[str, str]:
+    return {name: params[name] for name in ("user", "connection") if name in params}
+
+
+def _first(found: Iterable[str], pages: Mapping[str, list[Any]], params: Params) -> tuple[list[str], bool]:
+    """Return the names of one page, in order, and whether there are more."""
+    limit = int(params.get("limit", _PAGE))
+    names = sorted(found)
+    return names[:limit], len(names) > limit or any(len(page) > limit for page in pages.values())
+
+
+def _paged(told: Told, names: list[str], more: bool, unanswered: tuple[str, ...]) -> Told:
+    told["unanswered"] = list(unanswered)
+    if more and names:
+        told["next"] = names[-1]
+    return told
