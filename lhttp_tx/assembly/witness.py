@@ -26,9 +26,9 @@ _log = Logger()
 _rationed = RationedLogger(__name__)
 
 MAX_LINES: Final = 1_000
-"""The most lines about connections in :data:`INTERVAL`."""
+"""The most lines about connections in ten seconds."""
 
-INTERVAL: Final = 10.0
+_INTERVAL: Final = 10.0
 """Seconds for which lines are counted."""
 
 
@@ -77,7 +77,7 @@ class ConnectionLog(SessionWatcher):
 
     def _say(self, text: str, event: str, **values: Any) -> None:
         now = self._clock.seconds()
-        if now - self._since >= INTERVAL:
+        if now - self._since >= _INTERVAL:
             if self._left_out:
                 _log.warn(
                     "{count} more lines about connections were left out",

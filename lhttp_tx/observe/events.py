@@ -2,7 +2,7 @@
 The names of events in the log, for programs that read it.
 
 A line's text may change, its name does not. A call of a logger may give the name itself, as ``event=``. For the others,
-:data:`NAMES` knows it by the format of the text. Imports nothing of the project.
+``NAMES`` knows it by the format of the text. Imports nothing of the project.
 """
 
 from __future__ import annotations

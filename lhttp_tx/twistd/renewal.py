@@ -16,7 +16,6 @@ from lhttp_tx.ports.certificates import Certificates
 
 if TYPE_CHECKING:
     from lhttp_tx.service import LHTTPService
-    from lhttp_tx.twistd.options import Options
 
 __all__ = ["Renewal", "renewal_of"]
 
@@ -86,7 +85,7 @@ class Renewal:
         return bool(self._entries or certificates)
 
 
-def renewal_of(options: Options, server: LHTTPService, certificates: Certificates) -> Renewal:
+def renewal_of(options: Any, server: LHTTPService, certificates: Certificates) -> Renewal:
     """
     Return what *server* can read again.
 

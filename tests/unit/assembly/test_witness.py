@@ -85,7 +85,7 @@ def test_lines_about_connections_have_a_bound(events: list[Any], monkeypatch: py
     for _ in range(5):
         server.connect()
     assert len(told(events, "connection.")) == 3
-    clock.advance(witness.INTERVAL)
+    clock.advance(10)
     server.connect()
     assert len(told(events, "connection.")) == 4
     assert told(events, "log.left_out") == [("log.left_out", {"count": 2})]
