@@ -41,7 +41,7 @@ LIMIT = 50.0
 _HOW_TO = Path(__file__).parents[2] / "docs" / "howto" / "production.rst"
 _TEXT = re.sub(r"\s+", " ", _HOW_TO.read_text(encoding="utf-8"))
 _FIGURES = re.search(
-    r"(\d+\.\d+) MiB with the defaults\. A well-behaved client uses about (\d+) KiB\. "
+    r"(\d+\.\d+) MiB with the defaults\b.* A well-behaved client uses about (\d+) KiB\. .*"
     r"In a cluster, add (\d+) KiB for each channel .* (\d+\.\d+) MiB for a client that changes all",
     _TEXT,
 )
