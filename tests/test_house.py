@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,11 @@ def test_the_house_is_described_with_every_folder_and_no_other() -> None:
     names = {found.name.replace(".", "/") for found in FOLDERS}
     told = re.findall(r"`(lhttp_tx/[\w/]*?)/?`", section("CONTRIBUTING.md", "The house"))
     assert set(told) | {"lhttp_tx"} == names
+
+
+def test_every_folder_is_installed() -> None:
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    named = set(settings["options"]["packages"].split())
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "lhttp_tx").rglob("__init__.py")}
+    assert found == named - {"twisted.plugins"}
