@@ -55,7 +55,7 @@ RUNNABLE = {block.page: None for block in BLOCKS if block.kind and block.kind no
 
 FOREIGN_OPTIONS = {
     *("--data-binary", "--experimental-websocket", "--insecure", "--pidfile", "--unix-socket"),
-    *("--kill-whom", "--logfile", "--retry", "--retry-delay", "--signal"),
+    *("--kill-whom", "--logfile", "--retry", "--retry-delay", "--rootdir", "--signal"),
     "--all",  # of lhttp check-config, which does without click
     *("--from-json", "--json", "--list", "--peers", "--quick", "--rounds", "--scenario", "--svg"),  # of the benchmarks
 }

@@ -376,7 +376,9 @@ def test_relay_bus_joins_two_servers(start: Start) -> None:
 
 
 def test_every_example_is_run_here() -> None:
-    here = "".join(Path(__file__).with_name(name).read_text() for name in ("test_examples.py", "test_client.py"))
+    here = "".join(
+        Path(__file__).with_name(name).read_text() for name in ("test_examples.py", "test_client.py", "test_metrics.py")
+    )
     names = [path.name for path in EXAMPLES.iterdir() if path.name != "__pycache__"]
     assert [name for name in names if name not in here] == []
 
