@@ -25,8 +25,8 @@ from typing import TypeAlias
 from benchmarks.scenarios import BODY, MIXED_BODIES, ROOM
 from benchmarks.wire import client_frame
 from lhttp_tx.testing import Server
-from lhttp_tx.websocket.frames import PLAIN, build_frames
-from lhttp_tx.websocket.reader import take_messages
+from lhttp_tx.transports.websocket.frames import PLAIN, build_frames
+from lhttp_tx.transports.websocket.reader import take_messages
 
 __all__ = ["main", "measure"]
 

@@ -1,5 +1,5 @@
 /*
- * What compiled code would bring: whole masked data frames of one read, taken apart as lhttp_tx.websocket.reader does.
+ * What compiled code would bring: whole masked data frames of one read, taken apart as lhttp_tx.transports.websocket.reader does.
  *
  * Measured by benchmarks.parts, which compiles it where there is a C compiler; no part of the server. It does less than
  * the lane: it looks for no UTF-8, and it stops at whatever is not the plainest frame (RFC 6455, section 5.2).

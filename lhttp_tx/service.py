@@ -40,9 +40,9 @@ from lhttp_tx.ports.sockets import UNIXRights
 from lhttp_tx.ports.starting import Starts, one_by_one
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.running import RunningServer
+from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 from lhttp_tx.web.health import put_checks
 from lhttp_tx.web.site import LHTTPSite, RootResource
-from lhttp_tx.websocket.factory import LHTTPServerFactory
 
 __all__ = ["LHTTPService"]
 

@@ -20,7 +20,7 @@ from lhttp_tx.codec.limits import DEFAULT_LIMITS, UNLIMITED, Limits
 from lhttp_tx.codec.message import parse
 from lhttp_tx.errors import LHTTPError
 from lhttp_tx.testing import Server
-from lhttp_tx.websocket.factory import LHTTPServerFactory
+from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 
 __all__ = ["MemoryEndpoint", "World", "error_of", "outcome"]
 

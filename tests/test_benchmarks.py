@@ -27,8 +27,8 @@ if (ROOT / "benchmarks").is_dir():
     from benchmarks.targets import judge
     from benchmarks.wire import MarkCounter, PayloadMeter, client_frame, frame_size, handshake
     from lhttp_tx.codec.message import parse
-    from lhttp_tx.websocket.frames import build_frame, build_frames
-    from lhttp_tx.websocket.reader import take_messages
+    from lhttp_tx.transports.websocket.frames import build_frame, build_frames
+    from lhttp_tx.transports.websocket.reader import take_messages
 
 
 # Statistics

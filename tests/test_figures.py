@@ -13,11 +13,11 @@ from lhttp_tx.codec import codes
 from lhttp_tx.config import Config
 from lhttp_tx.engine import conversation
 from lhttp_tx.guard import admission, descriptors, heads
+from lhttp_tx.transports.websocket.fragments import LEAST_FRAGMENT
+from lhttp_tx.transports.websocket.handshake import MAX_HEADERS
+from lhttp_tx.transports.websocket.opening import HANDSHAKE_SIZE
 from lhttp_tx.twistd.options import Options
 from lhttp_tx.web.site import LHTTPSite
-from lhttp_tx.websocket.fragments import LEAST_FRAGMENT
-from lhttp_tx.websocket.handshake import MAX_HEADERS
-from lhttp_tx.websocket.opening import HANDSHAKE_SIZE
 
 DOCS = Path(__file__).parent.parent / "docs"
 WORDS = {"one": 1, "three": 3}

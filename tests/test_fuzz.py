@@ -9,7 +9,7 @@ from fuzz.seeds import payloads, seeds
 from fuzz.targets import HANDSHAKE, TARGETS
 from hypothesis import given, strategies as st
 
-from lhttp_tx.websocket.handshake import read_handshake
+from lhttp_tx.transports.websocket.handshake import read_handshake
 
 PIECES = (
     b"\r\n",

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from unit.websocket.test_protocol import connected, frame
+from unit.transports.websocket.test_protocol import connected, frame
 
 from lhttp_tx.testing import Server
-from lhttp_tx.websocket.factory import LHTTPServerFactory
+from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 
 PAGE = Path(__file__).parent.parent / "docs/architecture.rst"
 PUBLISH = "LHTTP/1.0 chat\r\npublish:room\r\n\r\nhello"

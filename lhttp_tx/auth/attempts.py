@@ -1,8 +1,8 @@
 """
 A client's credentials, from the opening handshake or a login message.
 
-:mod:`lhttp_tx.websocket.opening` and :mod:`lhttp_tx.auth.lobby` make attempts, and authenticators read them. Pure
-functions on text.
+:mod:`lhttp_tx.transports.websocket.opening` and :mod:`lhttp_tx.auth.lobby` make attempts, and authenticators read them.
+Pure functions on text.
 """
 
 from __future__ import annotations

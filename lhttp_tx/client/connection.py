@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from lhttp_tx.websocket.fragments import Joined
+from lhttp_tx.transports.websocket.fragments import Joined
 
 if TYPE_CHECKING:
     from lhttp_tx.client.protocol import WebSocketFactory

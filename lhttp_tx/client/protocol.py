@@ -21,8 +21,8 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.client.connection import Link, MessageConnection
 from lhttp_tx.client.errors import ConnectFailed, ConnectionLost, LoginFailed
-from lhttp_tx.websocket.coroutines import ask_inspect
-from lhttp_tx.websocket.timers import ExactTimer
+from lhttp_tx.transports.websocket.coroutines import ask_inspect
+from lhttp_tx.transports.websocket.timers import ExactTimer
 
 __all__ = ["WebSocketConnection", "WebSocketFactory"]
 

@@ -1,7 +1,7 @@
 """
 The queue of a session, the order of its messages, and its end.
 
-The edge (:mod:`lhttp_tx.websocket.protocol`, or another transport) passes messages in, and provides an
+The edge (:mod:`lhttp_tx.transports.websocket.protocol`, or another transport) passes messages in, and provides an
 :class:`~lhttp_tx.interfaces.ITransport`. Must not import Autobahn or anything that does I/O.
 """
 

@@ -1,8 +1,8 @@
 """
 Check the head of an HTTP request: it has one host, and each decisive header once.
 
-Part of the codec: pure functions on bytes, used by :mod:`lhttp_tx.websocket.opening` and the web resources. What
-twisted.web and Autobahn look at beside this is theirs; here is what they leave open, and read in different ways.
+Part of the codec: pure functions on bytes, used by :mod:`lhttp_tx.transports.websocket.opening` and the web resources.
+What twisted.web and Autobahn look at beside this is theirs; here is what they leave open, and read in different ways.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 A token bucket, which limits a client's rate.
 
-Pure: the caller passes the time in. Used by :mod:`lhttp_tx.websocket.throttle`.
+Pure: the caller passes the time in. Used by :mod:`lhttp_tx.transports.websocket.throttle`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 How much the server reads from a client at a time: less if the client's bytes are expensive to handle.
 
-Used by the modules that read from a socket: :mod:`lhttp_tx.websocket.connection` and :mod:`lhttp_tx.web.channel`. One
-turn of the reactor handles all data of one read, and the other clients wait for it.
+Used by the modules that read from a socket: :mod:`lhttp_tx.transports.websocket.connection` and
+:mod:`lhttp_tx.web.channel`. One turn of the reactor handles all data of one read, and the other clients wait for it.
 """
 
 from __future__ import annotations

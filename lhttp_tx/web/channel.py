@@ -23,10 +23,10 @@ from lhttp_tx.guard.heads import check_headers, origin_form
 from lhttp_tx.guard.proxied import is_proxied
 from lhttp_tx.guard.reads import LEAST_READ, begin_reading, pace
 from lhttp_tx.observe.rationing import RationedLogger
+from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
+from lhttp_tx.transports.websocket.handshake import read_handshake
 from lhttp_tx.web.heads import HeadChannel
 from lhttp_tx.web.websocket import hand_over
-from lhttp_tx.websocket.factory import LHTTPServerFactory
-from lhttp_tx.websocket.handshake import read_handshake
 
 __all__ = ["BoundedChannel", "BoundedRequest"]
 

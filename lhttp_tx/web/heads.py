@@ -15,7 +15,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
 
 from lhttp_tx.guard.heads import is_moderate, is_shallow, is_short_list, read_fields
-from lhttp_tx.websocket.handshake import MAX_HEADERS
+from lhttp_tx.transports.websocket.handshake import MAX_HEADERS
 
 __all__ = ["HeadChannel"]
 

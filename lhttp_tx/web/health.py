@@ -16,8 +16,8 @@ from twisted.web.server import Request
 from lhttp_tx.guard.descriptors import AcceptGuard
 from lhttp_tx.interfaces import IBus
 from lhttp_tx.ports.listening import Listeners
+from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 from lhttp_tx.web.paths import refuse_unless_read
-from lhttp_tx.websocket.factory import LHTTPServerFactory
 
 __all__ = ["HealthResource", "put_checks"]
 

@@ -17,12 +17,12 @@ from lhttp_tx.guard.access import AccessPolicy
 from lhttp_tx.guard.admission import Admission
 from lhttp_tx.guard.heads import is_shallow, unquote
 from lhttp_tx.observe.counters import Counters
+from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 from lhttp_tx.web.assets import PageOrWebSocket, client_assets, demo_assets
 from lhttp_tx.web.channel import BoundedChannel, BoundedRequest
 from lhttp_tx.web.events.resource import EventsResource, TicketResource
 from lhttp_tx.web.publish import PublishResource
 from lhttp_tx.web.websocket import WebSocketResource
-from lhttp_tx.websocket.factory import LHTTPServerFactory
 
 __all__ = ["LHTTPSite", "RootResource"]
 

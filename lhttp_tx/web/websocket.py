@@ -13,7 +13,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from lhttp_tx.websocket.factory import LHTTPServerFactory
+from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 
 __all__ = ["WebSocketResource", "hand_over"]
 

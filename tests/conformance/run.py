@@ -37,10 +37,10 @@ from lhttp_tx.codec.limits import Limits
 from lhttp_tx.engine.engine import Engine
 from lhttp_tx.engine.hub import Hub
 from lhttp_tx.engine.session import Session
+from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
+from lhttp_tx.transports.websocket.protocol import LHTTPServerProtocol
 from lhttp_tx.web.site import LHTTPSite
 from lhttp_tx.web.websocket import WebSocketResource
-from lhttp_tx.websocket.factory import LHTTPServerFactory
-from lhttp_tx.websocket.protocol import LHTTPServerProtocol
 
 MESSAGE_SIZE = 8 * 2**20
 """The server takes WebSocket messages of twice this size; the largest case sends 16 MiB."""

@@ -38,11 +38,11 @@ from lhttp_tx.engine.request import Request
 from lhttp_tx.errors import Refused, RemoteProtocolError, UpstreamForbidden
 from lhttp_tx.guard.access import AccessPolicy, host_name
 from lhttp_tx.testing import Server
+from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
+from lhttp_tx.transports.websocket.frames import build_frame, build_frames, split_frames
+from lhttp_tx.transports.websocket.handshake import accept_handshake, read_handshake
+from lhttp_tx.transports.websocket.reader import frames_size, take_messages
 from lhttp_tx.upstream.targets import METHODS, TargetPolicy, parse_upstream
-from lhttp_tx.websocket.factory import LHTTPServerFactory
-from lhttp_tx.websocket.frames import build_frame, build_frames, split_frames
-from lhttp_tx.websocket.handshake import accept_handshake, read_handshake
-from lhttp_tx.websocket.reader import frames_size, take_messages
 
 __all__ = ["ALLOWED", "HANDSHAKE", "TARGETS"]
 

@@ -12,7 +12,7 @@ from twisted.web.http import HTTPChannel, Request as HTTPRequest
 from lhttp_tx import Request, processor
 from lhttp_tx.engine.engine import Engine
 from lhttp_tx.engine.session import Session
-from lhttp_tx.websocket.protocol import LHTTPServerProtocol
+from lhttp_tx.transports.websocket.protocol import LHTTPServerProtocol
 
 COUNTED = (Engine, LHTTPServerProtocol, Session, HTTPChannel, HTTPRequest, Deferred)
 

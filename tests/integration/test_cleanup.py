@@ -32,7 +32,7 @@ from lhttp_tx.engine.request import Request
 from lhttp_tx.engine.sequence import Sequence
 from lhttp_tx.engine.session import Session
 from lhttp_tx.service import LHTTPService
-from lhttp_tx.websocket.protocol import LHTTPServerProtocol
+from lhttp_tx.transports.websocket.protocol import LHTTPServerProtocol
 
 reactor: Any = installed_reactor
 

@@ -21,11 +21,11 @@ from lhttp_tx.codec import message as message_module
 from lhttp_tx.engine import engine as engine_module, hub as hub_module
 from lhttp_tx.guard.access import AccessPolicy
 from lhttp_tx.testing import Server
+from lhttp_tx.transports.websocket import frames as frames_module, protocol as protocol_module, reader as lane_module
+from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
+from lhttp_tx.transports.websocket.frames import split_frames
 from lhttp_tx.web.site import LHTTPSite, RootResource
-from lhttp_tx.websocket import frames as frames_module, protocol as protocol_module, reader as lane_module
-from lhttp_tx.websocket.factory import LHTTPServerFactory
-from lhttp_tx.websocket.frames import split_frames
-from unit.websocket.test_protocol import Peer, connected, frame
+from unit.transports.websocket.test_protocol import Peer, connected, frame
 
 BODY = "x" * 32
 

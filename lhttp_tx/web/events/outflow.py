@@ -1,8 +1,9 @@
 """
 Writes bytes to a client that only reads, and that may not read fast enough.
 
-The floor below :mod:`lhttp_tx.web.events.stream`. It does for a stream what :mod:`lhttp_tx.websocket.connection` does
-for a WebSocket: the same bound, and the same direct way to an idle socket.
+The floor below :mod:`lhttp_tx.web.events.stream`. It does for a stream what
+:mod:`lhttp_tx.transports.websocket.connection` does for a WebSocket: the same bound, and the same direct way to an idle
+socket.
 """
 
 from __future__ import annotations

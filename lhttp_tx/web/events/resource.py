@@ -26,6 +26,8 @@ from lhttp_tx.guard.admission import Place, peer_name
 from lhttp_tx.guard.heads import check_headers
 from lhttp_tx.identity import Identity, new_connection_id
 from lhttp_tx.observe.rationing import RationedLogger
+from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
+from lhttp_tx.transports.websocket.handshake import Handshake, certificate_of
 from lhttp_tx.web.events.answers import STREAM_HEADERS, STREAM_TYPE, phrase, refusal
 from lhttp_tx.web.events.query import Wish, read_wish
 from lhttp_tx.web.events.stream import EventStream
@@ -33,8 +35,6 @@ from lhttp_tx.web.events.streams import Streams
 from lhttp_tx.web.events.tickets import LIFETIME
 from lhttp_tx.web.paths import is_named_plainly
 from lhttp_tx.web.websocket import hand_over
-from lhttp_tx.websocket.factory import LHTTPServerFactory
-from lhttp_tx.websocket.handshake import Handshake, certificate_of
 
 __all__ = ["EventsResource", "TicketResource"]
 

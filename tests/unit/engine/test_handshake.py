@@ -24,9 +24,9 @@ from zope.interface import alsoProvides, implementer
 from lhttp_tx import HeaderFilter
 from lhttp_tx.engine.session import Session
 from lhttp_tx.testing import Server
+from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 from lhttp_tx.web.websocket import WebSocketResource
-from lhttp_tx.websocket.factory import LHTTPServerFactory
-from unit.websocket.test_protocol import HANDSHAKE, Peer, Transport
+from unit.transports.websocket.test_protocol import HANDSHAKE, Peer, Transport
 
 TARGET = HANDSHAKE.replace(b"/echo", b"/a%%20b?token=secret")
 

@@ -13,7 +13,7 @@ from lhttp_tx.engine.delivery import Delivery
 from lhttp_tx.engine.hub import Hub
 from lhttp_tx.errors import BusUnavailable
 from lhttp_tx.interfaces import IBus
-from lhttp_tx.websocket.frames import PLAIN, build_frame
+from lhttp_tx.transports.websocket.frames import PLAIN, build_frame
 
 
 @implementer(IBus)

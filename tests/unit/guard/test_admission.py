@@ -16,8 +16,8 @@ from lhttp_tx.auth.attempts import LoginAttempt
 from lhttp_tx.auth.gate import Gate
 from lhttp_tx.guard.admission import Admission, Place
 from lhttp_tx.guard.proxies import TrustedProxies
+from unit.transports.websocket.test_handshake import FIELDS, head
 from unit.web.test_site import Stack, Transport
-from unit.websocket.test_handshake import FIELDS, head
 
 pytestmark = pytest.mark.usefixtures("clock")
 

@@ -15,8 +15,8 @@ from twisted.protocols.policies import ProtocolWrapper
 from lhttp_tx.guard.descriptors import AcceptGuard
 from lhttp_tx.guard.proxied import expects_proxy, is_proxied
 from unit.guard.test_admission import Server, lose, status
+from unit.transports.websocket.test_handshake import head
 from unit.web.test_site import Transport
-from unit.websocket.test_handshake import head
 
 pytestmark = pytest.mark.usefixtures("clock")
 

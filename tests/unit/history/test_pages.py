@@ -11,7 +11,7 @@ from lhttp_tx.history.memory import MemoryHistory
 from lhttp_tx.history.pages import Pages, SharedPage
 from lhttp_tx.history.turns import Turns
 from lhttp_tx.history.values import Retention
-from lhttp_tx.websocket.frames import PLAIN
+from lhttp_tx.transports.websocket.frames import PLAIN
 
 KEPT = Retention()
 

@@ -15,8 +15,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from lhttp_tx.web.site import LHTTPSite
 from unit.guard.test_admission import Server, lose
+from unit.transports.websocket.test_handshake import FIELDS, head
 from unit.web.test_site import Stack, Transport
-from unit.websocket.test_handshake import FIELDS, head
 
 pytestmark = pytest.mark.usefixtures("clock")
 

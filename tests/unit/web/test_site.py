@@ -20,12 +20,12 @@ from twisted.web.server import GzipEncoderFactory, Request, Site
 
 from lhttp_tx.guard.access import AccessPolicy
 from lhttp_tx.testing import Server
+from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
+from lhttp_tx.transports.websocket.handshake import MAX_HEADERS
+from lhttp_tx.transports.websocket.protocol import LHTTPServerProtocol
 from lhttp_tx.web.site import LHTTPSite, RootResource
 from lhttp_tx.web.websocket import WebSocketResource
-from lhttp_tx.websocket.factory import LHTTPServerFactory
-from lhttp_tx.websocket.handshake import MAX_HEADERS
-from lhttp_tx.websocket.protocol import LHTTPServerProtocol
-from unit.websocket.test_handshake import BROWSER, FIELDS, head, heads
+from unit.transports.websocket.test_handshake import BROWSER, FIELDS, head, heads
 
 pytestmark = pytest.mark.usefixtures("clock")
 

@@ -15,9 +15,9 @@ from twisted.python.failure import Failure
 from lhttp_tx.guard.access import AccessPolicy
 from lhttp_tx.guard.admission import Admission
 from lhttp_tx.testing import Server
+from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 from lhttp_tx.web.events.resource import EventsResource
 from lhttp_tx.web.site import LHTTPSite, RootResource
-from lhttp_tx.websocket.factory import LHTTPServerFactory
 
 __all__ = ["Stack", "Transport"]
 

@@ -1,0 +1,1 @@
+"""How deliveries leave and messages come in, a folder for each kind of wire; nothing here decides on a message."""
