@@ -99,7 +99,7 @@ class Lobby:
         :param timeout: seconds in which the client must log in; ``None``: those of the gate.
         """
         self._gate = gate
-        self._attempt = replace(attempt, headers={})
+        self._attempt = replace(attempt, headers={}, certificate=None)
         self._transport = transport
         self._limits = limits
         self._enter = enter

@@ -168,7 +168,7 @@ class Connection(Sending):
         """
         Stop reading.
 
-        :param why: the reason, one of :data:`~lhttp_tx.transports.websocket.flow.NOT_READING`.
+        :param why: the reason, one of ``NOT_READING`` of :mod:`lhttp_tx.transports.websocket.flow`.
         """
         if self.ended:
             return

@@ -222,7 +222,8 @@ class TCPProtocol(Connection):
 
     def _ask(self, gate: Gate) -> None:
         """Let the authenticators decide. Nothing is read meanwhile."""
-        attempt = LoginAttempt(self.peer, new_connection_id(), "", secure=self.is_secure)
+        certificate = certificate_of(self.transport) if self.is_secure else None
+        attempt = LoginAttempt(self.peer, new_connection_id(), "", secure=self.is_secure, certificate=certificate)
         admission = gate.admit(attempt, by_message=True)
         waits = not admission.called
         if waits:
