@@ -74,9 +74,8 @@ def test_many_messages_go_both_ways_in_order(serve: Serve) -> None:
     count = 5_000
     with Device(port) as publisher, Device(port) as subscriber:
         subscriber.subscribe("room")
-        stream = framed(
-            *(message("chat", {"publish": "room"}, f"{number}" + "x" * (number % 700)) for number in range(count))
-        )
+        bodies = [f"{number}" + "x" * (number % 700) for number in range(count)]
+        stream = framed(*(message("chat", {"publish": "room"}, body) for body in bodies))
         sending = threading.Thread(target=publisher.sock.sendall, args=(stream,))
         sending.start()
         for body in bodies:
@@ -420,6 +419,7 @@ def test_a_flood_from_a_client_that_does_not_read_stops(serve: Serve) -> None:
 @needs_nats
 def test_workers_share_the_port(serve: Serve) -> None:
     server = serve(*TCP, "--workers", "2", endpoints=4)
+    server.wait_for_log("connected to NATS", count=2)
     port = tcp_port(server)
     with ExitStack() as stack:
         devices = [stack.enter_context(Device(port)) for _ in range(20)]
