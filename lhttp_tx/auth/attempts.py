@@ -40,8 +40,8 @@ class LoginAttempt:
     :ivar parameters: the query parameters of the handshake. If a parameter is repeated, the last value counts.
     :ivar headers: the headers of the handshake by lower-case name; empty for a login message.
     :ivar secure: whether the connection is encrypted, as far as the server can see.
-    :ivar certificate: the TLS certificate, in DER, that the client has shown to connect; ``None`` without one, and for a
-        login message.
+    :ivar certificate: the TLS certificate, in DER, that the client has shown to connect; ``None`` without one, and for
+        a login message.
     :ivar message: the login message; ``None`` on the handshake.
     :ivar identity: the connection's identity so far; ``None`` on the handshake, and before the first login.
     """
