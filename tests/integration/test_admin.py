@@ -146,7 +146,7 @@ def refused(directory: Path, *arguments: str) -> str:
     ("arguments", "why"),
     [
         (["--admin", "0", "--workers", "2", "--nats", "nats://127.0.0.1:1"], "--admin shows one process"),
-        (["--admin", "tcp:8099", "--port", "tcp:8099"], "never on a public port"),
+        (["--admin", "tcp:8099", "--port", "tcp:8099"], "cannot share a public port"),
         (["--admin", "nonsense"], "write an endpoint such as"),
     ],
 )
