@@ -32,7 +32,7 @@ PROGRAMS = frozenset(
         *("test_cleanup.py", "test_client_history.py", "test_client_login.py", "test_command.py", "test_config.py"),
         *("test_admin.py", "test_admin_api.py", "test_logs.py", "test_manhole.py", "test_metrics.py"),
         *("test_options.py", "test_systemd.py", "test_events.py", "test_events_browser.py", "test_renewal.py"),
-        *("test_upstream_dead.py", "test_wildcards.py"),
+        *("test_connect.py", "test_upstream_dead.py", "test_wildcards.py"),
     }
 )
 """Modules of ``integration`` that are about pages, examples, commands, and options, each with programs of its own."""
@@ -46,6 +46,7 @@ ONCE = {
         *("test_bus_nats.py", "test_link_nats.py", "test_presence_cluster.py", "test_workers.py"),
         *("test_cluster_receipts.py", "test_cluster_rules.py", "test_link_confirm.py", "test_workers_rules.py"),
         *("test_jetstream.py", "test_jetstream_cluster.py", "test_jetstream_contract.py"),
+        "test_connect_cluster.py",
     },
 }
 """

@@ -7,7 +7,9 @@ from __future__ import annotations
 import re
 import secrets
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
 from lhttp_tx.auth.gate import Gate
 from lhttp_tx.engine.engine import Engine
@@ -119,7 +121,14 @@ class Sessions:
         if self._known.pop(session.id, None) is not None:
             self._factory.countConnections -= 1
 
-    def stop(self) -> None:
-        """End all sessions: the server stops, and has closed them before."""
+    def stop(self) -> Deferred[None]:
+        """
+        End all sessions: the server stops, and has closed them before.
+
+        :returns: a Deferred that succeeds when the answers to the requests of their clients are on their way.
+        """
+        if not self._known:
+            return succeed(None)
         for session in tuple(self._known.values()):
             session.end()
+        return deferLater(self.clock, 0, lambda: None)  # a reactor writes between two turns
