@@ -311,7 +311,7 @@ class Appends:
             if (trouble and not run.sent) or (run.since < limit and (run.sent or stuck))
         ]
         for run in late:
-            self.fail(run, UNKNOWN if run.sent else trouble or "the history store is away, try again later")
+            self.fail(run, UNKNOWN if run.sent else trouble or "the history store is unavailable, try again later")
         if late:
             self.stream.kick()
             self.send()

@@ -27,7 +27,7 @@ _OUTDATED = (10071, 10164)
 NO_JETSTREAM = "NATS has no JetStream, or not for this user: turn it on (nats-server -js)"
 """Why nobody has answered."""
 
-_AWAY = "the history store is away, try again later"
+_AWAY = "the history store is unavailable, try again later"
 _SILENT = f"JetStream did not answer within {_TIMEOUT:g} s"
 
 
