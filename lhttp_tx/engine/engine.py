@@ -21,6 +21,7 @@ from lhttp_tx.codec.channels import own_channels
 from lhttp_tx.codec.headers import HeaderPairs
 from lhttp_tx.codec.limits import DEFAULT_LIMITS, UNLIMITED, Limits
 from lhttp_tx.codec.message import Head, Message, parse_head, split_head
+from lhttp_tx.codec.multipart import check_parts
 from lhttp_tx.engine.asking import LONGEST_TOKEN, Tokens, key_of
 from lhttp_tx.engine.attributes import check_instance
 from lhttp_tx.engine.awaiting import awaitable
@@ -286,10 +287,11 @@ class Engine:
             - succeeds when the bus has the message, whichever nodes its subscribers are on;
             - fails with :exc:`lhttp_tx.errors.BusUnavailable` if the message was not sent, or may not have arrived.
         :raises RemoteProtocolError: if there is no such header, if it lists too many channels, or if a name in it is
-            malformed.
+            malformed; or if the message cannot be split at the offsets of its ``multipart`` header.
         :raises Refused: if the message's command is private.
         :raises BusUnavailable: if the bus does not take the message.
         """
+        check_parts(message)
         return self._publish_message(message, self.limits, filing)
 
     def _publish_message(self, message: Message, limits: Limits, filing: Filing | None = None) -> MaybeDeferred:
