@@ -24,6 +24,7 @@ from lhttp_tx.codec.bounds import (
     Bound,
     check_fields,
 )
+from lhttp_tx.codec.defaults import NO_DEFAULTS, DefaultHeaders
 from lhttp_tx.codec.limits import DEFAULT_LIMITS, Limits
 from lhttp_tx.guard.access import check_token, origin_name, server_name
 from lhttp_tx.guard.proxies import TrustedProxies
@@ -91,6 +92,7 @@ class Config:
     :ivar auth_max_in_flight: handshakes and login messages that may wait for authenticators at one time.
     :ivar rules: who may do what in which channels. ``None``: everybody may do everything, and rules cannot be set
         later.
+    :ivar default_headers: what every message of a command gets that does not have it itself.
     :ivar presence: patterns of channels whose presence the server keeps, besides those of the rules.
     :ivar presence_grace: time that a user may be gone before presence reports that the user has left.
     :ivar max_per_user: connections of one user. If there are more, the server closes the oldest ones. 0: no limit.
@@ -156,6 +158,7 @@ class Config:
     auth_timeout: float = 5.0
     auth_max_in_flight: int = 100
     rules: Rules | None = None
+    default_headers: DefaultHeaders = NO_DEFAULTS
     presence: tuple[str, ...] = ()
     presence_grace: float = 3.0
     max_per_user: int = 0
@@ -240,9 +243,9 @@ class Config:
         store = self.history_store
         if store is None or store in ("memory", "jetstream") or (store.startswith("sqlite:") and len(store) > 7):
             if store == "jetstream" and self.nats is None:
-                raise ValueError("history_store jetstream is a part of NATS: name a server")
+                raise ValueError("history_store jetstream needs NATS: name a server")
             if store not in (None, "jetstream") and self.nats is not None:
-                raise ValueError("nodes that share their channels share their history too: it is in JetStream")
+                raise ValueError("the nodes of a cluster share their history, which is in JetStream")
             return
         raise ValueError(f"history_store {store!r} is not memory, sqlite:PATH or jetstream")
 
@@ -269,7 +272,7 @@ class Config:
             if getattr(self, name):
                 raise ValueError(f"{name} needs an authenticator: pass authenticators")
         if self.max_per_user and self.login_parameter is None:
-            raise ValueError("max_per_user needs to know users: pass authenticators, or set login_parameter")
+            raise ValueError("max_per_user needs users: pass authenticators, or set login_parameter")
         rule = None if self.rules is None else self.rules.asking
         if rule is not None:
             raise ValueError(f"the rule for {rule.match!r} depends on the user: pass authenticators")

@@ -48,10 +48,16 @@ class ClusterOptions(Topic):
     ]
 
     optParameters = [
-        ["workers", None, 1, "Processes on the same port, which share their channels", WORKERS],
-        ["worker-timeout", None, 30.0, "Seconds without a sign of life before a worker is replaced, 0: never", HANG],
+        ["workers", None, 1, "Number of processes that serve the same port and the same channels", WORKERS],
+        ["worker-timeout", None, 30.0, "Seconds without a heartbeat before a worker is replaced, 0: never", HANG],
         ["workers-store", None, None, "Directory for the history of workers that have their own NATS"],
-        ["require-nodes", None, 0, "Nodes that should hear each other; if fewer do, receipts say so", COUNT_OR_NONE],
+        [
+            "require-nodes",
+            None,
+            0,
+            "Number of nodes that should be connected; if fewer are, receipts say so",
+            COUNT_OR_NONE,
+        ],
         ["nats-prefix", None, "lhttp.", "Prefix of NATS subjects in front of the channel name, may be empty"],
         ["nats-user", None, None, "User name for NATS"],
         ["nats-password-file", None, None, "File with the password of --nats-user"],

@@ -37,16 +37,16 @@ class CommunityOptions(Topic):
             "max-per-user",
             None,
             0,
-            "Maximum number of connections of a user; the newest stay; 0 for no limit",
+            "Maximum number of connections of a user, 0 for no limit; a new connection closes the oldest one",
             bounds.COUNT_OR_NONE,
         ],
         ["login-parameter", None, None, "Query parameter with the user name, for servers without authentication"],
-        ["presence-grace", None, GRACE, "Seconds before someone who has disconnected counts as gone", bounds.GRACE],
+        ["presence-grace", None, GRACE, "Seconds after a disconnect before a user counts as gone", bounds.GRACE],
         [
             "wait-timeout",
             None,
             0.0,
-            "Time limit for a message to wait for the messages before it, in seconds, 0 for no limit",
+            "Time limit for a message to wait for earlier ones of its connection, in seconds, 0 for no limit",
             bounds.WAIT,
         ],
     ]
@@ -89,10 +89,10 @@ class CommunityOptions(Topic):
                     "or leave out --auth, --jwt-key-file, --jwks-file and --authenticator"
                 )
         if single and most:
-            raise usage.UsageError("--single-login is --max-per-user 1: leave one of them out")
+            raise usage.UsageError("--single-login means --max-per-user 1: leave out one of them")
         if (single or most) and not knows_users and parameter is None:
             raise usage.UsageError(
-                f"--{'single-login' if single else 'max-per-user'} needs to know users: add --auth, --jwt-key-file or "
+                f"--{'single-login' if single else 'max-per-user'} needs users: add --auth, --jwt-key-file or "
                 "--authenticator, or name a query parameter with --login-parameter"
             )
         if self._presence or any(rule.presence for rule in rules or ()):
