@@ -27,7 +27,7 @@ __all__ = [
 _NAME = re.compile(rb"[\x21-\x39\x3b-\x7e]+")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _BLANKS = b" \t"
-_PAIR = re.compile(r"([^:\r\n]+):([^\r]*)\r\n")
+_PAIR = re.compile(r"^([^:\r\n]++):([^\r\n]*+)\r\n", re.MULTILINE)
 
 HeaderPairs = Iterable[tuple[str, str]]
 """Names and values."""

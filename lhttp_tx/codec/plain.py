@@ -20,8 +20,8 @@ _LINES = re.compile(rb"(?:[\x21-\x39\x3b-\x7e]+:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)
 _SIMPLE = re.compile(rb"(?:[!#-9;-\[\]-~]+:(?! )[^\x00-\x1f\"\\\x7f]*+(?<! )\r\n)*+")
 """Those of which JSON escapes nothing, and without blanks around their values."""
 
-_PAIR = re.compile(rb"([^:\r\n]+):([^\r]*)\r\n")
-_NAME = re.compile(rb"([^:\r\n]+):[^\r]*\r\n")
+_PAIR = re.compile(rb"^([^:\r\n]++):([^\r\n]*+)\r\n", re.MULTILINE)
+_NAME = re.compile(rb"^([^:\r\n]++):[^\r\n]*+\r\n", re.MULTILINE)
 
 
 def are_lines(lines: bytes) -> bool:

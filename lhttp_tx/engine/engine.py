@@ -2,8 +2,7 @@
 The engine: one server's processors, filters, hub and sessions.
 
 Transports open a session for each connection and pass it messages. The engine decides once for each different head what
-to do with its messages, and keeps the decision as a :class:`~lhttp_tx.engine.plans.Plan`. Imports nothing that does
-I/O.
+to do with its messages, and keeps the decision as a :class:`~lhttp_tx.engine.plans.Plan`. It does no I/O.
 """
 
 from __future__ import annotations
@@ -301,8 +300,7 @@ class Engine:
 
             - succeeds when the bus has the message, whichever nodes its subscribers are on;
             - fails with :exc:`lhttp_tx.errors.BusUnavailable` if the message was not sent, or may not have arrived.
-        :raises RemoteProtocolError: if there is no such header, if it lists too many channels, or if a name in it is
-            malformed; or if the message cannot be split at the offsets of its ``multipart`` header.
+        :raises RemoteProtocolError: if the list is malformed, too long or missing, or a client may not send its parts.
         :raises Refused: if the message's command is private.
         :raises BusUnavailable: if the bus does not take the message.
         """

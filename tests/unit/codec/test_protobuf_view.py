@@ -160,7 +160,7 @@ def test_headers_are_read_however_they_are_written(written: bytes, counts: tuple
 
 
 def test_only_so_many_headers_are_written_in_another_way() -> None:
-    part = b"\x2a\x0c" + b"\x0a\x0a" + b"\x7a\0\x7a\0\x12\x01b\x0a\x01a"
+    part = b"\x2a\x0a" + b"\x0a\x08" + b"\x7a\0\x12\x01b\x0a\x01a"
     assert decode_protobuf(b"\x12\x01c" + part * 64)
     with pytest.raises(RemoteProtocolError, match="too many fields"):
         decode_protobuf(b"\x12\x01c" + part * 65)
