@@ -61,10 +61,12 @@ nitpick_ignore_regex = [
         r"lhttp_tx\.(engine\.sequence\.TimeLimited|bus\.nats\.owner\.LinkOwner|hooks\.HookRunner|running\.(Running|Parts))",
     ),
     ("py:.*", r"lhttp_tx\.web\.admin\.managed\.(Community|Kept)"),
-    ("py:.*", r"lhttp_tx\.(web\.channel\.BoundedChannel|websocket\.(outbox\.Writer|throttle\.Throttled))"),
+    ("py:.*", r"lhttp_tx\.(web\.channel\.BoundedChannel|transports\.websocket\.(outbox\.Writer|throttle\.Throttled))"),
+    ("py:.*", r"lhttp_tx\.transports\.tcp\.owner\.Owned"),
     ("py:attr", ".*"),
     ("py:exc", "UsageError|CannotListenError|CancelledError"),
     ("py:class", r"list\[<InterfaceClass .*"),
+    ("py:class", r"tuple\[str"),  # what Sphinx leaves of nested tuples
     ("py:func", r"lhttp_tx\.publish"),
     ("py:mod", "tomllib"),
     ("py:class", "Deferred|Receiver"),

@@ -24,6 +24,7 @@ from lhttp_tx.codec.bounds import (
     Bound,
     check_fields,
 )
+from lhttp_tx.codec.defaults import NO_DEFAULTS, DefaultHeaders
 from lhttp_tx.codec.limits import DEFAULT_LIMITS, Limits
 from lhttp_tx.guard.access import check_token, origin_name, server_name
 from lhttp_tx.guard.proxies import TrustedProxies
@@ -46,9 +47,10 @@ class Config:
 
     :ivar listen: endpoint descriptions (:func:`twisted.internet.endpoints.serverFromString`); empty for a server that
         is mounted into another site.
+    :ivar tcp: endpoint descriptions for LHTTP on a plain stream, without WebSocket; empty: there is none.
     :ivar limits: the bounds of a message and of a connection.
-    :ivar max_connections: WebSocket connections at one time; 0: no limit.
-    :ivar max_per_address: WebSocket connections of one address, or of one IPv6 network (/64); 0: no limit. Loopback
+    :ivar max_connections: connections of clients at one time; 0: no limit.
+    :ivar max_per_address: connections of clients of one address, or of one IPv6 network (/64); 0: no limit. Loopback
         addresses have no limit.
     :ivar max_pending: connections at one time that are not, or not yet, a WebSocket. Beyond that, the server closes
         idle ones to make room. 0: no limit.
@@ -91,6 +93,7 @@ class Config:
     :ivar auth_max_in_flight: handshakes and login messages that may wait for authenticators at one time.
     :ivar rules: who may do what in which channels. ``None``: everybody may do everything, and rules cannot be set
         later.
+    :ivar default_headers: what every message of a command gets that does not have it itself.
     :ivar presence: patterns of channels whose presence the server keeps, besides those of the rules.
     :ivar presence_grace: time that a user may be gone before presence reports that the user has left.
     :ivar max_per_user: connections of one user. If there are more, the server closes the oldest ones. 0: no limit.
@@ -123,6 +126,7 @@ class Config:
     """
 
     listen: tuple[str, ...] = ()
+    tcp: tuple[str, ...] = ()
     limits: Limits = DEFAULT_LIMITS
     max_connections: int = 10_000
     max_per_address: int = 200
@@ -157,6 +161,7 @@ class Config:
     auth_timeout: float = 5.0
     auth_max_in_flight: int = 100
     rules: Rules | None = None
+    default_headers: DefaultHeaders = NO_DEFAULTS
     presence: tuple[str, ...] = ()
     presence_grace: float = 3.0
     max_per_user: int = 0
@@ -214,8 +219,9 @@ class Config:
 
     def __post_init__(self) -> None:
         check_fields(self, self.BOUNDS)
-        if "" in self.listen:
-            raise ValueError("listen holds an empty text; write an endpoint such as tcp:8081:interface=127.0.0.1")
+        for name in ("listen", "tcp"):
+            if "" in getattr(self, name):
+                raise ValueError(f"{name} holds an empty text; write an endpoint such as tcp:8081:interface=127.0.0.1")
         if self.log_connections not in (None, "info", "debug"):
             raise ValueError(f"log_connections is info, debug or None, not {self.log_connections!r}")
         _say("trusted_proxies:", TrustedProxies, self.trusted_proxies)
@@ -241,9 +247,9 @@ class Config:
         store = self.history_store
         if store is None or store in ("memory", "jetstream") or (store.startswith("sqlite:") and len(store) > 7):
             if store == "jetstream" and self.nats is None:
-                raise ValueError("history_store jetstream is a part of NATS: name a server")
+                raise ValueError("history_store jetstream needs NATS: name a server")
             if store not in (None, "jetstream") and self.nats is not None:
-                raise ValueError("nodes that share their channels share their history too: it is in JetStream")
+                raise ValueError("the nodes of a cluster share their history, which is in JetStream")
             return
         raise ValueError(f"history_store {store!r} is not memory, sqlite:PATH or jetstream")
 
@@ -251,8 +257,8 @@ class Config:
         if self.unix_mode is not None and self.unix_mode & ~0o177 != 0o600:
             raise ValueError("unix_mode is from 0o600 to 0o777, and the server itself needs to read and write")
         for name in ("unix_mode", "unix_group"):
-            if getattr(self, name) is not None and not any(map(is_unix, self.listen)):
-                raise ValueError(f"{name} is for UNIX sockets: add unix:PATH to listen")
+            if getattr(self, name) is not None and not any(map(is_unix, (*self.listen, *self.tcp))):
+                raise ValueError(f"{name} is for UNIX sockets: add unix:PATH to listen, or to tcp")
 
     def check_users(self, known: bool) -> None:
         """
@@ -270,7 +276,7 @@ class Config:
             if getattr(self, name):
                 raise ValueError(f"{name} needs an authenticator: pass authenticators")
         if self.max_per_user and self.login_parameter is None:
-            raise ValueError("max_per_user needs to know users: pass authenticators, or set login_parameter")
+            raise ValueError("max_per_user needs users: pass authenticators, or set login_parameter")
         rule = None if self.rules is None else self.rules.asking
         if rule is not None:
             raise ValueError(f"the rule for {rule.match!r} depends on the user: pass authenticators")

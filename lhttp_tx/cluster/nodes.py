@@ -1,9 +1,9 @@
 """
 The nodes of a cluster: how they find each other, and how they talk to each other.
 
-Nodes find each other through the bus, on channels that clients cannot name. Every node sends a sign of life every few
-seconds. A node that is silent for longer counts as dead. On a bus within one process, a node is simply alone. Used by
-:mod:`lhttp_tx.cluster.roster` and :mod:`lhttp_tx.cluster.control`.
+Nodes find each other through the bus, on channels that clients cannot name. Every node sends a heartbeat every few
+seconds. A node without heartbeats for some time counts as dead. On a bus within one process, a node is simply alone.
+Used by :mod:`lhttp_tx.cluster.roster` and :mod:`lhttp_tx.cluster.control`.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Nodes:
 
     @property
     def missing(self) -> frozenset[str]:
-        """The names of nodes that can no longer be heard, and did not say that they leave."""
+        """The names of nodes that no longer sends heartbeats, and did not say that they leave."""
         return self._peers.missing
 
     @property
@@ -315,7 +315,7 @@ class Nodes:
             self._peers.left(sender)
             return
         if self._peers.has_hole(sender, message.get("n")):
-            _log.warn("messages of node {name} did not come, so publications may be missing, too", name=sender)
+            _log.warn("messages of node {name} were lost, so publications may be missing, too", name=sender)
             for tell in self.on_hole:
                 tell()
         self.clocks.heard(sender, message.get("at"))

@@ -1,8 +1,8 @@
 """
 The names of events in the log, for programs that read it.
 
-A line's text may change, its name does not. A call of a logger may give the name itself, as ``event=``. For the others,
-``NAMES`` knows it by the format of the text. Imports nothing of the project.
+The text of a line may change, but its name does not. A call of a logger may pass the name as ``event=``. For other
+calls, ``NAMES`` maps the format of the text to the name. Imports nothing of the project.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ NAMES: Final[Mapping[str, str]] = {
     "stopping: serving for {seconds:g} s more": "server.delaying",
     "closing {count} connections within {seconds:g} s": "server.draining",
     "closing {count} connections": "server.closing",
-    "the reactor goes on, {seconds:.1f} s after its last turn": "reactor.resumed",
+    "the reactor runs again after {seconds:.1f} s": "reactor.resumed",
     "{name} again: closing all connections now": "server.hurried",
     "SIGUSR1: {told}": "log.reopened",
     "SIGHUP: there is no configuration file to read again": "reload.nothing",
     "SIGUSR1: still writing to the old file: {error}": "log.not_reopened",
     "{path}: active channel rules: {count}": "reload.rules",
+    "{path}: commands with default headers: {count}": "reload.default_headers",
     "{path}: not applied, the old channel rules stay active": "reload.refused",
     "{path}: restart the server to apply these options: {names}": "reload.restart_needed",
     "{peer}: login refused: {reason!r}": "login.refused",
@@ -55,7 +56,7 @@ NAMES: Final[Mapping[str, str]] = {
     "the stream {name} works": "history.resumed",
     "upstream {backend} works again": "upstream.resumed",
     "worker {number} died, restarting in {wait:g} s: {why}": "worker.died",
-    "worker {number} hangs: no sign of life for {seconds:g} s. Its process {pid} is {state}"
+    "worker {number} hangs: no heartbeat for {seconds:g} s. Its process {pid} is {state}"
     " and used {cpu} s of CPU time meanwhile. It is killed and replaced": "worker.hangs",
     "starting {count} workers": "worker.starting",
     "{count} more within {seconds:g} s: {like}": "log.left_out",

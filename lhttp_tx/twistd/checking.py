@@ -142,6 +142,8 @@ def _report(options: Options, channels: Sequence[str], unset: bool) -> Iterator[
     patterns = patterns_of(options.config.history, options.config.retention)
     count = len(options.sources.origins) if file is None else len(file.values)
     yield f"{path}: valid, with {_count(count, 'option')} and {_count(len(rules), 'channel rule')}"
+    if file is not None and file.defaults:
+        yield f"{path}: default headers for {', '.join(file.defaults)}"
     for variable in options.sources.unknown:
         yield f"${variable}: has no effect: there is no such option"
     for name in channels:

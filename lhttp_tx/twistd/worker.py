@@ -2,7 +2,7 @@
 One worker of :mod:`lhttp_tx.twistd.supervisor`: ``python -m lhttp_tx.twistd.worker [options of twistd lhttp]``.
 
 Users do not run it themselves. It gets the listening sockets from the supervisor, and logs events as JSON to the
-standard output. It gives the supervisor signs of life (:mod:`lhttp_tx.twistd.watchdog`). It stops when its standard
+standard output. It sends heartbeats to the supervisor (:mod:`lhttp_tx.twistd.watchdog`). It stops when its standard
 input ends, because then the supervisor is gone.
 """
 
@@ -145,7 +145,8 @@ def main(arguments: Sequence[str]) -> None:
     end_if_not_started(server.when_started(), reactor)
     server.when_started().addCallbacks(lambda _: _tell_started(), lambda _: None)
     renew = renewal_of(options, server, certificates).renew
-    service = with_reload(server, options, server.set_rules, reactor, renew=renew)
+    use_defaults = server.parts.engine.use_defaults
+    service = with_reload(server, options, server.set_rules, reactor, use_defaults=use_defaults, renew=renew)
     service.privilegedStartService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.callWhenRunning(service.startService)

@@ -125,7 +125,11 @@ class Asked:
             read_parameters(self.handshake.query),
             self.handshake.headers,
             secure=bool(self._request.isSecure()),
+            certificate=self._certificate(),
         )
+
+    def _certificate(self) -> bytes | None:
+        return certificate_of(self._request.transport) if self._request.isSecure() else None
 
     def shown(self, is_wanted: bool) -> Shown | None:
         """
@@ -135,9 +139,8 @@ class Asked:
         """
         if not is_wanted:
             return None
-        request, handshake = self._request, self.handshake
-        certificate = certificate_of(request.transport) if request.isSecure() else None
-        return Shown(handshake.path, handshake.query, handshake.headers, certificate)
+        handshake = self.handshake
+        return Shown(handshake.path, handshake.query, handshake.headers, self._certificate())
 
 
 class AskedResource(Resource):
@@ -213,13 +216,13 @@ class AskedResource(Resource):
         asked = Asked(request, self._policy)
         try:
             if not is_named_plainly(request):
-                raise Refused(404, "there is nothing here; the path is spelled in one way only")
+                raise Refused(404, "not found: write the path exactly")
             self._check(request, asked)
             if request.method == b"OPTIONS":
                 return self._preflight(request, asked)
             if request.method.decode("latin-1") not in self._methods:
                 asked.headers.append(("Allow", self._allowed))
-                raise Refused(405, f"ask with {' or '.join(name for name in self._methods if name != 'HEAD')}")
+                raise Refused(405, f"use {' or '.join(name for name in self._methods if name != 'HEAD')}")
         except LHTTPError as error:
             return self._leave(request) if self._is_leaving else self._refuse(request, asked, error)
         return asked

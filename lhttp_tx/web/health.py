@@ -31,10 +31,10 @@ class HealthResource(Resource):
 
     - 200 ``ok``: the node works.
     - 200 ``degraded``: the node cannot reach other nodes, or NATS does not allow it to publish or subscribe, or it
-      does not listen on one of its endpoints, or the history store accepts no publications, or other nodes fell silent,
-      or fewer nodes are heard than the operator requires. If the store is the reason, the answer also has
-      ``"history": "unavailable"``, and the log gives the reason. ``missing`` names the silent nodes, and ``nodes`` says
-      how many are heard of those that are required, such as ``2/3``.
+      does not listen on one of its endpoints, or the history store accepts no publications, or other nodes send no
+      heartbeats, or fewer nodes are connected than the operator requires. If the store is the reason, the answer also
+      has ``"history": "unavailable"``, and the log gives the reason. ``missing`` names the nodes without heartbeats.
+      ``nodes`` has the numbers of connected and of required nodes, such as ``2/3``.
     - 503 ``full``: the node accepts no more connections.
     - 503 ``starting``: a processor, filter, hook or authenticator has not started yet.
     - 503 ``stopping``: the node is told to stop, or is closing the connections of its clients.
@@ -110,7 +110,7 @@ class HealthResource(Resource):
 
     def render(self, request: Request) -> bytes:
         """Answer with a line of JSON, or with 404 or 405."""
-        refusal = refuse_unless_read(request, missing=b"there is nothing here\n", advice=b"ask with GET\n")
+        refusal = refuse_unless_read(request, missing=b"not found\n", advice=b"use GET\n")
         if refusal is not None:
             return refusal
         request.setHeader(b"content-type", b"application/json")
@@ -145,7 +145,7 @@ class _CheckResource(Resource):
 
     def render(self, request: Request) -> bytes:
         """Answer with a line of JSON, or with 404 or 405."""
-        refusal = refuse_unless_read(request, missing=b"there is nothing here\n", advice=b"ask with GET\n")
+        refusal = refuse_unless_read(request, missing=b"not found\n", advice=b"use GET\n")
         if refusal is not None:
             return refusal
         request.setHeader(b"content-type", b"application/json")

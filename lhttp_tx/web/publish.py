@@ -73,13 +73,14 @@ class PublishResource(Resource):
         """
         request.responseHeaders.removeHeader(b"server")
         if not is_named_plainly(request):
-            return _refuse(request, 404, "nothing is published here; the path is spelled in one way only")
+            return _refuse(request, 404, "not found: write the path /publish exactly")
         if request.method != b"POST":
             request.setHeader(b"allow", b"POST")
             return _refuse(request, 405, "publish with POST; the body is an LHTTP message with a publish header")
         try:
             self._check(request)
-            message = _identified(self._parse(request), _header(request, b"idempotency-key"))
+            message = self._engine.defaults.complete_message(self._parse(request), self._engine.limits)
+            message = _identified(message, _header(request, b"idempotency-key"))
             filing = Filing(message_id_of(message.head), message.headers.get("store") != "no")
             result = self._engine.publish_message(message, filing)
         except LHTTPError as error:

@@ -1,5 +1,5 @@
 """
-The ways to the other nodes of the cluster, and what this node asks them.
+The paths to the other nodes of the cluster, and the requests of this node to them.
 
 A part of :class:`lhttp_tx.bus.nats.bus.NATSBus`. :mod:`lhttp_tx.cluster.reach` knows the nodes, and asks them over the
 links of the bus.
@@ -85,7 +85,7 @@ class Ways:
         """
         link = self._links.link
         if link is None:
-            raise BusUnavailable("the bus is away, try again later")
+            raise BusUnavailable("the bus is unavailable, try again later")
         link.publish(self._subject_of(channel), payload, binary)
 
     def _over(self, link: Link) -> _Send:

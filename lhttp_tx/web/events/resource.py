@@ -85,7 +85,7 @@ class _StreamResource(AskedResource):
 
 def _known(identity: Identity | None) -> Identity:
     if identity is None:
-        raise Refused(401, "log in with a header, a cookie or a ticket: an event stream takes no login message")
+        raise Refused(401, "log in with a header, a cookie or a ticket: an event stream accepts no login message")
     return identity
 
 
@@ -128,10 +128,11 @@ class EventsResource(_StreamResource):
             raise Refused(505, "event streams are for HTTP/1.1")
         accept = (asked.header("accept") or "*/*").lower()
         if not any(found in accept for found in (STREAM_TYPE, "*/*", "text/*")):
-            raise Refused(406, f"this is {STREAM_TYPE}: accept it")
-        wish = read_wish(asked.handshake.query, asked.header("last-event-id"))
+            raise Refused(406, f"the response is {STREAM_TYPE}: allow it in the header Accept")
+        wish = read_wish(asked.handshake.query, asked.header("last-event-id"), self._streams.engine.limits)
         wish.messages()
-        self._streams.check(wish.channels)
+        self._streams.check_room()
+        self._streams.check_ids(wish.channels)
         return wish
 
     def _show_head(self, request: Request, asked: Asked) -> None:
@@ -143,7 +144,7 @@ class EventsResource(_StreamResource):
         if channel is None or channel.transport is None:  # the client left while an authenticator was asked
             return
         self._factory.check(asked.handshake, asked.place)  # others may have come meanwhile
-        self._streams.check(wish.channels)
+        self._streams.check_room()
         shown = asked.shown(bool(self._streams.engine.open_steps))
         stream = EventStream(self._streams, wish, tuple(asked.headers), asked.header("accept") or "")
         channel.clearLineBuffer()
@@ -168,7 +169,7 @@ class TicketResource(_StreamResource):
             return asked
         try:
             if self._factory.gate is None:
-                raise Refused(404, "nobody logs in at this server: streams need no ticket")
+                raise Refused(404, "this server has no logins: streams need no ticket")
             admission = self._identify(request, asked)
         except LHTTPError as error:
             return self._refuse(request, asked, error)

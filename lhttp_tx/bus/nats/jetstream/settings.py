@@ -1,5 +1,5 @@
 """
-What the streams of history are like: pure functions and a value, without I/O.
+The settings of the streams for history: pure functions and a value, without I/O.
 
 Source: the NATS documentation, "Streams".
 """
@@ -29,7 +29,7 @@ NO_PREFIX = "history in NATS needs a prefix of subjects, such as lhttp.: streams
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
     """
-    What an operator chooses for the streams.
+    The operator's settings for the streams.
 
     :ivar replicas: on how many NATS servers each message is, from 1 to 5.
     :ivar storage: ``file`` or ``memory``.
@@ -76,8 +76,8 @@ def check_streams(classes: Iterable[Retention], prefix: str) -> None:
         name = retention.name
         if retention.size:
             raise ValueError(
-                f"history class {name!r} bounds the bytes of a channel, which NATS cannot: bound messages and age, and "
-                "the bytes of the stream"
+                f"history class {name!r} limits the bytes of a channel, which NATS cannot do: limit messages and age, "
+                "and the bytes of the stream"
             )
         if known.setdefault(name, retention) != retention:
             alike = " (it is that of --history, and of history = true)" if name == Retention().name else ""

@@ -368,6 +368,7 @@ def test_a_client_may_get_views() -> None:
     client = node.begin("lhttp.json")
     node.subscribe(client, "room")
     node.publish("room", "hi")
-    assert texts(outcome(node.fetch(client))) == [
+    found: list[object] = [*texts(outcome(node.fetch(client)))]
+    assert found == [
         {"VERSION": "LHTTP/1.0", "COMMAND": "chat", "HEADERS": {"publish": "room"}, "BODY": "hi"}
     ]
