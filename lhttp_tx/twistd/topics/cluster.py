@@ -14,7 +14,7 @@ from typing import Any
 from twisted.python import usage
 
 from lhttp_tx.bus.nats.servers import NATSServers, check_server
-from lhttp_tx.codec.bounds import COUNT_OR_NONE, HANG, WORKERS
+from lhttp_tx.codec.bounds import COUNT_OR_NONE, HANG, SECONDS_OR_NONE, WORKERS
 from lhttp_tx.config import Config
 from lhttp_tx.observe.extras import install_command
 from lhttp_tx.twistd.broker import Broker, BrokerSettings, find_server
@@ -25,6 +25,7 @@ __all__ = ["ClusterOptions", "use_asyncio_reactor"]
 _OPTIONS = (
     *("nats-user", "nats-password-file", "nats-token-file", "nats-credentials"),
     *("nats-tls-ca", "nats-tls-certificate", "nats-tls-key", "nats-local-delivery", "require-nodes"),
+    "close-after-gap",
 )
 _PAIRS = (
     ("nats-user", "nats-password-file"),
@@ -33,7 +34,7 @@ _PAIRS = (
 )
 
 
-_OWN = ("nats-local-delivery", "require-nodes")
+_OWN = ("nats-local-delivery", "require-nodes", "close-after-gap")
 """Those that workers may have without ``--nats``, too."""
 
 _SOMEWHERE = "nats://127.0.0.1"
@@ -52,6 +53,13 @@ class ClusterOptions(Topic):
         ["worker-timeout", None, 30.0, "Seconds without a sign of life before a worker is replaced, 0: never", HANG],
         ["workers-store", None, None, "Directory for the history of workers that have their own NATS"],
         ["require-nodes", None, 0, "Nodes that should hear each other; if fewer do, receipts say so", COUNT_OR_NONE],
+        [
+            "close-after-gap",
+            None,
+            0.0,
+            "Seconds in which clients go that may have missed messages, 0: never",
+            SECONDS_OR_NONE,
+        ],
         ["nats-prefix", None, "lhttp.", "Prefix of NATS subjects in front of the channel name, may be empty"],
         ["nats-user", None, None, "User name for NATS"],
         ["nats-password-file", None, None, "File with the password of --nats-user"],
