@@ -190,3 +190,20 @@ def test_clients_that_did_not_ask_are_closed_once_their_node_is_back(serve: Serv
             for client in (asking, idle):
                 client.send(message("chat", {"receipt": "2"}))
                 assert client.receive()[1].startswith(b"LHTTP/1.0 receipt")
+
+
+def test_what_comes_later_than_the_bound_is_dropped_and_told(serve: Serve, cluster: Cluster) -> None:
+    first, second, route = cluster
+    with ExitStack() as stack:
+        nodes = [join(serve("--nats", server.url, "--nats-max-delay", "1")) for server in (first, second)]
+        scene = Scene(stack, nodes)
+        scene.goes_on()
+        route.hold(True, True)
+        time.sleep(12.0)
+        route.heal()
+        scene.check()
+        for number, publisher in enumerate(scene.publishers):
+            reader = scene.readers[str(number), 1 - number]
+            late = max(when - publisher.sent[number] for when, number in reader.received)
+            assert late < 8.0, "what was held for longer did not come"
+            assert reader.told
