@@ -24,6 +24,7 @@ from lhttp_tx.codec.bounds import (
     Bound,
     check_fields,
 )
+from lhttp_tx.codec.defaults import NO_DEFAULTS, DefaultHeaders
 from lhttp_tx.codec.limits import DEFAULT_LIMITS, Limits
 from lhttp_tx.guard.access import check_token, origin_name, server_name
 from lhttp_tx.guard.proxies import TrustedProxies
@@ -91,6 +92,7 @@ class Config:
     :ivar auth_max_in_flight: handshakes and login messages that may wait for authenticators at one time.
     :ivar rules: who may do what in which channels. ``None``: everybody may do everything, and rules cannot be set
         later.
+    :ivar default_headers: what every message of a command gets that does not have it itself.
     :ivar presence: patterns of channels whose presence the server keeps, besides those of the rules.
     :ivar presence_grace: time that a user may be gone before presence reports that the user has left.
     :ivar max_per_user: connections of one user. If there are more, the server closes the oldest ones. 0: no limit.
@@ -158,6 +160,7 @@ class Config:
     auth_timeout: float = 5.0
     auth_max_in_flight: int = 100
     rules: Rules | None = None
+    default_headers: DefaultHeaders = NO_DEFAULTS
     presence: tuple[str, ...] = ()
     presence_grace: float = 3.0
     max_per_user: int = 0

@@ -178,6 +178,7 @@ class Assembly:
             ),
             limits=config.limits,
             private_commands=private,
+            defaults=config.default_headers,
         )
         self.engine.wait_timeout = config.wait_timeout
         witness(self.engine, clock, connections=config.log_connections, slow=config.log_slow)

@@ -16,7 +16,7 @@ from lhttp_tx.codec.message import Message, Unreadable, parse_head, split_head
 from lhttp_tx.errors import LHTTPError, LocalProtocolError
 from lhttp_tx.observe.rationing import RationedLogger
 
-__all__ = ["error_message", "error_of", "is_told", "missed_message", "not_the_clients", "receipt_of"]
+__all__ = ["close_message", "error_message", "error_of", "is_told", "missed_message", "not_the_clients", "receipt_of"]
 
 _log = RationedLogger(__name__)
 
@@ -70,11 +70,21 @@ def error_message(status: int, reason: str, receipt: str | None) -> Message:
         too long.
     :param receipt: the token of the receipt that the client's message had asked for.
     """
-    text = _UNPRINTABLE.sub(" ", reason)[:_REASON_LENGTH].encode("utf-8", "replace").decode("utf-8").strip()
+    text = _one_line(reason, _REASON_LENGTH)
     pairs = [("status", str(status)), ("reason", text)]
     if receipt is not None:
         pairs.append(("receipt-id", receipt))
     return Message("error", pairs)
+
+
+def close_message(code: int, reason: str) -> Message:
+    """
+    Return the message that tells a client why its connection ends, where the transport itself cannot say it.
+
+    :param code: a WebSocket close code.
+    :param reason: as for :func:`error_message`; not cut.
+    """
+    return Message("close", [("code", str(code)), ("reason", _one_line(reason))])
 
 
 def missed_message(channel: str, position: str | None) -> Message:
@@ -85,6 +95,10 @@ def missed_message(channel: str, position: str | None) -> Message:
     :param position: from where the stream goes on; ``None`` in a channel without history.
     """
     return Message("missed", [("channel", channel), *([] if position is None else [("position", position)])])
+
+
+def _one_line(text: str, length: int | None = None) -> str:
+    return _UNPRINTABLE.sub(" ", text)[:length].encode("utf-8", "replace").decode("utf-8").strip()
 
 
 def receipt_of(data: bytes, limits: Limits) -> str | None:

@@ -77,10 +77,11 @@ class Tokens:
 
     __slots__ = ("_behind", "_pieces", "_receipt_first", "cost", "id_at", "key")
 
-    def __init__(self, beginning: bytes) -> None:
+    def __init__(self, beginning: bytes, added: bytes = b"") -> None:
         """
         :param beginning: the head of a message, and the blank line. It has one header ``receipt``, and at most one
             header ``message-id``.
+        :param added: lines, each with a CRLF before it, which each message gets behind the start line.
         :raises ValueError: if one of them is written in a way that has a plan of its own.
         """
         self.key = key_of(beginning)
@@ -94,6 +95,9 @@ class Tokens:
         # Of the message without the receipt: what is before its id and behind it, or the whole head.
         lines = len(_RECEIPT_LINE)
         without = [piece[:-lines] if piece.endswith(_RECEIPT_LINE) else piece for piece in pieces]
+        if added:
+            start, line_end, rest = without[0].partition(b"\r\n")
+            without[0] = start + added + line_end + rest
         if count == 1:
             self._behind = b"".join(without)
             self.id_at = 0
@@ -103,8 +107,8 @@ class Tokens:
             self.id_at = len(self._pieces[3])
         else:
             self._behind = b"".join(without[1:])
-            self._pieces = [*pieces, pieces[0]]
-            self.id_at = len(pieces[0])
+            self._pieces = [*pieces, without[0]]
+            self.id_at = len(without[0])
         self.cost = 500 + 6 * len(self.key)
 
     def split(self, data: bytes) -> Asked | None:

@@ -97,7 +97,7 @@ class Conversation(Handler):
         elif plan.tokens is not None:
             following = first + self._take_asking(plan, messages, binary, first)
         elif following < len(messages) and messages[following].startswith(plan.beginning):
-            run = self._not_too_large(_alike(messages, first, plan.beginning))
+            run = self._not_too_large(plan, _alike(messages, first, plan.beginning))
             following = first + len(run) - self._take_shortcut(plan, run, binary)
         else:
             self._take_shortcut(plan, [data], binary)

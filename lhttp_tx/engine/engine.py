@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.codec.cache import Generations
 from lhttp_tx.codec.channels import own_channels
+from lhttp_tx.codec.defaults import NO_DEFAULTS, DefaultHeaders
 from lhttp_tx.codec.headers import HeaderPairs
 from lhttp_tx.codec.limits import DEFAULT_LIMITS, UNLIMITED, Limits
 from lhttp_tx.codec.message import Head, Message, parse_head, split_head
@@ -36,11 +37,7 @@ from lhttp_tx.engine.session import Session
 from lhttp_tx.engine.watchers import SessionWatcher
 from lhttp_tx.errors import LocalProtocolError, Refused, RemoteProtocolError
 from lhttp_tx.identity import Identity
-from lhttp_tx.interfaces import (
-    IHeaderFilter,
-    ITransport,
-    MaybeDeferred,
-)
+from lhttp_tx.interfaces import IHeaderFilter, ITransport, MaybeDeferred
 
 if TYPE_CHECKING:
     from lhttp_tx.history.values import Filing
@@ -85,6 +82,7 @@ class Engine:
         ``None``.
     :ivar counters: what happens in numbers; ``None`` if nothing is counted.
     :ivar conversation: the class of its sessions.
+    :ivar defaults: the default headers; see :meth:`use_defaults`.
     :ivar watch_expiry: called with a session whose identity expires at another time; ``None``: nobody logs in.
     :ivar step_watchers: each returns a step that does the same as the given one of a processor or filter, and watches
         it. The first one gets the step itself.
@@ -106,6 +104,7 @@ class Engine:
         filters: SequenceOf[IHeaderFilter] = (),
         limits: Limits = DEFAULT_LIMITS,
         private_commands: Iterable[str] = (),
+        defaults: DefaultHeaders = NO_DEFAULTS,
     ) -> None:
         """
         :param hub: takes publications.
@@ -115,6 +114,7 @@ class Engine:
         :param limits: the bounds of a message and of a connection.
         :param private_commands: commands whose messages hold secrets. The engine publishes none of these, and keeps
             none of their heads.
+        :param defaults: the default headers.
         :raises ValueError: if an object in *filters* is not a filter.
         """
         self.hub = hub
@@ -124,7 +124,6 @@ class Engine:
         for found in self.filters:
             check_instance(found, IHeaderFilter)
         self.limits = limits
-        self._message_size = limits.message_size
         self._plan_head_size = min(_PLAN_HEAD_SIZE, limits.head_size)
         self._private_commands = frozenset(private_commands)
         self.open_steps: tuple[Step, ...] = tuple(
@@ -147,7 +146,7 @@ class Engine:
         self.on_undelivered: list[Callable[[Session, list[Message]], None]] = []
         self._plans: Generations[bytes, Plan] = Generations(_PLAN_SIZE)
         self._kinds: dict[tuple[str | None, frozenset[str]], Kind] = {}
-        self.forget_plans()
+        self.use_defaults(defaults)
         self.registry.watchers.append(self.forget_plans)
         self._idle: list[Deferred[None]] = []
 
@@ -193,18 +192,21 @@ class Engine:
                 if plan is not None:
                     return plan
         head = parse_head(split_head(data, self.limits), self.limits)
-        return (self._plan_with_tokens(head) if b"\r\nreceipt:" in head.raw else None) or self._make_plan(head)
+        asks = b"\r\nreceipt:" in head.raw
+        return (self._plan_with_tokens(head, len(data)) if asks else None) or self._make_plan(head, len(data))
 
     def plan_alone(self, data: bytes) -> Plan:
         """Return a plan with all steps for the one message *data*; raises what :meth:`plan` raises."""
-        return self._make_plan(parse_head(split_head(data, self.limits), self.limits))
+        return self._make_plan(parse_head(split_head(data, self.limits), self.limits), len(data))
 
-    def _plan_with_tokens(self, head: Head) -> Plan | None:
+    def _plan_with_tokens(self, head: Head, size: int) -> Plan | None:
         """
         Return the plan for messages that differ from those with *head* in tokens of receipts and message ids alone.
 
         :returns: ``None`` if they need more than a shortcut.
         """
+        beginning = head.raw + b"\r\n"
+        head, addition = self.defaults.complete(head, self.limits, size)
         names = [name.lower() for name, _ in head.headers]
         has_id = "message-id" in names
         kind = self._kind(head.command, names)
@@ -217,7 +219,7 @@ class Engine:
         ):
             return None
         try:
-            tokens = Tokens(head.raw + b"\r\n")
+            tokens = Tokens(beginning, b"" if addition is None else addition.lines)
         except ValueError:
             return None
         channels = head.channels("publish", self.limits)
@@ -225,7 +227,7 @@ class Engine:
             return None
         for check in kind.checks:
             check(head)
-        plan = Plan.with_tokens(head, kind, tokens, channels[0])
+        plan = Plan.with_tokens(head, kind, tokens, channels[0], addition)
         if plan.shortcut is None:
             return None
         self._plans.put(tokens.key, plan)
@@ -233,10 +235,16 @@ class Engine:
 
     def plan_for(self, head: Head) -> Plan:
         """Return the plan for messages with *head*. If a filter's ``check`` raises, this raises the same exception."""
+        if self.defaults.lacking(head):  # a filter has taken one out: clients' messages with this head have it
+            return self._make_plan(head)
         plan = self._plans.get(head.raw + b"\r\n")
         return self._make_plan(head) if plan is None else plan
 
-    def _make_plan(self, head: Head) -> Plan:
+    def _make_plan(self, head: Head, size: int | None = None) -> Plan:
+        """Make a plan. A client's message, of *size* bytes, gets the default headers; what a filter wrote does not."""
+        beginning, addition = head.raw + b"\r\n", None
+        if size is not None:
+            head, addition = self.defaults.complete(head, self.limits, size)
         names = [name.lower() for name, _ in head.headers]
         kind = self._kind(head.command, names)
         limits = self.limits
@@ -245,11 +253,11 @@ class Engine:
             listed += len(head.channels(name, limits))
         for check in kind.checks:
             check(head)
-        plan = Plan(head, head.raw + b"\r\n", kind, listed)
-        if head.command in self._private_commands:
+        plan = Plan(head, beginning, kind, listed, addition)
+        if head.command in self._private_commands or (size is None and self.defaults.lacking(head)):
             return plan
         # A head that a filter wrote may be larger than the heads that clients may send.
-        if len(head.raw) <= self._plan_head_size and len(names) <= limits.header_count:
+        if len(beginning) - 2 <= self._plan_head_size and len(names) <= limits.header_count:
             self._plans.put(plan.beginning, plan)
         return plan
 
@@ -274,6 +282,13 @@ class Engine:
         self._kinds.clear()
         self._names = KIND_NAMES.union(*(found.headers or () for found in self.filters))
         self._commands = frozenset(found.command for found in self.registry)
+
+    def use_defaults(self, defaults: DefaultHeaders) -> None:
+        """Put other default headers in force, for new messages."""
+        self.defaults = defaults
+        # What is larger may have no room for them, so its size is checked beside the plan.
+        self._message_size = self.limits.message_size - defaults.size
+        self.forget_plans()
 
     def publish_message(self, message: Message, filing: Filing | None = None) -> MaybeDeferred:
         """
@@ -338,7 +353,8 @@ class Engine:
         """
         names = own_channels(channels)
         pairs = headers.items() if isinstance(headers, dict) else headers
-        message = Message(command, [("publish", " ".join(names)), *pairs], body, binary=binary)
+        own = Message(command, [("publish", " ".join(names)), *pairs], body, binary=binary)
+        message = self.defaults.complete_message(own, UNLIMITED)
         try:
             result = self._publish_message(message, UNLIMITED)
             return succeed(None) if result is None else awaitable(result)

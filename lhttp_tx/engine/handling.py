@@ -89,6 +89,8 @@ class Handler(Answerer):
     def _follow(self, plan: Plan, data: bytes, binary: bool) -> None:
         """Take a message through the steps of its plan."""
         assert plan.head is not None
+        if plan.addition is not None:
+            data = plan.addition.to(data)
         request = Request(self, Message.from_parts(plan.head, data, binary), plan.receipt)
         steps, done = (plan.before, self._before_done) if plan.before else (plan.rest, self._rest_done)
         if self._receipts is not None:
@@ -102,12 +104,17 @@ class Handler(Answerer):
             return steps
         return ((lambda _: receipts.settled() if receipts is self._receipts else None, PATIENCE), *steps)
 
-    def _not_too_large(self, run: list[bytes]) -> list[bytes]:
+    def _not_too_large(self, plan: Plan, run: list[bytes]) -> list[bytes]:
         """Return the messages of *run* up to the first one that is too large. The very first is not too large."""
-        limit = self._engine.limits.message_size
+        limit = self._room(plan)
         if max(map(len, run)) <= limit:
             return run
         return list(takewhile(lambda message: len(message) <= limit, run))
+
+    def _room(self, plan: Plan) -> int:
+        """Return the most bytes that a message may have before it gets the default headers."""
+        limit = self._engine.limits.message_size
+        return limit if plan.addition is None else limit - plan.addition.size
 
     def _take_shortcut(self, plan: Plan, run: list[bytes], binary: bool) -> int:
         """Handle messages with the plan's shortcut. If a message has to wait, return how many are left after it."""
@@ -168,7 +175,7 @@ class Handler(Answerer):
         is_kept = archive is not None and archive.retention(plan.channel) is not None
         spreads = is_kept and archive is not None and archive.store.spreads
         has_room = receipts is None or receipts.has_room
-        asked = plan.tokens.split_run(messages, first, self._engine.limits.message_size)
+        asked = plan.tokens.split_run(messages, first, self._room(plan))
         if spreads or not has_room or not asked:  # a head without a blank line cannot be taken apart
             self._follow(self._engine.plan_alone(messages[first]), messages[first], binary)
             return 1

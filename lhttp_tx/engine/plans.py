@@ -6,15 +6,17 @@ Plans: what to do with messages of one head, decided once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence as SequenceOf
+from collections.abc import Callable, Iterator, Mapping, Sequence as SequenceOf
 from typing import cast
 
+from lhttp_tx.codec.defaults import Addition
 from lhttp_tx.codec.message import CHANNEL_LISTS, Head
 from lhttp_tx.engine.asking import RECEIPT, Tokens
 from lhttp_tx.engine.conversation import Conversation
 from lhttp_tx.engine.idle import overrides
 from lhttp_tx.engine.request import Request
 from lhttp_tx.engine.sequence import Step
+from lhttp_tx.engine.session import Session
 from lhttp_tx.interfaces import IHeaderFilter, IProcessor, IShortcutFilter, MaybeAwaitable, Shortcut
 
 __all__ = ["KIND_NAMES", "Kind", "Plan"]
@@ -22,9 +24,10 @@ __all__ = ["KIND_NAMES", "Kind", "Plan"]
 _PLAN_COST = 310
 _HEADER_COST = 300
 _CHANNEL_COST = 65
+_ADDITION_COST = 200
 """
-Bytes of memory, measured and rounded up: of a plan, of each header of its head, and of each channel that it lists. The
-bytes of the head, and the cost of the shortcut, come on top.
+Bytes of memory, measured and rounded up: of a plan, of each header of its head, of each channel that it lists, and of
+its default headers. The bytes of the head, and the cost of the shortcut, come on top.
 """
 
 _FILED = frozenset({"message-id", "store"})
@@ -84,10 +87,11 @@ class Plan:
     """
     What to do with messages of one head.
 
+    :ivar addition: the default headers that such messages get, if there are any.
     :ivar beginning: the first bytes of such messages: the head and the blank line.
     :ivar before: the filters' steps before the processor.
     :ivar cost: the plan's memory in bytes, approximately.
-    :ivar head: the parsed head; ``None`` if there is a shortcut.
+    :ivar head: the parsed head, with the default headers; ``None`` if there is a shortcut.
     :ivar owner: the filter that *shortcut* belongs to.
     :ivar receipt: the token of the requested receipt, or ``None``.
     :ivar rest: the filters' ``judge`` steps, the processor's steps and the filters' steps after it.
@@ -99,10 +103,11 @@ class Plan:
     :ivar channel: the channel of such messages.
     """
 
-    __slots__ = ("before", "beginning", "channel", "cost", "head", "owner", "receipt", "rest", "runs_ahead",
+    __slots__ = ("addition", "before", "beginning", "channel", "cost", "head", "owner", "receipt", "rest", "runs_ahead",
                  "shortcut", "tokens")  # fmt: skip
 
-    def __init__(self, head: Head, beginning: bytes, kind: Kind, listed: int) -> None:
+    def __init__(self, head: Head, beginning: bytes, kind: Kind, listed: int, addition: Addition | None = None) -> None:
+        self.addition = addition
         self.beginning = beginning
         self.channel = ""
         self.tokens: Tokens | None = None
@@ -113,32 +118,53 @@ class Plan:
         self.owner: IShortcutFilter | None = None
         self.shortcut: Shortcut | None = None
         self.cost = _PLAN_COST + 2 * len(beginning) + _CHANNEL_COST * listed
+        if addition is not None:
+            self.cost += _ADDITION_COST + len(addition.start)
         if kind.shortcut is not None and self.receipt is None:
             self.owner = kind.shortcut
             self.shortcut = kind.shortcut.shortcut(head)
             self.cost += getattr(self.shortcut, "cost", 0)
+            if addition is not None and self.shortcut is not None:
+                self.shortcut = _Completed(self.shortcut, addition)
         # Keep nothing that is never used: there may be many such plans.
         self.head = head if self.shortcut is None else None
         if self.head is not None:
             self.cost += _HEADER_COST * (1 + len(head.headers)) + 2 * len(beginning)
 
     @classmethod
-    def with_tokens(cls, head: Head, kind: Kind, tokens: Tokens, channel: str) -> Plan:
+    def with_tokens(
+        cls, head: Head, kind: Kind, tokens: Tokens, channel: str, addition: Addition | None = None
+    ) -> Plan:
         """
         Return the plan for messages that ask for receipts.
 
-        :param head: the head of one of them.
+        :param head: the head of one of them, with the default headers.
         :param kind: their kind, with a filter in :attr:`Kind.asked`.
         :param tokens: takes them apart.
         :param channel: the one channel that they are published to.
+        :param addition: the default headers, which *tokens* writes into each message.
         """
         assert kind.asked is not None
         self = cls(head, tokens.key, kind, 1)
         self.head = self.receipt = None
         self.owner, self.shortcut = kind.asked, kind.asked.shortcut(head.without(RECEIPT))
-        self.channel, self.tokens = channel, tokens
+        self.channel, self.tokens, self.addition = channel, tokens, addition
         self.cost = _PLAN_COST + tokens.cost + getattr(self.shortcut, "cost", 0)
         return self
+
+
+class _Completed:
+    """A shortcut whose messages get default headers first."""
+
+    __slots__ = ("_addition", "_shortcut")
+
+    def __init__(self, shortcut: Shortcut, addition: Addition) -> None:
+        self._shortcut = shortcut
+        self._addition = addition
+
+    def __call__(self, session: Session, messages: Iterator[bytes], binary: bool) -> MaybeAwaitable:
+        start, cut = self._addition
+        return self._shortcut(session, (start + message[cut:] for message in messages), binary)
 
 
 def _steps(call: Callable[[Request], MaybeAwaitable], owner: IHeaderFilter | IProcessor) -> tuple[Step, ...]:

@@ -28,6 +28,7 @@ NAMES: Final[Mapping[str, str]] = {
     "SIGHUP: there is no configuration file to read again": "reload.nothing",
     "SIGUSR1: still writing to the old file: {error}": "log.not_reopened",
     "{path}: active channel rules: {count}": "reload.rules",
+    "{path}: commands with default headers: {count}": "reload.default_headers",
     "{path}: not applied, the old channel rules stay active": "reload.refused",
     "{path}: restart the server to apply these options: {names}": "reload.restart_needed",
     "{peer}: login refused: {reason!r}": "login.refused",

@@ -1,9 +1,9 @@
 """
 The methods of the admin API: one table of names, parameters, scopes and answers.
 
-The HTTP side and its OpenAPI document (:mod:`lhttp_tx.web.admin`) and ``lhttp admin`` are made from it. The types are
-JSON Schema (draft 2020-12). Imports nothing, so that the command does without the server. Source: the protocol
-document, section "HTTP API".
+The HTTP side with its OpenAPI document (:mod:`lhttp_tx.web.admin`) and ``lhttp admin`` are made from it. The types are
+JSON Schema (draft 2020-12). The module imports nothing of the server, so that the command works without it. Source:
+the protocol document, section "HTTP API".
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ __all__ = ["BY_NAME", "MAX_CALLS", "MAX_CHANNELS", "MAX_PAGE", "METHODS", "Metho
 Schema = Mapping[str, Any]
 
 MAX_CHANNELS = 100
-"""The most channels of one call."""
+"""The maximum number of channels of one call."""
 
 MAX_CALLS = 100
-"""The most calls of a batch."""
+"""The maximum number of calls of a batch."""
 
 MAX_PAGE = 1_000
-"""The most entries of one answer."""
+"""The maximum number of entries of one answer."""
 
 _CHANNEL: Schema = {
     "type": "string",
@@ -88,8 +88,9 @@ class Method:
     :ivar channels: the parameters that name channels, which must be in the scope of the key.
     :ivar whom: whether exactly one of the parameters ``user`` and ``connection`` has to be given.
     :ivar exclusive: pairs of parameters that do not go together.
-    :ivar command: the name of the subcommand of ``lhttp admin``; empty: there is none.
-    :ivar columns: where the subcommand finds the rows to print, and which keys of these; empty: it prints all.
+    :ivar command: the name of the subcommand of ``lhttp admin``; empty if there is none.
+    :ivar columns: the property with the rows that the subcommand prints, then the keys of a row to print. If it is
+        empty, the subcommand prints all properties.
     """
 
     name: str
@@ -104,8 +105,8 @@ class Method:
 
 
 _WHOM = (
-    Parameter("user", _NAME, "The user whose connections are meant."),
-    Parameter("connection", _NAME, "The id of the connection that is meant."),
+    Parameter("user", _NAME, "All connections of this user."),
+    Parameter("connection", _NAME, "The connection with this id."),
 )
 _ONE = Parameter("channel", _CHANNEL, "The channel.", required=True)
 _SEVERAL = Parameter("channels", _CHANNELS, "The channels.", required=True)
@@ -124,24 +125,27 @@ _MESSAGE = (
             "additionalProperties": _VALUE,
             "maxProperties": 32,
         },
-        "Further headers of the message.",
+        "Additional headers of the message.",
     ),
     Parameter("body", _TEXT, "The body, as text."),
-    Parameter(
-        "body_base64", {"type": "string", "contentEncoding": "base64"}, "The body in base64, in the place of body."
-    ),
+    Parameter("body_base64", {"type": "string", "contentEncoding": "base64"}, "The body in base64, instead of body."),
     Parameter(
         "message_id",
         {"type": "string", "pattern": "^[!-~]{1,64}$", "format": "lhttp-token"},
-        "Within a time, a second message with this id is not published. By default the Idempotency-Key.",
+        "An id of the message. The server does not publish a second message with this id within --message-id-window. "
+        "Default: the header Idempotency-Key.",
     ),
-    Parameter("store", {"type": "boolean"}, "Whether histories keep it; they do by default."),
+    Parameter("store", {"type": "boolean"}, "Whether the history stores the message; true by default."),
 )
 _PAGE = (
-    Parameter("limit", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}, "The most entries of the answer."),
-    Parameter("cursor", {"type": "string", "maxLength": 255}, "Where to go on: next of the answer before."),
+    Parameter("limit", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}, "The maximum number of entries."),
+    Parameter(
+        "cursor",
+        {"type": "string", "maxLength": 255},
+        "The value of next in the previous answer, to get the next page.",
+    ),
 )
-_NEXT: Schema = {"type": "string", "description": "The cursor of the next page; missing on the last one."}
+_NEXT: Schema = {"type": "string", "description": "The cursor of the next page. The last page has none."}
 _POSITION: Schema = {
     "type": "string",
     "pattern": "^[0-9A-Za-z_]{1,32}-(0|[1-9][0-9]{0,17})$",
@@ -181,7 +185,7 @@ METHODS: tuple[Method, ...] = (
     ),
     Method(
         "batch",
-        "Make several calls, one after another. Each has the scope of the key, and an answer of its own.",
+        "Make several calls, one after another. The key must allow each of them. Each call has its own answer.",
         (
             Parameter(
                 "calls",
@@ -204,20 +208,29 @@ METHODS: tuple[Method, ...] = (
     ),
     Method(
         "subscribe",
-        "Subscribe the connections of a user, or one connection, without asking the channel rules.",
+        "Subscribe the connections of a user, or one connection. The channel rules are not checked.",
         (*_WHOM, _SEVERAL),
         _REACHED,
         ("channels",),
         whom=True,
     ),
-    Method("unsubscribe", "Take back their subscriptions.", (*_WHOM, _SEVERAL), _REACHED, ("channels",), whom=True),
+    Method(
+        "unsubscribe",
+        "Unsubscribe the connections of a user, or one connection.",
+        (*_WHOM, _SEVERAL),
+        _REACHED,
+        ("channels",),
+        whom=True,
+    ),
     Method(
         "disconnect",
         "Close the connections of a user, or one connection.",
         (
             *_WHOM,
-            Parameter("code", {"type": "integer", "minimum": 3000, "maximum": 4999}, "The close code; or else 4000."),
-            Parameter("reason", {"type": "string", "maxLength": 30}, "The reason that clients are told."),
+            Parameter(
+                "code", {"type": "integer", "minimum": 3000, "maximum": 4999}, "The close code; 4000 by default."
+            ),
+            Parameter("reason", {"type": "string", "maxLength": 30}, "The reason that the clients receive."),
         ),
         _REACHED,
         whom=True,
@@ -225,13 +238,13 @@ METHODS: tuple[Method, ...] = (
     ),
     Method(
         "refresh",
-        "Set when a login expires, for the connections of a user, or one connection.",
+        "Set the time at which the login of a user's connections, or of one connection, expires.",
         (
             *_WHOM,
             Parameter(
                 "expires",
                 {"type": "integer", "minimum": 0, "maximum": 253_402_300_799},
-                "When the server closes them unless they log in again, in seconds since 1970.",
+                "The time in seconds since 1970. Then the server closes the connections, unless they log in again.",
                 required=True,
             ),
         ),
@@ -240,7 +253,7 @@ METHODS: tuple[Method, ...] = (
     ),
     Method(
         "presence",
-        "List the people in a channel whose presence is kept.",
+        "List the users in a channel with presence.",
         (_ONE, _PAGE[0], Parameter("cursor", _INDEX, _PAGE[1].meaning)),
         {"people": _rows(user=_TEXT, connections={"type": "array", "items": _TEXT}), "next": _NEXT},
         ("channel",),
@@ -249,19 +262,19 @@ METHODS: tuple[Method, ...] = (
     ),
     Method(
         "presence_stats",
-        "Count the people in a channel, and their connections.",
+        "Count the users in a channel with presence, and their connections.",
         (_ONE,),
         {"people": _COUNT, "connections": _COUNT},
         ("channel",),
     ),
     Method(
         "history",
-        "Read messages of a channel with history, oldest first.",
+        "Read messages of a channel with history, the oldest first.",
         (
             _ONE,
-            Parameter("since", _POSITION, "A position: only messages behind it."),
-            Parameter("before", _POSITION, "A position: only messages before it, the newest of these."),
-            Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 500}, "The most messages of the answer."),
+            Parameter("since", _POSITION, "Only messages after this position, the oldest first."),
+            Parameter("before", _POSITION, "Only messages before this position: the newest of them."),
+            Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 500}, "The maximum number of messages."),
         ),
         {
             "position": _TEXT,
@@ -288,7 +301,7 @@ METHODS: tuple[Method, ...] = (
     ),
     Method(
         "connections",
-        "List connections, of all clients, of a user, or of the subscribers of a channel.",
+        "List all connections, or those of a user, or those that are subscribed to a channel.",
         (
             Parameter("user", _NAME, "Only connections of this user."),
             Parameter("connection", _NAME, "Only the connection with this id."),
@@ -332,7 +345,7 @@ METHODS: tuple[Method, ...] = (
     ),
     Method(
         "info",
-        "Describe the node that answers, and count the whole cluster.",
+        "Show the node that answers, and the number of nodes and connections in the cluster.",
         (),
         {
             "node": _TEXT,

@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         "command line after --. The command prints each error with its file and line. If there are none, it prints "
         "each option that is set, and where it is set. It hides secrets. It loads processors and everything else that "
         "the configuration names.",
-        epilog="Exit status: 0 in order; 1 the server would not start; 2 wrong usage.",
+        epilog="Exit status: 0 valid; 1 the server would not start; 2 wrong usage.",
         allow_abbrev=False,
     )
     parser.add_argument("file", metavar="FILE", nargs="?", help="configuration file [default: $LHTTP_CONFIG]")
@@ -141,7 +141,9 @@ def _report(options: Options, channels: Sequence[str], unset: bool) -> Iterator[
     rules = Rules() if file is None else file.rules
     patterns = patterns_of(options.config.history, options.config.retention)
     count = len(options.sources.origins) if file is None else len(file.values)
-    yield f"{path}: in order, with {_count(count, 'option')} and {_count(len(rules), 'channel rule')}"
+    yield f"{path}: valid, with {_count(count, 'option')} and {_count(len(rules), 'channel rule')}"
+    if file is not None and file.defaults:
+        yield f"{path}: default headers for {', '.join(file.defaults)}"
     for variable in options.sources.unknown:
         yield f"${variable}: has no effect: there is no such option"
     for name in channels:
@@ -149,7 +151,7 @@ def _report(options: Options, channels: Sequence[str], unset: bool) -> Iterator[
     for line in (*options.exposures, *options.idle):
         yield f"{path}: {line}"
     if rules and not channels and not _ends(rules):
-        yield f'{path}: channels that match no rule are open to all; a last rule with match = ">" is for them'
+        yield f'{path}: channels that match no rule are open to everyone; a last rule with match = ">" changes that'
     if not channels:
         yield from effective(options, unset=unset)
 

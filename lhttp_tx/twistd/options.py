@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from lhttp_tx.auth.lobby import COMMAND
+from lhttp_tx.codec.defaults import NO_DEFAULTS
 from lhttp_tx.config import Config
 from lhttp_tx.interfaces import IAuthenticator, IHeaderFilter, IHooks, IProcessor
 from lhttp_tx.rules.model import Rules
@@ -206,6 +207,7 @@ class Options(
             auth_timeout=self["auth-timeout"],
             auth_max_in_flight=self["auth-max-in-flight"],
             rules=rules,
+            default_headers=NO_DEFAULTS if self.sources.file is None else self.sources.file.defaults,
             **community,
             **history,
             nats=self.nats_servers(),

@@ -15,6 +15,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from lhttp_tx.codec.defaults import DefaultHeaders
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.twistd.settings import SettingsError, SettingsFile
 from lhttp_tx.twistd.signals import stop_with_terminal
@@ -38,6 +39,7 @@ class RulesReloader(Service):
         around: Callable[[Callable[[], object]], object] = lambda call: call(),
         set_keys: Callable[[Iterable[AdminKey]], None] | None = None,
         renew: Callable[[], bool] = lambda: False,
+        use_defaults: Callable[[DefaultHeaders], object] = lambda defaults: None,
     ) -> None:
         """
         :param file: the file, as read when the process started; ``None`` if there is none.
@@ -45,11 +47,13 @@ class RulesReloader(Service):
         :param reactor: the running reactor.
         :param identities: whether there is an authenticator.
         :param around: calls the function that reads everything again.
+        :param use_defaults: called with the new default headers.
         :param renew: reads secrets, keys and certificates again; returns whether there are any.
         :param set_keys: called with the new keys of the admin side; ``None`` if there is none.
         """
         self._set_keys = set_keys
         self._renew = renew
+        self._use_defaults = use_defaults
         self._file = file
         self._use = use
         self._reactor = reactor
@@ -91,6 +95,9 @@ class RulesReloader(Service):
             self._refuse(self._file.path, [f"{self._file.path}: {error}"])
             return
         _log.info("{path}: active channel rules: {count}", path=file.path, count=len(file.rules))
+        if file.defaults or self._file.defaults:
+            self._use_defaults(file.defaults)
+            _log.info("{path}: commands with default headers: {count}", path=file.path, count=len(file.defaults))
         if self._set_keys is not None:
             self._set_keys(file.admin.keys)
             _log.info("{path}: active keys of the admin side: {count}", path=file.path, count=len(file.admin.keys))

@@ -20,6 +20,7 @@ from typing import Any
 
 from twisted.python import reflect, usage
 
+from lhttp_tx.codec.defaults import DefaultHeaders, read_defaults
 from lhttp_tx.history.tables import read_classes
 from lhttp_tx.rules.model import Rules, RulesError
 from lhttp_tx.twistd.admin_keys import AdminKeys
@@ -35,6 +36,9 @@ _MAX_SIZE = 1_048_576
 
 _CHANNELS = "channel"
 """The tables of the file with channel rules, which are no option."""
+
+_DEFAULTS = "default-headers"
+"""The table of the file whose tables are headers that messages of a command get."""
 
 _PLUGINS = "plugin"
 """The table of the file with the tables for processors, filters, hooks and authenticators."""
@@ -198,6 +202,7 @@ class SettingsFile:
     :ivar path: its name, as it was given.
     :ivar values: the values of its options.
     :ivar rules: its channel rules.
+    :ivar defaults: its default headers, the tables ``[default-headers.COMMAND]``.
     :ivar plugins: its tables ``[plugin.NAME]``, by these names.
     :ivar admin: the keys of the admin side, its tables ``[admin.keys.NAME]``.
     """
@@ -205,6 +210,7 @@ class SettingsFile:
     path: str
     values: Mapping[str, list[str] | bool]
     rules: Rules
+    defaults: DefaultHeaders
     plugins: Mapping[str, Mapping[str, Any]]
     admin: AdminKeys
     _lines: Mapping[Place, int] = field(repr=False)
@@ -246,7 +252,7 @@ class SettingsFile:
         values: dict[str, list[str] | bool] = {}
         admin = AdminKeys.take(table, base, complain)
         for key, value in table.items():
-            if key in (_CHANNELS, _PLUGINS, _CLASSES):
+            if key in (_CHANNELS, _PLUGINS, _CLASSES, _DEFAULTS):
                 continue
             setting = settings.get(key)
             if setting is None:
@@ -261,6 +267,9 @@ class SettingsFile:
         classes, wrong = read_classes(table.get(_CLASSES, {}))
         for name, problem in wrong:
             complain((_CLASSES, *name), problem)
+        defaults, mistakes = read_defaults(table.get(_DEFAULTS, {}))
+        for name, problem in mistakes:
+            complain((_DEFAULTS, *name), problem)
         try:
             rules = Rules.from_toml(
                 table.get(_CHANNELS, []), lambda place: line_of(lines, (_CHANNELS, *place)), classes
@@ -270,7 +279,7 @@ class SettingsFile:
                 complain((_CHANNELS, *place), problem)
         if problems:
             raise SettingsError(f"{path}:{line}: {text}" for line, text in sorted(problems))
-        return cls(path, values, rules, plugins, admin, lines, location, settings)
+        return cls(path, values, rules, defaults, plugins, admin, lines, location, settings)
 
     def check_identities(self, known: bool) -> None:
         """
@@ -299,7 +308,7 @@ def nearest(name: str, known: Collection[str]) -> str | None:
 def _unknown(key: str, value: object, settings: Mapping[str, Setting]) -> str:
     if key in _UNSETTABLE:
         return f"{key} is for the command line and the environment alone"
-    found = nearest(key, [*settings, _CHANNELS, _CLASSES, _PLUGINS])
+    found = nearest(key, [*settings, _CHANNELS, _CLASSES, _DEFAULTS, _PLUGINS])
     guess = f"; did you mean {found}?" if found else ""
     if isinstance(value, dict | list) and not guess:
         guess = "; options stand at the beginning of the file, before the first [[channel]]"

@@ -13,6 +13,7 @@ from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from lhttp_tx.codec.defaults import DefaultHeaders
 from lhttp_tx.observe.stalls import StallWatch
 from lhttp_tx.ports.certificates import Certificates
 from lhttp_tx.ports.sockets import UNIXRights
@@ -72,7 +73,14 @@ def makeService(options: Options) -> IService:
             service, set_keys = AdministeredService(service, admin), admin.set_keys
         notifier = Notifier(reactor, server.when_started)
         service = with_reload(
-            service, options, server.set_rules, reactor, notifier=notifier, set_keys=set_keys, renew=renew
+            service,
+            options,
+            server.set_rules,
+            reactor,
+            use_defaults=server.parts.engine.use_defaults,
+            notifier=notifier,
+            set_keys=set_keys,
+            renew=renew,
         )
         return _accompanied(service, options, reactor, notifier)
     supervisor = Supervisor(
@@ -145,6 +153,7 @@ def with_reload(
     use: Callable[[Rules], object],
     reactor: Any,
     *,
+    use_defaults: Callable[[DefaultHeaders], object] = lambda defaults: None,
     notifier: Notifier | None = None,
     set_keys: Callable[[Iterable[AdminKey]], None] | None = None,
     renew: Callable[[], bool] = lambda: False,
@@ -153,6 +162,7 @@ def with_reload(
     Return *service*, with a service that reads the channel rules again on SIGHUP, and secrets, keys and certificates.
 
     :param use: called with the new rules.
+    :param use_defaults: called with the new default headers.
     :param notifier: is told of it.
     :param renew: reads secrets, keys and certificates again; returns whether there are any.
     :param set_keys: called with the new keys of the admin side; ``None`` if there is none.
@@ -165,6 +175,7 @@ def with_reload(
         around=(lambda call: call()) if notifier is None else notifier.reloading,
         set_keys=set_keys,
         renew=renew,
+        use_defaults=use_defaults,
     )
     return _together(service, reloader)
 

@@ -145,7 +145,8 @@ def main(arguments: Sequence[str]) -> None:
     end_if_not_started(server.when_started(), reactor)
     server.when_started().addCallbacks(lambda _: _tell_started(), lambda _: None)
     renew = renewal_of(options, server, certificates).renew
-    service = with_reload(server, options, server.set_rules, reactor, renew=renew)
+    use_defaults = server.parts.engine.use_defaults
+    service = with_reload(server, options, server.set_rules, reactor, use_defaults=use_defaults, renew=renew)
     service.privilegedStartService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.callWhenRunning(service.startService)

@@ -79,7 +79,8 @@ class PublishResource(Resource):
             return _refuse(request, 405, "publish with POST; the body is an LHTTP message with a publish header")
         try:
             self._check(request)
-            message = _identified(self._parse(request), _header(request, b"idempotency-key"))
+            message = self._engine.defaults.complete_message(self._parse(request), self._engine.limits)
+            message = _identified(message, _header(request, b"idempotency-key"))
             filing = Filing(message_id_of(message.head), message.headers.get("store") != "no")
             result = self._engine.publish_message(message, filing)
         except LHTTPError as error:

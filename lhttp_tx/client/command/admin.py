@@ -1,7 +1,7 @@
 """
-``lhttp admin``: asks the admin side of a server, with one subcommand for each method that the table of the API names.
+``lhttp admin``: calls the admin side of a server, with one subcommand for each method in the table of the API.
 
-It speaks HTTP with the standard library: one request, and it is done.
+The command sends one HTTP request with the standard library, prints the answer and exits.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def call(url: str, key: str, method: str, params: dict[str, Any], *, timeout: fl
     try:
         found = json.loads(body)
     except ValueError:
-        raise click.ClickException(f"{url} answers with status {response.status}, and not as an admin side") from None
+        raise click.ClickException(
+            f"{url} answers with status {response.status}, but is not the admin side of a server"
+        ) from None
     if response.status != 200:
         detail = found.get("detail", "no reason") if isinstance(found, dict) else "no reason"
         raise click.ClickException(f"{escaped(str(detail))} (status {response.status})")
@@ -70,7 +72,7 @@ def _key(path: Path | None) -> str:
     if not secret.strip():
         raise click.UsageError(f"give a key, with --key-file or in {_KEY_VARIABLE}")
     if not secret.strip().isascii() or not secret.strip().isprintable():
-        raise click.UsageError("the key is not in one line of ASCII")
+        raise click.UsageError("the key is not one line of ASCII characters")
     return secret.strip()
 
 
@@ -94,7 +96,7 @@ def _check_url(_: click.Context, __: click.Parameter, value: str) -> str:
     default=_DEFAULT_URL,
     show_default=True,
     callback=_check_url,
-    help="The admin side.",
+    help="URL of the admin side.",
 )
 @click.option(
     "--key-file",
@@ -102,15 +104,17 @@ def _check_url(_: click.Context, __: click.Parameter, value: str) -> str:
     help=f"File with the key. [default: the key itself in ${_KEY_VARIABLE}]",
 )
 @click.option("--ca-file", type=click.Path(path_type=Path, dir_okay=False), help="Trust these certificates (PEM).")
-@click.option("--timeout", type=click.FloatRange(0.1, 600), default=10.0, show_default=True, help="Seconds to wait.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1, 600), default=10.0, show_default=True, help="Time limit in seconds."
+)
 @click.pass_context
 def admin_command(
     context: click.Context, url: str, key_file: Path | None, ca_file: Path | None, timeout: float
 ) -> None:
     """
-    Ask the admin side of a running server (twistd lhttp --admin).
+    Query and control a running server (twistd lhttp --admin).
 
-    The server must have a key whose scope contains what you ask for.
+    You need a key of the server. The scope of the key must include what the subcommand does.
     """
     context.obj = url, key_file, ca_file, timeout
 
@@ -130,9 +134,9 @@ def _write(method: Method, found: Any, as_json: bool) -> None:
             if name != "unanswered":
                 write_line(f"{name}\t{_cell(value)}")
     if found.get("next"):
-        say(f"there are more: --cursor {escaped(found['next'])}")
+        say(f"there are more: add --cursor {escaped(found['next'])}")
     if found.get("more"):
-        say("there are more messages: see --since and --before")
+        say("there are more messages: use --since or --before")
     if unanswered:
         say(f"nodes that did not answer: {', '.join(map(escaped, unanswered))}")
 
@@ -170,7 +174,7 @@ def _subcommand(method: Method) -> click.Command:
             params.append(click.Argument([parameter.name], metavar=parameter.name.upper()))
         elif parameter.name != "body_base64":
             params.append(_option(parameter))
-    params.append(click.Option(["--json", "as_json"], is_flag=True, help="Print the answer in JSON."))
+    params.append(click.Option(["--json", "as_json"], is_flag=True, help="Print the answer as JSON."))
 
     @click.pass_context
     def run(context: click.Context, /, as_json: bool, **given: Any) -> int:
@@ -179,7 +183,7 @@ def _subcommand(method: Method) -> click.Command:
         try:
             found = call(url, _key(key_file), method.name, told, timeout=timeout, ca=ca_file)
         except (ConnectionError, TimeoutError, ssl.SSLError) as error:
-            say(f"cannot ask {url}: {error}; does a server with --admin run there?")
+            say(f"cannot connect to {url}: {error}; is a server with --admin running there?")
             return Exit.NOT_CONNECTED
         _write(method, found, as_json)
         return Exit.FAILED if found.get("unanswered") else Exit.OK

@@ -343,8 +343,8 @@ def bench_command(
     """
     Measure throughput and latency.
 
-    All publishers and subscribers are connections of this process. It needs time itself: at high rates it is the
-    bottleneck. Then run several at the same time. The command fails if a message is lost, duplicated or out of order.
+    All publishers and subscribers are connections of this process. At high rates, this process is the bottleneck. Then
+    run several at the same time. The command fails if a message is lost, duplicated or out of order.
     """
     settings = Settings(publishers, subscribers, rate, size, duration, channel)
     return run_client(bench, **common, settings=settings, as_json=as_json, live=sys.stderr.isatty())

@@ -159,7 +159,7 @@ def publish_by_http(
 @answer_timeout
 @partial(
     login_options,
-    also=" With --http it is the server's secret for publishing, otherwise from the environment variable "
+    also=" With --http, FILE contains the server's token for publishing. Its default is the environment variable "
     "LHTTP_PUBLISH_TOKEN.",
 )
 @connection_options

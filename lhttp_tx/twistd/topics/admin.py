@@ -35,7 +35,7 @@ class AdminSettings:
 class AdminOptions(Topic):
     """The options ``--admin`` and ``--metrics``."""
 
-    optFlags = [["metrics", None, "Count what happens, for GET /metrics of the admin side."]]
+    optFlags = [["metrics", None, "Collect metrics and serve them at GET /metrics of the admin side."]]
 
     optParameters = [
         [
@@ -57,23 +57,25 @@ class AdminOptions(Topic):
         listen = self["admin"]
         if self["metrics"]:
             if listen is None:
-                raise usage.UsageError("--metrics are shown by the admin side: add --admin ENDPOINT")
+                raise usage.UsageError("--metrics needs the admin side: add --admin ENDPOINT")
             if importlib.util.find_spec("prometheus_client") is None:
                 raise usage.UsageError(f"--metrics needs prometheus-client: {install_command('metrics')}")
         if listen is None:
             if keys is not None and keys.keys:
-                raise usage.UsageError("there are keys of the admin side, but it does not listen: add --admin ENDPOINT")
+                raise usage.UsageError(
+                    "there are keys for the admin side, but it does not listen: add --admin ENDPOINT"
+                )
             return None
         if listen.isascii() and listen.isdigit():
             listen = f"tcp:{checked_port('--admin', listen)}:interface=127.0.0.1"
         check_endpoint("--admin", listen)
         if listen in public:
             raise usage.UsageError(
-                f"--admin {listen}: the admin side is never on a public port: give it one of its own"
+                f"--admin {listen}: the admin side cannot share a public port: give it a port of its own"
             )
         if self["workers"] > 1:
             raise usage.UsageError(
-                "--admin looks into one process, and a scrape or a question would reach any of the workers: leave out "
-                "--workers, or start a server for each processor, with an --admin and a port of its own, on one --nats"
+                "--admin shows one process, and a request would reach any of the workers: leave out --workers, or "
+                "start one server for each CPU core, each with its own --admin and port, and all with the same --nats"
             )
         return AdminSettings(listen, () if keys is None else keys.keys)

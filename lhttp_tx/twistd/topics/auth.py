@@ -59,7 +59,7 @@ class AuthOptions(AuthOptionMixin, Topic):
             "login-timeout",
             None,
             0.0,
-            "Seconds to log in for clients that connect without credentials, 0 to refuse them",
+            "Seconds that a client without credentials has to log in after it connects, 0 to refuse such clients",
             SECONDS_OR_NONE,
         ],
         ["max-failed-logins", None, 3, "Failed login messages before the server closes a connection", COUNT],
@@ -80,7 +80,7 @@ class AuthOptions(AuthOptionMixin, Topic):
             "jwt-query",
             None,
             None,
-            "Query parameter that may contain a token; beware, proxies log queries",
+            "Query parameter that may contain a token. Caution: proxies log queries.",
         ],
         ["jwt-user-claim", None, "sub", "Claim that contains the user"],
     ]
@@ -112,7 +112,7 @@ class AuthOptions(AuthOptionMixin, Topic):
             raise usage.UsageError(f"--auth {kind}: it takes no passwords; see --help-auth")
         if kind == "unix" and importlib.util.find_spec("crypt") is None:
             raise usage.UsageError(
-                "--auth unix needs the module crypt, which this Python has no more; use another kind"
+                "--auth unix needs the module crypt, which this version of Python no longer has; use another kind"
             )
         self._checkers.append(checker)
         self._described.append(description)

@@ -49,18 +49,18 @@ class ClusterOptions(Topic):
     ]
 
     optParameters = [
-        ["workers", None, 1, "Processes on the same port, which share their channels", WORKERS],
-        ["worker-timeout", None, 30.0, "Seconds without a sign of life before a worker is replaced, 0: never", HANG],
+        ["workers", None, 1, "Number of processes that serve the same port and the same channels", WORKERS],
+        ["worker-timeout", None, 30.0, "Seconds without a heartbeat before a worker is replaced, 0: never", HANG],
         ["workers-store", None, None, "Directory for the history of workers that have their own NATS"],
-        ["require-nodes", None, 0, "Nodes that should hear each other; if fewer do, receipts say so", COUNT_OR_NONE],
         [
-            "close-after-gap",
+            "require-nodes",
             None,
-            0.0,
-            "Seconds in which clients go that may have missed messages, 0: never",
-            SECONDS_OR_NONE,
+            0,
+            "Number of nodes that should be connected; if fewer are, receipts say so",
+            COUNT_OR_NONE,
         ],
-        ["nats-max-delay", None, 0.0, "Seconds by which what other nodes publish may be late, 0: any", DELAY],
+        ["close-after-gap", None, 0.0, "Seconds to close clients after a gap, 0: never", SECONDS_OR_NONE],
+        ["nats-max-delay", None, 0.0, "Seconds after which messages of other nodes are dropped, 0: never", DELAY],
         ["nats-prefix", None, "lhttp.", "Prefix of NATS subjects in front of the channel name, may be empty"],
         ["nats-user", None, None, "User name for NATS"],
         ["nats-password-file", None, None, "File with the password of --nats-user"],

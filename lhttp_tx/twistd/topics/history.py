@@ -42,17 +42,23 @@ class HistoryOptions(Topic):
             "Messages to keep of each channel of --history",
             Retention.BOUNDS["messages"],
         ],
-        ["history-age", None, "24h", "Time to keep messages of these channels, such as 90s, 15m, 24h or 7d"],
+        ["history-age", None, "24h", "Time to keep messages of --history channels, such as 90s, 15m, 24h or 7d"],
         ["history-store", None, None, "Store of the history: memory, sqlite:PATH, or jetstream (with NATS)"],
         [
             "history-size",
             None,
             0,
-            "Maximum bytes of all histories, 0 for 64 MiB in memory and 1 GiB on disk",
+            "Maximum bytes of all histories together, 0 for 64 MiB in memory or 1 GiB on disk",
             bounds.SIZE_OR_NONE,
         ],
         ["history-replicas", None, 1, "Number of NATS servers that store each message", bounds.REPLICAS],
-        ["message-id-window", None, 120.0, "Seconds for which the server remembers a message id", bounds.SECONDS],
+        [
+            "message-id-window",
+            None,
+            120.0,
+            "Seconds in which the server does not publish a message id again",
+            bounds.SECONDS,
+        ],
     ]
 
     def __init__(self) -> None:

@@ -47,7 +47,7 @@ class ListeningOptions(Topic):
             self._origins.append(origin_name(origin))
 
     def opt_server_name(self, name: str) -> None:
-        """Host name of the server, beside localhost; it refuses requests for other hosts (repeatable)"""
+        """Host name of the server; requests for hosts other than these and localhost are refused (repeatable)"""
         with usage_errors("--server-name"):
             self._server_names.append(server_name(name))
 

@@ -60,7 +60,7 @@ class ManholeOptions(Topic):
         if keys is None:
             raise usage.UsageError("--manhole: say who may come in, with --manhole-keys ~/.ssh/authorized_keys")
         if self["workers"] > 1:
-            raise usage.UsageError("--manhole looks into one process: leave out --workers")
+            raise usage.UsageError("--manhole shows one process: leave out --workers")
         read_secret("--manhole-keys", keys)
         if listen.isascii() and listen.isdigit():
             listen = f"tcp:{checked_port('--manhole', listen)}:interface=127.0.0.1"

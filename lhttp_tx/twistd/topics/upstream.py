@@ -19,8 +19,8 @@ class UpstreamOptions(Topic):
     optFlags = [["upstream-public-only", None, "Refuse backends at private and loopback addresses."]]
 
     optParameters = [
-        ["upstream-timeout", None, 10.0, "Time limit for the answer of a backend, in seconds", SECONDS],
-        ["upstream-max-response", None, 65_536, "Maximum bytes of the answer of a backend", SIZE],
+        ["upstream-timeout", None, 10.0, "Time limit for the response of a backend, in seconds", SECONDS],
+        ["upstream-max-response", None, 65_536, "Maximum bytes of the response of a backend", SIZE],
         ["upstream-max-in-flight", None, 100, "Maximum number of requests to backends at the same time", COUNT],
         [
             "upstream-max-failures",
@@ -38,15 +38,13 @@ class UpstreamOptions(Topic):
         self._upstream_original: list[str] = []
 
     def opt_upstream_allow(self, url: str) -> None:
-        """URL of a backend that clients may use, with all paths below it, such as http://backend.example:8000/record
+        """URL of a backend that clients may use, including all paths below it: http://backend.example:8000/record
         (repeatable)
         """
         self._upstream.append(_target("--upstream-allow", url))
 
     def opt_upstream_original(self, url: str) -> None:
-        """Like --upstream-allow, for a backend of the original server: it gets the body of the message, and
-        its headers as HTTP headers (repeatable)
-        """
+        """Like --upstream-allow, for a backend of the original LHTTP server, which expects HTTP headers (repeatable)"""
         self._upstream_original.append(_target("--upstream-original", url))
 
     def check_upstream(self) -> None:

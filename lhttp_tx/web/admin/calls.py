@@ -85,6 +85,7 @@ class Calls:
         pairs += [] if params.get("store", True) else [("store", "no")]
         message = Message(params["command"], pairs, body, binary="body_base64" in params)
         engine = self._managed.engine
+        message = engine.defaults.complete_message(message, engine.limits)
         limit = engine.limits.message_size
         if len(message.raw) > limit:
             raise Problem(413, f"the message has {len(message.raw)} bytes, and at most {limit} are allowed")

@@ -14,11 +14,11 @@ from typing import TypeAlias
 
 from lhttp_tx.codec.json_view import encode_json
 from lhttp_tx.codec.limits import UNLIMITED
-from lhttp_tx.codec.message import Message, parse
+from lhttp_tx.codec.message import parse
 from lhttp_tx.codec.positions import offset_of
 from lhttp_tx.errors import LHTTPError
 
-__all__ = ["VIEWS", "Event", "Several", "Single", "View", "close_message", "id_line", "view_body", "view_json"]
+__all__ = ["VIEWS", "Event", "Several", "Single", "View", "id_line", "view_body", "view_json"]
 
 View: TypeAlias = Callable[[bytes, bool], bytes]
 """
@@ -46,8 +46,6 @@ _MISLEADING = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2
 Characters that end no line of an event stream, and how JSON can write them. Libraries that split lines as their
 language does would end one there.
 """
-
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
 
 def view_json(payload: bytes, binary: bool) -> bytes:
@@ -81,12 +79,6 @@ VIEWS: Mapping[str, View] = {"json": view_json, "body": view_body}
 def id_line(identifier: bytes) -> bytes:
     """Return the line that says what a client is to send to go on behind an event."""
     return b"id: %b\n" % identifier
-
-
-def close_message(code: int, reason: str) -> Message:
-    """Return the message that tells a client why its stream ends."""
-    text = _UNPRINTABLE.sub(" ", reason).encode("utf-8", "replace").decode("utf-8").strip()
-    return Message("close", [("code", str(code)), ("reason", text)])
 
 
 def _events(payloads: list[bytes], binary: bool, view: View) -> list[Event]:

@@ -18,7 +18,7 @@ from zope.interface import implementer
 from lhttp_tx.codec.codes import GOING_AWAY, POLICY_VIOLATION, TOO_SLOW
 from lhttp_tx.codec.limits import UNLIMITED
 from lhttp_tx.codec.message import Message, parse
-from lhttp_tx.engine.answers import missed_message
+from lhttp_tx.engine.answers import close_message, missed_message
 from lhttp_tx.engine.conversation import Conversation
 from lhttp_tx.engine.delivery import Delivery
 from lhttp_tx.engine.handshake import Handshake
@@ -27,9 +27,9 @@ from lhttp_tx.guard.admission import Place, peer_name
 from lhttp_tx.identity import Identity
 from lhttp_tx.interfaces import ITransport
 from lhttp_tx.observe.rationing import RationedLogger
+from lhttp_tx.transports.outflow import Outflow, Unread
 from lhttp_tx.web.events.answers import STREAM_HEADERS, Pairs, beginning, refusal, response
-from lhttp_tx.web.events.encoding import Several, Single, close_message, id_line
-from lhttp_tx.web.events.outflow import Outflow, Unread
+from lhttp_tx.web.events.encoding import Several, Single, id_line
 from lhttp_tx.web.events.query import RECEIPT, Wish, format_id
 from lhttp_tx.web.events.streams import Streams
 

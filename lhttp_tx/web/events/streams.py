@@ -9,9 +9,9 @@ from urllib.parse import quote
 from weakref import WeakValueDictionary
 
 from lhttp_tx.errors import HistoryUnavailable, Refused
+from lhttp_tx.transports.pulse import Beating, Pulse
 from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 from lhttp_tx.web.events.encoding import VIEWS, Several, Single, View
-from lhttp_tx.web.events.pulse import Beating, Pulse
 from lhttp_tx.web.events.query import MAX_ID_SIZE
 from lhttp_tx.web.events.tickets import Tickets
 

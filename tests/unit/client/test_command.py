@@ -155,7 +155,7 @@ def test_the_configuration_is_checked_without_those_libraries(tmp_path: Path) ->
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "the configuration: in order, with 0 options and 0 channel rules\n"
+    assert done.stdout == "the configuration: valid, with 0 options and 0 channel rules\n"
 
 
 def test_an_empty_token_of_the_environment_is_as_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,18 +57,18 @@ def test_a_file_that_is_in_order_is_summed_up(directory: Directory) -> None:
     (directory / "mine.py").write_text(PROCESSOR, "utf-8")
     text = 'port = 8090\nprocessor = ["mine.py:echo"]\nno-plugins = true\n[[channel]]\nmatch = ">"\nmax_rate = 1\n'
     result = check(directory, text)
-    assert result.output.splitlines()[0] == "lhttp.toml: in order, with 3 options and 1 channel rule"
+    assert result.output.splitlines()[0] == "lhttp.toml: valid, with 3 options and 1 channel rule"
     assert result.return_value == 0
 
 
 def test_an_empty_file_is_in_order(directory: Directory) -> None:
-    assert check(directory, "").output == "lhttp.toml: in order, with 0 options and 0 channel rules\n"
+    assert check(directory, "").output == "lhttp.toml: valid, with 0 options and 0 channel rules\n"
 
 
 def test_what_is_left_open_is_told(directory: Directory) -> None:
     told = check(directory, '[[channel]]\nmatch = "a.*"\n').output.splitlines()
     assert told[1:] == [
-        'lhttp.toml: channels that match no rule are open to all; a last rule with match = ">" is for them'
+        'lhttp.toml: channels that match no rule are open to everyone; a last rule with match = ">" changes that'
     ]
 
 
@@ -119,7 +119,7 @@ def test_a_token_that_a_server_would_refuse_is_told(directory: Directory, monkey
 def test_without_a_file_the_environment_is_checked(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LHTTP_DEMO", "yes")
     assert directory.run().output.splitlines() == [
-        "the configuration: in order, with 1 option and 0 channel rules",
+        "the configuration: valid, with 1 option and 0 channel rules",
         "demo = true  # $LHTTP_DEMO",
     ]
     (directory / "mine.toml").write_text("max-queue = 3\n", "utf-8")
@@ -137,7 +137,7 @@ def test_all_that_is_set_is_written_with_the_place_where_and_without_secrets(
     text = 'auth = "memory:jack:password"\nno-plugins = true\nmax-queue = 3\nserver-name = ["a", "b"]\nport = 90\n'
     result = check(directory, text, "--", "--demo", "--listen", "unix:x", "--listen=unix:y", "-p", "91")
     assert result.output.splitlines() == [
-        "lhttp.toml: in order, with 5 options and 0 channel rules",
+        "lhttp.toml: valid, with 5 options and 0 channel rules",
         (
             "lhttp.toml: --config (a password is in it): other users of this machine can read lhttp.toml; "
             "forbid this with chmod o-rwx"
@@ -178,7 +178,7 @@ def test_a_variable_that_sets_nothing_is_told(directory: Directory, monkeypatch:
 def test_the_reactor_stays_as_it_is(directory: Directory) -> None:
     pytest.importorskip("nats")
     result = check(directory, 'nats = "nats://127.0.0.1:4222"\n')
-    assert result.output.splitlines()[0] == "lhttp.toml: in order, with 1 option and 0 channel rules"
+    assert result.output.splitlines()[0] == "lhttp.toml: valid, with 1 option and 0 channel rules"
 
 
 def test_the_history_of_a_channel_is_told_whichever_way_it_was_given(directory: Directory) -> None:

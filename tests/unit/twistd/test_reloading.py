@@ -11,6 +11,7 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
 
+from lhttp_tx.codec.defaults import DefaultHeaders
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.twistd.options import Options
 from lhttp_tx.twistd.reloading import RulesReloader
@@ -114,3 +115,19 @@ def test_the_signal_reads_the_file_in_the_next_turn_of_the_reactor(stage: Stage)
     finally:
         stage.reloader.stopService()
     assert signal.getsignal(signal.SIGHUP) == before
+
+
+def test_default_headers_of_a_changed_file_are_put_in_force(tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text('[default-headers.c]\na = "1"\n', "utf-8")
+    file = SettingsFile.load(str(path), settings_of(Options))
+    used: list[DefaultHeaders] = []
+    clock: Any = Clock()
+    reloader = RulesReloader(file, lambda rules: None, reactor=clock, identities=False, use_defaults=used.append)
+    path.write_text('[default-headers.c]\na = "2"\n', "utf-8")
+    reloader.reload()
+    path.write_text("[default-headers.c]\na = 2\n", "utf-8")
+    reloader.reload()
+    path.write_text("", "utf-8")
+    reloader.reload()
+    assert used == [DefaultHeaders({"c": {"a": "2"}}), DefaultHeaders()]

@@ -11,8 +11,8 @@ from hypothesis import given, strategies as st
 
 from lhttp_tx.codec.message import Message
 from lhttp_tx.codec.positions import mark
-from lhttp_tx.engine.answers import missed_message
-from lhttp_tx.web.events.encoding import Several, Single, close_message, view_body, view_json
+from lhttp_tx.engine.answers import close_message, missed_message
+from lhttp_tx.web.events.encoding import Several, Single, view_body, view_json
 
 NASTY = "\n\nid: 666\nevent: error\r\rdata: x\u2028\u2029\x85\x0b\x0c\0: "
 

@@ -1,8 +1,8 @@
-"""lhttp_tx.web.events.outflow: which messages were not sent."""
+"""lhttp_tx.transports.outflow: which messages were not sent."""
 
 from __future__ import annotations
 
-from lhttp_tx.web.events.outflow import Unread
+from lhttp_tx.transports.outflow import Unread
 
 
 def test_of_what_is_held_only_whole_messages_are_unsent() -> None:

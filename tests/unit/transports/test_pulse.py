@@ -1,11 +1,11 @@
-"""lhttp_tx.web.events.pulse: each stream gets a heartbeat in each interval, and not all at once."""
+"""lhttp_tx.transports.pulse: each stream gets a heartbeat in each interval, and not all at once."""
 
 from __future__ import annotations
 
 import pytest
 from twisted.internet.task import Clock
 
-from lhttp_tx.web.events.pulse import Pulse
+from lhttp_tx.transports.pulse import Pulse
 
 
 class Stream:

@@ -1,9 +1,9 @@
 """
-Writes bytes to a client that only reads, and that may not read fast enough.
+Writes bytes to a client that may not read fast enough.
 
-The floor below :mod:`lhttp_tx.web.events.stream`. It does for a stream what
-:mod:`lhttp_tx.transports.websocket.connection` does for a WebSocket: the same bound, and the same direct way to an idle
-socket.
+The floor below :mod:`lhttp_tx.web.events.stream`, and for any other transport on a stream of bytes. It does for them
+what :mod:`lhttp_tx.transports.websocket.connection` does for a WebSocket: the same bound, and the same direct way to an
+idle socket.
 """
 
 from __future__ import annotations
