@@ -87,9 +87,7 @@ class Orders:
             return self.obey(order)
         late = self._engine.clock.seconds() - given
         if late > LIFETIME:
-            _log.warn(
-                "left out an order of another node, {order}: it is {late:.0f} s old", order=order["do"], late=late
-            )
+            _log.warn("ignored an order of another node, {order}: it is {late:.0f} s old", order=order["do"], late=late)
             return None
         if late <= _PROMPT:
             return self.obey(order)

@@ -87,7 +87,7 @@ class Remembered:
         if found.digest != digest:
             raise Problem(409, "this Idempotency-Key was used for another call")
         if found.body is None:
-            raise Problem(409, "the first call with this Idempotency-Key is under way")
+            raise Problem(409, "the first call with this Idempotency-Key is still running")
         return found.body
 
     def end(self, key: str, idempotency: str, body: bytes | None) -> None:
@@ -269,4 +269,4 @@ def _problem(failure: Failure) -> Problem:
         own = isinstance(error, LocalProtocolError)  # what the caller wanted to be written cannot be
         return Problem(400 if own else error.status if 400 <= error.status <= 599 else 500, error.reason)
     _log.failure("a call of the admin API failed", failure)
-    return Problem(500, "the server failed; its log says why")
+    return Problem(500, "internal error; see the log of the server")

@@ -77,7 +77,7 @@ class Calls:
         headers = params.get("headers", {})
         for name in headers:
             if name.lower() in _SERVERS_OWN:
-                raise Problem(400, f"the header {name} has a parameter, or is the server's own: leave it out")
+                raise Problem(400, f"the header {name} is set by a parameter or by the server: leave it out")
         body = base64.b64decode(params["body_base64"]) if "body_base64" in params else params.get("body", "").encode()
         pairs = [("publish", " ".join(channels)), *headers.items()]
         message_id = params.get("message_id")
@@ -120,7 +120,7 @@ class Calls:
     async def do_refresh(self, params: Params, key: AdminKey) -> Told:
         """Set when logins expire."""
         if self._managed.engine.watch_expiry is None:
-            raise Problem(409, "clients do not log in to this server, so nothing expires")
+            raise Problem(409, "clients do not log in to this server, so no login expires")
         answers, unanswered = await self._managed.control.survey(
             "refresh", expires=int(params["expires"]), **_whom(params)
         )
@@ -239,7 +239,7 @@ class Calls:
             if "before" in params:
                 known, offset = parse_position(params["before"])
                 if known != epoch:
-                    raise Problem(409, "the history has begun anew since that position")
+                    raise Problem(409, "the history was reset after that position")
                 before = max(offset, 1)
             page = await self._wait(store.newest(channel, retention, before=before, limit=limit, size=_ANSWER_SIZE))
         messages = page.messages

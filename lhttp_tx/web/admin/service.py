@@ -113,7 +113,7 @@ class AdminService(Service):
         if self._sampler is not None:
             self._sampler.start()
         if not len(self._keyring):
-            _log.warn("the admin side has no key, so it answers nothing but /live: add [admin.keys.NAME] to the file")
+            _log.warn("the admin side has no key, so it answers only /live: add [admin.keys.NAME] to the file")
 
     def stopService(self) -> Deferred[None]:
         """

@@ -95,10 +95,10 @@ class AdminResource(Resource):
             address = None if is_proxied(request.channel.transport) else request.getClientAddress()
             key = self.gate.log_in(getattr(address, "host", None), header(request, b"authorization"))
         if not is_named_plainly(request):
-            raise Problem(404, "there is nothing here; a path is spelled in one way only")
+            raise Problem(404, "not found: write the path exactly")
         if request.method not in self.methods:
             allowed = b", ".join(self.methods).decode("ascii")
-            raise Problem(405, f"ask with {allowed}", {"allow": allowed})
+            raise Problem(405, f"use {allowed}", {"allow": allowed})
         if key is not None and self.scope is not None and not key.may_call(self.scope):
             raise Problem(403, f"the key {key.name} may not call {self.scope}")
         return key
@@ -129,7 +129,7 @@ class _Nothing(AdminResource):
     methods = (b"GET", b"HEAD", b"POST")
 
     def respond(self, request: Request, key: AdminKey | None) -> bytes:
-        raise Problem(404, "there is nothing here")
+        raise Problem(404, "not found")
 
 
 class AdminRoot(Resource):
