@@ -60,6 +60,7 @@ class Nodes:
     :ivar on_missing: called when :attr:`missing` has changed.
     :ivar on_hole: called when messages of another node have not come, so that publications may be missing, too.
     :ivar on_loss: called when another node has lost a link to the bus, and perhaps what it had sent over it.
+    :ivar hear_losses: to be called with the name of another node, and how many links to the bus it has lost.
     :ivar begin_anew: to be called when it is known already that messages may be missing.
     :ivar clocks: the clocks of the nodes.
     :ivar running: whether this node looks for others, and can send to them.
@@ -80,7 +81,8 @@ class Nodes:
         self.on_leave = self._peers.on_leave
         self.on_missing = self._peers.on_missing
         self.on_hole: list[Callable[[], None]] = []
-        self.on_loss: list[Callable[[], None]] = []
+        self.on_loss = self._peers.on_loss
+        self.hear_losses = self._peers.hear_losses
         self.begin_anew = self._peers.begin_anew
         self._number = 0
         self._begun: float | None = None
@@ -101,7 +103,7 @@ class Nodes:
         on_open: list[Callable[[], None]] | None = getattr(bus, "on_open", None)
         if on_open is not None:
             # All are to know that it is another link before anything else comes over it.
-            on_open.append(lambda: self._greet_anew() if self.listens else None)
+            on_open.append(lambda: self._greet_all(fresh=True) if self.listens else None)
 
     @property
     def others(self) -> frozenset[str]:
@@ -243,7 +245,7 @@ class Nodes:
         """NATS has the subscriptions: the other nodes answer a greeting now."""
         self.listens = True
         self.begin_anew()
-        self._greet_anew()
+        self._greet_all(fresh=True)
         if not self._settled and self.running:
             self._settling = self._clock.callLater(SETTLED_AFTER, self._settle)
 
@@ -258,19 +260,14 @@ class Nodes:
     def _greeting(self) -> dict[str, Any]:
         return {kind: say() for kind, (say, _) in self._greetings.items()}
 
-    def _greet_anew(self) -> None:
-        """Greet all nodes. They answer, also those that know this node, and so it knows what it has had of them."""
-        self._send(_EVERYBODY, {"kind": "hello", "data": self._greeting(), "fresh": True})
+    def _greet_all(self, fresh: bool = False) -> None:
+        """
+        Give a sign of life.
 
-    def _greet_all(self) -> None:
-        self.tell_all("hello", self._greeting())
-
-    def hear_losses(self, name: str, count: Any) -> None:
-        """Take how many links to the bus another node has lost since its start."""
-        if self._peers.has_lost(name, count):
-            _log.warn("node {name} has lost its link, and perhaps publications that it had sent", name=name)
-            for tell in self.on_loss:
-                tell()
+        :param fresh: whether all nodes are to answer, also those that know this node: so it knows what it has had.
+        """
+        hello = {"kind": "hello", "data": self._greeting()}
+        self._send(_EVERYBODY, {**hello, "fresh": True} if fresh else hello)
 
     # Messages
 

@@ -39,6 +39,7 @@ class Peers:
     :ivar on_join: called by the owner with the name of each node that appears.
     :ivar on_leave: called with the name of each node that has stopped or died.
     :ivar on_missing: called when :attr:`missing` has changed.
+    :ivar on_loss: called when another node has lost a link to the bus.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -46,6 +47,7 @@ class Peers:
         self.on_join: list[Callable[[str], None]] = []
         self.on_leave: list[Callable[[str], None]] = []
         self.on_missing: list[Callable[[], None]] = []
+        self.on_loss: list[Callable[[], None]] = []
         self._clock = clock
         self._heard: dict[str, float] = {}
         self._missing: dict[str, float] = {}
@@ -112,17 +114,20 @@ class Peers:
             return False
         return min(self._clock.seconds() - self._anew, age) > FIRST_WORD_AFTER
 
-    def has_lost(self, name: str, count: object) -> bool:
+    def hear_losses(self, name: str, count: Any) -> None:
         """
-        Return whether a node has lost a link since it was last heard, and perhaps what it had sent over it.
+        Tell if a node has lost a link since it was last heard, and perhaps what it had sent over it.
 
         :param count: how many it has lost since its start; anything else from a node of an earlier version.
         """
         if not isinstance(count, int):
-            return False
+            return
         last = self._losses.get(name)
         self._losses[name] = count
-        return last is not None and count > last
+        if last is not None and count > last:
+            _log.warn("node {name} has lost its connection, and perhaps publications that it had sent", name=name)
+            for call in self.on_loss:
+                call()
 
     def begin_anew(self) -> None:
         """Look for holes only behind what comes from now on: those before are known."""

@@ -61,6 +61,11 @@ class _Channel:
         self.asking: set[Hashable] | None = None
 
 
+def _is_plain(channel: _Channel, archive: Archive | None) -> bool:
+    """Return whether a channel has no history."""
+    return archive is None or archive.retention(channel.name) is None
+
+
 class Hub:
     """
     Local fan-out over one bus subscription for each channel.
@@ -276,19 +281,16 @@ class Hub:
         """Tell those who asked that publications may have been missed, in every channel without history."""
         self.flush()
         for channel in tuple(self._channels.values()):
-            if channel.asking and self._is_plain(channel):
+            if channel.asking and _is_plain(channel, self.archive):
                 self._tell_missed(channel, None, channel.asking)
 
     def unaware(self) -> set[Hashable]:
         """Return the subscribers of channels without history who did not ask to be told of gaps there."""
         found: set[Hashable] = set()
         for channel in self._channels.values():
-            if self._is_plain(channel) and not channel.name.startswith(PRESENCE):
+            if _is_plain(channel, self.archive) and not channel.name.startswith(PRESENCE):
                 found.update(channel.members.keys() - (channel.asking or set()))
         return found
-
-    def _is_plain(self, channel: _Channel) -> bool:
-        return self.archive is None or self.archive.retention(channel.name) is None
 
     def tell_missed(self, name: str, position: str) -> None:
         """

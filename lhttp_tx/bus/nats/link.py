@@ -24,6 +24,7 @@ from lhttp_tx.bus.nats.headers import BINARY_HEAD, publish_commands
 from lhttp_tx.bus.nats.inbox import Inbox
 from lhttp_tx.bus.nats.incoming import Run
 from lhttp_tx.bus.nats.orders import Orders
+from lhttp_tx.bus.nats.origins import Dates
 from lhttp_tx.bus.nats.owner import LinkOwner
 from lhttp_tx.bus.nats.permission import Complaints, Permission
 from lhttp_tx.bus.nats.receiving import pass_on
@@ -69,8 +70,8 @@ class Link:
         self._servers = servers
         self._owner = owner
         self._lost = False
-        self._behind = self._mark = b""
-        self._due: float | None = None
+        self._behind = b""
+        self._dates: Dates | None = None
         client.taken, client.broken = self._taken, self.lose
         self._orders = Orders(client, self._receiver_of, self.check, self.lose)
         self._confirmations = Confirmations(self.check, lambda: self.lose(_NO_ANSWER))
@@ -99,19 +100,8 @@ class Link:
 
     def begin(self, mark: bytes) -> None:
         """Be the link of the node from now on: publications bear *mark*; see :mod:`lhttp_tx.bus.nats.origins`."""
-        self._mark = mark
         self._behind = b" " + mark
-        if self._owner.origins.step:
-            self._due = 0.0
-            self._date()
-
-    def _date(self) -> None:
-        """Write the time into the mark, if it is long ago that this was done."""
-        origins = self._owner.origins
-        now = origins.now()
-        if self._due is not None and now >= self._due:
-            self._behind = b" " + origins.date(self._mark)
-            self._due = now + origins.step
+        self._dates = self._owner.origins.dates(mark)
 
     def publish(self, subject: str, payload: bytes, binary: bool) -> None:
         """
@@ -127,8 +117,8 @@ class Link:
         if client.pending_data_size > self._servers.pending_size:
             raise BusUnavailable("the bus is congested, try again later")
         self.check_size(payload, binary)
-        if self._due is not None:
-            self._date()
+        if self._dates is not None:
+            self._behind = b" " + self._dates.mark()
         client.send(publish_commands(subject.encode() + self._behind, BINARY_HEAD if binary else b"", [payload]))
 
     def check_size(self, payload: bytes, binary: bool, *, stored: bool = False) -> None:

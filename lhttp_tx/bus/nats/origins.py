@@ -11,12 +11,13 @@ I/O, used by :mod:`lhttp_tx.bus.nats.incoming` and :mod:`lhttp_tx.bus.nats.bus`.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Callable
 from typing import Final, final
 
-__all__ = ["MAX_NODES", "Origin", "Origins"]
+__all__ = ["MAX_NODES", "Dates", "Origin", "Origins"]
 
 MAX_NODES: Final = 4_096
 """Nodes whose newest link is remembered. Beyond that, those that came first are forgotten."""
@@ -119,9 +120,9 @@ class Origins:
         self._count += 1
         return b"%b%b.%d" % (_BEGIN, self.node, self._count)
 
-    def date(self, mark: bytes) -> bytes:
-        """Return *mark* with the time, by the clock of this node."""
-        return b"%b.%d" % (mark, self.now() * 1_000)
+    def dates(self, mark: bytes) -> Dates | None:
+        """Return what writes the time behind *mark*; ``None`` if nobody wants to know it."""
+        return Dates(self, mark) if self.step else None
 
     def find(self, mark: bytes) -> Origin | None:
         """
@@ -169,6 +170,26 @@ class Origins:
             del link.dated[next(iter(link.dated))]
         found = link.dated[date] = Origin(link.number, False, self, sent + distance + self._max_delay + self.step)
         return found
+
+
+@final
+class Dates:
+    """The mark of a link with the time, which stays the same for a while."""
+
+    __slots__ = ("_dated", "_due", "_mark", "_origins")
+
+    def __init__(self, origins: Origins, mark: bytes) -> None:
+        self._origins = origins
+        self._mark = self._dated = mark
+        self._due = -math.inf
+
+    def mark(self) -> bytes:
+        """Return the mark for what is published now."""
+        now = self._origins.now()
+        if now >= self._due:
+            self._dated = b"%b.%d" % (self._mark, now * 1_000)
+            self._due = now + self._origins.step
+        return self._dated
 
 
 def _nothing() -> None:

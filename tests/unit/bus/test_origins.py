@@ -101,7 +101,9 @@ class Both:
         self.olds += 1
 
     def send(self) -> bytes:
-        return self.sender.date(self.mark)
+        dates = self.sender.dates(self.mark)
+        assert dates is not None
+        return dates.mark()
 
     def takes(self, mark: bytes) -> bool:
         origin = self.receiver.find(mark)
@@ -174,3 +176,15 @@ def test_dates_are_remembered_within_bounds() -> None:
         assert both.takes(both.send())
     origin = both.receiver.find(both.mark)
     assert origin is not None and len(origin.dated) <= 16
+
+
+def test_a_link_uses_a_date_for_a_while() -> None:
+    both = Both()
+    dates = both.sender.dates(both.mark)
+    assert dates is not None
+    marks = []
+    for _ in range(9):
+        marks.append(dates.mark())
+        both.time += 0.25
+    assert [marks.count(mark) for mark in dict.fromkeys(marks)] == [4, 4, 1]
+    assert Origins().dates(both.mark) is None

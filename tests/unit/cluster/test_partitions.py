@@ -371,7 +371,7 @@ def test_a_gap_right_after_an_answer_to_a_new_link_is_told() -> None:
     client = asking(net, 1)
     nodes = net.servers[1].assembly.nodes
     nodes.begin_anew()
-    nodes._greet_anew()
+    nodes._greet_all(fresh=True)
     net.cut()
     net.pass_time(HELLO_INTERVAL)
     net.heal()
