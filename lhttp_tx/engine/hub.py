@@ -66,6 +66,12 @@ def _is_plain(channel: _Channel, archive: Archive | None) -> bool:
     return archive is None or archive.retention(channel.name) is None
 
 
+def _tell_missed(channel: _Channel, position: str | None, who: Iterable[Hashable]) -> None:
+    delivery = Delivery(channel.name, [missed_message(channel.name, position).raw], False)
+    for deliver in [channel.members[subscriber] for subscriber in tuple(who) if subscriber in channel.members]:
+        deliver(delivery)
+
+
 class Hub:
     """
     Local fan-out over one bus subscription for each channel.
@@ -282,7 +288,7 @@ class Hub:
         self.flush()
         for channel in tuple(self._channels.values()):
             if channel.asking and _is_plain(channel, self.archive):
-                self._tell_missed(channel, None, channel.asking)
+                _tell_missed(channel, None, channel.asking)
 
     def unaware(self) -> set[Hashable]:
         """Return the subscribers of channels without history who did not ask to be told of gaps there."""
@@ -306,12 +312,7 @@ class Hub:
         for found in (name, *(wildcards.matching(name) if wildcards else ())):
             channel = self._channels.get(found)
             if channel is not None:
-                self._tell_missed(channel, position, channel.members)
-
-    def _tell_missed(self, channel: _Channel, position: str | None, who: Iterable[Hashable]) -> None:
-        delivery = Delivery(channel.name, [missed_message(channel.name, position).raw], False)
-        for deliver in [channel.members[subscriber] for subscriber in tuple(who) if subscriber in channel.members]:
-            deliver(delivery)
+                _tell_missed(channel, position, channel.members)
 
     @contextmanager
     def silenced(self, subscriber: Hashable, channels: Iterable[str]) -> Iterator[None]:
