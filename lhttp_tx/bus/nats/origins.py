@@ -3,10 +3,9 @@ Identifies the node and the link of a publication, so that nodes drop publicatio
 
 If a NATS server or the network to it pauses, publications may arrive long after their node has moved to another link.
 They may be duplicates, or arrive after newer ones. So each publication of a node has a mark. The mark is in the reply
-subject of NATS, because there it takes only some bytes, and needs no headers. Nobody replies. If an operator
-limits the delay of publications, the mark also has the time, which changes a few times in this limit. Pure logic without
-I/O, used by :mod:`lhttp_tx.bus.nats.incoming` and :mod:`lhttp_tx.bus.nats.bus`. Source: the protocol document, section
-"Cluster".
+subject of NATS, because there it takes only some bytes, and needs no headers. Nobody replies. If an operator limits the
+delay of publications, the mark also has the time, which changes a few times in this limit. Pure logic without I/O, used
+by :mod:`lhttp_tx.bus.nats.incoming` and :mod:`lhttp_tx.bus.nats.bus`. Source: the protocol document, section "Cluster".
 """
 
 from __future__ import annotations
