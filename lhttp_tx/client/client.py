@@ -20,12 +20,9 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStream
 from lhttp_tx.client.answers import Answers
 from lhttp_tx.client.arguments import COUNT, SECONDS, check_callbacks, check_positions, check_target
 from lhttp_tx.client.credentials import Account, Credentials, HeaderSource
-from lhttp_tx.client.endpoints import WebSocketEndpoint, is_url, stream_endpoint
-from lhttp_tx.client.entrance import HeadersEndpoint, LoginEndpoint
 from lhttp_tx.client.errors import ClientClosed
 from lhttp_tx.client.inbox import Inbox, Reporter
 from lhttp_tx.client.positions import Positions, PositionStore
-from lhttp_tx.client.protocol import WebSocketFactory
 from lhttp_tx.client.registry import MissedCallback, RecoveredCallback, Registry
 from lhttp_tx.client.renewal import Renewal
 from lhttp_tx.client.requests import RequestingService
@@ -33,6 +30,9 @@ from lhttp_tx.client.states import State
 from lhttp_tx.client.subscription import ChannelCallback, MessageCallback, Subscription
 from lhttp_tx.client.uplink import Uplink
 from lhttp_tx.client.urls import parse_url
+from lhttp_tx.client.websocket.endpoints import WebSocketEndpoint, is_url, stream_endpoint
+from lhttp_tx.client.websocket.entrance import HeadersEndpoint, LoginEndpoint
+from lhttp_tx.client.websocket.protocol import WebSocketFactory
 from lhttp_tx.codec.channels import check_subscription
 from lhttp_tx.codec.limits import Limits
 from lhttp_tx.codec.wildcards import is_wildcard

@@ -1,8 +1,8 @@
 """
 The lower half of the client's WebSocket edge: turns bytes into messages, and messages into bytes.
 
-:mod:`lhttp_tx.client.protocol` adds the beginning and the end of a connection. Autobahn is between the two, and a
-:class:`Link` above them.
+:mod:`lhttp_tx.client.websocket.protocol` adds the beginning and the end of a connection. Autobahn is between the two,
+and a :class:`Link` above them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zope.interface import implementer
 from lhttp_tx.transports.websocket.fragments import Joined
 
 if TYPE_CHECKING:
-    from lhttp_tx.client.protocol import WebSocketFactory
+    from lhttp_tx.client.websocket.protocol import WebSocketFactory
 
 __all__ = ["Link", "MessageConnection"]
 

@@ -1,8 +1,8 @@
 """
-The client's WebSocket edge: Autobahn below, a :class:`~lhttp_tx.client.connection.Link` above.
+The client's WebSocket edge: Autobahn below, a :class:`~lhttp_tx.client.websocket.connection.Link` above.
 
-The lower half is :mod:`lhttp_tx.client.connection`. This module holds the beginning and the end of a connection. Used
-by :mod:`lhttp_tx.client.client`; imports nothing of the server.
+The lower half is :mod:`lhttp_tx.client.websocket.connection`. This module holds the beginning and the end of a
+connection. Used by :mod:`lhttp_tx.client.client`; imports nothing of the server.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from autobahn.websocket.types import ConnectingRequest
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from lhttp_tx.client.connection import Link, MessageConnection
 from lhttp_tx.client.errors import ConnectFailed, ConnectionLost, LoginFailed
+from lhttp_tx.client.websocket.connection import Link, MessageConnection
 from lhttp_tx.transports.websocket.coroutines import ask_inspect
 from lhttp_tx.transports.websocket.timers import ExactTimer
 
