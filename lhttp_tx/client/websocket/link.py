@@ -123,10 +123,11 @@ class ClientLink(protocol.Protocol):
         self.writable()
 
     def _fragments(self, message: Message, progress: Callable[[int, int], object]) -> Iterator[None]:
-        raw, size = message.raw, len(message.raw)
+        raw, binary = self.transport.encoded(message.raw, message.binary)
+        size = len(raw)
         for start in range(0, size, _FRAGMENT_SIZE):
             stop = min(start + _FRAGMENT_SIZE, size)
-            self.transport.send_fragment(raw[start:stop], message.binary, first=start == 0, last=stop == size)
+            self.transport.send_fragment(raw[start:stop], binary, first=start == 0, last=stop == size)
             call_safely(progress, stop, size)
             yield
 
