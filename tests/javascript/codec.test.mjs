@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import * as lhttp from "../../lhttp_tx/web/static/lhttp.mjs";
-import { checkMalformed, checkMessage, isServers } from "./vectors.mjs";
+import { checkMalformed, checkMalformedView, checkMessage, checkView, isServers } from "./vectors.mjs";
 
 const { LhttpHeaders, LhttpMessage, LocalProtocolError, RemoteProtocolError } = lhttp;
 const { checkChannel, joinParts, parse, serialise } = lhttp;
@@ -19,6 +19,15 @@ test("there are vectors", () => {
 
 for (const entry of MESSAGES) test(`message: ${entry.name}`, () => checkMessage(lhttp, entry));
 for (const entry of MALFORMED) test(`malformed: ${entry.name}`, () => checkMalformed(lhttp, entry));
+for (const entry of read("views")) test(`view: ${entry.name}`, () => checkView(lhttp, entry));
+for (const name of ["malformed_json", "malformed_protobuf"]) {
+  for (const entry of read(name)) test(`${name}: ${entry.name}`, () => checkMalformedView(lhttp, entry));
+}
+
+test("headers whose names are numbers stay in order in JSON", () => {
+  const message = new lhttp.LhttpMessage({ command: "c", headers: [["b", "1"], ["2", "x"], ["1", "y"]] });
+  assert.equal(lhttp.decodeJson(lhttp.encodeJson(message)).data, message.data);
+});
 
 for (const [what, init] of [
   ["no command", {}],

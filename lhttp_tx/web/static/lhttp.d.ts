@@ -101,6 +101,12 @@ export class LhttpMessage {
 
 export function parse(data: Body, options?: { binary?: boolean; limits?: Limits }): LhttpMessage;
 export function serialise(message: LhttpMessage | MessageInit): string | Uint8Array;
+/** The JSON view of a message, as the subprotocol lhttp.json has it. */
+export function encodeJson(message: LhttpMessage | MessageInit): string;
+export function decodeJson(data: Body, options?: { limits?: Limits }): LhttpMessage;
+/** The Protocol Buffers view of a message, as lhttp.proto describes it. */
+export function encodeProtobuf(message: LhttpMessage | MessageInit): Uint8Array;
+export function decodeProtobuf(data: Bytes, options?: { limits?: Limits }): LhttpMessage;
 export function checkChannel(name: string): string;
 export function splitParts(offsets: string, body: Uint8Array): LhttpPart[];
 export function joinParts(parts: Iterable<PartInit | LhttpPart>): {
@@ -158,6 +164,8 @@ export interface ClientOptions {
   login?: Login | null;
   /** Of what is received. */
   limits?: Limits;
+  /** How messages travel; with a server that does not know it, text. */
+  codec?: "text" | "json" | "protobuf";
   /** The class, where there is no global one, or to use another. */
   WebSocket?: any;
   protocols?: string | string[];

@@ -4,8 +4,9 @@
  * One file without dependencies. As a plain script it sets `lhttp`, `Lhttp` and `LhttpClient`; `require` returns the
  * same as `lhttp`; lhttp.mjs next to it makes it an ES module. lhttp.d.ts describes everything that is exported.
  *
- * In this order: errors, codec (bytes <-> messages, the same rules as the server's), LhttpClient, and Lhttp, which is
- * the interface of the original client. Times are milliseconds, sizes are bytes of UTF-8.
+ * In this order: errors, codec (bytes <-> messages, the same rules as the server's), views (JSON and Protocol Buffers),
+ * LhttpClient, and Lhttp, which is the interface of the original client. Times are milliseconds, sizes are bytes of
+ * UTF-8.
  */
 (function (root) {
   "use strict";
@@ -649,6 +650,338 @@
     return { multipart: offsets.join(" "), body, binary };
   }
 
+  // Views: the same messages in the forms of the subprotocols lhttp.json and lhttp.protobuf
+
+  const VERSION = "LHTTP/1.0";
+  const JSON_KEYS = new Set(["VERSION", "COMMAND", "HEADERS", "BODY", "BODY_BASE64", "BODYS"]);
+  const PART_KEYS = new Set(["HEADERS", "BODY", "BODY_BASE64"]);
+  const MAX_SPLIT = 500; // parts of a message that is written in parts
+  const LIKE_INDEX = /^[0-9]+$/; // names that an object does not keep in order
+  const NOT_BASE64 = /[^A-Za-z0-9+/=]/; // `atob` takes blanks, too
+  const NO_BYTES = new Uint8Array(0);
+
+  /** Call *action*; what it refuses to build is the mistake of who sent it. */
+  function reading(action) {
+    try {
+      return action();
+    } catch (error) {
+      throw error instanceof LocalProtocolError ? new RemoteProtocolError(error.reason) : error;
+    }
+  }
+
+  /** Return the parts of *message* where a view has parts, else null. */
+  function splitForView(message) {
+    if (!message.headers.has("multipart")) return null;
+    try {
+      const parts = message.parts();
+      return parts.length <= MAX_SPLIT ? parts : null;
+    } catch {
+      return null;
+    }
+  }
+
+  const withoutMultipart = (headers) => [...headers].filter(([name]) => name.toLowerCase() !== "multipart");
+
+  function checkView(message, pairs, limits) {
+    if (pairs.length > limits.headerCount) {
+      throw new RemoteProtocolError(`there are more than ${limits.headerCount} headers`, 413);
+    }
+    const { messageSize } = limits;
+    const size = message.raw.length;
+    if (size > messageSize) throw new MessageTooLarge(`message of ${size} bytes is larger than ${messageSize}`);
+    return message;
+  }
+
+  // JSON
+
+  /** Return the JSON view of *message*, an LhttpMessage or what makes one: a string. */
+  function encodeJson(message) {
+    if (!(message instanceof LhttpMessage)) message = new LhttpMessage(message);
+    const parts = splitForView(message);
+    const headers = jsonHeaders(parts ? withoutMultipart(message.headers) : [...message.headers]);
+    const view = { VERSION, COMMAND: message.command, HEADERS: headers };
+    if (parts) view.BODYS = parts.map((part) => ({ HEADERS: jsonHeaders([...part.headers]), ...jsonBody(part) }));
+    else Object.assign(view, jsonBody(message));
+    return JSON.stringify(view);
+  }
+
+  function jsonHeaders(pairs) {
+    if (pairs.some(([name]) => LIKE_INDEX.test(name))) return pairs;
+    const object = Object.create(null);
+    const names = new Map();
+    for (const [name, value] of pairs) {
+      const key = name.toLowerCase();
+      if (!names.has(key)) {
+        names.set(key, name);
+        object[name] = value;
+      } else object[names.get(key)] = [].concat(object[names.get(key)], value);
+    }
+    return object;
+  }
+
+  function jsonBody(message) {
+    try {
+      return { BODY: message.text };
+    } catch {
+      return { BODY_BASE64: btoa(octetsOf(message.body)) };
+    }
+  }
+
+  /**
+   * Return the message that a JSON view describes.
+   *
+   * @param data a string or bytes.
+   * @throws RemoteProtocolError, MessageTooLarge
+   */
+  function decodeJson(data, { limits = DEFAULT_LIMITS } = {}) {
+    let found;
+    try {
+      found = JSON.parse(typeof data === "string" ? data : decoder.decode(toBytes(data)));
+    } catch (error) {
+      throw new RemoteProtocolError(`the JSON text is malformed: ${error.message}`);
+    }
+    const fields = jsonFields(found, JSON_KEYS, "the message");
+    const { VERSION: version, COMMAND: command, HEADERS, BODYS, ...bodies } = fields;
+    if (version !== null && version !== VERSION) throw new RemoteProtocolError(`VERSION is not '${VERSION}'`);
+    if (typeof command !== "string") {
+      throw new RemoteProtocolError(command === null ? "COMMAND is missing" : "COMMAND is not a string");
+    }
+    const pairs = jsonPairs(HEADERS);
+    return reading(() => {
+      let { body, binary } = jsonContent(bodies);
+      if (BODYS !== null) {
+        if (bodies.BODY !== null || bodies.BODY_BASE64 !== null) {
+          throw new RemoteProtocolError("BODYS excludes BODY and BODY_BASE64");
+        }
+        if (pairs.some(([name]) => name.toLowerCase() === "multipart")) {
+          throw new RemoteProtocolError("BODYS excludes the header multipart, which follows from it");
+        }
+        if (!Array.isArray(BODYS) || !BODYS.length) {
+          throw new RemoteProtocolError("BODYS is not a list of at least one part");
+        }
+        const joined = joinParts(BODYS.map(jsonPart));
+        pairs.push(["multipart", joined.multipart]);
+        ({ body, binary } = joined);
+      }
+      return checkView(new LhttpMessage({ command, headers: pairs, body, binary }), pairs, limits);
+    });
+  }
+
+  /** Return the values of an object by the keys in capitals; null for each that is missing. */
+  function jsonFields(found, known, what) {
+    if (typeof found !== "object" || found === null || Array.isArray(found)) {
+      throw new RemoteProtocolError(`${what} is not a JSON object`);
+    }
+    const fields = Object.fromEntries([...known].map((key) => [key, null]));
+    const seen = new Set();
+    for (const [key, value] of Object.entries(found)) {
+      const name = key.toUpperCase();
+      if (!known.has(name) || NOT_ASCII.test(key)) {
+        throw new RemoteProtocolError(`${what} has an unknown key ${shown(key)}`);
+      }
+      if (seen.has(name)) throw new RemoteProtocolError(`${what} has ${name} twice`);
+      seen.add(name);
+      fields[name] = value;
+    }
+    return fields;
+  }
+
+  function jsonPairs(found) {
+    if (found === null) return [];
+    if (typeof found !== "object") throw new RemoteProtocolError("HEADERS is neither an object nor a list of pairs");
+    const pairs = [];
+    const add = (name, value, why) => {
+      if (typeof name !== "string" || typeof value !== "string") throw new RemoteProtocolError(why);
+      pairs.push([name, stripBlanks(value)]);
+    };
+    if (Array.isArray(found)) {
+      for (const pair of found) {
+        const isPair = Array.isArray(pair) && pair.length === 2;
+        add(...(isPair ? pair : [null, null]), "HEADERS lists something that is not a pair of strings");
+      }
+      return pairs;
+    }
+    for (const [name, value] of Object.entries(found)) {
+      const why = `the value of header ${shown(name)} is not a string or a list of strings`;
+      for (const one of Array.isArray(value) ? value : [value]) add(name, one, why);
+    }
+    return pairs;
+  }
+
+  function jsonContent({ BODY, BODY_BASE64 }) {
+    if (BODY_BASE64 !== null) {
+      if (BODY !== null) throw new RemoteProtocolError("BODY and BODY_BASE64 exclude each other");
+      if (typeof BODY_BASE64 !== "string") throw new RemoteProtocolError("BODY_BASE64 is not a string");
+      try {
+        if (BODY_BASE64.length % 4 || NOT_BASE64.test(BODY_BASE64)) throw new Error("not canonical");
+        return { body: bytesOf(atob(BODY_BASE64)), binary: true };
+      } catch {
+        throw new RemoteProtocolError("BODY_BASE64 is not base64 (RFC 4648, section 4)");
+      }
+    }
+    if (BODY !== null && typeof BODY !== "string") throw new RemoteProtocolError("BODY is not a string");
+    return { body: BODY ?? "", binary: false };
+  }
+
+  function jsonPart(found) {
+    const { HEADERS, ...bodies } = jsonFields(found, PART_KEYS, "a part");
+    return { headers: jsonPairs(HEADERS), body: jsonContent(bodies).body };
+  }
+
+  // Protocol Buffers: the messages of lhttp.proto, without a library
+
+  /** Return the Protocol Buffers view of *message*, an LhttpMessage or what makes one: a Uint8Array. */
+  function encodeProtobuf(message) {
+    if (!(message instanceof LhttpMessage)) message = new LhttpMessage(message);
+    const parts = splitForView(message);
+    const headers = parts ? withoutMultipart(message.headers) : message.headers;
+    const chunks = [...field(2, encoder.encode(message.command))];
+    for (const pair of headers) chunks.push(...field(3, headerField(pair)));
+    for (const part of parts ?? []) {
+      const inner = Array.from(part.headers, (pair) => field(1, headerField(pair))).flat();
+      chunks.push(...field(5, concat([...inner, ...(part.body.length ? field(2, part.body) : [])])));
+    }
+    if (!parts && message.body.length) chunks.push(...field(4, message.body));
+    if (message.binary) chunks.push(Uint8Array.of(48, 1));
+    return concat(chunks);
+  }
+
+  function headerField([name, value]) {
+    return concat([...field(1, encoder.encode(name)), ...(value ? field(2, encoder.encode(value)) : [])]);
+  }
+
+  /** Return a field whose value is *bytes*, as chunks. */
+  function field(number, bytes) {
+    const head = [(number << 3) | 2];
+    let size = bytes.length;
+    for (; size > 127; size = Math.floor(size / 128)) head.push((size & 127) | 128);
+    head.push(size);
+    return [Uint8Array.from(head), bytes];
+  }
+
+  function concat(chunks) {
+    const whole = new Uint8Array(chunks.reduce((sum, { length }) => sum + length, 0));
+    let at = 0;
+    for (const chunk of chunks) {
+      whole.set(chunk, at);
+      at += chunk.length;
+    }
+    return whole;
+  }
+
+  /**
+   * Return the message that a Protocol Buffers view describes. Fields that the schema does not have are skipped.
+   *
+   * @throws RemoteProtocolError, MessageTooLarge
+   */
+  function decodeProtobuf(data, { limits = DEFAULT_LIMITS } = {}) {
+    if (typeof data === "string") throw new RemoteProtocolError("a Protocol Buffers view is bytes, not text");
+    let command = NO_BYTES;
+    let body = NO_BYTES;
+    let binary = false;
+    const pairs = [];
+    const parts = [];
+    for (const [number, value] of fieldsOf(toBytes(data))) {
+      if (number === 1 && value.length && octetsOf(value) !== VERSION) {
+        throw new RemoteProtocolError(`version is not '${VERSION}'`);
+      }
+      if (number === 2) command = value;
+      else if (number === 3) pairs.push(readHeader(value));
+      else if (number === 4) body = value;
+      else if (number === 5) parts.push(value);
+      else if (number === 6) binary = value;
+    }
+    return reading(() => {
+      if (!command.length) throw new RemoteProtocolError("command is missing");
+      const text = decodeField(command, "command");
+      if (parts.length) {
+        if (body.length) throw new RemoteProtocolError("parts exclude a body");
+        if (pairs.some(([name]) => name.toLowerCase() === "multipart")) {
+          throw new RemoteProtocolError("parts exclude the header multipart, which follows from them");
+        }
+        const joined = joinParts(parts.map(readPart));
+        pairs.push(["multipart", joined.multipart]);
+        body = joined.body;
+      }
+      if (!binary) {
+        try {
+          body = decoder.decode(body);
+        } catch {
+          binary = true;
+        }
+      }
+      return checkView(new LhttpMessage({ command: text, headers: pairs, body, binary }), pairs, limits);
+    });
+  }
+
+  function readHeader(bytes) {
+    let name = NO_BYTES;
+    let content = NO_BYTES;
+    for (const [number, value] of fieldsOf(bytes)) {
+      if (number === 1) name = value;
+      else if (number === 2) content = value;
+    }
+    return [decodeField(name, "header name"), stripBlanks(decodeField(content, "header value"))];
+  }
+
+  function readPart(bytes) {
+    const headers = [];
+    let body = NO_BYTES;
+    for (const [number, value] of fieldsOf(bytes)) {
+      if (number === 1) headers.push(readHeader(value));
+      else if (number === 2) body = value;
+    }
+    return { headers, body };
+  }
+
+  function decodeField(bytes, what) {
+    try {
+      return decoder.decode(bytes);
+    } catch {
+      throw new RemoteProtocolError(`${what} is not UTF-8`);
+    }
+  }
+
+  /** Yield number and value of each field that the schema has: bytes, or whether a number is not 0. */
+  function* fieldsOf(bytes) {
+    let at = 0;
+    const cutOff = () => new RemoteProtocolError("the message is cut off");
+    const varint = () => {
+      let number = 0;
+      for (let count = 0; count < 10; count += 1) {
+        if (at >= bytes.length) throw cutOff();
+        const byte = bytes[at++];
+        number += (byte & 127) * 2 ** (7 * count);
+        if (byte < 128) return number;
+      }
+      throw new RemoteProtocolError("a number has more than 10 bytes");
+    };
+    while (at < bytes.length) {
+      const tag = varint();
+      const [number, kind] = [Math.floor(tag / 8), tag % 8];
+      let value = null;
+      if (kind === 2) {
+        const size = varint();
+        if (size > bytes.length - at) throw cutOff();
+        value = bytes.subarray(at, at + size);
+        at += size;
+      } else if (kind === 0) value = varint() !== 0;
+      else if (kind === 1 || kind === 5) {
+        at += kind === 1 ? 8 : 4;
+        if (at > bytes.length) throw cutOff();
+      } else throw new RemoteProtocolError(`field ${number} has the wire type ${kind}`);
+      if (!(number > 0 && number < 2 ** 29)) throw new RemoteProtocolError("the number of a field is out of bounds");
+      if (number <= 5 ? kind === 2 : number === 6 && kind === 0) yield [number, value];
+    }
+  }
+
+  /** How messages travel, by the option `codec`: the subprotocol to ask for, and both ways. */
+  const CODECS = Object.freeze({
+    text: { subprotocol: null, write: (message) => message.data, read: parse },
+    json: { subprotocol: "lhttp.json", write: encodeJson, read: decodeJson },
+    protobuf: { subprotocol: "lhttp.protobuf", write: encodeProtobuf, read: decodeProtobuf },
+  });
+
   // Client
 
   const DEFAULT_OPTIONS = Object.freeze({
@@ -665,6 +998,7 @@
     positions: null, // where positions are kept beyond the page: localStorage, or what has its methods
     login: null, // a function that returns the headers of the login message, or a promise of them
     limits: Object.freeze({ messageSize: 16777216, headSize: 1048576, headerCount: 1024 }), // of what is received
+    codec: "text", // how messages travel: text, json or protobuf; with a server that does not know it, text
     WebSocket: null, // the class; by default the global one
     protocols: undefined,
   });
@@ -1006,6 +1340,7 @@
     #listeners = new Map();
     #state = "closed";
     #socket = null;
+    #codec = CODECS.text;
     #opening = null;
     #closing = null;
     #isEnded = false; // whether it was closed, and nobody has called connect() since
@@ -1061,6 +1396,9 @@
       if (this.#options.login && typeof this.#options.login !== "function") {
         throw new TypeError("the option login is not a function");
       }
+      const { codec, protocols } = this.#options;
+      if (!Object.hasOwn(CODECS, codec)) throw new TypeError("the option codec is text, json or protobuf");
+      if (codec !== "text" && protocols === undefined) this.#options.protocols = [CODECS[codec].subprotocol, "lhttp"];
       this.#options.WebSocket ??= root.WebSocket;
       if (!this.#options.WebSocket) {
         throw new TypeError("there is no global WebSocket: pass a class as the option WebSocket, such as that of ws");
@@ -1413,7 +1751,7 @@
         reject(new QueueFull(`${this.#socket.bufferedAmount} bytes wait in the WebSocket already`, unsent));
         return;
       }
-      this.#socket.send(message.data);
+      this.#socket.send(this.#codec.write(message));
       entry.sentAt ??= Date.now();
       if (token === null) {
         resolve(null);
@@ -1758,7 +2096,7 @@
       this.#heardAt = Date.now();
       let message;
       try {
-        message = parse(data, { limits: this.#options.limits });
+        message = this.#codec.read(data, { limits: this.#options.limits });
       } catch (error) {
         this.#emit("error", error);
         return;
@@ -1931,6 +2269,8 @@
 
     #connected() {
       clearTimeout(this.#timer);
+      const protocol = this.#socket.protocol || null; // of a server that knows none of the codecs: empty, or lhttp
+      this.#codec = Object.values(CODECS).find(({ subprotocol }) => subprotocol === protocol) ?? CODECS.text;
       this.#openedAt = this.#heardAt = Date.now();
       if (this.#options.login) this.#logIn().catch(() => {});
       else this.#opened();
@@ -2239,6 +2579,10 @@
     Subscription,
     TimedOut,
     checkChannel,
+    decodeJson,
+    decodeProtobuf,
+    encodeJson,
+    encodeProtobuf,
     joinParts,
     parse,
     serialise,
