@@ -16,6 +16,7 @@ __all__ = [
     "LOGGED_IN_ELSEWHERE",
     "LOGIN_TIMEOUT",
     "POLICY_VIOLATION",
+    "PROTOCOL_ERROR",
     "TOO_BIG",
     "TOO_SLOW",
     "check_close_code",
@@ -23,6 +24,9 @@ __all__ = [
 
 GOING_AWAY: Final = 1001
 """The server stops."""
+
+PROTOCOL_ERROR: Final = 1002
+"""The bytes of the peer cannot be told apart into messages."""
 
 POLICY_VIOLATION: Final = 1008
 """A filter refuses the connection, or there were too many failed logins or too many errors."""
@@ -60,4 +64,6 @@ def check_close_code(code: int, reason: str = "") -> None:
     if not isinstance(code, int) or not isinstance(reason, str):
         raise TypeError(f"a close code is an int, and its reason a str; not {code!r} and {reason!r}")
     if code not in _SENDABLE and not 3000 <= code <= 4999:
-        raise ValueError(f"{code} is no close code that a server may send: 1000, 1008, or 3000 to 4999, for example")
+        raise ValueError(
+            f"{code} is not a close code that a server may send: use 1000, 1008, or 3000 to 4999, for example"
+        )

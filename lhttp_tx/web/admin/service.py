@@ -16,7 +16,7 @@ from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.logger import Logger
 
 from lhttp_tx.guard.access import AccessPolicy, is_loopback, server_name
@@ -26,6 +26,7 @@ from lhttp_tx.web.admin.api import ApiResource
 from lhttp_tx.web.admin.gate import AdminGate
 from lhttp_tx.web.admin.keys import AdminKey, Keyring
 from lhttp_tx.web.admin.managed import Managed, Parts
+from lhttp_tx.web.admin.page import Static
 from lhttp_tx.web.admin.sampler import Sampler
 from lhttp_tx.web.admin.site import AdminRoot, AdminSite
 
@@ -73,6 +74,9 @@ class AdminService(Service):
         self.root = AdminRoot(self.gate)
         managed = Managed(parts, _version(), time.time(), count_pending)
         self.root.putChild(b"api", ApiResource(self.gate, managed, reactor, self.root.nothing))
+        static = Static(self.gate, self.root.nothing)
+        self.root.putChild(b"", static.page)
+        self.root.putChild(b"static", static)
         self._sampler: Sampler | None = None
         if parts.counters is not None:
             from lhttp_tx.web.admin.metrics import MetricsResource  # needs an optional package
@@ -113,7 +117,7 @@ class AdminService(Service):
         if self._sampler is not None:
             self._sampler.start()
         if not len(self._keyring):
-            _log.warn("the admin side has no key, so it answers nothing but /live: add [admin.keys.NAME] to the file")
+            _log.warn("the admin side has no key, so it answers only /live: add [admin.keys.NAME] to the file")
 
     def stopService(self) -> Deferred[None]:
         """
@@ -126,7 +130,7 @@ class AdminService(Service):
             self._sampler.stop()
         return self._listeners.close().addCallback(lambda _: self._admission.stop())
 
-    def _opened(self, port: IListeningPort, description: str) -> None:
+    def _opened(self, port: IListeningPort, description: str, _: IProtocolFactory) -> None:
         host = port.getHost()
         address = f"{host.host}:{host.port}" if isinstance(host, IPv4Address | IPv6Address) else str(host)
         self._policy.loopback_only = not isinstance(host, IPv4Address | IPv6Address) or is_loopback(host.host)
