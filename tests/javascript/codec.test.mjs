@@ -26,7 +26,7 @@ for (const name of ["malformed_json", "malformed_protobuf"]) {
 
 test("headers whose names are numbers stay in order in JSON", () => {
   const message = new lhttp.LhttpMessage({ command: "c", headers: [["b", "1"], ["2", "x"], ["1", "y"]] });
-  assert.equal(lhttp.decodeJson(lhttp.encodeJson(message)).data, message.data);
+  assert.equal(lhttp.decodeJson(lhttp.encodeJson(message)).wire, message.wire);
 });
 
 for (const [what, init] of [
@@ -59,7 +59,7 @@ test("headers are found in any case, the last one counts", () => {
 
 test("an object gives headers, a list of values repeats one", () => {
   const message = new LhttpMessage({ command: "c", headers: { publish: ["a", "b"], n: 1 } });
-  assert.equal(message.data, "LHTTP/1.0 c\r\npublish:a\r\npublish:b\r\nn:1\r\n\r\n");
+  assert.equal(message.wire, "LHTTP/1.0 c\r\npublish:a\r\npublish:b\r\nn:1\r\n\r\n");
   assert.deepEqual(message.channels("publish"), ["a", "b"]);
 });
 

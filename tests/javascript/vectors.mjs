@@ -35,7 +35,7 @@ export function checkMessage(lhttp, entry) {
     same("body", message.body, octets(entry, "body"));
     same("binary", message.binary, entry.binary);
     same("raw", message.raw, octets(entry, "raw"));
-    same("data", message.data, payload(entry));
+    same("wire", message.wire, payload(entry));
     for (const name of entry.channels ? ["subscribe", "unsubscribe", "publish"] : []) {
       same(name, message.channels(name), entry.channels[name] ?? []);
     }
@@ -49,7 +49,7 @@ export function checkMessage(lhttp, entry) {
   const { command, headers, binary } = entry;
   const built = new lhttp.LhttpMessage({ command, headers, body: octets(entry, "body"), binary });
   same("built", built.raw, octetsOrRaw(entry, "built"));
-  same("serialised", lhttp.serialise({ command, headers, body: octets(entry, "body"), binary }), built.data);
+  same("serialised", lhttp.serialise({ command, headers, body: octets(entry, "body"), binary }), built.wire);
 }
 
 /** Throw unless the codec refuses one entry of malformed.json, as far as it is the codec's to refuse. */

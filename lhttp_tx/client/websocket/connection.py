@@ -74,6 +74,7 @@ class MessageConnection(WebSocketClientProtocol):
     log = _QuietLog()
     factory: WebSocketFactory
     transport: Any
+    websocket_protocol_in_use: str | None = None
 
     def __init__(self) -> None:
         super().__init__()

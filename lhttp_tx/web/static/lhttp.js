@@ -104,6 +104,7 @@
   const POSITION = /^([0-9A-Za-z_]{1,32})-(0|[1-9][0-9]{0,18})$/;
   const MARK = /^(0|[1-9][0-9]{0,18})$/; // the value of an offset or after header; too large for a number
   const MARKS = /^(LHTTP\/1\.0 [\x21-\x7e]{1,64}\r\n)offset:[0-9]{1,19}\r\nafter:[0-9]{1,19}\r\n(?:offset-of:[^\r\n]*\r\n)?/;
+  const JSON_TYPE = /^(?:[a-z]+\/(?:[a-z0-9.-]+\+)?)?json[ \t]*(?:;|$)/i; // values of content-type that mean JSON
   const CR = 13;
   const LF = 10;
 
@@ -261,8 +262,8 @@
       Object.freeze(this);
     }
 
-    /** The whole message as it goes over the wire: a string, or a Uint8Array if it is binary. */
-    get data() {
+    /** The whole message as it goes over the wire in LHTTP's text: a string, or a Uint8Array if it is binary. */
+    get wire() {
       if (!this.binary && typeof this.#data !== "string") return decoder.decode(this.#data);
       return this.binary ? toWire(this.#data) : this.#data;
     }
@@ -292,6 +293,16 @@
     /** Return the body, parsed as JSON. */
     json() {
       return JSON.parse(this.text);
+    }
+
+    /** The body as it was given to `publish`: what JSON holds if `content-type` says so; else text, else bytes. */
+    get data() {
+      if (this.binary && !isText(this.body)) return this.body;
+      try {
+        return JSON_TYPE.test(this.headers.get("content-type") ?? "") ? this.json() : this.text;
+      } catch {
+        return this.text; // the header is not true
+      }
     }
 
     /** Return the channels that the header *name* lists, each once; throws RemoteProtocolError if one is malformed. */
@@ -339,6 +350,15 @@
       return decoder.decode(bytes);
     } catch {
       throw new LocalProtocolError("body of a text message is not UTF-8");
+    }
+  }
+
+  function isText(bytes) {
+    try {
+      decoder.decode(bytes);
+      return true;
+    } catch {
+      return false;
     }
   }
 
@@ -390,7 +410,7 @@
 
   /** Return what to send for *message*, an LhttpMessage or what makes one: a string, or bytes if it is binary. */
   function serialise(message) {
-    return (message instanceof LhttpMessage ? message : new LhttpMessage(message)).data;
+    return (message instanceof LhttpMessage ? message : new LhttpMessage(message)).wire;
   }
 
   /** Tell whether *data* has more bytes than *limit*; a character has at most three for each of its units. */
@@ -561,8 +581,8 @@
   }
 
   /** Return a string that all copies of a publication have in common, whatever their channels. */
-  function unmarkedKey({ binary, data }) {
-    return (binary ? octetsOf(data) : data).replace(MARKS, "$1");
+  function unmarkedKey({ binary, wire }) {
+    return (binary ? octetsOf(wire) : wire).replace(MARKS, "$1");
   }
 
   /** Return the message that a part of an answer to `history` holds; its first header `command` is the server's. */
@@ -977,7 +997,7 @@
 
   /** How messages travel, by the option `codec`: the subprotocol to ask for, and both ways. */
   const CODECS = Object.freeze({
-    text: { subprotocol: null, write: (message) => message.data, read: parse },
+    text: { subprotocol: null, write: (message) => message.wire, read: parse },
     json: { subprotocol: "lhttp.json", write: encodeJson, read: decodeJson },
     protobuf: { subprotocol: "lhttp.protobuf", write: encodeProtobuf, read: decodeProtobuf },
   });
@@ -1025,6 +1045,8 @@
   const MIN_RENEWAL = 1000; // the least time between a login and the next one
   const ODD_RENEWAL = 30000; // the same where by this clock the login had expired before it began
   const MAX_TIMER = 2147483647; // what setTimeout can hold
+  const PROGRESS = 50; // the least time between two looks at how much has left the WebSocket
+  const PRESENCE_AGAIN = 3000; // after so long presence is asked for again where an answer was not complete, or failed
   const STABLE = 5000; // a connection that lasted so long counts as good: the next wait begins at the first bound
   const MAX_TURNS = 64;
   const MAX_OFFSETS = 1024;
@@ -1051,6 +1073,85 @@
     result.promise = new Promise((resolve, reject) => Object.assign(result, { resolve, reject }));
     result.promise.catch(() => {}); // whoever waits for it sees the rejection; nobody has to wait
     return result;
+  }
+
+  /** Something with events. */
+  class Emitter {
+    #listeners = new Map();
+
+    /** Call *listener* at each event *name*; returns a function that ends it. */
+    on(name, listener) {
+      if (typeof listener !== "function") throw new TypeError("the listener is not a function");
+      if (!this.#listeners.has(name)) this.#listeners.set(name, new Set());
+      this.#listeners.get(name).add(listener);
+      return () => this.off(name, listener);
+    }
+
+    off(name, listener) {
+      this.#listeners.get(name)?.delete(listener);
+    }
+
+    /**
+     * Call *listener* at the next event *name*; returns a function that ends it. Without a listener, return a promise
+     * of the event, which fails if *options.signal* is aborted before.
+     */
+    once(name, listener = {}) {
+      if (typeof listener === "function") {
+        const off = this.on(name, (event) => {
+          off();
+          listener(event);
+        });
+        return off;
+      }
+      return new Promise((resolve, reject) => {
+        const stop = whenAborted(listener?.signal, (reason) => {
+          off();
+          reject(reason);
+        });
+        const off = this.once(name, (event) => {
+          stop();
+          resolve(event);
+        });
+      });
+    }
+
+    /** Call the listeners; returns whether there are any. */
+    _fire(name, event) {
+      const listeners = [...(this.#listeners.get(name) ?? [])];
+      for (const listener of listeners) call(listener, event);
+      return listeners.length > 0;
+    }
+  }
+
+  /** Call *action* with the reason once *signal* is aborted, also if it is already; returns a function that ends it. */
+  function whenAborted(signal, action) {
+    if (!signal) return () => {};
+    const abort = () => action(signal.reason);
+    if (signal.aborted) queueMicrotask(abort);
+    else signal.addEventListener("abort", abort, { once: true });
+    return () => signal.removeEventListener("abort", abort);
+  }
+
+  const isBlob = (body) => typeof root.Blob === "function" && body instanceof root.Blob;
+
+  /** Return the headers *init* with the content-type that a body has, unless they have one. */
+  function withType(init, type) {
+    const pairs = pairsOf(init);
+    return !type || pairs.some(([name]) => name.toLowerCase() === "content-type") ? pairs : [...pairs, ["content-type", type]];
+  }
+
+  /** Return {headers, body} with a body that is a string or bytes; what is neither becomes JSON. */
+  function filled({ headers, body = "" }) {
+    if (typeof body === "string" || isBytes(body)) return { headers, body };
+    const text = JSON.stringify(body);
+    if (text === undefined) throw new TypeError("the body is neither text, nor bytes, nor a value of JSON");
+    return { headers: withType(headers, "application/json"), body: text };
+  }
+
+  /** As `filled`, and reads a Blob or File: then it returns a promise. */
+  function filledLater({ headers, body }) {
+    if (!isBlob(body)) return filled({ headers, body });
+    return body.arrayBuffer().then((bytes) => ({ headers: withType(headers, body.type), body: bytes }));
   }
 
   /** A promise that knows whether anybody waits for it: what it fails with is told to *unheard* if nobody does. */
@@ -1214,8 +1315,13 @@
     }
   }
 
-  /** What `subscribe` resolves with: a listener's subscription, or messages to be iterated over. */
-  class Subscription {
+  /**
+   * What `subscribe` resolves with: a listener's subscription, or messages to be iterated over.
+   *
+   * Events: message ({message, channel}); confirmed (subscription), by the server, once for each connection; recovered
+   * and missed, as those of the client; end ({error}), null if it was asked for.
+   */
+  class Subscription extends Emitter {
     #client;
     #listener;
     #buffer = [];
@@ -1226,6 +1332,7 @@
     #taken = null; // channel and position of the message that a loop has now
 
     constructor(client, channels, listener, options) {
+      super();
       this.channels = Object.freeze(channels);
       this.#client = client;
       this.#listener = listener;
@@ -1296,6 +1403,7 @@
     _push(message, channel, bufferSize) {
       const position = this._tracks.get(channel)?.position ?? null;
       if (this.#listener) call(this.#listener, message, channel);
+      this._fire("message", { message, channel });
       if (this.#listener && !this.#buffering && position !== null) this.#client._keep(channel, position);
       if (!this.#buffering || this.#ended) return;
       const entry = { message, channel, position };
@@ -1316,8 +1424,138 @@
       if (error && waiting.length) waiting.shift().reject(error);
       else this.#error = error;
       for (const { resolve } of waiting) resolve({ value: undefined, done: true });
+      this._fire("end", { error });
     }
   }
+
+  /**
+   * Who is in a channel, kept right: after each reconnection, and where something was missed, it is asked for anew.
+   *
+   * Events: join and leave ({user, connection}); sync (the Presence), when it was asked for; change (the Presence),
+   * after each of these; end ({error}).
+   */
+  class Presence extends Emitter {
+    #client;
+    #subscription = null;
+    #people = new Map(); // user, or the connection of somebody without a name -> {user, connections}
+    #early = null; // what came while it was asked for
+    #timer = null;
+    #error = null;
+
+    constructor(client, channel) {
+      super();
+      this.#client = client;
+      this.channel = channel;
+      this.count = this.connections = 0; // people, and their connections, also those that are not listed
+      this.complete = true; // false while a node of a cluster does not hear all others
+    }
+
+    static async _of(client, channel, { signal }) {
+      const presence = new Presence(client, channel);
+      const synced = deferred();
+      presence.once("sync", () => synced.resolve());
+      presence.once("end", ({ error }) => synced.reject(error ?? new ConnectionLost("client is closed")));
+      presence.#subscription = await client.subscribe(PRESENCE + channel, (message) => presence.#told(message), { signal });
+      presence.#subscription.on("confirmed", () => presence.#ask());
+      presence.#subscription.on("missed", () => presence.#ask());
+      presence.#subscription.once("end", ({ error }) => presence.#end(error));
+      presence.#ask();
+      await synced.promise;
+      return presence;
+    }
+
+    /** Those who are there, each {user, connections}, as far as they are listed: a server lists 500. */
+    get people() {
+      return [...this.#people.values()];
+    }
+
+    /** The names of those who have one. */
+    get users() {
+      return this.people.map(({ user }) => user).filter((user) => user !== null);
+    }
+
+    /** Tell whether *user* is there. */
+    has(user) {
+      return this.#people.has(`u${user}`);
+    }
+
+    get closed() {
+      return this.#subscription?.closed ?? false;
+    }
+
+    /** End it. */
+    close() {
+      return this.#subscription.unsubscribe();
+    }
+
+    async #ask() {
+      clearTimeout(this.#timer);
+      const early = (this.#early = []);
+      let found;
+      try {
+        const answer = await this.#client.request("presence", "", { headers: { channel: this.channel } });
+        found = answer.json();
+      } catch (error) {
+        if (early !== this.#early || this.closed) return;
+        this.#early = null;
+        if (error instanceof ConnectionLost) return; // the next connection asks again
+        if (error instanceof ServerError && error.status < 500 && error.status !== 429) {
+          this.#error = error;
+          this.close().catch(() => {});
+        } else this.#again();
+        return;
+      }
+      if (early !== this.#early || this.closed) return; // it was asked for once more
+      this.#early = null;
+      this.#people = new Map(found.people.map((person) => [keyOf(person.user, person.connections[0]), person]));
+      for (const event of early) this.#apply(event); // the answer may know of it, and may not
+      this.count = found.count;
+      this.connections = found.connections;
+      this.complete = found.complete !== false;
+      if (!this.complete) this.#again();
+      this._fire("sync", this);
+      this._fire("change", this);
+    }
+
+    #again() {
+      this.#timer = setTimeout(() => this.#ask(), PRESENCE_AGAIN);
+    }
+
+    #told(message) {
+      let event;
+      try {
+        event = message.json();
+      } catch {
+        return;
+      }
+      if (event.event !== "join" && event.event !== "leave") return;
+      if (this.#early) this.#early.push(event);
+      else {
+        this.#apply(event);
+        this.count = event.count;
+        this.connections = event.connections;
+      }
+      this._fire(event.event, { user: event.user, connection: event.connection });
+      if (!this.#early) this._fire("change", this);
+    }
+
+    #apply({ event, user, connection }) {
+      const key = keyOf(user, connection);
+      if (event === "leave") this.#people.delete(key);
+      else if (!this.#people.has(key)) this.#people.set(key, { user, connections: [connection] });
+    }
+
+    #end(error) {
+      clearTimeout(this.#timer);
+      this.#early = null;
+      this._fire("end", { error: this.#error ?? error });
+    }
+  }
+
+  function keyOf(user, connection) {
+    return user === null ? `c${connection}` : `u${user}`;
+  }
+
 
   /**
    * A connection that is kept up.
@@ -1334,10 +1572,9 @@
    *   missed   ({channel, position, subscription}): something may be missing, and does not come; *position*, behind
    *                     which messages go on, is null in a channel without history
    */
-  class LhttpClient {
+  class LhttpClient extends Emitter {
     #options;
     #reconnect;
-    #listeners = new Map();
     #state = "closed";
     #socket = null;
     #codec = CODECS.text;
@@ -1375,6 +1612,7 @@
 
     /** @param url ws, wss, http or https; in a browser it may be relative to the page. Nothing is opened yet. */
     constructor(url, options = {}) {
+      super();
       for (const name of Object.keys(options)) {
         if (!(name in DEFAULT_OPTIONS)) throw new TypeError(`LhttpClient has no option ${name}`);
       }
@@ -1430,24 +1668,27 @@
       return this.#queue.length + this.#again.length;
     }
 
-    /** Call *listener* at each event *name*; returns a function that ends it. */
-    on(name, listener) {
-      if (!this.#listeners.has(name)) this.#listeners.set(name, new Set());
-      this.#listeners.get(name).add(listener);
-      return () => this.off(name, listener);
-    }
-
-    off(name, listener) {
-      this.#listeners.get(name)?.delete(listener);
-    }
-
     /**
      * Connect. Resolves when the connection is open; with `reconnect` it is tried until it is, or until `close()`.
      *
      * With the option `login` it is open once the server has taken the login. Rejects with ConnectionLost if it was
      * given up, with the server's error if that refuses the login.
+     *
+     * @param options {signal}: if it is aborted before the connection is open, the client is closed.
      */
-    connect() {
+    connect({ signal } = {}) {
+      if (!signal) return this.#connect();
+      return new Promise((resolve, reject) => {
+        const stop = whenAborted(signal, (reason) => {
+          reject(reason);
+          if (this.#state !== "open") this.close();
+        });
+        if (signal.aborted) return;
+        this.#connect().then(resolve, reject).finally(stop);
+      });
+    }
+
+    #connect() {
       if (this.#state === "open") return Promise.resolve();
       this.#isEnded = false;
       const isWanted = this.#opening !== null;
@@ -1516,8 +1757,12 @@
     /**
      * Publish *body* to a channel or a list of channels.
      *
-     * @param options {command, headers, parts, binary, receipt, timeout, id}: `id` is the message id, 1 to 64 visible
-     *   ASCII characters; by default a new one. A message whose id the server knows already is not published again.
+     * @param body a string, bytes, a Blob or File, or a value that is sent as JSON. A Blob is read first, so what is
+     *   sent after it may come before it.
+     * @param options {command, headers, parts, binary, receipt, timeout, id, signal, onProgress}: `id` is the message
+     *   id, 1 to 64 visible ASCII characters; by default a new one. A message whose id the server knows already is not
+     *   published again. `signal`: once it is aborted, the promise fails, and what was not sent is not sent any more.
+     *   `onProgress` is called with {sent, total}, in bytes.
      * @returns a promise that succeeds with the receipt when the server has the message, or, with `receipt: false`,
      *   with null when it was handed to the WebSocket. `positions` of the receipt says where it is in the histories,
      *   `duplicate` whether it was there before. It fails with ServerError, ConnectionLost, QueueFull or TimedOut.
@@ -1525,7 +1770,7 @@
      *   sent again with the same id, within the bounds of the option `resend`.
      */
     publish(channels, body = "", options = {}) {
-      return this._answer(() => this.#publish(channels, body, options));
+      return this.#answerWith(body, options, (ready, own) => this.#publish(channels, ready, own));
     }
 
     #publish(channels, body, { id, ...options }) {
@@ -1549,7 +1794,7 @@
      * a backend's answer to an `upstream` header.
      */
     send(command, body = "", options = {}) {
-      return this._answer(() => this.#send([], body, { ...options, command }));
+      return this.#answerWith(body, options, (ready, own) => this.#send([], ready, { ...own, command }));
     }
 
     /** Send *parts*, each {headers, body}, as one multipart message, and resolve with the reply; as `request`. */
@@ -1566,7 +1811,108 @@
      */
     request(command, body = "", options = {}) {
       const reply = options.reply ?? command;
-      return this._answer(() => this.#send([], body, { ...options, command, receipt: true, reply }));
+      return this.#answerWith(body, options, (ready, own) =>
+        this.#send([], ready, { ...own, command, receipt: true, reply }),
+      );
+    }
+
+    /** Fill body and parts, at once unless there is a Blob, and pass them on. */
+    #answerWith(body, options, action) {
+      return this._answer(() => {
+        options.signal?.throwIfAborted();
+        const parts = options.parts ? [...options.parts] : null;
+        if (![body, ...(parts ?? []).map((part) => part.body)].some(isBlob)) {
+          const ready = filled({ headers: options.headers, body });
+          return action(ready.body, { ...options, headers: ready.headers, parts: parts?.map(filled) });
+        }
+        const whole = filledLater({ headers: options.headers, body });
+        return Promise.all([whole, ...(parts ?? []).map(filledLater)]).then(([ready, ...others]) => {
+          options.signal?.throwIfAborted();
+          return action(ready.body, { ...options, headers: ready.headers, parts: parts ? others : undefined });
+        });
+      }, options.signal);
+    }
+
+    /**
+     * Publish several messages in one go, each {channels, body} with the options of `publish`.
+     *
+     * @returns a promise that succeeds with a list of {receipt, error}, in the same order; one of the two is null.
+     */
+    batch(messages) {
+      const publishing = Array.from(messages, ({ channels, body, ...options }) => this.publish(channels, body, options));
+      return Promise.all(
+        publishing.map((one) => one.then((receipt) => ({ receipt, error: null }), (error) => ({ receipt: null, error }))),
+      );
+    }
+
+    /**
+     * Send a Blob, a File or bytes in chunks, which goes on after a reconnection.
+     *
+     * Each chunk is a message with the headers `upload`, an id that all chunks share, `content-range`, as in HTTP, and,
+     * where they are known, `content-type` and `filename`. A chunk whose answer a lost connection took along is sent
+     * again, so it may come twice, and behind later ones.
+     *
+     * @param options {headers, chunkSize, parallel, id, timeout, signal, onProgress}: `parallel` chunks wait for their
+     *   answers at one time. `onProgress` is called with {sent, total}: bytes that the server has.
+     * @returns a promise that succeeds with {id, reply}: the last reply of a processor, or null.
+     */
+    uploadChunks(command, file, options = {}) {
+      return this._answer(() => this.#uploadChunks(command, file, options), options.signal);
+    }
+
+    async #uploadChunks(command, file, { headers, chunkSize = 32768, parallel = 4, id = randomId(), ...options }) {
+      const whole = isBlob(file) ? file : new root.Blob([typeof file === "string" ? file : toBytes(file)]);
+      const total = whole.size;
+      const name = stripBlanks(String(file.name ?? "").replace(new RegExp(CONTROLS, "g"), " "));
+      const common = withType(headers, whole.type);
+      common.push(["upload", id], ...(name && !LONE_SURROGATE.test(name) ? [["filename", name]] : []));
+      const { timeout, signal, onProgress } = options;
+      let [next, sent, last, reply] = [0, 0, -1, null];
+      const send = async (start) => {
+        const body = await whole.slice(start, start + chunkSize).arrayBuffer();
+        const end = start + body.byteLength;
+        const range = total ? `bytes ${start}-${end - 1}/${total}` : "bytes */0";
+        const own = [...common, ["content-range", range]];
+        for (;;) {
+          signal?.throwIfAborted();
+          try {
+            const answer = await this.#send([], body, { command, headers: own, reply: command, timeout, signal });
+            if (start > last) [last, reply] = [start, answer];
+            break;
+          } catch (error) {
+            if (error instanceof NoReply) break;
+            if (!(error instanceof ConnectionLost) || this.#state === "closed") throw error;
+          }
+        }
+        sent += body.byteLength;
+        if (onProgress) call(onProgress, { sent, total });
+      };
+      const work = async () => {
+        while (next < total || (next === 0 && total === 0)) {
+          const start = next;
+          next += total ? chunkSize : 1;
+          await send(start);
+        }
+      };
+      const workers = Array.from({ length: Math.max(1, parallel) }, work);
+      try {
+        await Promise.all(workers);
+      } catch (error) {
+        next = Infinity; // the others end with what they are at
+        throw error;
+      }
+      return { id, reply };
+    }
+
+    /**
+     * Keep up who is in a channel that the server keeps the presence of.
+     *
+     * @param options {signal}: as for `subscribe`.
+     * @returns a promise that succeeds with a Presence once it knows who is there. It fails with ServerError, whose
+     *   status is 404 where there is no presence.
+     */
+    presence(channel, options = {}) {
+      return this._answer(() => Presence._of(this, checkChannel(channel), options), options.signal);
     }
 
     /**
@@ -1580,14 +1926,14 @@
      *   back to *since*. It fails with ServerError, whose status is 404 where there is no history.
      */
     history(channel, options = {}) {
-      return this._answer(() => this.#history(channel, options));
+      return this._answer(() => this.#history(channel, options), options.signal);
     }
 
-    async #history(channel, { limit, since, before, order, timeout }) {
+    async #history(channel, { limit, since, before, order, timeout, signal }) {
       const asked = Object.entries({ limit, since, before, order }).filter(([, value]) => value != null);
       for (const position of [since, before]) if (position != null) checkPosition(position);
       const headers = [["channel", checkChannel(channel)], ...pairsOf(asked)];
-      const answer = await this.#send(headers, "", { command: "history", reply: "history", timeout });
+      const answer = await this.#send(headers, "", { command: "history", reply: "history", timeout, signal });
       const position = answer.headers.get("position") ?? "";
       if (answer.headers.get("channel") !== channel || !POSITION.test(position)) {
         throw new RemoteProtocolError(`the answer is no history of channel ${shown(channel)}`);
@@ -1616,19 +1962,21 @@
      * @param options {command, headers, last, since, onRecovered, onMissed}: command and headers are of the message
      *   that subscribes. *last*: so many of the newest messages come first, where no position is known. *since*: a
      *   position, or an object of channel to position; what came behind it comes first; null: no position that is kept.
-     *   *onRecovered* and *onMissed* are called as listeners of the events `recovered` and `missed` are.
+     *   *onRecovered* and *onMissed* are called as listeners of the events `recovered` and `missed` are. *signal*: once
+     *   it is aborted, the subscription ends.
      * @returns a promise that succeeds with a Subscription once the server has confirmed it. Without a connection it
      *   waits for one, also before `connect()`. It fails with ServerError, or ConnectionLost if the client is closed.
      */
     subscribe(channels, listener = null, options = {}) {
       if (isOptions(listener)) [listener, options] = [null, listener];
-      return this._answer(() => this.#subscribe(channels, listener, options));
+      return this._answer(() => this.#subscribe(channels, listener, options), options.signal);
     }
 
     async #subscribe(channels, listener, options) {
       if (listener !== null && typeof listener !== "function") throw new TypeError("the listener is not a function");
       const subscription = new Subscription(this, listOf(channels, checkSubscription), listener, options);
       if (this.#isEnded) throw new ConnectionLost("client is closed");
+      options.signal?.throwIfAborted();
       this.#findPositions(subscription);
       this.#subscriptionMessage(subscription, { channels: subscription.channels }, "0"); // refuses what is malformed
       this.#subscriptions.add(subscription);
@@ -1637,6 +1985,11 @@
         if (isWildcard(channel)) this.#wildcards.add(channel);
         this.#channels.get(channel).add(subscription);
       }
+      const stop = whenAborted(options.signal, (reason) => {
+        subscription._ready.reject(reason);
+        subscription.unsubscribe().catch(() => {});
+      });
+      subscription.once("end", stop);
       if (this.#state === "open") this.#establish(subscription);
       await subscription._ready.promise;
       return subscription;
@@ -1699,16 +2052,20 @@
 
     // Sending
 
-    /** Return a promise of what *action* returns or throws; without anybody who waits, a failure is an event. */
-    _answer(action) {
+    /**
+     * Return a promise of what *action* returns or throws; without anybody who waits, a failure is an event, unless it
+     * is that of *signal*.
+     */
+    _answer(action, signal) {
       return Answer.to(action, (error) => {
+        if (signal?.aborted && error === signal.reason) return;
         if (error instanceof LhttpError) this.#emit("error", error);
         else throw error; // a mistake of the program, and not of the connection
       });
     }
 
     #send(headers, body, options = {}) {
-      const { command, headers: own, parts, receipt = true, timeout, reply, direct, again } = options;
+      const { command, headers: own, parts, receipt = true, timeout, reply, direct, again, signal, onProgress } = options;
       let { binary } = options;
       const pairs = [...headers, ...pairsOf(own)];
       if (parts) {
@@ -1720,7 +2077,7 @@
       const token = receipt ? this.#token() : null;
       if (token) pairs.push(["receipt", token]);
       const message = new LhttpMessage({ command: command ?? this.#options.command, headers: pairs, body, binary });
-      return this._submit(message, { token, timeout, reply, direct, again });
+      return this._submit(message, { token, timeout, reply, direct, again, signal, onProgress });
     }
 
     /**
@@ -1728,13 +2085,19 @@
      * @param again whether it may be sent again if the connection is lost before the answer.
      * @param apply called with the receipt before anything that came behind it is looked at.
      * @param progress returns a number that changes while the answer is on its way: then it may take longer.
+     * @param signal once it is aborted, nobody waits for the answer; what was not sent is not sent any more.
+     * @param onProgress called with {sent, total}.
      */
     _submit(message, options = {}) {
       const { token = null, timeout, reply = null, direct = false, first = false } = options;
-      const { again = false, apply = null, progress = null } = options;
-      return new Promise((resolve, reject) => {
+      const { again = false, apply = null, progress = null, signal = null, onProgress = null } = options;
+      return new Promise((done, failed) => {
+        const stop = whenAborted(signal, (reason) => this.#abandon(entry, reason));
+        const resolve = (value) => (stop(), done(value));
+        const reject = (error) => (stop(), failed(error));
         const entry = { message, token, resolve, reject, reply, again, apply, progress, timer: null, answer: null };
         entry.sentAt = null;
+        entry.onProgress = onProgress;
         entry.timeout = timeout ?? this.#options.timeout;
         if ((this.#state === "open" || first) && this.#socket?.readyState === OPEN) this.#write(entry);
         else if ((this.#state === "closed" && !this.#opening) || direct) {
@@ -1744,6 +2107,33 @@
       });
     }
 
+    /** Nobody waits for *entry* any more. One that was sent stays, so that its reply is taken for no other's. */
+    #abandon(entry, reason) {
+      for (const list of [this.#queue, this.#again]) {
+        const at = list.indexOf(entry);
+        if (at < 0) continue;
+        list.splice(at, 1);
+        clearTimeout(entry.timer);
+      }
+      entry.again = false;
+      entry.reject(reason);
+    }
+
+    /** Tell how much of *data*, which was handed to the WebSocket, has left it. */
+    #watch(entry, data) {
+      const socket = this.#socket;
+      const total = typeof data === "string" ? encoder.encode(data).length : data.length;
+      let sent = -1;
+      const look = () => {
+        if (socket !== this.#socket) return; // it is sent again, or fails
+        const now = Math.max(sent, total - Math.min(socket.bufferedAmount, total));
+        if (now > sent) call(entry.onProgress, { sent: now, total });
+        sent = now;
+        if (sent < total) setTimeout(look, PROGRESS);
+      };
+      look();
+    }
+
     #write(entry) {
       const { message, token, resolve, reject, timeout } = entry;
       if (this.#socket.bufferedAmount > this.#options.maxUnsent) {
@@ -1751,7 +2141,9 @@
         reject(new QueueFull(`${this.#socket.bufferedAmount} bytes wait in the WebSocket already`, unsent));
         return;
       }
-      this.#socket.send(this.#codec.write(message));
+      const data = this.#codec.write(message);
+      this.#socket.send(data);
+      if (entry.onProgress) this.#watch(entry, data);
       entry.sentAt ??= Date.now();
       if (token === null) {
         resolve(null);
@@ -1819,7 +2211,10 @@
         }),
       );
       Promise.all(asking).then(
-        () => subscription._ready.resolve(),
+        () => {
+          subscription._ready.resolve();
+          if (!subscription.closed) subscription._fire("confirmed", subscription);
+        },
         (error) => {
           if (subscription.closed || error instanceof ConnectionLost) return; // the next connection does it again
           if (subscription._confirmed && error.status >= 500) {
@@ -1917,6 +2312,7 @@
       const { onRecovered, onMissed } = subscription._options;
       const listener = name === "recovered" ? onRecovered : onMissed;
       if (listener) call(listener, event);
+      subscription._fire(name, event);
       this.#emit(name, event);
     }
 
@@ -2082,7 +2478,7 @@
 
     /** A message comes once for each name that brings it: return which of *count* copies this is. */
     #turn(message, count) {
-      const key = message.binary ? octetsOf(message.data) : message.data;
+      const key = message.binary ? octetsOf(message.wire) : message.wire;
       const turn = (this.#turns.get(key) ?? 0) % count;
       this.#turns.delete(key);
       if (turn + 1 < count) this.#turns.set(key, turn + 1);
@@ -2143,9 +2539,7 @@
     }
 
     #emit(name, value) {
-      const listeners = [...(this.#listeners.get(name) ?? [])];
-      for (const listener of listeners) call(listener, value);
-      if (name === "error" && !listeners.length) root.console?.warn(`lhttp: ${value.reason ?? value}`);
+      if (!this._fire(name, value) && name === "error") root.console?.warn(`lhttp: ${value.reason ?? value}`);
     }
 
     // Logging in
@@ -2563,6 +2957,7 @@
   const exported = Object.freeze({
     ConnectionLost,
     DEFAULT_LIMITS,
+    Emitter,
     Lhttp,
     LhttpClient,
     LhttpContext,
@@ -2573,6 +2968,7 @@
     LocalProtocolError,
     MessageTooLarge,
     NoReply,
+    Presence,
     QueueFull,
     RemoteProtocolError,
     ServerError,

@@ -4,6 +4,7 @@ import "./lhttp.js";
 export const {
   ConnectionLost,
   DEFAULT_LIMITS,
+  Emitter,
   Lhttp,
   LhttpClient,
   LhttpContext,
@@ -14,6 +15,7 @@ export const {
   LocalProtocolError,
   MessageTooLarge,
   NoReply,
+  Presence,
   QueueFull,
   RemoteProtocolError,
   ServerError,
