@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
+from operator import itemgetter
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -20,9 +21,11 @@ from lhttp_tx.codec.message import Message, parse
 from lhttp_tx.codec.positions import format_position, parse_position
 from lhttp_tx.history.pages import checked
 from lhttp_tx.history.values import Filing, Page, Retention, Stored
+from lhttp_tx.web.admin.incidents import KINDS
 from lhttp_tx.web.admin.keys import AdminKey
 from lhttp_tx.web.admin.managed import Managed
 from lhttp_tx.web.admin.problems import Problem
+from lhttp_tx.web.admin.rates import MAX_SAMPLES
 
 __all__ = ["Calls"]
 
@@ -210,6 +213,25 @@ class Calls:
         """List nodes."""
         answers, unanswered = await self._managed.control.survey("info")
         return {"nodes": [{"node": name, **told} for name, told in answers.items()], "unanswered": list(unanswered)}
+
+    async def do_rates(self, params: Params, key: AdminKey) -> Told:
+        """List samples."""
+        answers, unanswered = await self._managed.control.survey(
+            "rates", since=int(params.get("since", 0)), limit=int(params.get("limit", MAX_SAMPLES))
+        )
+        samples = [{"node": node, **sample} for node, found in answers.items() for sample in found]
+        return {"samples": sorted(samples, key=itemgetter("time")), "unanswered": list(unanswered)}
+
+    async def do_incidents(self, params: Params, key: AdminKey) -> Told:
+        """List incidents."""
+        if not key.has_all_channels:
+            raise Problem(403, f"the key {key.name} may not use all channels, so it may not see what happens in them")
+        kinds = [params["kind"]] if "kind" in params else list(KINDS)
+        limit = int(params.get("limit", _PAGE))
+        answers, unanswered = await self._managed.control.survey("incidents", kinds=kinds, limit=limit)
+        found = [{"node": node, **row} for node, rows in answers.items() for row in rows]
+        found.sort(key=itemgetter("time"), reverse=True)
+        return {"incidents": found[:limit], "unanswered": list(unanswered)}
 
     async def do_info(self, params: Params, key: AdminKey) -> Told:
         """Describe this node."""
