@@ -86,7 +86,7 @@ def makeService(options: Options) -> IService:
     supervisor = Supervisor(
         options.arguments,
         reactor=reactor,
-        listen=config.listen,
+        listen=(*config.listen, *config.tcp),
         count=count,
         directory=str(Path.cwd()),
         exit_timeout=config.drain_delay + config.drain_time + config.drain_timeout + config.close_timeout,
