@@ -90,7 +90,7 @@ class AdminService(Service):
             self.root.putChild(b"metrics", MetricsResource(self.gate, managed, parts.counters, reactor))
             self._sampler = Sampler(parts.counters, parts.bus, reactor)
         self._admission = Admission(reactor, max_pending=MAX_CONNECTIONS)
-        site = AdminSite(self.root, reactor=reactor, admission=self._admission)
+        site = AdminSite(self.root, self.gate, reactor=reactor, admission=self._admission)
         self._listeners = Listeners(reactor, site, make_endpoint=make_endpoint, opened=self._opened)
 
     @property
