@@ -369,6 +369,4 @@ def test_a_client_may_get_views() -> None:
     node.subscribe(client, "room")
     node.publish("room", "hi")
     found: list[object] = [*texts(outcome(node.fetch(client)))]
-    assert found == [
-        {"VERSION": "LHTTP/1.0", "COMMAND": "chat", "HEADERS": {"publish": "room"}, "BODY": "hi"}
-    ]
+    assert found == [{"VERSION": "LHTTP/1.0", "COMMAND": "chat", "HEADERS": {"publish": "room"}, "BODY": "hi"}]
