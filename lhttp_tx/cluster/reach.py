@@ -1,10 +1,11 @@
 """
-Whether the other nodes are there, and whether what they publish reaches this node.
+Finds out whether the other nodes are connected, and whether their publications reach this node.
 
-NATS keeps the order of what goes over one connection, subscriptions included. So if another node answers a question
-that this one has sent behind a subscription, the NATS server of the other node knows the subscription, and whatever the
-other node publishes from then on comes. If it answers a question behind a publication, it has the publication. Used by
-:class:`lhttp_tx.bus.nats.bus.NATSBus`, which :func:`connect` tells. Source: the protocol document, section "Receipts".
+NATS keeps the order of one connection, including subscriptions. Suppose that this node sends a subscription and then a
+request, and another node answers the request. Then the NATS server of the other node knows the subscription, and this
+node gets everything that the other node publishes from then on. In the same way, a node that answers a request after a
+publication has the publication. :func:`connect` connects it with :class:`lhttp_tx.bus.nats.bus.NATSBus`. Source: the
+protocol document, section "Receipts".
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from lhttp_tx.cluster.nodes import Nodes
 
 __all__ = ["Reach", "Ways", "connect"]
 
-_QUESTION, _ANSWER, _SERVER = "reach", "reached", "server"
+_QUESTION, _ANSWER, _SERVER, _LOSSES = "reach", "reached", "server", "losses"
 
 _ANSWER_TIME = 4.0
 """Seconds in which the other nodes must answer; less than subscriptions may wait for NATS."""
@@ -66,6 +67,10 @@ class Ways(Protocol):
     def steady_for(self) -> float:
         """Seconds for which the bus has taken publications."""
 
+    @property
+    def losses(self) -> int:
+        """How many links were lost while publications went over them."""
+
     def urge(self, channel: str, payload: bytes, binary: bool) -> None:
         """Publish at once, even while publications wait."""
 
@@ -103,7 +108,7 @@ class _Roll:
 
 
 class Reach:
-    """What one node knows of the way from the others, and asks them."""
+    """The state of the paths from the other nodes to this one, and the requests to these nodes."""
 
     def __init__(self, nodes: Nodes, ways: Ways, clock: IReactorTime) -> None:
         """
@@ -120,6 +125,7 @@ class Reach:
         self._roll: _Roll | None = None
         self._waiting: tuple[_Send, str, list[Deferred[bool]]] | None = None
         nodes.greet(_SERVER, lambda: ways.server, self._hear)
+        nodes.greet(_LOSSES, lambda: ways.losses, nodes.hear_losses)
         nodes.handle(_QUESTION, self._asked)
         nodes.handle(_ANSWER, self._answered)
         nodes.on_leave.append(self._left)

@@ -24,6 +24,7 @@ __all__ = [
     "NAME",
     "NEXT",
     "NODES",
+    "NUMBER",
     "ONE",
     "PAGE",
     "PATTERN",
@@ -69,6 +70,7 @@ PATTERN: Schema = {
 CHANNELS: Schema = {"type": "array", "items": CHANNEL, "minItems": 1, "maxItems": MAX_CHANNELS}
 NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
 COUNT: Schema = {"type": "integer", "minimum": 0}
+NUMBER: Schema = {"type": "number"}
 TEXT: Schema = {"type": "string"}
 NODES: Schema = {"type": "array", "items": TEXT, "description": "Nodes that did not answer in time."}
 VALUE: Schema = {
@@ -93,7 +95,7 @@ class Parameter:
     :ivar name: its key.
     :ivar schema: its type.
     :ivar meaning: what it is for, in one sentence.
-    :ivar required: whether it has to be given.
+    :ivar required: whether it is required.
     """
 
     name: str
@@ -113,7 +115,7 @@ class Method:
     :ivar answer: the properties of its answer.
     :ivar channels: the parameters that name channels, which must be in the scope of the key.
     :ivar whom: whether exactly one of the parameters ``user`` and ``connection`` has to be given.
-    :ivar exclusive: pairs of parameters that do not go together.
+    :ivar exclusive: pairs of parameters that exclude each other.
     :ivar command: the name of the subcommand of ``lhttp admin``; empty if there is none.
     :ivar columns: the property with the rows that the subcommand prints, then the keys of a row to print. If it is
         empty, the subcommand prints all properties.

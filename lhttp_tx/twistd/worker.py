@@ -2,7 +2,7 @@
 One worker of :mod:`lhttp_tx.twistd.supervisor`: ``python -m lhttp_tx.twistd.worker [options of twistd lhttp]``.
 
 Users do not run it themselves. It gets the listening sockets from the supervisor, and logs events as JSON to the
-standard output. It gives the supervisor signs of life (:mod:`lhttp_tx.twistd.watchdog`). It stops when its standard
+standard output. It sends heartbeats to the supervisor (:mod:`lhttp_tx.twistd.watchdog`). It stops when its standard
 input ends, because then the supervisor is gone.
 """
 

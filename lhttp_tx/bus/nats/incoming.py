@@ -2,7 +2,7 @@
 Takes messages out of what a NATS server sends.
 
 A pure parser without I/O, used by :mod:`lhttp_tx.bus.nats.tap`. It takes the messages of the subscriptions that it is
-told of, as many as one read brings, in one pass. It drops those whose link its node has given up
+told of, as many as one read brings, in one pass. It drops those whose link its node has given up, or that come too late
 (:mod:`lhttp_tx.bus.nats.origins`). It returns all other bytes as they came, for nats-py. Source: the NATS
 documentation, "Client Protocol".
 """
@@ -32,7 +32,7 @@ _Owner = TypeVar("_Owner")
 
 
 class BadStream(Exception):
-    """The server sent something that is not waited for; the text says what."""
+    """The server sent something unexpected. The text says what."""
 
 
 @final
@@ -58,7 +58,7 @@ class Run(Generic[_Owner]):
 @final
 class _Target(Generic[_Owner]):
     """
-    What messages to one subject, for one subscription, that come from one link have in common.
+    The common properties of messages to one subject, for one subscription, from one link.
 
     :ivar kind: the same for those that come from other links, so that they make one run with these.
     :ivar origin: the link; ``None`` if it is not known.
@@ -81,7 +81,7 @@ class Incoming(Generic[_Owner]):
     """
     The parser of one connection.
 
-    What it holds is at most one message, or one line, that has not come to its end.
+    It holds at most one incomplete message, or one incomplete line.
     """
 
     def __init__(
@@ -159,7 +159,8 @@ class Incoming(Generic[_Owner]):
             else:
                 if target is not current:
                     current = target
-                    if target.origin is not None and target.origin.late:
+                    origin = target.origin
+                    if origin is not None and (origin.late or (origin.owner is not None and origin.is_old())):
                         kind, heads, payloads = None, [] if target.has_heads else None, []  # they go nowhere
                     elif target.kind is not kind:
                         kind = target.kind

@@ -1,10 +1,10 @@
 """
-Keeps a node connected to NATS: it connects, restores the subscriptions, settles and checks the connection, and begins
-again when the connection is lost.
+Keeps a node connected to NATS: it connects, restores the subscriptions, checks the connection, and reconnects when the
+connection is lost.
 
-If NATS has several servers, a second connection stands by, so that the death of a server interrupts the node only for a
-moment. If a server announces that it is going to stop, the node first moves to another server, and loses nothing. Used
-by :mod:`lhttp_tx.bus.nats.bus`, which knows the subscriptions to restore.
+If NATS has several servers, there is a second connection on standby, so that the death of a server interrupts the node
+only for a moment. If a server announces that it will stop, the node first moves to another server, and loses nothing.
+Used by :mod:`lhttp_tx.bus.nats.bus`, which knows the subscriptions to restore.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ class LinkKeeper:
     :ivar servers: the settings for the next connection. Another value counts from then on.
     :ivar link: the link that has the subscriptions, or ``None``.
     :ivar open: whether publications may go to it.
+    :ivar losses: how many links were lost while publications went over them.
     :ivar second: the link that the node is moving to, or ``None``.
     :ivar waiting: the publications held back at the moment of moving; else ``None``.
     :ivar handover: the handover while the node moves, and for a moment after; else ``None``.
@@ -111,6 +112,7 @@ class LinkKeeper:
         """
         self.link: Link | None = None
         self.open = False
+        self.losses = 0
         self.second: Link | None = None
         self.waiting: Holding | None = None
         self.handover: Handover | None = None
@@ -242,6 +244,7 @@ class LinkKeeper:
             told = "delivered on this node alone" if self.servers.local_delivery else "refused"
             _log.error("lost NATS, publications are {told} until it is back: {reason}", told=told, reason=reason)
         self._leave_second()
+        self.losses += self.open
         self.link, self.open = None, False
         self._user.lost()
         standby = self._standby.take()

@@ -1,9 +1,9 @@
 """
-``GET /metrics``: what the server counts, and how it is at this moment, for Prometheus.
+``GET /metrics``: the counters and the current state of the server, for Prometheus.
 
-The counted numbers are those of :mod:`lhttp_tx.observe.counters`. Everything else is gathered when somebody asks, at
-most once a second. No label has a value that clients can make up. Needs the extra ``metrics`` (prometheus-client);
-nothing else knows that package.
+The counters are those of :mod:`lhttp_tx.observe.counters`. Everything else is collected on request, at most once a
+second. Clients cannot choose the value of any label. Needs the extra ``metrics`` (prometheus-client); nothing else
+knows that package.
 """
 
 from __future__ import annotations
