@@ -232,6 +232,15 @@ class Control:
         asking = self._ask({"do": do, **details})
         return awaitable(asking.addCallback(lambda answers: (dict(answers.by_node), tuple(answers.unanswered))))
 
+    def add_answer(self, do: str, answer: Callable[[Order], Any]) -> None:
+        """
+        Answer a question of :meth:`survey`, also to other nodes.
+
+        :param do: which.
+        :param answer: is called with the order, and returns a JSON value; ``None``: this node has no answer to it.
+        """
+        self._orders.more[do] = answer
+
     # Messages to and from the other nodes
 
     def _ask(self, order: Order) -> Deferred[_Answers]:

@@ -55,7 +55,11 @@ Order: TypeAlias = dict[str, Any]
 
 
 class Orders:
-    """Carries out orders. The key ``do`` holds the action; the other keys say on which connections, and how."""
+    """
+    Carries out orders. The key ``do`` holds the action; the other keys say on which connections, and how.
+
+    :ivar more: answers questions that are about something else than connections, by their ``do``.
+    """
 
     def __init__(self, engine: Engine, name_of: Callable[[Identity], str | None]) -> None:
         """
@@ -67,6 +71,7 @@ class Orders:
         self._sessions = SessionDirectory(engine, name_of)
         self._newcomers = Newcomers(engine.clock, LIFETIME)
         self._given: float | None = None
+        self.more: dict[str, Callable[[Order], Any]] = {}
 
     def expect(self) -> None:
         """Be ready for orders from other nodes, which may be late."""
@@ -83,7 +88,7 @@ class Orders:
         :param given: when it was given, by the clock of this node.
         :returns: the answer, like :meth:`obey`; ``None`` if the order is too old.
         """
-        if order["do"] in _LASTING:
+        if order["do"] in _LASTING or order["do"] in self.more:
             return self.obey(order)
         late = self._engine.clock.seconds() - given
         if late > LIFETIME:
@@ -103,7 +108,7 @@ class Orders:
         """
         Carry out an order on the connections of this node. Return the answer, a JSON value or a Deferred with one.
         """
-        obey = getattr(self, "_do_" + order["do"].replace("-", "_"), None)
+        obey = getattr(self, "_do_" + order["do"].replace("-", "_"), None) or self.more.get(order["do"])
         return None if obey is None else obey(order)
 
     def _do_send(self, order: Order) -> int:
