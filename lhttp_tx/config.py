@@ -243,9 +243,9 @@ class Config:
         store = self.history_store
         if store is None or store in ("memory", "jetstream") or (store.startswith("sqlite:") and len(store) > 7):
             if store == "jetstream" and self.nats is None:
-                raise ValueError("history_store jetstream is a part of NATS: name a server")
+                raise ValueError("history_store jetstream needs NATS: name a server")
             if store not in (None, "jetstream") and self.nats is not None:
-                raise ValueError("nodes that share their channels share their history too: it is in JetStream")
+                raise ValueError("the nodes of a cluster share their history, which is in JetStream")
             return
         raise ValueError(f"history_store {store!r} is not memory, sqlite:PATH or jetstream")
 
@@ -272,7 +272,7 @@ class Config:
             if getattr(self, name):
                 raise ValueError(f"{name} needs an authenticator: pass authenticators")
         if self.max_per_user and self.login_parameter is None:
-            raise ValueError("max_per_user needs to know users: pass authenticators, or set login_parameter")
+            raise ValueError("max_per_user needs users: pass authenticators, or set login_parameter")
         rule = None if self.rules is None else self.rules.asking
         if rule is not None:
             raise ValueError(f"the rule for {rule.match!r} depends on the user: pass authenticators")

@@ -102,7 +102,7 @@ class LHTTPService(Service):
             make_endpoint = UNIXRights(config.unix_mode, config.unix_group).endpoint
         known = tuple(authenticators)
         if config.require_auth and (config.allow_anonymous or not known):
-            raise ValueError("anybody may connect, but Config(require_auth=True) says that nobody may")
+            raise ValueError("anybody may connect without a login, but Config(require_auth=True) forbids it")
         config.check_users(bool(known))
         self.parts = self._parts = parts = Assembly(
             config,

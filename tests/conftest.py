@@ -30,9 +30,16 @@ PROGRAMS = frozenset(
     {
         *("test_browser.py", "test_docs.py", "test_examples.py", "test_javascript.py", "test_community.py"),
         *("test_cleanup.py", "test_client_history.py", "test_client_login.py", "test_command.py", "test_config.py"),
-        *("test_admin.py", "test_admin_api.py", "test_logs.py", "test_manhole.py", "test_metrics.py"),
+        *(
+            "test_admin.py",
+            "test_admin_api.py",
+            "test_dashboard.py",
+            "test_logs.py",
+            "test_manhole.py",
+            "test_metrics.py",
+        ),
         *("test_options.py", "test_systemd.py", "test_events.py", "test_events_browser.py", "test_renewal.py"),
-        *("test_upstream_dead.py", "test_wildcards.py"),
+        *("test_upstream_dead.py", "test_wildcards.py", "test_dashboard.py"),
     }
 )
 """Modules of ``integration`` that are about pages, examples, commands, and options, each with programs of its own."""

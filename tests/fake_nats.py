@@ -65,7 +65,7 @@ class FakeLink:
 
     def publish(self, subject: str, payload: bytes, binary: bool) -> None:
         if not self.usable:
-            raise BusUnavailable("the bus is away, try again later")
+            raise BusUnavailable("the bus is unavailable, try again later")
         self.check_size(payload, binary)
         self.published.append((subject, payload, binary))
 
@@ -132,7 +132,7 @@ class FakeLink:
         asked, self._asked = self._asked, {}
         for answer in asked.values():
             if not answer.called:
-                answer.errback(BusUnavailable("the bus is away, try again later"))
+                answer.errback(BusUnavailable("the bus is unavailable, try again later"))
         self._fail_confirmations()
         self.owner.link_lost(self, reason)
 

@@ -134,7 +134,7 @@ class Histories:
             check_classes(classes)
         if not self.store.spreads and not isinstance(self._bus, MemoryBus):
             raise ValueError(
-                f"history in {self.store.description} is for a server without other nodes; "
+                f"history in {self.store.description} works only on a server without other nodes; "
                 f"{type(self._bus).__name__} needs a store that sends to all nodes what it appends "
                 "(IHistoryStore.spreads): pass one as history_store"
             )

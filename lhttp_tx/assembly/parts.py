@@ -242,7 +242,7 @@ class Assembly:
         :raises ValueError: if the server was made without rules, or if the bus cannot keep one of these.
         """
         if self._book is None or self._revoker is None:
-            raise ValueError("a server has rules from the start or never: make it with Config(rules=Rules())")
+            raise ValueError("a server without channel rules cannot get any later: make it with Config(rules=Rules())")
         if not isinstance(rules, Rules):
             raise TypeError(f"rules is Rules, not {type(rules).__name__}")
         self._check_echo(rules)
@@ -334,8 +334,8 @@ class Assembly:
         silent = next((rule.match for rule in rules if not rule.echo), None)
         if silent is not None and not getattr(self.bus, "is_immediate", False):
             raise ValueError(
-                f"the channel rule {silent!r} has echo = false, which takes a bus that hands publications to its own "
-                f"node before publish returns (IBus.is_immediate); {type(self.bus).__name__} does not say so"
+                f"the channel rule {silent!r} has echo = false, which needs a bus that delivers publications to its "
+                f"own node before publish returns (IBus.is_immediate); {type(self.bus).__name__} does not"
             )
 
     def _check_access(self, session: Session, channel: str) -> MaybeAwaitable:
@@ -386,7 +386,7 @@ def _without(result: Any, warning: IDelayedCall) -> Any:
 
 def _check_bus(bus: object) -> None:
     if not isinstance(bus, type) and not IBus.providedBy(bus):
-        raise ValueError(f"{bus!r} is no bus: it must provide lhttp_tx.interfaces.IBus")
+        raise ValueError(f"{bus!r} is not a bus: it must provide lhttp_tx.interfaces.IBus")
     check_instance(bus, IBus)
 
 

@@ -66,7 +66,7 @@ class CredAuthenticator(Authenticator):
         self._checkers: tuple[Any, ...] = tuple(_mended(checker) for checker in checkers)
         for checker in self._checkers:
             if IUsernamePassword not in checker.credentialInterfaces:
-                raise ValueError(f"{checker!r} takes no passwords")
+                raise ValueError(f"{checker!r} does not accept passwords")
 
     async def _ask(self, user: str, password: str) -> object:
         for checker in self._checkers:

@@ -125,7 +125,7 @@ class Gate:
 
         def known(identity: Identity | None) -> Identity:
             if identity is None:
-                raise Refused(401, "a login message needs a token, or a user and a password, that this server takes")
+                raise Refused(401, "a login message needs a token, or a user and a password, that this server accepts")
             return identity
 
         return self._ask(attempt).addCallback(known)
@@ -141,11 +141,11 @@ class Gate:
             return self.anonymous(attempt)
         if self.login_timeout:
             return None
-        raise Refused(401, "log in to connect: the handshake has no credentials that this server takes")
+        raise Refused(401, "log in to connect: the handshake has no credentials that this server accepts")
 
     def _ask(self, attempt: LoginAttempt) -> Deferred[Identity | None]:
         if self._in_flight >= self._max_in_flight:
-            return fail(Refused(503, "too many logins are under way"))
+            return fail(Refused(503, "too many logins are in progress"))
         self._in_flight += 1
 
         def done(result: _T) -> _T:
@@ -172,11 +172,11 @@ class Gate:
             raise TypeError(f"{authenticator!r} answered with {type(identity).__name__}, not with an Identity or None")
         user = identity.user
         if not isinstance(user, str) or not is_name(user):
-            raise Refused(403, "the name of this user holds control characters, or is empty or too long")
+            raise Refused(403, "the name of this user contains control characters, or is empty or too long")
         expires: object = identity.expires
         if expires is not None:
             if not isinstance(expires, int | float) or not expires >= -LAST_TIME:  # false for NaN, too
-                raise TypeError(f"{authenticator!r} answered with an identity that does not end at a time")
+                raise TypeError(f"{authenticator!r} answered with an identity whose expires is not a time")
             if expires > LAST_TIME:
                 identity = replace(identity, expires=None)
         return self._without_secrets(identity)

@@ -77,7 +77,9 @@ def read_key(content: bytes) -> Key:
     if content.startswith(b"-----BEGIN "):
         return _read_pem(content)
     if b"-----BEGIN " in content or _NOT_A_SECRET.match(content):
-        raise ValueError("it holds a key in another format: write a public key as PEM, a key set goes to --jwks-file")
+        raise ValueError(
+            "it contains a key in another format: write a public key as PEM, or pass a key set with --jwks-file"
+        )
     if len(content) < _MIN_SECRET_SIZE:
         raise ValueError(f"the secret is shorter than {_MIN_SECRET_SIZE} bytes: make a longer one")
     return Key("HS256", content)
@@ -85,7 +87,7 @@ def read_key(content: bytes) -> Key:
 
 def _read_pem(content: bytes) -> Key:
     if b"PRIVATE KEY" in content:
-        raise ValueError("it holds a private key: give the server the public key alone")
+        raise ValueError("it contains a private key: give the server only the public key")
     found: object
     try:
         if content.startswith(b"-----BEGIN CERTIFICATE"):
@@ -93,7 +95,7 @@ def _read_pem(content: bytes) -> Key:
         else:
             found = load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm):
-        raise ValueError("it holds no public key or certificate that can be read") from None
+        raise ValueError("it contains no valid public key or certificate") from None
     return _public_key(found)
 
 
@@ -106,7 +108,7 @@ def _public_key(found: object) -> Key:
         return Key("ES256", found)
     if isinstance(found, Ed25519PublicKey):
         return Key("EdDSA", found)
-    raise ValueError("the key is none for RS256, ES256 (curve P-256) or EdDSA (Ed25519)")
+    raise ValueError("the key is not for RS256, ES256 (curve P-256) or EdDSA (Ed25519)")
 
 
 def read_jwks(content: bytes) -> KeySet:
@@ -142,7 +144,7 @@ def read_jwks(content: bytes) -> KeySet:
     if not keys:
         raise ValueError("; ".join(["it holds no key for RS256, ES256, EdDSA or HS256", *left_out]))
     if None in keys and len(keys) > 1:
-        raise ValueError("a key without a kid stands beside others: name all of them")
+        raise ValueError("there are several keys, and one has no kid: give each of them a kid")
     return KeySet(keys, tuple(left_out))
 
 
@@ -165,7 +167,7 @@ def _read_jwk(jwk: dict[str, Any]) -> Key:
     if jwk["kty"] == "oct":
         return _read_secret(jwk.get("k"))
     if "d" in jwk:
-        raise ValueError("it is a private key: give the server the public keys alone")
+        raise ValueError("it is a private key: give the server only public keys")
     try:
         return _public_key(PyJWK(jwk, algorithm=_KINDS[jwk["kty"]]).key)
     except (PyJWTError, ValueError, TypeError, KeyError, UnsupportedAlgorithm) as error:

@@ -57,7 +57,7 @@ def _check(head: Head) -> None:
     """:raises RemoteProtocolError: if a login message asks for anything but a login."""
     for name in _FOREIGN:
         if name in head.headers:
-            raise RemoteProtocolError(f"a login message has no header {name}: it is for the server alone")
+            raise RemoteProtocolError(f"a login message must not have the header {name}")
 
 
 def _answer(identity: Identity) -> list[tuple[str, str]]:
@@ -299,7 +299,7 @@ class LoginProcessor(Processor):
     def _logged_in(self, identity: Identity, request: Request) -> None:
         session = request.session
         if session.identity.user not in (None, identity.user):
-            raise Refused(409, "this connection belongs to another user: open one of your own")
+            raise Refused(409, "this connection belongs to another user: open another one")
         session.identity = identity
         if not session.closed:
             self._watch(session)

@@ -107,7 +107,7 @@ class TokenAuthenticator(Authenticator):
         claims = self._claims(token)
         user = claims.get(self._user_claim)
         if not isinstance(user, str):
-            raise Refused(401, f"token has no user: the claim {self._user_claim!r} is not there, or is not text")
+            raise Refused(401, f"token has no user: the claim {self._user_claim!r} is missing, or is not text")
         return attempt.identify(user, claims, expires=self._check_times(claims))
 
     def _find(self, attempt: LoginAttempt) -> str | None:

@@ -50,5 +50,5 @@ def loaded(found: Any) -> Mapping[str, str]:
     :raises ValueError: if it is no mapping of a text to a text.
     """
     if not isinstance(found, Mapping) or not all(isinstance(each, str) for pair in found.items() for each in pair):
-        raise ValueError(f"load of the positions has returned no mapping of a channel to a position: {found!r:.80}")
+        raise ValueError(f"load of the positions did not return a mapping of channels to positions: {found!r:.80}")
     return found

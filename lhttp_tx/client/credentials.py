@@ -164,7 +164,7 @@ def http_headers(pairs: Pairs) -> dict[str, str]:
     """
     for name, value in pairs:
         if not _HTTP_NAME.fullmatch(name) or not value.isprintable():
-            raise LoginFailed("a header for the handshake is malformed: perhaps a line break belongs to a token")
+            raise LoginFailed("a header for the handshake is malformed: perhaps a token contains a line break")
     return dict(pairs)
 
 
@@ -178,11 +178,11 @@ def login_message(pairs: Pairs) -> Message:
         message = Message(COMMAND, [*pairs, ("receipt", _RECEIPT)])
     except LHTTPError:
         raise LoginFailed(
-            "a header for the login message is malformed: perhaps a line break belongs to a token"
+            "a header for the login message is malformed: perhaps a token contains a line break"
         ) from None
     foreign = sorted(_FOREIGN & {name.lower() for name, _ in pairs})
     if foreign:
-        raise LoginFailed(f"a login message has no header {foreign[0]}")
+        raise LoginFailed(f"a login message must not have the header {foreign[0]}")
     return message
 
 

@@ -235,7 +235,7 @@ class Uplink:
         elif sum(waiting is None or not waiting.times for _, waiting in self._queue) < self._queue_length:
             self._queue.append((message, pending))
         else:
-            raise QueueFull(f"no connection, and {len(self._queue)} messages wait for one already")
+            raise QueueFull(f"no connection, and {len(self._queue)} messages are waiting already")
 
     def withdraw(self, pending: Pending) -> None:
         """Remove the message that asks for *pending* from the queue, if it still waits."""

@@ -37,7 +37,7 @@ class Reached:
     The outcome of an order.
 
     :ivar count: the number of connections that it has reached.
-    :ivar unanswered: the names of nodes that did not answer in time, or can no longer be heard. They may or may not
+    :ivar unanswered: the names of nodes that did not answer in time, or no longer send heartbeats. They may or may not
         have carried out the order.
     :ivar nodes: the names of the nodes that answered, this node's among them.
     :ivar complete: whether all nodes answered, as far as this node can know. It is false if some are unanswered, and
@@ -239,7 +239,7 @@ class Control:
         :param do: which.
         :param answer: is called with the order, and returns a JSON value; ``None``: this node has no answer to it.
         """
-        self._orders.more[do] = answer
+        self._orders.questions[do] = answer
 
     # Messages to and from the other nodes
 
@@ -327,7 +327,7 @@ class _Answers:
 
 def _whom(user: str | None, connection: str | None) -> dict[str, str]:
     if (user is None) is (connection is None):
-        raise ValueError("say whom: a user, or a connection")
+        raise ValueError("name a user or a connection")
     return {"user": _name(user)} if user is not None else {"connection": _name(connection)}
 
 

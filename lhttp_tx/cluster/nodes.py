@@ -107,7 +107,7 @@ class Nodes:
 
     @property
     def missing(self) -> frozenset[str]:
-        """The names of nodes that can no longer be heard, and did not say that they leave."""
+        """The names of nodes that no longer sends heartbeats, and did not say that they leave."""
         return self._peers.missing
 
     @property
@@ -293,7 +293,7 @@ class Nodes:
             self._peers.left(sender)
             return
         if self._peers.has_hole(sender, message.get("n")):
-            _log.warn("messages of node {name} did not come, so publications may be missing, too", name=sender)
+            _log.warn("messages of node {name} were lost, so publications may be missing, too", name=sender)
             for tell in self.on_hole:
                 tell()
         self.clocks.heard(sender, message.get("at"))

@@ -11,14 +11,13 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from heapq import nsmallest
-from operator import itemgetter
 from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
 from lhttp_tx.cluster.directory import SessionDirectory
+from lhttp_tx.cluster.listing import Listing
 from lhttp_tx.cluster.newcomers import Newcomers
 from lhttp_tx.codec.limits import UNLIMITED
 from lhttp_tx.codec.message import Message, parse
@@ -27,7 +26,6 @@ from lhttp_tx.engine.session import Session
 from lhttp_tx.errors import LHTTPError
 from lhttp_tx.identity import Identity
 from lhttp_tx.observe.rationing import RationedLogger
-from lhttp_tx.rules.patterns import PatternIndex, split_pattern
 
 __all__ = ["LIFETIME", "Order", "Orders", "fitting"]
 
@@ -35,9 +33,6 @@ _log = RationedLogger(__name__)
 
 _ANSWER_SIZE = 786_432
 """The most bytes of an answer to another node. By default, NATS takes messages of up to 1 MiB."""
-
-_SHOWN_CHANNELS = 50
-"""The most channels that are told of one connection."""
 
 LIFETIME = 10.0
 """Seconds after which an order that changes something is not carried out any more."""
@@ -48,7 +43,7 @@ Seconds within which an order is carried out on all that are there. Its giver st
 open for a client may open a moment later for the node.
 """
 
-_LASTING = frozenset({"channels", "subscribers", "channels-of", "channel_page", "connection_page", "user_page", "info"})
+_LASTING = frozenset({"channels", "subscribers", "channels-of"})
 """What changes nothing, and so may be late."""
 
 Order: TypeAlias = dict[str, Any]
@@ -58,7 +53,7 @@ class Orders:
     """
     Carries out orders. The key ``do`` holds the action; the other keys say on which connections, and how.
 
-    :ivar more: answers questions that are about something else than connections, by their ``do``.
+    :ivar questions: what else is answered, by the value of ``do``. A question changes nothing, so it may be late.
     """
 
     def __init__(self, engine: Engine, name_of: Callable[[Identity], str | None]) -> None:
@@ -66,12 +61,13 @@ class Orders:
         :param engine: the server.
         :param name_of: returns the name of a client's user.
         """
+        self.questions: dict[str, Callable[[Order], Any]] = {}
         self._engine = engine
         self._name_of = name_of
         self._sessions = SessionDirectory(engine, name_of)
+        self.questions.update(Listing(engine, self._sessions, name_of).questions)
         self._newcomers = Newcomers(engine.clock, LIFETIME)
         self._given: float | None = None
-        self.more: dict[str, Callable[[Order], Any]] = {}
 
     def expect(self) -> None:
         """Be ready for orders from other nodes, which may be late."""
@@ -88,13 +84,11 @@ class Orders:
         :param given: when it was given, by the clock of this node.
         :returns: the answer, like :meth:`obey`; ``None`` if the order is too old.
         """
-        if order["do"] in _LASTING or order["do"] in self.more:
+        if order["do"] in _LASTING or order["do"] in self.questions:
             return self.obey(order)
         late = self._engine.clock.seconds() - given
         if late > LIFETIME:
-            _log.warn(
-                "left out an order of another node, {order}: it is {late:.0f} s old", order=order["do"], late=late
-            )
+            _log.warn("ignored an order of another node, {order}: it is {late:.0f} s old", order=order["do"], late=late)
             return None
         if late <= _PROMPT:
             return self.obey(order)
@@ -108,7 +102,7 @@ class Orders:
         """
         Carry out an order on the connections of this node. Return the answer, a JSON value or a Deferred with one.
         """
-        obey = getattr(self, "_do_" + order["do"].replace("-", "_"), None) or self.more.get(order["do"])
+        obey = self.questions.get(order["do"]) or getattr(self, "_do_" + order["do"].replace("-", "_"), None)
         return None if obey is None else obey(order)
 
     def _do_send(self, order: Order) -> int:
@@ -151,58 +145,6 @@ class Orders:
     def _do_subscribers(self, order: Order) -> list[list[str | None]]:
         identities = [session.identity for session in self._subscribed(order["channel"])]
         return [[identity.connection_id, self._name_of(identity)] for identity in identities]
-
-    # For the admin side, page by page: what comes behind ``after``, in order, at most ``limit``
-
-    def _do_channel_page(self, order: Order) -> list[list[Any]]:
-        patterns = PatternIndex([split_pattern(pattern) for pattern in order["patterns"]])
-        names = (
-            (name, count)
-            for name, count in self._engine.hub.channels.items()
-            if name > order["after"] and not name.startswith("$") and patterns.matching(name.split("."))
-        )
-        return [list(found) for found in nsmallest(order["limit"], names)]
-
-    def _do_connection_page(self, order: Order) -> list[dict[str, Any]]:
-        channel = order.get("channel")
-        among = self._whom(order) if channel is None else self._subscribed(channel)
-        user = order.get("user")
-        found = (
-            (session.identity.connection_id, session)
-            for session in among
-            if not session.closed and (channel is None or user is None or self._name_of(session.identity) == user)
-        )
-        page = nsmallest(order["limit"], (pair for pair in found if pair[0] > order["after"]), key=itemgetter(0))
-        return [self._told(session) for _, session in page]
-
-    def _told(self, session: Session) -> dict[str, Any]:
-        identity = session.identity
-        waiting = getattr(session, "waiting", (0, 0))
-        return {
-            "connection": identity.connection_id,
-            "user": self._name_of(identity),
-            "address": session.peer,
-            "channels": nsmallest(_SHOWN_CHANNELS, session.channels),
-            "subscriptions": len(session.channels),
-            "queued": waiting[0],
-            "unsent": session.unsent,
-        }
-
-    def _do_user_page(self, order: Order) -> list[list[Any]]:
-        counts: Counter[str] = Counter()
-        for session in self._engine.sessions:
-            name = None if session.closed else self._name_of(session.identity)
-            if name is not None and name > order["after"]:
-                counts[name] += 1
-        return [list(found) for found in nsmallest(order["limit"], counts.items())]
-
-    def _do_info(self, order: Order) -> dict[str, int]:
-        channels = self._engine.hub.channels
-        return {
-            "connections": sum(not session.closed for session in self._engine.sessions),
-            "channels": len(channels),
-            "subscriptions": sum(channels.values()),
-        }
 
     def _do_refresh(self, order: Order) -> int:
         watch = self._engine.watch_expiry

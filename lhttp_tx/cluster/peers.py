@@ -51,7 +51,7 @@ class Peers:
 
     @property
     def missing(self) -> frozenset[str]:
-        """The names of nodes that can no longer be heard, and did not say that they leave."""
+        """The names of nodes that no longer sends heartbeats, and did not say that they leave."""
         return frozenset(self._missing)
 
     def shortfall(self, required: int) -> str:
@@ -109,11 +109,13 @@ class Peers:
         for name in [name for name, since in self._heard.items() if now - since > DEAD_AFTER]:
             if len(self._missing) < _MAX_MISSING:
                 self._missing[name] = now
-            _log.error("node {name} can no longer be heard", name=name)
+            _log.error("node {name} no longer sends heartbeats", name=name)
             self._drop(name)
             self._tell()
         for name in [name for name, since in self._missing.items() if now - since > FORGET_AFTER]:
-            _log.warn("node {name} counts as gone, after {seconds:g} s of silence", name=name, seconds=FORGET_AFTER)
+            _log.warn(
+                "node {name} counts as gone after {seconds:g} s without a heartbeat", name=name, seconds=FORGET_AFTER
+            )
             self._numbers.pop(name, None)
             self._forget(name)
 

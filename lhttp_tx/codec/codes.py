@@ -60,4 +60,6 @@ def check_close_code(code: int, reason: str = "") -> None:
     if not isinstance(code, int) or not isinstance(reason, str):
         raise TypeError(f"a close code is an int, and its reason a str; not {code!r} and {reason!r}")
     if code not in _SENDABLE and not 3000 <= code <= 4999:
-        raise ValueError(f"{code} is no close code that a server may send: 1000, 1008, or 3000 to 4999, for example")
+        raise ValueError(
+            f"{code} is not a close code that a server may send: use 1000, 1008, or 3000 to 4999, for example"
+        )

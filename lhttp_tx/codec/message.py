@@ -362,7 +362,7 @@ def _what_is_wrong(raw: bytes, limits: Limits) -> RemoteProtocolError:
         read_pairs(lines[1:])
     except RemoteProtocolError as error:
         return error
-    raise AssertionError(f"the head {shown(raw)} is in order")
+    raise AssertionError(f"the head {shown(raw)} is valid")
 
 
 def _body(body: bytes | str, binary: bool) -> bytes:

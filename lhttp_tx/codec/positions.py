@@ -60,7 +60,7 @@ def parse_position(text: str) -> tuple[str, int]:
     """
     found = _POSITION.fullmatch(text)
     if found is None:
-        raise RemoteProtocolError(f"{text[:64]!a} is no position, which is EPOCH-OFFSET")
+        raise RemoteProtocolError(f"{text[:64]!a} is not a position, which is EPOCH-OFFSET")
     offset = int(found[2])
     if offset > MAX_OFFSET:
         raise RemoteProtocolError(f"offset {offset} is larger than {MAX_OFFSET}")
@@ -78,7 +78,7 @@ def parse_positions(value: str, channels: Iterable[str]) -> Mapping[str, tuple[s
     """
     words = [*filter(None, value.replace("\t", " ").split(" "))]
     if not words:
-        raise RemoteProtocolError("since holds no position")
+        raise RemoteProtocolError("since contains no position")
     if len(words) == 1 and "=" not in words[0]:
         return dict.fromkeys(channels, parse_position(words[0]))
     known = frozenset(channels)
@@ -103,7 +103,7 @@ def _refused(word: str, known: frozenset[str]) -> RemoteProtocolError:
         return RemoteProtocolError(f"since names {channel[:64]!a}, which the message does not subscribe to")
     if _POSITION.fullmatch(position):
         return RemoteProtocolError(f"since names {channel[:64]!a} twice")
-    return RemoteProtocolError(f"{position[:64]!a} is no position, which is EPOCH-OFFSET")
+    return RemoteProtocolError(f"{position[:64]!a} is not a position, which is EPOCH-OFFSET")
 
 
 def mark(payload: bytes, offset: int, after: int, channel: str) -> bytes:

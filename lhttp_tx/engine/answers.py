@@ -57,7 +57,7 @@ def is_told(error: LHTTPError) -> bool:
 def not_the_clients(error: LHTTPError) -> Failure:
     """Return the failure of a filter that has replaced a valid head by a malformed one."""
     try:
-        raise LocalProtocolError(f"a filter has written a head that is refused: {error.reason}") from error
+        raise LocalProtocolError(f"a filter has set an invalid head: {error.reason}") from error
     except LocalProtocolError:
         return Failure()
 

@@ -106,7 +106,7 @@ class Session(ABC):
             in since; or if no HTTP request opened the connection.
         """
         if self._handshake is None:
-            raise LookupError("the handshake is not known any more: ask for it in the on_connect of a filter or hook")
+            raise LookupError("the handshake is no longer available: read it in the on_connect of a filter or hook")
         self._keeps_handshake = True
         return self._handshake
 

@@ -124,7 +124,7 @@ class HistoryProcessor(Processor):
                 question.missed = True
         if question.before is not None:
             if question.before[0] != epoch:
-                raise Refused(410, "the history has begun anew since the position before")
+                raise Refused(410, "the history was reset after the position in before")
             before = max(question.before[1], 1)  # 0 is no bound for a store
         if question.newest_first or question.before is not None:
             return store.newest(channel, retention, before=before, limit=question.limit, size=self._size)
@@ -178,18 +178,18 @@ class _Question:
         headers = request.headers
         limit, order = headers.get("limit"), headers.get("order")
         if limit is not None and not (limit.isascii() and limit.isdigit() and 0 < len(limit) <= 7 and int(limit)):
-            raise RemoteProtocolError(f"limit {limit[:64]!a} is no number of messages")
+            raise RemoteProtocolError(f"limit {limit[:64]!a} is not a number of messages")
         if order not in (None, "newest", "oldest"):
             raise RemoteProtocolError(f"order {order[:64]!a} is neither newest nor oldest")
         self.limit = min(_LIMIT if limit is None else int(limit), _MAX_LIMIT)
         since, before = headers.get("since"), headers.get("before")
         if since is not None and before is not None:
-            raise RemoteProtocolError("since and before do not go together")
+            raise RemoteProtocolError("since and before cannot be combined")
         self.since = None if since is None else parse_position(since)
         self.before = None if before is None else parse_position(before)
         self.newest_first = order == "newest"
         if self.newest_first and self.since is not None:
-            raise RemoteProtocolError("since and order:newest do not go together")
+            raise RemoteProtocolError("since and order:newest cannot be combined")
         self.missed = False
         self.epoch = ""
 

@@ -164,13 +164,13 @@ class Recovery:
             return
         channels = head.channels("subscribe")
         if since is not None and last is not None:
-            raise RemoteProtocolError("since and last do not go together")
+            raise RemoteProtocolError("since and last cannot be combined")
         if any(map(is_wildcard, channels)):
             raise RemoteProtocolError("a wildcard subscription has no history: leave out since and last")
         if since is not None:
             parse_positions(since, channels)
         elif last is not None and not (last.isascii() and last.isdigit() and len(last) <= _MAX_DIGITS):
-            raise RemoteProtocolError(f"last {last[:64]!a} is no number of messages")
+            raise RemoteProtocolError(f"last {last[:64]!a} is not a number of messages")
 
     def subscribe(self, request: Request, channels: tuple[str, ...]) -> MaybeAwaitable:
         """

@@ -238,7 +238,7 @@ class SQLiteHistory:
         :raises HistoryUnavailable: if the file cannot be read.
         """
         if not self._look_up_lock.acquire(blocking=False):
-            raise HistoryUnavailable("the history is made anew, try again later")
+            raise HistoryUnavailable("the history is being created again, try again later")
         try:
             if self._look_up_connection is None:
                 self._look_up_connection = connect(self._path, patience=0.0)

@@ -169,7 +169,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, base: int) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application not in ((0, _APPLICATION) if not tables else (_APPLICATION,)):
-        raise StartFailed(f"{path} is a database, but no history: give the history a file of its own")
+        raise StartFailed(f"{path} is a database, but not a history: use another file")
     if version > _VERSION:
         raise StartFailed(
             f"the history {path} was written by a newer version of lhttp_tx: use that one, or another file"
@@ -199,7 +199,7 @@ _CURES = (
     ("readonly", "it may not be written to: give the server the right to"),
     ("unable to open", "it cannot be opened: is the folder there, and may the server write to it?"),
     ("malformed", "it is damaged: stop the server, and move it away or put a copy in its place"),
-    ("not a database", "it is no history: give the history a file of its own"),
+    ("not a database", "it is not a history: use another file"),
     ("disk I/O error", "its disk fails, or has no room left: look at the system's log"),
 )
 

@@ -81,7 +81,7 @@ class Reader:
     def read(self, reading: Reading, result: Deferred[Page]) -> None:
         """Read, and fire *result* on the reactor's thread."""
         if self._queue.qsize() >= _WAITING:
-            result.errback(HistoryUnavailable("too many read the history at this moment, try again later"))
+            result.errback(HistoryUnavailable("too many clients are reading the history, try again later"))
             return
         self._queue.put((reading, result))
 

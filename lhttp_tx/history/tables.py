@@ -76,7 +76,7 @@ def read_classes(tables: Any) -> tuple[dict[str, Retention], list[tuple[tuple[st
     for name, table in tables.items():
         try:
             if name in _TAKEN:
-                raise ValueError(f"{name} is a class of the server's own: choose another name")
+                raise ValueError(f"{name} is a reserved name: choose another one")
             classes[name] = Retention(name, **_read(table))
         except ValueError as error:
             problems.append(((name,), str(error)))

@@ -22,7 +22,7 @@ NAMES: Final[Mapping[str, str]] = {
     "stopping: serving for {seconds:g} s more": "server.delaying",
     "closing {count} connections within {seconds:g} s": "server.draining",
     "closing {count} connections": "server.closing",
-    "the reactor goes on, {seconds:.1f} s after its last turn": "reactor.resumed",
+    "the reactor runs again after {seconds:.1f} s": "reactor.resumed",
     "{name} again: closing all connections now": "server.hurried",
     "SIGUSR1: {told}": "log.reopened",
     "SIGHUP: there is no configuration file to read again": "reload.nothing",
@@ -56,7 +56,7 @@ NAMES: Final[Mapping[str, str]] = {
     "the stream {name} works": "history.resumed",
     "upstream {backend} works again": "upstream.resumed",
     "worker {number} died, restarting in {wait:g} s: {why}": "worker.died",
-    "worker {number} hangs: no sign of life for {seconds:g} s. Its process {pid} is {state}"
+    "worker {number} hangs: no heartbeat for {seconds:g} s. Its process {pid} is {state}"
     " and used {cpu} s of CPU time meanwhile. It is killed and replaced": "worker.hangs",
     "starting {count} workers": "worker.starting",
     "{count} more within {seconds:g} s: {like}": "log.left_out",

@@ -9,179 +9,51 @@ the protocol document, section "HTTP API".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
-__all__ = ["BY_NAME", "MAX_CALLS", "MAX_CHANNELS", "MAX_PAGE", "METHODS", "Method", "Parameter"]
-
-Schema = Mapping[str, Any]
-
-MAX_CHANNELS = 100
-"""The maximum number of channels of one call."""
-
-MAX_CALLS = 100
-"""The maximum number of calls of a batch."""
-
-MAX_PAGE = 1_000
-"""The maximum number of entries of one answer."""
-
-_CHANNEL: Schema = {
-    "type": "string",
-    "minLength": 1,
-    "maxLength": 255,
-    "pattern": r"^(?![$_])(?!(.*\.)?[*>](\.|$))[^\s.\x00-\x1f\x7f-\x9f]+(\.[^\s.\x00-\x1f\x7f-\x9f]+)*$",
-    "format": "lhttp-channel",
-    "description": "The name of a channel, of at most 255 bytes.",
-}
-_PATTERN: Schema = {
-    "type": "string",
-    "minLength": 1,
-    "maxLength": 255,
-    "pattern": r"^([0-9A-Za-z-][0-9A-Za-z_-]*|\*)(\.([0-9A-Za-z_-]+|\*))*(\.>)?$|^>$",
-    "format": "lhttp-pattern",
-}
-_CHANNELS: Schema = {"type": "array", "items": _CHANNEL, "minItems": 1, "maxItems": MAX_CHANNELS}
-_NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
-_COUNT: Schema = {"type": "integer", "minimum": 0}
-_TEXT: Schema = {"type": "string"}
-_NODES: Schema = {"type": "array", "items": _TEXT, "description": "Nodes that did not answer in time."}
-_VALUE: Schema = {
-    "type": "string",
-    "pattern": r"^[!-~]([ -~]*[!-~])?$|^$",
-    "format": "lhttp-value",
-    "maxLength": 1024,
-}
-_HEADERS: Schema = {
-    "type": "array",
-    "items": {"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2},
-    "maxItems": 64,
-    "description": "Pairs of name and value.",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """
-    A parameter of a method.
-
-    :ivar name: its key.
-    :ivar schema: its type.
-    :ivar meaning: what it is for, in one sentence.
-    :ivar required: whether it has to be given.
-    """
-
-    name: str
-    schema: Schema
-    meaning: str
-    required: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """
-    A method of the API.
-
-    :ivar name: its name, as in ``POST /api/NAME`` and in the scope of a key.
-    :ivar summary: what it does, in one sentence.
-    :ivar parameters: its parameters.
-    :ivar answer: the properties of its answer.
-    :ivar channels: the parameters that name channels, which must be in the scope of the key.
-    :ivar whom: whether exactly one of the parameters ``user`` and ``connection`` has to be given.
-    :ivar exclusive: pairs of parameters that do not go together.
-    :ivar command: the name of the subcommand of ``lhttp admin``; empty if there is none.
-    :ivar columns: the property with the rows that the subcommand prints, then the keys of a row to print. If it is
-        empty, the subcommand prints all properties.
-    """
-
-    name: str
-    summary: str
-    parameters: tuple[Parameter, ...]
-    answer: Mapping[str, Schema]
-    channels: tuple[str, ...] = ()
-    whom: bool = False
-    exclusive: tuple[tuple[str, str], ...] = ()
-    command: str = ""
-    columns: tuple[str, ...] = ()
-
-
-_WHOM = (
-    Parameter("user", _NAME, "All connections of this user."),
-    Parameter("connection", _NAME, "The connection with this id."),
+from lhttp_tx.observe.schemas import (
+    BODIES,
+    CHANNEL,
+    COUNT,
+    HEADERS,
+    INDEX,
+    MAX_CALLS,
+    MESSAGE,
+    NAME,
+    NEXT,
+    NODES,
+    ONE,
+    PAGE,
+    PATTERN,
+    POSITION,
+    PUBLISHED,
+    REACHED,
+    SEVERAL,
+    TEXT,
+    WHOM,
+    Method,
+    Parameter,
+    rows,
 )
-_ONE = Parameter("channel", _CHANNEL, "The channel.", required=True)
-_SEVERAL = Parameter("channels", _CHANNELS, "The channels.", required=True)
-_MESSAGE = (
-    Parameter(
-        "command",
-        {"type": "string", "pattern": "^[!-~]{1,64}$", "format": "lhttp-token"},
-        "The command of the message: 1 to 64 visible ASCII characters.",
-        required=True,
-    ),
-    Parameter(
-        "headers",
-        {
-            "type": "object",
-            "propertyNames": {"type": "string", "pattern": "^[!-9;-~]{1,64}$", "format": "lhttp-name"},
-            "additionalProperties": _VALUE,
-            "maxProperties": 32,
-        },
-        "Additional headers of the message.",
-    ),
-    Parameter("body", _TEXT, "The body, as text."),
-    Parameter("body_base64", {"type": "string", "contentEncoding": "base64"}, "The body in base64, instead of body."),
-    Parameter(
-        "message_id",
-        {"type": "string", "pattern": "^[!-~]{1,64}$", "format": "lhttp-token"},
-        "An id of the message. The server does not publish a second message with this id within --message-id-window. "
-        "Default: the header Idempotency-Key.",
-    ),
-    Parameter("store", {"type": "boolean"}, "Whether the history stores the message; true by default."),
-)
-_PAGE = (
-    Parameter("limit", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}, "The maximum number of entries."),
-    Parameter(
-        "cursor",
-        {"type": "string", "maxLength": 255},
-        "The value of next in the previous answer, to get the next page.",
-    ),
-)
-_NEXT: Schema = {"type": "string", "description": "The cursor of the next page. The last page has none."}
-_POSITION: Schema = {
-    "type": "string",
-    "pattern": "^[0-9A-Za-z_]{1,32}-(0|[1-9][0-9]{0,17})$",
-    "format": "lhttp-position",
-}
-_BODIES = (("body", "body_base64"),)
-_INDEX: Schema = {"type": "string", "pattern": "^[0-9]{1,9}$", "format": "lhttp-index"}
-_REACHED: Mapping[str, Schema] = {"count": _COUNT, "unanswered": _NODES}
-_PUBLISHED: Mapping[str, Schema] = {
-    "channels": {"type": "array", "items": _TEXT},
-    "positions": {"type": "object", "additionalProperties": _TEXT},
-    "duplicate": {"type": "boolean"},
-}
 
-
-def _rows(**properties: Schema) -> Schema:
-    return {"type": "array", "items": {"type": "object", "properties": properties}}
-
+__all__ = ["BY_NAME", "MAX_CALLS", "METHODS", "Method", "Parameter"]
 
 METHODS: tuple[Method, ...] = (
     Method(
         "publish",
         "Publish a message to a channel.",
-        (_ONE, *_MESSAGE),
-        _PUBLISHED,
+        (ONE, *MESSAGE),
+        PUBLISHED,
         ("channel",),
-        exclusive=_BODIES,
+        exclusive=BODIES,
         command="publish",
     ),
     Method(
         "broadcast",
         "Publish one message to several channels.",
-        (_SEVERAL, *_MESSAGE),
-        _PUBLISHED,
+        (SEVERAL, *MESSAGE),
+        PUBLISHED,
         ("channels",),
-        exclusive=_BODIES,
+        exclusive=BODIES,
     ),
     Method(
         "batch",
@@ -193,7 +65,7 @@ METHODS: tuple[Method, ...] = (
                     "type": "array",
                     "items": {
                         "type": "object",
-                        "properties": {"method": _TEXT, "params": {"type": "object"}},
+                        "properties": {"method": TEXT, "params": {"type": "object"}},
                         "required": ["method"],
                         "additionalProperties": False,
                     },
@@ -204,21 +76,21 @@ METHODS: tuple[Method, ...] = (
                 required=True,
             ),
         ),
-        {"answers": _rows(status={"type": "integer"}, answer={"type": "object"}, problem={"type": "object"})},
+        {"answers": rows(status={"type": "integer"}, answer={"type": "object"}, problem={"type": "object"})},
     ),
     Method(
         "subscribe",
         "Subscribe the connections of a user, or one connection. The channel rules are not checked.",
-        (*_WHOM, _SEVERAL),
-        _REACHED,
+        (*WHOM, SEVERAL),
+        REACHED,
         ("channels",),
         whom=True,
     ),
     Method(
         "unsubscribe",
         "Unsubscribe the connections of a user, or one connection.",
-        (*_WHOM, _SEVERAL),
-        _REACHED,
+        (*WHOM, SEVERAL),
+        REACHED,
         ("channels",),
         whom=True,
     ),
@@ -226,13 +98,13 @@ METHODS: tuple[Method, ...] = (
         "disconnect",
         "Close the connections of a user, or one connection.",
         (
-            *_WHOM,
+            *WHOM,
             Parameter(
                 "code", {"type": "integer", "minimum": 3000, "maximum": 4999}, "The close code; 4000 by default."
             ),
             Parameter("reason", {"type": "string", "maxLength": 30}, "The reason that the clients receive."),
         ),
-        _REACHED,
+        REACHED,
         whom=True,
         command="kick",
     ),
@@ -240,7 +112,7 @@ METHODS: tuple[Method, ...] = (
         "refresh",
         "Set the time at which the login of a user's connections, or of one connection, expires.",
         (
-            *_WHOM,
+            *WHOM,
             Parameter(
                 "expires",
                 {"type": "integer", "minimum": 0, "maximum": 253_402_300_799},
@@ -248,14 +120,14 @@ METHODS: tuple[Method, ...] = (
                 required=True,
             ),
         ),
-        _REACHED,
+        REACHED,
         whom=True,
     ),
     Method(
         "presence",
         "List the users in a channel with presence.",
-        (_ONE, _PAGE[0], Parameter("cursor", _INDEX, _PAGE[1].meaning)),
-        {"people": _rows(user=_TEXT, connections={"type": "array", "items": _TEXT}), "next": _NEXT},
+        (ONE, PAGE[0], Parameter("cursor", INDEX, PAGE[1].meaning)),
+        {"people": rows(user=TEXT, connections={"type": "array", "items": TEXT}), "next": NEXT},
         ("channel",),
         command="presence",
         columns=("people", "user", "connections"),
@@ -263,22 +135,22 @@ METHODS: tuple[Method, ...] = (
     Method(
         "presence_stats",
         "Count the users in a channel with presence, and their connections.",
-        (_ONE,),
-        {"people": _COUNT, "connections": _COUNT},
+        (ONE,),
+        {"people": COUNT, "connections": COUNT},
         ("channel",),
     ),
     Method(
         "history",
         "Read messages of a channel with history, the oldest first.",
         (
-            _ONE,
-            Parameter("since", _POSITION, "Only messages after this position, the oldest first."),
-            Parameter("before", _POSITION, "Only messages before this position: the newest of them."),
+            ONE,
+            Parameter("since", POSITION, "Only messages after this position, the oldest first."),
+            Parameter("before", POSITION, "Only messages before this position: the newest of them."),
             Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 500}, "The maximum number of messages."),
         ),
         {
-            "position": _TEXT,
-            "messages": _rows(position=_TEXT, command=_TEXT, headers=_HEADERS, body=_TEXT, body_base64=_TEXT),
+            "position": TEXT,
+            "messages": rows(position=TEXT, command=TEXT, headers=HEADERS, body=TEXT, body_base64=TEXT),
             "more": {"type": "boolean"},
             "missed": {"type": "boolean"},
         },
@@ -287,15 +159,15 @@ METHODS: tuple[Method, ...] = (
         command="history",
         columns=("messages", "position", "command", "body"),
     ),
-    Method("history_remove", "Remove the history of a channel.", (_ONE,), {}, ("channel",)),
+    Method("history_remove", "Remove the history of a channel.", (ONE,), {}, ("channel",)),
     Method(
         "channels",
         "List the channels that have subscribers.",
         (
-            Parameter("pattern", _PATTERN, "Only channels that match this pattern, such as news.>"),
-            *_PAGE,
+            Parameter("pattern", PATTERN, "Only channels that match this pattern, such as news.>"),
+            *PAGE,
         ),
-        {"channels": _rows(channel=_TEXT, subscribers=_COUNT), "next": _NEXT, "unanswered": _NODES},
+        {"channels": rows(channel=TEXT, subscribers=COUNT), "next": NEXT, "unanswered": NODES},
         command="channels",
         columns=("channels", "channel", "subscribers"),
     ),
@@ -303,24 +175,24 @@ METHODS: tuple[Method, ...] = (
         "connections",
         "List all connections, or those of a user, or those that are subscribed to a channel.",
         (
-            Parameter("user", _NAME, "Only connections of this user."),
-            Parameter("connection", _NAME, "Only the connection with this id."),
-            Parameter("channel", _CHANNEL, "Only connections that are subscribed to this channel."),
-            *_PAGE,
+            Parameter("user", NAME, "Only connections of this user."),
+            Parameter("connection", NAME, "Only the connection with this id."),
+            Parameter("channel", CHANNEL, "Only connections that are subscribed to this channel."),
+            *PAGE,
         ),
         {
-            "connections": _rows(
-                connection=_TEXT,
+            "connections": rows(
+                connection=TEXT,
                 user={"type": ["string", "null"]},
-                node=_TEXT,
-                address=_TEXT,
-                channels={"type": "array", "items": _TEXT},
-                subscriptions=_COUNT,
-                queued=_COUNT,
-                unsent=_COUNT,
+                node=TEXT,
+                address=TEXT,
+                channels={"type": "array", "items": TEXT},
+                subscriptions=COUNT,
+                queued=COUNT,
+                unsent=COUNT,
             ),
-            "next": _NEXT,
-            "unanswered": _NODES,
+            "next": NEXT,
+            "unanswered": NODES,
         },
         ("channel",),
         exclusive=(("connection", "user"), ("connection", "channel")),
@@ -328,10 +200,53 @@ METHODS: tuple[Method, ...] = (
         columns=("connections", "connection", "user", "address", "node", "subscriptions", "queued", "unsent"),
     ),
     Method(
+        "connection",
+        "Show one connection.",
+        (Parameter("connection", NAME, "Its id.", required=True),),
+        {
+            "connection": TEXT,
+            "user": {"type": ["string", "null"]},
+            "node": TEXT,
+            "address": TEXT,
+            "transport": TEXT,
+            "codec": TEXT,
+            "state": TEXT,
+            "channels": {"type": "array", "items": TEXT},
+            "subscriptions": COUNT,
+            "queued": COUNT,
+            "queued_bytes": COUNT,
+            "unsent": COUNT,
+            "expires": {"type": ["number", "null"]},
+            "claims": {"type": "array", "items": TEXT, "description": "The names of the claims of its login."},
+            "unanswered": NODES,
+        },
+        command="connection",
+    ),
+    Method(
+        "search",
+        "Find users, connections and channels whose names contain a text. The key sees what it may list.",
+        (
+            Parameter("text", {**NAME, "maxLength": 100}, "The text, in any case.", required=True),
+            Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 100}, "The maximum number of each kind."),
+        ),
+        {
+            "found": rows(
+                kind={"type": "string", "enum": ["user", "connection", "channel"]},
+                name=TEXT,
+                count=COUNT,
+                address=TEXT,
+            ),
+            "more": {"type": "boolean"},
+            "unanswered": NODES,
+        },
+        command="search",
+        columns=("found", "kind", "name", "count", "address"),
+    ),
+    Method(
         "users",
         "List the users who are connected.",
-        _PAGE,
-        {"users": _rows(user=_TEXT, connections=_COUNT), "next": _NEXT, "unanswered": _NODES},
+        PAGE,
+        {"users": rows(user=TEXT, connections=COUNT), "next": NEXT, "unanswered": NODES},
         command="users",
         columns=("users", "user", "connections"),
     ),
@@ -339,25 +254,28 @@ METHODS: tuple[Method, ...] = (
         "nodes",
         "List the nodes of the cluster.",
         (),
-        {"nodes": _rows(node=_TEXT, connections=_COUNT, channels=_COUNT, subscriptions=_COUNT), "unanswered": _NODES},
+        {
+            "nodes": rows(node=TEXT, connections=COUNT, users=COUNT, channels=COUNT, subscriptions=COUNT),
+            "unanswered": NODES,
+        },
         command="nodes",
-        columns=("nodes", "node", "connections", "channels", "subscriptions"),
+        columns=("nodes", "node", "connections", "users", "channels", "subscriptions"),
     ),
     Method(
         "info",
         "Show the node that answers, and the number of nodes and connections in the cluster.",
         (),
         {
-            "node": _TEXT,
-            "version": _TEXT,
+            "node": TEXT,
+            "version": TEXT,
             "started": {"type": "number"},
-            "bus": _TEXT,
+            "bus": TEXT,
             "bus_up": {"type": "boolean"},
-            "history": _TEXT,
+            "history": TEXT,
             "history_up": {"type": "boolean"},
-            "nodes": _COUNT,
-            "connections": _COUNT,
-            "unanswered": _NODES,
+            "nodes": COUNT,
+            "connections": COUNT,
+            "unanswered": NODES,
         },
         command="info",
     ),

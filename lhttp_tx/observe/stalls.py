@@ -47,7 +47,7 @@ class StallWatch(Service):
         self._thread = threading.get_ident()
         self._live()
         self._beating.start(self._threshold / 4, now=False).addErrback(
-            lambda failure: _log.failure("telling that the reactor lives failed", failure)
+            lambda failure: _log.failure("the heartbeat of the reactor failed", failure)
         )
         threading.Thread(target=self._watch, args=(self._stop,), name="stall watch", daemon=True).start()
 
@@ -67,12 +67,12 @@ class StallWatch(Service):
             beat = self._beat
             still = time.monotonic() - beat
             if told and beat != told:
-                _log.warn("the reactor goes on, {seconds:.1f} s after its last turn", seconds=beat - told)
+                _log.warn("the reactor runs again after {seconds:.1f} s", seconds=beat - told)
                 told = 0.0
             if still >= self._threshold and beat != told:
                 told = beat
                 _log.error(
-                    "the reactor has stood still for {seconds:.1f} s, in\n{stack}",
+                    "the reactor has been blocked for {seconds:.1f} s, in\n{stack}",
                     seconds=still,
                     stack=self._stack(),
                     event="reactor.stalled",

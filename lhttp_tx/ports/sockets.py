@@ -173,7 +173,7 @@ def read_mode(text: str) -> int:
     :raises ValueError: if it is not a mode, or a mode with which the server itself could not use the socket.
     """
     if not re.fullmatch(r"0?[67][0-7]{2}", text):
-        raise ValueError(f"{text!r} is no mode for a socket; write it in octal digits, such as 660")
+        raise ValueError(f"{text!r} is not a mode for a socket; write it in octal digits, such as 660")
     return int(text, 8)
 
 

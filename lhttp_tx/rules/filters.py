@@ -128,7 +128,7 @@ class RuledSubscribeFilter(SubscribeFilter):
         session = request.session
         if not session.closed and not session.channels.issuperset(request.message.head.channels("subscribe")):
             # Rules that were in force for a moment have taken it back, or code has. The client may ask again.
-            raise Refused(409, "a subscription was taken back before the bus had confirmed it")
+            raise Refused(409, "a subscription was removed before the bus had confirmed it")
 
     def _check(self, channels: Iterable[str], request: Request) -> None:
         for channel in channels:
@@ -283,9 +283,9 @@ class _Ruling:
             paces.begin(now)
             for channel, rate in self._paces:
                 if paces.is_too_fast(channel, rate, now):
-                    raise TooMany(f"channel {channel!a} takes {rate:g} messages a second from a connection")
+                    raise TooMany(f"channel {channel!a} allows {rate:g} messages a second from a connection")
             if not paces.have_room(self._paces, now):
-                raise TooMany("a connection may not publish to so many channels with a rate, one after another")
+                raise TooMany("the connection publishes to too many channels that have a rate limit")
             for channel, rate in self._paces:
                 paces.note(channel, rate, now)
 

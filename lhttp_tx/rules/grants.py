@@ -173,11 +173,11 @@ def read_access(value: Any, position: int | None) -> Access:
     """
     if isinstance(value, list):
         if not value:
-            raise ValueError('an empty array lets nobody in; write "nobody"')
+            raise ValueError('an empty array allows nobody; write "nobody"')
         return AnyOf(tuple(read_access(choice, position) for choice in value))
     if isinstance(value, dict):
         if not value:
-            raise ValueError('a table without claims asks for nothing; write "authenticated" or "anybody"')
+            raise ValueError('a table without claims requires nothing; write "authenticated" or "anybody"')
         for claim in value.values():
             _check_claim(claim)
         return Claims(value)
@@ -199,7 +199,7 @@ def read_access(value: Any, position: int | None) -> Access:
 def _check_claim(value: Any) -> None:
     if isinstance(value, dict | list):
         if not value:
-            raise ValueError("an empty array or table of claims asks for nothing; leave it out")
+            raise ValueError("an empty array or table of claims requires nothing; leave it out")
         for each in value.values() if isinstance(value, dict) else value:
             _check_claim(each)
     elif not isinstance(value, str | int | float):

@@ -57,7 +57,7 @@ def check_kept(rules: Rules | None, patterns: Rules) -> None:
         overlapping = patterns.overlapping(rule.match.replace(USER, "*"))
         if rule.history is not None or any(found.history is not None for found in overlapping):
             raise ValueError(
-                f"the channel rule {rule.match!r} has echo = false, which does not go together with history: the "
-                "publisher would take its own messages, which it does not get, for a gap, and recover them; leave out "
-                "one of the two"
+                f"the channel rule {rule.match!r} has echo = false, which cannot be combined with history: the "
+                "publisher does not get its own messages, so it would see gaps and recover them; leave out one of the "
+                "two"
             )

@@ -115,7 +115,7 @@ class Client:
         if not self.connected or self.close_code is not None:
             raise ConnectionError("the connection has ended")
         if self.session is None:
-            raise ConnectionError("the handshake is not answered yet: an authenticator is being waited for")
+            raise ConnectionError("the handshake is not complete yet: it waits for an authenticator")
         if isinstance(message, Message):
             payload, binary = message.raw, message.binary
         elif isinstance(message, str):

@@ -81,7 +81,7 @@ class Server:
                 settings[name] = tuple(value)
         if beside is not None and (bus is not None or clock is not None or history_store is not None):
             raise ValueError(
-                "beside brings the bus, the clock and the history store of the other server: leave out bus, clock and "
+                "beside uses the bus, the clock and the history store of the other server: leave out bus, clock and "
                 "history_store"
             )
         if isinstance(history_store, str):

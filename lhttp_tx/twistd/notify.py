@@ -61,7 +61,7 @@ class Notifier(Service):
         self._when_started().addCallbacks(self._ready, lambda failure: None)  # whoever starts it logs the failure
         if self._interval and not self._beating.running:
             self._beating.start(self._interval).addErrback(
-                lambda failure: _log.failure("telling the service manager failed", failure)
+                lambda failure: _log.failure("notifying the service manager failed", failure)
             )
 
     def _ready(self, _: object) -> None:

@@ -130,7 +130,7 @@ class Options(
         """:raises UsageError: if there is an argument, because the server takes only options."""
         for argument in arguments:
             advice = f"to listen there, write --port {argument}" if argument.isdigit() else "all begin with --"
-            raise usage.UsageError(f"{argument!r} is no option; {advice}")
+            raise usage.UsageError(f"{argument!r} is not an option; {advice}")
 
     def opt_version(self) -> None:
         """Print the version of the server and of Twisted, then exit"""

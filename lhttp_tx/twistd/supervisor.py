@@ -289,7 +289,7 @@ class _Worker:
         """Write what is known about a process that hangs, and kill it."""
         watchdog, pid = self._watchdog, self._transport.pid
         _log.error(
-            "worker {number} hangs: no sign of life for {seconds:g} s. Its process {pid} is {state}"
+            "worker {number} hangs: no heartbeat for {seconds:g} s. Its process {pid} is {state}"
             " and used {cpu} s of CPU time meanwhile. It is killed and replaced",
             number=self._number,
             seconds=0.0 if watchdog is None else watchdog.silent,

@@ -80,9 +80,9 @@ class CircuitBreaker:
         if not circuit.closed:
             wait = circuit.again - self._clock.seconds()
             if wait > 0:
-                raise UpstreamDown(f"upstream does not work; it is tried again in {ceil(wait)} s")
+                raise UpstreamDown(f"upstream is unavailable; the server tries again in {ceil(wait)} s")
             if circuit.probe is not None:
-                raise UpstreamDown("upstream does not work; it is being tried again")
+                raise UpstreamDown("upstream is unavailable; the server is trying again")
             circuit.probe = attempt
         return attempt
 

@@ -148,7 +148,7 @@ class UpstreamClient:
         """
         self._policy.check(target)
         if self._in_flight >= self._max_in_flight:
-            raise UpstreamBusy("too many upstream requests are under way")
+            raise UpstreamBusy("too many upstream requests are in progress")
         attempt = self._breaker.begin(f"{target.scheme}://{target.host}:{target.port}")
         kind = "application/octet-stream" if binary else "text/plain; charset=utf-8"
         with_body = method != "GET"

@@ -158,7 +158,7 @@ class TargetPolicy:
         self._allowed = (*(_parse_allowed(url) for url in allowed), *self._original)
         for found in self._allowed[: len(self._allowed) - len(self._original)]:
             if found in self._original:
-                raise ValueError(f"upstream {found.url} is listed in two ways; leave one out")
+                raise ValueError(f"upstream {found.url} is listed as both kinds; leave one out")
 
     def __bool__(self) -> bool:
         return bool(self._allowed)

@@ -110,7 +110,7 @@ class HealthResource(Resource):
 
     def render(self, request: Request) -> bytes:
         """Answer with a line of JSON, or with 404 or 405."""
-        refusal = refuse_unless_read(request, missing=b"there is nothing here\n", advice=b"ask with GET\n")
+        refusal = refuse_unless_read(request, missing=b"not found\n", advice=b"use GET\n")
         if refusal is not None:
             return refusal
         request.setHeader(b"content-type", b"application/json")
@@ -145,7 +145,7 @@ class _CheckResource(Resource):
 
     def render(self, request: Request) -> bytes:
         """Answer with a line of JSON, or with 404 or 405."""
-        refusal = refuse_unless_read(request, missing=b"there is nothing here\n", advice=b"ask with GET\n")
+        refusal = refuse_unless_read(request, missing=b"not found\n", advice=b"use GET\n")
         if refusal is not None:
             return refusal
         request.setHeader(b"content-type", b"application/json")

@@ -73,7 +73,7 @@ class PublishResource(Resource):
         """
         request.responseHeaders.removeHeader(b"server")
         if not is_named_plainly(request):
-            return _refuse(request, 404, "nothing is published here; the path is spelled in one way only")
+            return _refuse(request, 404, "not found: write the path /publish exactly")
         if request.method != b"POST":
             request.setHeader(b"allow", b"POST")
             return _refuse(request, 405, "publish with POST; the body is an LHTTP message with a publish header")

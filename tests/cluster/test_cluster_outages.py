@@ -108,7 +108,7 @@ def test_every_publication_of_an_outage_is_refused_and_its_publisher_told(crash:
     assert crash.account.unanswered == 0 and len(crash.account.refused) > 500, str(crash.account)
     assert not crash.account.invented, str(crash.account)
     reasons = {reason for _, reason in crash.account.refused.values()}
-    assert reasons - {f"503 {UNKNOWN}"} == {"503 the bus is away, try again later"}
+    assert reasons - {f"503 {UNKNOWN}"} == {"503 the bus is unavailable, try again later"}
 
 
 def test_publishing_works_again_soon_after_the_return(crash: Crash) -> None:

@@ -128,7 +128,7 @@ def test_nodes_that_cannot_hear_each_other_say_so_and_the_newer_login_survives(p
     assert "nodes:" not in answer(asker, PUBLISHED)
     pair.route.cut()
     for node in pair.nodes:
-        node.wait_for_log("can no longer be heard")
+        node.wait_for_log("no longer sends heartbeats")
         found = health(node)
         assert (found["status"], len(found["missing"]), found["nodes"]) == ("degraded", 1, "1/2")
     assert ask(asker, "channels") == {"count": 0, "unanswered": 1, "nodes": 1, "complete": False}

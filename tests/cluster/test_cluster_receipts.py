@@ -188,7 +188,7 @@ def test_a_publication_that_may_be_lost_is_answered_all_the_same(death: Death) -
     assert death.account.unanswered == 0, str(death.account)
     reasons = [reason for _, reason in death.account.refused.values()]
     assert reasons.count(f"503 {UNKNOWN}") > 50
-    assert set(reasons) <= {f"503 {UNKNOWN}", "503 the bus is away, try again later"}
+    assert set(reasons) <= {f"503 {UNKNOWN}", "503 the bus is unavailable, try again later"}
     assert set(death.refused.values()) <= set(reasons)
     assert not death.account.invented, str(death.account)
 

@@ -334,7 +334,7 @@ async def test_a_subscription_in_hand_fails_with_the_link(ends: Any) -> None:
     server.drop()
     await until(lambda: owner.lost)
     await until(lambda: found)
-    assert found == ["the bus is away, try again later"]
+    assert found == ["the bus is unavailable, try again later"]
 
 
 @pytest_twisted.ensureDeferred

@@ -132,7 +132,7 @@ def test_a_worker_that_is_stopped_is_noticed_and_replaced(
     victim = workers(server)[0]
     lost = owners(server)[victim]
     os.kill(victim, signal.SIGSTOP)
-    server.wait_for_log(f"hangs: no sign of life for 15 s. Its process {victim} is stopped by a signal and used 0.0 s")
+    server.wait_for_log(f"hangs: no heartbeat for 15 s. Its process {victim} is stopped by a signal and used 0.0 s")
     server.wait_for_log("connected to NATS", count=3)
     for client in clients:
         client.sock.settimeout(TIME_LIMIT)
@@ -146,7 +146,7 @@ def test_a_worker_in_an_endless_loop_says_where_and_is_replaced(
 ) -> None:
     server = start(serve, nats, "--worker-timeout", "15", *processor_arguments("spin"))
     crowd(server, connect)[0].send(message("spin"))
-    server.wait_for_log("hangs: no sign of life for 15 s.")
+    server.wait_for_log("hangs: no heartbeat for 15 s.")
     wait_until(lambda: re.search(r"_processors\.py\", line \d+ in spin", server.log), "its traceback")
     server.wait_for_log("connected to NATS", count=3)
 

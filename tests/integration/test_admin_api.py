@@ -139,6 +139,16 @@ def test_connections_are_listed_moved_and_closed(start: Callable[..., Admin]) ->
         assert (row["user"], row["channels"], row["subscriptions"]) == ("jack", ["room.a"], 1)
         assert admin.call("connections", connection=row["connection"])["connections"] == [row]
         assert len(admin.call("connections", channel="room.a")["connections"]) == 2
+        found = admin.call("connection", connection=row["connection"])
+        assert found.items() >= row.items()
+        assert (found["transport"], found["codec"], found["state"]) == ("websocket", "lhttp", "idle")
+        assert admin.ask("connection", {"connection": "other"})[0] == 404
+        found = admin.call("search", text="J")["found"]
+        assert [(each["kind"], each["name"], each["count"]) for each in found] == [
+            ("user", "jack", 1),
+            ("user", "jill", 1),
+        ]
+        assert admin.call("search", text="j", limit=1)["more"] is True
         pages = admin.call("connections", limit=1)
         rest = admin.call("connections", limit=1, cursor=pages["next"])
         assert "next" not in rest
@@ -201,6 +211,8 @@ def test_a_batch_goes_in_order_and_past_mistakes(start: Callable[..., Admin]) ->
         ("disconnect", {"user": "jack"}, 403),
         ("users", {}, 403),
         ("info", {}, 403),
+        ("connection", {"connection": "a"}, 403),
+        ("search", {"text": "a"}, 403),
     ],
 )
 def test_a_scope_refuses_what_it_should(scoped: Admin, method: str, params: dict[str, Any], status: int) -> None:
@@ -260,6 +272,17 @@ def test_the_description_needs_a_key_and_names_every_method(scoped: Admin) -> No
     assert http_request(scoped.port, "POST", "/api/info/x", None, told)[0] == 404
 
 
+def test_a_key_tells_what_it_may(scoped: Admin) -> None:
+    told = {"Authorization": f"Bearer {EDITOR}"}
+    status, _, body = http_request(scoped.port, "GET", "/api/key", None, told)
+    found = json.loads(body)
+    assert (status, found["name"], found["channels"]) == (200, "editor", ["news.>"])
+    assert found["methods"] == sorted(("publish", "broadcast", "batch", "channels", "connections", "history"))
+    assert http_request(scoped.port, "GET", "/api/key")[0] == 401
+    found = json.loads(http_request(scoped.port, "GET", "/api/key", None, {"Authorization": f"Bearer {SECRET}"})[2])
+    assert {"metrics", "users"} <= set(found["methods"])
+
+
 def test_the_command_does_the_same(start: Callable[..., Admin]) -> None:
     admin = start("--history", "news.>")
     with open_client(admin.server.port, "/?name=jack") as jack:
@@ -275,11 +298,12 @@ def test_the_command_does_the_same(start: Callable[..., Admin]) -> None:
         assert "\tjack\t" in admin.run("connections", "--user", "jack").stdout
         assert admin.run("info").stdout.startswith("node\t")
         assert len(admin.run("nodes").stdout.splitlines()) == 2
+        assert admin.run("search", "JAC").stdout.splitlines()[1:] == ["user\tjack\t1\t-"]
         assert admin.run("kick", "--user", "jack", "--code", "4001").stdout == "count\t1\n"
         with pytest.raises(Exception, match="4001"):
             jack.recv(timeout=TIME_LIMIT)
     done = admin.run("kick")
-    assert (done.returncode, "say whom" in done.stderr) == (1, True)
+    assert (done.returncode, "name either a user or a connection" in done.stderr) == (1, True)
     done = admin.run("info", secret="a-wrong-secret-0123456789")
     assert (done.returncode, "not valid" in done.stderr) == (1, True)
     assert admin.run("--url", "http://127.0.0.1:1", "info").returncode == 3
@@ -303,6 +327,9 @@ def test_a_cluster_is_asked_as_one(start: Callable[..., Admin], nats: NATSProces
         subscribe(there, "room.a")
         assert three.call("channels")["channels"] == [{"channel": "room.a", "subscribers": 2}]
         assert three.call("users")["users"] == [{"user": "jack", "connections": 2}]
+        assert three.call("search", text="jack")["found"] == [{"kind": "user", "name": "jack", "count": 2}]
+        for row in three.call("connections")["connections"]:
+            assert three.call("connection", connection=row["connection"])["node"] == row["node"]
         rows = three.call("connections", limit=1)
         more = three.call("connections", limit=1, cursor=rows["next"])
         assert len({rows["connections"][0]["node"], more["connections"][0]["node"]}) == 2
@@ -337,4 +364,4 @@ def test_schemathesis_finds_nothing(start: Callable[..., Admin], tmp_path: Path)
     command += ["--header", f"Authorization: Bearer {SECRET}", "--max-examples", "30"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1500, check=False)
     assert done.returncode == 0, done.stdout[-5000:]
-    assert "16/16" in done.stdout
+    assert "18/18" in done.stdout

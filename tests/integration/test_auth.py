@@ -139,7 +139,7 @@ def test_passwords(serve: Serve) -> None:
     assert identity(server, additional_headers=basic("bob", "d3faced")) == "bob None {}"
     assert refusal(server, additional_headers=basic("alice", "d3faced")) == (401, "wrong user or password")
     assert refusal(server, additional_headers=basic("eve", "s3same")) == (401, "wrong user or password")
-    assert refusal(server) == (401, "log in to connect: the handshake has no credentials that this server takes")
+    assert refusal(server) == (401, "log in to connect: the handshake has no credentials that this server accepts")
     server.wait_for_log("refused with 401: 'wrong user or password'")
 
 
@@ -235,7 +235,7 @@ def test_every_refusal_of_a_token(serve: Serve) -> None:
         unsigned(**good): "token is signed with 'none', its key is for RS256",
         confused_token(public_pem("RS256")): "token is signed with 'HS256', its key is for RS256",
         "nonsense": "token is malformed",
-        make_token("RS256", **good, sub=None): "token has no user: the claim 'sub' is not there, or is not text",
+        make_token("RS256", **good, sub=None): "token has no user: the claim 'sub' is missing, or is not text",
     }
     for token, reason in tokens.items():
         assert refusal(server, additional_headers=bearer(token)) == (401, reason)
@@ -283,7 +283,7 @@ def test_a_token_of_somebody_else_does_not_renew(serve: Serve) -> None:
     server = serve("--jwt-key-file", "secret")
     with open_client(server.port, additional_headers=bearer(make_token())) as client:
         assert ask(client, message("login", {"token": make_token(sub="bob")})) == message(
-            "error", {"status": "409", "reason": "this connection belongs to another user: open one of your own"}
+            "error", {"status": "409", "reason": "this connection belongs to another user: open another one"}
         )
         assert who(client) == "alice None {}"
 
@@ -296,7 +296,7 @@ def test_a_login_message_reaches_no_subscriber(serve: Serve) -> None:
         open_client(server.port, additional_headers=bearer(token)) as writer,
     ):
         assert ask(reader, message("x", {"subscribe": "a", "receipt": "1"})) == message("receipt", {"receipt-id": "1"})
-        expected = {"status": "400", "reason": "a login message has no header publish: it is for the server alone"}
+        expected = {"status": "400", "reason": "a login message must not have the header publish"}
         assert ask(writer, message("login", {"token": token, "publish": "a"})) == message("error", expected)
         body = message("login", {"token": token, "publish": "a"})
         status, _, text = http_request(server.port, "POST", "/publish", body)

@@ -268,7 +268,7 @@ def test_an_upload_that_is_too_large_says_what_to_do(uploads: str, tmp_path: Pat
 def test_an_upload_that_nobody_takes_is_a_failure_unless_it_is_published(url: str) -> None:
     done = lhttp("upload", __file__, "--url", url)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "nobody has taken the files" in done.stderr
+    assert "the files were not accepted" in done.stderr
     assert lhttp("upload", __file__, "--url", url, "--channel", "files").returncode == 0
 
 

@@ -105,7 +105,7 @@ def test_clients_are_held_to_the_rules(serve: Callable[..., ServerProcess], tmp_
         assert client.recv(TIME_LIMIT) == error(413, reason)
         for number in range(3):
             client.send(message("chat", {"publish": "room.a"}, str(number)))
-        assert client.recv(TIME_LIMIT) == error(429, "channel 'room.a' takes 2 messages a second from a connection")
+        assert client.recv(TIME_LIMIT) == error(429, "channel 'room.a' allows 2 messages a second from a connection")
         client.send(message("chat", {"publish": "free"}, "3"))
         assert client.recv(TIME_LIMIT) == message("chat", {"publish": "free"}, "3")
         assert [str(other.recv(TIME_LIMIT))[-1] for _ in range(3)] == ["0", "1", "3"]

@@ -62,7 +62,7 @@ def test_port_in_use_is_told_in_one_line_and_the_other_ports_are_closed(
         (("--listen", "tcp:0:interface=192.0.2.1"), "this machine has no such address"),
         (("--prot", "8081"), "option --prot not recognized; do you mean --port? twistd lhttp --help lists all"),
         (("--colour", "red"), "option --colour not recognized; twistd lhttp --help lists all"),
-        (("8081",), "'8081' is no option; to listen there, write --port 8081"),
+        (("8081",), "'8081' is not an option; to listen there, write --port 8081"),
         (("--port",), "option --port requires argument"),
         (("--max-queue", "many"), "'many' is not a number"),
         (("--config", "missing.toml"), "missing.toml"),

@@ -314,7 +314,7 @@ def test_missing_host_is_400(server: ServerProcess) -> None:
 @pytest.mark.parametrize("method", ["POST", "DELETE", "OPTIONS"])
 def test_health_with_another_method_is_405_and_names_no_software(server: ServerProcess, method: str) -> None:
     status, headers, body = http_request(server.port, method, "/health?<x>")
-    assert (status, headers["allow"], body) == (405, "GET, HEAD", b"ask with GET\n")
+    assert (status, headers["allow"], body) == (405, "GET, HEAD", b"use GET\n")
     assert "server" not in headers
 
 

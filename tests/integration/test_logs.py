@@ -116,8 +116,8 @@ def test_a_reactor_that_stands_still_is_told_of_with_what_it_stands_in(
         client.send(message("block"))
         assert client.receive()[1].startswith(b"LHTTP/1.0 block")
         server.wait_for_log("in stand_still")
-        server.wait_for_log("the reactor goes on")
-    assert "the reactor has stood still for" in server.log
+        server.wait_for_log("the reactor runs again")
+    assert "the reactor has been blocked for" in server.log
 
 
 @needs_nats

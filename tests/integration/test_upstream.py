@@ -209,7 +209,7 @@ def test_connections_to_a_backend_are_bounded(serve: Callable[..., ServerProcess
         first.send(message("chat", {"upstream": f"GET {backend.url}/hang"}))
         backend.wait_for(1)
         second.send(message("chat", {"upstream": f"GET {backend.url}/record", "receipt": "r"}))
-        assert second.recv(TIME_LIMIT) == error(503, "too many upstream requests are under way")
+        assert second.recv(TIME_LIMIT) == error(503, "too many upstream requests are in progress")
         assert str(first.recv(TIME_LIMIT)).startswith("LHTTP/1.0 error\r\nstatus:504\r\n")
         second.send(message("chat", {"upstream": f"GET {backend.url}/record", "receipt": "r"}))
         assert second.recv(TIME_LIMIT) == receipt(200, "recorded")

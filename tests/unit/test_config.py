@@ -123,7 +123,7 @@ def test_what_has_no_effect_is_no_field(name: str) -> None:
     [
         (Config(allow_anonymous=True), "allow_anonymous needs an authenticator"),
         (Config(login_timeout=5.0), "login_timeout needs an authenticator"),
-        (Config(max_per_user=1), "max_per_user needs to know users"),
+        (Config(max_per_user=1), "max_per_user needs users"),
         (Config(rules=Rules([Rule("a", publish=AUTHENTICATED)])), "the rule for 'a' depends on the user"),
     ],
 )

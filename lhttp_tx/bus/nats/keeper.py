@@ -334,7 +334,7 @@ class LinkKeeper:
         :raises MessageTooLarge: if NATS does not take messages of this size.
         """
         if self.link is None or not self.open:
-            raise BusUnavailable("the bus is away, try again later")
+            raise BusUnavailable("the bus is unavailable, try again later")
         if self.waiting is None:
             self.link.publish(*publication)
         else:

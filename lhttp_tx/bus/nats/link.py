@@ -110,7 +110,7 @@ class Link:
         client = self._client
         if self._lost or not client.is_connected:
             self.lose("connection closed")
-            raise BusUnavailable("the bus is away, try again later")
+            raise BusUnavailable("the bus is unavailable, try again later")
         if client.pending_data_size > self._servers.pending_size:
             raise BusUnavailable("the bus is congested, try again later")
         self.check_size(payload, binary)
@@ -120,7 +120,7 @@ class Link:
         """:raises MessageTooLarge: if *payload* is so large that the server would close the connection."""
         size, limit = len(payload) + (_HEADER_SIZE if binary else 0), self._client.max_payload
         if size + (_STORED_SIZE if stored else 0) > limit:
-            raise MessageTooLarge(f"publication of {size} bytes is larger than the bus takes: {limit}")
+            raise MessageTooLarge(f"publication of {size} bytes is larger than the limit of the bus, {limit}")
 
     def publish_more(self, subject: str, payloads: list[bytes], binary: bool) -> None:
         """
@@ -247,7 +247,7 @@ class Link:
                 if flush and self.usable:
                     await asyncio.wait_for(self.check(), _FAREWELL_TIMEOUT)
             except Exception as error:
-                _log.warn("leaving NATS before it confirmed what was sent: {error!r}", error=error)
+                _log.warn("disconnecting from NATS before it confirmed all publications: {error!r}", error=error)
             if not self._lost:
                 self.give_up()
 

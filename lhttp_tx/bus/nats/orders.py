@@ -105,7 +105,7 @@ class Orders:
         orders, self._orders = self._orders, []
         for _, _, done in orders:
             if done is not None:
-                done.errback(BusUnavailable("the bus is away, try again later"))
+                done.errback(BusUnavailable("the bus is unavailable, try again later"))
 
     def end(self) -> None:
         """Carry out no more orders. The caller calls :meth:`refuse` for the remaining ones."""

@@ -87,7 +87,9 @@ def check_server(url: str) -> str:
     :raises ValueError: if it does not. The text says what to write, and holds no password.
     """
     if not is_server(url):
-        raise ValueError(f"{url.rpartition('@')[2]!r} names no NATS server; write one such as nats://127.0.0.1:4222")
+        raise ValueError(
+            f"{url.rpartition('@')[2]!r} is not the URL of a NATS server; write one such as nats://127.0.0.1:4222"
+        )
     return url
 
 

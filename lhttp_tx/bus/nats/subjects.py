@@ -90,6 +90,6 @@ def check_prefix(prefix: str) -> str:
     """
     if prefix and (not _PREFIX.fullmatch(prefix) or len(prefix.encode("utf-8", "replace")) > MAX_PREFIX_SIZE):
         raise ValueError(
-            f"{prefix!r} cannot begin subjects of NATS; write tokens that end with a dot, such as lhttp., or nothing"
+            f"{prefix!r} is not a prefix of NATS subjects; write tokens that end with a dot, such as lhttp., or nothing"
         )
     return prefix

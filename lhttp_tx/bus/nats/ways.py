@@ -85,7 +85,7 @@ class Ways:
         """
         link = self._links.link
         if link is None:
-            raise BusUnavailable("the bus is away, try again later")
+            raise BusUnavailable("the bus is unavailable, try again later")
         link.publish(self._subject_of(channel), payload, binary)
 
     def _over(self, link: Link) -> _Send:

@@ -106,7 +106,7 @@ def choose_login(
     :raises click.UsageError: if the options do not go together, or would send a secret where others can read it.
     """
     if password_file is not None and user is None:
-        raise click.UsageError("--password-file is for --user; say who you are")
+        raise click.UsageError("--password-file needs --user NAME")
     if token_file is not None and user is not None:
         raise click.UsageError("give only one of --token-file and --user")
     if token_file is None and user is None:
@@ -133,8 +133,8 @@ def check_way(url: str, plaintext: bool) -> None:
         return
     secure = {"ws": "wss", "http": "https"}[parts.scheme]
     raise click.UsageError(
-        f"a {parts.scheme}:// connection to {parts.hostname} is not encrypted, and everybody on the way could read the "
-        f"token or the password; use {secure}://, or give --plaintext-login if there is nobody"
+        f"a {parts.scheme}:// connection to {parts.hostname} is not encrypted, so others on the network could read the "
+        f"token or the password; use {secure}://, or add --plaintext-login if you trust the network"
     )
 
 
@@ -161,7 +161,7 @@ def read_secret(path: Path) -> str:
     except UnicodeDecodeError:
         text = ""
     if not text or not text.isprintable() or len(data) > _MAX_SECRET_SIZE:
-        raise LHTTPError(f"{path} does not hold one line of text")
+        raise LHTTPError(f"{path} does not contain exactly one line of text")
     return text
 
 
@@ -179,5 +179,5 @@ def _ask_password(user: str) -> str:
     except EOFError:
         raise click.Abort from None
     if not password or not password.isprintable():
-        raise click.UsageError("that is no password")
+        raise click.UsageError("this is not a valid password")
     return password

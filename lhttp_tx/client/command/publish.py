@@ -215,7 +215,7 @@ def _publish_token(
 ) -> str | None:
     """Return the secret for publishing by HTTP, if there is one."""
     if user is not None or password_file is not None:
-        raise click.UsageError("POST /publish knows no users; leave --http out, or give --token-file alone")
+        raise click.UsageError("POST /publish accepts no users; leave out --http, or give only --token-file")
     token = read_secret(token_file) if token_file else os.environ.get("LHTTP_PUBLISH_TOKEN") or None
     if token is not None:
         check_way(url, plaintext_login)

@@ -139,8 +139,8 @@ def _tls(url: str, ca_file: Path | None) -> IOpenSSLClientConnectionCreator | No
     try:
         trusted = trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
     except Exception:
-        raise click.BadParameter(f"{ca_file} holds no certificates in PEM format") from None
+        raise click.BadParameter(f"{ca_file} contains no certificates in PEM format") from None
     if not blocks:
-        raise click.BadParameter(f"{ca_file} holds no certificates in PEM format")
+        raise click.BadParameter(f"{ca_file} contains no certificates in PEM format")
     creator: IOpenSSLClientConnectionCreator = optionsForClientTLS(parts.hostname or "", trustRoot=trusted)
     return creator

@@ -62,7 +62,7 @@ async def upload(
                 if channel:
                     return Exit.OK
                 raise ReplyError(
-                    f"the server has no processor that replies to {command!r}; nobody has taken the files", status=404
+                    f"the server has no processor that replies to {command!r}; the files were not accepted", status=404
                 ) from None
         sys.stdout.buffer.write(reply.body)
         if reply.body and not reply.body.endswith(b"\n"):

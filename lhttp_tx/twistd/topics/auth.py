@@ -109,7 +109,7 @@ class AuthOptions(AuthOptionMixin, Topic):
         except Exception as error:
             raise usage.UsageError(f"--auth {kind}: {type(error).__name__}; see --help-auth-type {kind}") from None
         if not _takes_passwords(checker):
-            raise usage.UsageError(f"--auth {kind}: it takes no passwords; see --help-auth")
+            raise usage.UsageError(f"--auth {kind}: it does not accept passwords; see --help-auth")
         if kind == "unix" and importlib.util.find_spec("crypt") is None:
             raise usage.UsageError(
                 "--auth unix needs the module crypt, which this version of Python no longer has; use another kind"
@@ -135,7 +135,7 @@ class AuthOptions(AuthOptionMixin, Topic):
             self.authenticators.append(CredAuthenticator(self._checkers))
         self.authenticators.extend(plugins)
         if self["require-auth"] and self["allow-anonymous"]:
-            raise usage.UsageError("--allow-anonymous needs no login: leave out this option or --require-auth")
+            raise usage.UsageError("--allow-anonymous contradicts --require-auth: leave out one of them")
         if not self.authenticators:
             if self["require-auth"]:
                 raise usage.UsageError(
@@ -165,13 +165,15 @@ class AuthOptions(AuthOptionMixin, Topic):
                     raise usage.UsageError(f"--{name} is for tokens: name a key with --jwt-key-file or --jwks-file")
             return
         if key_file is not None and set_file is not None:
-            raise usage.UsageError("--jwt-key-file and --jwks-file: put all keys into the key set, and give it alone")
+            raise usage.UsageError(
+                "--jwt-key-file and --jwks-file: put all keys into the key set, and give only --jwks-file"
+            )
         if importlib.util.find_spec("jwt") is None or importlib.util.find_spec("cryptography") is None:
             raise usage.UsageError(f"--jwt-key-file and --jwks-file need PyJWT: {install_command('jwt')}")
         cookie = self["jwt-cookie"]
         if cookie is not None:
             if not _NAME.fullmatch(cookie):
-                raise usage.UsageError(f"--jwt-cookie {cookie!r} is no name of a cookie")
+                raise usage.UsageError(f"--jwt-cookie {cookie!r} is not the name of a cookie")
             if any_origin:
                 raise usage.UsageError(
                     "--jwt-cookie with --allow-origin *: pages of any site could act for your users; list the origins"

@@ -89,10 +89,10 @@ class CommunityOptions(Topic):
                     "or leave out --auth, --jwt-key-file, --jwks-file and --authenticator"
                 )
         if single and most:
-            raise usage.UsageError("--single-login is --max-per-user 1: leave one of them out")
+            raise usage.UsageError("--single-login means --max-per-user 1: leave out one of them")
         if (single or most) and not knows_users and parameter is None:
             raise usage.UsageError(
-                f"--{'single-login' if single else 'max-per-user'} needs to know users: add --auth, --jwt-key-file or "
+                f"--{'single-login' if single else 'max-per-user'} needs users: add --auth, --jwt-key-file or "
                 "--authenticator, or name a query parameter with --login-parameter"
             )
         if self._presence or any(rule.presence for rule in rules or ()):

@@ -86,7 +86,7 @@ class HistoryOptions(Topic):
         if store == "sqlite:":
             raise usage.UsageError("--history-store sqlite: names no file; write sqlite:PATH")
         if store == "jetstream" and not has_nats:
-            raise usage.UsageError("--history-store jetstream is a part of NATS: name a server with --nats")
+            raise usage.UsageError("--history-store jetstream needs NATS: name a server with --nats")
         if has_nats and store not in (None, "jetstream"):
             raise usage.UsageError(
                 f"--history-store {store}: the nodes of a cluster share their history, which is in JetStream; "

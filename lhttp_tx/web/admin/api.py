@@ -1,5 +1,5 @@
 """
-The HTTP side of the API: ``POST /api/METHOD`` and ``GET /api/openapi.json``.
+The HTTP side of the API: ``POST /api/METHOD``, ``GET /api/openapi.json`` and ``GET /api/key``.
 
 It reads a call, checks it against the table of methods and the scope of the key, and answers in JSON.
 """
@@ -27,6 +27,7 @@ from lhttp_tx.web.admin.keys import AdminKey, digest_of
 from lhttp_tx.web.admin.managed import Managed
 from lhttp_tx.web.admin.openapi import describe
 from lhttp_tx.web.admin.problems import Problem, answer, refuse
+from lhttp_tx.web.admin.scopes import SCOPES
 from lhttp_tx.web.admin.site import AdminResource, header
 
 __all__ = ["MAX_ANSWER", "WINDOW", "ApiResource", "Remembered"]
@@ -87,7 +88,7 @@ class Remembered:
         if found.digest != digest:
             raise Problem(409, "this Idempotency-Key was used for another call")
         if found.body is None:
-            raise Problem(409, "the first call with this Idempotency-Key is under way")
+            raise Problem(409, "the first call with this Idempotency-Key is still running")
         return found.body
 
     def end(self, key: str, idempotency: str, body: bytes | None) -> None:
@@ -202,6 +203,17 @@ class _Description(AdminResource):
         return answer(request, 200, _JSON, self._body)
 
 
+class _OwnKey(AdminResource):
+    """``GET /api/key``, for every key: what it may do."""
+
+    def respond(self, request: Request, key: AdminKey | None) -> bytes:
+        assert key is not None
+        methods = sorted(name for name in SCOPES if key.may_call(name))
+        return answer(
+            request, 200, _JSON, _dump({"name": key.name, "methods": methods, "channels": list(key.channels)})
+        )
+
+
 class ApiResource(Resource):
     """``/api``, with a resource for each method."""
 
@@ -217,6 +229,7 @@ class ApiResource(Resource):
         calls, kept = Calls(managed, clock), Remembered(clock)
         for method in METHODS:
             self.putChild(method.name.encode("ascii"), _MethodResource(gate, method, calls, kept))
+        self.putChild(b"key", _OwnKey(gate))
         self.putChild(b"openapi.json", _Description(gate, managed.version))
 
     def getChild(self, path: bytes, request: Request) -> IResource:
@@ -269,4 +282,4 @@ def _problem(failure: Failure) -> Problem:
         own = isinstance(error, LocalProtocolError)  # what the caller wanted to be written cannot be
         return Problem(400 if own else error.status if 400 <= error.status <= 599 else 500, error.reason)
     _log.failure("a call of the admin API failed", failure)
-    return Problem(500, "the server failed; its log says why")
+    return Problem(500, "internal error; see the log of the server")

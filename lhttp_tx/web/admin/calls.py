@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -27,6 +28,12 @@ __all__ = ["Calls"]
 
 _PAGE = 100
 """Entries of an answer, unless the caller says how many."""
+
+_FOUND = 20
+"""Of each kind that is searched for, unless the caller says how many."""
+
+_KINDS = ("user", "connection", "channel")
+"""The kinds that are searched for."""
 
 _ANSWER_SIZE = 1_048_576
 """Bytes of a history's messages in one answer, approximately; at least one message is in it."""
@@ -77,7 +84,7 @@ class Calls:
         headers = params.get("headers", {})
         for name in headers:
             if name.lower() in _SERVERS_OWN:
-                raise Problem(400, f"the header {name} has a parameter, or is the server's own: leave it out")
+                raise Problem(400, f"the header {name} is set by a parameter or by the server: leave it out")
         body = base64.b64decode(params["body_base64"]) if "body_base64" in params else params.get("body", "").encode()
         pairs = [("publish", " ".join(channels)), *headers.items()]
         message_id = params.get("message_id")
@@ -120,7 +127,7 @@ class Calls:
     async def do_refresh(self, params: Params, key: AdminKey) -> Told:
         """Set when logins expire."""
         if self._managed.engine.watch_expiry is None:
-            raise Problem(409, "clients do not log in to this server, so nothing expires")
+            raise Problem(409, "clients do not log in to this server, so no login expires")
         answers, unanswered = await self._managed.control.survey(
             "refresh", expires=int(params["expires"]), **_whom(params)
         )
@@ -154,6 +161,38 @@ class Calls:
             row["channels"] = [channel for channel in row["channels"] if key.may_use(channel)]
         names, more = _first(found, pages, params)
         return _paged({"connections": [found[name] for name in names]}, names, more, unanswered)
+
+    async def do_connection(self, params: Params, key: AdminKey) -> Told:
+        """Show one connection."""
+        if not key.has_all_channels:
+            raise Problem(403, f"the key {key.name} may not use all channels, so it may not look at a connection")
+        answers, unanswered = await self._managed.control.survey("connection", connection=params["connection"])
+        for node, found in answers.items():
+            for row in found:
+                return {**row, "node": node, "unanswered": list(unanswered)}
+        missing = f"; {len(unanswered)} nodes did not answer" if unanswered else ""
+        raise Problem(404, f"there is no connection {params['connection'][:64]!a}{missing}")
+
+    async def do_search(self, params: Params, key: AdminKey) -> Told:
+        """Find users, connections and channels."""
+        kinds = [kind for kind in _KINDS if key.may_call(f"{kind}s") and (kind != "connection" or key.has_all_channels)]
+        limit = int(params.get("limit", _FOUND))
+        answers, unanswered = await self._managed.control.survey(
+            "search", text=params["text"], kinds=kinds, patterns=list(key.channels), limit=limit + 1
+        )
+        found: dict[tuple[str, str], Told] = {}
+        for kind, name, count, *address in chain.from_iterable(answers.values()):
+            row = found.setdefault((kind, name), {"kind": kind, "name": name, "count": 0})
+            row["count"] += count
+            if address:
+                row["address"] = address[0]
+        rows: list[Told] = []
+        more = False
+        for kind in kinds:
+            names = sorted(name for found_kind, name in found if found_kind == kind)
+            more = more or len(names) > limit
+            rows += [found[kind, name] for name in names[:limit]]
+        return {"found": rows, "more": more, "unanswered": list(unanswered)}
 
     async def do_users(self, params: Params, key: AdminKey) -> Told:
         """List users."""
@@ -239,7 +278,7 @@ class Calls:
             if "before" in params:
                 known, offset = parse_position(params["before"])
                 if known != epoch:
-                    raise Problem(409, "the history has begun anew since that position")
+                    raise Problem(409, "the history was reset after that position")
                 before = max(offset, 1)
             page = await self._wait(store.newest(channel, retention, before=before, limit=limit, size=_ANSWER_SIZE))
         messages = page.messages

@@ -50,10 +50,10 @@ def check_call(method: Method, params: Any) -> dict[str, Any]:
         elif parameter.required:
             raise Problem(400, f"{method.name} needs the parameter {name}")
     if method.whom and ("user" in params) is ("connection" in params):
-        raise Problem(400, "say whom: a user, or a connection, and not both")
+        raise Problem(400, "name either a user or a connection")
     for one, other in method.exclusive:
         if one in params and other in params:
-            raise Problem(400, f"{one} and {other} do not go together")
+            raise Problem(400, f"{one} and {other} cannot be combined")
     return params
 
 

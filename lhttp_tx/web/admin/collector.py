@@ -19,18 +19,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 import twisted
-from lhttp_tx.engine.state import State
+from lhttp_tx.cluster.listing import codec_of, kind_of, stage_of
 from lhttp_tx.observe.counters import Counters, Histogram
 from lhttp_tx.web.admin.managed import Managed
 
 __all__ = ["ServerCollector", "make_registry"]
-
-_STATES = {State.IDLE: "idle", State.BUSY: "busy", State.FINISHING: "finishing", State.SETTLING: "finishing"}
-"""The states of sessions whose clients are served. All others count as closing."""
-
-_CODECS = frozenset({"lhttp", "lhttp.json", "lhttp.protobuf"})
-_TRANSPORTS = {"LHTTPServerProtocol": "websocket", "CountedProtocol": "websocket"}
-"""Names of transports, by their classes. Others are named by their attribute ``kind``."""
 
 
 class ServerCollector:
@@ -57,8 +50,8 @@ class ServerCollector:
         queued = queued_bytes = unsent = 0
         for session in managed.engine.sessions:
             transport = session._transport
-            state = _STATES.get(session.stage, "closing")
-            states[_kind_of(transport), _codec_of(transport), state] += 1
+            state = stage_of(session)
+            states[kind_of(transport), codec_of(transport), state] += 1
             waiting, size = session.waiting
             queued += waiting
             queued_bytes += size
@@ -151,16 +144,6 @@ def _size_of(store: object) -> int | None:
             return sum(file.stat().st_size for file in files if file.exists())
     size = getattr(store, "size", None)
     return size if isinstance(size, int) else None
-
-
-def _kind_of(transport: Any) -> str:
-    name = type(transport).__name__
-    return _TRANSPORTS.get(name) or str(getattr(type(transport), "kind", "other"))
-
-
-def _codec_of(transport: Any) -> str:
-    codec = getattr(transport, "websocket_protocol_in_use", None)
-    return codec if codec in _CODECS else "lhttp"
 
 
 def _gauge(name: str, meaning: str, value: float) -> Metric:

@@ -60,7 +60,7 @@ class AdminKey:
             raise ValueError("the hash of a secret is 32 bytes of SHA-256")
         for pattern in self.channels:
             if USER in pattern.split("."):
-                raise ValueError(f"{pattern!r}: a key has no user, so {USER} stands for nothing")
+                raise ValueError(f"{pattern!r}: a key has no user, so {USER} has no meaning")
             try:
                 check_pattern(pattern)
             except ValueError as error:

@@ -17,7 +17,7 @@ _PROBLEMS: Mapping[str, str] = {
     "401": "There is no key, or it is not valid.",
     "403": "The key may not do this, or a page of another site asks.",
     "404": "There is nothing of this name.",
-    "409": "It does not fit: an Idempotency-Key of another call, or a position of a history that has begun anew.",
+    "409": "It does not fit: an Idempotency-Key of another call, or a position of a history that was reset.",
     "413": "It is too large.",
     "415": "The body is no application/json.",
     "429": "Too much at a time.",

@@ -26,6 +26,7 @@ from lhttp_tx.web.admin.api import ApiResource
 from lhttp_tx.web.admin.gate import AdminGate
 from lhttp_tx.web.admin.keys import AdminKey, Keyring
 from lhttp_tx.web.admin.managed import Managed, Parts, Siblings
+from lhttp_tx.web.admin.page import Static
 from lhttp_tx.web.admin.sampler import Sampler
 from lhttp_tx.web.admin.site import AdminRoot, AdminSite
 
@@ -75,6 +76,9 @@ class AdminService(Service):
         self.root = AdminRoot(self.gate)
         managed = manage(parts, count_pending)
         self.root.putChild(b"api", ApiResource(self.gate, managed, reactor, self.root.nothing))
+        static = Static(self.gate, self.root.nothing)
+        self.root.putChild(b"", static.page)
+        self.root.putChild(b"static", static)
         self._sampler: Sampler | None = None
         if parts.counters is not None:
             from lhttp_tx.web.admin.metrics import MetricsResource  # needs an optional package
@@ -115,7 +119,7 @@ class AdminService(Service):
         if self._sampler is not None:
             self._sampler.start()
         if not len(self._keyring):
-            _log.warn("the admin side has no key, so it answers nothing but /live: add [admin.keys.NAME] to the file")
+            _log.warn("the admin side has no key, so it answers only /live: add [admin.keys.NAME] to the file")
 
     def stopService(self) -> Deferred[None]:
         """

@@ -63,12 +63,14 @@ class AdminResource(Resource):
     :ivar methods: the HTTP methods that it answers.
     :ivar scope: the method that a key needs in its scope; ``None``: any key will do.
     :ivar is_open: whether it needs no key.
+    :ivar is_linked: whether a link on a page of another site may lead to it. Then it shows, but no script can read it.
     """
 
     isLeaf = True
     methods: tuple[bytes, ...] = (b"GET", b"HEAD")
     scope: str | None = None
     is_open = False
+    is_linked = False
 
     def __init__(self, gate: AdminGate) -> None:
         """:param gate: decides who may ask."""
@@ -89,16 +91,19 @@ class AdminResource(Resource):
             check_headers(names)
         except Refused as refused:
             raise Problem(refused.status, refused.reason) from None
-        self.gate.check_site(*(header(request, name) for name in (b"host", b"origin", b"sec-fetch-site")))
+        host, origin, fetch_site = (header(request, name) for name in (b"host", b"origin", b"sec-fetch-site"))
+        if self.is_linked and header(request, b"sec-fetch-dest") == "document":
+            fetch_site = None
+        self.gate.check_site(host, origin, fetch_site)
         key: AdminKey | None = None
         if not self.is_open:
             address = None if is_proxied(request.channel.transport) else request.getClientAddress()
             key = self.gate.log_in(getattr(address, "host", None), header(request, b"authorization"))
         if not is_named_plainly(request):
-            raise Problem(404, "there is nothing here; a path is spelled in one way only")
+            raise Problem(404, "not found: write the path exactly")
         if request.method not in self.methods:
             allowed = b", ".join(self.methods).decode("ascii")
-            raise Problem(405, f"ask with {allowed}", {"allow": allowed})
+            raise Problem(405, f"use {allowed}", {"allow": allowed})
         if key is not None and self.scope is not None and not key.may_call(self.scope):
             raise Problem(403, f"the key {key.name} may not call {self.scope}")
         return key
@@ -129,7 +134,7 @@ class _Nothing(AdminResource):
     methods = (b"GET", b"HEAD", b"POST")
 
     def respond(self, request: Request, key: AdminKey | None) -> bytes:
-        raise Problem(404, "there is nothing here")
+        raise Problem(404, "not found")
 
 
 class AdminRoot(Resource):

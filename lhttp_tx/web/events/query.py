@@ -108,9 +108,9 @@ def read_wish(query: str, last_event_id: str | None) -> Wish:
         raise Refused(400, f"data is one of {', '.join(VIEWS)}")
     last, since, identifier = values.get("last"), values.get("since"), last_event_id or None
     if last is not None and not (last.isascii() and last.isdigit() and len(last) <= _MAX_LAST):
-        raise Refused(400, f"last {last[:64]!a} is no number of messages")
+        raise Refused(400, f"last {last[:64]!a} is not a number of messages")
     if last is not None and since is not None:
-        raise Refused(400, "since and last do not go together")
+        raise Refused(400, "since and last cannot be combined")
     try:
         positions = read_id(since if identifier is None else identifier, channels)
     except RemoteProtocolError as error:

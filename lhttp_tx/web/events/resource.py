@@ -188,13 +188,13 @@ class _AskedResource(Resource):
         asked = _Asked(request, self._policy)
         try:
             if not is_named_plainly(request):
-                raise Refused(404, "there is nothing here; the path is spelled in one way only")
+                raise Refused(404, "not found: write the path exactly")
             asked.check(self._streams.factory)
             if request.method == b"OPTIONS":
                 return self._preflight(request, asked)
             if request.method not in ((b"GET", b"HEAD") if self._method == b"GET" else (self._method,)):
                 asked.headers.append(("Allow", f"{self._method.decode()}, OPTIONS"))
-                raise Refused(405, f"ask with {self._method.decode()}")
+                raise Refused(405, f"use {self._method.decode()}")
         except LHTTPError as error:
             return self._leave(request) if self._is_leaving else self._refuse(request, asked, error)
         return asked
@@ -256,7 +256,7 @@ class _AskedResource(Resource):
 
 def _known(identity: Identity | None) -> Identity:
     if identity is None:
-        raise Refused(401, "log in with a header, a cookie or a ticket: an event stream takes no login message")
+        raise Refused(401, "log in with a header, a cookie or a ticket: an event stream accepts no login message")
     return identity
 
 
@@ -299,7 +299,7 @@ class EventsResource(_AskedResource):
             raise Refused(505, "event streams are for HTTP/1.1")
         accept = (asked.header("accept") or "*/*").lower()
         if not any(found in accept for found in (STREAM_TYPE, "*/*", "text/*")):
-            raise Refused(406, f"this is {STREAM_TYPE}: accept it")
+            raise Refused(406, f"the response is {STREAM_TYPE}: allow it in the header Accept")
         wish = read_wish(asked.handshake.query, asked.header("last-event-id"))
         wish.messages()
         self._streams.check(wish.channels)
@@ -344,7 +344,7 @@ class TicketResource(_AskedResource):
             return asked
         try:
             if self._gate is None:
-                raise Refused(404, "nobody logs in at this server: streams need no ticket")
+                raise Refused(404, "this server has no logins: streams need no ticket")
             admission = self._ask(request, asked)
         except LHTTPError as error:
             return self._refuse(request, asked, error)

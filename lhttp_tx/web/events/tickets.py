@@ -50,7 +50,7 @@ class Tickets:
         """
         self._expire()
         if self._users[identity.user] >= _MAX_PER_USER or len(self._known) >= _MAX_COUNT:
-            raise Refused(429, f"too many tickets are not used yet; each is good for {LIFETIME:g} seconds")
+            raise Refused(429, f"there are too many unused tickets; each is valid for {LIFETIME:g} seconds")
         ticket = secrets.token_urlsafe(_SIZE)
         kept = replace(identity, parameters={})
         self._known[ticket] = kept, self._clock.seconds() + LIFETIME
@@ -66,7 +66,7 @@ class Tickets:
         self._expire()
         found = self._known.pop(ticket, None)
         if found is None:
-            raise Refused(403, "this ticket was used already, or is too old, or is of another server: get a new one")
+            raise Refused(403, "this ticket has been used, has expired, or is from another server: get a new one")
         self._forget(found[0])
         return found[0]
 

@@ -538,7 +538,7 @@
 
   function checkPosition(position) {
     if (POSITION.test(position)) return position;
-    throw new LocalProtocolError(`${shown(String(position))} is no position, which is EPOCH-OFFSET`);
+    throw new LocalProtocolError(`${shown(String(position))} is not a position, which is EPOCH-OFFSET`);
   }
 
   /** Return pairs of channel and position of the header `position`, which lists CHANNEL=POSITION. */
@@ -1308,7 +1308,7 @@
     #findPositions(subscription) {
       const { last, since } = subscription._options;
       if (last !== undefined && !(Number.isInteger(last) && last >= 0 && last <= MAX_LAST)) {
-        throw new LocalProtocolError(`last ${shown(String(last))} is no number of messages`);
+        throw new LocalProtocolError(`last ${shown(String(last))} is not a number of messages`);
       }
       const given = typeof since === "string" ? null : Object.entries(since ?? {});
       for (const [channel, position] of given ?? []) {

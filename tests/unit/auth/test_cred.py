@@ -92,7 +92,7 @@ def test_who_has_no_password_is_unknown() -> None:
 
 
 def test_a_checker_that_takes_no_passwords_is_refused() -> None:
-    with pytest.raises(ValueError, match="takes no passwords"):
+    with pytest.raises(ValueError, match="does not accept passwords"):
         CredAuthenticator([AllowAnonymousAccess()])
 
 

@@ -84,7 +84,7 @@ def test_a_refusal_is_final() -> None:
 def test_nobody_comes_in_unknown() -> None:
     refused = outcome(gate(Answer()).admit(ATTEMPT))
     assert refused.status == 401
-    assert refused.reason == "log in to connect: the handshake has no credentials that this server takes"
+    assert refused.reason == "log in to connect: the handshake has no credentials that this server accepts"
 
 
 def test_nobody_in_particular_comes_in_where_that_is_allowed() -> None:
@@ -177,7 +177,7 @@ def test_those_under_way_are_bounded_in_number() -> None:
     asked = gate(Answer(answer), max_in_flight=2)
     first, _ = asked.admit(ATTEMPT), asked.admit(ATTEMPT)
     refused = outcome(asked.admit(ATTEMPT))
-    assert (refused.status, refused.reason) == (503, "too many logins are under way")
+    assert (refused.status, refused.reason) == (503, "too many logins are in progress")
     waiting[0].callback(ALICE)
     assert outcome(first).user == "alice"
     asked.admit(ATTEMPT)
@@ -200,7 +200,7 @@ def test_each_challenge_is_told_once() -> None:
 def test_an_identity_that_ends_at_no_time_is_a_failure(expires: Any, failures: list[Any]) -> None:
     found = outcome(gate(Answer(replace(ALICE, expires=expires))).admit(ATTEMPT))
     assert (found.status, found.reason) == (500, "internal error")
-    assert "does not end at a time" in str(failures[0])
+    assert "whose expires is not a time" in str(failures[0])
 
 
 @pytest.mark.parametrize("expires", [float("inf"), 1e308, 10**400, LAST_TIME + 1])

@@ -264,7 +264,7 @@ def test_a_connection_does_not_change_hands(names: Names) -> None:
     client.send(login("good-bob"))
     client.send(Message("who"))
     assert told(client) == [
-        "error\r\nstatus:409\r\nreason:this connection belongs to another user: open one of your own",
+        "error\r\nstatus:409\r\nreason:this connection belongs to another user: open another one",
         "who\r\n\r\nalice",
     ]
 
@@ -301,9 +301,7 @@ def test_a_login_message_asks_for_nothing_else(names: Names, name: str, inside: 
     client = made.connect(headers={"authorization": "Bearer good-alice"} if inside else {})
     asked = names.asked
     client.send(login("good-alice", **{name.upper(): "a"}))
-    assert told(client) == [
-        f"error\r\nstatus:400\r\nreason:a login message has no header {name}: it is for the server alone"
-    ]
+    assert told(client) == [f"error\r\nstatus:400\r\nreason:a login message must not have the header {name}"]
     assert other.take() == []
     assert names.asked == asked
 

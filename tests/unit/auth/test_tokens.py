@@ -256,7 +256,7 @@ def test_an_extension_that_must_be_understood() -> None:
 
 @pytest.mark.parametrize("sub", [None, 7, ["alice"]])
 def test_a_token_without_a_user(sub: Any) -> None:
-    assert reason(secret(), make_token(sub=sub)) == "token has no user: the claim 'sub' is not there, or is not text"
+    assert reason(secret(), make_token(sub=sub)) == "token has no user: the claim 'sub' is missing, or is not text"
 
 
 def test_another_claim_may_name_the_user() -> None:

@@ -532,7 +532,7 @@ def test_a_new_server_that_died_before_it_had_the_subscriptions_is_no_matter_to_
     link.owner.link_leaving(link)
     nats.clock.advance(0.2)
     new = nats.accept()
-    answers["lhttp.room"].errback(BusUnavailable("the bus is away, try again later"))
+    answers["lhttp.room"].errback(BusUnavailable("the bus is unavailable, try again later"))
     nats.clock.advance(0.2)
     nats.clock.advance(0.02)
     nats.bus.publish("room", b"1", False)

@@ -244,7 +244,7 @@ def test_while_nats_is_away_publications_are_refused(away: str) -> None:
         nats.clock.advance(0.1)
         nats.accept()
     received = nats.subscribe()
-    with pytest.raises(BusUnavailable, match="the bus is away, try again later"):
+    with pytest.raises(BusUnavailable, match="the bus is unavailable, try again later"):
         nats.bus.publish("room", b"1", False)
     assert received == [] and not nats.bus.available
 

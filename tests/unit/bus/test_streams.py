@@ -56,7 +56,7 @@ def test_a_leader_that_was_stopped_and_tells_less_for_a_moment_is_not_believed(
 ) -> None:
     world = JetStream()
     first, second, third = look(world, 5, 3, 6, monkeypatch=monkeypatch)
-    assert "tells less than before" in second
+    assert "reports less than before" in second
     assert first == third
     assert world.updates == 0
 

@@ -113,7 +113,7 @@ def test_a_server_is_shown_without_its_secrets(url: str, shown: str) -> None:
     ],
 )
 def test_what_names_no_server_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="names no NATS server"):
+    with pytest.raises(ValueError, match="is not the URL of a NATS server"):
         check_server(url)
 
 

@@ -674,7 +674,7 @@ def test_the_queue_is_bounded(world: World) -> None:
     client.startService()
     client.send(Message("echo"))
     client.send(Message("echo"))
-    with pytest.raises(QueueFull, match="2 messages wait"):
+    with pytest.raises(QueueFull, match="2 messages are waiting"):
         client.send(Message("echo"))
     assert isinstance(error_of(client.confirm(Message("echo"))), QueueFull)
 
@@ -894,7 +894,7 @@ def test_what_loads_positions_returns_texts(content: Any) -> None:
 
         def save(self, positions: Any) -> None: ...
 
-    with pytest.raises(ValueError, match="load of the positions has returned no mapping"):
+    with pytest.raises(ValueError, match="load of the positions did not return a mapping"):
         Client("unix:/run/lhttp.sock", reactor=Clock(), positions=Store())
 
 

@@ -349,7 +349,7 @@ def test_headers_that_are_malformed_are_not_shown(world: LoginWorld, found: dict
 
 def test_a_login_asks_for_nothing_else(world: LoginWorld) -> None:
     error = world.failure(world.client(login=lambda: {"token": "alice", "Subscribe": "a"}).connect())
-    assert error.reason.endswith("a login message has no header subscribe")
+    assert error.reason.endswith("a login message must not have the header subscribe")
 
 
 def test_a_function_may_end_the_client_for_good(world: LoginWorld) -> None:

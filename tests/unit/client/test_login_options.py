@@ -54,7 +54,7 @@ def test_a_password_goes_with_its_user() -> None:
 @pytest.mark.parametrize("data", [b"", b"\n", b"a\nb", b"a\x00b", b"\xff", b"s3same" * 2_000])
 def test_a_file_that_holds_no_secret_is_refused_and_not_shown(secret: Path, data: bytes) -> None:
     secret.write_bytes(data)
-    with pytest.raises(LHTTPError, match="does not hold one line of text") as caught:
+    with pytest.raises(LHTTPError, match="does not contain exactly one line of text") as caught:
         read_secret(secret)
     assert SECRET not in str(caught.value)
 
@@ -109,7 +109,7 @@ def test_a_password_is_read_from_its_file_each_time(secret: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--password-file", "FILE"], "say who you are"),
+        (["--password-file", "FILE"], "--password-file needs --user NAME"),
         (["--token-file", "FILE", "--user", "alice"], "only one of"),
         (["--token-file", "/nonexistent"], "does not exist"),
         (["--user", "a:b", "--password-file", "FILE"], "without a colon"),
@@ -117,7 +117,7 @@ def test_a_password_is_read_from_its_file_each_time(secret: Path) -> None:
         (["--user", "alice", "--password-file", "FILE", "--url", "ws://a.example/"], "not encrypted"),
         (["--token-file", "FILE", "--url", "ws://a.example/"], "not encrypted"),
         (["--token-file", "FILE", "--url", "http://a.example/"], "not encrypted"),
-        (["--user", "alice", "--password-file", "FILE", "--http"], "knows no users"),
+        (["--user", "alice", "--password-file", "FILE", "--http"], "accepts no users"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(

@@ -225,7 +225,7 @@ def test_nothing_is_watched_before_somebody_is_looked_for() -> None:
 
 @pytest.mark.parametrize("code", [999, 1002, 1005, 1006, 1012, 2999, 5000])
 def test_codes_that_a_server_may_not_send_are_refused(code: int) -> None:
-    with pytest.raises(ValueError, match=f"{code} is no close code that a server may send"):
+    with pytest.raises(ValueError, match=f"{code} is not a close code that a server may send"):
         Server().control.close(user="alice", code=code)
 
 
@@ -238,7 +238,7 @@ def test_an_order_is_for_a_user_or_for_a_connection(whom: dict[str, str]) -> Non
         lambda: control.unsubscribe("a", **whom),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match="say whom: a user, or a connection"):
+        with pytest.raises(ValueError, match="name a user or a connection"):
             call()
 
 

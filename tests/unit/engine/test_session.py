@@ -1206,7 +1206,7 @@ def test_a_malformed_channel_that_a_filter_has_written_is_a_failure_of_the_progr
 @pytest.mark.parametrize("code", [0, 999, 1002, 1005, 1006, 1012, 2999, 5000, 99_999])
 def test_a_close_code_that_a_server_may_not_send_changes_nothing(code: int) -> None:
     client = Server(processors=[echo]).connect()
-    with pytest.raises(ValueError, match=f"{code} is no close code that a server may send"):
+    with pytest.raises(ValueError, match=f"{code} is not a close code that a server may send"):
         client.session.close(code)
     client.send(Message("echo"))
     assert (client.take(), client.close_code) == ([Message("echo")], None)

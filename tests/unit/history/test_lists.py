@@ -32,7 +32,7 @@ def test_channels_without_history_get_every_byte() -> None:
 @pytest.mark.parametrize("kept", ["rule", "pattern"])
 def test_history_and_no_echo_do_not_go_together(kept: str) -> None:
     rule = Rule("room.*", echo=False, history=DEFAULT_RETENTION if kept == "rule" else None)
-    with pytest.raises(ValueError, match=r"'room\.\*' has echo = false, which does not go together with history"):
+    with pytest.raises(ValueError, match=r"'room\.\*' has echo = false, which cannot be combined with history"):
         Server(rules=Rules([rule]), history=["room.a"] if kept == "pattern" else [])
 
 

@@ -107,8 +107,8 @@ def put_half(path: Path) -> None:
 @pytest.mark.parametrize(
     ("put", "reason"),
     [
-        (put_nonsense, "no history: give the history a file of its own"),
-        (put_other_database, "no history: give the history a file of its own"),
+        (put_nonsense, "not a history: use another file"),
+        (put_other_database, "not a history: use another file"),
         (put_newer, "newer version"),
         (put_half, "damaged"),
         (Path.mkdir, "cannot be used"),

@@ -155,8 +155,8 @@ history = false
         ('nats = "nats://x"\nnats-prefix = ""\nhistory = "b"\n', "prefix"),
         ("\n\n[retention.long]\nmessages = 0\n", "messages"),
         ("retention = 5\n", "write [retention.NAME]"),
-        ("[retention.default]\nmessages = 5\n", "default is a class of the server's own"),
-        ("[retention.options]\nmessages = 5\n", "options is a class of the server's own"),
+        ("[retention.default]\nmessages = 5\n", "default is a reserved name"),
+        ("[retention.options]\nmessages = 5\n", "options is a reserved name"),
     ],
 )
 def test_a_mistake_in_a_file_is_told_with_its_line(tmp_path: Path, text: str, problem: str) -> None:

@@ -234,7 +234,7 @@ def test_a_connection_that_publishes_too_fast_is_told_so() -> None:
     for number in range(4):
         client.send(publication("a", str(number)))
     assert [message.text for message in other.take()] == ["0", "1"]
-    assert errors(client) == [("429", "channel 'a' takes 2 messages a second from a connection")] * 2
+    assert errors(client) == [("429", "channel 'a' allows 2 messages a second from a connection")] * 2
 
 
 def test_what_is_refused_does_not_count() -> None:
@@ -328,7 +328,7 @@ def test_what_finds_no_room_is_refused_until_there_is_some() -> None:
     assert errors(client)[-1][0] == "429"
     client.send(publication("last"))
     assert [reason for _, reason in errors(client)] == [
-        "a connection may not publish to so many channels with a rate, one after another"
+        "the connection publishes to too many channels that have a rate limit"
     ]
     found.clock.advance(1.0)
     client.send(publication("last"))
@@ -407,9 +407,7 @@ class LateBus(MemoryBus):
 
 
 def test_a_rule_without_an_echo_takes_a_bus_that_is_immediate() -> None:
-    with pytest.raises(
-        ValueError, match=r"rule 'a' has echo = false, which takes a bus that .* LateBus does not say so"
-    ):
+    with pytest.raises(ValueError, match=r"rule 'a' has echo = false, which needs a bus that .* LateBus does not"):
         server({"match": "b"}, {"match": "a", "echo": False}, bus=LateBus())
     found = server({"match": "a"}, bus=LateBus())
     client = found.connect()

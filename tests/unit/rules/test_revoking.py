@@ -312,7 +312,7 @@ def test_without_rules_nobody_watches() -> None:
 
 
 def test_a_server_without_rules_takes_none() -> None:
-    with pytest.raises(ValueError, match="rules from the start or never"):
+    with pytest.raises(ValueError, match="cannot get any later"):
         Server().set_rules(Rules())
 
 

@@ -225,7 +225,7 @@ def test_a_client_comes_in_when_its_authenticator_has_answered() -> None:
     slow = Slow()
     client = Server(authenticators=[slow]).connect()
     assert (client.connected, client.session) == (True, None)
-    with pytest.raises(ConnectionError, match="not answered"):
+    with pytest.raises(ConnectionError, match="not complete"):
         client.send(JOIN)
     slow.know("alice")
     assert client.session.identity.user == "alice"

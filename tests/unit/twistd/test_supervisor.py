@@ -135,7 +135,7 @@ def test_a_worker_that_hangs_says_what_it_does_and_is_killed_and_replaced(
     assert first.signals == [TRACEBACK_SIGNAL, signal.SIGKILL]
     assert not second.signals
     (told,) = [formatEvent(event) for event in events if event["log_level"] is LogLevel.error]
-    assert told.startswith("worker 1 hangs: no sign of life for 30 s. Its process 2147483647 is unknown and used an un")
+    assert told.startswith("worker 1 hangs: no heartbeat for 30 s. Its process 2147483647 is unknown and used an un")
     first.die()
     reactor.advance(0)
     assert len(reactor.processes) == 3

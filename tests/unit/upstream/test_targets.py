@@ -297,7 +297,7 @@ def test_of_several_the_longest_path_says_what_a_backend_gets() -> None:
 
 
 def test_a_backend_cannot_be_both() -> None:
-    with pytest.raises(ValueError, match="upstream http://b/x is listed in two ways"):
+    with pytest.raises(ValueError, match="upstream http://b/x is listed as both kinds"):
         TargetPolicy(["http://b/x"], original=["http://b:80/x"])
     with pytest.raises(ValueError, match="is not a plain http or https URL"):
         TargetPolicy(original=["b"])

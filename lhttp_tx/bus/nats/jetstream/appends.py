@@ -360,7 +360,7 @@ def _id_of(channel: str, message_id: str) -> bytes:
 def _read(data: bytes, head: Head | None) -> tuple[int, bool, str]:
     """Return sequence number, whether it was there before, and what is wrong, of the answer of a stream."""
     if head is not None and "Status" in read_head(head):
-        return 0, False, "no stream of NATS takes it: the stream is gone, or JetStream is"
+        return 0, False, "no stream of NATS takes it: the stream was deleted, or JetStream is unavailable"
     end = data.rfind(b'"seq":')
     if end > 0 and data[end + 6 : -1].isdigit():
         return int(data[end + 6 : -1]), False, ""
@@ -370,7 +370,7 @@ def _read(data: bytes, head: Head | None) -> tuple[int, bool, str]:
             return 0, False, f"JetStream: {found['error'].get('description') or found['error'].get('code')}"
         return int(found["seq"]), bool(found.get("duplicate")), ""
     except (ValueError, KeyError, TypeError, AttributeError):
-        return 0, False, "JetStream gave no answer that can be read"
+        return 0, False, "JetStream gave an invalid answer"
 
 
 def _read_all(answers: list[bytes]) -> list[int] | None:

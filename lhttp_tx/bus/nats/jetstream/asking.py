@@ -149,7 +149,7 @@ def _read(answer: _Answer) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise HistoryUnavailable("JetStream gave no answer that can be read")
+        raise HistoryUnavailable("JetStream gave an invalid answer")
     return found
 
 
@@ -165,7 +165,7 @@ async def get(link: Link | None, stream: str, body: Mapping[str, Any]) -> Got:
     _, last = answer.pieces.pop()
     status = "" if last is None else last.get("Status", "")
     if status == "503":
-        raise HistoryUnavailable("the stream is gone, or JetStream is")
+        raise HistoryUnavailable("the stream was deleted, or JetStream is unavailable")
     if status not in ("204", "404"):
         raise HistoryUnavailable(f"JetStream refused a direct get with status {status[:3]!r}")
     found = [

@@ -291,7 +291,7 @@ class Order:
         epoch, tip = stream.epoch, stream.tip
         offset = await self._reader.last_offset(stream, stream.subject_of(found.name))
         if stream.epoch != epoch:
-            raise HistoryUnavailable("the history has begun anew")
+            raise HistoryUnavailable("the history was reset")
         if not found.anew and found.last >= 0:
             return  # it has begun by itself meanwhile
         found.last, found.top, found.stamp = offset or tip, offset, ""

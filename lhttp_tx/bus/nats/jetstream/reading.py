@@ -97,7 +97,7 @@ class Reader:
             task.add_done_callback(lambda task: self._ended(key, task))
         page = await asyncio.shield(task)
         if stream.epoch != epoch:
-            raise HistoryUnavailable("the history has begun anew, try again")
+            raise HistoryUnavailable("the history was reset, try again")
         return page
 
     def _ended(self, key: tuple[object, ...], task: asyncio.Task[Page]) -> None:

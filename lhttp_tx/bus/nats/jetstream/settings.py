@@ -76,8 +76,8 @@ def check_streams(classes: Iterable[Retention], prefix: str) -> None:
         name = retention.name
         if retention.size:
             raise ValueError(
-                f"history class {name!r} bounds the bytes of a channel, which NATS cannot: bound messages and age, and "
-                "the bytes of the stream"
+                f"history class {name!r} limits the bytes of a channel, which NATS cannot do: limit messages and age, "
+                "and the bytes of the stream"
             )
         if known.setdefault(name, retention) != retention:
             alike = " (it is that of --history, and of history = true)" if name == Retention().name else ""

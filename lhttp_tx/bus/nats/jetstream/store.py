@@ -36,7 +36,7 @@ __all__ = ["JetStreamHistory"]
 
 _log = Logger()
 
-_AWAY = "the bus is away, try again later"
+_AWAY = "the bus is unavailable, try again later"
 
 _FAREWELL = 2.0
 """Seconds for which a store that stops waits for the streams to take what was appended last."""

@@ -269,20 +269,20 @@ class Stream:
         if self._suspected is None:
             self._suspected = now
         if now - self._suspected < _SUSPICION:
-            raise HistoryUnavailable(f"the stream {self.name} of NATS tells less than before; it is asked again")
+            raise HistoryUnavailable(f"the stream {self.name} of NATS reports less than before; asking again")
         self._suspected = None
         return True
 
     def _check_owner(self, metadata: Mapping[str, str]) -> None:
         if metadata.get(MARK) != "history":
             raise HistoryUnavailable(
-                f"the stream {self.name} of NATS was not made by lhttp_tx and is left alone: "
+                f"the stream {self.name} of NATS was not created by lhttp_tx, which does not use it: "
                 "delete it, or choose another prefix of subjects"
             )
         prefix, name = metadata.get(f"{MARK}-prefix"), metadata.get(f"{MARK}-class")
         if (prefix, name) != (self._prefix, self.retention.name):
             raise HistoryUnavailable(
-                f"the stream {self.name} of NATS keeps the class {name!r} of the prefix {prefix!r} and is left alone: "
+                f"the stream {self.name} of NATS keeps the class {name!r} of the prefix {prefix!r}, so it is not used: "
                 "choose another prefix of subjects"
             )
 
@@ -298,7 +298,7 @@ class Stream:
         metadata = {**found["metadata"], **wanted["metadata"]}
         if lost:
             metadata[ERA] = f"{int(metadata.get(ERA) or 0) + 1}"
-            _log.error("the stream {name} of NATS has lost its messages: its positions begin anew", name=self.name)
+            _log.error("the stream {name} of NATS has lost its messages: its positions start again", name=self.name)
         answer: dict[str, Any] | None = None
         if different or lost:
             config = {**found, **wanted, "metadata": metadata}
@@ -316,7 +316,9 @@ class Stream:
         cluster = answer.get("cluster")
         leader = "" if cluster is None else cluster.get("leader", "")
         if cluster is not None and not leader and answer["config"]["num_replicas"] > 1:
-            raise HistoryUnavailable(f"the stream {self.name} of NATS has no leader: too few of its servers are there")
+            raise HistoryUnavailable(
+                f"the stream {self.name} of NATS has no leader: too few of its servers are running"
+            )
         state, era = answer["state"], (answer["config"].get("metadata") or {}).get(ERA, "")
         last = state["last_seq"]
         first = state["first_seq"] if state["messages"] else last + 1

@@ -59,12 +59,12 @@ def test_everything_can_be_set() -> None:
 
 MISTAKES = {
     "server is no URL": (["--nats", "127.0.0.1"], "write one such as nats://127.0.0.1:4222"),
-    "server is another kind": (["--nats", "http://a"], "names no NATS server"),
+    "server is another kind": (["--nats", "http://a"], "is not the URL of a NATS server"),
     "prefix is no token": (
         ["--nats", URL, "--nats-prefix", "lhttp"],
         "write tokens that end with a dot, such as lhttp.",
     ),
-    "prefix is NATS's own": (["--nats", URL, "--nats-prefix", "$SYS."], "cannot begin subjects of NATS"),
+    "prefix is NATS's own": (["--nats", URL, "--nats-prefix", "$SYS."], "is not a prefix of NATS subjects"),
     "user without server": (["--nats-user", "me"], "--nats-user is for NATS: name a server with --nats"),
     "certificate without server": (["--nats-tls-certificate", "node.pem"], "name a server with --nats"),
     "local delivery without server": (["--nats-local-delivery"], "name a server with --nats"),

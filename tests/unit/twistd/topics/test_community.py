@@ -74,20 +74,20 @@ def test_a_single_login_is_one_connection_per_user() -> None:
         (
             "--single-login",
             (
-                "--single-login needs to know users: add --auth, --jwt-key-file or --authenticator, "
+                "--single-login needs users: add --auth, --jwt-key-file or --authenticator, "
                 "or name a query parameter with --login-parameter"
             ),
         ),
         (
             "--max-per-user 2",
             (
-                "--max-per-user needs to know users: add --auth, --jwt-key-file or --authenticator, "
+                "--max-per-user needs users: add --auth, --jwt-key-file or --authenticator, "
                 "or name a query parameter with --login-parameter"
             ),
         ),
         (
             "--single-login --max-per-user 2 --login-parameter name",
-            "--single-login is --max-per-user 1: leave one of them out",
+            "--single-login means --max-per-user 1: leave out one of them",
         ),
         (
             "--login-parameter name --auth file:passwords",

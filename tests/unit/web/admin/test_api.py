@@ -20,7 +20,7 @@ def test_a_repeated_call_has_the_answer_of_the_first() -> None:
 def test_another_call_may_not_have_the_same_key() -> None:
     kept = Remembered(Clock())
     kept.begin("k", "1", b"a")
-    for digest, why in ((b"a", "under way"), (b"b", "another call")):
+    for digest, why in ((b"a", "still running"), (b"b", "another call")):
         with pytest.raises(Problem, match=why) as caught:
             kept.begin("k", "1", digest)
         assert caught.value.status == 409

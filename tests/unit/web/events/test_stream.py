@@ -189,7 +189,7 @@ def test_a_wildcard_subscription_has_no_ids() -> None:
     ("channel=" + "+".join(f"c{number}" for number in range(1900)), 400, ""),
     ("channel=" + "+".join(f"c{number}" for number in range(1000)), 429, ""),
     ("&".join(f"channel=c{number}" for number in range(100)), 400, ""),
-    ("channel=a&since=b", 400, "no position"),
+    ("channel=a&since=b", 400, "not a position"),
 ])  # fmt: skip
 def test_what_a_client_may_not_have_is_refused_with_a_status(query: str, status: int, told: str) -> None:
     stack = Stack(rules=Rules((Rule("secret", subscribe=NOBODY), Rule(">"))))

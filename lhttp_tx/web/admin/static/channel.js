@@ -1,0 +1,29 @@
+// The page of one channel.
+
+import { may, refusal } from "./api.js";
+import { add, el, name, note, panel } from "./dom.js";
+import { CONNECTION_COLUMNS } from "./lists.js";
+import { publishForm } from "./publish.js";
+import { pages } from "./table.js";
+
+/** Show a channel: #/channel/NAME. */
+export function channelView(main, [channel], signal) {
+  add(main, [
+    el("h1", {}, "Channel ", name(channel)),
+    panel("Publish", may("publish") ? publishForm(channel, () => {}) : note(refusal("publish"))),
+    panel("Subscribers", may("connections") ? subscribers() : note(refusal("connections"))),
+  ]);
+
+  function subscribers() {
+    return pages({
+      method: "connections",
+      params: { channel },
+      rows: "connections",
+      columns: CONNECTION_COLUMNS,
+      keyOf: (row) => row.connection,
+      empty: "Nobody is subscribed by this very name. Subscribers with wildcards are not listed.",
+      signal,
+      limit: 25,
+    }).element;
+  }
+}

@@ -1,0 +1,70 @@
+// Makes elements. Text becomes text nodes, never HTML: names of users and channels are what strangers chose.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes ?? {})) {
+    if (value === undefined || value === null || value === false) continue;
+    if (typeof value === "function") element.addEventListener(name, value);
+    else if (name === "value") element.value = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  add(element, children);
+  return element;
+}
+
+/** Append children: nodes, texts, or arrays of them; nothing for null and false. */
+export function add(element, children) {
+  for (const child of [children].flat(Infinity)) {
+    if (child === null || child === undefined || child === false) continue;
+    element.append(child instanceof Node ? child : String(child));
+  }
+}
+
+/** Return an element. Functions among the attributes listen to the event of that name. */
+export function el(name, attributes, ...children) {
+  return fill(document.createElement(name), attributes, children);
+}
+
+/** Return an element of SVG. */
+export function svg(name, attributes, ...children) {
+  return fill(document.createElementNS(SVG, name), attributes, children);
+}
+
+/** Replace what is in an element. */
+export function show(element, ...children) {
+  element.replaceChildren();
+  add(element, children);
+}
+
+/** Return a name that somebody else chose: its direction of writing does not reach what stands beside it. */
+export function name(text, attributes) {
+  return el("bdi", { class: "name", title: text, ...attributes }, text);
+}
+
+/** Return a link to a view of this page. */
+export function link(parts, text, attributes) {
+  return el("a", { href: address(...parts), ...attributes }, name(text));
+}
+
+/** Return the address of a view: its parts, each escaped. */
+export function address(...parts) {
+  return "#/" + parts.map(encodeURIComponent).join("/");
+}
+
+/** Return a section with a heading. */
+export function panel(title, ...children) {
+  const { actions, ...attributes } = children[0] instanceof Object && !(children[0] instanceof Node) &&
+    !Array.isArray(children[0]) ? children.shift() : {};
+  return el(
+    "section",
+    { ...attributes, class: `panel ${attributes.class ?? ""}` },
+    el("header", {}, el("h2", {}, title), actions ?? null),
+    ...children,
+  );
+}
+
+/** Return a line that says something about what is missing here. */
+export function note(text, attributes) {
+  return el("p", { ...attributes, class: `note ${attributes?.class ?? ""}` }, text);
+}

@@ -1,0 +1,52 @@
+// Does something again and again while somebody looks at it.
+
+/** Wait some seconds, or until the signal is aborted. */
+function wait(seconds, signal) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(done, seconds * 1000);
+    function done() {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    }
+    signal.addEventListener("abort", done);
+  });
+}
+
+/** Wait until the page can be seen, or the signal is aborted. */
+function seen(signal) {
+  if (!document.hidden || signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    function look() {
+      if (document.hidden && !signal.aborted) return;
+      document.removeEventListener("visibilitychange", look);
+      signal.removeEventListener("abort", look);
+      resolve();
+    }
+    document.addEventListener("visibilitychange", look);
+    signal.addEventListener("abort", look);
+  });
+}
+
+/**
+ * Call a function now, and again some seconds after each end, until the signal is aborted. Nothing is called while the
+ * page is hidden. An error goes to failed, and the next call comes later; with null, the last call went well.
+ */
+export async function poll(call, seconds, signal, failed) {
+  let troubles = 0;
+  while (!signal.aborted) {
+    try {
+      await call();
+      if (signal.aborted) return;
+      troubles = 0;
+      failed(null);
+    } catch (error) {
+      if (signal.aborted) return;
+      troubles = Math.min(troubles + 1, 4);
+      failed(error);
+      if (error.status === 401) return;
+    }
+    await wait(seconds * 2 ** troubles, signal);
+    await seen(signal);
+  }
+}
