@@ -47,9 +47,10 @@ class Config:
 
     :ivar listen: endpoint descriptions (:func:`twisted.internet.endpoints.serverFromString`); empty for a server that
         is mounted into another site.
+    :ivar tcp: endpoint descriptions for LHTTP on a plain stream, without WebSocket; empty: there is none.
     :ivar limits: the bounds of a message and of a connection.
-    :ivar max_connections: WebSocket connections at one time; 0: no limit.
-    :ivar max_per_address: WebSocket connections of one address, or of one IPv6 network (/64); 0: no limit. Loopback
+    :ivar max_connections: connections of clients at one time; 0: no limit.
+    :ivar max_per_address: connections of clients of one address, or of one IPv6 network (/64); 0: no limit. Loopback
         addresses have no limit.
     :ivar max_pending: connections at one time that are not, or not yet, a WebSocket. Beyond that, the server closes
         idle ones to make room. 0: no limit.
@@ -124,6 +125,7 @@ class Config:
     """
 
     listen: tuple[str, ...] = ()
+    tcp: tuple[str, ...] = ()
     limits: Limits = DEFAULT_LIMITS
     max_connections: int = 10_000
     max_per_address: int = 200
@@ -216,8 +218,9 @@ class Config:
 
     def __post_init__(self) -> None:
         check_fields(self, self.BOUNDS)
-        if "" in self.listen:
-            raise ValueError("listen holds an empty text; write an endpoint such as tcp:8081:interface=127.0.0.1")
+        for name in ("listen", "tcp"):
+            if "" in getattr(self, name):
+                raise ValueError(f"{name} holds an empty text; write an endpoint such as tcp:8081:interface=127.0.0.1")
         if self.log_connections not in (None, "info", "debug"):
             raise ValueError(f"log_connections is info, debug or None, not {self.log_connections!r}")
         _say("trusted_proxies:", TrustedProxies, self.trusted_proxies)
@@ -253,8 +256,8 @@ class Config:
         if self.unix_mode is not None and self.unix_mode & ~0o177 != 0o600:
             raise ValueError("unix_mode is from 0o600 to 0o777, and the server itself needs to read and write")
         for name in ("unix_mode", "unix_group"):
-            if getattr(self, name) is not None and not any(map(is_unix, self.listen)):
-                raise ValueError(f"{name} is for UNIX sockets: add unix:PATH to listen")
+            if getattr(self, name) is not None and not any(map(is_unix, (*self.listen, *self.tcp))):
+                raise ValueError(f"{name} is for UNIX sockets: add unix:PATH to listen, or to tcp")
 
     def check_users(self, known: bool) -> None:
         """

@@ -15,7 +15,7 @@ from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred, DeferredList, succeed
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -35,11 +35,12 @@ from lhttp_tx.guard.descriptors import RESERVE, AcceptGuard, raise_limit
 from lhttp_tx.guard.proxies import TrustedProxies
 from lhttp_tx.interfaces import IProcessor
 from lhttp_tx.observe import rationing
-from lhttp_tx.ports.listening import Listeners
+from lhttp_tx.ports.listening import Listeners, accept
 from lhttp_tx.ports.sockets import UNIXRights
-from lhttp_tx.ports.starting import Starts, one_by_one
+from lhttp_tx.ports.starting import Starts, first_of, one_by_one
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.running import RunningServer
+from lhttp_tx.transports.tcp.factory import TCPFactory
 from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 from lhttp_tx.web.health import put_checks
 from lhttp_tx.web.site import LHTTPSite, RootResource
@@ -156,6 +157,8 @@ class LHTTPService(Service):
         self._guard = AcceptGuard(
             reactor, self._reserve, judge=self._admission.admits, make_room=self._admission.make_room
         )
+        self._tcp = TCPFactory(self.factory)
+        self._tcp_ports: list[IListeningPort] = []
         self._listeners = Listeners(reactor, self._site, make_endpoint=make_endpoint, opened=self._listens)
         self._departure = Departure(parts.engine, reactor, delay=config.drain_delay, time=config.drain_time)
         put_checks(
@@ -174,8 +177,13 @@ class LHTTPService(Service):
 
     @property
     def ports(self) -> list[IListeningPort]:
-        """The ports that the server listens on while it runs."""
+        """The ports that the server listens on while it runs, those of ``Config(tcp=...)`` too."""
         return self._listeners.ports
+
+    @property
+    def tcp_ports(self) -> list[IListeningPort]:
+        """Those of them that are for LHTTP on a plain stream."""
+        return [port for port in self._tcp_ports if port in self.ports]
 
     @property
     def rules(self) -> Rules:
@@ -261,11 +269,12 @@ class LHTTPService(Service):
         return awaitable(self._starts.wait())
 
     def _listen(self) -> None:
-        if self.config.listen:
+        if self.config.listen or self.config.tcp:
             raise_limit(self.config.max_connections, self._reserve)
         self._start_number = self._starts.begin()
+        self._tcp_ports = []
         try:
-            self._listening = self._listeners.open(self.config.listen)
+            self._listening = self._listeners.open(self.config.listen, [(each, self._tcp) for each in self.config.tcp])
         except Exception:
             self._starts.end(Failure(), self._start_number)
             raise
@@ -282,12 +291,12 @@ class LHTTPService(Service):
         plugged = self._plug_in(self._start_number)
         self.factory.starting = self.factory.draining = not plugged.called
         if not plugged.called:
-            self._accept(self.ports, False)
+            accept(self.ports, False)
         number = (self._start_number,)
         plugged.addCallbacks(self._plugged_in, self._not_plugged_in, callbackArgs=number, errbackArgs=number)
         listening, self._listening = self._listening, succeed(None)
         both: Deferred[Any] = DeferredList([listening, bus, plugged], fireOnOneErrback=True, consumeErrors=True)
-        both.addErrback(_first).addBoth(self._starts.end, self._start_number)
+        both.addErrback(first_of).addBoth(self._starts.end, self._start_number)
 
     def _plug_in(self, number: int) -> Deferred[None]:
         """Call ``on_start`` of processors, filters, hooks and authenticators, for the start with this number."""
@@ -298,19 +307,13 @@ class LHTTPService(Service):
             lambda _: self._parts.lifecycle.start(self.server) if self._is_starting(number) else None
         )
 
-    def _accept(self, ports: Iterable[Any], accepts: bool) -> None:
-        """Accept connections, or leave them in the system's queue while the server starts."""
-        for port in ports:
-            if hasattr(port, "stopReading"):
-                (port.startReading if accepts else port.stopReading)()
-
     def _is_starting(self, number: int) -> bool:
         return self._start_number == number and self._stopping is None
 
     def _plugged_in(self, _: None, number: int) -> None:
         if self._is_starting(number):
             if self.factory.starting:
-                self._accept(self.ports, True)
+                accept(self.ports, True)
             self.factory.starting = self.factory.draining = False
             for name in self.server.unasked:
                 _log.warn("[plugin.{name}]: no code has read these settings", name=name)
@@ -332,11 +335,13 @@ class LHTTPService(Service):
         else:
             self._start()
 
-    def _listens(self, port: IListeningPort, description: str) -> None:
+    def _listens(self, port: IListeningPort, description: str, factory: IProtocolFactory) -> None:
+        if factory is self._tcp:
+            self._tcp_ports.append(port)
         self._guard.watch(port)
         if self.factory.starting:
-            self._accept([port], False)
-        hosts = [listening.getHost() for listening in self.ports]
+            accept([port], False)
+        hosts = [listening.getHost() for listening in self.ports if listening not in self._tcp_ports]
         addresses = [host.host for host in hosts if isinstance(host, IPv4Address | IPv6Address)]
         self._policy.loopback_only = bool(addresses) and all(map(is_loopback, addresses))
         tell_listening(port.getHost(), description, is_open=self._parts.gate is None)
@@ -386,14 +391,10 @@ class LHTTPService(Service):
     def _refuse_more(self) -> None:
         self.factory.draining = True
         self._parts.close_lobbies()
+        self._tcp.go_away()
 
     def _stopped(self, _: object, stopping: Deferred[None]) -> None:
         self._stopping = None
         if self.running:
             self._start_again()
         stopping.callback(None)
-
-
-def _first(failure: Failure) -> Failure:
-    found: Failure = failure.value.subFailure  # type: ignore[union-attr]
-    return found

@@ -1,8 +1,8 @@
 """
-How a server leaves without its clients being away for long: it goes on for a while, then closes them a few at a time.
+The slow stop of a server: it serves for a while longer, then closes its clients a few at a time.
 
-:class:`Departure` is two steps of a stop. Between them, :mod:`lhttp_tx.service` stops listening. With neither
-``drain_delay`` nor ``drain_time``, both do nothing.
+So no client is without a server for long. :class:`Departure` is two steps of a stop. Between them,
+:mod:`lhttp_tx.service` stops listening. With neither ``drain_delay`` nor ``drain_time``, both do nothing.
 """
 
 from __future__ import annotations

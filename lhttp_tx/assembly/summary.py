@@ -1,4 +1,4 @@
-"""What a server says of itself in the log when it starts."""
+"""The log lines that describe a server when it starts."""
 
 from __future__ import annotations
 

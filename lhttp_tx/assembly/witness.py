@@ -1,7 +1,7 @@
 """
-What the log says of connections and of slow processors, where the operator asks for it.
+Logs connections and slow processors, if the operator asks for it.
 
-Without these, the engine calls nothing of this module.
+Otherwise, the engine calls nothing of this module.
 """
 
 from __future__ import annotations

@@ -36,10 +36,12 @@ class LoginAttempt:
 
     :ivar address: the client's address, as in ``session.peer``.
     :ivar connection_id: the name of the connection.
-    :ivar path: the path of the handshake, as the client sent it.
+    :ivar path: the path of the handshake, as the client sent it; empty on a plain stream, which has none.
     :ivar parameters: the query parameters of the handshake. If a parameter is repeated, the last value counts.
     :ivar headers: the headers of the handshake by lower-case name; empty for a login message.
     :ivar secure: whether the connection is encrypted, as far as the server can see.
+    :ivar certificate: the TLS certificate, in DER, that the client has shown to connect; ``None`` without one, and for
+        a login message.
     :ivar message: the login message; ``None`` on the handshake.
     :ivar identity: the connection's identity so far; ``None`` on the handshake, and before the first login.
     """
@@ -50,6 +52,7 @@ class LoginAttempt:
     parameters: Mapping[str, str] = field(default_factory=_nothing)
     headers: Mapping[str, str] = field(default_factory=_nothing)
     secure: bool = False
+    certificate: bytes | None = field(default=None, repr=False)
     message: Message | None = None
     identity: Identity | None = None
 

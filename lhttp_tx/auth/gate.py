@@ -101,17 +101,18 @@ class Gate:
         for lobby in tuple(self.lobbies):
             lobby.close(code, reason)
 
-    def admit(self, attempt: LoginAttempt) -> Deferred[Identity | None]:
+    def admit(self, attempt: LoginAttempt, *, by_message: bool = False) -> Deferred[Identity | None]:
         """
         Decide about a handshake.
 
+        :param by_message: whether the client may log in with a message in any case, as it has no other way.
         :returns: a Deferred that
 
             - succeeds with the identity, which may be anonymous if anonymous clients may connect;
             - succeeds with ``None`` if the client may connect, but must then log in with a message;
             - fails with :exc:`~lhttp_tx.errors.Refused`.
         """
-        return self._ask(attempt).addCallback(self._admitted, attempt)
+        return self._ask(attempt).addCallback(self._admitted, attempt, by_message)
 
     def log_in(self, attempt: LoginAttempt) -> Deferred[Identity]:
         """
@@ -134,12 +135,12 @@ class Gate:
         """Return the identity of an anonymous client."""
         return self._without_secrets(replace(attempt.identify(""), user=None))
 
-    def _admitted(self, identity: Identity | None, attempt: LoginAttempt) -> Identity | None:
+    def _admitted(self, identity: Identity | None, attempt: LoginAttempt, by_message: bool) -> Identity | None:
         if identity is not None:
             return identity
         if self.allow_anonymous:
             return self.anonymous(attempt)
-        if self.login_timeout:
+        if self.login_timeout or by_message:
             return None
         raise Refused(401, "log in to connect: the handshake has no credentials that this server accepts")
 

@@ -78,7 +78,7 @@ class Lobby:
     """
 
     __slots__ = ("_attempt", "_ended", "_enter", "_errors", "_failures", "_gate", "_late", "_limits", "_session",
-                 "_timer", "_transport", "_waiting")  # fmt: skip
+                 "_timeout", "_timer", "_transport", "_waiting")  # fmt: skip
 
     def __init__(
         self,
@@ -88,6 +88,7 @@ class Lobby:
         transport: ITransport,
         limits: Limits,
         enter: Callable[[Identity], Conversation],
+        timeout: float | None = None,
     ) -> None:
         """
         :param gate: decides about the logins.
@@ -95,9 +96,10 @@ class Lobby:
         :param transport: the open connection.
         :param limits: the bounds of a message.
         :param enter: opens the session of the connection.
+        :param timeout: seconds in which the client must log in; ``None``: those of the gate.
         """
         self._gate = gate
-        self._attempt = replace(attempt, headers={})
+        self._attempt = replace(attempt, headers={}, certificate=None)
         self._transport = transport
         self._limits = limits
         self._enter = enter
@@ -105,7 +107,8 @@ class Lobby:
         self._late = self._ended = False
         self._waiting: Deferred[Identity] | None = None
         self._session: Conversation | None = None
-        self._timer: IDelayedCall | None = gate.clock.callLater(gate.login_timeout, self._time_is_up)
+        self._timeout = gate.login_timeout if timeout is None else timeout
+        self._timer: IDelayedCall | None = gate.clock.callLater(self._timeout, self._time_is_up)
         gate.lobbies.add(self)
 
     def receive_run(self, messages: list[bytes], first: int, binary: bool) -> int:
@@ -206,7 +209,7 @@ class Lobby:
         if self._waiting is not None:
             self._late = True
         else:
-            self.close(LOGIN_TIMEOUT, f"no login within {self._gate.login_timeout:g} seconds")
+            self.close(LOGIN_TIMEOUT, f"no login within {self._timeout:g} seconds")
 
     def _end(self) -> None:
         self._ended = True

@@ -8,7 +8,7 @@ The errors of the client, in addition to those of :mod:`lhttp_tx.errors`.
     │   └── NoReply           404  the server is done with a request and has not replied
     ├── RequestTimeout        504  the server has not answered in time
     ├── ConnectFailed         503  no connection came about
-    │   └── LoginFailed       any  the server does not take who we say we are, or nobody said who
+    │   └── LoginFailed       any  the server has refused the login, or the client has no credentials
     ├── ConnectionLost        503  the connection ended before the answer came
     │   └── ClientClosed      409  the client was closed, or was never started
     └── TooMany

@@ -27,7 +27,7 @@ __all__ = ["RequestingService"]
 
 
 class RequestingService(ConnectedService):
-    """A connected service that sends, and waits for answers; whoever inherits from it makes its parts."""
+    """A connected service that sends, and waits for answers. A subclass makes its parts."""
 
     timeout: float
     _answers: Answers

@@ -1,9 +1,9 @@
 """
-What nodes know about each other's clocks: how old a message of another node is, and a time that all nodes share.
+The clocks of the nodes: how old a message of another node is, and a time that all nodes share.
 
-Clocks of machines may be hours apart. So nothing here compares the time of day of two machines. Each message between
-nodes says when it was sent, by a clock that only runs forward, and each node measures how far the clocks of the others
-are from its own. Used by :mod:`lhttp_tx.cluster.nodes`.
+The clocks of machines may be hours apart. So no code here compares the time of day of two machines. Each message
+between nodes says when it was sent, by a clock that only runs forward, and each node measures how far the clocks of the
+others are from its own. Used by :mod:`lhttp_tx.cluster.nodes`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
-The connections that are new on this node, or have a new user, since a few seconds.
+The connections that have been new on this node, or have had a new user, for only a few seconds.
 
-A part of :mod:`lhttp_tx.cluster.control`: an order from another node may come late, and is not for them.
+A part of :mod:`lhttp_tx.cluster.control`. An order from another node may arrive late, and then does not apply to them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
 The nodes of a cluster: how they find each other, and how they talk to each other.
 
-Nodes find each other through the bus, on channels that clients cannot name. Every node sends a sign of life every few
-seconds. A node that is silent for longer counts as dead. On a bus within one process, a node is simply alone. Used by
-:mod:`lhttp_tx.cluster.roster` and :mod:`lhttp_tx.cluster.control`.
+Nodes find each other through the bus, on channels that clients cannot name. Every node sends a heartbeat every few
+seconds. A node without heartbeats for some time counts as dead. On a bus within one process, a node is simply alone.
+Used by :mod:`lhttp_tx.cluster.roster` and :mod:`lhttp_tx.cluster.control`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Which other nodes a node hears, and which it hears no more.
+The other nodes: which ones send heartbeats, and which ones are missing.
 
 A part of :mod:`lhttp_tx.cluster.nodes`.
 """

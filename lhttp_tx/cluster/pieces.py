@@ -1,6 +1,6 @@
 """
-Answers of a node that are larger than a message between nodes may be: they go in pieces. Pure functions, but for the
-pieces that wait.
+Splits the answers of a node that are too large for one message between nodes. Pure functions, except that incomplete
+answers are kept.
 """
 
 from __future__ import annotations

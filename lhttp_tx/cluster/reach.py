@@ -1,10 +1,11 @@
 """
-Whether the other nodes are there, and whether what they publish reaches this node.
+Finds out whether the other nodes are connected, and whether their publications reach this node.
 
-NATS keeps the order of what goes over one connection, subscriptions included. So if another node answers a question
-that this one has sent behind a subscription, the NATS server of the other node knows the subscription, and whatever the
-other node publishes from then on comes. If it answers a question behind a publication, it has the publication. Used by
-:class:`lhttp_tx.bus.nats.bus.NATSBus`, which :func:`connect` tells. Source: the protocol document, section "Receipts".
+NATS keeps the order of one connection, including subscriptions. Suppose that this node sends a subscription and then a
+request, and another node answers the request. Then the NATS server of the other node knows the subscription, and this
+node gets everything that the other node publishes from then on. In the same way, a node that answers a request after a
+publication has the publication. :func:`connect` connects it with :class:`lhttp_tx.bus.nats.bus.NATSBus`. Source: the
+protocol document, section "Receipts".
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class _Roll:
 
 
 class Reach:
-    """What one node knows of the way from the others, and asks them."""
+    """The state of the paths from the other nodes to this one, and the requests to these nodes."""
 
     def __init__(self, nodes: Nodes, ways: Ways, clock: IReactorTime) -> None:
         """

@@ -16,6 +16,7 @@ __all__ = [
     "LOGGED_IN_ELSEWHERE",
     "LOGIN_TIMEOUT",
     "POLICY_VIOLATION",
+    "PROTOCOL_ERROR",
     "TOO_BIG",
     "TOO_SLOW",
     "check_close_code",
@@ -23,6 +24,9 @@ __all__ = [
 
 GOING_AWAY: Final = 1001
 """The server stops."""
+
+PROTOCOL_ERROR: Final = 1002
+"""The bytes of the peer cannot be told apart into messages."""
 
 POLICY_VIOLATION: Final = 1008
 """A filter refuses the connection, or there were too many failed logins or too many errors."""

@@ -1,8 +1,8 @@
 """
-Publications that ask for receipts: one plan for those that are otherwise alike, and what becomes of a run of them.
+Publications that ask for receipts. Those that are otherwise equal share one plan, and are handled in runs.
 
-Clients write another token, and another message id, into each message. Such messages share a plan all the same.
-Used by :mod:`lhttp_tx.engine.engine` and :mod:`lhttp_tx.engine.handling`.
+Clients write a different token and a different message id into each message. Such messages still share a plan. Used by
+:mod:`lhttp_tx.engine.engine` and :mod:`lhttp_tx.engine.handling`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 Check the head of an HTTP request: it has one host, and each decisive header once.
 
 Part of the codec: pure functions on bytes, used by :mod:`lhttp_tx.transports.websocket.opening` and the web resources.
-What twisted.web and Autobahn look at beside this is theirs; here is what they leave open, and read in different ways.
+This module checks only what twisted.web and Autobahn do not check, or interpret differently.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ class Archive:
         """
         if not self.store.available:
             next(payloads, None)
-            raise HistoryUnavailable(self.store.trouble or "the history store is away, try again later")
+            raise HistoryUnavailable(self.store.trouble or "the history store is unavailable, try again later")
         waiting: list[Deferred[None]] = []
         while True:
             run: list[bytes] = []

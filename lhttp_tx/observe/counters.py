@@ -1,5 +1,5 @@
 """
-What a server counts while it works: plain numbers, which cost next to nothing, and which nobody has to read.
+The counters of a server, for its metrics: plain numbers, which cost next to nothing.
 
 Only a server with ``Config(metrics=True)`` has a :class:`Counters`. It counts for runs of messages, for connections and
 for errors, never for each message on its own. :mod:`lhttp_tx.web.admin.metrics` shows the numbers. Imports nothing.

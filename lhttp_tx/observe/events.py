@@ -1,8 +1,8 @@
 """
 The names of events in the log, for programs that read it.
 
-A line's text may change, its name does not. A call of a logger may give the name itself, as ``event=``. For the others,
-``NAMES`` knows it by the format of the text. Imports nothing of the project.
+The text of a line may change, but its name does not. A call of a logger may pass the name as ``event=``. For other
+calls, ``NAMES`` maps the format of the text to the name. Imports nothing of the project.
 """
 
 from __future__ import annotations

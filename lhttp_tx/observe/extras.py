@@ -1,8 +1,8 @@
 """
 Tells what to install for an option that needs optional packages.
 
-The project may have been installed from anywhere, so its extras may be on no index. But the libraries in the extras
-are. Imports nothing of the project.
+The project may have been installed from anywhere, so a package index may not have its extras. It does have the
+libraries in the extras. Imports nothing of the project.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-A log file that begins anew when it is large or old, and keeps a number of earlier ones.
+A log file that is rotated by size or age, and keeps a number of old files.
 
 Twisted's :class:`~twisted.python.logfile.LogFile` with an age. Imports nothing of the project.
 """

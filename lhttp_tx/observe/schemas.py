@@ -93,7 +93,7 @@ class Parameter:
     :ivar name: its key.
     :ivar schema: its type.
     :ivar meaning: what it is for, in one sentence.
-    :ivar required: whether it has to be given.
+    :ivar required: whether it is required.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Method:
     :ivar answer: the properties of its answer.
     :ivar channels: the parameters that name channels, which must be in the scope of the key.
     :ivar whom: whether exactly one of the parameters ``user`` and ``connection`` has to be given.
-    :ivar exclusive: pairs of parameters that do not go together.
+    :ivar exclusive: pairs of parameters that exclude each other.
     :ivar command: the name of the subcommand of ``lhttp admin``; empty if there is none.
     :ivar columns: the property with the rows that the subcommand prints, then the keys of a row to print. If it is
         empty, the subcommand prints all properties.

@@ -1,7 +1,7 @@
 """
-Tells of a reactor that stands still, and of what it stands in.
+Detects a blocked reactor, and logs the code that blocks it.
 
-A thread looks whether the reactor takes its turns. If it does not, the thread logs the stack of the reactor's thread.
+A thread checks whether the reactor still runs. If it does not, the thread logs the stack of the reactor's thread.
 Imports nothing of the project.
 """
 
@@ -26,7 +26,7 @@ _MAX_FRAMES = 30
 
 
 class StallWatch(Service):
-    """Logs when the reactor has not taken a turn for a while, and again when it takes one."""
+    """Logs that the reactor is blocked, and later that it runs again."""
 
     def __init__(self, reactor: Any, threshold: float) -> None:
         """

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.observe.reasons import reason_of, tell_once
 
-__all__ = ["BACKLOG", "Listeners", "close_now", "listen_now", "widen"]
+__all__ = ["BACKLOG", "Listeners", "accept", "close_now", "listen_now", "widen"]
 
 _log = Logger()
 
@@ -65,6 +65,13 @@ def listen_now(endpoint: IStreamServerEndpoint, factory: IProtocolFactory, descr
     return port
 
 
+def accept(ports: Iterable[Any], accepts: bool) -> None:
+    """Accept connections, or leave them in the system's queue while the server starts."""
+    for port in ports:
+        if hasattr(port, "stopReading"):
+            (port.startReading if accepts else port.stopReading)()
+
+
 def close_now(port: Any) -> Any:
     """
     Close *port* at once if possible.
@@ -94,13 +101,14 @@ class Listeners:
         factory: IProtocolFactory,
         *,
         make_endpoint: Callable[[Any, str], IStreamServerEndpoint],
-        opened: Callable[[IListeningPort, str], None],
+        opened: Callable[[IListeningPort, str, IProtocolFactory], None],
     ) -> None:
         """
         :param reactor: the running reactor.
-        :param factory: takes the connections.
+        :param factory: takes the connections, where :meth:`open` gets no other one.
         :param make_endpoint: takes the reactor and a description, and returns the endpoint.
-        :param opened: called with each port that listens, and its description. The port is then in :attr:`ports`.
+        :param opened: called with each port that listens, its description, and what takes its connections. The port is
+            then in :attr:`ports`.
         """
         self.ports: list[IListeningPort] = []
         self._reactor = reactor
@@ -118,9 +126,11 @@ class Listeners:
         """Whether all ports listen, as far as this process can tell."""
         return self._failed is None and not self._opening and all(map(self._is_intact, self.ports))
 
-    def open(self, descriptions: Iterable[str]) -> Deferred[None]:
+    def open(self, descriptions: Iterable[str], others: Iterable[tuple[str, IProtocolFactory]] = ()) -> Deferred[None]:
         """
-        Listen on all of *descriptions*.
+        Listen on all of *descriptions*, then on *others*.
+
+        :param others: more descriptions, each with what takes the connections there.
 
         :returns: a Deferred that
 
@@ -134,8 +144,8 @@ class Listeners:
         self._failed = None
         done = self._waiting = Deferred()
         try:
-            for description in descriptions:
-                self._open(description)
+            for description, factory in (*((each, self._factory) for each in descriptions), *others):
+                self._open(description, factory)
         except BaseException:
             self._waiting = None
             self._close(close_now)
@@ -143,21 +153,21 @@ class Listeners:
         self._look()
         return done
 
-    def _open(self, description: str) -> None:
-        listening = self._make_endpoint(self._reactor, description).listen(self._factory)
+    def _open(self, description: str, factory: IProtocolFactory) -> None:
+        listening = self._make_endpoint(self._reactor, description).listen(factory)
         outcome: list[Any] = []
         listening.addBoth(outcome.append)
         if outcome and isinstance(outcome[0], Failure):
             _complain(outcome[0], description)
             raise outcome[0].value.with_traceback(None) from None  # type: ignore[union-attr]
         if outcome:
-            self._listens(outcome[0], description)
+            self._listens(outcome[0], description, factory)
         else:
             self._opening.append(listening)
-            listening.addCallback(lambda _: self._later(listening, outcome[0], description))
+            listening.addCallback(lambda _: self._later(listening, outcome[0], description, factory))
             listening.addErrback(lambda failure: _log.failure("opening a port failed", failure))
 
-    def _later(self, listening: Deferred[Any], outcome: Any, description: str) -> object:
+    def _later(self, listening: Deferred[Any], outcome: Any, description: str, factory: IProtocolFactory) -> object:
         """Take the outcome of an endpoint that did not report it at once."""
         if listening not in self._opening:
             return _discard(outcome)
@@ -166,15 +176,15 @@ class Listeners:
             _complain(outcome, description)
             self._failed = self._failed or outcome
         else:
-            self._listens(outcome, description)
+            self._listens(outcome, description, factory)
         self._look()
         return None
 
-    def _listens(self, port: IListeningPort, description: str) -> None:
+    def _listens(self, port: IListeningPort, description: str, factory: IProtocolFactory) -> None:
         self.ports.append(port)
         self._inodes[port] = _inode(port)
         widen(port, description)
-        self._opened(port, description)
+        self._opened(port, description, factory)
 
     def _look(self) -> None:
         """Fire the waiting Deferred if all ports listen, or one has failed."""

@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-__all__ = ["Starts", "one_by_one"]
+__all__ = ["Starts", "first_of", "one_by_one"]
 
 _log = Logger()
 
@@ -78,3 +78,9 @@ def one_by_one(steps: Iterable[Callable[[], Any]]) -> Deferred[None]:
         result.addCallback(take, step)
         result.addErrback(lambda failure: _log.failure("stopping failed", failure))
     return result.addCallback(lambda _: None)
+
+
+def first_of(failure: Failure) -> Failure:
+    """Return the first failure of a ``DeferredList``."""
+    found: Failure = failure.value.subFailure  # type: ignore[union-attr]
+    return found

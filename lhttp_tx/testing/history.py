@@ -1,7 +1,7 @@
 """
 The contract of every history store, as tests: one suite for all of :class:`~lhttp_tx.interfaces.IHistoryStore`.
 
-A subclass says how stores are made, and how time passes::
+A subclass makes the stores, and makes time pass::
 
     from lhttp_tx.testing import HistoryContract
 
@@ -15,7 +15,7 @@ A subclass says how stores are made, and how time passes::
             self.clock.advance(seconds)
 
 The tests need pytest, pytest-twisted and hypothesis. Nothing else of :mod:`lhttp_tx.testing` does, so this module is
-imported when it is asked for.
+imported only on first use.
 """
 
 from typing import Any, cast
@@ -39,7 +39,7 @@ __all__ = ["RETENTIONS", "HistoryContract"]
 
 
 class _Placing(Stores):
-    """Who publishes is told where it went, and what was there before is not there twice."""
+    """A publisher gets the position of its publication, and a duplicate is not stored again."""
 
     @pytest_twisted.ensureDeferred
     async def test_a_placing_tells_the_position(self, store: Any) -> None:
@@ -98,7 +98,7 @@ class _Placing(Stores):
 
 
 class _Living(Stores):
-    """A store is described, runs, and stops."""
+    """A store has a description, starts, and stops."""
 
     def test_provides_the_interface(self) -> None:
         assert verifyObject(IHistoryStore, self.make_store())
@@ -183,7 +183,7 @@ class _Living(Stores):
 
 
 class _Modelled(Stores):
-    """Whatever is done to a store, it is what the list of everything that was appended says."""
+    """After any operations, a store has the same contents as the model, a list of all appended messages."""
 
     examples = 60
     """Stories that are tried."""
@@ -254,6 +254,6 @@ class HistoryContract(Keeping, Losing, Reading, _Placing, _Living, _Modelled):
     """
     What every store must do.
 
-    Override :meth:`make_store` and :meth:`pass_time`; also :meth:`settle` where what is confirmed can be read only
-    later, and ``outlives`` and :meth:`restart` where a store is more than its process.
+    Override :meth:`make_store` and :meth:`pass_time`; also :meth:`settle` if confirmed messages can be read only later,
+    and ``outlives`` and :meth:`restart` if a store survives its process.
     """

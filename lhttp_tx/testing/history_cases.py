@@ -1,7 +1,7 @@
 """
-The tests of the contract of history stores that are about what is kept, lost and read.
+The tests of the contract of history stores for keeping, losing and reading messages.
 
-A part of :mod:`lhttp_tx.testing.history`, which alone imports it.
+A part of :mod:`lhttp_tx.testing.history`. No other module imports it.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ async def page_of(result: Page | Deferred[Page]) -> Page:
 
 
 class Stores:
-    """What the tests of a store stand on."""
+    """The base class of the tests of a store."""
 
     window = 2.0
     """Seconds for which stores that are made know message ids."""
@@ -106,7 +106,7 @@ class Stores:
 
 
 class Keeping(Stores):
-    """What is appended is kept, in order and marked."""
+    """A store keeps appended messages, in order and with their offsets."""
 
     @pytest_twisted.ensureDeferred
     async def test_what_is_appended_is_read_in_order(self, store: Any) -> None:
@@ -197,7 +197,7 @@ class Keeping(Stores):
 
 
 class Losing(Stores):
-    """Bounds are kept, and what is lost is told."""
+    """A store keeps its bounds, and reports lost messages."""
 
     @pytest.mark.parametrize("run", [1, 3, 25])
     @pytest_twisted.ensureDeferred
@@ -274,7 +274,7 @@ class Losing(Stores):
 
 
 class Reading(Stores):
-    """What is read begins and ends where it is asked to."""
+    """A page begins and ends at the requested positions."""
 
     @pytest_twisted.ensureDeferred
     async def test_reading_begins_behind_an_offset(self, store: Any) -> None:

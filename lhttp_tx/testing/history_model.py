@@ -1,7 +1,7 @@
 """
-What a history is to be, as a plain list: the model that the contract of stores holds a store against.
+A model of a history, as a plain list. The contract of stores compares a store with it.
 
-Needs hypothesis; :mod:`lhttp_tx.testing.history` alone imports it.
+Needs hypothesis. Only :mod:`lhttp_tx.testing.history` imports it.
 """
 
 from dataclasses import dataclass, field

@@ -4,7 +4,8 @@ Heartbeats: what streams send while nothing else is sent, so that proxies do not
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -30,11 +31,15 @@ class Beating(Protocol):
 class Pulse:
     """Calls all streams of a server in turn. One timer does for all, so that an idle stream costs no timer."""
 
-    def __init__(self, clock: IReactorTime, interval: float) -> None:
+    def __init__(
+        self, clock: IReactorTime, interval: float, then: Callable[[tuple[Any, ...]], None] | None = None
+    ) -> None:
         """
         :param clock: the reactor.
         :param interval: seconds between two heartbeats of a stream; 0: none.
+        :param then: called with streams that have just been called, if they have to answer.
         """
+        self._then = then
         self._clock = clock
         self._interval = interval
         self._parts: list[set[Beating]] = [set() for _ in range(_PARTS)]
@@ -66,7 +71,10 @@ class Pulse:
     def _go_on(self) -> None:
         self._timer = None
         self._part = (self._part + 1) % _PARTS
-        for stream in tuple(self._parts[self._part]):
+        streams = tuple(self._parts[self._part])
+        for stream in streams:
             stream.beat()
+        if streams and self._then is not None:
+            self._then(streams)
         if self._count:
             self._wait()

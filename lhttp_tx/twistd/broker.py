@@ -1,9 +1,9 @@
 """
 The nats-server of ``--workers`` without ``--nats``: the supervisor starts it, watches it, and stops it last.
 
-It listens on the loopback interface, on a port that was free, and takes only those who know a secret. The secret is
-new for each start of the supervisor. It is in files that only this user can read. Workers get the address, and the name
-of the file, in their environment. Used by :mod:`lhttp_tx.twistd.supervisor`.
+It listens on a free port of the loopback interface, and accepts only clients that know a secret. The secret is new for
+each start of the supervisor. It is in files that only this user can read. Workers get the address, and the name of the
+file, in their environment. Used by :mod:`lhttp_tx.twistd.supervisor`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ if os.getppid() == int(parent):
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
     """
-    What the nats-server is to do.
+    The settings of the nats-server.
 
     :ivar program: the path of its program.
     :ivar directory: where JetStream writes; ``None``: no JetStream, unless *in_memory*.

@@ -1,7 +1,7 @@
 """
-Tells systemd how the server is: ready, reading its settings again, stopping, and alive.
+Notifies systemd of the state of the server: ready, reloading, stopping, and alive.
 
-A service manager that wants to know sets ``$NOTIFY_SOCKET`` (:manpage:`sd_notify(3)`); without it, this does nothing.
+A service manager sets ``$NOTIFY_SOCKET`` to get notifications (:manpage:`sd_notify(3)`). Otherwise this does nothing.
 Needs no library.
 """
 
@@ -27,7 +27,7 @@ _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 class Notifier(Service):
-    """Sends the state of a server to the service manager, and tells it again and again that the reactor lives."""
+    """Sends the state of a server to the service manager, and regular heartbeats of the reactor."""
 
     def __init__(
         self, reactor: Any, when_started: Callable[[], Deferred[Any]], environment: Mapping[str, str] = os.environ

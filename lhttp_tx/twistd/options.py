@@ -169,10 +169,12 @@ class Options(
         has_nats = bool(self._nats) or self.has_own_broker
         history = self.history_settings(processors=registry, rules=rules, has_nats=has_nats)
         listen = self.endpoints()
-        self.check_unix(listen)
-        self.admin = self.admin_settings(None if self.sources.file is None else self.sources.file.admin, listen)
+        self.check_unix((*listen, *self._tcp))
+        admin_keys = None if self.sources.file is None else self.sources.file.admin
+        self.admin = self.admin_settings(admin_keys, (*listen, *self._tcp))
         self.config = Config(
             listen=listen,
+            tcp=tuple(self._tcp),
             limits=self.limits(),
             max_connections=self["max-connections"],
             max_per_address=self["max-per-address"],
@@ -229,7 +231,7 @@ class Options(
             self,
             nats=self._nats,
             auth=self._described,
-            listen=(*self.config.listen, *(() if self.admin is None else (self.admin.listen,))),
+            listen=(*self.config.listen, *self.config.tcp, *(() if self.admin is None else (self.admin.listen,))),
             arguments=self.arguments,
             config=None if self.sources.file is None else self.sources.file.path,
             origins=self.sources.origins,

@@ -1,5 +1,5 @@
 """
-Reads the channel rules again on SIGHUP, and what :mod:`lhttp_tx.twistd.renewal` has to read.
+Reads the channel rules again on SIGHUP, and calls :mod:`lhttp_tx.twistd.renewal`.
 
 :mod:`lhttp_tx.twistd.tap` adds this service. Signals belong to the process, so an
 embedded server leaves them alone.
@@ -27,7 +27,7 @@ _log = Logger()
 
 
 class RulesReloader(Service):
-    """Puts what files hold in force when SIGHUP comes."""
+    """Applies the contents of files on SIGHUP."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """
-Reads secrets, keys and certificates again on SIGHUP. No connection is closed for it.
+Reads secrets, keys and certificates again on SIGHUP, without closing connections.
 
-A file that cannot be used leaves what was read before in force, and the log names it.
+If a file cannot be used, the old contents stay in force, and the log names the file.
 """
 
 from __future__ import annotations

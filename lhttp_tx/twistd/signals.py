@@ -5,13 +5,13 @@ The signals of a server: those that a service manager may send have a meaning, o
 server leaves them alone.
 
 =================== ====================================================================================
-SIGTERM, SIGINT     stop; Twisted's own. A further one ends a slow stop; without one, it changes nothing
+SIGTERM, SIGINT     stop, by Twisted. A second signal ends a slow stop, and otherwise has no effect
 SIGQUIT             stop, likewise
 SIGHUP              read rules, secrets and certificates again (:mod:`lhttp_tx.twistd.reloading`)
 SIGUSR1             open the log file again, or start a new one (:mod:`lhttp_tx.observe.log_files`)
 SIGUSR2             nothing
-SIGTSTP, SIGCONT    the system's: the process stands still, and goes on
-SIGPIPE             nothing; Python's own
+SIGTSTP, SIGCONT    suspend and resume the process, by the system
+SIGPIPE             nothing, by Python
 =================== ====================================================================================
 """
 

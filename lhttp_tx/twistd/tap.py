@@ -82,7 +82,7 @@ def makeService(options: Options) -> IService:
     supervisor = Supervisor(
         options.arguments,
         reactor=reactor,
-        listen=config.listen,
+        listen=(*config.listen, *config.tcp),
         for_first=() if options.admin is None else (options.admin.listen,),
         count=count,
         directory=str(Path.cwd()),

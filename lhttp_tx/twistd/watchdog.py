@@ -1,9 +1,9 @@
 """
-Notices a worker that hangs, because it is stopped, blocked or in an endless loop.
+Detects a worker that hangs, because it is stopped, blocked or in an endless loop.
 
 A worker writes a byte into a pipe every second, in its reactor (:func:`start_pulse`). The supervisor counts the time
-without a byte (:class:`Watchdog`), but only time in which it runs itself. So if the whole machine stands still, nobody
-counts as hanging. Used by :mod:`lhttp_tx.twistd.supervisor` and :mod:`lhttp_tx.twistd.worker`.
+without a byte (:class:`Watchdog`), but only time in which it runs itself. So if the whole machine is suspended, no
+worker counts as hanging. Used by :mod:`lhttp_tx.twistd.supervisor` and :mod:`lhttp_tx.twistd.worker`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 One worker of :mod:`lhttp_tx.twistd.supervisor`: ``python -m lhttp_tx.twistd.worker [options of twistd lhttp]``.
 
 Users do not run it themselves. It gets the listening sockets from the supervisor, and logs events as JSON to the
-standard output. It gives the supervisor signs of life (:mod:`lhttp_tx.twistd.watchdog`). It stops when its standard
+standard output. It sends heartbeats to the supervisor (:mod:`lhttp_tx.twistd.watchdog`). It stops when its standard
 input ends, because then the supervisor is gone.
 """
 
@@ -136,7 +136,7 @@ def _administered(
     siblings = Siblings(post.number, post.count, post.group)
     if post.number == 1:
         # Its socket is the last one, and the server may take its own later.
-        adopting = AdoptingReactor(reactor, FIRST_DESCRIPTOR + len(options.config.listen))
+        adopting = AdoptingReactor(reactor, FIRST_DESCRIPTOR + len((*options.config.listen, *options.config.tcp)))
         admin = make_admin(options.admin, server, reactor, siblings=siblings, make_endpoint=adopting.endpoint)
         return AdministeredService(server, admin), admin.set_keys
     if not options["metrics"]:

@@ -31,10 +31,10 @@ class HealthResource(Resource):
 
     - 200 ``ok``: the node works.
     - 200 ``degraded``: the node cannot reach other nodes, or NATS does not allow it to publish or subscribe, or it
-      does not listen on one of its endpoints, or the history store accepts no publications, or other nodes fell silent,
-      or fewer nodes are heard than the operator requires. If the store is the reason, the answer also has
-      ``"history": "unavailable"``, and the log gives the reason. ``missing`` names the silent nodes, and ``nodes`` says
-      how many are heard of those that are required, such as ``2/3``.
+      does not listen on one of its endpoints, or the history store accepts no publications, or other nodes send no
+      heartbeats, or fewer nodes are connected than the operator requires. If the store is the reason, the answer also
+      has ``"history": "unavailable"``, and the log gives the reason. ``missing`` names the nodes without heartbeats.
+      ``nodes`` has the numbers of connected and of required nodes, such as ``2/3``.
     - 503 ``full``: the node accepts no more connections.
     - 503 ``starting``: a processor, filter, hook or authenticator has not started yet.
     - 503 ``stopping``: the node is told to stop, or is closing the connections of its clients.

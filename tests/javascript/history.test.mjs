@@ -499,7 +499,7 @@ test("positions and numbers that are none are refused before anything is sent", 
     await assert.rejects(client.subscribe("a", options), (error) => error.status === 500);
   }
   await assert.rejects(client.subscribe("a.*", { last: 1 }), /wildcard/);
-  await assert.rejects(client.history("a", { before: "4" }), /no position/);
+  await assert.rejects(client.history("a", { before: "4" }), /not a position/);
   await assert.rejects(client.publish("a", "", { id: "two words" }), /message id/);
   assert.deepEqual(sockets[0].sent, []);
   client.close();

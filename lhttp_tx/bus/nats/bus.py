@@ -2,8 +2,8 @@
 The bus of a cluster: all nodes that use one NATS share all channels.
 
 Each channel has one NATS subscription, however many receivers it has on this node. A publication goes to NATS, and
-directly to the receivers of its own node. While NATS is away, the bus refuses publications rather than losing them
-silently. :mod:`lhttp_tx.bus.nats.keeper` keeps the connection up, and :mod:`lhttp_tx.bus.nats.interest` knows the
+directly to the receivers of its own node. While NATS is unavailable, the bus refuses publications, so that it loses
+none silently. :mod:`lhttp_tx.bus.nats.keeper` keeps the connection up, and :mod:`lhttp_tx.bus.nats.interest` knows the
 subscribers. This module sends and receives publications.
 """
 
@@ -35,7 +35,7 @@ __all__ = ["BusHistory", "BusParts", "NATSBus", "use_servers"]
 
 
 class BusHistory(Protocol):
-    """What a bus tells a history that uses its links. Nothing here may raise."""
+    """A history that uses the links of a bus. The bus calls these methods. None of them may raise."""
 
     def linked(self, link: Link) -> None:
         """*link* is subscribed to everything; it is used from now on, or is going to be when this is called again."""
@@ -62,7 +62,7 @@ class BusHistory(Protocol):
 
 
 class _NoHistory:
-    """Where nobody keeps history: the bus goes on as it is."""
+    """Used if there is no history: nothing changes for the bus."""
 
     def linked(self, link: Link) -> None:
         """See :class:`BusHistory`."""
@@ -87,7 +87,7 @@ class _NoHistory:
 
 class BusParts(NamedTuple):
     """
-    What a history uses of its bus.
+    The parts of a bus that a history uses.
 
     :ivar deliver: hands publications of a channel to its receivers on this node.
     :ivar begin: to be called before several of them.

@@ -37,7 +37,7 @@ def tell(waiter: Deferred[None], error: BusUnavailable | None) -> None:
 
 class Confirmations:
     """
-    Waiting callers, in the order of asking. One question is under way at a time; the next one serves all callers that
+    Waiting callers, in the order of asking. One request is in flight at a time. The next one serves all callers that
     came in the meantime.
 
     :ivar asked: how many callers have asked since the beginning.

@@ -1,5 +1,5 @@
 """
-When a node may have missed publications. A part of :class:`lhttp_tx.bus.nats.bus.NATSBus`.
+Detects that a node may have missed publications. A part of :class:`lhttp_tx.bus.nats.bus.NATSBus`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CALM = 0.5
 
 class Gaps:
     """
-    Gathers signs that publications were missed, and tells them once for all. What it calls may not raise.
+    Collects signs that publications were missed, and reports them together. The callbacks must not raise.
 
     :ivar on_gap: called without arguments when a gap is over.
     :ivar on_flood: called before that, where messages were discarded though the link was there.

@@ -1,8 +1,8 @@
 """
 The client of nats-py, made safe against a server that pretends to have no TLS, and fast.
 
-nats-py reads in the server's greeting whether to use TLS. The greeting itself is not encrypted. An attacker on the way
-could remove this from it, and would get the password in the clear.
+nats-py reads in the server's greeting whether to use TLS. The greeting itself is not encrypted. An attacker on the
+network could remove the request for TLS from it, and would then get the password unencrypted.
 
 For each message, nats-py takes several microseconds, a queue and a turn of a task. So this client subscribes past it,
 takes the messages of these subscriptions out of what is read (:mod:`lhttp_tx.bus.nats.tap`), and writes commands past
@@ -36,7 +36,7 @@ _MAX_REFUSED = 10_000
 
 class GuardedClient(Client):
     """
-    A client that can insist on TLS, and then sends nothing in the clear.
+    A client that can require TLS, and then sends nothing unencrypted.
 
     :ivar insists: whether the connection must be encrypted before the first byte is sent.
     :ivar receivers: those who take the messages of subscriptions, by the subscription's number in the protocol.

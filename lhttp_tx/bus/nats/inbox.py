@@ -1,8 +1,8 @@
 """
-Where a link gets answers: acknowledgements of streams, and what is asked of NATS.
+The inbox of a link: it receives acknowledgements of streams, and other answers of NATS.
 
-A part of :class:`lhttp_tx.bus.nats.link.Link`. There is one subscription for all of them; the last token of the
-subject says whose answer it is.
+A part of :class:`lhttp_tx.bus.nats.link.Link`. One subscription receives all answers. The last token of the subject
+identifies the waiting caller.
 """
 
 from __future__ import annotations

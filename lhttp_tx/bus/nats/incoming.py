@@ -32,7 +32,7 @@ _Owner = TypeVar("_Owner")
 
 
 class BadStream(Exception):
-    """The server sent something that is not waited for; the text says what."""
+    """The server sent something unexpected. The text says what."""
 
 
 @final
@@ -58,7 +58,7 @@ class Run(Generic[_Owner]):
 @final
 class _Target(Generic[_Owner]):
     """
-    What messages to one subject, for one subscription, that come from one link have in common.
+    The common properties of messages to one subject, for one subscription, from one link.
 
     :ivar kind: the same for those that come from other links, so that they make one run with these.
     :ivar origin: the link; ``None`` if it is not known.
@@ -81,7 +81,7 @@ class Incoming(Generic[_Owner]):
     """
     The parser of one connection.
 
-    What it holds is at most one message, or one line, that has not come to its end.
+    It holds at most one incomplete message, or one incomplete line.
     """
 
     def __init__(

@@ -1,10 +1,10 @@
 """
-Keeps a node connected to NATS: it connects, restores the subscriptions, settles and checks the connection, and begins
-again when the connection is lost.
+Keeps a node connected to NATS: it connects, restores the subscriptions, checks the connection, and reconnects when the
+connection is lost.
 
-If NATS has several servers, a second connection stands by, so that the death of a server interrupts the node only for a
-moment. If a server announces that it is going to stop, the node first moves to another server, and loses nothing. Used
-by :mod:`lhttp_tx.bus.nats.bus`, which knows the subscriptions to restore.
+If NATS has several servers, there is a second connection on standby, so that the death of a server interrupts the node
+only for a moment. If a server announces that it will stop, the node first moves to another server, and loses nothing.
+Used by :mod:`lhttp_tx.bus.nats.bus`, which knows the subscriptions to restore.
 """
 
 from __future__ import annotations

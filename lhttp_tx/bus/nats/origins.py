@@ -1,9 +1,9 @@
 """
-Which link of which node a publication comes from, so that nobody takes what a link sends that its node has given up.
+Identifies the node and the link of a publication, so that nodes drop publications of a link that its node has replaced.
 
-A NATS server that was stopped, or a way to it that was held, may bring publications long after their node has gone on
-over another link: a second time, or behind newer ones. So each publication of a node has a mark. It stands where NATS
-has the subject for answers, because there it costs some bytes, and no headers. Nobody answers. Pure logic without I/O,
+If a NATS server or the network to it pauses, publications may arrive long after their node has moved to another link.
+They may be duplicates, or arrive after newer ones. So each publication of a node has a mark. The mark is in the reply
+subject of NATS, because there it takes only some bytes, and needs no headers. Nobody replies. Pure logic without I/O,
 used by :mod:`lhttp_tx.bus.nats.incoming` and :mod:`lhttp_tx.bus.nats.bus`. Source: the protocol document, section
 "Cluster".
 """

@@ -1,5 +1,5 @@
 """
-What a link tells whoever uses it. A part of :class:`lhttp_tx.bus.nats.link.Link`.
+The interface of a link's owner. A part of :class:`lhttp_tx.bus.nats.link.Link`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["LinkOwner"]
 
 class LinkOwner(Protocol):
     """
-    The owner of a link, which the link tells about itself. No method may raise.
+    The owner of a link. The link calls these methods to report events. No method may raise.
 
     :ivar origins: knows which links their nodes have given up.
     """

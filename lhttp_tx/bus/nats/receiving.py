@@ -1,5 +1,5 @@
 """
-Tells the owner of a link what the messages of a subscription are.
+Passes the messages of a subscription on to the owner of a link.
 
 Used by :mod:`lhttp_tx.bus.nats.link`.
 """

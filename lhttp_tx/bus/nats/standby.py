@@ -1,6 +1,6 @@
 """
-A second connection to NATS if it has several servers, so that the death of a server interrupts the node only for a
-moment.
+The standby connection to NATS, if NATS has several servers. With it, the death of a server interrupts the node only for
+a moment.
 
 A part of :class:`lhttp_tx.bus.nats.keeper.LinkKeeper`.
 """
@@ -21,7 +21,7 @@ _Reach: TypeAlias = Callable[[str, Callable[[Link], None], Callable[[Failure], N
 
 
 class Standby:
-    """The link that stands by, if there is one."""
+    """The standby link, if there is one."""
 
     def __init__(self, addresses: Addresses, reach: _Reach, wanted: Callable[[], bool]) -> None:
         """

@@ -1,5 +1,5 @@
 """
-The ways to the other nodes of the cluster, and what this node asks them.
+The paths to the other nodes of the cluster, and the requests of this node to them.
 
 A part of :class:`lhttp_tx.bus.nats.bus.NATSBus`. :mod:`lhttp_tx.cluster.reach` knows the nodes, and asks them over the
 links of the bus.

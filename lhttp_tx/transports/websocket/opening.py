@@ -208,6 +208,7 @@ class Opening(Connection):
             read_parameters(handshake.query),
             handshake.headers,
             secure=self.is_secure,
+            certificate=certificate_of(self.transport) if self.is_secure else None,
         )
         admission = gate.admit(self._attempt)
         if not admission.called:

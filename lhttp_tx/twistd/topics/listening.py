@@ -21,7 +21,7 @@ _BACKLOG = 1024
 
 
 class ListeningOptions(Topic):
-    """``--port``, ``--listen`` and the options for UNIX sockets, origins, names and proxies."""
+    """``--port``, ``--listen``, ``--tcp`` and the options for UNIX sockets, origins, names and proxies."""
 
     optParameters = [
         ["port", "p", None, "TCP port on all interfaces, or an endpoint description [default: 8081]"],
@@ -32,6 +32,7 @@ class ListeningOptions(Topic):
     def __init__(self) -> None:
         super().__init__()
         self._listen: list[str] = []
+        self._tcp: list[str] = []
         self._origins: list[str] = []
         self._server_names: list[str] = []
         self._proxies: list[str] = []
@@ -40,6 +41,11 @@ class ListeningOptions(Topic):
         """Endpoint to listen on: tcp, ssl, unix, systemd ..., such as unix:/run/lhttp.sock (repeatable)"""
         check_endpoint("--listen", description)
         self._listen.append(description)
+
+    def opt_tcp(self, description: str) -> None:
+        """Endpoint for LHTTP without WebSocket, for devices, such as tcp:8082; it takes no HTTP (repeatable)"""
+        check_endpoint("--tcp", description)
+        self._tcp.append(description)
 
     def opt_allow_origin(self, origin: str) -> None:
         """Origin of other pages that may connect, such as https://app.example, or * for all (repeatable)"""
@@ -82,7 +88,7 @@ class ListeningOptions(Topic):
         """
         for name in ("unix-mode", "unix-group"):
             if self[name] is not None and not any(map(is_unix, endpoints)):
-                raise usage.UsageError(f"--{name} is for UNIX sockets: add --listen unix:PATH")
+                raise usage.UsageError(f"--{name} is for UNIX sockets: add --listen unix:PATH, or --tcp unix:PATH")
         if self["unix-group"] is not None:
             with usage_errors("--unix-group:"):
                 find_group(self["unix-group"])

@@ -1,1 +1,1 @@
-"""The admin side: what operators ask a running server, on a listener of its own, with a key."""
+"""The admin side of a server: an API, metrics and health checks for operators, on a separate listener and with keys."""

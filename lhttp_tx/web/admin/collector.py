@@ -1,8 +1,8 @@
 """
-What the server counts, and how it is at this moment, as metrics of Prometheus.
+The counters and the current state of the server, as metrics of Prometheus.
 
-The counted numbers are those of :mod:`lhttp_tx.observe.counters`. Everything else is gathered when somebody asks. No
-label has a value that clients can make up. Needs the extra ``metrics`` (prometheus-client).
+The counters are those of :mod:`lhttp_tx.observe.counters`. Everything else is collected on request. Clients cannot
+choose the value of any label. Needs the extra ``metrics`` (prometheus-client).
 """
 
 from __future__ import annotations

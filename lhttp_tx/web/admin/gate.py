@@ -1,5 +1,5 @@
 """
-Who may ask the admin side: programs that have a key, and nobody who was sent by a web page of another site.
+Decides who may use the admin side: programs with a key. It refuses requests from web pages of other sites.
 
 Knows no request class. Used by :mod:`lhttp_tx.web.admin.site`.
 """

@@ -1,7 +1,7 @@
 """
 A server, as its admin side sees it.
 
-:class:`lhttp_tx.assembly.Assembly` is one, with what the service adds about its connections.
+:class:`lhttp_tx.assembly.Assembly` is one. The service adds what it knows about connections.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
-``GET /metrics``: what the server counts, and how it is at this moment, for Prometheus.
+``GET /metrics``: the counters and the current state of the server, for Prometheus.
 
-It is gathered when somebody asks, at most once a second. Needs the extra ``metrics`` (prometheus-client); only this
+The metrics are collected on request, at most once a second. Needs the extra ``metrics`` (prometheus-client). Only this
 module, :mod:`lhttp_tx.web.admin.collector` and :mod:`lhttp_tx.web.admin.workers` know that package.
 """
 

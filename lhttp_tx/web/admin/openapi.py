@@ -22,7 +22,7 @@ _PROBLEMS: Mapping[str, str] = {
     "415": "The body is no application/json.",
     "429": "Too much at a time.",
     "500": "The server failed; its log says why.",
-    "503": "The bus or the history store is away.",
+    "503": "The bus or the history store is unavailable.",
     "504": "The history store did not answer in time.",
 }
 _KEY = {

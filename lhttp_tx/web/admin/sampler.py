@@ -1,5 +1,5 @@
 """
-Looks once a second how late the reactor is, and how long a round trip to the bus takes.
+Measures once a second the delay of the reactor, and the round trip time to the bus.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.logger import Logger
 
 from lhttp_tx.guard.access import AccessPolicy, is_loopback, server_name
@@ -132,7 +132,7 @@ class AdminService(Service):
             self._sampler.stop()
         return self._listeners.close().addCallback(lambda _: self._admission.stop())
 
-    def _opened(self, port: IListeningPort, description: str) -> None:
+    def _opened(self, port: IListeningPort, description: str, _: IProtocolFactory) -> None:
         host = port.getHost()
         address = f"{host.host}:{host.port}" if isinstance(host, IPv4Address | IPv6Address) else str(host)
         self._policy.loopback_only = not isinstance(host, IPv4Address | IPv6Address) or is_loopback(host.host)

@@ -1,7 +1,7 @@
 """
-The HTTP of the admin side: its root, what it answers without a key, and its bounds.
+The HTTP of the admin side: its root, its answers without a key, and its limits.
 
-Nothing of it is on the public port. :mod:`lhttp_tx.web.admin.service` listens for it.
+None of it is on the public port. :mod:`lhttp_tx.web.admin.service` listens for it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class AdminSite(LHTTPSite):
 
 class AdminResource(Resource):
     """
-    The base of what the admin side answers. Subclasses override :meth:`respond`.
+    The base class of the resources of the admin side. Subclasses override :meth:`respond`.
 
     :ivar methods: the HTTP methods that it answers.
     :ivar scope: the method that a key needs in its scope; ``None``: any key will do.
@@ -129,7 +129,7 @@ class LiveResource(AdminResource):
 
 
 class _Nothing(AdminResource):
-    """Whatever else is asked for. Strangers are not told which paths exist: they are asked for a key first."""
+    """All other paths. A caller without a key cannot find out which paths exist: the server asks for a key first."""
 
     methods = (b"GET", b"HEAD", b"POST")
 

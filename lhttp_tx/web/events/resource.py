@@ -121,6 +121,7 @@ class _Asked:
             read_parameters(self.handshake.query),
             self.handshake.headers,
             secure=bool(self._request.isSecure()),
+            certificate=certificate_of(self._request.transport) if self._request.isSecure() else None,
         )
 
 

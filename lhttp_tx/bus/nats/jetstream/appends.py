@@ -1,8 +1,8 @@
 """
 Publications on their way into a stream.
 
-Each goes out with the subject to which the stream says that it has it. No more than some are under way at one time, for
-a server drops what it cannot take; the others wait their turn here.
+Each publication has a reply subject, to which the stream sends an acknowledgement. Only a limited number is in flight
+at one time, because a server drops what it cannot handle. The others wait here.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ UNKNOWN = "the history store has not confirmed the publication: it is not known 
 
 @final
 class Tips:
-    """The largest offset that is known of a channel, for those where it was seen last."""
+    """The largest known offset of each recently used channel."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
@@ -135,7 +135,7 @@ class _Run:
 @final
 class Appends:
     """
-    What is appended to one stream, in order.
+    The publications that are appended to one stream, in order.
 
     :ivar stream: the stream.
     """
@@ -311,7 +311,7 @@ class Appends:
             if (trouble and not run.sent) or (run.since < limit and (run.sent or stuck))
         ]
         for run in late:
-            self.fail(run, UNKNOWN if run.sent else trouble or "the history store is away, try again later")
+            self.fail(run, UNKNOWN if run.sent else trouble or "the history store is unavailable, try again later")
         if late:
             self.stream.kick()
             self.send()

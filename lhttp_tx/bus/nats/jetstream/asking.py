@@ -1,5 +1,5 @@
 """
-Questions to NATS over a link: those of the JetStream API, and direct gets of what a stream holds.
+Requests to NATS over a link: calls of the JetStream API, and direct gets of messages in a stream.
 
 Used by the other parts of :class:`lhttp_tx.bus.nats.jetstream.store.JetStreamHistory`. Coroutines for asyncio.
 """
@@ -27,12 +27,12 @@ _OUTDATED = (10071, 10164)
 NO_JETSTREAM = "NATS has no JetStream, or not for this user: turn it on (nats-server -js)"
 """Why nobody has answered."""
 
-_AWAY = "the history store is away, try again later"
+_AWAY = "the history store is unavailable, try again later"
 _SILENT = f"JetStream did not answer within {_TIMEOUT:g} s"
 
 
 class Outdated(Exception):
-    """A stream is not as the headers of a message expect it."""
+    """A stream is not in the state that the headers of a message expect."""
 
 
 class Found(NamedTuple):
@@ -65,7 +65,7 @@ class Got(NamedTuple):
 
 @final
 class _Answer:
-    """What has come so far."""
+    """The part of an answer that has arrived so far."""
 
     def __init__(self, *, several: bool) -> None:
         self.pieces: list[tuple[bytes, Mapping[str, str] | None]] = []

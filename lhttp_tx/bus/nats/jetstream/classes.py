@@ -1,5 +1,5 @@
 """
-The streams of all history classes of a node, and what is on its way into them.
+The streams of all history classes of a node, and the publications on their way into the streams.
 
 A part of :class:`lhttp_tx.bus.nats.jetstream.store.JetStreamHistory`.
 """

@@ -1,9 +1,9 @@
 """
 The order of the publications that come out of streams.
 
-Each stored publication says which one was before it in its channel. Where that one has not come, those behind it are
-held back until what is missing was read from the stream; what comes twice is dropped. So all subscribers see each
-publication once, in the order of their offsets, whatever becomes of links and servers.
+Each stored publication names its predecessor in the channel. If the predecessor has not arrived, later publications are
+held back until the missing ones were read from the stream. Duplicates are dropped. So all subscribers see each
+publication once, in the order of the offsets, even if links or servers fail.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _WAITS = (0.05, 0.1, 0.2, 0.5)
 @final
 class Order:
     """
-    What this node has passed on of each channel.
+    The publications of each channel that this node has passed on.
 
     :ivar seen: the largest offset of each stream that came by itself, by its name.
     """

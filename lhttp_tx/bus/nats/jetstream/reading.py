@@ -1,8 +1,8 @@
 """
 Reading the history of channels out of streams, with direct gets.
 
-A direct get is answered by any replica of a stream, which may be a moment behind; what is known to be there is waited
-for.
+Any replica of a stream answers a direct get. A replica may be a moment behind. So the reader waits for messages that
+are known to exist.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _Read: TypeAlias = Callable[..., Coroutine[Any, Any, Page]]
 
 
 class _Behind(Exception):
-    """A replica has not got yet what its leader has."""
+    """A replica does not have yet what its leader has."""
 
 
 def shown_offset(found: Found) -> int:
@@ -63,7 +63,7 @@ def stored(found: Found, after: int, channel: str) -> Stored:
 
 @final
 class Reader:
-    """Reads pages. Those who ask for the same one while it is under way share it."""
+    """Reads pages. Callers that ask for the same page at the same time share one reading."""
 
     def __init__(self, link: Callable[[], Link | None], known: Callable[[Stream, str], int]) -> None:
         """

@@ -1,5 +1,5 @@
 """
-What a stream writes before the publications that it publishes again.
+The headers that a stream adds to the publications that it republishes.
 
 Pure functions, used by :mod:`lhttp_tx.bus.nats.jetstream.store`. Source: the NATS documentation, "JetStream Headers".
 """

@@ -1,5 +1,5 @@
 """
-What this node knows of one channel whose publications come out of a stream.
+The state of one channel whose publications come from a stream.
 
 A part of :mod:`lhttp_tx.bus.nats.jetstream.order`.
 """

@@ -1,5 +1,5 @@
 """
-What the streams of history are like: pure functions and a value, without I/O.
+The settings of the streams for history: pure functions and a value, without I/O.
 
 Source: the NATS documentation, "Streams".
 """
@@ -29,7 +29,7 @@ NO_PREFIX = "history in NATS needs a prefix of subjects, such as lhttp.: streams
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
     """
-    What an operator chooses for the streams.
+    The operator's settings for the streams.
 
     :ivar replicas: on how many NATS servers each message is, from 1 to 5.
     :ivar storage: ``file`` or ``memory``.

@@ -1,8 +1,8 @@
 """
 The history of a cluster, in streams of NATS JetStream.
 
-What is appended goes to a stream and nowhere else. The stream stores it, acknowledges it, and publishes it again on the
-ordinary subject of its channel, with its offset; from there it comes to all nodes over the bus. Appending is
+A publication goes only to a stream. The stream stores and acknowledges it, and republishes it with its offset on the
+ordinary subject of its channel. From there, it reaches all nodes over the bus. Appending is
 :mod:`lhttp_tx.bus.nats.jetstream.appends`, reading :mod:`lhttp_tx.bus.nats.jetstream.reading`, the order of what comes
 :mod:`lhttp_tx.bus.nats.jetstream.order`, and :mod:`lhttp_tx.bus.nats.jetstream.streams` makes the streams. It uses the
 connection of the bus.

@@ -1,8 +1,8 @@
 """
-The streams of a NATS that keep history: one for each history class.
+The NATS streams that keep history: one for each history class.
 
-:class:`Stream` makes its stream, checks it, and notices when it is gone or another one. Source: the NATS documentation,
-"Streams".
+:class:`Stream` creates its stream, checks it, and detects that it was deleted or replaced. Source: the NATS
+documentation, "Streams".
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class StreamState:
 @final
 class Stream:
     """
-    One stream, looked at again and again.
+    One stream, which is checked again and again.
 
     :ivar retention: how much it keeps.
     :ivar name: its name.

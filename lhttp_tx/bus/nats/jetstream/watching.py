@@ -1,9 +1,8 @@
 """
-Which channels with history this node watches, and when it looks whether something of them is missing.
+The channels with history that this node watches, and the checks for missing publications.
 
-It looks when somebody subscribes and a moment later,
-when a link or the leader of a stream is another one, and now and then at channels that are quiet while their stream is
-not.
+The node checks a channel when somebody subscribes, a moment later, and when the link or the leader of a stream has
+changed. From time to time, it also checks channels without new publications whose stream has new ones.
 """
 
 from __future__ import annotations
