@@ -61,7 +61,7 @@ nitpick_ignore_regex = [
         r"lhttp_tx\.(engine\.sequence\.TimeLimited|bus\.nats\.owner\.LinkOwner|hooks\.HookRunner|running\.(Running|Parts))",
     ),
     ("py:.*", r"lhttp_tx\.web\.admin\.managed\.(Community|Kept)"),
-    ("py:.*", r"lhttp_tx\.(web\.channel\.BoundedChannel|websocket\.(outbox\.Writer|throttle\.Throttled))"),
+    ("py:.*", r"lhttp_tx\.(web\.channel\.BoundedChannel|transports\.websocket\.(outbox\.Writer|throttle\.Throttled))"),
     ("py:attr", ".*"),
     ("py:exc", "UsageError|CannotListenError|CancelledError"),
     ("py:class", r"list\[<InterfaceClass .*"),
