@@ -24,7 +24,7 @@ _CATEGORIES = {
     op.CATEGORY_WORD: lambda char: char.isalnum() or char == "_",
 }
 _SINGLE = (op.LITERAL, op.NOT_LITERAL, op.ANY, op.IN)
-_REPEATS = (op.MAX_REPEAT, op.MIN_REPEAT)
+_REPEATS = (op.MAX_REPEAT, op.MIN_REPEAT, op.POSSESSIVE_REPEAT)
 
 
 class TooMany(Exception):
@@ -100,6 +100,8 @@ class Counter:
         kind, value = item
         if kind in _SINGLE:
             return lambda at: following(at + 1) if self._takes_at(item, at) else -1
+        if kind is op.AT and value is op.AT_BEGINNING and self.tree.state.flags & re.MULTILINE:
+            return lambda at: following(at) if at == 0 or self._text[at - 1] == "\n" else -1
         if kind is op.AT:
             edge = 0 if value in (op.AT_BEGINNING, op.AT_BEGINNING_STRING) else len(self._text)
             return lambda at: following(at) if at == edge else -1
@@ -113,6 +115,8 @@ class Counter:
             back = value[1].getwidth()[0] if value[0] < 0 else 0
             wanted = kind is op.ASSERT
             return lambda at: following(at) if (at >= back and inside(at - back) >= 0) is wanted else -1
+        if kind is op.POSSESSIVE_REPEAT:
+            return self._keep(*value, following)
         if kind in _REPEATS:
             return self._repeat(*value, following)
         raise NotImplementedError(f"the counter does not know {kind}")
@@ -137,6 +141,22 @@ class Counter:
             return more
 
         return again(0, -1)
+
+    def _keep(self, least: int, most: int, body: Any, following: Next) -> Next:
+        """Return what repeats a part as often as it can, and never goes back."""
+        inside = self._sequence(body, lambda at: at)
+
+        def greedily(at: int) -> int:
+            count = 0
+            while count < most:
+                self._step()
+                end = inside(at)
+                if end < 0 or end == at:
+                    break
+                at, count = end, count + 1
+            return following(at) if count >= least else -1
+
+        return greedily
 
     def _repeat_one(self, least: int, most: int, item: Any, following: Next) -> Next:
         def longest_first(at: int) -> int:

@@ -97,12 +97,14 @@ def test_the_steps_of_a_match_grow_with_the_text_and_no_faster(pattern: str | by
     assert growth(pattern, flags, whole) <= GROWTH
 
 
-@pytest.mark.parametrize("pattern", [r"[ \t]+$", r"^(a+)+$", r"a*a*$", r"(?:a|a)*b", r"x.*y.*z", r"\s*:"])
+@pytest.mark.parametrize("pattern", [r"[ \t]+$", r"^(a+)+$", r"a*a*$", r"(?:a|a)*b", r"x.*y.*z", r"\s*:", r"a++b"])
 def test_expressions_that_are_not_linear_are_found(pattern: str) -> None:
     assert growth(pattern, 0, False) > GROWTH
 
 
-@pytest.mark.parametrize("pattern", [r"^[ \t]+", r"[ \t]+", r"^a{1,64}$", r"(?i)ab|cd", r"(?<=x)y", r"[^a]*a"])
+@pytest.mark.parametrize(
+    "pattern", [r"^[ \t]+", r"[ \t]+", r"^a{1,64}$", r"(?i)ab|cd", r"(?<=x)y", r"(?m)^a++b", r"[^a]*a"]
+)
 def test_expressions_that_are_linear_pass(pattern: str) -> None:
     assert growth(pattern, 0, pattern == "[^a]*a") <= GROWTH
 
@@ -114,6 +116,9 @@ def test_expressions_that_are_linear_pass(pattern: str) -> None:
         (r"(?!a)[^a]*", "bcda"),
         (rb"[\x21-\x7e]{2,3}", "abcd"),
         (r"^\s*x$", "  x"),
+        (r"a++b", "aab"),
+        (r"a*+ab", "aab"),
+        (r"(?:ab?)*+c", "abaabc"),
         (r"(?i)AB", "ab"),
     ],
 )

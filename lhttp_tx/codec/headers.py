@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import final, overload
 
+from lhttp_tx.codec.plain import are_lines
 from lhttp_tx.errors import LocalProtocolError, RemoteProtocolError
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
 _NAME = re.compile(rb"[\x21-\x39\x3b-\x7e]+")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _BLANKS = b" \t"
+_PAIR = re.compile(r"^([^:\r\n]++):([^\r\n]*+)\r\n", re.MULTILINE)
 
 HeaderPairs = Iterable[tuple[str, str]]
 """Names and values."""
@@ -113,7 +115,9 @@ def parse_header_lines(raw: bytes) -> Headers:
     :param raw: the lines, each with its CRLF; may be empty.
     :raises RemoteProtocolError: if the grammar does not allow one of them.
     """
-    return Headers(read_pairs(split_lines(raw))) if raw else Headers()
+    if are_lines(raw):
+        return Headers([(name, value.strip(" \t")) for name, value in _PAIR.findall(raw.decode("utf-8"))])
+    return Headers(read_pairs(split_lines(raw)))
 
 
 def split_lines(raw: bytes) -> list[bytes]:

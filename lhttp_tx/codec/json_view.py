@@ -14,22 +14,28 @@ from base64 import b64encode
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
+from json.encoder import encode_basestring
 from typing import Any, TypeAlias
 
 from lhttp_tx.codec.headers import HeaderPairs, header_line
 from lhttp_tx.codec.limits import DEFAULT_LIMITS, UNLIMITED, Limits
-from lhttp_tx.codec.message import Message, parse, parse_head
-from lhttp_tx.codec.multipart import MAX_PART_HEADERS, MAX_PARTS, join_raw_parts, split_message
+from lhttp_tx.codec.message import Head, Message, parse, parse_head
+from lhttp_tx.codec.multipart import MAX_PART_FIELDS, MAX_PART_HEADERS, MAX_PARTS, join_raw_parts, split_raw_message
+from lhttp_tx.codec.plain import are_lines, json_headers, plain_command
 from lhttp_tx.codec.text import is_text
 from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 
 __all__ = ["decode_json", "encode_json", "receipt_of_json"]
 
 _VERSION = "LHTTP/1.0"
+_MULTIPART = frozenset({"multipart"})
 
 _CACHED_SIZE = 512
 _CACHED_COUNT = 512
 """The largest head, in bytes, that is kept with its view, and how many are kept, for writing and for reading."""
+
+_WRITTEN_COUNT = 4
+"""How many views of messages are kept that are dear to write."""
 
 _SMALL = 4_096
 """Bytes of a JSON text that is parsed without a look at its structure."""
@@ -63,7 +69,6 @@ def _no_constant(name: str) -> None:
 _decode = json.JSONDecoder(
     object_pairs_hook=tuple, parse_int=bool, parse_float=bool, parse_constant=_no_constant
 ).decode
-_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
 
 
 # Writing
@@ -88,53 +93,42 @@ def encode_json(message: bytes) -> bytes:
     if 2 <= end <= _CACHED_SIZE:
         opening = _opening(message[:end])
         if opening is not None:
-            body = message[end + 2 :]
-            if is_text(body):
-                return b"".join((opening, b',"BODY":', _encode(body.decode("utf-8")).encode("utf-8"), b"}"))
-            return b"".join((opening, b',"BODY_BASE64":"', b64encode(body), b'"}'))
+            return b"%b,%b}" % (opening, _body_field(message[end + 2 :]))
+    return _written(message)
+
+
+@lru_cache(_WRITTEN_COUNT)
+def _written(message: bytes) -> bytes:
+    """Return the view of a message with a large head or with parts; other forms of it, as events, begin with it too."""
     parsed = parse(message, binary=True, limits=UNLIMITED)
-    parts = split_message(parsed)
+    parts = split_raw_message(parsed)
     if parts is None:
-        written = _opened(parsed.command, parsed.headers) | _body_fields(parsed.body)
-    else:
-        written = _opened(parsed.command, parsed.headers.without(("multipart",)))
-        written["BODYS"] = [{"HEADERS": _headers(part.headers), **_body_fields(part.body)} for part in parts]
-    return _encode(written).encode("utf-8")
+        return b"%b,%b}" % (_opened(parsed.head), _body_field(parsed.body))
+    written = b",".join([b'{"HEADERS":%b,%b}' % (json_headers(lines), _body_field(body)) for lines, body in parts])
+    return b'%b,"BODYS":[%b]}' % (_opened(parsed.head.without(_MULTIPART)), written)
 
 
 @lru_cache(_CACHED_COUNT)
 def _opening(raw: bytes) -> bytes | None:
     """Return the view of a head without its closing brace; ``None`` if it is that of a multipart message."""
+    start, _, lines = raw.partition(b"\r\n")
+    command = plain_command(start)
+    if command is not None and are_lines(lines) and b"\nmultipart:" not in raw.lower():
+        return b'{"VERSION":"LHTTP/1.0","COMMAND":"%b","HEADERS":%b' % (command, json_headers(lines))
     head = parse_head(raw, UNLIMITED)
-    if "multipart" in head.headers:
-        return None
-    return _encode(_opened(head.command, head.headers)).encode("utf-8")[:-1]
+    return None if "multipart" in head.headers else _opened(head)
 
 
-def _opened(command: str, headers: HeaderPairs) -> dict[str, Any]:
-    return {"VERSION": _VERSION, "COMMAND": command, "HEADERS": _headers(headers)}
+def _opened(head: Head) -> bytes:
+    command = encode_basestring(head.command).encode("ascii")
+    headers = json_headers(head.raw.partition(b"\r\n")[2])
+    return b'{"VERSION":"LHTTP/1.0","COMMAND":%b,"HEADERS":%b' % (command, headers)
 
 
-def _headers(pairs: HeaderPairs) -> dict[str, str | list[str]]:
-    """Return headers as an object. Repeated ones are put together, under the name as it was first written."""
-    written: dict[str, str | list[str]] = {}
-    names: dict[str, str] = {}
-    for name, value in pairs:
-        first = names.setdefault(name.lower(), name)
-        known = written.get(first)
-        if known is None:
-            written[first] = value
-        elif isinstance(known, list):
-            known.append(value)
-        else:
-            written[first] = [known, value]
-    return written
-
-
-def _body_fields(body: bytes) -> dict[str, str]:
+def _body_field(body: bytes) -> bytes:
     if is_text(body):
-        return {"BODY": body.decode("utf-8")}
-    return {"BODY_BASE64": b64encode(body).decode("ascii")}
+        return b'"BODY":' + encode_basestring(body.decode("utf-8")).encode("utf-8")
+    return b'"BODY_BASE64":"%b"' % b64encode(body)
 
 
 # Reading
@@ -347,7 +341,9 @@ def _joined(fields: dict[str, Any], headers: HeaderPairs, limits: Limits, max_pa
     if max_parts and len(found) > max_parts:
         raise MessageTooLarge(f"message of {len(found)} parts has more than {max_parts}")
     chunks: list[bytes] = []
-    is_binary, left = False, MAX_PART_HEADERS if max_parts else limits.header_count * len(found)
+    is_binary, left = False, limits.header_count * len(found)
+    if max_parts:
+        left = min(MAX_PART_HEADERS, MAX_PART_FIELDS - len(found))
     for one in found:
         part = _fields(one, _PART_KEYS, "a part")
         body, binary = _body(part)
@@ -356,6 +352,18 @@ def _joined(fields: dict[str, Any], headers: HeaderPairs, limits: Limits, max_pa
         if "HEADERS" in part:
             pairs = _pairs(part["HEADERS"], left)
             left -= len(pairs)
-            lines = b"".join([header_line(name, value) + b"\r\n" for name, value in pairs])
+            lines = b"".join([_line(name, value) for name, value in pairs])
         chunks.append(lines + b"\r\n" + body)
     return *join_raw_parts(chunks), is_binary
+
+
+def _line(name: str, value: str) -> bytes:
+    """
+    Return a header as a line; its value has no blanks around it.
+
+    :raises LocalProtocolError: if it is malformed.
+    """
+    raw = f"{name}:{value}\r\n".encode("utf-8", "replace")
+    if raw.count(b"\n") == 1 and ":" not in name and value.isascii() and are_lines(raw):
+        return raw
+    return header_line(name, value) + b"\r\n"

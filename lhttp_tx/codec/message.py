@@ -10,6 +10,7 @@ forwarding a message makes no copy.
 
 import re
 from collections.abc import Iterable
+from operator import methodcaller
 from typing import Literal, final
 
 from lhttp_tx.codec.channels import check_channel, check_subscription, split_channels
@@ -36,6 +37,7 @@ SERVER_ONLY = frozenset({"upstream", "receipt"})
 """Headers meant for the server alone: subscribers do not get them."""
 
 _START = b"LHTTP/1.0 "
+_PARTED = methodcaller("partition", ":")
 _COMMAND = re.compile(rb"[\x21-\x7e]{1,64}")
 _HEAD = re.compile(rb"LHTTP/1\.0 [\x21-\x7e]{1,64}\r\n(?:[\x21-\x39\x3b-\x7e]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
 """A head that is valid, if its values are UTF-8 and the number of its headers is allowed."""
@@ -328,10 +330,7 @@ def parse_head(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Head:
         raise _what_is_wrong(raw, limits) from None
     if len(lines) > limits.header_count:
         raise _what_is_wrong(raw, limits)
-    pairs = []
-    for line in lines:
-        name, _, value = line.partition(":")
-        pairs.append((name, value.strip(" \t")))
+    pairs = [(name, value.strip(" \t")) for name, _, value in map(_PARTED, lines)]
     return Head(raw, start[len(_START) :], Headers(pairs))
 
 

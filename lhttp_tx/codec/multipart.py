@@ -12,22 +12,29 @@ from operator import lt
 
 from lhttp_tx.codec.headers import Headers, parse_header_lines
 from lhttp_tx.codec.message import Message
+from lhttp_tx.codec.plain import are_lines
 from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 
 __all__ = [
     "MAX_PARTS",
+    "MAX_PART_FIELDS",
     "MAX_PART_HEADERS",
     "Part",
+    "check_parts",
     "join_parts",
     "join_raw_parts",
     "parse_offsets",
     "split_message",
     "split_parts",
+    "split_raw_message",
 ]
 
 MAX_PARTS = 128
 MAX_PART_HEADERS = 256
 """The most parts of a client's message, and the most headers of all its parts together; each costs work of its own."""
+
+MAX_PART_FIELDS = 300
+"""The most parts, and headers of parts, of a client's message together, if it is a view: reading one is more work."""
 
 _MAX_DIGITS = 10
 
@@ -91,13 +98,35 @@ def split_parts(offsets: tuple[int, ...], body: bytes, max_headers: int = 0) -> 
     :raises RemoteProtocolError: if an offset is outside the body, or a part is malformed.
     :raises MessageTooLarge: if there are more than *max_headers* headers.
     """
+    cut = _cut_parts(offsets, body, max_headers)
+    return tuple(Part(parse_header_lines(head) if head else _NO_HEADERS, content) for head, content in cut)
+
+
+def _cut_parts(offsets: tuple[int, ...], body: bytes, max_headers: int) -> list[tuple[bytes, bytes]]:
+    """Return header lines and bodies; see :func:`split_parts`. The lines may be malformed."""
     if offsets[-1] >= len(body):
         raise RemoteProtocolError(f"multipart offset {offsets[-1]} is not inside the body of {len(body)} bytes")
     ends = (*offsets[1:], len(body))
     cut = [_cut_part(body[start:end]) for start, end in zip(offsets, ends, strict=True)]
     if max_headers and sum(head.count(b"\n") for head, _ in cut) > max_headers:
         raise MessageTooLarge(f"the parts have more than {max_headers} headers")
-    return tuple(Part(parse_header_lines(head) if head else _NO_HEADERS, content) for head, content in cut)
+    return cut
+
+
+def check_parts(message: Message) -> None:
+    """
+    Do nothing for a message that is no multipart message, or that a client could have sent.
+
+    :raises RemoteProtocolError: if its offsets or its parts are malformed.
+    :raises MessageTooLarge: if there are too many parts, or headers of parts.
+    """
+    value = message.headers.get("multipart")
+    if value is None:
+        return
+    offsets = parse_offsets(value)
+    if len(offsets) > MAX_PARTS:
+        raise MessageTooLarge(f"message of {len(offsets)} parts has more than {MAX_PARTS}")
+    split_parts(offsets, message.body, MAX_PART_HEADERS)
 
 
 def split_message(message: Message) -> tuple[Part, ...] | None:
@@ -107,14 +136,21 @@ def split_message(message: Message) -> tuple[Part, ...] | None:
     :returns: ``None`` if it has no ``multipart`` header, if its body cannot be split, or if there are more than 500
         parts or 5,000 headers.
     """
+    cut = split_raw_message(message)
+    return None if cut is None else tuple(Part(parse_header_lines(head), content) for head, content in cut)
+
+
+def split_raw_message(message: Message) -> list[tuple[bytes, bytes]] | None:
+    """Return what :func:`split_message` returns as bytes: the header lines of each part, and its body."""
     offsets = message.headers.get("multipart")
     if offsets is None:
         return None
     try:
         found = parse_offsets(offsets)
-        return split_parts(found, message.body, _SPLIT_HEADERS) if len(found) <= _SPLIT_PARTS else None
+        cut = _cut_parts(found, message.body, _SPLIT_HEADERS) if len(found) <= _SPLIT_PARTS else []
     except RemoteProtocolError:
         return None
+    return cut if cut and are_lines(b"".join([head for head, _ in cut])) else None
 
 
 def join_parts(parts: Iterable[Part]) -> tuple[str, bytes]:

@@ -9,19 +9,23 @@ costs is known: no object is made for a field that the schema does not have. Sou
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
+from operator import lshift
 
-from lhttp_tx.codec.headers import HeaderPairs, header_line
+from lhttp_tx.codec.headers import header_line
 from lhttp_tx.codec.limits import DEFAULT_LIMITS, UNLIMITED, Limits
-from lhttp_tx.codec.message import Message, parse, parse_head
-from lhttp_tx.codec.multipart import MAX_PART_HEADERS, MAX_PARTS, Part, join_raw_parts, split_message
+from lhttp_tx.codec.message import Head, Message, parse, parse_head
+from lhttp_tx.codec.multipart import MAX_PART_FIELDS, MAX_PART_HEADERS, MAX_PARTS, join_raw_parts, split_raw_message
+from lhttp_tx.codec.plain import are_lines, plain_command, protobuf_headers, protobuf_size
 from lhttp_tx.codec.text import is_text
 from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 
 __all__ = ["decode_protobuf", "encode_protobuf", "receipt_of_protobuf"]
 
 _VERSION = b"LHTTP/1.0"
+_MULTIPART = frozenset({"multipart"})
 
 _CACHED_SIZE = 512
 _CACHED_COUNT = 512
@@ -29,7 +33,14 @@ _CACHED_COUNT = 512
 
 _MAX_FIELDS = 2
 _HEADER_FIELDS = 4
-"""The most fields of a message for each header of the limits, besides parts, and the most of a header."""
+_ODD_HEADERS = 64
+"""
+The most fields of a message for each header of the limits, besides parts; the most of a header; and the most short
+headers that are not written as usual.
+"""
+
+_SHORT = 128
+"""Bytes of a header from which on it is long."""
 
 _REASON = 200
 """The most characters of a reason."""
@@ -43,6 +54,16 @@ _SIMPLE = b"\x0a" + _MESSAGE_COMMAND + _MESSAGE_HEADERS
 
 _HEADER_NAME, _HEADER_VALUE = b"\x0a", b"\x12"
 _PART_HEADERS, _PART_BODY = b"\x0a", b"\x12"
+
+_VARINT_BYTES = re.compile(rb"[\x80-\xff]{0,9}[\x00-\x7f]", re.DOTALL)
+_LOW_BITS = (127).__and__
+_SHIFTS = range(0, 70, 7)
+
+_SHORT_FIELDS = {bytes((tag, size)): (tag >> 3, size + 2) for tag in range(10, 43, 8) for size in range(128)}
+_OTHER = (0, 0)
+"""The numbers and the whole sizes of the fields 1 to 5, by their first two bytes, if they are short."""
+
+_LINE = re.compile(rb"[\x21-\x39\x3b-\x7e]+:[^\x00-\x08\x0a-\x1f\x7f]*")
 
 _KINDS = {1: _LENGTH, 2: _LENGTH, 3: _LENGTH, 4: _LENGTH, 5: _LENGTH, 6: _VARINT}
 """How the values of a ``Message`` are written. ``Header`` and ``Part`` have the first two of these fields."""
@@ -71,11 +92,10 @@ def encode_protobuf(message: bytes, binary: bool = False) -> bytes:
             body = message[end + 2 :]
             return b"".join((opening, _field(_MESSAGE_BODY, body) if body else b"", _MESSAGE_BINARY if binary else b""))
     parsed = parse(message, binary=binary, limits=UNLIMITED)
-    parts = split_message(parsed)
-    headers = parsed.headers if parts is None else parsed.headers.without(("multipart",))
-    fields = [_opened(parsed.command, headers)]
+    parts = split_raw_message(parsed)
+    fields = [_opened(parsed.head if parts is None else parsed.head.without(_MULTIPART))]
     if parts is not None:
-        fields += [_field(_MESSAGE_PARTS, _written_part(part)) for part in parts]
+        fields += [_field(_MESSAGE_PARTS, _written_part(lines, body)) for lines, body in parts]
     elif parsed.body:
         fields.append(_field(_MESSAGE_BODY, parsed.body))
     return b"".join((*fields, _MESSAGE_BINARY if binary else b""))
@@ -84,35 +104,27 @@ def encode_protobuf(message: bytes, binary: bool = False) -> bytes:
 @lru_cache(_CACHED_COUNT)
 def _opening(raw: bytes) -> bytes | None:
     """Return the view of a head; ``None`` if it is that of a multipart message."""
+    start, _, lines = raw.partition(b"\r\n")
+    command = plain_command(start)
+    if command is not None and are_lines(lines) and b"\nmultipart:" not in raw.lower():
+        fields = protobuf_headers(_MESSAGE_HEADERS[0], lines)
+        return b"%b%c%b%b" % (_MESSAGE_COMMAND, len(command), command, fields)
     head = parse_head(raw, UNLIMITED)
-    return None if "multipart" in head.headers else _opened(head.command, head.headers)
+    return None if "multipart" in head.headers else _opened(head)
 
 
-def _opened(command: str, headers: HeaderPairs) -> bytes:
-    lines = [_field(_MESSAGE_HEADERS, _written_header(name, value)) for name, value in headers]
-    return b"".join((_field(_MESSAGE_COMMAND, command.encode("ascii")), *lines))
+def _opened(head: Head) -> bytes:
+    fields = protobuf_headers(_MESSAGE_HEADERS[0], head.raw.partition(b"\r\n")[2])
+    return _field(_MESSAGE_COMMAND, head.command.encode("ascii")) + fields
 
 
-def _written_header(name: str, value: str) -> bytes:
-    raw = _field(_HEADER_NAME, name.encode("ascii"))
-    return raw + _field(_HEADER_VALUE, value.encode("utf-8")) if value else raw
-
-
-def _written_part(part: Part) -> bytes:
-    fields = [_field(_PART_HEADERS, _written_header(name, value)) for name, value in part.headers]
-    return b"".join((*fields, _field(_PART_BODY, part.body) if part.body else b""))
+def _written_part(lines: bytes, body: bytes) -> bytes:
+    fields = protobuf_headers(_PART_HEADERS[0], lines) if lines else b""
+    return fields + _field(_PART_BODY, body) if body else fields
 
 
 def _field(tag: bytes, value: bytes) -> bytes:
-    size = len(value)
-    if size < 128:
-        return b"%b%c%b" % (tag, size, value)
-    length = bytearray(tag)
-    while size > 127:
-        length.append(size & 127 | 128)
-        size >>= 7
-    length.append(size)
-    return bytes(length) + value
+    return b"%b%b%b" % (tag, protobuf_size(len(value)), value)
 
 
 # Reading
@@ -181,10 +193,11 @@ def _read(data: bytes, limits: Limits, max_parts: int) -> tuple[bytes, bool]:
     command, body, is_binary = b"", b"", False
     headers: list[bytes] = []
     parts: list[bytes] = []
-    most = limits.header_count * _MAX_FIELDS + (max_parts or len(data))
-    for number, value in _fields(data, most):
+    odd = _Room(_ODD_HEADERS)
+    room = _Room(limits.header_count * _MAX_FIELDS + (max_parts or len(data)))
+    for number, value in _fields(data, room):
         if number == 3:
-            headers.append(_header(value, limits))
+            headers.append(_header(value, limits, odd))
             if len(headers) > limits.header_count:
                 raise RemoteProtocolError(f"there are more than {limits.header_count} headers", status=413)
         elif number == 5:
@@ -204,7 +217,7 @@ def _read(data: bytes, limits: Limits, max_parts: int) -> tuple[bytes, bool]:
             raise RemoteProtocolError("parts exclude the header multipart, which follows from them")
         if max_parts and len(parts) > max_parts:
             raise MessageTooLarge(f"message of {len(parts)} parts has more than {max_parts}")
-        offsets, body = _joined(parts, limits, max_parts)
+        offsets, body = _joined(parts, limits, max_parts, odd)
         headers.append(b"multipart:" + offsets.encode("ascii"))
     raw = b"".join((_start(command), *[line + b"\r\n" for line in headers], b"\r\n", body))
     return raw, is_binary or not is_text(body)
@@ -213,10 +226,11 @@ def _read(data: bytes, limits: Limits, max_parts: int) -> tuple[bytes, bool]:
 def receipt_of_protobuf(data: bytes, limits: Limits = DEFAULT_LIMITS) -> str | None:
     """Return the token of the receipt that a refused view asks for, if the token can be read."""
     found: str | None = None
+    odd = _Room(_ODD_HEADERS)
     try:
-        for number, value in _fields(data, limits.header_count * _MAX_FIELDS):
+        for number, value in _fields(data, _Room(limits.header_count * _MAX_FIELDS)):
             if number == 3 and len(value) < limits.head_size:
-                name, _, token = _header(value, limits).partition(b":")
+                name, _, token = _header(value, limits, odd).partition(b":")
                 found = token.decode("utf-8") if name.lower() == b"receipt" else found
     except RemoteProtocolError:
         pass
@@ -233,29 +247,46 @@ def _start(command: bytes) -> bytes:
         raise RemoteProtocolError(error.reason[:_REASON]) from None
 
 
-def _joined(parts: list[bytes], limits: Limits, max_parts: int) -> tuple[str, bytes]:
+def _joined(parts: list[bytes], limits: Limits, max_parts: int, odd: _Room) -> tuple[str, bytes]:
     """Return the offsets and the body of ``parts``."""
     chunks: list[bytes] = []
-    left = MAX_PART_HEADERS if max_parts else limits.header_count * len(parts)
+    left = min(MAX_PART_HEADERS, MAX_PART_FIELDS - len(parts)) if max_parts else limits.header_count * len(parts)
+    most = left
+    room = _Room(left + len(parts))
     for part in parts:
-        lines: list[bytes] = []
+        lines = []
         body = b""
-        for number, value in _fields(part, left + _HEADER_FIELDS):
+        for number, value in _fields(part, room):
             if number == 1:
-                lines.append(_header(value, limits) + b"\r\n")
+                lines.append(_header(value, limits, odd) + b"\r\n")
             elif number == 2:
                 body = value
         left -= len(lines)
         if left < 0:
-            raise MessageTooLarge(f"the parts have more than {MAX_PART_HEADERS} headers")
-        chunks.append(b"".join((*lines, b"\r\n", body)))
+            raise MessageTooLarge(f"the parts have more than {most} headers")
+        chunks.append(b"%b\r\n%b" % (b"".join(lines), body))
     return join_raw_parts(chunks)
 
 
-def _header(data: bytes, limits: Limits) -> bytes:
-    """Return a header as a line, without its end."""
+def _header(data: bytes, limits: Limits, odd: _Room) -> bytes:
+    """
+    Return a header as a line, without its end.
+
+    :param odd: how many short headers there may be that are not written as usual; each takes one away.
+    """
+    size = len(data)
+    if 2 < size < _SHORT and data[0] == _HEADER_NAME[0]:
+        name, rest = data[2 : 2 + data[1]], data[2 + data[1] :]
+        line = b"%b:%b" % (name, rest[2:].strip(b" \t"))
+        is_usual = rest[:2] == b"\x12%c" % max(len(rest) - 2, 0) if rest else len(name) == data[1]
+        if is_usual and b":" not in name and _LINE.fullmatch(line) and (line.isascii() or is_text(line)):
+            return line
+    if size < _SHORT:
+        odd.left -= 1
+        if odd.left < 0:
+            raise MessageTooLarge("there are too many fields")
     name = value = b""
-    for number, found in _fields(data, _HEADER_FIELDS):
+    for number, found in _fields(data, _Room(_HEADER_FIELDS)):
         if number == 1:
             name = found
         elif number == 2:
@@ -275,33 +306,38 @@ def _text(raw: bytes, what: str) -> str:
         raise RemoteProtocolError(f"{what} is not UTF-8") from None
 
 
-def _fields(data: bytes, most: int) -> Iterator[tuple[int, bytes]]:
+class _Room:
+    """How many more fields there may be."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+
+def _fields(data: bytes, room: _Room) -> Iterator[tuple[int, bytes]]:
     r"""
     Yield the numbers and values of the fields 1 to 6. The value of a number is ``b"\0"`` if it is 0.
 
-    :param most: how many fields there may be.
+    :param room: how many fields there may be; each takes one away, and two if the schema does not have it.
     :raises RemoteProtocolError: if it is not in the encoding of Protocol Buffers.
     :raises MessageTooLarge: if there are more fields.
     """
     position, end = 0, len(data)
     while position < end:
-        most -= 1
-        if most < 0:
+        room.left -= 1
+        if room.left < 0:
             raise MessageTooLarge("there are too many fields")
-        tag = data[position]
-        if tag < 128:
-            position += 1
-        else:
-            tag, position = _varint(data, position)
-        number, kind = tag >> 3, tag & 7
+        number, size = _SHORT_FIELDS.get(data[position : position + 2], _OTHER)
+        if size and position + size <= end:
+            position += size
+            yield number, data[position - size + 2 : position]
+            continue
+        tag, position = (data[position], position + 1) if data[position] < 128 else _varint(data, position)
+        kind = tag & 7
         if kind == _LENGTH:
-            size = data[position] if position < end else 128
-            if size < 128:
-                position += 1
-            else:
-                size, position = _varint(data, position)
-            if size > end - position:
-                raise _cut_off()
+            short = position < end and data[position] < 128
+            size, position = (data[position], position + 1) if short else _varint(data, position)
             value = data[position : position + size]
             position += size
         elif kind == _VARINT:
@@ -309,29 +345,25 @@ def _fields(data: bytes, most: int) -> Iterator[tuple[int, bytes]]:
             value = b"\1" if amount else b"\0"
         elif kind in (1, 5):
             position += 8 if kind == 1 else 4
-            if position > end:
-                raise _cut_off()
             value = b""
         else:
-            raise RemoteProtocolError(f"field {number & 0xFFFFFFFF} has the wire type {kind}")
-        if not 0 < number < 2**29:
+            raise RemoteProtocolError(f"field {tag >> 3 & 0xFFFFFFFF} has the wire type {kind}")
+        if position > end:
+            raise _cut_off()
+        if not 8 <= tag < 2**32:
             raise RemoteProtocolError("the number of a field is out of bounds")
-        if _KINDS.get(number) == kind:
-            yield number, value
+        if _KINDS.get(tag >> 3) == kind:
+            yield tag >> 3, value
+        else:  # that was more work than for a field that somebody wants
+            room.left -= 1
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
     """Return a number of at most 64 bits, and the index of what follows it."""
-    number = shift = 0
-    for byte in data[position : position + 10]:
-        number |= (byte & 127) << shift
-        position += 1
-        if byte < 128:
-            return number & 0xFFFF_FFFF_FFFF_FFFF, position
-        shift += 7
-    if shift == 70:
-        raise RemoteProtocolError("a number has more than 10 bytes")
-    raise _cut_off()
+    match = _VARINT_BYTES.match(data, position)
+    if match is None:
+        raise _cut_off() if len(data) - position < 10 else RemoteProtocolError("a number has more than 10 bytes")
+    return sum(map(lshift, map(_LOW_BITS, match[0]), _SHIFTS)) & 0xFFFF_FFFF_FFFF_FFFF, match.end()
 
 
 def _cut_off() -> RemoteProtocolError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from contextlib import suppress
 
 from lhttp_tx.codec.json_view import decode_json, encode_json, receipt_of_json
 from lhttp_tx.codec.limits import UNLIMITED, Limits
@@ -58,8 +57,10 @@ class View(ABC):
         """Return the views of messages. What is no message is left out: a bus may bring anything."""
         views: list[bytes] = []
         for payload in payloads:
-            with suppress(RemoteProtocolError):
+            try:
                 views.append(self.write(payload, binary))
+            except RemoteProtocolError:
+                continue
         return views
 
     def take(self, data: bytes, limits: Limits) -> tuple[bytes, bool]:

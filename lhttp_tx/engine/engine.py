@@ -2,8 +2,7 @@
 The engine: one server's processors, filters, hub and sessions.
 
 Transports open a session for each connection and pass it messages. The engine decides once for each different head what
-to do with its messages, and keeps the decision as a :class:`~lhttp_tx.engine.plans.Plan`. Imports nothing that does
-I/O.
+to do with its messages, and keeps the decision as a :class:`~lhttp_tx.engine.plans.Plan`. It does no I/O.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from lhttp_tx.codec.defaults import NO_DEFAULTS, DefaultHeaders
 from lhttp_tx.codec.headers import HeaderPairs
 from lhttp_tx.codec.limits import DEFAULT_LIMITS, UNLIMITED, Limits
 from lhttp_tx.codec.message import Head, Message, parse_head, split_head
+from lhttp_tx.codec.multipart import check_parts
 from lhttp_tx.engine.asking import LONGEST_TOKEN, Tokens, key_of
 from lhttp_tx.engine.attributes import check_instance
 from lhttp_tx.engine.awaiting import awaitable
@@ -300,11 +300,11 @@ class Engine:
 
             - succeeds when the bus has the message, whichever nodes its subscribers are on;
             - fails with :exc:`lhttp_tx.errors.BusUnavailable` if the message was not sent, or may not have arrived.
-        :raises RemoteProtocolError: if there is no such header, if it lists too many channels, or if a name in it is
-            malformed.
+        :raises RemoteProtocolError: if the list is malformed, too long or missing, or a client may not send its parts.
         :raises Refused: if the message's command is private.
         :raises BusUnavailable: if the bus does not take the message.
         """
+        check_parts(message)
         return self._publish_message(message, self.limits, filing)
 
     def _publish_message(self, message: Message, limits: Limits, filing: Filing | None = None) -> MaybeDeferred:

@@ -7,7 +7,10 @@ from dataclasses import replace
 from itertools import product
 from random import Random
 
-from fuzz.world import HISTORIES, Script, Step, handshake
+from fuzz.world import HISTORIES, SECRET, Script, Step, handshake
+from lhttp_tx.codec.json_view import encode_json
+from lhttp_tx.codec.plain import protobuf_size
+from lhttp_tx.codec.protobuf_view import encode_protobuf
 
 __all__ = ["HOSTILE"]
 
@@ -152,6 +155,220 @@ def _histories() -> Iterator[tuple[str, tuple[Step, ...]]]:
     )
 
 
+def _request(path: bytes, method: bytes = b"GET", body: bytes = b"", *lines: bytes) -> bytes:
+    length = (b"Content-Length: %d" % len(body),) if body else ()
+    head = b"\r\n".join((method + b" " + path + b" HTTP/1.1", b"Host: localhost", *length, *lines))
+    return head + b"\r\n\r\n" + body
+
+
+def _field(tag: int, value: bytes) -> bytes:
+    return b"%c%b%b" % (tag, protobuf_size(len(value)), value)
+
+
+def _json(*pieces: bytes) -> Step:
+    return Step("text", b'{"COMMAND":"chat",' + b"".join(pieces) + b"}", client=3, times=5)
+
+
+def _protobuf(*pieces: bytes) -> Step:
+    return Step("binary", b"\x12\x04chat" + b"".join(pieces), client=4, times=5)
+
+
+def _parts(count: int, part: bytes) -> bytes:
+    """Return a message to those who take each message in another form, with as many equal parts."""
+    offsets = b" ".join(b"%d" % (number * len(part)) for number in range(count))
+    return _CHAT + b"publish:viewed\r\nmultipart:" + offsets + b"\r\n\r\n" + part * count
+
+
+def _forms() -> Iterator[tuple[str, Script]]:
+    """Return what is dear, or would be, in JSON and in Protocol Buffers."""
+    header, odd = b"\x0a\x01a\x12\x01b", b"\x12\x01b\x7a\0\x7a\0\x0a\x01a"
+    viewed = _CHAT + b"publish:viewed\r\n"
+    yield (
+        "structure in JSON",
+        _script(
+            _json(b'"HEADERS":[' + b",".join([b'["",""]'] * 480) + b"]"),
+            _json(b'"HEADERS":{"a":[' + b",".join([b'"x"'] * 64) + b"]}"),
+            _json(b",".join(b'"%b":0' % word for word in _WORDS[:550])),
+            _json(b",".join([b'"BODY":""'] * 400)),
+            _json(b'"BODYS":[' + b",".join([b"{}"] * 1_300) + b"]"),
+            _json(b'"BODYS":[' + b",".join([b'{"HEADERS":{"a":"","b":""}}'] * 128) + b"]"),
+            _json(b'"BODYS":[' + b",".join([b'{"HEADERS":{"a":""}}'] * 128) + b"]"),
+        ),
+    )
+    yield (
+        "texts in JSON",
+        _script(
+            Step("text", b"[" * 4_000, client=3, times=5),
+            Step("text", b'{"receipt":"a",' * 900, client=3, times=5),
+            _json(b'"BODY":"' + b"\\u0001" * 9_000 + b'"'),
+            _json(b'"BODY":"' + b"\\ud800" * 9_000 + b'"'),
+            _json(b'"BODY":"' + b'[\\"' * 15_000 + b'"'),
+            _json(b'"BODY_BASE64":"' + b"====" * 15_000 + b'"'),
+            _json(b'"BODY":' + b"9" * 60_000),
+        ),
+    )
+    yield (
+        "fields in Protocol Buffers",
+        _script(
+            _protobuf(b"\x7a\0" * 30_000),
+            _protobuf((b"\x78" + b"\xff" * 9 + b"\x01") * 5_000),
+            _protobuf(_field(0x2A, b"\x12\0" * 250) * 125),
+            _protobuf(_field(0x2A, b"\x7a\0" * 250) * 125),
+            _protobuf(_field(0x1A, header) * 64),
+            _protobuf(_field(0x1A, odd) * 64),
+            _protobuf(_field(0x2A, _field(0x0A, header)) * 128),
+            _protobuf(_field(0x2A, _field(0x0A, header) * 2) * 128),
+            _protobuf(_field(0x2A, _field(0x0A, odd) * 2) * 128),
+        ),
+    )
+    yield (
+        "messages in all forms",
+        _script(
+            Step("text", viewed + b"a:\r\n" * 63 + b"\r\n", times=3),
+            Step("text", viewed + b"".join(b'%b:"\\ {n}\r\n' % word for word in _WORDS[:63]) + b"\r\n", times=3),
+            *(
+                Step("text", viewed + b"\r\n" + one * 20_000, times=5)
+                for one in (b"\x01", b"\r", b"\xe2\x80\xa8", b'"')
+            ),
+            Step("binary", viewed + b"\r\n" + b"\xff" * 60_000, times=5),
+            Step("text", _parts(20, b"a:\r\n" * 10 + b"\r\n"), times=3),
+            Step("text", _parts(128, b"a:\r\n\r\n"), times=3),
+        ),
+    )
+    yield (
+        "parts over HTTP",
+        _script(
+            Step("http", _request(b"/publish", b"POST", _parts(500, b"a:b\r\n\r\nxyz")), times=3),
+            Step("http", _request(b"/publish", b"POST", _parts(500, b"a:\r\n" * 10 + b"\r\n")), times=3),
+            Step("http", _request(b"/publish", b"POST", _parts(20, b"a:\r\n" * 10 + b"\r\n")), times=3),
+        ),
+    )
+    ask = b"LHTTP/1.0 history\r\nchannel:kept.full\r\nlimit:500\r\n\r\n"
+    since = _CHAT + b"subscribe:kept.full kept.a\r\nsince:e-1400\r\n\r\n"
+    for history in HISTORIES[1:]:
+        yield (
+            f"all of a history in all forms, {history}",
+            _script(
+                *(Step("text", encode_json(raw), client=3) for raw in (ask, since)),
+                *(Step("binary", encode_protobuf(raw), client=4) for raw in (ask, since)),
+                Step("http", _request(b"/events?channel=kept.full&since=e-1400")),
+                Step("http", _request(b"/events?channel=kept.full&channel=kept.a&since=e-1400&data=body")),
+                history=history,
+            ),
+        )
+
+
+def _streams() -> Iterator[tuple[str, Script]]:
+    """Return what is dear, or would be, of event streams."""
+    names = [b"kept." + word for word in _WORDS[:60]]
+    known = b"Last-Event-ID: " + b" ".join(word + b"=e-1" for word in _WORDS[:1_000])
+    yield (
+        "a stream of many names",
+        _script(
+            Step("http", _request(b"/events?channel=" + b"+".join(_WORDS[:2_600]))),
+            Step("http", _request(b"/events?" + b"&".join([b"channel=" + b"a+" * 55] * 64))),
+            Step("http", _request(b"/events?channel=" + b"+".join(_WORDS[:1_000]), b"GET", b"", known)),
+            Step("http", _request(b"/events?channel=" + b"+".join(_WORDS[:120]), b"GET", b"", known[:900])),
+            Step("http", _request(b"/events?channel=" + b"%41" * 2_600)),
+            Step("http", _request(b"/events?channel=a", b"GET", b"", b"Last-Event-ID: " + b"a=e-1 " * 2_500)),
+            Step("http", _request(b"/events?channel=a", b"GET", b"", b"Last-Event-ID: " + b"%41" * 4_800 + b"=e-1")),
+            history="memory",
+        ),
+    )
+    yield (
+        "ids of many channels",
+        _script(
+            Step("http", _request(b"/events?channel=" + b"+".join(names) + b"&last=99")),
+            Step("http", _request(b"/events?channel=" + b"+".join(names) + b"&data=body")),
+            Step("text", _CHAT + b"publish:" + names[7] + b"\r\n\r\nhello", times=30),
+            history="memory",
+        ),
+    )
+    yield (
+        "streams that hold",
+        _script(
+            *(
+                Step("http", _request(b"/events?channel=a%d" % number, b"GET", b"", b"a: " + b"x" * 15_000))
+                for number in range(3)
+            ),
+            *(
+                Step(
+                    "http",
+                    _request(b"/events?channel=a&" + b"&".join(b"%b=%b" % (word, b"v" * 100) for word in _WORDS[:60])),
+                )
+                for _ in range(3)
+            ),
+            Step("http", _request(b"/events?channel=ordinary"), client=1),
+            Step("text", _CHAT + b"publish:ordinary\r\n\r\n" + b"\x01" * 60_000, times=9),
+            Step("time", times=9),
+        ),
+    )
+    log_in = b"Authorization: Bearer open sesame"
+    yield (
+        "tickets",
+        _script(
+            Step("http", _request(b"/events/ticket", b"POST", b"", log_in), times=30),
+            Step("http", _request(b"/events?channel=a&ticket=x{n}"), times=30),
+            closed=True,
+        ),
+    )
+
+
+def _calls() -> Iterator[tuple[str, Script]]:
+    """Return what comes to the admin side: what is dear, or would be, or holds much, without a key and with one."""
+    lines = b"Content-Type: application/json", b"Authorization: Bearer " + SECRET
+    one = b'{"method":"publish","params":{"channel":"viewed","command":"c"}}'
+    listed = b",".join(b'"kept.%b"' % word for word in _WORDS[:100])
+    many = b'{"method":"broadcast","params":{"channels":[' + listed + b'],"command":"c"}}'
+
+    def call(method: bytes, body: bytes, *more: bytes) -> Step:
+        return Step("admin", _request(b"/api/" + method, b"POST", body, *lines, *more))
+
+    yield (
+        "strangers at the admin side",
+        _script(
+            Step("admin", _request(b"/api/publish", b"POST", b"x" * 2_000_000, lines[0])[:-9]),
+            Step("admin", _request(b"/api/publish", b"POST", b"{}", lines[0], b"Authorization: Bearer x"), times=30),
+            Step("admin", _request(b"/live"), times=30),
+        ),
+    )
+    yield (
+        "batches",
+        _script(
+            call(b"batch", b'{"calls":[' + b",".join([one] * 100) + b"]}"),
+            call(b"batch", b'{"calls":[' + b",".join([b'{"method":"x"}'] * 100) + b"]}"),
+            call(b"batch", b'{"calls":[' + b",".join([many] * 20) + b"]}", b"Idempotency-Key: k"),
+            call(b"broadcast", b'{"command":"c","channels":[' + listed + b"]}"),
+        ),
+    )
+    yield (
+        "JSON of the admin side",
+        _script(
+            call(b"batch", b"[" * 100_000),
+            call(
+                b"batch",
+                b'{"calls":[{"method":"publish","params":{"x":' + b"[" * 900 + b"]" * 900 + b"}}]}",
+                b"Idempotency-Key: k",
+            ),
+            call(b"batch", b"[" + b",".join([b"9" * 4_300] * 20) + b"]"),
+            call(b"publish", b"[" + b",".join([b"{}"] * 50_000) + b"]"),
+        ),
+    )
+    yield (
+        "history of the admin side",
+        _script(
+            call(b"history", b'{"channel":"kept.full","limit":500}'),
+            call(
+                b"batch",
+                b'{"calls":['
+                + b",".join([b'{"method":"history","params":{"channel":"kept.full","limit":500}}'] * 9)
+                + b"]}",
+            ),
+            history="memory",
+        ),
+    )
+
+
 HOSTILE: dict[str, Script] = {
     "answers that nobody reads": _script(Step("http", _get(b"/lhttp.js"), client=1, times=150)),
     "answers that nobody reads, without a body": _script(
@@ -287,3 +504,4 @@ HOSTILE: dict[str, Script] = {
 HOSTILE |= {
     f"{name}, {history}": _script(*steps, history=history) for name, steps in _histories() for history in HISTORIES[1:]
 }
+HOSTILE |= {name: script for found in (_forms, _streams, _calls) for name, script in found()}

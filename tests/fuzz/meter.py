@@ -15,7 +15,8 @@ A message may list many channels. For each subscription that it makes, its chann
 bus, and its client in the presence; for each that it ends, they lose it; for each channel in which it catches up, a
 history is read. Each of these is an ordinary piece of work, for which the client could also send an ordinary message.
 So what the smallest publication costs is taken off for each subscription that was made or ended, and for each question
-that a history has answered; twice if its answer came later. Nothing is taken off for a subscription that was there
+that a history has answered; twice if its answer came later. A message of a history that is handed over in another form,
+as JSON or as an event, is a quarter of such a piece. Nothing is taken off for a subscription that was there
 before, or was refused.
 """
 
@@ -35,7 +36,7 @@ from functools import partial
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
-from fuzz.world import CROWD, FEW, HISTORIES, Script, Step, World, handshake
+from fuzz.world import CROWD, FEW, HISTORIES, SECRET, Script, Step, World, handshake
 
 __all__ = ["HELD", "LEFT", "PRICE", "Cost", "Meter"]
 
@@ -63,10 +64,19 @@ _WITHOUT_BYTES = ("time", "end", "stall")
 _LIMIT = 60.0
 """Seconds of the processor that what is played in a fork may take: far more than it does, for what has no end."""
 
+
+def _request(method: bytes, body: bytes) -> bytes:
+    return (
+        b"POST /api/%b HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (method, SECRET, len(body), body)
+    )
+
+
 _USUAL = (
     Step("open", b"/a%20b?c=%20\r\nOrigin: http://localhost\r\nSec-WebSocket-Extensions: permessage-deflate"),
     Step("http", b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: a=b\r\nConnection: keep-alive\r\n\r\n"),
     Step("http", b"POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"),
+    Step("admin", _request(b"subscribe", b'{"user":"nobody","channels":["room.a"]}')),
 )
 """What clients have done before the first script: tables that a process makes once are no client's cost."""
 
@@ -139,6 +149,7 @@ class _Counting:
     connections: list[int] = field(default_factory=list)
     opened: list[Counter[str]] = field(default_factory=list)
     counted: list[int] = field(default_factory=list)
+    ended: int = 0
     left: int = 0
 
 
@@ -221,7 +232,7 @@ class Meter:
                 price = (counted.total() - further * self._lines[0]) / allowed
                 if price > cost.price:
                     cost.price, cost.dearest, cost.function = price, number, _top(counted)
-        lines = max(0.0, whole.total() - sum(counting.counted) * self._lines[0])
+        lines = max(0.0, whole.total() - (sum(counting.counted) + counting.ended) * self._lines[0])
         cost.whole_price, cost.whole_function = lines / max(all_allowed, self._lines[0]), _top(whole)
         cost.seconds_price = self._seconds_price(script, counting, times)
         each = [held / max(1, count) for held, count in zip(counting.held, counting.connections, strict=True)]
@@ -298,7 +309,9 @@ class Meter:
                 gc.collect()
             counting.held.append(tracemalloc.get_traced_memory()[0] - begin - world.kept)
             counting.connections.append(len(world.wires))
+        before = world.counted
         counting.end = _lines(world.end)
+        counting.ended = world.counted - before
         gc.collect()
         counting.left = tracemalloc.get_traced_memory()[0] - begin - world.kept
         tracemalloc.stop()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from random import Random
 
 from fuzz.seeds import payloads, seeds
-from fuzz.world import HISTORIES, KINDS, NUMBER, Script, Step
+from fuzz.world import CLIENTS, HISTORIES, KINDS, NUMBER, SECRET, Script, Step
+from lhttp_tx.codec.json_view import encode_json
+from lhttp_tx.codec.protobuf_view import encode_protobuf
+from lhttp_tx.errors import RemoteProtocolError
 
 __all__ = ["beginnings", "change"]
 
@@ -60,17 +64,44 @@ _PIECES = (
     *(b"Content-Length: 5", b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"Connection: keep-alive"),
     *(b"X-Forwarded-For: 192.0.2.1", b"Cookie: a=b", b"Range: bytes=0-1,2-3", b"Accept-Encoding: gzip"),
     *(b"Sec-WebSocket-Extensions: permessage-deflate", b"Sec-WebSocket-Protocol: lhttp", b"GET ", b"POST ", b"HEAD "),
+    *(b"Accept: text/event-stream", b"Last-Event-ID: viewed=e-1", b"data=body", b"channel=viewed", b"channel=kept.a"),
+    *(b"Idempotency-Key: k" + NUMBER, b"Content-Type: application/json", b"Content-Type: application/protobuf"),
+    *(
+        b'"HEADERS":',
+        b'"BODY":"',
+        b'"BODYS":[',
+        b'{"BODY":""},',
+        b'"a":["b","c"],',
+        b"[]",
+        b"{}",
+        b'["a","b"],',
+        b"null",
+    ),
+    *(
+        b"\\u0000",
+        b"\\ud800",
+        b"1e400",
+        b"9" * 400,
+        b"\x1a\x00",
+        b"\x2a\x02\x12\x00",
+        b"\x12\x00",
+        b"\x30\x01",
+        b"\x78\x00",
+    ),
+    *(b"a", b"\x7a\x00", b"\xff\xff\xff\xff\x0f", b'"calls":[', b'{"method":"x"},', b'"channels":["kept.a","kept.b"]'),
 )
 _PATHS = (b"/", b"/publish", b"/health", b"/lhttp.js", b"/lhttp.mjs", b"/nothing", b"/%70ublish", b"/a/b/c/d", b"*")
+_KEY = b"Authorization: Bearer " + SECRET
+_NAMED = (b"application/json", b"application/protobuf")
 
 
 def _message(*lines: bytes, body: bytes = b"") -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def _request(path: bytes, method: bytes = b"GET", body: bytes = b"") -> bytes:
-    length = b"Content-Length: %d\r\n" % len(body) if body else b""
-    return method + b" " + path + b" HTTP/1.1\r\nHost: localhost\r\n" + length + b"\r\n" + body
+def _request(path: bytes, method: bytes = b"GET", body: bytes = b"", *lines: bytes) -> bytes:
+    length = (b"Content-Length: %d" % len(body),) if body else ()
+    return _message(method + b" " + path + b" HTTP/1.1", b"Host: localhost", *length, *lines, body=body)
 
 
 def beginnings() -> Iterator[Script]:
@@ -101,14 +132,85 @@ def beginnings() -> Iterator[Script]:
         *(Step("http", raw) for raw in seeds("handshake")[:40]),
         Step("raw", b"\x81\x85\0\0\0\0hello"),
     ]
+    steps += [*_forms(messages), *_streams(), *_calls()]
     for step in steps:
         yield Script((step,))
-        if step.kind in ("text", "open"):
+        if step.kind in ("text", "open") or b"/events" in step.payload:
             yield Script((step,), closed=True)
     for step in _histories():
         for history in HISTORIES[1:]:
             yield Script((step,), history=history)
     yield Script((steps[-1], Step("stall"), *(replace(step, times=100) for step in steps[:2])))
+
+
+def _forms(messages: list[tuple[bytes, bool]]) -> Iterator[Step]:
+    """Return messages in JSON and in Protocol Buffers, over WebSocket and over HTTP."""
+    chat = b"LHTTP/1.0 chat"
+    some = [
+        *messages[:: 2 * _SHARE],
+        (_message(chat, b"publish:viewed", b"a:b", b"a:c", body=b"hello"), False),
+        (_message(chat, b"publish:viewed", b"multipart:0 5", body=b"a:b\r\n\r\nx\r\ny"), True),
+        (_message(chat, b"subscribe:room.9", b"receipt:r"), False),
+        (_message(b"LHTTP/1.0 echo", body=b"\xff\x00"), True),
+    ]
+    for raw, binary in some:
+        with suppress(RemoteProtocolError):
+            views = (encode_json(raw), encode_protobuf(raw, binary))
+            for number, (kind, view, named) in enumerate(zip(("text", "binary"), views, _NAMED, strict=True)):
+                yield Step(kind, view, client=3 + number)
+                yield Step("http", _request(b"/publish", b"POST", view, b"Content-Type: " + named))
+    for raw in (*seeds("json")[:40], b'{"COMMAND":"chat","BODYS":[{"BODY":""},{"HEADERS":{"a":"b"},"BODY":"c"}]}'):
+        yield Step("text", raw, client=3)
+    for raw in seeds("protobuf")[:40]:
+        yield Step("binary", raw, client=4)
+    for raw, _ in some[-4:]:
+        yield Step("http", _request(b"/publish", b"POST", raw, b"Accept: application/x-protobuf"))
+
+
+def _streams() -> Iterator[Step]:
+    """Return requests for event streams, and for tickets."""
+    log_in = b"Authorization: Bearer open sesame"
+    for target in (
+        b"channel=ordinary",
+        b"channel=viewed&data=body",
+        b"channel=viewed&channel=room.7",
+        b"channel=room.a+room.b%20room.c&since=x-1",
+        b"channel=room.*&last=5",
+        b"channel=viewed&ticket=abc",
+        b"channel=%FF",
+    ):
+        yield Step("http", _request(b"/events?" + target))
+        yield Step("http", _request(b"/events?" + target, b"GET", b"", log_in, b"Accept: text/event-stream"))
+    yield Step("http", _request(b"/events?channel=viewed&channel=room.a", b"GET", b"", b"Last-Event-ID: viewed=e-5"))
+    yield Step("http", _request(b"/events?channel=viewed", b"OPTIONS", b"", b"Origin: http://localhost"))
+    yield Step("http", _request(b"/events?channel=viewed", b"HEAD"))
+    yield Step("http", _request(b"/events/ticket", b"POST", b"", log_in))
+
+
+def _calls() -> Iterator[Step]:
+    """Return what comes to the admin side, with a key and without."""
+    message = b'"command":"chat","headers":{"a":"b"},"body":"hello"'
+    calls = (
+        (b"publish", b'{"channel":"viewed",' + message + b"}"),
+        (b"publish", b'{"channel":"ordinary","command":"c","body_base64":"/wA=","store":false}'),
+        (b"broadcast", b'{"channels":["ordinary","viewed"],' + message + b"}"),
+        (
+            b"batch",
+            b'{"calls":[{"method":"presence_stats"},{"method":"publish","params":{"channel":"viewed","command":"c"}}]}',
+        ),
+        (b"subscribe", b'{"user":"somebody","channels":["room.a"]}'),
+        (b"history", b'{"channel":"kept.full","limit":20}'),
+        (b"history", b'{"channel":"kept.full","since":"e-1400"}'),
+        (b"presence_stats", b'{"channel":"room.crowd"}'),
+    )
+    for method, body in calls:
+        request = _request(b"/api/" + method, b"POST", body, b"Content-Type: application/json")
+        yield Step("admin", request)
+        yield Step("admin", request.replace(b"\r\n", b"\r\n" + _KEY + b"\r\n", 1))
+        yield Step("admin", request.replace(b"\r\n", b"\r\n" + _KEY + b"\r\nIdempotency-Key: k{n}\r\n", 1))
+    for path in (b"/live", b"/metrics", b"/api/openapi.json", b"/nothing"):
+        yield Step("admin", _request(path))
+        yield Step("admin", _request(path, b"GET", b"", _KEY))
 
 
 def _histories() -> Iterator[Step]:
@@ -135,6 +237,9 @@ def _histories() -> Iterator[Step]:
     for raw in messages:
         yield Step("text", raw)
     yield Step("http", _request(b"/publish", b"POST", messages[9]))
+    for query in (b"kept.full&since=e-1400", b"kept.a&channel=kept.large&last=3", b"kept.full&channel=kept.few.a"):
+        yield Step("http", _request(b"/events?channel=" + query))
+    yield Step("http", _request(b"/events?channel=kept.a+kept.b", b"GET", b"", b"Last-Event-ID: kept.a=e-5 kept.b=e-9"))
 
 
 def change(script: Script, others: Callable[[], Script], random: Random) -> Script:
@@ -148,13 +253,13 @@ def change(script: Script, others: Callable[[], Script], random: Random) -> Scri
         elif what == 1:
             steps[index:index] = random.choice(([steps[index]], others().steps))
         elif what == 2:
-            steps.append(Step(random.choice(("stall", "time", "end")), client=random.randrange(3), times=5))
+            steps.append(Step(random.choice(("stall", "time", "end")), client=random.randrange(CLIENTS), times=5))
         elif what == 3:
             steps[index] = replace(steps[index], times=random.choice(_TIMES))
         elif what == 4:
-            steps[index] = replace(steps[index], client=random.randrange(3), width=random.choice(_WIDTHS))
+            steps[index] = replace(steps[index], client=random.randrange(CLIENTS), width=random.choice(_WIDTHS))
         elif what == 5 and not random.randrange(4):
-            steps[index] = replace(steps[index], kind=random.choice(KINDS[:8]))
+            steps[index] = replace(steps[index], kind=random.choice(KINDS[:9]))
         elif what == 6 and not random.randrange(4):
             closed = not closed
         elif what == 6 and not random.randrange(3):

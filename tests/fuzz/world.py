@@ -28,6 +28,8 @@ from zope.interface import implementer
 from lhttp_tx.auth import Authenticator
 from lhttp_tx.bus.memory import MemoryBus
 from lhttp_tx.codec.cache import Generations
+from lhttp_tx.codec.json_view import encode_json
+from lhttp_tx.codec.protobuf_view import encode_protobuf
 from lhttp_tx.config import Config
 from lhttp_tx.engine.delivery import Delivery
 from lhttp_tx.engine.engine import Engine
@@ -37,14 +39,31 @@ from lhttp_tx.engine.session import Session
 from lhttp_tx.engine.watchers import SessionWatcher
 from lhttp_tx.history.archive import Archive
 from lhttp_tx.history.memory import MemoryHistory
+from lhttp_tx.history.pages import Pages, SharedPage
 from lhttp_tx.history.values import Page, Retention
 from lhttp_tx.interfaces import IHistoryStore, ITransport as IConnection, MaybeDeferred
 from lhttp_tx.rules.filters import RuledPublishFilter
 from lhttp_tx.rules.grants import NOBODY
 from lhttp_tx.rules.model import Rule, Rules
 from lhttp_tx.service import LHTTPService
+from lhttp_tx.web.admin.keys import AdminKey, digest_of
+from lhttp_tx.web.admin.service import AdminService
 
-__all__ = ["CROWD", "EPOCH", "FEW", "HISTORIES", "KINDS", "NUMBER", "Script", "Step", "World", "handshake"]
+__all__ = [
+    "ALONE",
+    "CLIENTS",
+    "CROWD",
+    "EPOCH",
+    "FEW",
+    "HISTORIES",
+    "KINDS",
+    "NUMBER",
+    "SECRET",
+    "Script",
+    "Step",
+    "World",
+    "handshake",
+]
 
 CROWD, FEW = 3_000, 50
 """Members of ``room.crowd``, and in worlds with history."""
@@ -61,7 +80,12 @@ KEPT = 1_500
 NUMBER = b"{n}"
 """What stands for a number in a step: another one each time."""
 
-KINDS = ("text", "binary", "gzip", "frame", "raw", "http", "open", "stall", "time", "end")
+CLIENTS = 5
+"""Clients that a script may have."""
+
+KINDS = ("text", "binary", "gzip", "frame", "raw", "http", "admin", "open", "stall", "time", "end")
+ALONE = ("http", "admin")
+"""Kinds of steps that come on connections of their own."""
 
 _PIECE = 65_536
 """Bytes that one read brings in at most, as with Twisted; and what a transport holds before it asks to pause."""
@@ -70,8 +94,25 @@ _TURNS = 10_000
 """Turns of the reactor in which the server must have done what it does at once."""
 
 _MASK = b"\x37\xfa\x21\x3d"
-_TARGETS = {1: b"/\r\nSec-WebSocket-Extensions: permessage-deflate", 2: b"/?support_gzip=1"}
-"""What clients ask for when they open their WebSockets: the second one is sent compressed messages, the third gzip."""
+_TARGETS = {
+    1: b"/\r\nSec-WebSocket-Extensions: permessage-deflate",
+    2: b"/?support_gzip=1",
+    3: b"/\r\nSec-WebSocket-Protocol: lhttp.json",
+    4: b"/\r\nSec-WebSocket-Protocol: lhttp.protobuf",
+}
+"""
+What clients ask for when they open their WebSockets: the second one is sent compressed messages, the third gzip; the
+last two speak JSON and Protocol Buffers.
+"""
+
+_CONVERTED = (3, 4)
+"""The clients that get each message in another form."""
+
+SECRET = b"a key of the admin side"
+"""The secret of a key that may publish, ask for histories, and count."""
+
+_SCOPE = frozenset({"publish", "broadcast", "batch", "subscribe", "history", "presence_stats"})
+_KEY = AdminKey("fuzzer", digest_of(SECRET), _SCOPE, ("ordinary", "viewed", "kept.>", "room.>"))
 
 _ENDED = Failure(ConnectionDone())
 _HERE = IPv4Address("TCP", "127.0.0.1", 8081)
@@ -84,12 +125,12 @@ class Step:
 
     :ivar kind: ``text``, ``binary`` and ``gzip``: a WebSocket message. ``frame``: one frame, the payload's first byte
         is its first byte. ``raw``: bytes on the WebSocket. ``http``: bytes on a connection of its own that is no
-        WebSocket. ``open``: another WebSocket; the payload is its target and further header lines. ``stall``: it
-        reads no more. ``time``: a second passes. ``end``: its WebSocket ends.
+        WebSocket. ``admin``: the same at the admin side. ``open``: another WebSocket; the payload is its target and
+        further header lines. ``stall``: it reads no more. ``time``: a second passes. ``end``: its WebSocket ends.
     :ivar payload: what is sent; :data:`NUMBER` in it is another number each time.
     :ivar client: which of the clients.
     :ivar times: how often.
-    :ivar width: bytes of a fragment; 0: whole. Of ``raw`` and ``http``: bytes that a read brings in.
+    :ivar width: bytes of a fragment; 0: whole. Of ``raw``, ``http`` and ``admin``: bytes that a read brings in.
     """
 
     kind: str
@@ -114,8 +155,8 @@ class Step:
                 yield payload
 
     def data(self) -> list[bytes]:
-        """Return what :meth:`World.play` sends: of ``open`` and ``http`` each time by itself, else all at once."""
-        return [*self.units()] if self.kind in ("open", "http") else [b"".join(self.units())]
+        """Return what :meth:`World.play` sends: each time by itself where it opens a connection, else all at once."""
+        return [*self.units()] if self.kind in ("open", *ALONE) else [b"".join(self.units())]
 
     @property
     def pieces(self) -> int:
@@ -124,10 +165,12 @@ class Step:
         reads = 1 if not self.width else max(1, -(-size // self.width))
         if self.kind == "raw":
             return max(reads, _count_frames(self.payload))
-        if self.kind == "http":
+        if self.kind in ALONE:
             reads = max(reads, self.payload.count(b" HTTP/1."))
         head, _, body = self.payload.partition(b"\r\n\r\n")
-        chunked = self.kind == "http" and b"chunked" in head.lower()
+        if self.kind == "admin":  # a batch has a call for each
+            reads = max(reads, body.count(b'"method"'))
+        chunked = self.kind in ALONE and b"chunked" in head.lower()
         return max(reads, body.count(b"\r\n") // 2 if chunked else 1)
 
 
@@ -413,10 +456,11 @@ class _Store:
     A history in memory that may answer in another turn of the reactor.
 
     :ivar asked: how many questions it has answered, and those twice to which the answer came later.
+    :ivar handed: how many messages these answers had.
     """
 
     def __init__(self, store: MemoryHistory, clock: Clock, *, later: bool) -> None:
-        self.asked = 0
+        self.asked = self.handed = 0
         self._store = store
         self._clock = clock
         self._is_late = later
@@ -436,7 +480,12 @@ class _Store:
 
     def _ask(self, call: Callable[[], Page]) -> Page | Deferred[Page]:
         self.asked += 2 if self._is_late else 1
-        return self._later(call) if self._is_late else call()
+        return self._later(partial(self._count, call)) if self._is_late else self._count(call)
+
+    def _count(self, call: Callable[[], Page]) -> Page:
+        page = call()
+        self.handed += len(page.messages)
+        return page
 
     def _later(self, call: Callable[[], Any]) -> Deferred[Any]:
         if not self._asked:
@@ -450,6 +499,24 @@ class _Store:
         for result, call in asked:
             if not result.called:
                 result.callback(call())
+
+
+class _Pages:
+    """The pages that subscribers share; counts what is handed over once more as handed over by the store."""
+
+    def __init__(self, pages: Pages, store: _Store) -> None:
+        self._pages = pages
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pages, name)
+
+    def read(self, *args: Any) -> SharedPage | Deferred[SharedPage]:
+        before = self._store.handed
+        found = self._pages.read(*args)
+        if not isinstance(found, Deferred) and self._store.handed == before:
+            self._store.handed += len(found.page.messages)
+        return found
 
 
 def _caches(engine: Engine) -> list[Generations[Any, Any]]:
@@ -482,7 +549,8 @@ class _Subscriptions(SessionWatcher):
 
 class World:
     """
-    A server that runs, with a subscriber of ``ordinary`` and a crowd in ``room.crowd``.
+    A server that runs, with its admin side, a subscriber of ``ordinary``, a crowd in ``room.crowd``, and subscribers of
+    ``viewed`` in all the forms of messages.
 
     :ivar clients: the WebSockets that a script has opened, by their numbers.
     """
@@ -516,14 +584,28 @@ class World:
         )
         self.service.startService()
         self._factory = endpoint.factory
+        inner = _Endpoint()
+        self._admin = AdminService(
+            reactor=self.clock,
+            parts=self.service.parts,
+            listen="memory",
+            keys=[_KEY],
+            make_endpoint=lambda reactor, description: inner,
+        )
+        self._admin.startService()
+        self._admin_factory = inner.factory
+        recovery = self.service.parts.histories._recovery
+        recovery._pages = _Pages(recovery._pages, self._asked)
         self._caches = _caches(self.service.engine)
         self._subscriptions = _Subscriptions()
         self.service.engine.watchers.append(self._subscriptions)
         self.clients: dict[int, Wire] = {}
         self._others: list[Wire] = []
+        self._converted = 0
         for _ in range(crowd):
             self.service.engine.open_session(_Member()).subscribe("room.crowd")
-        self._reader = self.client(0)
+        self._readers = [*self._viewers(closed)]
+        self._readers.append(self.client(0))
         messages = [
             b"LHTTP/1.0 chat\r\nsubscribe:ordinary room.7 room.crowd.7\r\n\r\n",
             b"LHTTP/1.0 presence\r\nchannel:room.crowd\r\n\r\n",  # who comes to it pays for that
@@ -539,6 +621,21 @@ class World:
         if history:
             self._fill()
 
+    def _viewers(self, closed: bool) -> Iterator[Wire]:
+        """Return those who have subscribed to ``viewed``: in each codec, and as each kind of event stream."""
+        login = b"\r\nAuthorization: Bearer open sesame" if closed else b""
+        for number in (3, 4):
+            wire = Wire(self._factory)
+            wire.bring(handshake(_TARGETS[number] + login))
+            raw = b"LHTTP/1.0 chat\r\nsubscribe:viewed\r\n\r\n"
+            view, kind = (encode_json(raw), "text") if number == 3 else (encode_protobuf(raw), "binary")
+            wire.bring(b"".join(Step(kind, view).data()))
+            yield wire
+        for query in (b"channel=viewed", b"channel=viewed&data=body", b"channel=viewed&channel=room.8"):
+            wire = Wire(self._factory)
+            wire.bring(b"GET /events?%b HTTP/1.1\r\nHost: localhost%b\r\n\r\n" % (query, login))
+            yield wire
+
     def _fill(self) -> None:
         """Publish to channels with history."""
         for number in range(KEPT):
@@ -551,8 +648,11 @@ class World:
 
     @property
     def counted(self) -> int:
-        """How many subscriptions have been made, and have ended, and how many questions a history has answered."""
-        return self._subscriptions.count + self._asked.asked
+        """
+        How many subscriptions have been made, and have ended, how many questions a history has answered, and a quarter
+        of the messages that it has handed to those who do not take them as they are.
+        """
+        return self._subscriptions.count + self._asked.asked + self._converted // 4
 
     @property
     def wires(self) -> list[Wire]:
@@ -583,11 +683,12 @@ class World:
     def lacks(self, step: Step) -> bool:
         """Return whether the client of *step* needs a WebSocket that it does not have; :meth:`play` would open it."""
         found = self.clients.get(step.client)
-        return step.kind not in ("time", "open", "http") and (found is None or found.lost)
+        return step.kind not in ("time", "open", *ALONE) and (found is None or found.lost)
 
     def play(self, step: Step, units: list[bytes]) -> None:
         """Let a client do something; *units* are its :meth:`Step.data`, made before anything is measured."""
         txaio.config.loop = self.clock
+        handed = self._asked.handed
         if step.kind == "time":
             self.clock.pump([1.0] * step.times)
         elif step.kind == "end":
@@ -599,8 +700,8 @@ class World:
                 wire = Wire(self._factory)
                 self._others.append(wire)
                 wire.bring(unit, step.width)
-        elif step.kind == "http":
-            wire = Wire(self._factory)
+        elif step.kind in ALONE:
+            wire = Wire(self._factory if step.kind == "http" else self._admin_factory)
             wire.stalled = step.client == 1
             self._others.append(wire)
             for unit in units:
@@ -610,6 +711,8 @@ class World:
             for unit in units:
                 wire.bring(unit, step.width if step.kind == "raw" else 0)
         self._settle()
+        if step.kind in ALONE or step.client in _CONVERTED:
+            self._converted += self._asked.handed - handed
 
     def _settle(self) -> None:
         """Let the server do all that it does without any time passing, so that no other step pays for it."""
@@ -617,7 +720,8 @@ class World:
             self.clock.advance(0)
             for wire in self.wires:
                 wire.settle()
-            self._reader.settle()
+            for wire in self._readers:
+                wire.settle()
             self.clients = {number: wire for number, wire in self.clients.items() if not wire.lost}
             self._others = [wire for wire in self._others if not wire.lost]
             if not any(call.getTime() <= self.clock.seconds() for call in self.clock.getDelayedCalls()):

@@ -15,6 +15,7 @@ from typing import TypeAlias
 from lhttp_tx.codec.json_view import encode_json
 from lhttp_tx.codec.limits import UNLIMITED
 from lhttp_tx.codec.message import parse
+from lhttp_tx.codec.plain import are_lines, plain_command
 from lhttp_tx.codec.positions import offset_of
 from lhttp_tx.errors import LHTTPError
 
@@ -35,7 +36,7 @@ The offset of a publication, 0 if it has none; the position that the event itsel
 _BODY_TYPE = b"data:application/octet-stream;base64,"
 """What the base64 of a binary message's body begins with. So the whole is a URL (RFC 2397)."""
 
-_OWN = frozenset({"close", "error", "missed", "receipt"})
+_OWN = frozenset({b"close", b"error", b"missed", b"receipt"})
 """The commands of the server's own messages, which say what they have to say in their headers."""
 
 _MISSED = re.compile(rb"LHTTP/1\.0 missed\r\nchannel:[^\r\n]*\r\nposition:([0-9A-Za-z_]{1,32}-[0-9]{1,19})\r\n\r\n")
@@ -62,14 +63,19 @@ def view_body(payload: bytes, binary: bool) -> bytes:
     Return the event of a message, with its body as the data; see :data:`View`.
 
     The body of a binary message is written as a ``data:`` URL. The server's own messages have their contents in their
-    headers, and are written as JSON.
+    headers, and are written as JSON. So is a publication that has a command of theirs: nobody may pass for the server.
     """
-    message = parse(payload, binary=binary, limits=UNLIMITED)
-    if message.command in _OWN and "publish" not in message.headers:
+    head, _, body = payload.partition(b"\r\n\r\n")
+    start, _, lines = head.partition(b"\r\n")
+    command = plain_command(start)
+    if command is None or not are_lines(lines and lines + b"\r\n"):  # or it is no message
+        message = parse(payload, binary=binary, limits=UNLIMITED)
+        command, body = message.command.encode("ascii"), message.body
+    if command in _OWN:
         return view_json(payload, binary)
-    body = _BODY_TYPE + b64encode(message.body) if binary else message.body
-    lines = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
-    return b"event: %b\ndata: %b\n\n" % (message.command.encode("ascii"), lines)
+    text = _BODY_TYPE + b64encode(body) if binary else body
+    lines = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
+    return b"event: %b\ndata: %b\n\n" % (command, lines)
 
 
 VIEWS: Mapping[str, View] = {"json": view_json, "body": view_body}
@@ -88,8 +94,9 @@ def _events(payloads: list[bytes], binary: bool, view: View) -> list[Event]:
             event = view(payload, binary)
         except LHTTPError:  # a bus may bring anything
             continue
-        missed = _MISSED.fullmatch(payload)
-        found.append((offset_of(payload), b"" if missed is None else missed[1], event))
+        offset = offset_of(payload)
+        missed = None if offset else _MISSED.fullmatch(payload)
+        found.append((offset, b"" if missed is None else missed[1], event))
     return found
 
 
@@ -140,6 +147,8 @@ class Single:
         if known is None:
             return b"".join([event for _, _, event in events])
         epoch = known.encode("ascii")
+        if all(offset for offset, _, _ in events):
+            return b"".join([b"id: %b-%d\n%b" % (epoch, offset, event) for offset, _, event in events])
         lines: list[bytes] = []
         for offset, position, event in events:
             identifier = b"%b-%d" % (epoch, offset) if offset else position

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import quote
 
+from lhttp_tx.codec.limits import DEFAULT_LIMITS, Limits
 from lhttp_tx.codec.message import Message
 from lhttp_tx.codec.positions import parse_position
 from lhttp_tx.errors import LocalProtocolError, Refused, RemoteProtocolError
 from lhttp_tx.guard.heads import unquote
 from lhttp_tx.web.events.encoding import VIEWS, View
 
-__all__ = ["MAX_ID_SIZE", "RECEIPT", "Wish", "format_id", "read_id", "read_wish"]
+__all__ = ["MAX_ID_SIZE", "RECEIPT", "Places", "Wish", "read_id", "read_wish"]
 
 MAX_ID_SIZE = 4_096
 """
@@ -82,13 +83,14 @@ class Wish:
             raise RemoteProtocolError(error.reason) from None
 
 
-def read_wish(query: str, last_event_id: str | None) -> Wish:
+def read_wish(query: str, last_event_id: str | None, limits: Limits = DEFAULT_LIMITS) -> Wish:
     """
     Read the query of a request.
 
     :param query: what follows the ``?``, as it was sent. Its size and the number of its parameters are bounded already.
     :param last_event_id: the header ``Last-Event-ID``, which replaces ``since`` and ``last``; ``None`` without one.
-    :raises Refused: with status 400. The text says what is wrong.
+    :param limits: ``listed`` bounds the channels.
+    :raises Refused: with status 400, or 429 if there are too many channels. The text says what is wrong.
     """
     names: list[str] = []
     values: dict[str, str] = {}
@@ -103,6 +105,8 @@ def read_wish(query: str, last_event_id: str | None) -> Wish:
     channels = tuple(dict.fromkeys(filter(None, names)))
     if not channels:
         raise Refused(400, "name channels in the query: /events?channel=news&channel=chat")
+    if len(channels) > limits.listed:
+        raise Refused(429, f"the query names more than {limits.listed} channels: use several streams")
     view = VIEWS.get(values.get("data", "json"))
     if view is None:
         raise Refused(400, f"data is one of {', '.join(VIEWS)}")
@@ -125,22 +129,56 @@ def _unquoted(text: str) -> str:
         raise Refused(400, "the query has escapes that are not UTF-8") from None
 
 
-def format_id(positions: Mapping[str, str]) -> bytes:
+class Places:
     """
-    Return the id that stands for the positions of several channels.
+    Where a stream of several channels is, and the ids that say so.
 
-    It is ASCII without line ends: names are escaped as in URLs.
+    An id names all channels, and every event has one: what stays the same from event to event is made once.
     """
-    return " ".join([f"{quote(channel, safe='')}={position}" for channel, position in positions.items()]).encode(
-        "ascii"
-    )
+
+    __slots__ = ("_pieces",)
+
+    def __init__(self, positions: Mapping[str, str]) -> None:
+        """:param positions: the positions to begin with, by channel."""
+        self._pieces: dict[str, bytes] = {}
+        self.update(positions)
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def update(self, positions: Mapping[str, str]) -> None:
+        """Be at other positions in some channels."""
+        for channel, position in positions.items():
+            self._pieces[channel] = self._name(channel) + position.encode("ascii")
+
+    def id(self) -> bytes:
+        """
+        Return the id that stands for all positions.
+
+        It is ASCII without line ends: names are escaped as in URLs.
+        """
+        return b" ".join(self._pieces.values())
+
+    def ids(self, channel: str, positions: list[bytes]) -> list[bytes]:
+        """Return the ids with which the stream goes through *positions* of a channel, at least one; be at the last."""
+        name = self._name(channel)
+        self._pieces[channel] = b"\0"  # no piece holds one
+        before, _, after = self.id().partition(b"\0")
+        self._pieces[channel] = name + positions[-1]
+        before += name
+        return [before + position + after for position in positions]
+
+    def _name(self, channel: str) -> bytes:
+        """Return what a position of a channel stands behind."""
+        known = self._pieces.get(channel)
+        return f"{quote(channel, safe='')}=".encode("ascii") if known is None else known[: known.index(b"=") + 1]
 
 
 def read_id(text: str | None, channels: Iterable[str]) -> Mapping[str, str]:
     """
     Return the positions that an id says, by channel.
 
-    :param text: one position for all *channels*, or what :func:`format_id` returns; ``None`` for none.
+    :param text: one position for all *channels*, or what :meth:`Places.id` returns; ``None`` for none.
     :raises RemoteProtocolError: if it is neither, or names a channel twice, or one that is not in *channels*.
     """
     if not text:

@@ -301,9 +301,10 @@ class EventsResource(_AskedResource):
         accept = (asked.header("accept") or "*/*").lower()
         if not any(found in accept for found in (STREAM_TYPE, "*/*", "text/*")):
             raise Refused(406, f"the response is {STREAM_TYPE}: allow it in the header Accept")
-        wish = read_wish(asked.handshake.query, asked.header("last-event-id"))
+        wish = read_wish(asked.handshake.query, asked.header("last-event-id"), self._streams.engine.limits)
         wish.messages()
-        self._streams.check(wish.channels)
+        self._streams.check_room()
+        self._streams.check_ids(wish.channels)
         return wish
 
     def _show_head(self, request: Request, asked: _Asked) -> None:
@@ -316,7 +317,7 @@ class EventsResource(_AskedResource):
         if channel is None or channel.transport is None:  # the client left while an authenticator was asked
             return
         factory.check(asked.handshake, asked.place)  # others may have come meanwhile
-        self._streams.check(wish.channels)
+        self._streams.check_room()
         shown = None
         if self._streams.engine.open_steps:
             certificate = certificate_of(request.transport) if request.isSecure() else None

@@ -30,7 +30,7 @@ from lhttp_tx.observe.rationing import RationedLogger
 from lhttp_tx.transports.outflow import Outflow, Unread
 from lhttp_tx.web.events.answers import STREAM_HEADERS, Pairs, beginning, refusal, response
 from lhttp_tx.web.events.encoding import Several, Single, id_line
-from lhttp_tx.web.events.query import RECEIPT, Wish, format_id
+from lhttp_tx.web.events.query import RECEIPT, Places, Wish
 from lhttp_tx.web.events.streams import Streams
 
 __all__ = ["EventStream"]
@@ -39,6 +39,9 @@ _log = RationedLogger(__name__)
 
 _HEARTBEAT = b":\n\n"
 """A comment (HTML standard, section "Authoring notes")."""
+
+_MISSED = b"LHTTP/1.0 missed\r\nchannel:%b\r\n\r\n"
+"""What :func:`~lhttp_tx.engine.answers.missed_message` returns for a channel without history."""
 
 _MAX_READ = 16_384
 """Bytes that a client may send behind its request. They are not looked at."""
@@ -74,7 +77,7 @@ class EventStream(Outflow):
     :ivar part: its part of the heartbeats.
     """
 
-    __slots__ = ("_begun", "_encoding", "_linger", "_opening", "_positions", "_read", "_streams", "_unread", "part",
+    __slots__ = ("_begun", "_encoding", "_linger", "_opening", "_places", "_read", "_streams", "_unread", "part",
                  "peer", "place", "session")  # fmt: skip
 
     def __init__(self, streams: Streams, wish: Wish, headers: Pairs, accept: str) -> None:
@@ -96,12 +99,13 @@ class EventStream(Outflow):
         self._linger: Any = None
         self._unread: Unread | None = Unread() if streams.engine.on_undelivered else None
         self._encoding: Single | Several
-        self._positions: dict[str, str] | None = None
+        self._places: Places | None = None
         if len(wish.channels) == 1:
             self._encoding = streams.single(wish.view, wish.channels[0])
         else:
             self._encoding = streams.several(wish.view)
-            self._positions = dict(wish.positions)
+            kept = {name: position for name, position in wish.positions.items() if streams.is_kept(name)}
+            self._places = Places(kept)
 
     # The connection
 
@@ -180,19 +184,19 @@ class EventStream(Outflow):
             self._begin()
         encoding: Any = self._encoding
         made = delivery.made if delivery.encoding is encoding else delivery.encoded(encoding)
-        events: bytes = made if self._positions is None else self._numbered(delivery.channel, made)
+        events: bytes = made if self._places is None else self._numbered(delivery.channel, made)
         self._put(events, delivery.payloads, delivery.binary)
 
     def send(self, payload: bytes, binary: bool) -> None:
         """See :meth:`lhttp_tx.interfaces.ITransport.send`."""
         if self._opening is None or not self._is_answer(self._opening, payload):
-            self.deliver_alone(payload, binary)
+            self.deliver_alone([payload], binary)
 
-    def deliver_alone(self, payload: bytes, binary: bool) -> None:
-        """Send one message to this client, which is no answer to its own."""
+    def deliver_alone(self, payloads: list[bytes], binary: bool) -> None:
+        """Send messages to this client, which are no answers to its own."""
         self._begin()
-        made: Any = self._encoding.encode([payload], binary)
-        self._put(made if self._positions is None else self._numbered("", made), [payload], binary)
+        made: Any = self._encoding.encode(payloads, binary)
+        self._put(made if self._places is None else self._numbered("", made), payloads, binary)
 
     def call_when_drained(self, call: Callable[[], None]) -> None:
         """See :meth:`lhttp_tx.interfaces.ITransport.call_when_drained`."""
@@ -245,8 +249,8 @@ class EventStream(Outflow):
         self._subscribed(opening, message)
         if not opening.pending:
             self._opening = None
-            if self._positions:  # though nothing has happened yet
-                self._put(id_line(format_id(self._positions)) + b"\n", [], False)
+            if self._places:  # though nothing has happened yet
+                self._put(id_line(self._places.id()) + b"\n", [], False)
         return True
 
     def _not_subscribed(self, error: Message) -> None:
@@ -256,7 +260,7 @@ class EventStream(Outflow):
         if not self._begun:
             self._refuse(number, reason)
             return
-        self.deliver_alone(error.raw, False)
+        self.deliver_alone([error.raw], False)
         if self.session is not None:
             self.session.close(POLICY_VIOLATION, reason.encode("utf-8")[:123].decode("utf-8", "ignore"))
 
@@ -264,8 +268,8 @@ class EventStream(Outflow):
         """Take over what a receipt says of positions and of gaps."""
         wish = opening.wish
         told = dict(word.rpartition("=")[::2] for word in receipt.headers.get("position", "").split(" ") if word)
-        if self._positions is not None:
-            self._positions |= told
+        if self._places is not None:
+            self._places.update(told)
         elif told:
             self._put(id_line(next(iter(told.values())).encode("ascii")) + b"\n", [], False)
         missed = [*filter(None, receipt.headers.get("missed", "").split(" "))]
@@ -273,25 +277,29 @@ class EventStream(Outflow):
             wanted = wish.channels if wish.resumes else wish.positions
             missed += [name for name in wanted if name not in missed and not self._streams.is_kept(name)]
         for channel in missed:
-            self.deliver(Delivery(channel, [missed_message(channel, told.get(channel)).raw], False))
+            if self._places is None or channel in told:
+                self.deliver(Delivery(channel, [missed_message(channel, told.get(channel)).raw], False))
+        others = [_MISSED % name.encode("utf-8") for name in missed if name not in told]
+        if self._places is not None and others:  # there may be many, and none of them has an id
+            self.deliver_alone(others, False)
 
     # Writing
 
     def _numbered(self, channel: str, events: list[tuple[int, bytes, bytes]]) -> bytes:
         """Return events of a channel with their ids, which tell the positions of all channels."""
-        positions = self._positions
-        assert positions is not None
-        lines: list[bytes] = []
+        places = self._places
+        assert places is not None
         epoch = self._streams.epoch_of(channel) if any(offset for offset, _, _ in events) else None
+        begin = b"" if epoch is None else epoch.encode("ascii") + b"-"
+        if begin and all(offset for offset, _, _ in events):
+            ids = places.ids(channel, [b"%b%d" % (begin, offset) for offset, _, _ in events])
+            return b"".join([b"id: %b\n%b" % (text, event) for text, (_, _, event) in zip(ids, events, strict=True)])
+        lines: list[bytes] = []
         for offset, position, event in events:
-            if offset and epoch is not None:
-                positions[channel] = f"{epoch}-{offset}"
-            elif position and self._streams.is_kept(channel):
-                positions[channel] = position.decode("ascii")
-            else:
-                lines.append(event)
-                continue
-            lines += (id_line(format_id(positions)), event)
+            place = b"%b%d" % (begin, offset) if offset and begin else position
+            if place and (place is not position or self._streams.is_kept(channel)):
+                lines.append(id_line(*places.ids(channel, [place])))
+            lines.append(event)
         return b"".join(lines)
 
     def _begin(self) -> None:

@@ -73,20 +73,20 @@ class Streams:
         except HistoryUnavailable:
             return None
 
-    def check(self, channels: tuple[str, ...]) -> None:
-        """
-        :raises Refused: with status 400 if the ids of the events of these channels would be too long, 503 if there are
-            too many connections already.
-        """
-        if len(channels) > 1:
-            size = 0
-            for channel in channels:
-                epoch = self.epoch_of(channel)
-                size += 0 if epoch is None else len(quote(channel, safe="")) + len(epoch) + _POSITION_SIZE
-            if size > MAX_ID_SIZE:
-                raise Refused(400, f"an id of these channels has more than {MAX_ID_SIZE} bytes: use several streams")
-        factory = self.factory
-        if 0 < factory.maxConnections <= factory.countConnections:
+    def check_ids(self, channels: tuple[str, ...]) -> None:
+        """:raises Refused: with status 400 if the ids of the events of these channels would be too long."""
+        if len(channels) == 1:
+            return
+        size = 0
+        for channel in channels:
+            epoch = self.epoch_of(channel)
+            size += 0 if epoch is None else len(quote(channel, safe="")) + len(epoch) + _POSITION_SIZE
+        if size > MAX_ID_SIZE:
+            raise Refused(400, f"an id of these channels has more than {MAX_ID_SIZE} bytes: use several streams")
+
+    def check_room(self) -> None:
+        """:raises Refused: with status 503 if there are too many connections already."""
+        if 0 < self.factory.maxConnections <= self.factory.countConnections:
             raise Refused(503, "too many connections")
 
     def entered(self, stream: Beating) -> None:

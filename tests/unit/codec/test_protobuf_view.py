@@ -14,6 +14,7 @@ from lhttp_tx.codec.headers import Headers
 from lhttp_tx.codec.limits import Limits
 from lhttp_tx.codec.message import Message, parse
 from lhttp_tx.codec.multipart import Part, join_parts, split_message
+from lhttp_tx.codec.plain import protobuf_size
 from lhttp_tx.codec.protobuf_view import decode_protobuf, encode_protobuf
 from lhttp_tx.codec.text import is_text
 from lhttp_tx.errors import RemoteProtocolError
@@ -139,6 +140,45 @@ def lines_of(data: bytes) -> int:
     return count_lines(read_it)
 
 
+@pytest.mark.parametrize(("written", "counts"), [
+    (b"\x0a\x01a\x12\x01b", (1, 64, 65)),
+    (b"\x12\x01b\x0a\x01a", (1, 64, 65)),
+    (b"\x0a\x01a\x12\x81\x00b", (1, 64, 65)),
+    (b"\x0a\x01a\x12\x02\xc3\xa9", (1, 64, 65)),
+    (b"\x0a\x01a", (1, 64, 65)),
+])  # fmt: skip
+def test_headers_are_read_however_they_are_written(written: bytes, counts: tuple[int, int, int]) -> None:
+    header = b"\x1a%c%b" % (len(written), written)
+    for count in counts:
+        if count > 64:
+            with pytest.raises(RemoteProtocolError):
+                decode_protobuf(b"\x12\x01c" + header * count)
+        else:
+            raw, _ = decode_protobuf(b"\x12\x01c" + header * count)
+            expected = pairs_of(MESSAGE.FromString(b"\x12\x01c" + header * count))
+            assert [*parse(raw).headers] == expected
+
+
+def test_only_so_many_headers_are_written_in_another_way() -> None:
+    part = b"\x2a\x0a" + b"\x0a\x08" + b"\x7a\0\x12\x01b\x0a\x01a"
+    assert decode_protobuf(b"\x12\x01c" + part * 64)
+    with pytest.raises(RemoteProtocolError, match="too many fields"):
+        decode_protobuf(b"\x12\x01c" + part * 65)
+
+
+def test_parts_and_their_headers_are_bounded_together() -> None:
+    header, part = b"\x0a\x06\x0a\x01a\x12\x01b", b"\x2a%c%b"
+    for count, headers in ((128, 1), (44, 5), (1, 256)):
+        body = (
+            b"\x2a" + protobuf_size(len(header) * headers) + header * headers
+            if headers > 15
+            else part % (8 * headers, header * headers)
+        )
+        assert decode_protobuf(b"\x12\x01c" + body * count)
+    with pytest.raises(RemoteProtocolError, match="the parts have more than 172 headers"):
+        decode_protobuf(b"\x12\x01c" + part % (16, header * 2) * 128)
+
+
 def test_fields_cost_no_more_than_their_bound() -> None:
     for data in (
         b"\x12\0" * 65_000,
@@ -149,5 +189,10 @@ def test_fields_cost_no_more_than_their_bound() -> None:
         b"\x12\x01c\x2a\x80\x80\x04" + b"\x0a\0" * 32_768,
         b"\x22\0" * 65_000,
         b"\xff" * 131_072,
+        b"\x12\x01c" + (b"\x2a\xf4\x03" + b"\x12\0" * 250) * 125,
+        b"\x12\x01c" + (b"\x2a\xf4\x03" + b"\x7a\0" * 250) * 125,
+        b"\x12\x01c" + b"\x78" + b"\x80" * 9 + b"\x01" * 6_000,
+        b"\x12\x01c" + b"\x2a\x12" + b"\x0a\x07\x7a\0\x7a\0\x0a\x01a" * 2,
+        b"\x12\x01c" + (b"\x2a\x12" + b"\x0a\x07\x7a\0\x7a\0\x0a\x01a" * 2) * 128,
     ):
         assert lines_of(data) <= 12_000, data[:20]

@@ -178,6 +178,19 @@ def test_publish_message_reads_the_channels_from_the_message() -> None:
     assert client.take() == [Message("news", {"publish": "room other"}, "hello")]
 
 
+@pytest.mark.parametrize(("offsets", "part", "status"), [
+    ("0 1", "a:b\r\n\r\n", 400),
+    ("x", "\r\n", 400),
+    (" ".join(str(2 * number) for number in range(129)), "\r\n", 413),
+    ("0", "a:\r\n" * 257 + "\r\n", 413),
+])  # fmt: skip
+def test_publish_message_refuses_parts_that_a_client_may_not_send(offsets: str, part: str, status: int) -> None:
+    body = part * 129 if part == "\r\n" else part
+    with pytest.raises(RemoteProtocolError) as caught:
+        Server().engine.publish_message(Message("news", [("publish", "room"), ("multipart", offsets)], body))
+    assert caught.value.status == status
+
+
 def test_publish_message_refuses_a_message_without_channels() -> None:
     with pytest.raises(RemoteProtocolError, match="no publish header"):
         Server().engine.publish_message(Message("news"))

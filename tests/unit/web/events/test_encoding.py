@@ -58,7 +58,9 @@ def test_a_binary_body_is_a_data_url(body: bytes) -> None:
 def test_the_servers_own_messages_are_json_beside_bodies(command: str) -> None:
     raw = Message(command, {"channel": "room"}).raw
     assert json.loads(parse_events(view_body(raw, False))[0].data)["HEADERS"] == {"channel": "room"}
-    assert parse_events(view_body(publication("hi", command), False))[0].data == "hi"
+    forged = view_json(raw, False).partition(b"data: ")[2].decode("ascii").strip()
+    told = json.loads(parse_events(view_body(publication(forged, command), False))[0].data)
+    assert (told["HEADERS"], told["BODY"]) == ({"publish": "room"}, forged), "a publication passes for the server's own"
 
 
 def test_a_stream_of_one_channel_has_positions_as_ids() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given, strategies as st
+from line_counter import count_lines
 
+from lhttp_tx.codec.limits import Limits
 from lhttp_tx.errors import Refused, RemoteProtocolError
 from lhttp_tx.web.events.encoding import view_body, view_json
-from lhttp_tx.web.events.query import format_id, read_id, read_wish
+from lhttp_tx.web.events.query import Places, read_id, read_wish
 
 NAMES = st.lists(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1), min_size=2, max_size=5, unique=True)
 
@@ -51,6 +54,29 @@ def test_what_is_refused(query: str, told: str) -> None:
     assert caught.value.status == 400
 
 
+def test_more_channels_than_a_message_may_list_are_refused_before_anything_else() -> None:
+    query = "channel=" + "+".join(f"a{number}" for number in range(129))
+    with pytest.raises(Refused, match="more than 128 channels") as caught:
+        read_wish(query + "&since=nonsense", None)
+    assert caught.value.status == 429
+    assert len(read_wish(query, None, Limits(list_length=129)).channels) == 129
+
+
+def test_ids_cost_no_more_for_many_channels() -> None:
+    positions = [b"e-%d" % number for number in range(100)]
+    few, many = ({f"room.{number}": "e-1" for number in range(count)} for count in (2, 100))
+    lines = [count_lines(partial(Places(known).ids, "room.1", positions)) for known in (few, many)]
+    assert lines[1] == lines[0] < 3 * len(positions)
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1), st.just("e-1"), min_size=2))
+def test_ids_say_where_the_stream_is(positions: dict[str, str]) -> None:
+    places, channel = Places(positions), [*positions][-1]
+    ids = places.ids(channel, [b"e-5", b"e-7"])
+    assert [read_id(text.decode("ascii"), positions)[channel] for text in ids] == ["e-5", "e-7"]
+    assert read_id(places.id().decode("ascii"), positions) == positions | {channel: "e-7"}
+
+
 @pytest.mark.parametrize("name", ["a%0d%0asince:e-1", "a%00", "a%0a", "%0d", "a%7f"])
 def test_a_channel_cannot_bring_headers_of_its_own(name: str) -> None:
     with pytest.raises(RemoteProtocolError):
@@ -76,7 +102,7 @@ def test_channels_without_a_position_are_subscribed_apart() -> None:
 @given(NAMES)
 def test_an_id_comes_back_as_it_was(names: list[str]) -> None:
     positions = {name: f"e1-{number}" for number, name in enumerate(names)}
-    text = format_id(positions).decode("ascii")
+    text = Places(positions).id().decode("ascii")
     assert text.isprintable()
     assert read_id(text, names) == positions
     query = "&".join(f"channel={quote(name, safe='')}" for name in names)

@@ -1,0 +1,98 @@
+"""
+Header lines in other forms, with no step for each byte, and few for each line.
+
+The views in JSON and Protocol Buffers use it. A history may bring thousands of heads, each of them another one, and a
+client asks for all of them with a few bytes. Part of the codec: pure functions on bytes.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lhttp_tx.codec.text import is_text
+
+__all__ = ["are_lines", "json_headers", "plain_command", "protobuf_headers"]
+
+_COMMAND = re.compile(rb"LHTTP/1\.0 ([!#-\[\]-~]{1,64})")
+_LINES = re.compile(rb"(?:[\x21-\x39\x3b-\x7e]+:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+")
+"""All header lines that the grammar allows, if their values are UTF-8."""
+
+_SIMPLE = re.compile(rb"(?:[!#-9;-\[\]-~]+:(?! )[^\x00-\x1f\"\\\x7f]*+(?<! )\r\n)*+")
+"""Those of which JSON escapes nothing, and without blanks around their values."""
+
+_PAIR = re.compile(rb"^([^:\r\n]++):([^\r\n]*+)\r\n", re.MULTILINE)
+_NAME = re.compile(rb"^([^:\r\n]++):[^\r\n]*+\r\n", re.MULTILINE)
+
+
+def are_lines(lines: bytes) -> bool:
+    """Return whether *lines* are header lines that the grammar allows, each with its end; also if there are none."""
+    return _LINES.fullmatch(lines) is not None and is_text(lines)
+
+
+def plain_command(start: bytes) -> bytes | None:
+    """Return the command of a start line; ``None`` if it has none, or one that JSON would escape."""
+    match = _COMMAND.fullmatch(start)
+    return None if match is None else match[1]
+
+
+def json_headers(lines: bytes) -> bytes:
+    r"""
+    Return header lines as an object in JSON. The values of a repeated name are a list, under the name as it was first.
+
+    >>> json_headers(b"publish:room\r\na:b\r\nA: c\r\n")
+    b'{"publish":"room","a":["b","c"]}'
+
+    :param lines: what :func:`are_lines` allows.
+    """
+    names = _NAME.findall(lines.lower())
+    if not names:
+        return b"{}"
+    if _SIMPLE.fullmatch(lines) and len({*names}) == len(names):
+        return b'{"%b"}' % b'","'.join(map(b'":"'.join, _PAIR.findall(lines)))
+    escaped = lines.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    found: dict[bytes, list[bytes]] = {}
+    for key, (name, value) in zip(names, _PAIR.findall(escaped), strict=True):
+        found.setdefault(key, [name]).append(value.strip(b" \t").replace(b"\t", b"\\t"))
+    return b"{%b}" % b",".join(
+        [
+            b'"%b":["%b"]' % (all_[0], b'","'.join(all_[1:])) if all_[2:] else b'"%b":"%b"' % (*all_,)
+            for all_ in found.values()
+        ]
+    )
+
+
+def protobuf_headers(tag: int, lines: bytes) -> bytes:
+    r"""
+    Return header lines as fields of Protocol Buffers: each is a message with a name and, if it is not empty, a value.
+
+    >>> protobuf_headers(0x1A, b"publish:room\r\n")
+    b'\x1a\x0f\n\x07publish\x12\x04room'
+
+    :param tag: the tag of such a field, one byte.
+    :param lines: what :func:`are_lines` allows.
+    """
+    pairs = [(name, value.strip(b" \t")) for name, value in _PAIR.findall(lines)]
+    return b"".join([_short(tag, *pair) if len(pair[0]) + len(pair[1]) < 124 else _long(tag, *pair) for pair in pairs])
+
+
+def _short(tag: int, name: bytes, value: bytes) -> bytes:
+    if not value:
+        return b"%c%c\n%c%b" % (tag, len(name) + 2, len(name), name)
+    return b"%c%c\n%c%b\x12%c%b" % (tag, len(name) + len(value) + 4, len(name), name, len(value), value)
+
+
+def _long(tag: int, name: bytes, value: bytes) -> bytes:
+    header = b"\n%b%b" % (protobuf_size(len(name)), name)
+    if value:
+        header += b"\x12%b%b" % (protobuf_size(len(value)), value)
+    return b"%c%b%b" % (tag, protobuf_size(len(header)), header)
+
+
+def protobuf_size(size: int) -> bytes:
+    """Return a number as Protocol Buffers write it."""
+    written = bytearray()
+    while size > 127:
+        written.append(size & 127 | 128)
+        size >>= 7
+    written.append(size)
+    return bytes(written)
