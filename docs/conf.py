@@ -58,7 +58,7 @@ nitpick_ignore_regex = [
     # inside the house: neither public nor described
     (
         "py:.*",
-        r"lhttp_tx\.(engine\.sequence\.TimeLimited|bus\.nats\.owner\.LinkOwner|hooks\.HookRunner|running\.(Running|Parts))",
+        r"lhttp_tx\.(engine\.sequence\.TimeLimited|bus\.nats\.owner\.LinkOwner|hooks\.HookRunner|running\.(Running|Parts)|twistd\.relay\.Watched)",
     ),
     ("py:.*", r"lhttp_tx\.web\.admin\.managed\.(Community|Kept)"),
     ("py:.*", r"lhttp_tx\.(web\.channel\.BoundedChannel|transports\.websocket\.(outbox\.Writer|throttle\.Throttled))"),
