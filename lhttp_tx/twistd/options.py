@@ -214,6 +214,7 @@ class Options(
             **history,
             nats=self.nats_servers(),
             require_nodes=self["require-nodes"],
+            close_after_gap=self["close-after-gap"],
             deflate=bool(self["deflate"]),
             gzip=not self["no-gzip"],
             events=not self["no-events"],
