@@ -354,6 +354,11 @@ class Subscription:
         """How many messages a full buffer has pushed out."""
         return self._made.dropped
 
+    @property
+    def unsure(self) -> bool:
+        """See :attr:`lhttp_tx.client.subscription.Subscription.unsure`."""
+        return self._made.unsure
+
     async def next(self) -> Message:
         """
         Return the next message. It may be cancelled; then no message is lost.

@@ -237,6 +237,11 @@ class Subscription:
         """How many messages a full buffer has pushed out."""
         return self._made.dropped
 
+    @property
+    def unsure(self) -> bool:
+        """See :attr:`lhttp_tx.client.subscription.Subscription.unsure`."""
+        return self._made.unsure
+
     def next(self, timeout: float | None = None) -> Message:
         """
         Return the next message.
