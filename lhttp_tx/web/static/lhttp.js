@@ -297,12 +297,12 @@
 
     /** The body as it was given to `publish`: what JSON holds if `content-type` says so; else text, else bytes. */
     get data() {
-      if (this.binary && !isText(this.body)) return this.body;
       try {
-        return JSON_TYPE.test(this.headers.get("content-type") ?? "") ? this.json() : this.text;
+        if (JSON_TYPE.test(this.headers.get("content-type") ?? "")) return this.json();
       } catch {
-        return this.text; // the header is not true
+        // The header is not true.
       }
+      return this.binary ? this.body : this.text;
     }
 
     /** Return the channels that the header *name* lists, each once; throws RemoteProtocolError if one is malformed. */
@@ -350,15 +350,6 @@
       return decoder.decode(bytes);
     } catch {
       throw new LocalProtocolError("body of a text message is not UTF-8");
-    }
-  }
-
-  function isText(bytes) {
-    try {
-      decoder.decode(bytes);
-      return true;
-    } catch {
-      return false;
     }
   }
 
