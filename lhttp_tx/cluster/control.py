@@ -100,6 +100,9 @@ class Control:
     ``user`` is the name of an authenticated user, or the value of the query parameter of ``--login-parameter``.
     ``connection`` is an id, as in ``session.identity.connection_id``. The Deferreds of these methods never fail. A name
     or message of a wrong type raises :exc:`TypeError` at once.
+
+    :ivar name_of: returns the name of a client's user.
+    :ivar questions: what answers questions of :meth:`survey` on this node, by the name of the question.
     """
 
     def __init__(self, engine: Engine, nodes: Nodes, *, name_of: Callable[[Identity], str | None]) -> None:
@@ -108,8 +111,10 @@ class Control:
         :param nodes: the other nodes.
         :param name_of: returns the name of a client's user.
         """
+        self.name_of = name_of
         self._nodes = nodes
         self._orders = Orders(engine, name_of)
+        self.questions = self._orders.questions
         nodes.handle(_KIND, self._ordered)
 
     def expect_others(self) -> None:

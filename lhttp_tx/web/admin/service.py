@@ -24,9 +24,11 @@ from lhttp_tx.guard.admission import Admission
 from lhttp_tx.ports.listening import Listeners
 from lhttp_tx.web.admin.api import ApiResource
 from lhttp_tx.web.admin.gate import AdminGate
+from lhttp_tx.web.admin.incidents import Incidents
 from lhttp_tx.web.admin.keys import AdminKey, Keyring
 from lhttp_tx.web.admin.managed import Managed, Parts
 from lhttp_tx.web.admin.page import Static
+from lhttp_tx.web.admin.rates import Rates
 from lhttp_tx.web.admin.sampler import Sampler
 from lhttp_tx.web.admin.site import AdminRoot, AdminSite
 
@@ -77,6 +79,10 @@ class AdminService(Service):
         static = Static(self.gate, self.root.nothing)
         self.root.putChild(b"", static.page)
         self.root.putChild(b"static", static)
+        self._engine = parts.engine
+        self._incidents = Incidents(reactor, time.time, parts.control.name_of)
+        self._rates = Rates(parts.engine, self._incidents, parts.counters, reactor, time.time)
+        parts.control.questions |= {"incidents": self._incidents.newest, "rates": self._rates.newest}
         self._sampler: Sampler | None = None
         if parts.counters is not None:
             from lhttp_tx.web.admin.metrics import MetricsResource  # needs an optional package
@@ -114,6 +120,8 @@ class AdminService(Service):
         """Listen, if it does not listen yet."""
         self.privilegedStartService()
         super().startService()
+        self._incidents.start(self._engine)
+        self._rates.start()
         if self._sampler is not None:
             self._sampler.start()
         if not len(self._keyring):
@@ -126,6 +134,8 @@ class AdminService(Service):
         :returns: a Deferred that succeeds when this is done.
         """
         super().stopService()
+        self._incidents.stop(self._engine)
+        self._rates.stop()
         if self._sampler is not None:
             self._sampler.stop()
         return self._listeners.close().addCallback(lambda _: self._admission.stop())
