@@ -299,8 +299,7 @@ class Roster:
 
     def _asked(self, node: str, data: Any) -> None:
         """Send one node the batches that it has missed, or everything if they are forgotten."""
-        self._tell()
-        missed = self._journal.after(data.get("since") if isinstance(data, dict) else None, self._number)
+        missed = self._journal.after(data and data.get("since"), self._number)
         if missed is None:
             if not self._asking:
                 self._clock.callLater(0, self._tell_everything)  # together with others who ask
@@ -312,31 +311,11 @@ class Roster:
         """Send everything to those who asked, in parts."""
         names, self._asking = dict.fromkeys(self._asking), []
         self._tell()
-        parts = list(self._in_parts())
+        parts = list(_in_parts(self._entries[self._nodes.name].values()))
         told = [({"part": number, "number": None, "entries": part}, size) for number, (part, size) in enumerate(parts)]
         told[-1][0]["number"] = self._number
         for name in names:
             self._backlog.add(name, self._kind + "-all", told)
-
-    def _in_parts(self) -> Iterator[tuple[list[list[Any]], int]]:
-        """Yield parts of a bounded size, with their sizes. An entry with many channels spans several parts."""
-        part: list[list[Any]] = []
-        size = 0
-        for entry in self._entries[self._nodes.name].values():
-            told: list[Any] = [entry.connection, entry.user, entry.since, []]
-            part.append(told)
-            size += _size(told)
-            for channel in sorted(entry.channels):
-                if size >= _BATCH_SIZE:
-                    yield part, size
-                    told = [*told[:3], []]
-                    part, size = [told], _size(told)
-                told[3].append(channel)
-                size += _size(channel)
-            if len(part) >= _BATCH_COUNT or size >= _BATCH_SIZE:
-                yield part, size
-                part, size = [], 0
-        yield part, size
 
     def _told(self, node: str, data: Any) -> None:
         if data["part"] == 0:
@@ -373,6 +352,27 @@ class Roster:
         self._parts.pop(node, None)
         self._seen.pop(node, None)
         self._backlog.left(node)
+
+
+def _in_parts(entries: Iterable[Entry]) -> Iterator[tuple[list[list[Any]], int]]:
+    """Yield parts of a bounded size, with their sizes. An entry with many channels spans several parts."""
+    part: list[list[Any]] = []
+    size = 0
+    for entry in entries:
+        told: list[Any] = [entry.connection, entry.user, entry.since, []]
+        part.append(told)
+        size += _size(told)
+        for channel in sorted(entry.channels):
+            if size >= _BATCH_SIZE:
+                yield part, size
+                told = [*told[:3], []]
+                part, size = [told], _size(told)
+            told[3].append(channel)
+            size += _size(channel)
+        if len(part) >= _BATCH_COUNT or size >= _BATCH_SIZE:
+            yield part, size
+            part, size = [], 0
+    yield part, size
 
 
 def _size(told: object) -> int:
