@@ -26,13 +26,13 @@ from lhttp_tx.web.admin.api import ApiResource
 from lhttp_tx.web.admin.gate import AdminGate
 from lhttp_tx.web.admin.incidents import Incidents
 from lhttp_tx.web.admin.keys import AdminKey, Keyring
-from lhttp_tx.web.admin.managed import Managed, Parts
+from lhttp_tx.web.admin.managed import Managed, Parts, Siblings
 from lhttp_tx.web.admin.page import Static
 from lhttp_tx.web.admin.rates import Rates
 from lhttp_tx.web.admin.sampler import Sampler
 from lhttp_tx.web.admin.site import AdminRoot, AdminSite
 
-__all__ = ["MAX_CONNECTIONS", "AdminService"]
+__all__ = ["MAX_CONNECTIONS", "AdminService", "manage"]
 
 _log = Logger()
 
@@ -57,6 +57,7 @@ class AdminService(Service):
         server_names: Iterable[str] = (),
         make_endpoint: Callable[[Any, str], IStreamServerEndpoint] = serverFromString,
         count_pending: Callable[[], int] = lambda: 0,
+        siblings: Siblings | None = None,
     ) -> None:
         """
         :param reactor: the running reactor.
@@ -67,6 +68,7 @@ class AdminService(Service):
             name; if it listens on the loopback interface, only to loopback names.
         :param make_endpoint: takes the reactor and a description, and returns the endpoint.
         :param count_pending: returns how many connections of the server are no WebSocket, or not yet.
+        :param siblings: the workers whose metrics ``/metrics`` tells together; ``None``: those of this server alone.
         :raises ValueError: if two keys have the same name or secret, or if no request can have one of *server_names*.
         """
         self._listen = listen
@@ -74,7 +76,7 @@ class AdminService(Service):
         self._policy = AccessPolicy(server_names=frozenset(map(server_name, server_names)), loopback_only=True)
         self.gate = AdminGate(self._keyring, self._policy, reactor)
         self.root = AdminRoot(self.gate)
-        managed = Managed(parts, _version(), time.time(), count_pending)
+        managed = manage(parts, count_pending)
         self.root.putChild(b"api", ApiResource(self.gate, managed, reactor, self.root.nothing))
         static = Static(self.gate, self.root.nothing)
         self.root.putChild(b"", static.page)
@@ -87,7 +89,7 @@ class AdminService(Service):
         if parts.counters is not None:
             from lhttp_tx.web.admin.metrics import MetricsResource  # needs an optional package
 
-            self.root.putChild(b"metrics", MetricsResource(self.gate, managed, parts.counters, reactor))
+            self.root.putChild(b"metrics", MetricsResource(self.gate, managed, parts.counters, reactor, siblings))
             self._sampler = Sampler(parts.counters, parts.bus, reactor)
         self._admission = Admission(reactor, max_pending=MAX_CONNECTIONS)
         site = AdminSite(self.root, self.gate, reactor=reactor, admission=self._admission)
@@ -151,6 +153,11 @@ class AdminService(Service):
                 "tcp:{port}:interface=127.0.0.1, or with ssl:",
                 port=host.port,
             )
+
+
+def manage(parts: Parts, count_pending: Callable[[], int]) -> Managed:
+    """Return a server as an admin side sees it."""
+    return Managed(parts, _version(), time.time(), count_pending)
 
 
 def _version() -> str:
