@@ -49,7 +49,7 @@ ONCE = {
     "integration": ATTACKS | PROGRAMS | {"test_auth.py", "test_bursts.py", "test_http.py"},
     "cluster": {
         *("test_cluster_access.py", "test_cluster_nodes.py", "test_cluster_outages.py", "test_cluster_start.py"),
-        "test_departure.py",
+        *("test_cluster_cut_off.py", "test_departure.py", "test_returning.py"),
         *("test_bus_nats.py", "test_link_nats.py", "test_presence_cluster.py", "test_workers.py"),
         *("test_cluster_receipts.py", "test_cluster_rules.py", "test_link_confirm.py", "test_workers_rules.py"),
         *("test_jetstream.py", "test_jetstream_cluster.py", "test_jetstream_contract.py"),
