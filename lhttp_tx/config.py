@@ -115,7 +115,8 @@ class Config:
     :ivar history_in_memory: whether JetStream keeps messages in its memory, and not on disk.
     :ivar message_id_window: time for which a message id is known.
     :ivar deflate: whether clients may ask for the WebSocket extension permessage-deflate.
-    :ivar events: whether event streams are at ``/events``.
+    :ivar events: whether clients without WebSocket are served: event streams at ``/events``, and whole clients at
+        ``/connect`` and ``/send``.
     :ivar gzip: whether clients may ask for gzip-compressed messages.
     :ivar unix_mode: the mode of UNIX sockets. ``None``: 0660 if *unix_group* is set, else what their endpoint
         descriptions say (0666 by default).

@@ -88,7 +88,7 @@ class MemoryEndpoint:
         if self.refuses:
             return fail(Refusal())
         server, client = self.factory.buildProtocol(None), protocolFactory.buildProtocol(None)
-        client.sendFrame = partial(self._send_frame, client.sendFrame)
+        client.sendFrame = partial(self._send_frame, client, client.sendFrame)
         self.pumps.append(
             iosim.connect(
                 server,
@@ -100,9 +100,12 @@ class MemoryEndpoint:
         )
         return succeed(client)
 
-    def _send_frame(self, send: Callable[..., None], **frame: Any) -> None:
+    def _send_frame(self, client: Any, send: Callable[..., None], **frame: Any) -> None:
         if frame["opcode"] in (1, 2) and frame["fin"]:
-            self.sent.append(parse(frame["payload"], binary=frame["opcode"] == 2, limits=UNLIMITED))
+            data, binary = frame["payload"], frame["opcode"] == 2
+            if client.view is not None:
+                data, binary = client.view.read_own(data)
+            self.sent.append(parse(data, binary=binary, limits=UNLIMITED))
         send(**frame)
 
     def flush(self) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 SAMPLE = Path(__file__).parent / "typing" / "sample_plugin.py"
+CLIENT = Path(__file__).parent / "typing" / "client.mts"
+STATIC = Path(__file__).parents[1] / "lhttp_tx" / "web" / "static"
 TIME_LIMIT = 600
 
 
@@ -36,3 +38,17 @@ def test_pyright_has_nothing_to_say(tmp_path: Path) -> None:
     told = json.loads(run(tmp_path, pyright, "--outputjson", "--pythonpath", sys.executable))
     assert [f"{each['range']['start']['line'] + 1}: {each['message']}" for each in told["generalDiagnostics"]] == []
     assert told["summary"]["filesAnalyzed"] == 1
+
+
+def test_the_types_of_the_javascript_client_are_exact(tmp_path: Path) -> None:
+    tsc = shutil.which("tsc")
+    if tsc is None:
+        pytest.skip("TypeScript is not installed: npm install --global typescript")
+    package = tmp_path / "node_modules" / "lhttp-tx"
+    package.mkdir(parents=True)
+    for name in ("lhttp.d.ts", "lhttp.d.mts", "lhttp.mjs", "package.json"):
+        shutil.copy(STATIC / name, package)
+    shutil.copy(CLIENT, tmp_path)
+    options = ("--noEmit", "--strict", "--target", "es2022", "--lib", "es2022,dom", "--skipLibCheck", "false")
+    modules = ("--module", "nodenext", "--moduleResolution", "nodenext")
+    assert run(tmp_path, tsc, *options, *modules, CLIENT.name) == ""

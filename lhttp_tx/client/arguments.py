@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from lhttp_tx.codec.bounds import Bound
 
-__all__ = ["COUNT", "SECONDS", "check_callbacks", "check_positions", "check_target", "loaded"]
+__all__ = ["COUNT", "SECONDS", "check_callbacks", "check_codec", "check_positions", "check_target", "loaded"]
 
 SECONDS = Bound(float, 0, 2**31 - 1)
 """The bounds of times, which a reactor can wait for."""
@@ -33,6 +33,12 @@ def check_target(target: object) -> None:
     """:raises TypeError: if *target* is neither a text nor a client endpoint."""
     if not isinstance(target, str) and not IStreamClientEndpoint.providedBy(target):
         raise TypeError(f"target is a URL, an endpoint or its description, not {target!r}")
+
+
+def check_codec(codec: object) -> None:
+    """:raises ValueError: if *codec* is no name of a form of messages."""
+    if codec not in ("text", "json", "protobuf"):
+        raise ValueError(f"codec is text, json or protobuf, not {codec!r:.80}")
 
 
 def check_positions(store: object) -> None:

@@ -18,14 +18,11 @@ from twisted.application.internet import backoffPolicy
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
 
 from lhttp_tx.client.answers import Answers
-from lhttp_tx.client.arguments import COUNT, SECONDS, check_callbacks, check_positions, check_target
+from lhttp_tx.client.arguments import COUNT, SECONDS, check_callbacks, check_codec, check_positions, check_target
 from lhttp_tx.client.credentials import Account, Credentials, HeaderSource
-from lhttp_tx.client.endpoints import WebSocketEndpoint, is_url, stream_endpoint
-from lhttp_tx.client.entrance import HeadersEndpoint, LoginEndpoint
 from lhttp_tx.client.errors import ClientClosed
 from lhttp_tx.client.inbox import Inbox, Reporter
 from lhttp_tx.client.positions import Positions, PositionStore
-from lhttp_tx.client.protocol import WebSocketFactory
 from lhttp_tx.client.registry import MissedCallback, RecoveredCallback, Registry
 from lhttp_tx.client.renewal import Renewal
 from lhttp_tx.client.requests import RequestingService
@@ -33,6 +30,9 @@ from lhttp_tx.client.states import State
 from lhttp_tx.client.subscription import ChannelCallback, MessageCallback, Subscription
 from lhttp_tx.client.uplink import Uplink
 from lhttp_tx.client.urls import parse_url
+from lhttp_tx.client.websocket.endpoints import WebSocketEndpoint, is_url, stream_endpoint
+from lhttp_tx.client.websocket.entrance import HeadersEndpoint, LoginEndpoint
+from lhttp_tx.client.websocket.protocol import Codec, WebSocketFactory
 from lhttp_tx.codec.channels import check_subscription
 from lhttp_tx.codec.limits import Limits
 from lhttp_tx.codec.wildcards import is_wildcard
@@ -94,6 +94,7 @@ class Client(RequestingService):
         url: str | None = None,
         tls: IOpenSSLClientConnectionCreator | None = None,
         headers: dict[str, str] | HeaderSource | None = None,
+        codec: Codec = "text",
         login: HeaderSource | None = None,
         login_required: bool = True,
         on_message: MessageCallback | None = None,
@@ -123,6 +124,8 @@ class Client(RequestingService):
             with the authorities that the system trusts.
         :param headers: HTTP headers to add to the opening handshake. It may also be a function like *login*, which is
             called for each handshake and returns them.
+        :param codec: the form of messages on the connection: ``text``, ``json`` or ``protobuf`` (:doc:`/howto/codecs`).
+            The program does not notice a difference. A server that does not know the codec is spoken to in text.
         :param login: called for each connection and each renewal. It returns the headers of the login message, such as
             ``{"token": ...}`` or ``{"user": ..., "password": ...}``. It may be a plain function, a function that
             returns a Deferred, or a coroutine function. If it fails, the attempt or the renewal has failed, and the
@@ -181,6 +184,7 @@ class Client(RequestingService):
         COUNT.check("queue_length", queue_length)
         COUNT.check("unsent_size", unsent_size)
         COUNT.check("resend_size", resend_size)
+        check_codec(codec)
         self.url = target if isinstance(target, str) and is_url(target) else url or "ws://localhost/"
         parse_url(self.url)
         self.timeout = timeout
@@ -191,6 +195,7 @@ class Client(RequestingService):
             self.url,
             reactor=reactor,
             headers=None if callable(headers) else headers,
+            codec=codec,
             max_message_size=max_message_size,
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,

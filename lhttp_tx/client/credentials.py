@@ -1,9 +1,9 @@
 """
 The program's credentials: calls the functions that return headers, and checks the headers.
 
-:mod:`lhttp_tx.client.entrance` uses it for each new connection, and :mod:`lhttp_tx.client.renewal` for each renewal.
-Nothing here keeps the headers, logs them, or shows them in a text. Exceptions of a function are the program's own, and
-are logged or reported. Imports neither the connection nor anything above it.
+:mod:`lhttp_tx.client.websocket.entrance` uses it for each new connection, :mod:`lhttp_tx.client.renewal` for each
+renewal. Nothing here keeps the headers, logs them, or shows them in a text. Exceptions of a function are the program's
+own, and are logged or reported. Imports neither the connection nor anything above it.
 """
 
 from __future__ import annotations

@@ -23,11 +23,11 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.client.answers import Pending, instead_of
 from lhttp_tx.client.credentials import Account
-from lhttp_tx.client.endpoints import WatchedEndpoint, connect_error
 from lhttp_tx.client.errors import ClientClosed, ConnectFailed, ConnectionLost, LoginFailed, QueueFull
-from lhttp_tx.client.link import ClientLink
 from lhttp_tx.client.states import State
 from lhttp_tx.client.subscription import call_safely, fire_all
+from lhttp_tx.client.websocket.endpoints import WatchedEndpoint, connect_error
+from lhttp_tx.client.websocket.link import ClientLink
 from lhttp_tx.codec.codes import LOGGED_IN_ELSEWHERE
 from lhttp_tx.codec.limits import Limits
 from lhttp_tx.codec.message import Message

@@ -12,6 +12,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
@@ -43,6 +44,9 @@ _ONE = "$node."
 
 Handler: TypeAlias = Callable[[str, Any], Answer]
 """Called with the sender's name and data. Returns the answer, a JSON value or a Deferred that succeeds with one."""
+
+_Greeting: TypeAlias = tuple[Callable[[], Any], Callable[[str, Any], None]]
+"""What this node says of itself, and what hears the same of others."""
 
 Publish: TypeAlias = Callable[[str, bytes, bool], Any]
 """Publishes to a channel, as :meth:`lhttp_tx.interfaces.IBus.publish` does."""
@@ -93,8 +97,8 @@ class Nodes:
         self.listens = False
         self._unsettled: list[tuple[Deferred[Any], IDelayedCall]] = []
         self._settling: IDelayedCall | None = None
-        self._handlers: dict[str, Handler] = {}
-        self._greetings: dict[str, tuple[Callable[[], Any], Callable[[str, Any], None]]] = {}
+        self._greetings: dict[str, _Greeting] = {}
+        self._handlers: dict[str, Handler] = {"hello": partial(_hear, self._greetings)}
         self._questions = Questions(clock)
         self.on_leave.append(self._questions.left)
         self._timer: IDelayedCall | None = None
@@ -112,7 +116,7 @@ class Nodes:
 
     @property
     def missing(self) -> frozenset[str]:
-        """The names of nodes that no longer sends heartbeats, and did not say that they leave."""
+        """The names of nodes that no longer send heartbeats, and did not say that they leave."""
         return self._peers.missing
 
     @property
@@ -196,12 +200,30 @@ class Nodes:
 
     def _ask(self, kind: str, data: Any, timeout: float) -> Deferred[dict[str, Answer]]:
         others = self.others
-        if not others or not self._questions.has_room:
+        if not others or not self._questions.has_room():
             return succeed({})
         number, answers = self._questions.open(others, timeout)
         if not self._send(_EVERYBODY, {"kind": kind, "data": data, "ask": number, "pieces": True}):
             self._questions.end(number)
         return answers
+
+    def ask(self, name: str, kind: str, data: Any, timeout: float) -> Deferred[Answer | None]:
+        """
+        Ask one node.
+
+        :param name: the node.
+        :param kind: selects the handler that answers.
+        :param data: a JSON value.
+        :param timeout: seconds to wait for the answer.
+        :returns: a Deferred that succeeds with the answer; with ``None`` if there is no such node, if it does not
+            answer in time, or if the question cannot be sent. It does not fail.
+        """
+        if name not in self.others or not self._questions.has_room(is_private=True):
+            return succeed(None)
+        number, answers = self._questions.open(frozenset((name,)), timeout, is_private=True)
+        if not self._send(_ONE + name, {"kind": kind, "data": data, "ask": number, "pieces": True}):
+            self._questions.end(number)
+        return answers.addCallback(lambda found: found.get(name))
 
     # Signs of life
 
@@ -333,7 +355,7 @@ class Nodes:
             self._handle(sender, kind, message)
 
     def _handle(self, sender: str, kind: str, message: dict[str, Any]) -> None:
-        handler = self._hear if kind == "hello" else self._handlers.get(kind)
+        handler = self._handlers.get(kind)
         if handler is None:
             return
         try:
@@ -370,7 +392,8 @@ class Nodes:
             sent.addCallback(lambda _: self._send_pieces(channel, about, pieces, end))
             sent.addErrback(lambda failure: None)  # the bus is away, so the answer is, too
 
-    def _hear(self, sender: str, data: Any) -> None:
-        for kind, said in dict(data or {}).items():
-            if kind in self._greetings:
-                self._greetings[kind][1](sender, said)
+
+def _hear(greetings: dict[str, _Greeting], sender: str, data: Any) -> None:
+    for kind, said in dict(data or {}).items():
+        if kind in greetings:
+            greetings[kind][1](sender, said)

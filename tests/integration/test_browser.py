@@ -777,8 +777,9 @@ def test_vectors_pass_in_the_browser_as_a_module_and_as_a_script(
     server: ServerProcess, tab: Callable[[str], Tab], elsewhere: tuple[Path, str]
 ) -> None:
     directory, address = elsewhere
-    for path in (TESTS / "vectors" / "messages.json", TESTS / "vectors" / "malformed.json"):
-        shutil.copy(path, directory)
+    names = ("messages", "malformed", "views", "malformed_json", "malformed_protobuf")
+    for name in names:
+        shutil.copy(TESTS / "vectors" / f"{name}.json", directory)
     shutil.copy(TESTS / "javascript" / "vectors.mjs", directory)
     client = f"http://127.0.0.1:{server.port}/lhttp"
     (directory / "index.html").write_text(f'<!doctype html><title>vectors</title><script src="{client}.js"></script>')
@@ -788,10 +789,11 @@ def test_vectors_pass_in_the_browser_as_a_module_and_as_a_script(
           const read = async (name) => (await fetch(`${name}.json`)).json();
           const { checkAll } = await import("./vectors.mjs");
           const module = await import(arguments[0]);
-          const vectors = [await read("messages"), await read("malformed")];
+          const vectors = [await read("messages"), await read("malformed"), await read("views")];
+          vectors.push([...(await read("malformed_json")), ...(await read("malformed_protobuf"))]);
           return [checkAll(module, ...vectors), checkAll(window.lhttp, ...vectors)];
         })().then(done, (error) => done(String(error)));
     """
     results = tab(address + "/").browser.execute_async_script(check, client + ".mjs")
-    count = sum(len(json.loads((directory / f"{name}.json").read_bytes())) for name in ("messages", "malformed"))
+    count = sum(len(json.loads((directory / f"{name}.json").read_bytes())) for name in names)
     assert results == [{"failures": [], "count": count}] * 2

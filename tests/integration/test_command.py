@@ -71,6 +71,17 @@ def test_a_published_body_is_written_as_a_line(url: str, start: Callable[..., Pr
     listening.wait_for_output("cmd.b\ttab\\tline\\nescape\\u001b[2J back\\\\slash\n")
 
 
+@pytest.mark.parametrize("codec", ["text", "json", "protobuf"])
+def test_the_codec_makes_no_difference(url: str, start: Callable[..., Process], codec: str) -> None:
+    channel = f"cmd.{codec}"
+    listening = start("subscribe", channel, "--url", url, "--codec", codec, "--json")
+    wait_for_subscriber(url, channel, listening)
+    assert lhttp("publish", channel, "--url", url, "--codec", codec, input=b"\xff\r\n").returncode == 0
+    wait_until(lambda: "body_base64" in listening.output, "the publication arrives")
+    done = lhttp("publish", channel, "x", "--url", url, "--codec", codec, "--http")
+    assert done.returncode == (0 if codec == "text" else 2)
+
+
 def test_the_body_may_come_from_standard_input_or_a_file(server: ServerProcess, url: str, tmp_path: Path) -> None:
     (tmp_path / "body").write_bytes(b"\x00\xff")
     with open_client(server.port) as client:

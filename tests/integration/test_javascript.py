@@ -72,6 +72,13 @@ def test_client_passes_its_own_tests(path: Path) -> None:
     assert int(re.findall(r"^# pass (\d+)", printed, re.MULTILINE)[-1]) > 10
 
 
+@needs_node
+@pytest.mark.parametrize("codec", ["json", "protobuf"])
+def test_client_passes_its_own_tests_with_other_codecs(monkeypatch: pytest.MonkeyPatch, codec: str) -> None:
+    monkeypatch.setenv("LHTTP_CODEC", codec)
+    test_client_passes_its_own_tests(ROOT / "tests" / "javascript" / "client.test.mjs")
+
+
 SUBPROTOCOLS = """
 const [url, ...offer] = process.argv.slice(1);
 const socket = new WebSocket(url, offer);

@@ -20,7 +20,7 @@ after(() => server.stop());
 afterEach(() => Promise.all(open.splice(0).map((client) => client.close())));
 
 function makeClient(options = {}, url = server.url) {
-  const client = new LhttpClient(url, options);
+  const client = new LhttpClient(url, { codec: process.env.LHTTP_CODEC, ...options });
   open.push(client);
   return client;
 }

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import * as lhttp from "../../lhttp_tx/web/static/lhttp.mjs";
-import { checkMalformed, checkMessage, isServers } from "./vectors.mjs";
+import { checkMalformed, checkMalformedView, checkMessage, checkView, isServers } from "./vectors.mjs";
 
 const { LhttpHeaders, LhttpMessage, LocalProtocolError, RemoteProtocolError } = lhttp;
 const { checkChannel, joinParts, parse, serialise } = lhttp;
@@ -19,6 +19,15 @@ test("there are vectors", () => {
 
 for (const entry of MESSAGES) test(`message: ${entry.name}`, () => checkMessage(lhttp, entry));
 for (const entry of MALFORMED) test(`malformed: ${entry.name}`, () => checkMalformed(lhttp, entry));
+for (const entry of read("views")) test(`view: ${entry.name}`, () => checkView(lhttp, entry));
+for (const name of ["malformed_json", "malformed_protobuf"]) {
+  for (const entry of read(name)) test(`${name}: ${entry.name}`, () => checkMalformedView(lhttp, entry));
+}
+
+test("headers whose names are numbers stay in order in JSON", () => {
+  const message = new lhttp.LhttpMessage({ command: "c", headers: [["b", "1"], ["2", "x"], ["1", "y"]] });
+  assert.equal(lhttp.decodeJson(lhttp.encodeJson(message)).wire, message.wire);
+});
 
 for (const [what, init] of [
   ["no command", {}],
@@ -50,7 +59,7 @@ test("headers are found in any case, the last one counts", () => {
 
 test("an object gives headers, a list of values repeats one", () => {
   const message = new LhttpMessage({ command: "c", headers: { publish: ["a", "b"], n: 1 } });
-  assert.equal(message.data, "LHTTP/1.0 c\r\npublish:a\r\npublish:b\r\nn:1\r\n\r\n");
+  assert.equal(message.wire, "LHTTP/1.0 c\r\npublish:a\r\npublish:b\r\nn:1\r\n\r\n");
   assert.deepEqual(message.channels("publish"), ["a", "b"]);
 });
 

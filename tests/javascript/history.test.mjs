@@ -54,7 +54,7 @@ const sent = (socket, at = -1) => parse(socket.sent.at(at)).headers.toObject();
 /** Answer the last message, or the one *at*, with a receipt that has these headers, too. */
 function answer(socket, headers = {}, at = -1) {
   const pairs = [["receipt-id", sent(socket, at).receipt], ...Object.entries(headers)];
-  socket.onmessage({ data: new LhttpMessage({ command: "receipt", headers: pairs }).data });
+  socket.onmessage({ data: new LhttpMessage({ command: "receipt", headers: pairs }).wire });
 }
 
 /** Deliver a message of a channel with history, or of several. */
@@ -324,7 +324,7 @@ test("binary messages are recovered, and are dropped when they come twice", asyn
   answer(sockets[0], { position: "a=E-1 b=E-1" });
   const bytes = (channels, offset, after) => {
     const headers = [["offset", offset], ["after", after], ["publish", channels]];
-    return new LhttpMessage({ command: "chat", headers, body: Uint8Array.of(offset, 255) }).data;
+    return new LhttpMessage({ command: "chat", headers, body: Uint8Array.of(offset, 255) }).wire;
   };
   const socket = reconnect();
   for (const [offset, after] of [[2, 1], [2, 1], [3, 2]]) socket.onmessage({ data: bytes("a", offset, after) });
@@ -789,7 +789,7 @@ function answerHistory(socket, messages, headers = {}) {
   const multipart = parts.length ? [["multipart", joined.multipart]] : [];
   const pairs = [["channel", "room"], ...Object.entries(headers), ...multipart];
   const body = joined.binary ? joined.body : new TextDecoder().decode(joined.body || new Uint8Array());
-  socket.onmessage({ data: new LhttpMessage({ command: "history", headers: pairs, body }).data });
+  socket.onmessage({ data: new LhttpMessage({ command: "history", headers: pairs, body }).wire });
   answer(socket);
 }
 
@@ -863,7 +863,7 @@ test("several questions at once get an answer each", async () => {
     const { multipart, body } = joinParts([{ headers: { command: "x", offset }, body: String(offset) }]);
     const headers = { channel: "room", position: "E-9", multipart };
     const text = new TextDecoder().decode(body);
-    sockets[0].onmessage({ data: new LhttpMessage({ command: "history", headers, body: text }).data });
+    sockets[0].onmessage({ data: new LhttpMessage({ command: "history", headers, body: text }).wire });
   };
   say(1);
   sockets[0].answer(first);
@@ -932,7 +932,7 @@ class ModelServer {
     const pairs = Object.entries(told).filter(([, words]) => words.length);
     const lines = pairs.map(([name, words]) => [name, words.join(" ")]);
     const receipt = { command: "receipt", headers: [["receipt-id", headers.get("receipt")], ...lines] };
-    this.outbox.push({ data: new LhttpMessage(receipt).data, live: false });
+    this.outbox.push({ data: new LhttpMessage(receipt).wire, live: false });
   }
 
   /** Hand over up to *count* messages; live ones may be lost, or come once more. */

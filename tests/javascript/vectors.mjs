@@ -35,7 +35,7 @@ export function checkMessage(lhttp, entry) {
     same("body", message.body, octets(entry, "body"));
     same("binary", message.binary, entry.binary);
     same("raw", message.raw, octets(entry, "raw"));
-    same("data", message.data, payload(entry));
+    same("wire", message.wire, payload(entry));
     for (const name of entry.channels ? ["subscribe", "unsubscribe", "publish"] : []) {
       same(name, message.channels(name), entry.channels[name] ?? []);
     }
@@ -49,7 +49,7 @@ export function checkMessage(lhttp, entry) {
   const { command, headers, binary } = entry;
   const built = new lhttp.LhttpMessage({ command, headers, body: octets(entry, "body"), binary });
   same("built", built.raw, octetsOrRaw(entry, "built"));
-  same("serialised", lhttp.serialise({ command, headers, body: octets(entry, "body"), binary }), built.data);
+  same("serialised", lhttp.serialise({ command, headers, body: octets(entry, "body"), binary }), built.wire);
 }
 
 /** Throw unless the codec refuses one entry of malformed.json, as far as it is the codec's to refuse. */
@@ -76,11 +76,60 @@ export function isServers(entry) {
   return entry.name.startsWith("upstream:") || isBounded || isWildcard;
 }
 
+/** Throw unless both views agree with one entry of views.json. */
+export function checkView(lhttp, entry) {
+  const message = lhttp.parse(octets(entry, "raw"), { binary: entry.binary });
+  same("JSON", sorted(JSON.parse(lhttp.encodeJson(message))), sorted(entry.json));
+  same("Protocol Buffers", lhttp.encodeProtobuf(message), octets(entry, "protobuf"));
+  const isPlain = (text) => text.split('"publish":').length < 3; // JSON.parse keeps the last of two equal keys
+  for (const text of [JSON.stringify(entry.json), lhttp.encodeJson(message), ...(entry.also ?? []).filter(isPlain)]) {
+    for (const data of [text, encoder.encode(text)]) {
+      const read = lhttp.decodeJson(data);
+      same("read", read.raw, octetsOrRaw(entry, "read"));
+      same("read_binary", read.binary, entry.read_binary ?? entry.binary);
+    }
+  }
+  const read = lhttp.decodeProtobuf(octets(entry, "protobuf"));
+  const name = ["", "_base64", "_repeat"].some((end) => `read_protobuf${end}` in entry) ? "read_protobuf" : "read";
+  same("read_protobuf", read.raw, octetsOrRaw(entry, name));
+  same("binary", read.binary, entry.binary);
+}
+
+/** An object's keys in order, at every depth. */
+function sorted(value) {
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map(sorted);
+  return Object.entries(value).sort(([one], [other]) => (one < other ? -1 : 1)).map(([key, one]) => [key, sorted(one)]);
+}
+
+/** What a server refuses because it bounds its work, and a parser that is not its own cannot tell. */
+const SERVERS_VIEWS = /^(?:a key twice|brackets without end|braces without end|many small lists|many strings|too many (?:parts|fields.*|commands))$/;
+
+/** Throw unless the codec refuses one entry of malformed_json.json or malformed_protobuf.json. */
+export function checkMalformedView(lhttp, entry) {
+  if (SERVERS_VIEWS.test(entry.name)) return;
+  const isJson = ["json", "json_base64", "json_repeat"].some((key) => key in entry);
+  let status = null;
+  try {
+    if (isJson) lhttp.decodeJson(octets(entry, "json"));
+    else lhttp.decodeProtobuf(octets(entry, "protobuf"));
+  } catch (error) {
+    if (!(error instanceof lhttp.RemoteProtocolError)) throw error;
+    status = error.status;
+  }
+  same("status", status, entry.status);
+}
+
 /** Return what fails, as lines of text, and how much was checked. */
-export function checkAll(lhttp, messages, malformed) {
+export function checkAll(lhttp, messages, malformed, views = [], malformedViews = []) {
   const failures = [];
   let count = 0;
-  for (const [check, entries] of [[checkMessage, messages], [checkMalformed, malformed]]) {
+  for (const [check, entries] of [
+    [checkMessage, messages],
+    [checkMalformed, malformed],
+    [checkView, views],
+    [checkMalformedView, malformedViews],
+  ]) {
     for (const entry of entries) {
       count += 1;
       try {

@@ -119,6 +119,13 @@ def connection_options(function: Function) -> Function:
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
             help="Trust the certificates in this PEM file instead of the system's, for wss:// and https://.",
         ),
+        click.option(
+            "--codec",
+            type=click.Choice(["text", "json", "protobuf"]),
+            default="text",
+            show_default=True,
+            help="Form of the messages on a WebSocket.",
+        ),
         click.option("-v", "--verbose", is_flag=True, help="Log connection events to the standard error."),
     ]
     for option in reversed(options):

@@ -187,6 +187,8 @@ def publish_command(
     if lines and message_id is not None:
         raise click.UsageError("--message-id is for one message; leave --lines out")
     by_http = by_http or urlsplit(common["url"]).scheme in ("http", "https")
+    if by_http and common["codec"] != "text":
+        raise click.UsageError("--codec is for a WebSocket; leave --http out, or give a ws:// URL")
     if by_http and lines:
         raise click.UsageError("--lines needs a WebSocket; leave --http out, or give a ws:// URL")
     data = b""

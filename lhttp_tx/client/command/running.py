@@ -106,6 +106,7 @@ def run_client(
     url: str,
     ca_file: Path | None,
     verbose: bool,
+    codec: str,
     token_file: Path | None,
     user: str | None,
     password_file: Path | None,
@@ -122,7 +123,7 @@ def run_client(
         raise click.UsageError(f"{url} is no WebSocket URL; only 'lhttp publish' can use HTTP")
     login = choose_login(url, token_file, user, password_file, plaintext_login)
     start_logging(verbose)
-    connect = partial(make_client, url, _tls(url, ca_file), login)
+    connect = partial(make_client, url, _tls(url, ca_file), login, codec=codec)
     try:
         return run_program(partial(program, connect=connect, **settings))
     except BrokenPipeError:  # caught here, because click handles it in its own way

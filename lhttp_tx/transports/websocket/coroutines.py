@@ -3,8 +3,8 @@ Avoids a deprecated function in Autobahn on CPython 3.14 and later.
 
 Autobahn calls ``onConnect`` and similar methods through txaio, which calls ``asyncio.iscoroutinefunction``. CPython
 3.14 and later warn at each call of it, so once for each connection, and 3.16 will remove it. ``inspect`` has the same
-function without the warning. Used by :mod:`lhttp_tx.transports.websocket.factory` and :mod:`lhttp_tx.client.protocol`.
-Imports nothing of the project.
+function without the warning. Used by :mod:`lhttp_tx.transports.websocket.factory` and
+:mod:`lhttp_tx.client.websocket.protocol`. Imports nothing of the project.
 """
 
 from __future__ import annotations

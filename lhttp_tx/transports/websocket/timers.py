@@ -1,9 +1,9 @@
 """
 The timer for the time limits of WebSocket connections, in the server and in the client.
 
-Used by :mod:`lhttp_tx.transports.websocket.factory` and :mod:`lhttp_tx.client.protocol`, which replace Autobahn's timer
-by it. Autobahn's timer rounds limits down to whole seconds, so a limit of 1 may become 0. It also uses the process's
-reactor instead of the one passed in. Imports nothing of the project.
+Used by :mod:`lhttp_tx.transports.websocket.factory` and :mod:`lhttp_tx.client.websocket.protocol`, which replace
+Autobahn's timer by it. Autobahn's timer rounds limits down to whole seconds, so a limit of 1 may become 0. It also uses
+the process's reactor instead of the one passed in. Imports nothing of the project.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ export as namespace lhttp;
 
 export type Bytes = Uint8Array | ArrayBuffer | ArrayBufferView;
 export type Body = string | Bytes;
+/** What `publish` and the like take: also a Blob or File, and any other value, which is sent as JSON. */
+export type Content = Body | Blob | Json;
+export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json | undefined };
 export type HeadersInit =
   | Iterable<readonly [string, string | number | readonly (string | number)[]]>
   | Readonly<Record<string, string | number | readonly (string | number)[]>>
@@ -87,8 +90,10 @@ export class LhttpMessage {
   readonly binary: boolean;
   readonly body: Uint8Array;
   readonly text: string;
-  /** As it goes over the wire: a Uint8Array if it is binary. */
-  readonly data: string | Uint8Array;
+  /** The body as it was given to `publish`: what JSON holds where `content-type` says so; else text, else bytes. */
+  readonly data: any;
+  /** As LHTTP's text goes over the wire: a Uint8Array if it is binary. */
+  readonly wire: string | Uint8Array;
   readonly raw: Uint8Array;
   /** Of a receipt: channel to position, where the server keeps a history; else empty. */
   readonly positions: Positions;
@@ -101,6 +106,12 @@ export class LhttpMessage {
 
 export function parse(data: Body, options?: { binary?: boolean; limits?: Limits }): LhttpMessage;
 export function serialise(message: LhttpMessage | MessageInit): string | Uint8Array;
+/** The JSON view of a message, as the subprotocol lhttp.json has it. */
+export function encodeJson(message: LhttpMessage | MessageInit): string;
+export function decodeJson(data: Body, options?: { limits?: Limits }): LhttpMessage;
+/** The Protocol Buffers view of a message, as lhttp.proto describes it. */
+export function encodeProtobuf(message: LhttpMessage | MessageInit): Uint8Array;
+export function decodeProtobuf(data: Bytes, options?: { limits?: Limits }): LhttpMessage;
 export function checkChannel(name: string): string;
 export function splitParts(offsets: string, body: Uint8Array): LhttpPart[];
 export function joinParts(parts: Iterable<PartInit | LhttpPart>): {
@@ -158,6 +169,8 @@ export interface ClientOptions {
   login?: Login | null;
   /** Of what is received. */
   limits?: Limits;
+  /** How messages travel; with a server that does not know it, text. */
+  codec?: "text" | "json" | "protobuf";
   /** The class, where there is no global one, or to use another. */
   WebSocket?: any;
   protocols?: string | string[];
@@ -166,11 +179,26 @@ export interface ClientOptions {
 /** Such as `{ token }`, or `{ user, password }`; it may take as long as `connectTimeout`. */
 export type Login = () => NonNullable<HeadersInit> | PromiseLike<NonNullable<HeadersInit>>;
 
+/** Bytes. */
+export interface Progress {
+  sent: number;
+  total: number;
+}
+
+/** A part whose body may also be a Blob, or a value that is sent as JSON. */
+export interface PartContent {
+  headers?: HeadersInit;
+  body?: Content;
+}
+
 export interface SendOptions {
   command?: string;
   headers?: HeadersInit;
   /** A multipart body, instead of the body. */
-  parts?: Iterable<PartInit | LhttpPart>;
+  parts?: Iterable<PartContent | LhttpPart>;
+  /** Once it is aborted, the promise fails, and what was not sent is not sent any more. */
+  signal?: AbortSignal;
+  onProgress?: (progress: Progress) => void;
   binary?: boolean;
   receipt?: boolean;
   timeout?: number;
@@ -195,7 +223,32 @@ export interface SubscribeOptions {
   since?: string | Positions | null;
   onRecovered?: (event: RecoveredEvent) => void;
   onMissed?: (event: MissedEvent) => void;
+  /** Once it is aborted, the subscription ends. */
+  signal?: AbortSignal;
 }
+
+export interface ChunkOptions {
+  headers?: HeadersInit;
+  /** Bytes of a message; by default 32768. */
+  chunkSize?: number;
+  /** How many wait for their answers at one time; by default 4. */
+  parallel?: number;
+  /** What all chunks have in common; by default a new one. */
+  id?: string;
+  timeout?: number;
+  signal?: AbortSignal;
+  /** Bytes that the server has. */
+  onProgress?: (progress: Progress) => void;
+}
+
+export interface BatchEntry extends PublishOptions {
+  channels: string | Iterable<string>;
+  body?: Content;
+}
+
+export type BatchResult =
+  | { receipt: LhttpMessage | null; error: null }
+  | { receipt: null; error: Error };
 
 export interface HistoryOptions {
   limit?: number;
@@ -206,6 +259,7 @@ export interface HistoryOptions {
   /** Which comes first; `newest` does not go with `since`. */
   order?: "newest" | "oldest";
   timeout?: number;
+  signal?: AbortSignal;
 }
 
 export interface HistoryPage {
@@ -264,7 +318,16 @@ export interface ClientEvents {
   missed: MissedEvent;
 }
 
-export class LhttpClient {
+/** Something with events. */
+export class Emitter<Events> {
+  protected constructor();
+  on<Name extends keyof Events>(name: Name, listener: (event: Events[Name]) => void): () => void;
+  off<Name extends keyof Events>(name: Name, listener: (event: Events[Name]) => void): void;
+  once<Name extends keyof Events>(name: Name, listener: (event: Events[Name]) => void): () => void;
+  once<Name extends keyof Events>(name: Name, options?: { signal?: AbortSignal }): Promise<Events[Name]>;
+}
+
+export class LhttpClient extends Emitter<ClientEvents> {
   constructor(url: string | URL, options?: ClientOptions);
   readonly url: string;
   readonly state: State;
@@ -273,9 +336,8 @@ export class LhttpClient {
   /** Who the server says this is; null while not logged in. */
   readonly user: string | null;
   readonly expires: number | null;
-  on<Name extends keyof ClientEvents>(name: Name, listener: (event: ClientEvents[Name]) => void): () => void;
-  off<Name extends keyof ClientEvents>(name: Name, listener: (event: ClientEvents[Name]) => void): void;
-  connect(): Promise<void>;
+  /** If `signal` is aborted before the connection is open, the client is closed. */
+  connect(options?: { signal?: AbortSignal }): Promise<void>;
   /** Log in once more, now. */
   login(): Promise<void>;
   /** Resolves with the messages that were never sent. */
@@ -283,19 +345,29 @@ export class LhttpClient {
   /** Resolves with the receipt, which has `positions` and `duplicate`; with null if `receipt` is false. */
   publish(
     channels: string | Iterable<string>,
-    body?: Body,
+    body?: Content,
     options?: PublishOptions & { receipt?: true },
   ): Promise<LhttpMessage>;
-  publish(channels: string | Iterable<string>, body?: Body, options?: PublishOptions): Promise<LhttpMessage | null>;
-  send(command: string, body?: Body, options?: Omit<SendOptions, "command">): Promise<LhttpMessage | null>;
+  publish(channels: string | Iterable<string>, body?: Content, options?: PublishOptions): Promise<LhttpMessage | null>;
+  send(command: string, body?: Content, options?: Omit<SendOptions, "command">): Promise<LhttpMessage | null>;
   /** Resolves with the reply; fails with NoReply where none comes. */
   upload(
     command: string,
-    parts: Iterable<PartInit | LhttpPart>,
+    parts: Iterable<PartContent | LhttpPart>,
     options?: Omit<RequestOptions, "parts">,
   ): Promise<LhttpMessage>;
+  /** In chunks, which go on after a reconnection; resolves with the last reply of a processor, or null. */
+  uploadChunks(
+    command: string,
+    file: Blob | Body,
+    options?: ChunkOptions,
+  ): Promise<{ id: string; reply: LhttpMessage | null }>;
+  /** Several publications in one go; resolves with what became of each. */
+  batch(messages: Iterable<BatchEntry>): Promise<BatchResult[]>;
+  /** Who is in a channel, kept right. Fails with ServerError, whose status is 404 where there is no presence. */
+  presence(channel: string, options?: { signal?: AbortSignal }): Promise<Presence>;
   /** Fails with NoReply where no reply comes. */
-  request(command: string, body?: Body, options?: RequestOptions): Promise<LhttpMessage>;
+  request(command: string, body?: Content, options?: RequestOptions): Promise<LhttpMessage>;
   /** Fails with ServerError, whose status is 404 where there is no history. */
   history(channel: string, options?: HistoryOptions): Promise<HistoryPage>;
   /** To channels, or to wildcards such as `room.*` and `room.>`; also before `connect`. */
@@ -307,7 +379,47 @@ export class LhttpClient {
   subscribe(channels: string | Iterable<string>, options: SubscribeOptions): Promise<Subscription>;
 }
 
-export class Subscription implements AsyncIterableIterator<LhttpMessage> {
+export interface SubscriptionEvents {
+  message: { message: LhttpMessage; channel: string };
+  /** By the server, once for each connection. */
+  confirmed: Subscription;
+  recovered: RecoveredEvent;
+  missed: MissedEvent;
+  /** Null if it was asked for. */
+  end: { error: Error | null };
+}
+
+export interface Person {
+  readonly user: string | null;
+  readonly connections: readonly string[];
+}
+
+export interface PresenceEvents {
+  join: { user: string | null; connection: string };
+  leave: { user: string | null; connection: string };
+  /** When it was asked for anew. */
+  sync: Presence;
+  /** After each join, leave and sync. */
+  change: Presence;
+  end: { error: Error | null };
+}
+
+export class Presence extends Emitter<PresenceEvents> {
+  private constructor();
+  readonly channel: string;
+  /** People, also those that are not listed. */
+  readonly count: number;
+  readonly connections: number;
+  /** False while a node of a cluster does not hear all others. */
+  readonly complete: boolean;
+  readonly people: Person[];
+  readonly users: string[];
+  readonly closed: boolean;
+  has(user: string): boolean;
+  close(): Promise<void>;
+}
+
+export class Subscription extends Emitter<SubscriptionEvents> implements AsyncIterableIterator<LhttpMessage> {
   private constructor();
   readonly channels: readonly string[];
   readonly closed: boolean;

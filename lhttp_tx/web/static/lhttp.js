@@ -4,8 +4,9 @@
  * One file without dependencies. As a plain script it sets `lhttp`, `Lhttp` and `LhttpClient`; `require` returns the
  * same as `lhttp`; lhttp.mjs next to it makes it an ES module. lhttp.d.ts describes everything that is exported.
  *
- * In this order: errors, codec (bytes <-> messages, the same rules as the server's), LhttpClient, and Lhttp, which is
- * the interface of the original client. Times are milliseconds, sizes are bytes of UTF-8.
+ * In this order: errors, codec (bytes <-> messages, the same rules as the server's), views (JSON and Protocol Buffers),
+ * LhttpClient, and Lhttp, which is the interface of the original client. Times are milliseconds, sizes are bytes of
+ * UTF-8.
  */
 (function (root) {
   "use strict";
@@ -103,6 +104,7 @@
   const POSITION = /^([0-9A-Za-z_]{1,32})-(0|[1-9][0-9]{0,18})$/;
   const MARK = /^(0|[1-9][0-9]{0,18})$/; // the value of an offset or after header; too large for a number
   const MARKS = /^(LHTTP\/1\.0 [\x21-\x7e]{1,64}\r\n)offset:[0-9]{1,19}\r\nafter:[0-9]{1,19}\r\n(?:offset-of:[^\r\n]*\r\n)?/;
+  const JSON_TYPE = /^(?:[a-z]+\/(?:[a-z0-9.-]+\+)?)?json[ \t]*(?:;|$)/i; // values of content-type that mean JSON
   const CR = 13;
   const LF = 10;
 
@@ -260,8 +262,8 @@
       Object.freeze(this);
     }
 
-    /** The whole message as it goes over the wire: a string, or a Uint8Array if it is binary. */
-    get data() {
+    /** The whole message as it goes over the wire in LHTTP's text: a string, or a Uint8Array if it is binary. */
+    get wire() {
       if (!this.binary && typeof this.#data !== "string") return decoder.decode(this.#data);
       return this.binary ? toWire(this.#data) : this.#data;
     }
@@ -291,6 +293,16 @@
     /** Return the body, parsed as JSON. */
     json() {
       return JSON.parse(this.text);
+    }
+
+    /** The body as it was given to `publish`: what JSON holds if `content-type` says so; else text, else bytes. */
+    get data() {
+      if (this.binary && !isText(this.body)) return this.body;
+      try {
+        return JSON_TYPE.test(this.headers.get("content-type") ?? "") ? this.json() : this.text;
+      } catch {
+        return this.text; // the header is not true
+      }
     }
 
     /** Return the channels that the header *name* lists, each once; throws RemoteProtocolError if one is malformed. */
@@ -338,6 +350,15 @@
       return decoder.decode(bytes);
     } catch {
       throw new LocalProtocolError("body of a text message is not UTF-8");
+    }
+  }
+
+  function isText(bytes) {
+    try {
+      decoder.decode(bytes);
+      return true;
+    } catch {
+      return false;
     }
   }
 
@@ -389,7 +410,7 @@
 
   /** Return what to send for *message*, an LhttpMessage or what makes one: a string, or bytes if it is binary. */
   function serialise(message) {
-    return (message instanceof LhttpMessage ? message : new LhttpMessage(message)).data;
+    return (message instanceof LhttpMessage ? message : new LhttpMessage(message)).wire;
   }
 
   /** Tell whether *data* has more bytes than *limit*; a character has at most three for each of its units. */
@@ -560,8 +581,8 @@
   }
 
   /** Return a string that all copies of a publication have in common, whatever their channels. */
-  function unmarkedKey({ binary, data }) {
-    return (binary ? octetsOf(data) : data).replace(MARKS, "$1");
+  function unmarkedKey({ binary, wire }) {
+    return (binary ? octetsOf(wire) : wire).replace(MARKS, "$1");
   }
 
   /** Return the message that a part of an answer to `history` holds; its first header `command` is the server's. */
@@ -649,6 +670,338 @@
     return { multipart: offsets.join(" "), body, binary };
   }
 
+  // Views: the same messages in the forms of the subprotocols lhttp.json and lhttp.protobuf
+
+  const VERSION = "LHTTP/1.0";
+  const JSON_KEYS = new Set(["VERSION", "COMMAND", "HEADERS", "BODY", "BODY_BASE64", "BODYS"]);
+  const PART_KEYS = new Set(["HEADERS", "BODY", "BODY_BASE64"]);
+  const MAX_SPLIT = 500; // parts of a message that is written in parts
+  const LIKE_INDEX = /^[0-9]+$/; // names that an object does not keep in order
+  const NOT_BASE64 = /[^A-Za-z0-9+/=]/; // `atob` takes blanks, too
+  const NO_BYTES = new Uint8Array(0);
+
+  /** Call *action*; what it refuses to build is the mistake of who sent it. */
+  function reading(action) {
+    try {
+      return action();
+    } catch (error) {
+      throw error instanceof LocalProtocolError ? new RemoteProtocolError(error.reason) : error;
+    }
+  }
+
+  /** Return the parts of *message* where a view has parts, else null. */
+  function splitForView(message) {
+    if (!message.headers.has("multipart")) return null;
+    try {
+      const parts = message.parts();
+      return parts.length <= MAX_SPLIT ? parts : null;
+    } catch {
+      return null;
+    }
+  }
+
+  const withoutMultipart = (headers) => [...headers].filter(([name]) => name.toLowerCase() !== "multipart");
+
+  function checkView(message, pairs, limits) {
+    if (pairs.length > limits.headerCount) {
+      throw new RemoteProtocolError(`there are more than ${limits.headerCount} headers`, 413);
+    }
+    const { messageSize } = limits;
+    const size = message.raw.length;
+    if (size > messageSize) throw new MessageTooLarge(`message of ${size} bytes is larger than ${messageSize}`);
+    return message;
+  }
+
+  // JSON
+
+  /** Return the JSON view of *message*, an LhttpMessage or what makes one: a string. */
+  function encodeJson(message) {
+    if (!(message instanceof LhttpMessage)) message = new LhttpMessage(message);
+    const parts = splitForView(message);
+    const headers = jsonHeaders(parts ? withoutMultipart(message.headers) : [...message.headers]);
+    const view = { VERSION, COMMAND: message.command, HEADERS: headers };
+    if (parts) view.BODYS = parts.map((part) => ({ HEADERS: jsonHeaders([...part.headers]), ...jsonBody(part) }));
+    else Object.assign(view, jsonBody(message));
+    return JSON.stringify(view);
+  }
+
+  function jsonHeaders(pairs) {
+    if (pairs.some(([name]) => LIKE_INDEX.test(name))) return pairs;
+    const object = Object.create(null);
+    const names = new Map();
+    for (const [name, value] of pairs) {
+      const key = name.toLowerCase();
+      if (!names.has(key)) {
+        names.set(key, name);
+        object[name] = value;
+      } else object[names.get(key)] = [].concat(object[names.get(key)], value);
+    }
+    return object;
+  }
+
+  function jsonBody(message) {
+    try {
+      return { BODY: message.text };
+    } catch {
+      return { BODY_BASE64: btoa(octetsOf(message.body)) };
+    }
+  }
+
+  /**
+   * Return the message that a JSON view describes.
+   *
+   * @param data a string or bytes.
+   * @throws RemoteProtocolError, MessageTooLarge
+   */
+  function decodeJson(data, { limits = DEFAULT_LIMITS } = {}) {
+    let found;
+    try {
+      found = JSON.parse(typeof data === "string" ? data : decoder.decode(toBytes(data)));
+    } catch (error) {
+      throw new RemoteProtocolError(`the JSON text is malformed: ${error.message}`);
+    }
+    const fields = jsonFields(found, JSON_KEYS, "the message");
+    const { VERSION: version, COMMAND: command, HEADERS, BODYS, ...bodies } = fields;
+    if (version !== null && version !== VERSION) throw new RemoteProtocolError(`VERSION is not '${VERSION}'`);
+    if (typeof command !== "string") {
+      throw new RemoteProtocolError(command === null ? "COMMAND is missing" : "COMMAND is not a string");
+    }
+    const pairs = jsonPairs(HEADERS);
+    return reading(() => {
+      let { body, binary } = jsonContent(bodies);
+      if (BODYS !== null) {
+        if (bodies.BODY !== null || bodies.BODY_BASE64 !== null) {
+          throw new RemoteProtocolError("BODYS excludes BODY and BODY_BASE64");
+        }
+        if (pairs.some(([name]) => name.toLowerCase() === "multipart")) {
+          throw new RemoteProtocolError("BODYS excludes the header multipart, which follows from it");
+        }
+        if (!Array.isArray(BODYS) || !BODYS.length) {
+          throw new RemoteProtocolError("BODYS is not a list of at least one part");
+        }
+        const joined = joinParts(BODYS.map(jsonPart));
+        pairs.push(["multipart", joined.multipart]);
+        ({ body, binary } = joined);
+      }
+      return checkView(new LhttpMessage({ command, headers: pairs, body, binary }), pairs, limits);
+    });
+  }
+
+  /** Return the values of an object by the keys in capitals; null for each that is missing. */
+  function jsonFields(found, known, what) {
+    if (typeof found !== "object" || found === null || Array.isArray(found)) {
+      throw new RemoteProtocolError(`${what} is not a JSON object`);
+    }
+    const fields = Object.fromEntries([...known].map((key) => [key, null]));
+    const seen = new Set();
+    for (const [key, value] of Object.entries(found)) {
+      const name = key.toUpperCase();
+      if (!known.has(name) || NOT_ASCII.test(key)) {
+        throw new RemoteProtocolError(`${what} has an unknown key ${shown(key)}`);
+      }
+      if (seen.has(name)) throw new RemoteProtocolError(`${what} has ${name} twice`);
+      seen.add(name);
+      fields[name] = value;
+    }
+    return fields;
+  }
+
+  function jsonPairs(found) {
+    if (found === null) return [];
+    if (typeof found !== "object") throw new RemoteProtocolError("HEADERS is neither an object nor a list of pairs");
+    const pairs = [];
+    const add = (name, value, why) => {
+      if (typeof name !== "string" || typeof value !== "string") throw new RemoteProtocolError(why);
+      pairs.push([name, stripBlanks(value)]);
+    };
+    if (Array.isArray(found)) {
+      for (const pair of found) {
+        const isPair = Array.isArray(pair) && pair.length === 2;
+        add(...(isPair ? pair : [null, null]), "HEADERS lists something that is not a pair of strings");
+      }
+      return pairs;
+    }
+    for (const [name, value] of Object.entries(found)) {
+      const why = `the value of header ${shown(name)} is not a string or a list of strings`;
+      for (const one of Array.isArray(value) ? value : [value]) add(name, one, why);
+    }
+    return pairs;
+  }
+
+  function jsonContent({ BODY, BODY_BASE64 }) {
+    if (BODY_BASE64 !== null) {
+      if (BODY !== null) throw new RemoteProtocolError("BODY and BODY_BASE64 exclude each other");
+      if (typeof BODY_BASE64 !== "string") throw new RemoteProtocolError("BODY_BASE64 is not a string");
+      try {
+        if (BODY_BASE64.length % 4 || NOT_BASE64.test(BODY_BASE64)) throw new Error("not canonical");
+        return { body: bytesOf(atob(BODY_BASE64)), binary: true };
+      } catch {
+        throw new RemoteProtocolError("BODY_BASE64 is not base64 (RFC 4648, section 4)");
+      }
+    }
+    if (BODY !== null && typeof BODY !== "string") throw new RemoteProtocolError("BODY is not a string");
+    return { body: BODY ?? "", binary: false };
+  }
+
+  function jsonPart(found) {
+    const { HEADERS, ...bodies } = jsonFields(found, PART_KEYS, "a part");
+    return { headers: jsonPairs(HEADERS), body: jsonContent(bodies).body };
+  }
+
+  // Protocol Buffers: the messages of lhttp.proto, without a library
+
+  /** Return the Protocol Buffers view of *message*, an LhttpMessage or what makes one: a Uint8Array. */
+  function encodeProtobuf(message) {
+    if (!(message instanceof LhttpMessage)) message = new LhttpMessage(message);
+    const parts = splitForView(message);
+    const headers = parts ? withoutMultipart(message.headers) : message.headers;
+    const chunks = [...field(2, encoder.encode(message.command))];
+    for (const pair of headers) chunks.push(...field(3, headerField(pair)));
+    for (const part of parts ?? []) {
+      const inner = Array.from(part.headers, (pair) => field(1, headerField(pair))).flat();
+      chunks.push(...field(5, concat([...inner, ...(part.body.length ? field(2, part.body) : [])])));
+    }
+    if (!parts && message.body.length) chunks.push(...field(4, message.body));
+    if (message.binary) chunks.push(Uint8Array.of(48, 1));
+    return concat(chunks);
+  }
+
+  function headerField([name, value]) {
+    return concat([...field(1, encoder.encode(name)), ...(value ? field(2, encoder.encode(value)) : [])]);
+  }
+
+  /** Return a field whose value is *bytes*, as chunks. */
+  function field(number, bytes) {
+    const head = [(number << 3) | 2];
+    let size = bytes.length;
+    for (; size > 127; size = Math.floor(size / 128)) head.push((size & 127) | 128);
+    head.push(size);
+    return [Uint8Array.from(head), bytes];
+  }
+
+  function concat(chunks) {
+    const whole = new Uint8Array(chunks.reduce((sum, { length }) => sum + length, 0));
+    let at = 0;
+    for (const chunk of chunks) {
+      whole.set(chunk, at);
+      at += chunk.length;
+    }
+    return whole;
+  }
+
+  /**
+   * Return the message that a Protocol Buffers view describes. Fields that the schema does not have are skipped.
+   *
+   * @throws RemoteProtocolError, MessageTooLarge
+   */
+  function decodeProtobuf(data, { limits = DEFAULT_LIMITS } = {}) {
+    if (typeof data === "string") throw new RemoteProtocolError("a Protocol Buffers view is bytes, not text");
+    let command = NO_BYTES;
+    let body = NO_BYTES;
+    let binary = false;
+    const pairs = [];
+    const parts = [];
+    for (const [number, value] of fieldsOf(toBytes(data))) {
+      if (number === 1 && value.length && octetsOf(value) !== VERSION) {
+        throw new RemoteProtocolError(`version is not '${VERSION}'`);
+      }
+      if (number === 2) command = value;
+      else if (number === 3) pairs.push(readHeader(value));
+      else if (number === 4) body = value;
+      else if (number === 5) parts.push(value);
+      else if (number === 6) binary = value;
+    }
+    return reading(() => {
+      if (!command.length) throw new RemoteProtocolError("command is missing");
+      const text = decodeField(command, "command");
+      if (parts.length) {
+        if (body.length) throw new RemoteProtocolError("parts exclude a body");
+        if (pairs.some(([name]) => name.toLowerCase() === "multipart")) {
+          throw new RemoteProtocolError("parts exclude the header multipart, which follows from them");
+        }
+        const joined = joinParts(parts.map(readPart));
+        pairs.push(["multipart", joined.multipart]);
+        body = joined.body;
+      }
+      if (!binary) {
+        try {
+          body = decoder.decode(body);
+        } catch {
+          binary = true;
+        }
+      }
+      return checkView(new LhttpMessage({ command: text, headers: pairs, body, binary }), pairs, limits);
+    });
+  }
+
+  function readHeader(bytes) {
+    let name = NO_BYTES;
+    let content = NO_BYTES;
+    for (const [number, value] of fieldsOf(bytes)) {
+      if (number === 1) name = value;
+      else if (number === 2) content = value;
+    }
+    return [decodeField(name, "header name"), stripBlanks(decodeField(content, "header value"))];
+  }
+
+  function readPart(bytes) {
+    const headers = [];
+    let body = NO_BYTES;
+    for (const [number, value] of fieldsOf(bytes)) {
+      if (number === 1) headers.push(readHeader(value));
+      else if (number === 2) body = value;
+    }
+    return { headers, body };
+  }
+
+  function decodeField(bytes, what) {
+    try {
+      return decoder.decode(bytes);
+    } catch {
+      throw new RemoteProtocolError(`${what} is not UTF-8`);
+    }
+  }
+
+  /** Yield number and value of each field that the schema has: bytes, or whether a number is not 0. */
+  function* fieldsOf(bytes) {
+    let at = 0;
+    const cutOff = () => new RemoteProtocolError("the message is cut off");
+    const varint = () => {
+      let number = 0;
+      for (let count = 0; count < 10; count += 1) {
+        if (at >= bytes.length) throw cutOff();
+        const byte = bytes[at++];
+        number += (byte & 127) * 2 ** (7 * count);
+        if (byte < 128) return number;
+      }
+      throw new RemoteProtocolError("a number has more than 10 bytes");
+    };
+    while (at < bytes.length) {
+      const tag = varint();
+      const [number, kind] = [Math.floor(tag / 8), tag % 8];
+      let value = null;
+      if (kind === 2) {
+        const size = varint();
+        if (size > bytes.length - at) throw cutOff();
+        value = bytes.subarray(at, at + size);
+        at += size;
+      } else if (kind === 0) value = varint() !== 0;
+      else if (kind === 1 || kind === 5) {
+        at += kind === 1 ? 8 : 4;
+        if (at > bytes.length) throw cutOff();
+      } else throw new RemoteProtocolError(`field ${number} has the wire type ${kind}`);
+      if (!(number > 0 && number < 2 ** 29)) throw new RemoteProtocolError("the number of a field is out of bounds");
+      if (number <= 5 ? kind === 2 : number === 6 && kind === 0) yield [number, value];
+    }
+  }
+
+  /** How messages travel, by the option `codec`: the subprotocol to ask for, and both ways. */
+  const CODECS = Object.freeze({
+    text: { subprotocol: null, write: (message) => message.wire, read: parse },
+    json: { subprotocol: "lhttp.json", write: encodeJson, read: decodeJson },
+    protobuf: { subprotocol: "lhttp.protobuf", write: encodeProtobuf, read: decodeProtobuf },
+  });
+
   // Client
 
   const DEFAULT_OPTIONS = Object.freeze({
@@ -665,6 +1018,7 @@
     positions: null, // where positions are kept beyond the page: localStorage, or what has its methods
     login: null, // a function that returns the headers of the login message, or a promise of them
     limits: Object.freeze({ messageSize: 16777216, headSize: 1048576, headerCount: 1024 }), // of what is received
+    codec: "text", // how messages travel: text, json or protobuf; with a server that does not know it, text
     WebSocket: null, // the class; by default the global one
     protocols: undefined,
   });
@@ -691,6 +1045,8 @@
   const MIN_RENEWAL = 1000; // the least time between a login and the next one
   const ODD_RENEWAL = 30000; // the same where by this clock the login had expired before it began
   const MAX_TIMER = 2147483647; // what setTimeout can hold
+  const PROGRESS = 50; // the least time between two looks at how much has left the WebSocket
+  const PRESENCE_AGAIN = 3000; // after so long presence is asked for again where an answer was not complete, or failed
   const STABLE = 5000; // a connection that lasted so long counts as good: the next wait begins at the first bound
   const MAX_TURNS = 64;
   const MAX_OFFSETS = 1024;
@@ -717,6 +1073,85 @@
     result.promise = new Promise((resolve, reject) => Object.assign(result, { resolve, reject }));
     result.promise.catch(() => {}); // whoever waits for it sees the rejection; nobody has to wait
     return result;
+  }
+
+  /** Something with events. */
+  class Emitter {
+    #listeners = new Map();
+
+    /** Call *listener* at each event *name*; returns a function that ends it. */
+    on(name, listener) {
+      if (typeof listener !== "function") throw new TypeError("the listener is not a function");
+      if (!this.#listeners.has(name)) this.#listeners.set(name, new Set());
+      this.#listeners.get(name).add(listener);
+      return () => this.off(name, listener);
+    }
+
+    off(name, listener) {
+      this.#listeners.get(name)?.delete(listener);
+    }
+
+    /**
+     * Call *listener* at the next event *name*; returns a function that ends it. Without a listener, return a promise
+     * of the event, which fails if *options.signal* is aborted before.
+     */
+    once(name, listener = {}) {
+      if (typeof listener === "function") {
+        const off = this.on(name, (event) => {
+          off();
+          listener(event);
+        });
+        return off;
+      }
+      return new Promise((resolve, reject) => {
+        const stop = whenAborted(listener?.signal, (reason) => {
+          off();
+          reject(reason);
+        });
+        const off = this.once(name, (event) => {
+          stop();
+          resolve(event);
+        });
+      });
+    }
+
+    /** Call the listeners; returns whether there are any. */
+    _fire(name, event) {
+      const listeners = [...(this.#listeners.get(name) ?? [])];
+      for (const listener of listeners) call(listener, event);
+      return listeners.length > 0;
+    }
+  }
+
+  /** Call *action* with the reason once *signal* is aborted, also if it is already; returns a function that ends it. */
+  function whenAborted(signal, action) {
+    if (!signal) return () => {};
+    const abort = () => action(signal.reason);
+    if (signal.aborted) queueMicrotask(abort);
+    else signal.addEventListener("abort", abort, { once: true });
+    return () => signal.removeEventListener("abort", abort);
+  }
+
+  const isBlob = (body) => typeof root.Blob === "function" && body instanceof root.Blob;
+
+  /** Return the headers *init* with the content-type that a body has, unless they have one. */
+  function withType(init, type) {
+    const pairs = pairsOf(init);
+    return !type || pairs.some(([name]) => name.toLowerCase() === "content-type") ? pairs : [...pairs, ["content-type", type]];
+  }
+
+  /** Return {headers, body} with a body that is a string or bytes; what is neither becomes JSON. */
+  function filled({ headers, body = "" }) {
+    if (typeof body === "string" || isBytes(body)) return { headers, body };
+    const text = JSON.stringify(body);
+    if (text === undefined) throw new TypeError("the body is neither text, nor bytes, nor a value of JSON");
+    return { headers: withType(headers, "application/json"), body: text };
+  }
+
+  /** As `filled`, and reads a Blob or File: then it returns a promise. */
+  function filledLater({ headers, body }) {
+    if (!isBlob(body)) return filled({ headers, body });
+    return body.arrayBuffer().then((bytes) => ({ headers: withType(headers, body.type), body: bytes }));
   }
 
   /** A promise that knows whether anybody waits for it: what it fails with is told to *unheard* if nobody does. */
@@ -880,8 +1315,13 @@
     }
   }
 
-  /** What `subscribe` resolves with: a listener's subscription, or messages to be iterated over. */
-  class Subscription {
+  /**
+   * What `subscribe` resolves with: a listener's subscription, or messages to be iterated over.
+   *
+   * Events: message ({message, channel}); confirmed (subscription), by the server, once for each connection; recovered
+   * and missed, as those of the client; end ({error}), null if it was asked for.
+   */
+  class Subscription extends Emitter {
     #client;
     #listener;
     #buffer = [];
@@ -892,6 +1332,7 @@
     #taken = null; // channel and position of the message that a loop has now
 
     constructor(client, channels, listener, options) {
+      super();
       this.channels = Object.freeze(channels);
       this.#client = client;
       this.#listener = listener;
@@ -962,6 +1403,7 @@
     _push(message, channel, bufferSize) {
       const position = this._tracks.get(channel)?.position ?? null;
       if (this.#listener) call(this.#listener, message, channel);
+      this._fire("message", { message, channel });
       if (this.#listener && !this.#buffering && position !== null) this.#client._keep(channel, position);
       if (!this.#buffering || this.#ended) return;
       const entry = { message, channel, position };
@@ -982,8 +1424,138 @@
       if (error && waiting.length) waiting.shift().reject(error);
       else this.#error = error;
       for (const { resolve } of waiting) resolve({ value: undefined, done: true });
+      this._fire("end", { error });
     }
   }
+
+  /**
+   * Who is in a channel, kept right: after each reconnection, and where something was missed, it is asked for anew.
+   *
+   * Events: join and leave ({user, connection}); sync (the Presence), when it was asked for; change (the Presence),
+   * after each of these; end ({error}).
+   */
+  class Presence extends Emitter {
+    #client;
+    #subscription = null;
+    #people = new Map(); // user, or the connection of somebody without a name -> {user, connections}
+    #early = null; // what came while it was asked for
+    #timer = null;
+    #error = null;
+
+    constructor(client, channel) {
+      super();
+      this.#client = client;
+      this.channel = channel;
+      this.count = this.connections = 0; // people, and their connections, also those that are not listed
+      this.complete = true; // false while a node of a cluster does not hear all others
+    }
+
+    static async _of(client, channel, { signal }) {
+      const presence = new Presence(client, channel);
+      const synced = deferred();
+      presence.once("sync", () => synced.resolve());
+      presence.once("end", ({ error }) => synced.reject(error ?? new ConnectionLost("client is closed")));
+      presence.#subscription = await client.subscribe(PRESENCE + channel, (message) => presence.#told(message), { signal });
+      presence.#subscription.on("confirmed", () => presence.#ask());
+      presence.#subscription.on("missed", () => presence.#ask());
+      presence.#subscription.once("end", ({ error }) => presence.#end(error));
+      presence.#ask();
+      await synced.promise;
+      return presence;
+    }
+
+    /** Those who are there, each {user, connections}, as far as they are listed: a server lists 500. */
+    get people() {
+      return [...this.#people.values()];
+    }
+
+    /** The names of those who have one. */
+    get users() {
+      return this.people.map(({ user }) => user).filter((user) => user !== null);
+    }
+
+    /** Tell whether *user* is there. */
+    has(user) {
+      return this.#people.has(`u${user}`);
+    }
+
+    get closed() {
+      return this.#subscription?.closed ?? false;
+    }
+
+    /** End it. */
+    close() {
+      return this.#subscription.unsubscribe();
+    }
+
+    async #ask() {
+      clearTimeout(this.#timer);
+      const early = (this.#early = []);
+      let found;
+      try {
+        const answer = await this.#client.request("presence", "", { headers: { channel: this.channel } });
+        found = answer.json();
+      } catch (error) {
+        if (early !== this.#early || this.closed) return;
+        this.#early = null;
+        if (error instanceof ConnectionLost) return; // the next connection asks again
+        if (error instanceof ServerError && error.status < 500 && error.status !== 429) {
+          this.#error = error;
+          this.close().catch(() => {});
+        } else this.#again();
+        return;
+      }
+      if (early !== this.#early || this.closed) return; // it was asked for once more
+      this.#early = null;
+      this.#people = new Map(found.people.map((person) => [keyOf(person.user, person.connections[0]), person]));
+      for (const event of early) this.#apply(event); // the answer may know of it, and may not
+      this.count = found.count;
+      this.connections = found.connections;
+      this.complete = found.complete !== false;
+      if (!this.complete) this.#again();
+      this._fire("sync", this);
+      this._fire("change", this);
+    }
+
+    #again() {
+      this.#timer = setTimeout(() => this.#ask(), PRESENCE_AGAIN);
+    }
+
+    #told(message) {
+      let event;
+      try {
+        event = message.json();
+      } catch {
+        return;
+      }
+      if (event.event !== "join" && event.event !== "leave") return;
+      if (this.#early) this.#early.push(event);
+      else {
+        this.#apply(event);
+        this.count = event.count;
+        this.connections = event.connections;
+      }
+      this._fire(event.event, { user: event.user, connection: event.connection });
+      if (!this.#early) this._fire("change", this);
+    }
+
+    #apply({ event, user, connection }) {
+      const key = keyOf(user, connection);
+      if (event === "leave") this.#people.delete(key);
+      else if (!this.#people.has(key)) this.#people.set(key, { user, connections: [connection] });
+    }
+
+    #end(error) {
+      clearTimeout(this.#timer);
+      this.#early = null;
+      this._fire("end", { error: this.#error ?? error });
+    }
+  }
+
+  function keyOf(user, connection) {
+    return user === null ? `c${connection}` : `u${user}`;
+  }
+
 
   /**
    * A connection that is kept up.
@@ -1000,12 +1572,12 @@
    *   missed   ({channel, position, subscription}): something may be missing, and does not come; *position*, behind
    *                     which messages go on, is null in a channel without history
    */
-  class LhttpClient {
+  class LhttpClient extends Emitter {
     #options;
     #reconnect;
-    #listeners = new Map();
     #state = "closed";
     #socket = null;
+    #codec = CODECS.text;
     #opening = null;
     #closing = null;
     #isEnded = false; // whether it was closed, and nobody has called connect() since
@@ -1040,6 +1612,7 @@
 
     /** @param url ws, wss, http or https; in a browser it may be relative to the page. Nothing is opened yet. */
     constructor(url, options = {}) {
+      super();
       for (const name of Object.keys(options)) {
         if (!(name in DEFAULT_OPTIONS)) throw new TypeError(`LhttpClient has no option ${name}`);
       }
@@ -1061,6 +1634,9 @@
       if (this.#options.login && typeof this.#options.login !== "function") {
         throw new TypeError("the option login is not a function");
       }
+      const { codec, protocols } = this.#options;
+      if (!Object.hasOwn(CODECS, codec)) throw new TypeError("the option codec is text, json or protobuf");
+      if (codec !== "text" && protocols === undefined) this.#options.protocols = [CODECS[codec].subprotocol, "lhttp"];
       this.#options.WebSocket ??= root.WebSocket;
       if (!this.#options.WebSocket) {
         throw new TypeError("there is no global WebSocket: pass a class as the option WebSocket, such as that of ws");
@@ -1092,24 +1668,27 @@
       return this.#queue.length + this.#again.length;
     }
 
-    /** Call *listener* at each event *name*; returns a function that ends it. */
-    on(name, listener) {
-      if (!this.#listeners.has(name)) this.#listeners.set(name, new Set());
-      this.#listeners.get(name).add(listener);
-      return () => this.off(name, listener);
-    }
-
-    off(name, listener) {
-      this.#listeners.get(name)?.delete(listener);
-    }
-
     /**
      * Connect. Resolves when the connection is open; with `reconnect` it is tried until it is, or until `close()`.
      *
      * With the option `login` it is open once the server has taken the login. Rejects with ConnectionLost if it was
      * given up, with the server's error if that refuses the login.
+     *
+     * @param options {signal}: if it is aborted before the connection is open, the client is closed.
      */
-    connect() {
+    connect({ signal } = {}) {
+      if (!signal) return this.#connect();
+      return new Promise((resolve, reject) => {
+        const stop = whenAborted(signal, (reason) => {
+          reject(reason);
+          if (this.#state !== "open") this.close();
+        });
+        if (signal.aborted) return;
+        this.#connect().then(resolve, reject).finally(stop);
+      });
+    }
+
+    #connect() {
       if (this.#state === "open") return Promise.resolve();
       this.#isEnded = false;
       const isWanted = this.#opening !== null;
@@ -1178,8 +1757,12 @@
     /**
      * Publish *body* to a channel or a list of channels.
      *
-     * @param options {command, headers, parts, binary, receipt, timeout, id}: `id` is the message id, 1 to 64 visible
-     *   ASCII characters; by default a new one. A message whose id the server knows already is not published again.
+     * @param body a string, bytes, a Blob or File, or a value that is sent as JSON. A Blob is read first, so what is
+     *   sent after it may come before it.
+     * @param options {command, headers, parts, binary, receipt, timeout, id, signal, onProgress}: `id` is the message
+     *   id, 1 to 64 visible ASCII characters; by default a new one. A message whose id the server knows already is not
+     *   published again. `signal`: once it is aborted, the promise fails, and what was not sent is not sent any more.
+     *   `onProgress` is called with {sent, total}, in bytes.
      * @returns a promise that succeeds with the receipt when the server has the message, or, with `receipt: false`,
      *   with null when it was handed to the WebSocket. `positions` of the receipt says where it is in the histories,
      *   `duplicate` whether it was there before. It fails with ServerError, ConnectionLost, QueueFull or TimedOut.
@@ -1187,7 +1770,7 @@
      *   sent again with the same id, within the bounds of the option `resend`.
      */
     publish(channels, body = "", options = {}) {
-      return this._answer(() => this.#publish(channels, body, options));
+      return this.#answerWith(body, options, (ready, own) => this.#publish(channels, ready, own));
     }
 
     #publish(channels, body, { id, ...options }) {
@@ -1211,7 +1794,7 @@
      * a backend's answer to an `upstream` header.
      */
     send(command, body = "", options = {}) {
-      return this._answer(() => this.#send([], body, { ...options, command }));
+      return this.#answerWith(body, options, (ready, own) => this.#send([], ready, { ...own, command }));
     }
 
     /** Send *parts*, each {headers, body}, as one multipart message, and resolve with the reply; as `request`. */
@@ -1228,7 +1811,108 @@
      */
     request(command, body = "", options = {}) {
       const reply = options.reply ?? command;
-      return this._answer(() => this.#send([], body, { ...options, command, receipt: true, reply }));
+      return this.#answerWith(body, options, (ready, own) =>
+        this.#send([], ready, { ...own, command, receipt: true, reply }),
+      );
+    }
+
+    /** Fill body and parts, at once unless there is a Blob, and pass them on. */
+    #answerWith(body, options, action) {
+      return this._answer(() => {
+        options.signal?.throwIfAborted();
+        const parts = options.parts ? [...options.parts] : null;
+        if (![body, ...(parts ?? []).map((part) => part.body)].some(isBlob)) {
+          const ready = filled({ headers: options.headers, body });
+          return action(ready.body, { ...options, headers: ready.headers, parts: parts?.map(filled) });
+        }
+        const whole = filledLater({ headers: options.headers, body });
+        return Promise.all([whole, ...(parts ?? []).map(filledLater)]).then(([ready, ...others]) => {
+          options.signal?.throwIfAborted();
+          return action(ready.body, { ...options, headers: ready.headers, parts: parts ? others : undefined });
+        });
+      }, options.signal);
+    }
+
+    /**
+     * Publish several messages in one go, each {channels, body} with the options of `publish`.
+     *
+     * @returns a promise that succeeds with a list of {receipt, error}, in the same order; one of the two is null.
+     */
+    batch(messages) {
+      const publishing = Array.from(messages, ({ channels, body, ...options }) => this.publish(channels, body, options));
+      return Promise.all(
+        publishing.map((one) => one.then((receipt) => ({ receipt, error: null }), (error) => ({ receipt: null, error }))),
+      );
+    }
+
+    /**
+     * Send a Blob, a File or bytes in chunks, which goes on after a reconnection.
+     *
+     * Each chunk is a message with the headers `upload`, an id that all chunks share, `content-range`, as in HTTP, and,
+     * where they are known, `content-type` and `filename`. A chunk whose answer a lost connection took along is sent
+     * again, so it may come twice, and behind later ones.
+     *
+     * @param options {headers, chunkSize, parallel, id, timeout, signal, onProgress}: `parallel` chunks wait for their
+     *   answers at one time. `onProgress` is called with {sent, total}: bytes that the server has.
+     * @returns a promise that succeeds with {id, reply}: the last reply of a processor, or null.
+     */
+    uploadChunks(command, file, options = {}) {
+      return this._answer(() => this.#uploadChunks(command, file, options), options.signal);
+    }
+
+    async #uploadChunks(command, file, { headers, chunkSize = 32768, parallel = 4, id = randomId(), ...options }) {
+      const whole = isBlob(file) ? file : new root.Blob([typeof file === "string" ? file : toBytes(file)]);
+      const total = whole.size;
+      const name = stripBlanks(String(file.name ?? "").replace(new RegExp(CONTROLS, "g"), " "));
+      const common = withType(headers, whole.type);
+      common.push(["upload", id], ...(name && !LONE_SURROGATE.test(name) ? [["filename", name]] : []));
+      const { timeout, signal, onProgress } = options;
+      let [next, sent, last, reply] = [0, 0, -1, null];
+      const send = async (start) => {
+        const body = await whole.slice(start, start + chunkSize).arrayBuffer();
+        const end = start + body.byteLength;
+        const range = total ? `bytes ${start}-${end - 1}/${total}` : "bytes */0";
+        const own = [...common, ["content-range", range]];
+        for (;;) {
+          signal?.throwIfAborted();
+          try {
+            const answer = await this.#send([], body, { command, headers: own, reply: command, timeout, signal });
+            if (start > last) [last, reply] = [start, answer];
+            break;
+          } catch (error) {
+            if (error instanceof NoReply) break;
+            if (!(error instanceof ConnectionLost) || this.#state === "closed") throw error;
+          }
+        }
+        sent += body.byteLength;
+        if (onProgress) call(onProgress, { sent, total });
+      };
+      const work = async () => {
+        while (next < total || (next === 0 && total === 0)) {
+          const start = next;
+          next += total ? chunkSize : 1;
+          await send(start);
+        }
+      };
+      const workers = Array.from({ length: Math.max(1, parallel) }, work);
+      try {
+        await Promise.all(workers);
+      } catch (error) {
+        next = Infinity; // the others end with what they are at
+        throw error;
+      }
+      return { id, reply };
+    }
+
+    /**
+     * Keep up who is in a channel that the server keeps the presence of.
+     *
+     * @param options {signal}: as for `subscribe`.
+     * @returns a promise that succeeds with a Presence once it knows who is there. It fails with ServerError, whose
+     *   status is 404 where there is no presence.
+     */
+    presence(channel, options = {}) {
+      return this._answer(() => Presence._of(this, checkChannel(channel), options), options.signal);
     }
 
     /**
@@ -1242,14 +1926,14 @@
      *   back to *since*. It fails with ServerError, whose status is 404 where there is no history.
      */
     history(channel, options = {}) {
-      return this._answer(() => this.#history(channel, options));
+      return this._answer(() => this.#history(channel, options), options.signal);
     }
 
-    async #history(channel, { limit, since, before, order, timeout }) {
+    async #history(channel, { limit, since, before, order, timeout, signal }) {
       const asked = Object.entries({ limit, since, before, order }).filter(([, value]) => value != null);
       for (const position of [since, before]) if (position != null) checkPosition(position);
       const headers = [["channel", checkChannel(channel)], ...pairsOf(asked)];
-      const answer = await this.#send(headers, "", { command: "history", reply: "history", timeout });
+      const answer = await this.#send(headers, "", { command: "history", reply: "history", timeout, signal });
       const position = answer.headers.get("position") ?? "";
       if (answer.headers.get("channel") !== channel || !POSITION.test(position)) {
         throw new RemoteProtocolError(`the answer is no history of channel ${shown(channel)}`);
@@ -1278,19 +1962,21 @@
      * @param options {command, headers, last, since, onRecovered, onMissed}: command and headers are of the message
      *   that subscribes. *last*: so many of the newest messages come first, where no position is known. *since*: a
      *   position, or an object of channel to position; what came behind it comes first; null: no position that is kept.
-     *   *onRecovered* and *onMissed* are called as listeners of the events `recovered` and `missed` are.
+     *   *onRecovered* and *onMissed* are called as listeners of the events `recovered` and `missed` are. *signal*: once
+     *   it is aborted, the subscription ends.
      * @returns a promise that succeeds with a Subscription once the server has confirmed it. Without a connection it
      *   waits for one, also before `connect()`. It fails with ServerError, or ConnectionLost if the client is closed.
      */
     subscribe(channels, listener = null, options = {}) {
       if (isOptions(listener)) [listener, options] = [null, listener];
-      return this._answer(() => this.#subscribe(channels, listener, options));
+      return this._answer(() => this.#subscribe(channels, listener, options), options.signal);
     }
 
     async #subscribe(channels, listener, options) {
       if (listener !== null && typeof listener !== "function") throw new TypeError("the listener is not a function");
       const subscription = new Subscription(this, listOf(channels, checkSubscription), listener, options);
       if (this.#isEnded) throw new ConnectionLost("client is closed");
+      options.signal?.throwIfAborted();
       this.#findPositions(subscription);
       this.#subscriptionMessage(subscription, { channels: subscription.channels }, "0"); // refuses what is malformed
       this.#subscriptions.add(subscription);
@@ -1299,6 +1985,11 @@
         if (isWildcard(channel)) this.#wildcards.add(channel);
         this.#channels.get(channel).add(subscription);
       }
+      const stop = whenAborted(options.signal, (reason) => {
+        subscription._ready.reject(reason);
+        subscription.unsubscribe().catch(() => {});
+      });
+      subscription.once("end", stop);
       if (this.#state === "open") this.#establish(subscription);
       await subscription._ready.promise;
       return subscription;
@@ -1361,16 +2052,20 @@
 
     // Sending
 
-    /** Return a promise of what *action* returns or throws; without anybody who waits, a failure is an event. */
-    _answer(action) {
+    /**
+     * Return a promise of what *action* returns or throws; without anybody who waits, a failure is an event, unless it
+     * is that of *signal*.
+     */
+    _answer(action, signal) {
       return Answer.to(action, (error) => {
+        if (signal?.aborted && error === signal.reason) return;
         if (error instanceof LhttpError) this.#emit("error", error);
         else throw error; // a mistake of the program, and not of the connection
       });
     }
 
     #send(headers, body, options = {}) {
-      const { command, headers: own, parts, receipt = true, timeout, reply, direct, again } = options;
+      const { command, headers: own, parts, receipt = true, timeout, reply, direct, again, signal, onProgress } = options;
       let { binary } = options;
       const pairs = [...headers, ...pairsOf(own)];
       if (parts) {
@@ -1382,7 +2077,7 @@
       const token = receipt ? this.#token() : null;
       if (token) pairs.push(["receipt", token]);
       const message = new LhttpMessage({ command: command ?? this.#options.command, headers: pairs, body, binary });
-      return this._submit(message, { token, timeout, reply, direct, again });
+      return this._submit(message, { token, timeout, reply, direct, again, signal, onProgress });
     }
 
     /**
@@ -1390,13 +2085,19 @@
      * @param again whether it may be sent again if the connection is lost before the answer.
      * @param apply called with the receipt before anything that came behind it is looked at.
      * @param progress returns a number that changes while the answer is on its way: then it may take longer.
+     * @param signal once it is aborted, nobody waits for the answer; what was not sent is not sent any more.
+     * @param onProgress called with {sent, total}.
      */
     _submit(message, options = {}) {
       const { token = null, timeout, reply = null, direct = false, first = false } = options;
-      const { again = false, apply = null, progress = null } = options;
-      return new Promise((resolve, reject) => {
+      const { again = false, apply = null, progress = null, signal = null, onProgress = null } = options;
+      return new Promise((done, failed) => {
+        const stop = whenAborted(signal, (reason) => this.#abandon(entry, reason));
+        const resolve = (value) => (stop(), done(value));
+        const reject = (error) => (stop(), failed(error));
         const entry = { message, token, resolve, reject, reply, again, apply, progress, timer: null, answer: null };
         entry.sentAt = null;
+        entry.onProgress = onProgress;
         entry.timeout = timeout ?? this.#options.timeout;
         if ((this.#state === "open" || first) && this.#socket?.readyState === OPEN) this.#write(entry);
         else if ((this.#state === "closed" && !this.#opening) || direct) {
@@ -1406,6 +2107,33 @@
       });
     }
 
+    /** Nobody waits for *entry* any more. One that was sent stays, so that its reply is taken for no other's. */
+    #abandon(entry, reason) {
+      for (const list of [this.#queue, this.#again]) {
+        const at = list.indexOf(entry);
+        if (at < 0) continue;
+        list.splice(at, 1);
+        clearTimeout(entry.timer);
+      }
+      entry.again = false;
+      entry.reject(reason);
+    }
+
+    /** Tell how much of *data*, which was handed to the WebSocket, has left it. */
+    #watch(entry, data) {
+      const socket = this.#socket;
+      const total = typeof data === "string" ? encoder.encode(data).length : data.length;
+      let sent = -1;
+      const look = () => {
+        if (socket !== this.#socket) return; // it is sent again, or fails
+        const now = Math.max(sent, total - Math.min(socket.bufferedAmount, total));
+        if (now > sent) call(entry.onProgress, { sent: now, total });
+        sent = now;
+        if (sent < total) setTimeout(look, PROGRESS);
+      };
+      look();
+    }
+
     #write(entry) {
       const { message, token, resolve, reject, timeout } = entry;
       if (this.#socket.bufferedAmount > this.#options.maxUnsent) {
@@ -1413,7 +2141,9 @@
         reject(new QueueFull(`${this.#socket.bufferedAmount} bytes wait in the WebSocket already`, unsent));
         return;
       }
-      this.#socket.send(message.data);
+      const data = this.#codec.write(message);
+      this.#socket.send(data);
+      if (entry.onProgress) this.#watch(entry, data);
       entry.sentAt ??= Date.now();
       if (token === null) {
         resolve(null);
@@ -1481,7 +2211,10 @@
         }),
       );
       Promise.all(asking).then(
-        () => subscription._ready.resolve(),
+        () => {
+          subscription._ready.resolve();
+          if (!subscription.closed) subscription._fire("confirmed", subscription);
+        },
         (error) => {
           if (subscription.closed || error instanceof ConnectionLost) return; // the next connection does it again
           if (subscription._confirmed && error.status >= 500) {
@@ -1579,6 +2312,7 @@
       const { onRecovered, onMissed } = subscription._options;
       const listener = name === "recovered" ? onRecovered : onMissed;
       if (listener) call(listener, event);
+      subscription._fire(name, event);
       this.#emit(name, event);
     }
 
@@ -1744,7 +2478,7 @@
 
     /** A message comes once for each name that brings it: return which of *count* copies this is. */
     #turn(message, count) {
-      const key = message.binary ? octetsOf(message.data) : message.data;
+      const key = message.binary ? octetsOf(message.wire) : message.wire;
       const turn = (this.#turns.get(key) ?? 0) % count;
       this.#turns.delete(key);
       if (turn + 1 < count) this.#turns.set(key, turn + 1);
@@ -1758,7 +2492,7 @@
       this.#heardAt = Date.now();
       let message;
       try {
-        message = parse(data, { limits: this.#options.limits });
+        message = this.#codec.read(data, { limits: this.#options.limits });
       } catch (error) {
         this.#emit("error", error);
         return;
@@ -1805,9 +2539,7 @@
     }
 
     #emit(name, value) {
-      const listeners = [...(this.#listeners.get(name) ?? [])];
-      for (const listener of listeners) call(listener, value);
-      if (name === "error" && !listeners.length) root.console?.warn(`lhttp: ${value.reason ?? value}`);
+      if (!this._fire(name, value) && name === "error") root.console?.warn(`lhttp: ${value.reason ?? value}`);
     }
 
     // Logging in
@@ -1931,6 +2663,8 @@
 
     #connected() {
       clearTimeout(this.#timer);
+      const protocol = this.#socket.protocol || null; // of a server that knows none of the codecs: empty, or lhttp
+      this.#codec = Object.values(CODECS).find(({ subprotocol }) => subprotocol === protocol) ?? CODECS.text;
       this.#openedAt = this.#heardAt = Date.now();
       if (this.#options.login) this.#logIn().catch(() => {});
       else this.#opened();
@@ -2223,6 +2957,7 @@
   const exported = Object.freeze({
     ConnectionLost,
     DEFAULT_LIMITS,
+    Emitter,
     Lhttp,
     LhttpClient,
     LhttpContext,
@@ -2233,12 +2968,17 @@
     LocalProtocolError,
     MessageTooLarge,
     NoReply,
+    Presence,
     QueueFull,
     RemoteProtocolError,
     ServerError,
     Subscription,
     TimedOut,
     checkChannel,
+    decodeJson,
+    decodeProtobuf,
+    encodeJson,
+    encodeProtobuf,
     joinParts,
     parse,
     serialise,

@@ -20,7 +20,7 @@ from lhttp_tx import Authenticator, Message, Refused
 from lhttp_tx.auth.attempts import LoginAttempt
 from lhttp_tx.client import Client, ClientClosed, LoginFailed, State
 from lhttp_tx.client.credentials import Credentials, http_headers, read_account
-from lhttp_tx.client.entrance import HeadersEndpoint, LoginEndpoint
+from lhttp_tx.client.websocket.entrance import HeadersEndpoint, LoginEndpoint
 from lhttp_tx.errors import LHTTPError
 
 SECRET = "s3same"

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from lhttp_tx.client.credentials import COMMAND, Account, Credentials, http_headers, login_message, read_account
 from lhttp_tx.client.errors import LoginFailed
-from lhttp_tx.client.protocol import WebSocketConnection, WebSocketFactory
+from lhttp_tx.client.websocket.protocol import WebSocketConnection, WebSocketFactory
 from lhttp_tx.codec.limits import Limits
 from lhttp_tx.codec.message import Message, parse
 from lhttp_tx.errors import LHTTPError
@@ -160,7 +160,7 @@ class _Doorway(protocol.Protocol):
         self.transport.send_message(message.raw, message.binary)
 
     def message_received(self, payload: bytes, binary: bool) -> None:
-        """See :class:`~lhttp_tx.client.connection.Link`."""
+        """See :class:`~lhttp_tx.client.websocket.connection.Link`."""
         if self.answer.called:
             return
         try:
@@ -199,7 +199,7 @@ class _Doorway(protocol.Protocol):
             self._failed(LoginFailed("too many messages came before the answer to the login", status=502))
 
     def writable(self) -> None:
-        """See :class:`~lhttp_tx.client.connection.Link`."""
+        """See :class:`~lhttp_tx.client.websocket.connection.Link`."""
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Part of ``IProtocol``."""

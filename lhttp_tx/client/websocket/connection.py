@@ -1,8 +1,8 @@
 """
 The lower half of the client's WebSocket edge: turns bytes into messages, and messages into bytes.
 
-:mod:`lhttp_tx.client.protocol` adds the beginning and the end of a connection. Autobahn is between the two, and a
-:class:`Link` above them.
+:mod:`lhttp_tx.client.websocket.protocol` adds the beginning and the end of a connection. Autobahn is between the two,
+and a :class:`Link` above them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from lhttp_tx.codec.message import Unreadable
+from lhttp_tx.codec.views import View
+from lhttp_tx.errors import RemoteProtocolError
 from lhttp_tx.transports.websocket.fragments import Joined
 
 if TYPE_CHECKING:
-    from lhttp_tx.client.protocol import WebSocketFactory
+    from lhttp_tx.client.websocket.protocol import WebSocketFactory
 
 __all__ = ["Link", "MessageConnection"]
 
@@ -65,16 +68,19 @@ class MessageConnection(WebSocketClientProtocol):
 
     :ivar unsent: bytes written since the transport asked to wait; 0 while it does not ask to wait.
     :ivar congested: whether the transport has asked to wait.
+    :ivar view: the form that messages travel in; ``None``: as they are.
     """
 
     log = _QuietLog()
     factory: WebSocketFactory
     transport: Any
+    websocket_protocol_in_use: str | None = None
 
     def __init__(self) -> None:
         super().__init__()
         self.unsent = 0
         self.congested = False
+        self.view: View | None = None
         self._link: Link | None = None
 
     # Reading
@@ -137,7 +143,7 @@ class MessageConnection(WebSocketClientProtocol):
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """Pass a message on."""
         if self._link is not None:
-            self._link.message_received(payload, isBinary)
+            self._link.message_received(*((payload, isBinary) if self.view is None else _read(self.view, payload)))
 
     def onMessageBegin(self, isBinary: bool) -> None:
         """Begin a message. Its frames are joined as they come."""
@@ -163,10 +169,15 @@ class MessageConnection(WebSocketClientProtocol):
     def send_message(self, payload: bytes, binary: bool) -> None:
         """Send a whole message. It is dropped if the connection is closing."""
         if self.state == _OPEN:
+            payload, binary = self.encoded(payload, binary)
             self.send_fragment(payload, binary, first=True, last=True)
 
+    def encoded(self, payload: bytes, binary: bool) -> tuple[bytes, bool]:
+        """Return a message in the form that it travels in, and whether that is binary."""
+        return (payload, binary) if self.view is None else (self.view.write(payload, binary), self.view.binary)
+
     def send_fragment(self, payload: bytes, binary: bool, *, first: bool, last: bool) -> None:
-        """Send a piece of a message. No other message may begin before its last piece."""
+        """Send a piece of a message, encoded. No other message may begin before its last piece."""
         if self.state == _OPEN:
             if self.congested:
                 self.unsent += len(payload)
@@ -189,6 +200,14 @@ class MessageConnection(WebSocketClientProtocol):
 
     def stopProducing(self) -> None:
         """Called when the transport is gone; :meth:`onClose` follows."""
+
+
+def _read(view: View, payload: bytes) -> tuple[bytes, bool]:
+    """Return the message that *payload* describes; in the place of one that cannot be read, its error."""
+    try:
+        return view.read_own(payload)
+    except RemoteProtocolError as error:
+        return Unreadable.of(error, None), False
 
 
 def _is_utf8(payload: bytes) -> bool:

@@ -1,16 +1,16 @@
 """
-The client's WebSocket edge: Autobahn below, a :class:`~lhttp_tx.client.connection.Link` above.
+The client's WebSocket edge: Autobahn below, a :class:`~lhttp_tx.client.websocket.connection.Link` above.
 
-The lower half is :mod:`lhttp_tx.client.connection`. This module holds the beginning and the end of a connection. Used
-by :mod:`lhttp_tx.client.client`; imports nothing of the server.
+The lower half is :mod:`lhttp_tx.client.websocket.connection`. This module holds the beginning and the end of a
+connection. Used by :mod:`lhttp_tx.client.client`; imports nothing of the server.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 from autobahn.twisted.util import peer2str
 from autobahn.twisted.websocket import WebSocketClientFactory
@@ -19,12 +19,13 @@ from autobahn.websocket.types import ConnectingRequest
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from lhttp_tx.client.connection import Link, MessageConnection
 from lhttp_tx.client.errors import ConnectFailed, ConnectionLost, LoginFailed
+from lhttp_tx.client.websocket.connection import Link, MessageConnection
+from lhttp_tx.codec.views import VIEWS
 from lhttp_tx.transports.websocket.coroutines import ask_inspect
 from lhttp_tx.transports.websocket.timers import ExactTimer
 
-__all__ = ["WebSocketConnection", "WebSocketFactory"]
+__all__ = ["SUBPROTOCOLS", "Codec", "WebSocketConnection", "WebSocketFactory"]
 
 ask_inspect()
 
@@ -32,6 +33,14 @@ _OPEN = WebSocketProtocol.STATE_OPEN
 
 _RETRY_AFTER = re.compile(r"; retry-after=(\d{1,5}(?:\.\d{1,3})?)\Z", re.ASCII)
 """The end of a reason with which a server asks to connect again after so many seconds at the most."""
+
+Codec = Literal["text", "json", "protobuf"]
+
+SUBPROTOCOLS: Mapping[Codec, str | None] = {"text": None, "json": "lhttp.json", "protobuf": "lhttp.protobuf"}
+"""The subprotocol that a client asks for, by the codec. Text needs none."""
+
+_GROWTH = {"text": 1, "json": 6, "protobuf": 2}
+"""How many times as large as a message its form can be. JSON writes a control character as six."""
 
 _MAX_REASON_LENGTH = 200
 """The most characters of a server's reason for a close or a refusal that are passed on."""
@@ -78,13 +87,20 @@ class WebSocketConnection(MessageConnection):
         """Return the request to send. Autobahn's own request is wrong for IPv6 addresses."""
         factory = self.factory
         host = f"[{factory.host}]" if ":" in factory.host else factory.host
-        return ConnectingRequest(host=host, port=factory.port, resource=factory.resource, headers=factory.headers)
+        return ConnectingRequest(
+            host=host,
+            port=factory.port,
+            resource=factory.resource,
+            headers=factory.headers,
+            protocols=factory.protocols,
+        )
 
     def onOpen(self) -> None:
         """Called when the handshake is done."""
         with suppress(AttributeError, OSError):  # not TCP
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
+        self.view = VIEWS.get(self.websocket_protocol_in_use or "")
         self._answered = True
         self.opened.callback(self)
 
@@ -155,6 +171,7 @@ class WebSocketFactory(WebSocketClientFactory):
         *,
         reactor: Any,
         headers: dict[str, str] | None = None,
+        codec: Codec = "text",
         max_message_size: int = 1_048_576,
         ping_interval: float = 30.0,
         ping_timeout: float = 10.0,
@@ -164,12 +181,16 @@ class WebSocketFactory(WebSocketClientFactory):
         :param url: the path to request, and the server's host name.
         :param reactor: the running reactor.
         :param headers: HTTP headers to add to the handshake.
+        :param codec: the form of messages to ask for. A server that does not know it is spoken to in text.
         :param max_message_size: bytes of a message. A larger message from the server closes the connection.
         :param ping_interval: seconds between pings, 0 for none.
         :param ping_timeout: seconds in which the server must answer a ping.
         :param close_timeout: seconds in which the server must answer a close.
         """
-        super().__init__(url, useragent=None, headers=headers, reactor=reactor)
+        name = SUBPROTOCOLS[codec]
+        protocols = None if name is None else [name, "lhttp"]
+        super().__init__(url, protocols=protocols, useragent=None, headers=headers, reactor=reactor)
+        max_message_size *= _GROWTH[codec]
         self._batched_timer = ExactTimer(reactor)
         self.max_message_size = max_message_size
         self.setProtocolOptions(

@@ -2,7 +2,8 @@
 The client's end of one connection: sends messages, in fragments if necessary, and receives messages.
 
 :mod:`lhttp_tx.client.uplink` makes one for each connection, on top of a
-:class:`~lhttp_tx.client.protocol.WebSocketConnection`. It knows neither subscriptions nor answers, and imports neither.
+:class:`~lhttp_tx.client.websocket.protocol.WebSocketConnection`. It knows neither subscriptions nor answers, and
+imports neither.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from twisted.internet import protocol
 from twisted.python.failure import Failure
 
 from lhttp_tx.client.errors import QueueFull
-from lhttp_tx.client.protocol import WebSocketConnection
 from lhttp_tx.client.subscription import call_safely
+from lhttp_tx.client.websocket.protocol import WebSocketConnection
 from lhttp_tx.codec.limits import Limits
 from lhttp_tx.codec.message import Head, Message, parse_head, split_head
 from lhttp_tx.errors import LHTTPError
@@ -85,7 +86,7 @@ class ClientLink(protocol.Protocol):
         self._owner.link_made(self)
 
     def message_received(self, payload: bytes, binary: bool) -> None:
-        """See :class:`~lhttp_tx.client.connection.Link`."""
+        """See :class:`~lhttp_tx.client.websocket.connection.Link`."""
         try:
             message = self._parse(payload, binary)
         except LHTTPError as error:
@@ -122,15 +123,16 @@ class ClientLink(protocol.Protocol):
         self.writable()
 
     def _fragments(self, message: Message, progress: Callable[[int, int], object]) -> Iterator[None]:
-        raw, size = message.raw, len(message.raw)
+        raw, binary = self.transport.encoded(message.raw, message.binary)
+        size = len(raw)
         for start in range(0, size, _FRAGMENT_SIZE):
             stop = min(start + _FRAGMENT_SIZE, size)
-            self.transport.send_fragment(raw[start:stop], message.binary, first=start == 0, last=stop == size)
+            self.transport.send_fragment(raw[start:stop], binary, first=start == 0, last=stop == size)
             call_safely(progress, stop, size)
             yield
 
     def writable(self) -> None:
-        """See :class:`~lhttp_tx.client.connection.Link`. Goes on with an upload."""
+        """See :class:`~lhttp_tx.client.websocket.connection.Link`. Goes on with an upload."""
         while self._upload is not None and not self.transport.congested:
             if next(self._upload, _DONE) is _DONE:
                 self._upload = None

@@ -23,8 +23,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lhttp_tx.client.errors import ConnectFailed, LoginFailed
-from lhttp_tx.client.protocol import WebSocketConnection, WebSocketFactory
 from lhttp_tx.client.urls import parse_url
+from lhttp_tx.client.websocket.protocol import WebSocketConnection, WebSocketFactory
 
 __all__ = ["WatchedEndpoint", "WebSocketEndpoint", "connect_error", "is_url", "stream_endpoint"]
 
@@ -89,7 +89,7 @@ class WebSocketEndpoint:
         """
         Connect.
 
-        :param protocolFactory: makes a protocol that is also a :class:`~lhttp_tx.client.connection.Link`.
+        :param protocolFactory: makes a protocol that is also a :class:`~lhttp_tx.client.websocket.connection.Link`.
         :returns: a Deferred that
 
             - succeeds with that protocol;
