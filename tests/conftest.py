@@ -19,7 +19,7 @@ settings.load_profile("quick")  # or: pytest --hypothesis-profile=thorough
 ATTACKS = frozenset(
     {
         *("test_hazards.py", "test_hazards_cost.py", "test_hazards_ends.py", "test_hazards_history.py"),
-        *("test_hazards_slow.py", "test_hazards_tcp.py"),
+        *("test_hazards_slow.py", "test_hazards_tcp.py", "test_hazards_views.py"),
         *("test_exhaustion.py", "test_failed_starts.py", "test_fuzz.py", "test_limits.py", "test_soak.py"),
         "test_history_sqlite.py",
     }
@@ -49,7 +49,7 @@ ONCE = {
     "integration": ATTACKS | PROGRAMS | {"test_auth.py", "test_bursts.py", "test_http.py"},
     "cluster": {
         *("test_cluster_access.py", "test_cluster_nodes.py", "test_cluster_outages.py", "test_cluster_start.py"),
-        "test_departure.py",
+        *("test_cluster_cut_off.py", "test_departure.py", "test_returning.py"),
         *("test_bus_nats.py", "test_link_nats.py", "test_presence_cluster.py", "test_workers.py"),
         *("test_cluster_receipts.py", "test_cluster_rules.py", "test_link_confirm.py", "test_workers_rules.py"),
         *("test_jetstream.py", "test_jetstream_cluster.py", "test_jetstream_contract.py"),
