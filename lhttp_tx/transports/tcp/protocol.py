@@ -45,12 +45,6 @@ _log = RationedLogger(__name__)
 _TOO_MANY = (429, 503)
 """Statuses of refusals that may be many. The log does not get a line for each."""
 
-_TURN = 0.005
-"""
-Seconds that the messages of one connection may take in one turn of the reactor. The smallest have three bytes, so that
-thousands of them come in one read.
-"""
-
 _CODES = {400: PROTOCOL_ERROR, 413: TOO_BIG, 500: INTERNAL_ERROR, 503: TOO_SLOW}
 """The close code after an error that ends a connection, by its status; all others have 1008."""
 
@@ -166,7 +160,7 @@ class TCPProtocol(Connection):
 
         :param runs: messages of one kind each, how many of them were taken, and whether they are binary.
         """
-        end = perf_counter() + _TURN
+        end = perf_counter() + self._owner.turn
         for number, (messages, before, binary) in enumerate(runs):
             session: Any = self.session if self._throttle is None else self._throttle
             taken = before

@@ -280,11 +280,9 @@ def test_a_full_queue_stops_reading_and_nothing_is_lost() -> None:
     assert peer.transport.producerState == "producing"
 
 
-def test_what_takes_long_is_done_in_several_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    import lhttp_tx.transports.tcp.protocol as module
-
-    monkeypatch.setattr(module, "_TURN", -1.0)
+def test_what_takes_long_is_done_in_several_turns() -> None:
     stack = Stack(metrics=True)
+    stack.tcp._owner.turn = -1.0
     peer, other = stack.connect(), stack.connect()
     other.subscribe("room")
     stack.clock.advance(0)
