@@ -55,6 +55,8 @@ RUNNABLE = {block.page: None for block in BLOCKS if block.kind and block.kind no
 
 FOREIGN_OPTIONS = {
     *("--data-binary", "--experimental-websocket", "--insecure", "--pidfile", "--unix-socket"),
+    "--build",
+    "--retry-connrefused",
     *("--kill-whom", "--logfile", "--retry", "--retry-delay", "--rootdir", "--signal"),
     "--all",  # of lhttp check-config, which does without click
     *("--from-json", "--json", "--list", "--peers", "--quick", "--rounds", "--scenario", "--svg"),  # of the benchmarks
@@ -129,6 +131,13 @@ def test_reference_describes_every_module() -> None:
 def test_options_that_a_page_mentions_exist(path: Path) -> None:
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", path.read_text("utf-8")))
     assert mentioned - _options() - FOREIGN_OPTIONS == set()
+
+
+@pytest.mark.parametrize("page", ["howto/operate.rst", "howto/admin.rst"])
+def test_page_says_what_to_do_about_each_alert(page: str) -> None:
+    rules = re.findall(r"- alert: (\w+)", (ROOT / "examples/prometheus/alerts.yml").read_text("utf-8"))
+    rows = re.findall(r"(?m)^   \* - (``LHTTP\w+``.*)$", (ROOT / "docs" / page).read_text("utf-8"))
+    assert re.findall(r"``(\w+)``", " ".join(rows)) == rules
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
