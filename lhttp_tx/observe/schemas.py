@@ -156,7 +156,15 @@ MESSAGE = (
         "Additional headers of the message.",
     ),
     Parameter("body", TEXT, "The body, as text."),
-    Parameter("body_base64", {"type": "string", "contentEncoding": "base64"}, "The body in base64, instead of body."),
+    Parameter(
+        "body_base64",
+        {
+            "type": "string",
+            "pattern": "^([0-9A-Za-z+/]{4})*([0-9A-Za-z+/]{2}==|[0-9A-Za-z+/]{3}=)?$",
+            "contentEncoding": "base64",
+        },
+        "The body in base64, instead of body.",
+    ),
     Parameter(
         "message_id",
         {"type": "string", "pattern": "^[!-~]{1,64}$", "format": "lhttp-token"},
