@@ -103,6 +103,8 @@ class Config:
         other nodes.
     :ivar require_nodes: how many nodes, with this one, ought to hear each other. If there are fewer, receipts and
         health say so. 0: any number.
+    :ivar close_after_gap: time within which clients are closed, after a gap, that may have missed publications and did
+        not ask to be told; 0: they stay.
     :ivar history: patterns of channels with history, beside those of the rules.
     :ivar retention: how much of these channels is kept.
     :ivar history_store: ``memory``, ``sqlite:PATH`` or, with *nats*, ``jetstream``; ``None``: in the memory, or in
@@ -113,7 +115,8 @@ class Config:
     :ivar history_in_memory: whether JetStream keeps messages in its memory, and not on disk.
     :ivar message_id_window: time for which a message id is known.
     :ivar deflate: whether clients may ask for the WebSocket extension permessage-deflate.
-    :ivar events: whether event streams are at ``/events``.
+    :ivar events: whether clients without WebSocket are served: event streams at ``/events``, and whole clients at
+        ``/connect`` and ``/send``.
     :ivar gzip: whether clients may ask for gzip-compressed messages.
     :ivar unix_mode: the mode of UNIX sockets. ``None``: 0660 if *unix_group* is set, else what their endpoint
         descriptions say (0666 by default).
@@ -168,6 +171,7 @@ class Config:
     wait_timeout: float = 0.0
     nats: NATSServers | None = None
     require_nodes: int = 0
+    close_after_gap: float = 0.0
     history: tuple[str, ...] = ()
     retention: Retention = DEFAULT_RETENTION
     history_store: str | None = None
@@ -211,6 +215,7 @@ class Config:
         "max_per_user": COUNT_OR_NONE,
         "wait_timeout": WAIT,
         "require_nodes": COUNT_OR_NONE,
+        "close_after_gap": SECONDS_OR_NONE,
         "history_size": SIZE_OR_NONE,
         "history_replicas": REPLICAS,
         "message_id_window": SECONDS,

@@ -141,9 +141,7 @@ class LHTTPService(Service):
             deflate=config.deflate,
             gzip=config.gzip,
         )
-        self.resource = RootResource(
-            engine=self.engine, factory=self.factory, policy=self._policy, demo=config.demo, events=config.events
-        )
+        self.resource = RootResource(factory=self.factory, demo=config.demo, events=config.events, nodes=parts.nodes)
         self._site = LHTTPSite(
             self.resource,
             max_body_size=config.limits.message_size,
@@ -379,6 +377,7 @@ class LHTTPService(Service):
             self._guard.stop,
             self._departure.spread,
             self._parts.drain,
+            self.resource.sessions.stop,
             *((lambda: self._parts.lifecycle.stop(self.server),) if begun else ()),
             self._admission.stop,
             self._parts.leave,

@@ -39,7 +39,7 @@ PROGRAMS = frozenset(
             "test_metrics.py",
         ),
         *("test_options.py", "test_systemd.py", "test_events.py", "test_events_browser.py", "test_renewal.py"),
-        *("test_tcp.py", "test_upstream_dead.py", "test_wildcards.py"),
+        *("test_c_client.py", "test_connect.py", "test_tcp.py", "test_upstream_dead.py", "test_wildcards.py"),
     }
 )
 """Modules of ``integration`` that are about pages, examples, commands, and options, each with programs of its own."""
@@ -53,6 +53,7 @@ ONCE = {
         *("test_bus_nats.py", "test_link_nats.py", "test_presence_cluster.py", "test_workers.py"),
         *("test_cluster_receipts.py", "test_cluster_rules.py", "test_link_confirm.py", "test_workers_rules.py"),
         *("test_jetstream.py", "test_jetstream_cluster.py", "test_jetstream_contract.py"),
+        "test_connect_cluster.py",
     },
 }
 """

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
 
 from lhttp_tx.assembly.counted import CountedHub, CountedUpstream, count
+from lhttp_tx.assembly.gaps import follow_gaps
 from lhttp_tx.assembly.histories import Histories
 from lhttp_tx.assembly.witness import witness
 from lhttp_tx.auth.gate import Gate
@@ -191,10 +192,7 @@ class Assembly:
             self._revoker = Revoker(self.engine, clock, book=self._book, subscribing=self._subscribing)
         self.nodes = Nodes(self.bus, clock, now)
         connect(self.nodes, self.bus, clock)
-        self.nodes.on_hole.append(self.engine.hub.tell_gaps)
-        on_gap: list[Callable[[], None]] | None = getattr(self.bus, "on_gap", None)
-        if on_gap is not None:
-            on_gap.append(self.nodes.begin_anew)
+        self._unaware = follow_gaps(self.engine, self.nodes, self.bus, clock, config.close_after_gap)
         self._hooks.attach(self.engine)
         self._channels = Roster(self.nodes, clock, kind="channels") if self._hooks.watches_channels else None
         if self._channels is not None:
@@ -298,6 +296,7 @@ class Assembly:
 
     def leave(self) -> None:
         """Say goodbye to the other nodes, and stop all timers. The assembly may be started again."""
+        self._unaware.stop()
         self.members.stop()
         if self._revoker is not None:
             self._revoker.stop()

@@ -37,7 +37,7 @@ class Reached:
     The outcome of an order.
 
     :ivar count: the number of connections that it has reached.
-    :ivar unanswered: the names of nodes that did not answer in time, or no longer sends heartbeats. They may or may not
+    :ivar unanswered: the names of nodes that did not answer in time, or no longer send heartbeats. They may or may not
         have carried out the order.
     :ivar nodes: the names of the nodes that answered, this node's among them.
     :ivar complete: whether all nodes answered, as far as this node can know. It is false if some are unanswered, and
@@ -100,6 +100,9 @@ class Control:
     ``user`` is the name of an authenticated user, or the value of the query parameter of ``--login-parameter``.
     ``connection`` is an id, as in ``session.identity.connection_id``. The Deferreds of these methods never fail. A name
     or message of a wrong type raises :exc:`TypeError` at once.
+
+    :ivar name_of: returns the name of a client's user.
+    :ivar questions: what answers questions of :meth:`survey` on this node, by the name of the question.
     """
 
     def __init__(self, engine: Engine, nodes: Nodes, *, name_of: Callable[[Identity], str | None]) -> None:
@@ -108,8 +111,10 @@ class Control:
         :param nodes: the other nodes.
         :param name_of: returns the name of a client's user.
         """
+        self.name_of = name_of
         self._nodes = nodes
         self._orders = Orders(engine, name_of)
+        self.questions = self._orders.questions
         nodes.handle(_KIND, self._ordered)
 
     def expect_others(self) -> None:
@@ -231,6 +236,15 @@ class Control:
         """
         asking = self._ask({"do": do, **details})
         return awaitable(asking.addCallback(lambda answers: (dict(answers.by_node), tuple(answers.unanswered))))
+
+    def add_answer(self, do: str, answer: Callable[[Order], Any]) -> None:
+        """
+        Answer a question of :meth:`survey`, also to other nodes.
+
+        :param do: which.
+        :param answer: is called with the order, and returns a JSON value; ``None``: this node has no answer to it.
+        """
+        self._orders.questions[do] = answer
 
     # Messages to and from the other nodes
 

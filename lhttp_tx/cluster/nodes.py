@@ -12,6 +12,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
@@ -44,6 +45,9 @@ _ONE = "$node."
 Handler: TypeAlias = Callable[[str, Any], Answer]
 """Called with the sender's name and data. Returns the answer, a JSON value or a Deferred that succeeds with one."""
 
+_Greeting: TypeAlias = tuple[Callable[[], Any], Callable[[str, Any], None]]
+"""What this node says of itself, and what hears the same of others."""
+
 Publish: TypeAlias = Callable[[str, bytes, bool], Any]
 """Publishes to a channel, as :meth:`lhttp_tx.interfaces.IBus.publish` does."""
 
@@ -59,6 +63,8 @@ class Nodes:
     :ivar on_leave: called with the name of each node that has stopped or died.
     :ivar on_missing: called when :attr:`missing` has changed.
     :ivar on_hole: called when messages of another node have not come, so that publications may be missing, too.
+    :ivar on_loss: called when another node has lost a link to the bus, and perhaps what it had sent over it.
+    :ivar hear_losses: to be called with the name of another node, and how many links to the bus it has lost.
     :ivar begin_anew: to be called when it is known already that messages may be missing.
     :ivar clocks: the clocks of the nodes.
     :ivar running: whether this node looks for others, and can send to them.
@@ -79,8 +85,11 @@ class Nodes:
         self.on_leave = self._peers.on_leave
         self.on_missing = self._peers.on_missing
         self.on_hole: list[Callable[[], None]] = []
+        self.on_loss = self._peers.on_loss
+        self.hear_losses = self._peers.hear_losses
         self.begin_anew = self._peers.begin_anew
         self._number = 0
+        self._begun: float | None = None
         self._bus = bus
         self._clock = clock
         self._due = 0.0
@@ -88,8 +97,8 @@ class Nodes:
         self.listens = False
         self._unsettled: list[tuple[Deferred[Any], IDelayedCall]] = []
         self._settling: IDelayedCall | None = None
-        self._handlers: dict[str, Handler] = {}
-        self._greetings: dict[str, tuple[Callable[[], Any], Callable[[str, Any], None]]] = {}
+        self._greetings: dict[str, _Greeting] = {}
+        self._handlers: dict[str, Handler] = {"hello": partial(_hear, self._greetings)}
         self._questions = Questions(clock)
         self.on_leave.append(self._questions.left)
         self._timer: IDelayedCall | None = None
@@ -98,7 +107,7 @@ class Nodes:
         on_open: list[Callable[[], None]] | None = getattr(bus, "on_open", None)
         if on_open is not None:
             # All are to know that it is another link before anything else comes over it.
-            on_open.append(lambda: self._greet_all() if self.listens else None)
+            on_open.append(lambda: self._greet_all(fresh=True) if self.listens else None)
 
     @property
     def others(self) -> frozenset[str]:
@@ -107,7 +116,7 @@ class Nodes:
 
     @property
     def missing(self) -> frozenset[str]:
-        """The names of nodes that no longer sends heartbeats, and did not say that they leave."""
+        """The names of nodes that no longer send heartbeats, and did not say that they leave."""
         return self._peers.missing
 
     @property
@@ -148,6 +157,7 @@ class Nodes:
             if timer is not None and timer.active():
                 timer.cancel()
         self.tell_all("bye", None)
+        self._begun = None
         for channel in (_EVERYBODY, _ONE + self.name):
             self._bus.unsubscribe(channel, self._receive)
         self._subscribed = False
@@ -190,12 +200,30 @@ class Nodes:
 
     def _ask(self, kind: str, data: Any, timeout: float) -> Deferred[dict[str, Answer]]:
         others = self.others
-        if not others or not self._questions.has_room:
+        if not others or not self._questions.has_room():
             return succeed({})
         number, answers = self._questions.open(others, timeout)
         if not self._send(_EVERYBODY, {"kind": kind, "data": data, "ask": number, "pieces": True}):
             self._questions.end(number)
         return answers
+
+    def ask(self, name: str, kind: str, data: Any, timeout: float) -> Deferred[Answer | None]:
+        """
+        Ask one node.
+
+        :param name: the node.
+        :param kind: selects the handler that answers.
+        :param data: a JSON value.
+        :param timeout: seconds to wait for the answer.
+        :returns: a Deferred that succeeds with the answer; with ``None`` if there is no such node, if it does not
+            answer in time, or if the question cannot be sent. It does not fail.
+        """
+        if name not in self.others or not self._questions.has_room(is_private=True):
+            return succeed(None)
+        number, answers = self._questions.open(frozenset((name,)), timeout, is_private=True)
+        if not self._send(_ONE + name, {"kind": kind, "data": data, "ask": number, "pieces": True}):
+            self._questions.end(number)
+        return answers.addCallback(lambda found: found.get(name))
 
     # Signs of life
 
@@ -229,15 +257,17 @@ class Nodes:
                 waiting.append(result)
         if not waiting:
             self.listens = True
+            self.begin_anew()
             self._settle()
             return
         done: Deferred[Any] = DeferredList(waiting, fireOnOneErrback=True, consumeErrors=True)
         done.addCallbacks(lambda _: self._listening(), lambda _: setattr(self, "_subscribed", False))
 
     def _listening(self) -> None:
-        """NATS has the subscriptions: the other nodes answer a greeting now, also those that know this node."""
+        """NATS has the subscriptions: the other nodes answer a greeting now."""
         self.listens = True
-        self._send(_EVERYBODY, {"kind": "hello", "data": self._greeting(), "fresh": True})
+        self.begin_anew()
+        self._greet_all(fresh=True)
         if not self._settled and self.running:
             self._settling = self._clock.callLater(SETTLED_AFTER, self._settle)
 
@@ -252,16 +282,26 @@ class Nodes:
     def _greeting(self) -> dict[str, Any]:
         return {kind: say() for kind, (say, _) in self._greetings.items()}
 
-    def _greet_all(self) -> None:
-        self.tell_all("hello", self._greeting())
+    def _greet_all(self, fresh: bool = False) -> None:
+        """
+        Give a sign of life.
+
+        :param fresh: whether all nodes are to answer, also those that know this node: so it knows what it has had.
+        """
+        hello = {"kind": "hello", "data": self._greeting()}
+        self._send(_EVERYBODY, {**hello, "fresh": True} if fresh else hello)
 
     # Messages
 
     def _send(self, channel: str, message: dict[str, Any], publish: Publish | None = None) -> bool:
-        numbered = channel == _EVERYBODY and publish is None  # what goes another way may overtake
-        if numbered:
-            message = {"n": self._number + 1, **message}
-        at, shared = round(self._clock.seconds(), 6), self.clocks.shared()
+        now = self._clock.seconds()
+        numbered = channel == _EVERYBODY and publish is None
+        if publish is None:  # what goes another way may overtake
+            if self._begun is None:
+                self._begun = now
+            number = ("n", self._number + 1) if numbered else ("last", self._number)
+            message = {number[0]: number[1], "age": round(now - self._begun, 1), **message}
+        at, shared = round(now, 6), self.clocks.shared()
         told = {"from": self.name, "at": at, "time": shared, **message}
         payload = json.dumps(told, separators=(",", ":")).encode("ascii")
         try:
@@ -292,7 +332,7 @@ class Nodes:
         if kind == "bye":
             self._peers.left(sender)
             return
-        if self._peers.has_hole(sender, message.get("n")):
+        if self._peers.has_hole(sender, message):
             _log.warn("messages of node {name} were lost, so publications may be missing, too", name=sender)
             for tell in self.on_hole:
                 tell()
@@ -315,7 +355,7 @@ class Nodes:
             self._handle(sender, kind, message)
 
     def _handle(self, sender: str, kind: str, message: dict[str, Any]) -> None:
-        handler = self._hear if kind == "hello" else self._handlers.get(kind)
+        handler = self._handlers.get(kind)
         if handler is None:
             return
         try:
@@ -352,7 +392,8 @@ class Nodes:
             sent.addCallback(lambda _: self._send_pieces(channel, about, pieces, end))
             sent.addErrback(lambda failure: None)  # the bus is away, so the answer is, too
 
-    def _hear(self, sender: str, data: Any) -> None:
-        for kind, said in dict(data or {}).items():
-            if kind in self._greetings:
-                self._greetings[kind][1](sender, said)
+
+def _hear(greetings: dict[str, _Greeting], sender: str, data: Any) -> None:
+    for kind, said in dict(data or {}).items():
+        if kind in greetings:
+            greetings[kind][1](sender, said)

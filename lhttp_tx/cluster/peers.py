@@ -6,7 +6,8 @@ A part of :mod:`lhttp_tx.cluster.nodes`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -21,6 +22,12 @@ DEAD_AFTER = 8.0
 FORGET_AFTER = 600.0
 """Seconds for which a node that fell silent without a farewell counts as missing. After that it counts as gone."""
 
+FIRST_WORD_AFTER = 3.5
+"""
+Seconds in which a node that is there gives a sign of life to one that has just begun to listen: the interval of these,
+and a second.
+"""
+
 _MAX_MISSING = 1_000
 """How many nodes may count as missing."""
 
@@ -32,6 +39,7 @@ class Peers:
     :ivar on_join: called by the owner with the name of each node that appears.
     :ivar on_leave: called with the name of each node that has stopped or died.
     :ivar on_missing: called when :attr:`missing` has changed.
+    :ivar on_loss: called when another node has lost a link to the bus.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -39,10 +47,13 @@ class Peers:
         self.on_join: list[Callable[[str], None]] = []
         self.on_leave: list[Callable[[str], None]] = []
         self.on_missing: list[Callable[[], None]] = []
+        self.on_loss: list[Callable[[], None]] = []
         self._clock = clock
         self._heard: dict[str, float] = {}
         self._missing: dict[str, float] = {}
         self._numbers: dict[str, int] = {}
+        self._losses: dict[str, int] = {}
+        self._anew: float | None = None
 
     @property
     def others(self) -> frozenset[str]:
@@ -51,7 +62,7 @@ class Peers:
 
     @property
     def missing(self) -> frozenset[str]:
-        """The names of nodes that no longer sends heartbeats, and did not say that they leave."""
+        """The names of nodes that no longer send heartbeats, and did not say that they leave."""
         return frozenset(self._missing)
 
     def shortfall(self, required: int) -> str:
@@ -72,25 +83,61 @@ class Peers:
             _log.info("node {name} {what}", name=name, what="can be heard again" if again else "has joined")
         return not known
 
-    def has_hole(self, name: str, number: object) -> bool:
+    def has_hole(self, name: str, message: Mapping[str, Any]) -> bool:
         """
         Return whether messages of a node to all others have not come.
 
-        :param number: the number of its message, which rises by one; anything else from a node of an earlier version.
+        :param message: holds ``n``, the number of a message to all, which rises by one; or ``last``, the number of the
+            one before it. And ``age``, the seconds since the node sent its first one. A node of an earlier version may
+            leave out all of them.
         """
-        if not isinstance(number, int):
+        number, last, age = message.get("n"), message.get("last"), message.get("age")
+        if isinstance(number, int):
+            before = number - 1
+        elif isinstance(last, int):
+            number = before = last
+        else:
             return False
-        last = self._numbers.get(name)
-        self._numbers[name] = number if last is None else max(last, number)
-        return last is not None and number > last + 1
+        known = self._numbers.get(name)
+        self._numbers[name] = number if known is None else max(known, number)
+        if known is None:
+            return isinstance(age, int | float) and self._is_overdue(age)
+        return before > known
+
+    def _is_overdue(self, age: float) -> bool:
+        """
+        Return whether a node, whose numbers are not known, ought to have been heard before.
+
+        :param age: seconds since it sent its first message to all.
+        """
+        if self._anew is None:
+            return False
+        return min(self._clock.seconds() - self._anew, age) > FIRST_WORD_AFTER
+
+    def hear_losses(self, name: str, count: Any) -> None:
+        """
+        Tell if a node has lost a link since it was last heard, and perhaps what it had sent over it.
+
+        :param count: how many it has lost since its start; anything else from a node of an earlier version.
+        """
+        if not isinstance(count, int):
+            return
+        last = self._losses.get(name)
+        self._losses[name] = count
+        if last is not None and count > last:
+            _log.warn("node {name} has lost its connection, and perhaps publications that it had sent", name=name)
+            for call in self.on_loss:
+                call()
 
     def begin_anew(self) -> None:
         """Look for holes only behind what comes from now on: those before are known."""
         self._numbers.clear()
+        self._losses.clear()
+        self._anew = self._clock.seconds()
 
     def left(self, name: str) -> None:
         """A node says that it leaves."""
-        self._numbers.pop(name, None)
+        self._forget_numbers(name)
         self._forget(name)
         if name in self._heard:
             _log.info("node {name} has left", name=name)
@@ -116,13 +163,17 @@ class Peers:
             _log.warn(
                 "node {name} counts as gone after {seconds:g} s without a heartbeat", name=name, seconds=FORGET_AFTER
             )
-            self._numbers.pop(name, None)
+            self._forget_numbers(name)
             self._forget(name)
 
     def forget_missing(self) -> None:
         """Wait for nobody any more."""
         for name in tuple(self._missing):
             self._forget(name)
+
+    def _forget_numbers(self, name: str) -> None:
+        self._numbers.pop(name, None)
+        self._losses.pop(name, None)
 
     def _drop(self, name: str) -> None:
         del self._heard[name]

@@ -16,14 +16,14 @@ from lhttp_tx.cluster.pieces import Pieces
 __all__ = ["Answer", "Questions"]
 
 _MAX_ASKED = 10_000
-"""How many questions may wait for answers at one time."""
+"""How many questions to all nodes may wait for answers at one time, and how many to one node."""
 
 Answer: TypeAlias = Any
 """A JSON value."""
 
 
 class _Question:
-    """A question to all other nodes."""
+    """A question to all other nodes, or to one."""
 
     def __init__(self, missing: set[str], timeout: float) -> None:
         self.missing = missing
@@ -32,6 +32,7 @@ class _Question:
         self.answers: dict[str, Answer] = {}
         self.done: Deferred[dict[str, Answer]] = Deferred()
         self.limit: IDelayedCall | None = None
+        self.is_private = False
 
 
 class Questions:
@@ -42,23 +43,28 @@ class Questions:
         self._clock = clock
         self._waiting: dict[int, _Question] = {}
         self._number = 0
+        self._private = 0
 
-    @property
-    def has_room(self) -> bool:
-        """Whether another question may wait."""
-        return len(self._waiting) < _MAX_ASKED
+    def has_room(self, is_private: bool = False) -> bool:
+        """Return whether another question may wait: one to all nodes, or a private one. Each kind has its own room."""
+        return (self._private if is_private else len(self._waiting) - self._private) < _MAX_ASKED
 
-    def open(self, names: frozenset[str], timeout: float) -> tuple[int, Deferred[dict[str, Answer]]]:
+    def open(
+        self, names: frozenset[str], timeout: float, is_private: bool = False
+    ) -> tuple[int, Deferred[dict[str, Answer]]]:
         """
         Wait for answers.
 
         :param names: the nodes that are going to answer.
         :param timeout: seconds to wait for an answer, and for each piece of a large one.
+        :param is_private: whether the question goes to one node alone.
         :returns: the number of the question, and a Deferred that succeeds with the answers by the nodes' names.
         """
         self._number += 1
         number = self._number
         question = self._waiting[number] = _Question(set(names), timeout)
+        question.is_private = is_private
+        self._private += is_private
         question.done.addCallback(self._forget, number)
         question.limit = self._clock.callLater(timeout, self._finish, question)
         return number, question.done
@@ -98,7 +104,7 @@ class Questions:
             self._finish(question)
 
     def _forget(self, answers: dict[str, Answer], number: int) -> dict[str, Answer]:
-        del self._waiting[number]
+        self._private -= self._waiting.pop(number).is_private
         return answers
 
     def _finish(self, question: _Question) -> None:

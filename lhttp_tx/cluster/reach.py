@@ -20,7 +20,7 @@ from lhttp_tx.cluster.nodes import Nodes
 
 __all__ = ["Reach", "Ways", "connect"]
 
-_QUESTION, _ANSWER, _SERVER = "reach", "reached", "server"
+_QUESTION, _ANSWER, _SERVER, _LOSSES = "reach", "reached", "server", "losses"
 
 _ANSWER_TIME = 4.0
 """Seconds in which the other nodes must answer; less than subscriptions may wait for NATS."""
@@ -66,6 +66,10 @@ class Ways(Protocol):
     @property
     def steady_for(self) -> float:
         """Seconds for which the bus has taken publications."""
+
+    @property
+    def losses(self) -> int:
+        """How many links were lost while publications went over them."""
 
     def urge(self, channel: str, payload: bytes, binary: bool) -> None:
         """Publish at once, even while publications wait."""
@@ -121,6 +125,7 @@ class Reach:
         self._roll: _Roll | None = None
         self._waiting: tuple[_Send, str, list[Deferred[bool]]] | None = None
         nodes.greet(_SERVER, lambda: ways.server, self._hear)
+        nodes.greet(_LOSSES, lambda: ways.losses, nodes.hear_losses)
         nodes.handle(_QUESTION, self._asked)
         nodes.handle(_ANSWER, self._answered)
         nodes.on_leave.append(self._left)

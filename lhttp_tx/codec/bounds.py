@@ -16,6 +16,7 @@ __all__ = [
     "BYTE_RATE",
     "COUNT",
     "COUNT_OR_NONE",
+    "DELAY",
     "GRACE",
     "HANG",
     "PING_INTERVAL",
@@ -106,6 +107,7 @@ PING_INTERVAL = Bound(float, 1, 86_400, zero=True)
 GRACE = Bound(float, 0.1, 86_400, zero=True)
 WAIT = Bound(float, 0.01, 86_400, zero=True)
 HANG = Bound(float, 5, 86_400, zero=True)
+DELAY = Bound(float, 1, 3_600, zero=True)
 WORKERS = Bound(int, 1, 256)
 REPLICAS = Bound(int, 1, 5)
 SIZE_OR_NONE = Bound(int, 65_536, 2**50, zero=True)

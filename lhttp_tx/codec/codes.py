@@ -15,6 +15,7 @@ __all__ = [
     "INTERNAL_ERROR",
     "LOGGED_IN_ELSEWHERE",
     "LOGIN_TIMEOUT",
+    "MAY_HAVE_MISSED",
     "POLICY_VIOLATION",
     "PROTOCOL_ERROR",
     "TOO_BIG",
@@ -48,6 +49,9 @@ LOGIN_TIMEOUT: Final = 4408
 
 LOGGED_IN_ELSEWHERE: Final = 4409
 """The user has too many connections, and this one is the oldest."""
+
+MAY_HAVE_MISSED: Final = 4410
+"""The node was cut off from others, so that the client may have missed publications, and did not ask to be told."""
 
 _SENDABLE = frozenset({1000, GOING_AWAY, POLICY_VIOLATION, INTERNAL_ERROR, TOO_SLOW})
 """Codes below 3000 that a server may send for its own reasons."""

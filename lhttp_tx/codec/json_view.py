@@ -25,7 +25,7 @@ from lhttp_tx.codec.plain import are_lines, json_headers, plain_command
 from lhttp_tx.codec.text import is_text
 from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 
-__all__ = ["decode_json", "encode_json", "receipt_of_json"]
+__all__ = ["decode_json", "decode_json_list", "encode_json", "receipt_of_json"]
 
 _VERSION = "LHTTP/1.0"
 _MULTIPART = frozenset({"multipart"})
@@ -189,7 +189,25 @@ def _string(raw: bytes) -> bytes | None:
 
 def _read(data: bytes, limits: Limits, max_parts: int) -> tuple[bytes, bool]:
     """See :func:`decode_json`."""
-    fields = _fields(_parsed(data, limits), _KEYS, "the message")
+    return _message(_parsed(data, limits), limits, max_parts)
+
+
+def decode_json_list(data: bytes, limits: Limits = DEFAULT_LIMITS) -> list[tuple[bytes, bool]]:
+    """
+    Return the messages that a JSON list of views describes, or a single view.
+
+    The bounds are those of :func:`decode_json`: the list may have as many brackets, braces, commas and colons as one
+    view.
+
+    :raises RemoteProtocolError: if any of them is not such a view.
+    :raises MessageTooLarge: if there is too much of something.
+    """
+    found = _parsed(data, limits)
+    return [_message(one, limits, MAX_PARTS) for one in (found if isinstance(found, list) else (found,))]
+
+
+def _message(found: object, limits: Limits, max_parts: int) -> tuple[bytes, bool]:
+    fields = _fields(found, _KEYS, "the message")
     if fields.get("VERSION") not in (None, _VERSION):
         raise RemoteProtocolError(f"VERSION is not '{_VERSION}'")
     command = fields.get("COMMAND")

@@ -135,6 +135,8 @@ class Answerer(Member):
         """Send the client an error message."""
         status, reason = error_of(failure, self.peer)
         self._say(error_message(status, reason, receipt))
+        for watcher in self._engine.watchers:
+            watcher.session_failed(self, status, reason)
         if 400 <= status < 500:
             self._errors += 1
             if self._errors == self._engine.limits.error_count and not self.closed:

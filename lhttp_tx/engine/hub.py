@@ -61,6 +61,17 @@ class _Channel:
         self.asking: set[Hashable] | None = None
 
 
+def _is_plain(channel: _Channel, archive: Archive | None) -> bool:
+    """Return whether a channel has no history."""
+    return archive is None or archive.retention(channel.name) is None
+
+
+def _tell_missed(channel: _Channel, position: str | None, who: Iterable[Hashable]) -> None:
+    delivery = Delivery(channel.name, [missed_message(channel.name, position).raw], False)
+    for deliver in [channel.members[subscriber] for subscriber in tuple(who) if subscriber in channel.members]:
+        deliver(delivery)
+
+
 class Hub:
     """
     Local fan-out over one bus subscription for each channel.
@@ -276,8 +287,16 @@ class Hub:
         """Tell those who asked that publications may have been missed, in every channel without history."""
         self.flush()
         for channel in tuple(self._channels.values()):
-            if channel.asking and (self.archive is None or self.archive.retention(channel.name) is None):
-                self._tell_missed(channel, None, channel.asking)
+            if channel.asking and _is_plain(channel, self.archive):
+                _tell_missed(channel, None, channel.asking)
+
+    def unaware(self) -> set[Hashable]:
+        """Return the subscribers of channels without history who did not ask to be told of gaps there."""
+        found: set[Hashable] = set()
+        for channel in self._channels.values():
+            if _is_plain(channel, self.archive) and not channel.name.startswith(PRESENCE):
+                found.update(channel.members.keys() - (channel.asking or set()))
+        return found
 
     def tell_missed(self, name: str, position: str) -> None:
         """
@@ -293,12 +312,7 @@ class Hub:
         for found in (name, *(wildcards.matching(name) if wildcards else ())):
             channel = self._channels.get(found)
             if channel is not None:
-                self._tell_missed(channel, position, channel.members)
-
-    def _tell_missed(self, channel: _Channel, position: str | None, who: Iterable[Hashable]) -> None:
-        delivery = Delivery(channel.name, [missed_message(channel.name, position).raw], False)
-        for deliver in [channel.members[subscriber] for subscriber in tuple(who) if subscriber in channel.members]:
-            deliver(delivery)
+                _tell_missed(channel, position, channel.members)
 
     @contextmanager
     def silenced(self, subscriber: Hashable, channels: Iterable[str]) -> Iterator[None]:

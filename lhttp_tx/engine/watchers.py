@@ -28,6 +28,14 @@ class SessionWatcher:
     def session_closed(self, session: Session) -> None:
         """Called once, when *session* begins to close or its connection has ended, after :meth:`unsubscribed`."""
 
+    def session_failed(self, session: Session, status: int, reason: str) -> None:
+        """
+        Called when the client of *session* is told of an error.
+
+        :param status: the status that it is told.
+        :param reason: the reason that it is told; some contain what it has sent.
+        """
+
     def subscribed(self, session: Session, channel: str) -> None:
         """
         Called when *session* has subscribed to *channel*. On a slow bus, publications of other nodes may not reach it

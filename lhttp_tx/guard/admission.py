@@ -21,12 +21,15 @@ from lhttp_tx.errors import Refused
 from lhttp_tx.guard.proxies import HEADER, TrustedProxies, address_key
 from lhttp_tx.observe.escapes import printable
 
-__all__ = ["Admission", "Place", "peer_name"]
+__all__ = ["Admission", "Place", "Seat", "peer_name"]
 
 _log = Logger()
 
 _GRACE = 16
 """Connections of one address beyond its limit that get a refusal with a reason. Further ones are closed at once."""
+
+_PER_SEAT = 2
+"""How many connections a client has at one time that has no WebSocket: one fetches, one sends."""
 
 _REPORT_INTERVAL = 10.0
 """Seconds between two lines in the log about connections that are refused."""
@@ -74,6 +77,7 @@ class Admission:
         self._max_pending = max_pending
         self._connections: dict[str, int] = {}
         self._websockets: dict[str, int] = {}
+        self._seats: dict[str, int] = {}
         self._resting: dict[Place, None] = {}
         self._awaited: dict[Place, float] = {}
         self._unreported: Counter[str] = Counter()
@@ -89,10 +93,21 @@ class Admission:
             self.refuse(peer_name(address), _PENDING)
             return False
         key = self._key(getattr(address, "host", None))
-        if key is not None and self._connections.get(key, 0) >= self._max_per_address + _GRACE:
+        if key is not None and self._connections.get(key, 0) >= self._most(key):
             self.refuse(peer_name(address), _OF_ONE_ADDRESS)
             return False
         return True
+
+    def check_pending(self) -> None:
+        """
+        :raises Refused: with status 503 if too many clients have connected and not come back yet, and none can go.
+        """
+        if 0 < self._max_pending <= self.pending and not self.make_room():
+            raise Refused(503, "too many clients have connected and fetch nothing yet")
+
+    def _most(self, key: str) -> int:
+        """Return how many connections of an address are accepted at one time."""
+        return self._max_per_address + _GRACE + _PER_SEAT * self._seats.get(key, 0)
 
     def enter(self, address: Any) -> Place:
         """Return the place of a new connection. It counts until it leaves."""
@@ -195,7 +210,7 @@ class Place:
         if key is None:
             return True
         count = admission._connections[key] = admission._connections.get(key, 0) + 1
-        if count <= admission._max_per_address + _GRACE:
+        if count <= admission._most(key):
             return True
         admission.refuse(peer_name(address), _OF_ONE_ADDRESS)
         return False
@@ -267,12 +282,55 @@ class Place:
             self.work()
             self._close = None
 
+    def suspend(self) -> None:
+        """Do not count as pending while the connection waits for a session, which counts itself."""
+        if self._is_pending:
+            self._is_pending = False
+            self._admission.pending -= 1
+            self.work()
+
+    def resume(self) -> None:
+        """Count as pending again, after :meth:`suspend`. Does nothing if the connection has ended."""
+        if not self._is_pending and self._close is not None:
+            self._is_pending = True
+            self._admission.pending += 1
+
     def leave(self) -> None:
         """Stop counting the connection, which has ended."""
         self.open()
+        self._close = None
         _discard(self._admission._connections, self._key)
         _discard(self._admission._websockets, self._taken)
         self._key = self._taken = None
+
+
+class Seat(Place):
+    """
+    The place of a session that has no connection of its own: its client comes with requests.
+
+    It counts as a WebSocket of the client, and it is pending until :meth:`Place.open`.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, place: Place) -> None:
+        """:param place: that of the request which asks for the session."""
+        super().__init__(place._admission, None)
+        self.client = place.client
+        self._client_key = place._client_key
+
+    def take(self) -> None:
+        """Count as a WebSocket of the client, who may have two more connections from now on."""
+        was_taken = self._taken is not None
+        super().take()
+        if self._taken is not None and not was_taken:
+            seats = self._admission._seats
+            seats[self._taken] = seats.get(self._taken, 0) + 1
+
+    def leave(self) -> None:
+        """Stop counting the session, which has ended."""
+        _discard(self._admission._seats, self._taken)
+        super().leave()
 
 
 def _discard(counts: dict[str, int], key: str | None) -> None:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from string import Formatter
+from time import time
 from typing import Any, Final
 
 from twisted.logger import (
@@ -155,7 +156,8 @@ def log_observer(
         try:
             text = json_line(event, node) if is_json else text_line(event, node, has_time=not in_journal)
         except Exception as error:  # a mistake in what is logged may not cost the line, nor those after it
-            text = f"unformattable event of {event.get('log_namespace')!r}: {error!r}"
+            told = f"unformattable event of {event.get('log_namespace')!r}: {error!r}"
+            text = json_line({"log_format": "{told}", "told": told, "log_time": time()}, node) if is_json else told
         if in_journal:
             mark = f"<{_PRIORITIES[(event.get('log_level') or LogLevel.info).name]}>"
             text = "\n".join(mark + part for part in text.split("\n"))

@@ -21,6 +21,7 @@ from lhttp_tx.observe.schemas import (
     NAME,
     NEXT,
     NODES,
+    NUMBER,
     ONE,
     PAGE,
     PATTERN,
@@ -260,6 +261,63 @@ METHODS: tuple[Method, ...] = (
         },
         command="nodes",
         columns=("nodes", "node", "connections", "users", "channels", "subscriptions"),
+    ),
+    Method(
+        "rates",
+        "Show what went through each node in the last ten minutes: a sample every two seconds, with rates per second "
+        "and mean times in seconds. Messages and times need --metrics.",
+        (
+            Parameter("since", {"type": "integer", "minimum": 0}, "Only samples after this time (seconds since 1970)."),
+            Parameter(
+                "limit",
+                {"type": "integer", "minimum": 1, "maximum": 300},
+                "The maximum number of samples of a node.",
+            ),
+        ),
+        {
+            "samples": rows(
+                node=TEXT,
+                time=NUMBER,
+                connections=COUNT,
+                lag=NUMBER,
+                **dict.fromkeys(
+                    (
+                        *("opened", "closed", "errors", "received", "received_bytes", "published", "delivered"),
+                        *("delivered_bytes", "handshake", "processor", "upstream", "bus", "history", "round_trip"),
+                    ),
+                    NUMBER,
+                ),
+            ),
+            "unanswered": NODES,
+        },
+        command="rates",
+        columns=("samples", "node", "time", "connections", "received", "published", "delivered", "errors", "lag"),
+    ),
+    Method(
+        "incidents",
+        "List the newest error messages to clients, closed connections, and warnings of the log, the newest first.",
+        (
+            Parameter("kind", {"type": "string", "enum": ["error", "close", "log"]}, "Only those of this kind."),
+            Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 200}, "The maximum number of entries."),
+        ),
+        {
+            "incidents": rows(
+                node=TEXT,
+                number=COUNT,
+                time=NUMBER,
+                kind=TEXT,
+                connection=TEXT,
+                user={"type": ["string", "null"]},
+                address=TEXT,
+                code={"type": ["integer", "null"], "description": "The status of an error, or the code of a close."},
+                level=TEXT,
+                event=TEXT,
+                text=TEXT,
+            ),
+            "unanswered": NODES,
+        },
+        command="incidents",
+        columns=("incidents", "time", "node", "kind", "code", "user", "connection", "text"),
     ),
     Method(
         "info",

@@ -24,6 +24,7 @@ __all__ = [
     "NAME",
     "NEXT",
     "NODES",
+    "NUMBER",
     "ONE",
     "PAGE",
     "PATTERN",
@@ -69,6 +70,7 @@ PATTERN: Schema = {
 CHANNELS: Schema = {"type": "array", "items": CHANNEL, "minItems": 1, "maxItems": MAX_CHANNELS}
 NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
 COUNT: Schema = {"type": "integer", "minimum": 0}
+NUMBER: Schema = {"type": "number"}
 TEXT: Schema = {"type": "string"}
 NODES: Schema = {"type": "array", "items": TEXT, "description": "Nodes that did not answer in time."}
 VALUE: Schema = {

@@ -76,7 +76,7 @@ class Options(
         ["asyncio", None, "Use the asyncio reactor, so that processors may await what asyncio's libraries return."],
         ["deflate", None, "Accept the WebSocket extension permessage-deflate from clients."],
         ["demo", None, "Serve a chat page at /."],
-        ["no-events", None, "Do not serve event streams at /events."],
+        ["no-events", None, "Do not serve clients without WebSocket: /events, /connect and /send."],
         ["no-gzip", None, "Do not offer gzip-compressed messages to clients."],
     ]
 
@@ -214,6 +214,7 @@ class Options(
             **history,
             nats=self.nats_servers(),
             require_nodes=self["require-nodes"],
+            close_after_gap=self["close-after-gap"],
             deflate=bool(self["deflate"]),
             gzip=not self["no-gzip"],
             events=not self["no-events"],

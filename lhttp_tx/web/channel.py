@@ -7,7 +7,9 @@ it lacks: for clients that do not read, for bodies that are too large or too slo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from twisted.internet.abstract import FileDescriptor
@@ -147,16 +149,15 @@ class BoundedRequest(server.Request):
     def _refuse_body(self) -> None:
         self._refuse(b"413 Content Too Large", f"body is larger than {self.channel.site.max_body_size} bytes")
 
-    def _refuse(self, status: bytes, reason: str) -> None:
+    def _refuse(self, status: bytes, reason: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         if self._refused:
             return
         self._refused = True
         self.requestHeaders.removeHeader(b"expect")
         kind, body = self._refusal(status, reason)
-        self.channel.transport.write(
-            b"HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
-            % (status, kind.encode("ascii"), len(body), body)
-        )
+        told = {"Content-Type": kind, **headers, "Content-Length": str(len(body)), "Connection": "close"}
+        lines = "".join([f"{name}: {value}\r\n" for name, value in told.items()]).encode("ascii")
+        self.channel.transport.write(b"HTTP/1.1 %b\r\n%b\r\n%b" % (status, lines, body))
         self._lingering = self.channel.callLater(_LINGER, self.channel.loseConnection)
 
     def _refusal(self, status: bytes, reason: str) -> tuple[str, bytes]:

@@ -1,5 +1,6 @@
 """
-Serves all HTTP of one port: ``/publish``, ``/events``, the JavaScript client, and the WebSocket on every other path.
+Serves all HTTP of one port: ``/publish``, ``/events``, ``/connect``, the JavaScript client, and the WebSocket on every
+other path.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ from twisted.internet.interfaces import IAddress
 from twisted.web import server
 from twisted.web.resource import IResource, Resource
 
-from lhttp_tx.engine.engine import Engine
-from lhttp_tx.guard.access import AccessPolicy
+from lhttp_tx.cluster.nodes import Nodes
 from lhttp_tx.guard.admission import Admission
 from lhttp_tx.guard.heads import is_shallow, unquote
 from lhttp_tx.observe.counters import Counters
+from lhttp_tx.transports.http.relay import Relay
+from lhttp_tx.transports.http.sessions import Sessions
 from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 from lhttp_tx.web.assets import PageOrWebSocket, client_assets, demo_assets
 from lhttp_tx.web.channel import BoundedChannel, BoundedRequest
+from lhttp_tx.web.connect.resource import ConnectResource, SendResource
 from lhttp_tx.web.events.resource import EventsResource, TicketResource
 from lhttp_tx.web.publish import PublishResource
 from lhttp_tx.web.websocket import WebSocketResource
@@ -36,35 +39,39 @@ _NO_FORMS: dict[str, Any] = (
 
 class RootResource(Resource):
     """
-    ``/publish``, ``/events``, ``/lhttp.js`` and ``/lhttp.mjs``, what was put beside them with ``putChild``, and the
-    WebSocket on every other path.
+    ``/publish``, ``/events``, ``/connect``, ``/send``, ``/lhttp.js`` and ``/lhttp.mjs``, what was put beside them with
+    ``putChild``, and the WebSocket on every other path.
 
     :ivar counters: count the answers; ``None``: nobody does.
+    :ivar sessions: the sessions of clients without WebSocket; stop them with the server.
     :ivar websocket: what answers there.
     """
 
     def __init__(
         self,
         *,
-        engine: Engine,
         factory: LHTTPServerFactory,
-        policy: AccessPolicy,
         demo: bool = False,
         events: bool = True,
+        nodes: Nodes | None = None,
     ) -> None:
         """
-        :param engine: the server.
-        :param factory: makes its WebSocket connections.
-        :param policy: who may come in.
+        :param factory: makes the WebSocket connections of a server; it knows who may come in.
         :param demo: whether a chat page is at ``/``.
-        :param events: whether event streams are at ``/events``.
+        :param events: whether clients without WebSocket are served, at ``/events``, ``/connect`` and ``/send``.
+        :param nodes: the other nodes, whose sessions are served, too; ``None`` if there are none.
         """
         super().__init__()
+        engine, policy = factory.engine, factory.policy
         self.counters = engine.counters
         self.websocket = WebSocketResource(factory)
         self.putChild(b"publish", PublishResource(engine, policy))
+        self.sessions = Sessions(factory, None if nodes is None else nodes.name)
         if events:
             self.putChild(b"events", EventsResource(factory, policy, self.websocket))
+            relay = Relay(self.sessions, nodes)
+            for name, kind in ((b"connect", ConnectResource), (b"send", SendResource)):
+                self.putChild(name, kind(factory, policy, self.websocket, self.sessions, relay))
         for name, asset in client_assets():
             self.putChild(name, asset)
         if demo:
@@ -80,7 +87,10 @@ class RootResource(Resource):
         return self.websocket.render(request)
 
 
-_GIVE_HANDSHAKES_AWAY = (RootResource.render, PageOrWebSocket.render, EventsResource.render, TicketResource.render)
+_GIVE_HANDSHAKES_AWAY = (
+    *(RootResource.render, PageOrWebSocket.render, EventsResource.render, TicketResource.render),
+    *(ConnectResource.render, SendResource.render),
+)
 
 
 class LHTTPSite(server.Site):

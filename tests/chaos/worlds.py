@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-__all__ = ["WORLDS", "Cluster", "Link", "Process", "Rolling", "Single", "World"]
+__all__ = ["WORLDS", "Cluster", "Link", "Process", "Rolling", "Single", "World", "free_port", "is_ready"]
 
 Fault = Callable[[], Awaitable[str]]
 
@@ -181,7 +181,7 @@ class World:
         """Wait until every node serves."""
         for port in self.ports:
             async with asyncio.timeout(_READY_LIMIT):
-                while not await asyncio.to_thread(_is_ok, port):
+                while not await asyncio.to_thread(is_ready, port):
                     await asyncio.sleep(0.1)
 
     async def heal(self) -> None:
@@ -354,7 +354,8 @@ WORLDS: dict[str, Callable[[Path, random.Random], World]] = {
 }
 
 
-def _is_ok(port: int) -> bool:
+def is_ready(port: int) -> bool:
+    """Return whether the node at *port* says that it is ready."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         # Not /health: other nodes that were killed are missing there for a while.

@@ -200,11 +200,15 @@ class Publisher(_Reader):
         """How many have an answer."""
         return len(self.accepted) + len(self.refused)
 
-    def finish(self, subscriber: Subscriber) -> Account:
-        """Stop, and return what has become of the publications once all answers and the last one are there."""
+    def stop(self) -> None:
+        """Publish no more, and wait for all answers."""
         self._stop.set()
         self._sender.join(PATIENCE)
         wait_until(lambda: self.answered >= len(self.sent) or self.ended, "all answers", PATIENCE)
+
+    def finish(self, subscriber: Subscriber) -> Account:
+        """Stop, and return what has become of the publications once all answers and the last one are there."""
+        self.stop()
         last = max(self.accepted)
         wait_until(lambda: subscriber.received and subscriber.received[-1][1] >= last, "the last one", PATIENCE)
         time.sleep(0.2)  # for what would come twice

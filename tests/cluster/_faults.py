@@ -1,4 +1,4 @@
-"""TCP in the hands of a test: it delays, holds and cuts what goes through."""
+"""TCP in the hands of a test: it delays, holds, discards and cuts what goes through."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ class Proxy:
     :ivar port: where it listens.
     :ivar delay: seconds by which everything comes later, in both directions. The order stays.
     :ivar held: whether nothing passes, towards the port and back; what is held passes later.
+    :ivar discarding: whether what comes is thrown away, towards the port and back.
     """
 
     def __init__(self, target: int, delay: float = 0.0) -> None:
         self.port = free_port()
         self.delay = delay
         self.held = [False, False]
+        self.discarding = [False, False]
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -95,8 +97,18 @@ class Proxy:
                 if not data:
                     writer.write_eof()
                     return
+                if self.discarding[way]:
+                    continue
                 writer.write(data)
                 await writer.drain()
+
+    def hold(self, forth: bool, back: bool) -> None:
+        """Let nothing pass in some directions until :meth:`heal`, and then everything."""
+        self.held = [forth, back]
+
+    def discard(self, forth: bool, back: bool) -> None:
+        """Throw away what comes in some directions until :meth:`heal`."""
+        self.discarding = [forth, back]
 
     def cut(self) -> None:
         """Lose all connections, and take no new one until :meth:`heal`."""
@@ -106,6 +118,7 @@ class Proxy:
     def heal(self) -> None:
         """Let everything pass again."""
         self.held = [False, False]
+        self.discarding = [False, False]
         self._is_cut = False
 
     def _abort(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 
 from cluster._cluster import pause, until
-from cluster.test_link_confirm import Server
+from cluster._link import Server, linked
 from lhttp_tx.bus.nats.origins import Origins
 
 pytestmark = pytest.mark.asyncio_reactor
@@ -58,23 +58,11 @@ class Owner:
 @pytest_twisted.async_yield_fixture
 async def ends() -> AsyncIterator[tuple[Any, Server, Owner]]:
     """A link that is subscribed to a, b and c.*, the server at its other end, and its owner."""
-    from twisted.internet import reactor
-    from twisted.internet.protocol import Factory
-
-    from lhttp_tx.bus.nats.opening import open_link
-    from lhttp_tx.bus.nats.servers import NATSServers
-
-    server, owner = Server(), Owner()
-    factory = Factory.forProtocol(lambda: server)  # type: ignore[arg-type]
-    factory.noisy = False
-    port: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]
-    url = f"nats://127.0.0.1:{port.getHost().port}"
-    link = await open_link(url, NATSServers((url,)), owner)  # type: ignore[arg-type]
-    for subject in ("a", "b", "c.*"):
-        await link.subscribe(subject)
-    yield link, server, owner
-    await link.close(flush=False)
-    await port.stopListening()
+    owner = Owner()
+    async with linked(owner) as (link, server):
+        for subject in ("a", "b", "c.*"):
+            await link.subscribe(subject)
+        yield link, server, owner
 
 
 def number_of(server: Server, subject: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import signal
 import socket
@@ -114,6 +115,36 @@ def test_what_is_too_large_is_a_problem_too(server: ServerProcess) -> None:
         connection.close()
 
 
+@pytest.mark.parametrize(("headers", "status"), [
+    ({}, 401),
+    ({"Authorization": "Bearer wrong"}, 401),
+    ({"Authorization": f"Bearer {SECRET}", "Origin": "http://evil.example"}, 403),
+    ({"Authorization": f"Bearer {SECRET}", "Host": "rebound.example"}, 403),
+])  # fmt: skip
+@pytest.mark.parametrize("length", ["Content-Length: 2000000", "Transfer-Encoding: chunked"])
+def test_no_body_of_a_stranger_is_waited_for(
+    server: ServerProcess, headers: dict[str, str], status: int, length: str
+) -> None:
+    port = admin_port(server)
+    lines = {"Host": "localhost"} | headers
+    head = "\r\n".join(["POST /api/batch HTTP/1.1", *(f"{name}: {text}" for name, text in lines.items()), length])
+    with socket.create_connection(("127.0.0.1", port), timeout=TIME_LIMIT) as sock:
+        sock.sendall(head.encode("ascii") + b"\r\n\r\n")
+        response = http.client.HTTPResponse(sock)
+        response.begin()
+        assert response.status == status
+        assert response.headers["content-type"] == "application/problem+json"
+        assert (response.headers["www-authenticate"] is not None) == (status == 401)
+        assert json.loads(response.read())["status"] == status
+
+
+def test_a_key_in_a_pipe_is_refused(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    (tmp_path / "operator.key").unlink()
+    os.mkfifo(tmp_path / "operator.key")
+    assert "is no regular file" in refused(tmp_path, "--config", "lhttp.toml")
+
+
 def test_another_key_is_put_in_force_by_sighup(server: ServerProcess, tmp_path: Path) -> None:
     port = admin_port(server)
     (tmp_path / "operator.key").write_text("another-secret-0123456789", "utf-8")
@@ -145,7 +176,6 @@ def refused(directory: Path, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--admin", "0", "--workers", "2", "--nats", "nats://127.0.0.1:1"], "--admin shows one process"),
         (["--admin", "tcp:8099", "--port", "tcp:8099"], "cannot share a public port"),
         (["--admin", "nonsense"], "write an endpoint such as"),
     ],

@@ -170,6 +170,25 @@ def test_connections_are_listed_moved_and_closed(start: Callable[..., Admin]) ->
         assert (info["nodes"], info["bus_up"], info["history"]) == (1, True, "none")
 
 
+def test_rates_and_incidents_tell_what_went_on(start: Callable[..., Admin]) -> None:
+    admin = start("--metrics")
+    with open_client(admin.server.port, "/?name=jack") as client:
+        client.send("nonsense")
+        recv_bytes(client)
+        (found,) = admin.call("incidents", kind="error")["incidents"]
+        assert (found["code"], found["user"], found["node"]) == (400, "jack", admin.call("info")["node"])
+    wait_until(lambda: admin.call("incidents", kind="close")["incidents"], "a close")
+    found = admin.call("incidents", limit=1)["incidents"][0]
+    assert (found["kind"], found["code"]) == ("close", 1000)
+    wait_until(lambda: any(each["errors"] for each in admin.call("rates")["samples"]), "a rate of errors")
+    samples = admin.call("rates", limit=1)["samples"]
+    assert len(samples) == 1
+    assert {"received", "delivered_bytes", "lag", "time", "node"} <= samples[0].keys()
+    assert admin.call("rates", since=int(samples[0]["time"]) + 1000)["samples"] == []
+    assert len(admin.run("rates", "--limit", "1").stdout.splitlines()) == 2
+    assert "\tclose\t1000\t" in admin.run("incidents").stdout
+
+
 def test_a_login_is_cut_short(start: Callable[..., Admin], tmp_path: Path) -> None:
     (tmp_path / "lhttp.toml").write_text(CONFIG.replace('login-parameter = "name"\n', ""), "utf-8")
     (tmp_path / "passwords").write_text("jack:sesame\n", "utf-8")
@@ -213,6 +232,8 @@ def test_a_batch_goes_in_order_and_past_mistakes(start: Callable[..., Admin]) ->
         ("info", {}, 403),
         ("connection", {"connection": "a"}, 403),
         ("search", {"text": "a"}, 403),
+        ("rates", {}, 403),
+        ("incidents", {}, 403),
     ],
 )
 def test_a_scope_refuses_what_it_should(scoped: Admin, method: str, params: dict[str, Any], status: int) -> None:
@@ -328,6 +349,7 @@ def test_a_cluster_is_asked_as_one(start: Callable[..., Admin], nats: NATSProces
         assert three.call("channels")["channels"] == [{"channel": "room.a", "subscribers": 2}]
         assert three.call("users")["users"] == [{"user": "jack", "connections": 2}]
         assert three.call("search", text="jack")["found"] == [{"kind": "user", "name": "jack", "count": 2}]
+        wait_until(lambda: len({each["node"] for each in three.call("rates")["samples"]}) == 3, "rates of all")
         for row in three.call("connections")["connections"]:
             assert three.call("connection", connection=row["connection"])["node"] == row["node"]
         rows = three.call("connections", limit=1)
@@ -364,4 +386,4 @@ def test_schemathesis_finds_nothing(start: Callable[..., Admin], tmp_path: Path)
     command += ["--header", f"Authorization: Bearer {SECRET}", "--max-examples", "30"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1500, check=False)
     assert done.returncode == 0, done.stdout[-5000:]
-    assert "18/18" in done.stdout
+    assert "20/20" in done.stdout

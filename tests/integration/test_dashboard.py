@@ -84,6 +84,7 @@ class Board(Tab):
             for each in self.browser.find_elements(By.CSS_SELECTOR, selector)
             if each.get_property("textContent").strip() == text
         ]
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
         found.click()
 
     def type(self, selector: str, text: str) -> None:
@@ -201,6 +202,50 @@ def test_an_operator_publishes(board: Callable[..., Board]) -> None:
         page.type("form.publish textarea", "nonsense")
         page.press("form.publish button", "Publish")
         page.see(".toasts", "NAME:VALUE")
+
+
+def test_an_operator_browses_a_history_and_presence(board: Callable[..., Board]) -> None:
+    page = board()
+    page.log_in()
+    for number in range(30):
+        page.admin.call(
+            "publish", channel="room.a", command=f"c{number}", headers={"by": HACK}, body=f"<b>{number}</b>"
+        )
+    with open_client(page.admin.server.port, "/?name=jack") as jack:
+        subscribe(jack, "room.a")
+        page.go("channel", "room.a")
+        page.see("main .note", "1 person with 1 connection")
+        page.see("td", "c29")
+        assert "<b>29</b>" not in page.texts("td pre")
+        page.press("main label", "Show bodies")
+        page.see("td pre", "<b>29</b>")
+        page.press("button", "Older")
+        page.see("td", "c0")
+        assert page.texts("td pre.body") == [f"<b>{number}</b>" for number in range(4, -1, -1)]
+        page.press("button", "Remove")
+        page.press("dialog button", "Remove")
+        page.see("main .note", "Nothing is kept here.")
+        page.go("channel", "other")
+        page.see("main .note", "does not keep the history")
+        page.see("main .note", "does not keep the presence")
+    assert page.admin.call("history", channel="room.a")["messages"] == []
+
+
+def test_an_operator_sees_what_goes_on(board: Callable[..., Board]) -> None:
+    page = board("--metrics")
+    page.log_in()
+    with open_client(page.admin.server.port, "/?name=jack") as jack:
+        jack.send("nonsense")
+        recv_bytes(jack)
+        page.see(".incidents td", "error 400")
+        page.see(".incidents td bdi", "jack")
+        page.see(".plot .legends", "received")
+        drawn = "return [...document.querySelectorAll('.plot path')].filter((path) => path.getAttribute('d')).length"
+        wait_until(lambda: page.browser.execute_script(drawn) >= 5, "lines", PATIENCE)
+    page.see(".incidents td", "closed 1000")
+    page.press(".incidents label", "Errors")
+    wait_until(lambda: "closed 1000" not in page.texts(".incidents td"), "errors only", PATIENCE)
+    page.see(".incidents td", "error 400")
 
 
 def test_a_key_sees_what_it_may(board: Callable[..., Board]) -> None:

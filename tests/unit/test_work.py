@@ -19,7 +19,6 @@ from twisted.internet.testing import StringTransport
 from lhttp_tx import Message, Request, processor
 from lhttp_tx.codec import message as message_module
 from lhttp_tx.engine import engine as engine_module, hub as hub_module
-from lhttp_tx.guard.access import AccessPolicy
 from lhttp_tx.testing import Server
 from lhttp_tx.transports.websocket import frames as frames_module, protocol as protocol_module, reader as lane_module
 from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
@@ -348,10 +347,7 @@ def test_a_publication_with_a_new_head_takes_few_calls(factory: LHTTPServerFacto
 
 def test_a_post_parses_once_and_frames_once(factory: LHTTPServerFactory, clock: Clock, work: Work) -> None:
     peers = subscribers(factory, 10)
-    policy = AccessPolicy()
-    site: Any = LHTTPSite(
-        RootResource(engine=factory.engine, factory=factory, policy=policy), max_body_size=1_000, reactor=clock
-    )
+    site: Any = LHTTPSite(RootResource(factory=factory), max_body_size=1_000, reactor=clock)
     transport = StringTransport(peerAddress=IPv4Address("TCP", "127.0.0.1", 4321))
     channel = site.buildProtocol(transport.getPeer())
     channel.makeConnection(transport)

@@ -125,7 +125,7 @@ class NATSBus(LinkUser):
         :param opener: connects to one server.
         """
         self.servers = servers
-        self.origins = Origins()
+        self.origins = Origins(servers.max_delay, clock.seconds)
         self.on_open: list[Callable[[], None]] = []
         self._keeper = LinkKeeper(servers, self, clock=clock, opener=opener)
         self._subject_of = lru_cache(maxsize=4096)(lambda channel: subject_of(channel, servers.prefix))
@@ -138,6 +138,7 @@ class NATSBus(LinkUser):
         self._channel_of = lru_cache(maxsize=4096)(lambda subject: channel_of(subject, servers.prefix))
         self._gaps = Gaps(clock)
         self.on_gap = self._gaps.on_gap
+        self.origins.on_old = self._gaps.late
         self._users = 0
         self._begin: tuple[Callable[[], None], ...] = ()
         self._end: tuple[Callable[[], None], ...] = ()

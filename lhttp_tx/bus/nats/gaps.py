@@ -33,6 +33,7 @@ class Gaps:
         self._clock = clock
         self._lost = False
         self._telling: IDelayedCall | None = None
+        self._telling_late: IDelayedCall | None = None
 
     def begin(self) -> None:
         """Nothing comes any more."""
@@ -50,6 +51,16 @@ class Gaps:
             _log.error("messages from NATS were dropped: more arrived than this node can handle")
             self._telling = self._clock.callLater(_CALM, self._calm)
 
+    def late(self) -> None:
+        """A message was dropped because it came too late."""
+        if self._telling_late is None:
+            _log.error("publications of other nodes were dropped: they came too late")
+            self._telling_late = self._clock.callLater(_CALM, self._tell_late)
+
+    def _tell_late(self) -> None:
+        self._telling_late = None
+        self._tell()
+
     def _calm(self) -> None:
         self._telling = None
         self.on_flood()
@@ -62,9 +73,10 @@ class Gaps:
     def stop(self) -> None:
         """Tell nothing more."""
         self._lost = False
-        if self._telling is not None:
-            self._telling.cancel()
-            self._telling = None
+        for telling in (self._telling, self._telling_late):
+            if telling is not None:
+                telling.cancel()
+        self._telling = self._telling_late = None
 
 
 def _nothing() -> None:

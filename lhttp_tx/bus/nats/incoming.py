@@ -2,7 +2,7 @@
 Takes messages out of what a NATS server sends.
 
 A pure parser without I/O, used by :mod:`lhttp_tx.bus.nats.tap`. It takes the messages of the subscriptions that it is
-told of, as many as one read brings, in one pass. It drops those whose link its node has given up
+told of, as many as one read brings, in one pass. It drops those whose link its node has given up, or that come too late
 (:mod:`lhttp_tx.bus.nats.origins`). It returns all other bytes as they came, for nats-py. Source: the NATS
 documentation, "Client Protocol".
 """
@@ -159,7 +159,8 @@ class Incoming(Generic[_Owner]):
             else:
                 if target is not current:
                     current = target
-                    if target.origin is not None and target.origin.late:
+                    origin = target.origin
+                    if origin is not None and (origin.late or (origin.owner is not None and origin.is_old())):
                         kind, heads, payloads = None, [] if target.has_heads else None, []  # they go nowhere
                     elif target.kind is not kind:
                         kind = target.kind

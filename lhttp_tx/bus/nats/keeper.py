@@ -97,6 +97,7 @@ class LinkKeeper:
     :ivar servers: the settings for the next connection. Another value counts from then on.
     :ivar link: the link that has the subscriptions, or ``None``.
     :ivar open: whether publications may go to it.
+    :ivar losses: how many links were lost while publications went over them.
     :ivar second: the link that the node is moving to, or ``None``.
     :ivar waiting: the publications held back at the moment of moving; else ``None``.
     :ivar handover: the handover while the node moves, and for a moment after; else ``None``.
@@ -111,6 +112,7 @@ class LinkKeeper:
         """
         self.link: Link | None = None
         self.open = False
+        self.losses = 0
         self.second: Link | None = None
         self.waiting: Holding | None = None
         self.handover: Handover | None = None
@@ -242,6 +244,7 @@ class LinkKeeper:
             told = "delivered on this node alone" if self.servers.local_delivery else "refused"
             _log.error("lost NATS, publications are {told} until it is back: {reason}", told=told, reason=reason)
         self._leave_second()
+        self.losses += self.open
         self.link, self.open = None, False
         self._user.lost()
         standby = self._standby.take()

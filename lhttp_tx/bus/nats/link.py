@@ -24,6 +24,7 @@ from lhttp_tx.bus.nats.headers import BINARY_HEAD, publish_commands
 from lhttp_tx.bus.nats.inbox import Inbox
 from lhttp_tx.bus.nats.incoming import Run
 from lhttp_tx.bus.nats.orders import Orders
+from lhttp_tx.bus.nats.origins import Dates
 from lhttp_tx.bus.nats.owner import LinkOwner
 from lhttp_tx.bus.nats.permission import Complaints, Permission
 from lhttp_tx.bus.nats.receiving import pass_on
@@ -70,6 +71,7 @@ class Link:
         self._owner = owner
         self._lost = False
         self._behind = b""
+        self._dates: Dates | None = None
         client.taken, client.broken = self._taken, self.lose
         self._orders = Orders(client, self._receiver_of, self.check, self.lose)
         self._confirmations = Confirmations(self.check, lambda: self.lose(_NO_ANSWER))
@@ -99,6 +101,7 @@ class Link:
     def begin(self, mark: bytes) -> None:
         """Be the link of the node from now on: publications bear *mark*; see :mod:`lhttp_tx.bus.nats.origins`."""
         self._behind = b" " + mark
+        self._dates = self._owner.origins.dates(mark)
 
     def publish(self, subject: str, payload: bytes, binary: bool) -> None:
         """
@@ -114,6 +117,8 @@ class Link:
         if client.pending_data_size > self._servers.pending_size:
             raise BusUnavailable("the bus is congested, try again later")
         self.check_size(payload, binary)
+        if self._dates is not None:
+            self._behind = b" " + self._dates.mark()
         client.send(publish_commands(subject.encode() + self._behind, BINARY_HEAD if binary else b"", [payload]))
 
     def check_size(self, payload: bytes, binary: bool, *, stored: bool = False) -> None:

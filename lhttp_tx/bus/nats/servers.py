@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from lhttp_tx.bus.nats.subjects import check_prefix
-from lhttp_tx.codec.bounds import SECONDS, SIZE, check_fields
+from lhttp_tx.codec.bounds import DELAY, SECONDS, SIZE, check_fields
 
 __all__ = ["NATSServers", "check_server", "is_server", "shown_server"]
 
@@ -40,6 +40,8 @@ class NATSServers:
     :ivar timeout: how long a subscription may wait for NATS. After that, the bus refuses it with status 503.
     :ivar pending_size: how many bytes may wait to be sent to NATS. Beyond that, the bus refuses publications with
         status 503.
+    :ivar max_delay: seconds that a publication of another node may take longer than the quickest ones. Later ones are
+        dropped. 0: any time.
     """
 
     urls: tuple[str, ...]
@@ -55,13 +57,14 @@ class NATSServers:
     name: str = "lhttp_tx"
     timeout: float = 5.0
     pending_size: int = 4_194_304
+    max_delay: float = 0.0
 
     def __post_init__(self) -> None:
         """
         :raises TypeError: if a field has a wrong type.
         :raises ValueError: if there is no URL, if a URL or the prefix is malformed, or if a number is out of bounds.
         """
-        check_fields(self, {"timeout": SECONDS, "pending_size": SIZE})
+        check_fields(self, {"timeout": SECONDS, "pending_size": SIZE, "max_delay": DELAY})
         if not self.urls:
             raise ValueError("name at least one NATS server, such as nats://127.0.0.1:4222")
         for url in self.urls:

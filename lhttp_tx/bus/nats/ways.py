@@ -42,6 +42,7 @@ class Links(Protocol):
     """The links of a node; see :class:`lhttp_tx.bus.nats.keeper.LinkKeeper`."""
 
     link: Link | None
+    losses: int
 
     @property
     def steady_for(self) -> float:
@@ -76,6 +77,11 @@ class Ways:
     def steady_for(self) -> float:
         """Seconds for which the bus has taken publications; 0 if it does not."""
         return self._links.steady_for
+
+    @property
+    def losses(self) -> int:
+        """How many links were lost while publications went over them."""
+        return self._links.losses
 
     def urge(self, channel: str, payload: bytes, binary: bool) -> None:
         """

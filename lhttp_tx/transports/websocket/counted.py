@@ -21,7 +21,7 @@ _REASONS = {THROTTLED: "rate", FULL: "queue", CONGESTED: "unsent"}
 _CODES = frozenset(
     {
         *(1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013),
-        *(4401, 4408, 4409),
+        *(4401, 4408, 4409, 4410),
     }
 )
 """Close codes that are counted each for itself. Clients could send any other, so these count as one."""

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.python import usage
 
 from lhttp_tx.bus.nats.servers import NATSServers, check_server
-from lhttp_tx.codec.bounds import COUNT_OR_NONE, HANG, WORKERS
+from lhttp_tx.codec.bounds import COUNT_OR_NONE, DELAY, HANG, SECONDS_OR_NONE, WORKERS
 from lhttp_tx.config import Config
 from lhttp_tx.observe.extras import install_command
 from lhttp_tx.twistd.broker import Broker, BrokerSettings, find_server
@@ -25,6 +25,7 @@ __all__ = ["ClusterOptions", "use_asyncio_reactor"]
 _OPTIONS = (
     *("nats-user", "nats-password-file", "nats-token-file", "nats-credentials"),
     *("nats-tls-ca", "nats-tls-certificate", "nats-tls-key", "nats-local-delivery", "require-nodes"),
+    *("close-after-gap", "nats-max-delay"),
 )
 _PAIRS = (
     ("nats-user", "nats-password-file"),
@@ -33,7 +34,7 @@ _PAIRS = (
 )
 
 
-_OWN = ("nats-local-delivery", "require-nodes")
+_OWN = ("nats-local-delivery", "nats-max-delay", "require-nodes", "close-after-gap")
 """Those that workers may have without ``--nats``, too."""
 
 _SOMEWHERE = "nats://127.0.0.1"
@@ -58,6 +59,8 @@ class ClusterOptions(Topic):
             "Number of nodes that should be connected; if fewer are, receipts say so",
             COUNT_OR_NONE,
         ],
+        ["close-after-gap", None, 0.0, "Seconds to close clients after a gap, 0: never", SECONDS_OR_NONE],
+        ["nats-max-delay", None, 0.0, "Seconds after which messages of other nodes are dropped, 0: never", DELAY],
         ["nats-prefix", None, "lhttp.", "Prefix of NATS subjects in front of the channel name, may be empty"],
         ["nats-user", None, None, "User name for NATS"],
         ["nats-password-file", None, None, "File with the password of --nats-user"],
@@ -113,6 +116,7 @@ class ClusterOptions(Topic):
                 tls_key=self["nats-tls-key"],
                 name=self["node-name"] or "lhttp_tx",
                 local_delivery=bool(self["nats-local-delivery"]),
+                max_delay=self["nats-max-delay"],
             )
         if importlib.util.find_spec("nats") is None:
             option, extra = ("--nats", "nats") if self._nats else ("--workers", "workers")

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
@@ -78,8 +79,9 @@ class Remembered:
         :raises Problem: 409 while the first call is under way, or if it was another call.
         """
         now = self._clock.seconds()
-        while self._kept and (self.size > _KEPT_SIZE or next(iter(self._kept.values())).until <= now):
+        while self._kept and next(iter(self._kept.values())).until <= now:
             self._drop(next(iter(self._kept)))
+        self._make_room()
         found = self._kept.get((key, idempotency))
         if found is None:
             self._kept[key, idempotency] = _Kept(digest, now + WINDOW)
@@ -98,9 +100,19 @@ class Remembered:
             return
         if body is None:
             self._drop((key, idempotency))
-        else:
-            found.body = body
-            self.size += len(body)
+            return
+        found.body = body
+        self.size += len(body)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Drop the oldest answers while there are too many bytes."""
+        if self.size > _KEPT_SIZE:
+            for place, found in tuple(self._kept.items()):
+                if found.body is not None:  # a call under way may not be made a second time
+                    self._drop(place)
+                if self.size <= _KEPT_SIZE:
+                    break
 
     def _drop(self, place: tuple[str, str]) -> None:
         found = self._kept.pop(place)
@@ -112,8 +124,9 @@ class _MethodResource(AdminResource):
 
     methods = (b"POST",)
 
-    def __init__(self, gate: AdminGate, method: Method, calls: Calls, kept: Remembered) -> None:
+    def __init__(self, gate: AdminGate, method: Method, calls: Calls, kept: Remembered, clock: IReactorTime) -> None:
         super().__init__(gate)
+        self._clock = clock
         self.scope = method.name
         self._method = method
         self._calls = calls
@@ -172,7 +185,9 @@ class _MethodResource(AdminResource):
     async def _batch(self, calls: list[dict[str, Any]], key: AdminKey) -> dict[str, Any]:
         answers: list[dict[str, Any]] = []
         size = 0
-        for call in calls:
+        for number, call in enumerate(calls):
+            if number:
+                await deferLater(self._clock, 0)  # each call may take its time: others have theirs in between
             try:
                 if size > MAX_ANSWER:
                     raise Problem(413, "the answers before are too large: this call was not made")
@@ -228,7 +243,7 @@ class ApiResource(Resource):
         self._nothing = nothing
         calls, kept = Calls(managed, clock), Remembered(clock)
         for method in METHODS:
-            self.putChild(method.name.encode("ascii"), _MethodResource(gate, method, calls, kept))
+            self.putChild(method.name.encode("ascii"), _MethodResource(gate, method, calls, kept, clock))
         self.putChild(b"key", _OwnKey(gate))
         self.putChild(b"openapi.json", _Description(gate, managed.version))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import hmac
 import re
+import stat
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -212,6 +213,8 @@ def _digest(table: dict[str, Any], base: Path) -> bytes:
             raise ValueError("hash is the SHA-256 of the secret, 64 hexadecimal digits: printf %s SECRET | sha256sum")
         return bytes.fromhex(found[1])
     try:
+        if not stat.S_ISREG((base / value).stat().st_mode):  # a pipe would stop the server, which reads it at SIGHUP
+            raise ValueError(f"secret_file {value} is no regular file")
         with (base / value).open("rb") as file:
             secret = file.read(_MAX_SECRET + 1).strip()
     except OSError as error:

@@ -33,20 +33,37 @@ MAX_BODY_SIZE = 2_097_152
 class AdminRequest(BoundedRequest):
     """A request whose errors are problems (RFC 9457), even those before it is complete."""
 
+    def gotLength(self, length: int | None) -> None:
+        """Take the length of the body, and refuse a body of a stranger before it arrives."""
+        super().gotLength(length)
+        if length == 0 or self.refused:
+            return
+        try:
+            admit(self.channel.site.gate, self)
+        except Problem as problem:
+            title = problem.told["title"].encode("ascii")
+            self._refuse(b"%d %b" % (problem.status, title), problem.detail, problem.headers)
+
     def _refusal(self, status: bytes, reason: str) -> tuple[str, bytes]:
         return PROBLEM, problem_body(Problem(int(status[:3]), reason))
 
 
 class AdminSite(LHTTPSite):
-    """The site of the admin side."""
+    """
+    The site of the admin side.
 
-    def __init__(self, root: IResource, *, reactor: Any, admission: Admission | None = None) -> None:
+    :ivar gate: decides who may ask.
+    """
+
+    def __init__(self, root: IResource, gate: AdminGate, *, reactor: Any, admission: Admission | None = None) -> None:
         """
         :param root: the root.
+        :param gate: decides who may ask.
         :param reactor: the running reactor.
         :param admission: counts its connections; ``None``: nobody does.
         """
         super().__init__(root, max_body_size=MAX_BODY_SIZE, reactor=reactor, admission=admission)
+        self.gate = gate
         self.requestFactory = AdminRequest
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -86,19 +103,7 @@ class AdminResource(Resource):
             return refuse(request, problem)
 
     def _check(self, request: Request) -> AdminKey | None:
-        names = [name.lower() for name, values in request.requestHeaders.getAllRawHeaders() for _ in values]
-        try:
-            check_headers(names)
-        except Refused as refused:
-            raise Problem(refused.status, refused.reason) from None
-        host, origin, fetch_site = (header(request, name) for name in (b"host", b"origin", b"sec-fetch-site"))
-        if self.is_linked and header(request, b"sec-fetch-dest") == "document":
-            fetch_site = None
-        self.gate.check_site(host, origin, fetch_site)
-        key: AdminKey | None = None
-        if not self.is_open:
-            address = None if is_proxied(request.channel.transport) else request.getClientAddress()
-            key = self.gate.log_in(getattr(address, "host", None), header(request, b"authorization"))
+        key = admit(self.gate, request, is_open=self.is_open, is_linked=self.is_linked)
         if not is_named_plainly(request):
             raise Problem(404, "not found: write the path exactly")
         if request.method not in self.methods:
@@ -157,6 +162,30 @@ class AdminRoot(Resource):
     def render(self, request: Request) -> int | bytes:
         """Answer the root itself."""
         return self.nothing.render(request)
+
+
+def admit(gate: AdminGate, request: Request, *, is_open: bool = False, is_linked: bool = False) -> AdminKey | None:
+    """
+    Let in a request with a key that no page of another site has sent. Its body need not be there yet.
+
+    :param is_open: whether it needs no key.
+    :param is_linked: whether a link on a page of another site may lead to it.
+    :returns: the key; ``None`` if none is needed.
+    :raises Problem: if it is refused.
+    """
+    names = [name.lower() for name, values in request.requestHeaders.getAllRawHeaders() for _ in values]
+    try:
+        check_headers(names)
+    except Refused as refused:
+        raise Problem(refused.status, refused.reason) from None
+    host, origin, fetch_site = (header(request, name) for name in (b"host", b"origin", b"sec-fetch-site"))
+    if is_linked and header(request, b"sec-fetch-dest") == "document":
+        fetch_site = None
+    gate.check_site(host, origin, fetch_site)
+    if is_open:
+        return None
+    address = None if is_proxied(request.channel.transport) else request.channel.getPeer()
+    return gate.log_in(getattr(address, "host", None), header(request, b"authorization"))
 
 
 def header(request: Request, name: bytes) -> str | None:

@@ -28,7 +28,8 @@ from lhttp_tx.identity import Identity
 from lhttp_tx.interfaces import ITransport
 from lhttp_tx.observe.rationing import RationedLogger
 from lhttp_tx.transports.outflow import Outflow, Unread
-from lhttp_tx.web.events.answers import STREAM_HEADERS, Pairs, beginning, refusal, response
+from lhttp_tx.web.answers import STREAM_HEADERS, Pairs, response
+from lhttp_tx.web.events.answers import beginning, refusal
 from lhttp_tx.web.events.encoding import Several, Single, id_line
 from lhttp_tx.web.events.query import RECEIPT, Places, Wish
 from lhttp_tx.web.events.streams import Streams

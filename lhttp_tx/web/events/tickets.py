@@ -25,6 +25,13 @@ _MAX_COUNT = 10_000
 _MAX_PER_USER = 16
 """The most tickets at one time, of all users and of one. They would be more only if hardly any was used."""
 
+_MAX_SIZE = 16_777_216
+_CLAIM_COST = 8
+"""
+The most bytes of what is known of the users of all tickets; and how many count for each character of it as text, since
+the claims of a token may be many small values.
+"""
+
 _SIZE = 24
 """Bytes of randomness of a ticket."""
 
@@ -35,7 +42,8 @@ class Tickets:
     def __init__(self, clock: IReactorTime) -> None:
         """:param clock: the reactor."""
         self._clock = clock
-        self._known: dict[str, tuple[Identity, float]] = {}  # in the order of their ends
+        self._known: dict[str, tuple[Identity, float, int]] = {}  # in the order of their ends
+        self._size = 0
         self._users: Counter[str | None] = Counter()
 
     def __len__(self) -> int:
@@ -49,11 +57,14 @@ class Tickets:
         :raises Refused: with status 429 if the user, or all users together, have too many that are not used.
         """
         self._expire()
-        if self._users[identity.user] >= _MAX_PER_USER or len(self._known) >= _MAX_COUNT:
+        kept = replace(identity, parameters={})
+        size = _CLAIM_COST * len(repr(kept.claims))
+        is_full = len(self._known) >= _MAX_COUNT or self._size + size > _MAX_SIZE
+        if is_full or self._users[identity.user] >= _MAX_PER_USER:
             raise Refused(429, f"there are too many unused tickets; each is valid for {LIFETIME:g} seconds")
         ticket = secrets.token_urlsafe(_SIZE)
-        kept = replace(identity, parameters={})
-        self._known[ticket] = kept, self._clock.seconds() + LIFETIME
+        self._known[ticket] = kept, self._clock.seconds() + LIFETIME, size
+        self._size += size
         self._users[identity.user] += 1
         return ticket
 
@@ -67,19 +78,20 @@ class Tickets:
         found = self._known.pop(ticket, None)
         if found is None:
             raise Refused(403, "this ticket has been used, has expired, or is from another server: get a new one")
-        self._forget(found[0])
+        self._forget(found[0], found[2])
         return found[0]
 
     def _expire(self) -> None:
         now = self._clock.seconds()
         while self._known:
-            ticket, (identity, end) = next(iter(self._known.items()))
+            ticket, (identity, end, size) = next(iter(self._known.items()))
             if end > now:
                 break
             del self._known[ticket]
-            self._forget(identity)
+            self._forget(identity, size)
 
-    def _forget(self, identity: Identity) -> None:
+    def _forget(self, identity: Identity, size: int) -> None:
+        self._size -= size
         self._users[identity.user] -= 1
         if not self._users[identity.user]:
             del self._users[identity.user]

@@ -262,3 +262,47 @@ def test_a_bus_that_breaks_its_contract_is_asked_again(bus: Bus, clock: Clock, f
     bus.subscribe = subscribe  # type: ignore[method-assign]
     clock.pump([HELLO_INTERVAL, 0.0])
     assert (one.others, two.others) == ({two.name}, {one.name})
+
+
+def test_one_node_is_asked_and_no_other(bus: Bus, clock: Clock) -> None:
+    one, two, three = (node(bus, clock) for _ in range(3))
+    for asked in (two, three):
+        asked.handle("double", lambda sender, data: data * 2)
+    told = one.ask(two.name, "double", 21, 2.0)
+    assert told.called
+    assert told.result == 42
+
+
+def test_one_node_that_does_not_answer_is_not_waited_for(bus: Bus, clock: Clock) -> None:
+    one, two = node(bus, clock), node(bus, clock)
+    two.handle("never", lambda sender, data: Deferred())
+    told = one.ask(two.name, "never", None, 2.0)
+    clock.advance(1.9)
+    assert not told.called
+    clock.advance(0.2)
+    assert told.called
+    assert told.result is None
+
+
+def test_a_node_that_is_not_there_is_not_asked(bus: Bus, clock: Clock) -> None:
+    one = node(bus, clock)
+    two = node(bus, clock)
+    for name in ("nobody", one.name):
+        told = one.ask(name, "double", 21, 2.0)
+        assert told.called
+        assert told.result is None
+    bus.away = True
+    assert one.ask(two.name, "double", 21, 2.0).called
+
+
+def test_many_questions_to_one_node_leave_room_for_those_to_all(bus: Bus, clock: Clock) -> None:
+    one, two = node(bus, clock), node(bus, clock)
+    two.handle("never", lambda sender, data: Deferred())
+    two.handle("double", lambda sender, data: data * 2)
+    waiting = [one.ask(two.name, "never", None, 2.0) for _ in range(10_001)]
+    assert [told.called for told in waiting] == [False] * 10_000 + [True]
+    all_told = one.ask_all("double", 21)
+    assert all_told.result == {two.name: 42}
+    clock.advance(2)
+    assert all(told.called for told in waiting)
+    assert one.ask(two.name, "double", 1, 2.0).result == 2

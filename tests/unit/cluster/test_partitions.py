@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -41,9 +42,9 @@ class View(MemoryBus):
             super().publish(channel, payload, binary)
 
     def go_on(self) -> None:
-        held, self.held = self.held or [], None
-        for found in held:
-            self.take(*found)
+        while self.held:  # what it causes comes behind it
+            super().publish(*self.held.pop(0))
+        self.held = None
 
 
 class Net:
@@ -351,3 +352,106 @@ def test_a_gap_that_is_known_is_told_once() -> None:
     net.servers[1].assembly.nodes.begin_anew()
     net.heal()
     assert missed(client) == []
+
+
+@pytest.mark.parametrize("seconds", [4.0, 15.0])
+def test_a_gap_right_after_a_node_has_begun_to_listen_is_told(seconds: float) -> None:
+    net = Net()
+    client = asking(net, 1)
+    net.servers[1].assembly.nodes.begin_anew()
+    net.cut()
+    net.pass_time(seconds)
+    net.heal()
+    assert missed(client) == MISSED
+
+
+def test_a_gap_right_after_an_answer_to_a_new_link_is_told() -> None:
+    """Answers say how many messages to all came before them: a cut behind them that takes one message is enough."""
+    net = Net()
+    client = asking(net, 1)
+    nodes = net.servers[1].assembly.nodes
+    nodes.begin_anew()
+    nodes._greet_all(fresh=True)
+    net.cut()
+    net.pass_time(HELLO_INTERVAL)
+    net.heal()
+    assert missed(client) == MISSED
+
+
+def test_what_a_node_missed_of_one_that_started_meanwhile_is_told() -> None:
+    net = Net(apart=True)
+    client = asking(net, 1)
+    net.heal()
+    assert missed(client) == MISSED
+
+
+def test_a_node_that_starts_later_is_not_taken_for_one_that_was_not_heard() -> None:
+    net = Net()
+    client = asking(net, 1)
+    nodes = net.servers[0].assembly.nodes
+    nodes.stop()
+    net.pass_time(30.0)
+    nodes.start()
+    net.pass_time(10.0)
+    assert missed(client) == []
+
+
+def test_subscribers_are_told_that_another_node_has_lost_a_link_once() -> None:
+    net = Net()
+    clients = [asking(net, 0), asking(net, 1)]
+    losses = [0]
+    net.servers[0].assembly.nodes.greet("losses", lambda: losses[0], lambda name, count: None)
+    hearing = net.servers[1].assembly.nodes
+    hearing.greet("losses", lambda: 0, hearing.hear_losses)
+    net.pass_time(2 * HELLO_INTERVAL)
+    losses[0] += 1
+    net.pass_time(4 * HELLO_INTERVAL)
+    assert [missed(client) for client in clients] == [[], MISSED]
+
+
+def closing(**options: Any) -> Net:
+    return Net(close_after_gap=2.0, **options)
+
+
+def test_clients_that_may_have_missed_something_and_did_not_ask_are_closed_after_a_gap() -> None:
+    net = closing(history=["kept"])
+    clients = [net.servers[0].connect() for _ in range(4)]
+    told = ("subscribe:room", "subscribe:room\r\ngaps:tell", "subscribe:kept", "x:y")
+    for client, headers in zip(clients, told, strict=True):
+        client.send(f"LHTTP/1.0 x\r\n{headers}\r\n\r\n")
+    net.pass_time(5.0)
+    net.cut()
+    net.pass_time(8.0)
+    assert [client.close_code for client in clients] == [None] * 4
+    net.heal()
+    assert [client.close_code for client in clients] == [4410, None, None, None]
+    assert clients[0].close_reason == "messages may have been missed; retry-after=0"
+
+
+def test_clients_are_closed_one_after_another_and_nobody_who_came_later() -> None:
+    net = closing()
+    clients = [net.servers[0].connect() for _ in range(100)]
+    for client in clients:
+        client.send("LHTTP/1.0 x\r\nsubscribe:room\r\n\r\n")
+    unaware = net.servers[0].assembly._unaware
+    unaware.close()
+    later = net.servers[0].connect()
+    later.send("LHTTP/1.0 x\r\nsubscribe:room\r\n\r\n")
+    counts = []
+    for _ in range(9):
+        counts.append(sum(client.close_code == 4410 for client in clients))
+        net.pass_time(0.25)
+    assert counts[0] == 1
+    assert all(5 <= after - before <= 20 for before, after in itertools.pairwise(counts[:8]))
+    assert counts[-1] == 100
+    assert later.close_code is None
+
+
+def test_a_gap_closes_nobody_by_default() -> None:
+    net = Net()
+    client = net.servers[0].connect()
+    client.send("LHTTP/1.0 x\r\nsubscribe:room\r\n\r\n")
+    net.cut()
+    net.pass_time(8.0)
+    net.heal()
+    assert client.close_code is None

@@ -20,6 +20,7 @@ class Ways:
         self.others: Any = None
         self.server = server
         self.steady_for = 0.0
+        self.losses = 0
         self.bus = bus
         self.asked = 0
         self.deaf = False

@@ -80,7 +80,7 @@ def test_the_level_decides_what_is_written_and_a_mistake_costs_one_line() -> Non
     observer({"log_level": LogLevel.error, "log_time": "not a time", "log_format": "x", "log_namespace": "n"})
     lines = file.getvalue().splitlines()
     assert [json.loads(line)["level"] for line in lines[:2]] == ["warn", "error"]
-    assert len(lines) == 3 and "unformattable" in lines[2]
+    assert len(lines) == 3 and "unformattable" in json.loads(lines[2])["text"]
 
 
 def test_a_line_for_the_journal_begins_with_its_priority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

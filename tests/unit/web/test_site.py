@@ -64,7 +64,7 @@ class Stack:
         self.factory = LHTTPServerFactory(engine=self.server.engine, reactor=self.clock, policy=policy, **options)
         if judged:
             self.factory.protocol = Judged
-        self.root = RootResource(engine=self.server.engine, factory=self.factory, policy=policy, demo=demo)
+        self.root = RootResource(factory=self.factory, demo=demo)
         self.site: Site = LHTTPSite(self.root, max_body_size=1_000, reactor=self.clock)
 
     def connect(self) -> Transport:
@@ -194,7 +194,7 @@ def beside(stack: Stack) -> Resource:
 
 
 def rooted(kind: type[RootResource]) -> Callable[[Stack], Resource]:
-    return lambda stack: kind(engine=stack.server.engine, factory=stack.factory, policy=AccessPolicy())
+    return lambda stack: kind(factory=stack.factory)
 
 
 @pytest.mark.parametrize(

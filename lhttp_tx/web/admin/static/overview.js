@@ -1,9 +1,11 @@
 // The first view: how the cluster is.
 
-import { call, may, refusal } from "./api.js";
+import { call, may, mayUseAll, refusal } from "./api.js";
 import { add, el, name, note, panel } from "./dom.js";
 import { count, since } from "./format.js";
+import { incidents } from "./incidents.js";
 import { poll } from "./poll.js";
+import { rates } from "./rates.js";
 import { Table, facts, showFacts } from "./table.js";
 
 const SECONDS = 3;
@@ -13,8 +15,12 @@ export function overview(main, _, signal) {
   const told = note("", { role: "alert" });
   const tiles = new Tiles();
   add(main, [el("h1", {}, "Overview"), told, tiles.element]);
-  if (may("nodes")) add(main, nodes(tiles, signal, told));
-  if (may("info")) add(main, server(signal));
+  if (may("rates")) add(main, rates(signal, told));
+  if (may("incidents") && mayUseAll()) add(main, incidents(signal));
+  const about = el("div", { class: "columns" });
+  add(main, about);
+  if (may("nodes")) add(about, nodes(tiles, signal, told));
+  if (may("info")) add(about, server(signal));
   if (!may("nodes")) add(main, note(`${refusal("nodes")} So it does not see how many connections there are.`));
 }
 

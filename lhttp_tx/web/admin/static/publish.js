@@ -45,6 +45,6 @@ export function publishForm(channel, done) {
     field("Command", command),
     field("Headers, one a line", headers),
     el("div", { class: "wide" }, field("Body", body)),
-    el("p", { class: "wide last" }, el("label", {}, store, " Keep it in the history, if the channel has one"), button),
+    el("p", { class: "wide last" }, el("label", { class: "check" }, store, "Keep it in the history, if the channel has one"), button),
   );
 }

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from lhttp_tx.web.admin.api import WINDOW, Remembered
+from lhttp_tx.guard.access import AccessPolicy
+from lhttp_tx.observe.methods import BY_NAME
+from lhttp_tx.web.admin.api import WINDOW, Remembered, _MethodResource
+from lhttp_tx.web.admin.calls import Calls
+from lhttp_tx.web.admin.gate import AdminGate
+from lhttp_tx.web.admin.keys import AdminKey, Keyring, digest_of
 from lhttp_tx.web.admin.problems import Problem
 
 
@@ -43,5 +51,56 @@ def test_answers_are_kept_for_a_time_and_within_bounds() -> None:
     for number in range(100):
         kept.begin("k", f"x{number}", b"a")
         kept.end("k", f"x{number}", bytes(1_000_000))
+        assert kept.size < 8_500_000
     kept.begin("k", "last", b"a")
     assert kept.size < 10_000_000
+
+
+def test_answers_of_calls_at_the_same_time_keep_to_the_bound() -> None:
+    kept = Remembered(Clock())
+    for number in range(200):
+        kept.begin("k", str(number), b"a")
+    for number in range(200):
+        kept.end("k", str(number), bytes(4_000_000))
+        assert kept.size < 8_500_000
+
+
+def test_a_call_under_way_is_not_forgotten_for_the_answers_of_others() -> None:
+    kept = Remembered(Clock())
+    kept.begin("k", "slow", b"a")
+    for number in range(20):
+        kept.begin("k", str(number), b"a")
+        kept.end("k", str(number), bytes(1_000_000))
+    with pytest.raises(Problem, match="still running"):
+        kept.begin("k", "slow", b"a")
+
+
+class Recording(Calls):
+    """Calls that do nothing but note their names."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    async def call(self, name: str, params: Any, key: AdminKey) -> dict[str, Any]:
+        self.names.append(params["user"])
+        return {}
+
+
+def test_others_have_their_turn_between_the_calls_of_a_batch() -> None:
+    clock, calls = Clock(), Recording()
+    key = AdminKey("k", digest_of(b"secret"), frozenset({"*"}))
+    gate = AdminGate(Keyring([key]), AccessPolicy(), clock)
+    resource = _MethodResource(gate, BY_NAME["batch"], calls, Remembered(clock), clock)
+    listed = [{"method": "connections", "params": {"user": name}} for name in ("a", "b", "c")]
+    answer = Deferred.fromCoroutine(resource._call({"calls": listed}, key, None))
+    seen: list[int] = []
+
+    def have_a_turn() -> None:
+        seen.append(len(calls.names))
+        if not answer.called:
+            clock.callLater(0, have_a_turn)
+
+    have_a_turn()
+    clock.advance(0)
+    assert seen == [1, 2, 3]
+    assert calls.names == ["a", "b", "c"]

@@ -104,7 +104,7 @@ class Stack:
             admission=self.admission,
             max_connections=max_connections,
         )
-        root = RootResource(engine=self.server.engine, factory=self.factory, policy=policy)
+        root = RootResource(factory=self.factory)
         self.events: EventsResource = root.children[b"events"]
         self.site: Any = LHTTPSite(root, max_body_size=1_000, reactor=self.clock, admission=self.admission)
 

@@ -56,3 +56,19 @@ def test_all_users_together_have_a_bound() -> None:
         tickets.issue(ada(number))
     with pytest.raises(Refused, match="too many unused tickets"):
         tickets.issue(ada(10_001))
+
+
+def test_what_is_known_of_users_is_bounded_by_its_bytes() -> None:
+    clock = Clock()
+    tickets = Tickets(clock)
+    large = {f"claim{number}": "x" for number in range(1_000)}
+    issued: list[str] = []
+    with pytest.raises(Refused) as caught:
+        issued.extend(tickets.issue(Identity(f"user{number}", "c", large)) for number in range(10_000))
+    assert caught.value.status == 429
+    assert 50 < len(issued) < 200
+    tickets.redeem(issued[0])
+    tickets.issue(Identity("one", "c", large))
+    clock.advance(LIFETIME)
+    for number in range(50):
+        tickets.issue(Identity(f"user{number}", "c", large))

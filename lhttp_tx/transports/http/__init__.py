@@ -1,0 +1,1 @@
+"""Clients without a connection of their own: they send and fetch with HTTP requests, on any node."""

@@ -1,0 +1,69 @@
+"""
+Messages as entries: the JSON texts in which a client fetches them.
+
+Pure functions, and encodings of deliveries. An entry has no line ends, so it is the data of one server-sent event.
+Source: the protocol document, section "Without WebSocket".
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Protocol
+
+from lhttp_tx.codec.text import is_text
+from lhttp_tx.codec.views import JSON
+
+__all__ = ["FORMS", "Form"]
+
+_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+
+_MISLEADING = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
+"""Characters that end no line of an event stream, but end one for some libraries; and how JSON can write them."""
+
+
+class Form(Protocol):
+    """Makes entries of messages: an :class:`~lhttp_tx.engine.delivery.Encoding`, of which there is one object."""
+
+    def encode(self, payloads: list[bytes], binary: bool) -> list[bytes]:
+        """Return the entries of messages. What is no message may be left out."""
+
+
+class _Whole:
+    """
+    Each message as it is: a JSON string, or an object with the key ``base64`` for a binary message.
+    """
+
+    def encode(self, payloads: list[bytes], binary: bool) -> list[bytes]:
+        return [_whole(payload, binary) for payload in payloads]
+
+
+def _whole(payload: bytes, binary: bool) -> bytes:
+    if binary or not is_text(payload):
+        return b'{"base64":"%b"}' % b64encode(payload)
+    return _one_line(_encode(payload.decode("utf-8")).encode("utf-8"))
+
+
+class _Views:
+    """The JSON views of messages. A delivery that has them already shares them."""
+
+    view = JSON
+
+    def encode(self, payloads: list[bytes], binary: bool) -> list[bytes]:
+        return self.encode_views(self.view.encode(payloads, binary))
+
+    def encode_views(self, views: list[bytes]) -> list[bytes]:
+        """Return the entries of views; see :class:`lhttp_tx.engine.delivery.Encoding`."""
+        return [_one_line(view) for view in views]
+
+
+def _one_line(text: bytes) -> bytes:
+    if not text.isascii():
+        for character, escape in _MISLEADING:
+            text = text.replace(character, escape)
+    return text
+
+
+FORMS: Mapping[str, Form] = {"lhttp": _Whole(), "lhttp.json": _Views()}
+"""The forms by the names of the subprotocols that they correspond to."""

@@ -1,0 +1,169 @@
+"""
+Lets a client come to any node: its requests are passed on to the node that has its session.
+
+The secret of a session names the node. Nodes ask each other through the bus, as they do for control and presence. A
+node that cannot be heard has no session any more.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.python.failure import Failure
+
+from lhttp_tx.cluster.nodes import Nodes
+from lhttp_tx.errors import LHTTPError, Refused
+from lhttp_tx.observe.rationing import RationedLogger
+from lhttp_tx.transports.http.bodies import Run
+from lhttp_tx.transports.http.outlet import Fetched
+from lhttp_tx.transports.http.session import ENDED
+from lhttp_tx.transports.http.sessions import Sessions, node_of
+
+__all__ = ["LONGEST_WAIT", "MOST", "Relay"]
+
+_log = RationedLogger(__name__)
+
+_KIND = "http"
+
+LONGEST_WAIT = 20.0
+"""Seconds for which a request may wait for messages. Proxies often give up after 30."""
+
+MOST = 65_536
+"""Bytes of the messages that are fetched at one time; one message may be larger."""
+
+_ANSWER_TIME = 10.0
+"""Seconds in which another node must answer, beside those for which it waits."""
+
+
+class Relay:
+    """
+    The requests of clients, wherever their sessions are.
+
+    The Deferreds of its methods fail with :exc:`~lhttp_tx.errors.Refused`: besides what
+    :class:`~lhttp_tx.transports.http.session.HTTPSession` refuses, with status 504 if the node with the session does
+    not answer.
+    """
+
+    def __init__(self, sessions: Sessions, nodes: Nodes | None) -> None:
+        """
+        :param sessions: the sessions of this node.
+        :param nodes: the other nodes; ``None`` if there are none.
+        """
+        self._sessions = sessions
+        self._nodes = nodes
+        if nodes is not None:
+            nodes.handle(_KIND, self._asked)
+
+    def fetch(self, secret: str, fetcher: str, after: int, *, wait: float, begins: bool) -> Deferred[Fetched]:
+        """
+        Get messages. Cancel the Deferred if nobody waits for them any more.
+
+        :param secret: the client's secret.
+        :param fetcher: names the request; nobody else can know it.
+        :param after: see :meth:`lhttp_tx.transports.http.outlet.Outlet.fetch`, as for the others.
+        """
+        asked = {"do": "fetch", "secret": secret, "fetcher": fetcher, "after": after, "wait": wait, "begins": begins}
+        return self._do(secret, lambda: self._fetch(asked), asked, wait).addCallback(_read_fetched)
+
+    def send(self, secret: str, runs: list[Run], number: int | None, size: int, after: int) -> Deferred[None]:
+        """Pass on messages of the client; see :meth:`lhttp_tx.transports.http.session.HTTPSession.take`."""
+
+        def take() -> Deferred[None]:
+            return self._sessions.find(secret).take(runs, number, size, after)
+
+        asked: dict[str, Any] = {"do": "send", "secret": secret, "number": number, "size": size, "after": after}
+        if self._is_here(secret):
+            return maybeDeferred(take)
+        asked["runs"] = [
+            [[b64encode(message).decode("ascii") for message in messages], binary] for messages, binary in runs
+        ]
+        return self._do(secret, take, asked, 0.0).addCallback(lambda _: None)
+
+    def end(self, secret: str) -> Deferred[None]:
+        """End the session of the client, which goes away."""
+        asked = {"do": "end", "secret": secret}
+        return self._do(secret, lambda: self._sessions.find(secret).end(), asked, 0.0).addCallback(lambda _: None)
+
+    def _is_here(self, secret: str) -> bool:
+        try:
+            return self._nodes is None or node_of(secret) == self._sessions.name
+        except Refused:
+            return True  # where it is not found
+
+    def _do(self, secret: str, here: Callable[[], Any], asked: dict[str, Any], wait: float) -> Deferred[Any]:
+        """Do something here, or ask the node that has the session to do it."""
+        nodes = self._nodes
+        if nodes is None or self._is_here(secret):
+            return maybeDeferred(here)
+        name = node_of(secret)
+        if name not in nodes.others:
+            return maybeDeferred(_refuse, 404, ENDED)
+        # Of its own, so that it can be cancelled: the node answers all the same.
+        outcome: Deferred[Any] = Deferred(lambda _: None)
+        answered = nodes.ask(name, _KIND, asked, wait + _ANSWER_TIME)
+        answered.addCallback(lambda answer: _conclude(outcome, answer, name in nodes.others))
+        return outcome
+
+    # What other nodes ask
+
+    def _asked(self, sender: str, data: Any) -> Deferred[dict[str, Any]]:
+        doing: Deferred[Any] = maybeDeferred(self._do_here, data)
+        return doing.addErrback(_as_answer)
+
+    def _do_here(self, data: dict[str, Any]) -> Deferred[dict[str, Any]]:
+        if data["do"] == "fetch":
+            return self._fetch(data).addCallback(_write_fetched)
+        session = self._sessions.find(data["secret"])
+        if data["do"] == "end":
+            session.end()
+            return succeed({})
+        runs = [([b64decode(message) for message in messages], bool(binary)) for messages, binary in data["runs"]]
+        taking = session.take(runs, data["number"], data["size"], data["after"])
+        return taking.addCallback(lambda _: {})
+
+    def _fetch(self, asked: dict[str, Any]) -> Deferred[Fetched]:
+        session = self._sessions.find(asked["secret"])
+        wait = min(asked["wait"], LONGEST_WAIT)
+        return session.fetch(asked["fetcher"], asked["after"], wait=wait, most=MOST, begins=asked["begins"])
+
+
+def _refuse(status: int, reason: str) -> None:
+    raise Refused(status, reason)
+
+
+def _conclude(outcome: Deferred[Any], answer: Any, is_there: bool) -> None:
+    if outcome.called:
+        return
+    if isinstance(answer, dict) and "status" not in answer:
+        outcome.callback(answer)
+    elif isinstance(answer, dict):
+        outcome.errback(Failure(Refused(answer["status"], answer["reason"])))
+    elif is_there:
+        outcome.errback(Failure(Refused(504, "the node with this session does not answer")))
+    else:
+        outcome.errback(Failure(Refused(404, ENDED)))
+
+
+def _as_answer(failure: Failure) -> dict[str, Any]:
+    error: Any = failure.value
+    if isinstance(error, LHTTPError):
+        return {"status": error.status, "reason": error.reason}
+    _log.failure("a request from another node failed", failure)
+    return {"status": 500, "reason": "internal error"}
+
+
+def _write_fetched(fetched: Fetched) -> dict[str, Any]:
+    return {
+        "last": fetched.last,
+        "entries": [entry.decode("utf-8") for entry in fetched.entries],
+        "over": fetched.over,
+    }
+
+
+def _read_fetched(found: Fetched | dict[str, Any]) -> Fetched:
+    if isinstance(found, Fetched):
+        return found
+    return Fetched(found["last"], [entry.encode("utf-8") for entry in found["entries"]], found["over"])

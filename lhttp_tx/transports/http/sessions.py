@@ -1,0 +1,134 @@
+"""
+The sessions of one node without connections of their own, and the secrets by which their clients are known.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from lhttp_tx.auth.gate import Gate
+from lhttp_tx.engine.engine import Engine
+from lhttp_tx.errors import Refused
+from lhttp_tx.guard.admission import Seat
+from lhttp_tx.transports.http.entries import FORMS
+from lhttp_tx.transports.http.session import ENDED, HTTPSession
+from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
+from lhttp_tx.transports.websocket.outbox import Outbox
+
+__all__ = ["PATIENCE", "Sessions", "node_of"]
+
+PATIENCE = 40.0
+"""Seconds for which a session waits for a request that fetches, if the server sends no pings to WebSockets."""
+
+_LEAST_TO_READ = 10.0
+"""Seconds for which the client of a closed session may fetch its last messages, at least."""
+
+_SECRET = re.compile(r"([0-9a-f]{16})\.([0-9a-f]{16})\.([A-Za-z0-9_-]{32})")
+
+
+def node_of(secret: str) -> str:
+    """
+    Return the name of the node that has the session with this secret.
+
+    :raises Refused: with status 404 if it is no secret.
+    """
+    found = _SECRET.fullmatch(secret)
+    if found is None:
+        raise Refused(404, ENDED)
+    return found[1]
+
+
+class Sessions:
+    """
+    The sessions of one node.
+
+    :ivar name: the name of the node.
+    :ivar patience: seconds for which a session waits for a request that fetches: as long as a WebSocket may leave a
+        ping without an answer.
+    :ivar close_timeout: seconds for which a client may fetch the last entries of a session that is closed.
+    """
+
+    clock: IReactorTime
+    engine: Engine
+    gate: Gate | None
+    outbox: Outbox
+
+    def __init__(self, factory: LHTTPServerFactory, name: str | None = None) -> None:
+        """
+        :param factory: makes the WebSockets of the server, among which sessions count.
+        :param name: the name of the node, of 16 hexadecimal digits; by default one that nobody else has.
+        """
+        self.name = secrets.token_hex(8) if name is None else name
+        self.engine = factory.engine
+        self.clock = factory.reactor
+        self.gate = factory.gate
+        self.outbox = factory.outbox
+        interval: float = factory.autoPingInterval
+        self.patience = interval + factory.autoPingTimeout if interval else PATIENCE
+        self.close_timeout = max(_LEAST_TO_READ, factory.closeHandshakeTimeout)
+        self._factory = factory
+        self._known: dict[str, HTTPSession] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def check(self) -> None:
+        """
+        :raises Refused: with status 503 if there are too many connections already.
+        """
+        factory = self._factory
+        if 0 < factory.maxConnections <= factory.countConnections:
+            raise Refused(503, "too many connections")
+
+    def begin(self, peer: str, seat: Seat, form: str) -> HTTPSession:
+        """
+        Return a new session, which is to be opened.
+
+        :param peer: the address of the client.
+        :param seat: its place among the connections of the server.
+        :param form: one of :data:`~lhttp_tx.transports.http.entries.FORMS`.
+        """
+        session = HTTPSession(self, peer, seat, FORMS[form])
+        self._known[session.id] = session
+        self._factory.countConnections += 1
+        seat.take()
+        seat.watch(session.end)
+        return session
+
+    def secret_of(self, session: HTTPSession) -> str:
+        """Return what the client of *session* has to know. It names the node, for the others."""
+        return f"{self.name}.{session.id}.{session.key}"
+
+    def find(self, secret: str) -> HTTPSession:
+        """
+        Return the session with this secret.
+
+        :raises Refused: with status 404 if there is none.
+        """
+        found = _SECRET.fullmatch(secret)
+        session = None if found is None else self._known.get(found[2])
+        if found is None or session is None or not session.is_key(found[3]):
+            raise Refused(404, ENDED)
+        return session
+
+    def forget(self, session: HTTPSession) -> None:
+        """Count a session no more."""
+        if self._known.pop(session.id, None) is not None:
+            self._factory.countConnections -= 1
+
+    def stop(self) -> Deferred[None]:
+        """
+        End all sessions: the server stops, and has closed them before.
+
+        :returns: a Deferred that succeeds when the answers to the requests of their clients are on their way.
+        """
+        if not self._known:
+            return succeed(None)
+        for session in tuple(self._known.values()):
+            session.end()
+        return deferLater(self.clock, 0, lambda: None)  # a reactor writes between two turns

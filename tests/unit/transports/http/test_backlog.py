@@ -1,0 +1,93 @@
+"""lhttp_tx.transports.http.backlog: entries with numbers, kept until the client has them."""
+
+from __future__ import annotations
+
+from lhttp_tx.errors import Refused
+from lhttp_tx.transports.http.backlog import Backlog
+
+ROOM = 64 + 10
+"""What an entry of ten bytes counts."""
+
+
+def entry(number: int) -> bytes:
+    return b"%010d" % number
+
+
+def filled(count: int, limit: int = 100 * ROOM) -> Backlog:
+    backlog = Backlog(limit)
+    for number in range(1, count + 1):
+        assert backlog.add(entry(number), (b"%d" % number, False))
+    return backlog
+
+
+def status(backlog: Backlog, after: int) -> int:
+    try:
+        backlog.check(after)
+    except Refused as refused:
+        return refused.status
+    return 200
+
+
+def test_what_is_not_acknowledged_is_handed_out_again() -> None:
+    backlog = filled(3)
+    assert backlog.take(0, 1_000) == [entry(1), entry(2), entry(3)]
+    assert backlog.take(1, 1_000) == [entry(2), entry(3)]
+    backlog.acknowledge(2)
+    assert backlog.take(2, 1_000) == [entry(3)]
+    assert status(backlog, 1) == 410
+
+
+def test_an_answer_is_bounded_but_has_one_entry_at_least() -> None:
+    backlog = filled(3)
+    assert backlog.take(0, 20) == [entry(1), entry(2)]
+    assert backlog.take(2, 1) == [entry(3)]
+
+
+def test_what_was_never_handed_out_is_not_acknowledged() -> None:
+    backlog = filled(3)
+    backlog.take(0, 10)
+    backlog.acknowledge(3)
+    assert backlog.dropped == 1
+    assert status(backlog, 3) == 400
+    assert backlog.take(1, 1_000) == [entry(2), entry(3)]
+
+
+def test_what_was_handed_out_makes_room() -> None:
+    backlog = filled(3, limit=3 * ROOM)
+    backlog.take(0, 20)
+    assert backlog.add(entry(4))
+    assert (status(backlog, 0), status(backlog, 1)) == (410, 200)
+    assert backlog.take(1, 1_000) == [entry(2), entry(3), entry(4)]
+
+
+def test_what_was_not_handed_out_is_bounded() -> None:
+    backlog = filled(3, limit=3 * ROOM)
+    assert not backlog.add(entry(4))
+    assert backlog.last == 3
+    assert backlog.add(entry(4), force=True)
+    assert backlog.take(0, 1_000)[-1] == entry(4)
+
+
+def test_small_entries_count_too() -> None:
+    backlog = Backlog(1_000)
+    count = 0
+    while backlog.add(b""):
+        count += 1
+    assert count == 1_000 // 64
+
+
+def test_giving_up_tells_what_nobody_fetched() -> None:
+    backlog = filled(3)
+    backlog.take(0, 10)
+    assert backlog.give_up() == [(b"2", False), (b"3", False)]
+    assert (backlog.last, backlog.unhanded) == (1, 0)
+    backlog.add(entry(9))
+    assert backlog.take(1, 100) == [entry(9)]
+
+
+def test_nothing_is_kept_for_good() -> None:
+    backlog = Backlog(10 * ROOM)
+    for number in range(1, 1_000):
+        assert backlog.add(entry(number))
+        backlog.take(number - 1, 100)
+        assert backlog.last - backlog.dropped <= 10
