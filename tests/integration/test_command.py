@@ -441,3 +441,51 @@ def test_a_token_is_not_made_with_a_weak_secret(tmp_path: Path) -> None:
 def test_completion_is_a_script_for_the_shell(shell: str) -> None:
     done = lhttp("completion", shell)
     assert (done.returncode, "_LHTTP_COMPLETE" in done.stdout) == (0, True)
+
+
+# subscribe --sse
+
+
+@pytest.fixture
+def kept(serve: Callable[..., ServerProcess]) -> str:
+    return url_of(serve("--history", "kept").port)
+
+
+def test_an_event_stream_prints_what_a_websocket_does(kept: str, start: Callable[..., Process]) -> None:
+    for text in ("1", "2"):
+        lhttp("publish", "kept", text, "--url", kept)
+    listening = start("subscribe", "kept", "--sse", "--last", "1", "--count", "3", "--url", kept)
+    wait_until(lambda: "kept\t2\n" in listening.output, "the newest message comes first")
+    lhttp("publish", "kept", "--url", kept, input=b"\xff\n")
+    lhttp("publish", "kept", "tab\tline\n", "--url", kept)
+    listening.wait_for_output("kept\ttab\\tline\\n")
+    as_json = lhttp("subscribe", "kept", "--sse", "--last", "1", "--count", "1", "--json", "--url", kept)
+    assert json.loads(as_json.stdout)["channel"] == "kept"
+
+
+def test_an_event_stream_goes_on_where_it_was(
+    serve: Callable[..., ServerProcess], start: Callable[..., Process], tmp_path: Path
+) -> None:
+    port = free_port()
+    listen = ("--port", f"tcp:{port}:interface=127.0.0.1")
+    options = ("--history", "kept", "--history-store", f"sqlite:{tmp_path / 'kept.db'}")
+    url = url_of(port)
+    first = serve(*options, listen=listen)
+    lhttp("publish", "kept", "1", "--url", url)
+    listening = start("subscribe", "kept", "--sse", "--last", "9", "--url", url)
+    wait_until(lambda: "kept\t1\n" in listening.output, "the first message comes")
+    first.stop()
+    serve(*options, listen=listen)
+    lhttp("publish", "kept", "2", "--url", url)
+    listening.wait_for_output("kept\t2\n")
+    assert listening.output.count("kept\t1\n") == 1
+
+
+def test_an_event_stream_ends_as_it_should(kept: str, nobody: str) -> None:
+    assert lhttp("subscribe", "kept", "--sse", "--timeout", "1", "--url", kept).returncode == 0
+    done = lhttp("subscribe", "kept", "--sse", "--timeout", "1", "--count", "1", "--url", kept)
+    assert (done.returncode, done.stderr) == (1, "lhttp: 0 of 1 messages came within 1 seconds\n")
+    assert lhttp("subscribe", "$no", "--sse", "--url", kept).returncode == 2
+    assert lhttp("subscribe", "$presence.no", "--sse", "--url", kept).returncode == 1
+    assert lhttp("subscribe", "a", "--sse", "--url", nobody).returncode == 3
+    assert lhttp("subscribe", "a", "--sse", "--codec", "json", "--url", kept).returncode == 2
