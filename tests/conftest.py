@@ -19,7 +19,7 @@ settings.load_profile("quick")  # or: pytest --hypothesis-profile=thorough
 ATTACKS = frozenset(
     {
         *("test_hazards.py", "test_hazards_cost.py", "test_hazards_ends.py", "test_hazards_history.py"),
-        *("test_hazards_slow.py", "test_hazards_views.py"),
+        *("test_hazards_slow.py", "test_hazards_tcp.py", "test_hazards_views.py"),
         *("test_exhaustion.py", "test_failed_starts.py", "test_fuzz.py", "test_limits.py", "test_soak.py"),
         "test_history_sqlite.py",
     }

@@ -8,8 +8,7 @@ call more while nobody listens, and the classes here are the only ones that pay.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
-from operator import length_hint
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lhttp_tx.codec.message import Message
@@ -75,10 +74,6 @@ class Taps:
                 self._classes[own] = _tapped_conversation(own, self._ear)
             session.__class__ = self._classes[own]
 
-    def among(self, members: Container[object]) -> list[Conversation]:
-        """Return those sessions that somebody listens to and that are in *members*."""
-        return [session for session in self._tapped if session in members]
-
     def drop(self, session: Conversation) -> None:
         """Listen to one session no more."""
         own = self._tapped.pop(session, None)
@@ -129,7 +124,7 @@ def _tapped_hub(own: type[Hub], ear: Ear) -> type[Hub]:
         def publish_run(self, channels: tuple[str, ...], payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
             if len(channels) > 1:  # it calls publish for each
                 return own.publish_run(self, channels, payloads, binary)
-            return own.publish_run(self, channels, _Heard(ear, channels, payloads), binary)
+            return own.publish_run(self, channels, _heard(ear, channels, payloads), binary)
 
         def flush(self) -> None:
             if self.run:
@@ -141,21 +136,8 @@ def _tapped_hub(own: type[Hub], ear: Ear) -> type[Hub]:
     return TappedHub
 
 
-class _Heard:
-    """An iterator over payloads that tells of each when it is taken."""
-
-    def __init__(self, ear: Ear, channels: tuple[str, ...], payloads: Iterator[bytes]) -> None:
-        self._ear = ear
-        self._channels = channels
-        self._payloads = payloads
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        payload = next(self._payloads)
-        self._ear.published(self._channels, payload)
-        return payload
-
-    def __length_hint__(self) -> int:
-        return length_hint(self._payloads)
+def _heard(ear: Ear, channels: tuple[str, ...], payloads: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield payloads, and tell of each when it is taken. Those that nobody takes stay in *payloads*."""
+    for payload in payloads:
+        ear.published(channels, payload)
+        yield payload

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall
@@ -68,12 +68,14 @@ class _Trace:
     :ivar kind: one of :data:`KINDS`.
     :ivar name: what it follows.
     :ivar has_bodies: whether bodies are kept.
+    :ivar sessions: those whose messages it follows.
     """
 
     kind: str
     name: str
     has_bodies: bool
-    messages: deque[dict[str, Any]]
+    messages: deque[dict[str, Any]] = field(default_factory=deque)
+    sessions: set[Conversation] = field(default_factory=set)
     number: int = 0
     dropped: int = 0
     second: int = -1
@@ -169,7 +171,10 @@ class Traces(SessionWatcher):
 
     def _begin(self, trace_id: str, order: Order) -> _Trace:
         self._finish(trace_id)
-        trace = _Trace(order["kind"], order["name"], order["bodies"], deque())
+        trace = _Trace(order["kind"], order["name"], order["bodies"])
+        trace.sessions = {
+            session for session in self._engine.sessions if not session.closed and self._follows(trace, session)
+        }
         self._traces[trace_id] = trace
         trace.end = self._engine.clock.callLater(LIFETIME, self._finish, trace_id)
         _log.info(
@@ -197,36 +202,37 @@ class Traces(SessionWatcher):
             watchers.append(self)
         elif not self._traces and self in watchers:
             watchers.remove(self)
-        sessions = [session for session in self._engine.sessions if not session.closed and self._followers(session)]
-        self._taps.listen(sessions, to_hub=bool(self._traces))
+        sessions: set[Conversation] = set()
+        self._taps.listen(
+            sessions.union(*(trace.sessions for trace in self._traces.values())), to_hub=bool(self._traces)
+        )
 
-    def _followers(self, session: Session) -> list[_Trace]:
-        """Return the traces that follow what *session* receives and sends."""
-        identity = session.identity
-        return [
-            trace
-            for trace in self._traces.values()
-            if trace.kind == "command"
-            or (trace.kind == "user" and trace.name == self._name_of(identity))
-            or (trace.kind == "connection" and trace.name == identity.connection_id)
-        ]
+    def _follows(self, trace: _Trace, session: Session) -> bool:
+        """Return whether a trace follows what *session* receives and sends."""
+        if trace.kind == "user":
+            return trace.name == self._name_of(session.identity)
+        return trace.kind == "command" or (trace.kind == "connection" and trace.name == session.identity.connection_id)
 
     # See SessionWatcher
 
     def session_opened(self, session: Session) -> None:
         """Follow it, if a trace does."""
-        if isinstance(session, Conversation) and self._followers(session):
-            self._taps.add(session)
+        for trace in self._traces.values():
+            if isinstance(session, Conversation) and self._follows(trace, session):
+                trace.sessions.add(session)
+                self._taps.add(session)
 
     def session_identified(self, session: Session, old: Identity | None, new: Identity) -> None:
         """Follow it, if a trace follows its new user."""
-        if isinstance(session, Conversation) and not session.closed:
-            self._taps.drop(session)
+        if not session.closed:
+            self.session_closed(session)
             self.session_opened(session)
 
     def session_closed(self, session: Session) -> None:
         """Follow it no more."""
         if isinstance(session, Conversation):
+            for trace in self._traces.values():
+                trace.sessions.discard(session)
             self._taps.drop(session)
 
     # See Ear
@@ -253,9 +259,12 @@ class Traces(SessionWatcher):
             elif trace.kind == "command":
                 self._take_all([trace], payloads, channel=channel, count=len(members))
             else:
-                for session in self._taps.among(members):
-                    if trace in self._followers(session):
+                for session in trace.sessions:
+                    if session in members:
                         self._take_all([trace], payloads, channel=channel, session=session)
+
+    def _followers(self, session: Conversation) -> list[_Trace]:
+        return [trace for trace in self._traces.values() if session in trace.sessions]
 
     def _take_all(self, traces: list[_Trace], payloads: Iterable[bytes], **details: Any) -> None:
         for payload in payloads:

@@ -96,8 +96,12 @@ function route() {
   const [path, ...rest] = parts();
   const view = Object.hasOwn(VIEWS, path) ? VIEWS[path] : null;
   for (const each of app.querySelectorAll("[data-view]")) {
-    if (each.dataset.view === path) each.setAttribute("aria-current", "page");
-    else each.removeAttribute("aria-current");
+    if (each.dataset.view === path) {
+      each.setAttribute("aria-current", "page");
+      each.scrollIntoView({ block: "nearest", inline: "nearest" });
+    } else {
+      each.removeAttribute("aria-current");
+    }
   }
   main.replaceChildren();
   scrollTo(0, 0);

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from lhttp_tx import Message
+from lhttp_tx import Message, Processor, Request
 from lhttp_tx.assembly.counted import CountedHub, counted_conversation
 from lhttp_tx.engine.conversation import Conversation
 from lhttp_tx.engine.hub import Hub
@@ -70,11 +71,12 @@ def test_nothing_is_touched_while_nobody_looks(stage: Stage) -> None:
 
 def test_a_trace_ends_when_nobody_has_asked_for_a_while(stage: Stage) -> None:
     client = stage.connect("ann", "room")
+    stage.answer("command", "chat")
+    say(client, "chat", "hall")
     for _ in range(5):
-        stage.answer("command", "chat")
         stage.clock.advance(LIFETIME - 1)
-    assert len(stage.traces) == 1
-    stage.clock.advance(1)
+        assert stage.seen("command", "chat") == [("in", "chat", "ann", None)]
+    stage.clock.advance(LIFETIME)
     assert len(stage.traces) == 0
     assert stage.is_untouched
     say(client, "chat", "room")
@@ -144,6 +146,39 @@ def test_a_run_is_handled_like_before(stage: Stage) -> None:
         taken = client.session.receive_run(run, taken, False)
     assert [message.text for message in client.take()] == ["0", "1", "2", "3", "4"]
     assert len(stage.seen("user", "ann")) == 10
+
+
+def test_a_message_that_has_to_wait_is_told_once() -> None:
+    class Slow(Processor):
+        command = "slow"
+
+        def on_message(self, request: Request) -> Deferred[None]:
+            return waiting
+
+    waiting: Deferred[None] = Deferred()
+    stage = Stage(processors=[Slow()])
+    client = stage.connect("ann")
+    stage.answer("user", "ann")
+    run = [b"LHTTP/1.0 slow\r\n\r\n", b"LHTTP/1.0 next\r\n\r\n"]
+    assert client.session.receive_run(run, 0, False) == 1
+    assert client.session.receive_run(run, 1, False) == 2
+    waiting.callback(None)
+    assert [row[1] for row in stage.seen("user", "ann")][:2] == ["slow", "next"]
+    assert [row[0] for row in stage.seen("user", "ann")].count("in") == 2
+
+
+def test_a_run_of_publications_is_told_and_kept_like_before() -> None:
+    stage = Stage(history=["room"])
+    client = stage.connect("ann", "room")
+    stage.answer("channel", "room")
+    run = [f"LHTTP/1.0 chat\r\npublish:room\r\n\r\n{number}".encode() for number in range(5)]
+    taken = 0
+    while taken < len(run):
+        taken = client.session.receive_run(run, taken, False)
+    assert [row[0] for row in stage.seen("channel", "room")].count("publish") == 5
+    assert [(message.text, (message.headers.get("offset") or "?")[-1]) for message in client.take()] == [
+        (str(number), str(number + 1)) for number in range(5)
+    ]
 
 
 def test_bodies_are_hidden_unless_asked_for_and_cut(stage: Stage) -> None:
@@ -236,6 +271,7 @@ def test_a_connection_that_ends_leaves_nothing(stage: Stage) -> None:
     client.session.close()
     assert type(client.session) is Conversation
     stage.connect("ann", "room").disconnect()
+    assert [trace.sessions for trace in stage.traces._traces.values()] == [set()]
     stage.answer("user", "ann", stop=True)
     assert stage.is_untouched
 
