@@ -34,6 +34,7 @@ from integration._docs import (
     free_port,
     wait_for_port,
 )
+from lhttp_tx.client.command.admin import admin_command
 from lhttp_tx.client.command.cli import lhttp
 from lhttp_tx.client.command.token import token_command
 from lhttp_tx.codec.channels import split_channels
@@ -277,7 +278,8 @@ def _server_options() -> set[str]:
 
 def _options() -> set[str]:
     """Return the options of ``twistd lhttp`` and of the command ``lhttp``."""
-    commands = [*lhttp.commands.values(), *token_command.commands.values()]
+    groups = (lhttp, admin_command, token_command)
+    commands = [command for group in groups for command in group.commands.values()]
     subcommands = [option for command in commands for found in command.params for option in found.opts]
     return _server_options().union(subcommands)
 
