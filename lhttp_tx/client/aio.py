@@ -239,7 +239,7 @@ class Client:
         order: Literal["oldest", "newest"] = "oldest",
         timeout: float | None = None,
     ) -> HistoryPage:
-        """Return a part of the history of a channel; see :meth:`~.requests.RequestingService.history`."""
+        """Return a part of the history of a channel; see :meth:`lhttp_tx.client.requests.RequestingService.history`."""
         return await self._wait(
             self._running().history(channel, limit=limit, since=since, before=before, order=order, timeout=timeout)
         )
