@@ -31,6 +31,7 @@ from lhttp_tx.web.admin.page import Static
 from lhttp_tx.web.admin.rates import Rates
 from lhttp_tx.web.admin.sampler import Sampler
 from lhttp_tx.web.admin.site import AdminRoot, AdminSite
+from lhttp_tx.web.admin.traces import Traces
 
 __all__ = ["MAX_CONNECTIONS", "AdminService", "manage"]
 
@@ -84,7 +85,12 @@ class AdminService(Service):
         self._engine = parts.engine
         self._incidents = Incidents(reactor, time.time, parts.control.name_of)
         self._rates = Rates(parts.engine, self._incidents, parts.counters, reactor, time.time)
-        parts.control.questions |= {"incidents": self._incidents.newest, "rates": self._rates.newest}
+        self._traces = Traces(parts.engine, lambda: parts.nodes.name, time.time, parts.control.name_of)
+        parts.control.questions |= {
+            "incidents": self._incidents.newest,
+            "rates": self._rates.newest,
+            "trace": self._traces.ask,
+        }
         self._sampler: Sampler | None = None
         if parts.counters is not None:
             from lhttp_tx.web.admin.metrics import MetricsResource  # needs an optional package
@@ -138,6 +144,7 @@ class AdminService(Service):
         super().stopService()
         self._incidents.stop(self._engine)
         self._rates.stop()
+        self._traces.stop()
         if self._sampler is not None:
             self._sampler.stop()
         return self._listeners.close().addCallback(lambda _: self._admission.stop())
