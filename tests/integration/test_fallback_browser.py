@@ -198,6 +198,7 @@ def test_chat_goes_on_where_everything_that_stays_open_is_held_back(
         proxy.swallows = proxy.buffers = True
         page = begin(tab, proxy, {})
         wait_for(page, "window.client.transport === 'poll'", "it polls")
+        wait_for(page, "window.got.length", "it is subscribed")  # before that, it knows no position to go on from
         chat(page, server, "poll")
         proxy.swallows = proxy.buffers = False
         wait_for(page, "window.client.transport === 'websocket'", "it is back")

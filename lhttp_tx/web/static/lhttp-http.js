@@ -51,13 +51,21 @@
      * @param options {mode, base}: "stream" or "poll"; where /connect and /send are, by default the root of its host.
      */
     constructor(url, { mode, base }) {
-      const address = new URL(url);
-      address.protocol = address.protocol === "wss:" ? "https:" : "http:";
-      this.#base = base ? new URL(base, root.location?.href ?? address) : new URL("/", address);
-      this.#search = address.search;
+      this.#base = baseOf(url, base);
+      this.#search = new URL(url).search;
       this.#mode = mode;
       this.#credentials = root.location?.origin === this.#base.origin ? "same-origin" : "include";
       this.#run();
+    }
+
+    /** Tell whether the server answers requests at all. */
+    static async reaches(url, base) {
+      try {
+        await root.fetch(new URL("connect", baseOf(url, base)), { mode: "no-cors", credentials: "omit", cache: "no-store" });
+        return true;
+      } catch {
+        return false;
+      }
     }
 
     async #run() {
@@ -310,6 +318,12 @@
       this.#stop.abort();
       this.onclose?.({ type: "close", code, reason, wasClean: code !== 1006 });
     }
+  }
+
+  function baseOf(url, base) {
+    const address = new URL(url);
+    address.protocol = address.protocol === "wss:" ? "https:" : "http:";
+    return base ? new URL(base, root.location?.href ?? address) : new URL("/", address);
   }
 
   function bytesOf(base64) {

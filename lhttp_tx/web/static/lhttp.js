@@ -1593,7 +1593,8 @@
     #state = "closed";
     #socket = null;
     #ways;
-    #way = 0; // which of them is used
+    #way = 0; // which of them is used from the next connection on
+    #mode = "websocket"; // what this connection is
     #bad = 0; // connections in a row that were cut young
     #isDeaf = false; // whether nothing comes through this one
     #returning = null;
@@ -1680,7 +1681,7 @@
 
     /** How the connection of the moment is made: websocket, stream or poll; null without one. */
     get transport() {
-      return this.#state === "open" ? this.#ways[this.#way] : null;
+      return this.#state === "open" ? this.#mode : null;
     }
 
     /** Who the server says this is, or null while the client is not logged in. */
@@ -2677,7 +2678,7 @@
       this.#enter(this.#attempts ? "reconnecting" : "connecting");
       const { WebSocket, protocols, connectTimeout, fallbackUrl } = this.#options;
       if (!root[HTTP_SOCKET] && this.#ways.includes("websocket")) this.#way = this.#ways.indexOf("websocket");
-      const mode = this.#ways[this.#way];
+      const mode = (this.#mode = this.#ways[this.#way]);
       let socket;
       try {
         if (mode !== "websocket") socket = new root[HTTP_SOCKET](this.url, { mode, base: fallbackUrl });
@@ -2720,7 +2721,7 @@
       this.#opening = null;
       this.#emit("state", { state: "open", previous, error: null, delay: null });
       if (this.#ways.length > 1) setTimeout(() => this.#listen(socket), DEAF).unref?.();
-      if (this.#ways.includes("websocket") && this.#ways[this.#way] !== "websocket") this.#comeBackLater();
+      if (this.#ways.includes("websocket") && this.#mode !== "websocket") this.#comeBackLater();
     }
 
     /** Find out whether anything comes through a connection that has been silent since it was opened. */
@@ -2733,18 +2734,25 @@
       this.#drop("nothing comes through");
     }
 
-    /** Use the next transport if this one does no good. */
+    /** Use the next transport if this one does no good, though the server can be reached. */
     #changeWay(code, wasOpen) {
       clearTimeout(this.#returning);
       const isYoung = !wasOpen || Date.now() - this.#openedAt < STABLE;
-      if (this.#isDeaf || (code === 1006 && isYoung)) this.#bad += this.#isDeaf || !wasOpen ? CUTS : 1;
-      else this.#bad = 0;
+      const isBad = this.#isDeaf || (code === 1006 && isYoung);
+      const weight = this.#isDeaf || !wasOpen ? CUTS : 1;
+      const mode = this.#mode;
       this.#isDeaf = false;
-      if (this.#ways.length < 2) return;
-      if (this.#bad) loadHttp();
-      if (this.#bad < CUTS) return;
-      this.#way = (this.#way + 1) % this.#ways.length;
-      this.#bad = 0;
+      if (!isBad) this.#bad = 0;
+      if (!isBad || this.#ways.length < 2) return;
+      const { fallbackUrl } = this.#options;
+      const reaching = loadHttp().then(() => root[HTTP_SOCKET]?.reaches(this.url, fallbackUrl));
+      reaching.then((isReached) => {
+        if (!isReached || mode !== this.#ways[this.#way]) return;
+        this.#bad += weight;
+        if (this.#bad < CUTS) return;
+        this.#way = (this.#way + 1) % this.#ways.length;
+        this.#bad = 0;
+      });
     }
 
     #comeBackLater() {
@@ -2854,7 +2862,7 @@
       }
       if (wasOpen && Date.now() - this.#openedAt >= STABLE) {
         this.#attempts = 0;
-        if (this.#ways[this.#way] === "websocket") this.#returns = 0;
+        if (this.#mode === "websocket") this.#returns = 0;
       }
       this.#changeWay(code, wasOpen);
       if (wasOpen) this.#refusals = 0;
