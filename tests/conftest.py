@@ -39,7 +39,7 @@ PROGRAMS = frozenset(
             "test_metrics.py",
         ),
         *("test_options.py", "test_systemd.py", "test_events.py", "test_events_browser.py", "test_renewal.py"),
-        *("test_connect.py", "test_tcp.py", "test_upstream_dead.py", "test_wildcards.py"),
+        *("test_connect.py", "test_fallback_browser.py", "test_tcp.py", "test_upstream_dead.py", "test_wildcards.py"),
     }
 )
 """Modules of ``integration`` that are about pages, examples, commands, and options, each with programs of its own."""
