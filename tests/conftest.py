@@ -19,37 +19,43 @@ settings.load_profile("quick")  # or: pytest --hypothesis-profile=thorough
 ATTACKS = frozenset(
     {
         *("test_hazards.py", "test_hazards_cost.py", "test_hazards_ends.py", "test_hazards_history.py"),
-        "test_hazards_slow.py",
+        *("test_hazards_slow.py", "test_hazards_views.py"),
         *("test_exhaustion.py", "test_failed_starts.py", "test_fuzz.py", "test_limits.py", "test_soak.py"),
         "test_history_sqlite.py",
     }
 )
 """Modules of ``integration`` that attack a server or use it for long: they wait more than they work."""
 
-PROGRAMS = frozenset(
+PAGES = frozenset(
     {
-        *("test_browser.py", "test_docs.py", "test_examples.py", "test_javascript.py", "test_community.py"),
-        *("test_cleanup.py", "test_client_history.py", "test_client_login.py", "test_command.py", "test_config.py"),
-        *(
-            "test_admin.py",
-            "test_admin_api.py",
-            "test_dashboard.py",
-            "test_logs.py",
-            "test_manhole.py",
-            "test_metrics.py",
-        ),
-        *("test_options.py", "test_systemd.py", "test_events.py", "test_events_browser.py", "test_renewal.py"),
-        *("test_connect.py", "test_fallback_browser.py", "test_tcp.py", "test_upstream_dead.py", "test_wildcards.py"),
+        *("test_admin.py", "test_admin_api.py", "test_browser.py", "test_cleanup.py"),
+        *("test_client_history.py", "test_client_login.py", "test_command.py", "test_community.py"),
+        *("test_config.py", "test_connect.py", "test_dashboard.py", "test_docs.py"),
+        *("test_events.py", "test_events_browser.py", "test_examples.py", "test_fallback_browser.py"),
+        *("test_javascript.py", "test_logs.py", "test_manhole.py", "test_metrics.py"),
+        *("test_options.py", "test_renewal.py", "test_systemd.py", "test_tcp.py"),
+        *("test_upstream_dead.py", "test_wildcards.py"),
     }
 )
-"""Modules of ``integration`` that are about pages, examples, commands, and options, each with programs of its own."""
+"""Modules of ``integration`` that are about pages in browsers, the manual, and the examples."""
+
+PROGRAMS = frozenset(
+    {
+        *("test_admin.py", "test_admin_api.py", "test_c_client.py", "test_cleanup.py", "test_client_history.py"),
+        "test_client_login.py",
+        *("test_command.py", "test_community.py", "test_config.py", "test_connect.py", "test_events.py"),
+        *("test_logs.py", "test_manhole.py", "test_metrics.py", "test_options.py", "test_renewal.py"),
+        *("test_systemd.py", "test_tcp.py", "test_upstream_dead.py", "test_wildcards.py"),
+    }
+)
+"""Modules of ``integration`` that are about commands and options, each with programs of its own."""
 
 ONCE = {
     "tests": {"test_benchmarks.py", "test_figures.py", "test_fuzz.py", "test_regular.py", "test_troubleshooting.py"},
-    "integration": ATTACKS | PROGRAMS | {"test_auth.py", "test_bursts.py", "test_http.py"},
+    "integration": ATTACKS | PAGES | PROGRAMS | {"test_auth.py", "test_bursts.py", "test_http.py"},
     "cluster": {
         *("test_cluster_access.py", "test_cluster_nodes.py", "test_cluster_outages.py", "test_cluster_start.py"),
-        "test_departure.py",
+        *("test_cluster_cut_off.py", "test_departure.py", "test_returning.py"),
         *("test_bus_nats.py", "test_link_nats.py", "test_presence_cluster.py", "test_workers.py"),
         *("test_cluster_receipts.py", "test_cluster_rules.py", "test_link_confirm.py", "test_workers_rules.py"),
         *("test_jetstream.py", "test_jetstream_cluster.py", "test_jetstream_contract.py"),
@@ -66,7 +72,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     Mark what the environments of tox run apart, and leave out what needs another reactor.
 
-    Tests of the modules in :data:`ATTACKS`, :data:`PROGRAMS` and :data:`ONCE` get a marker of that name.
+    Tests of the modules in :data:`ATTACKS`, :data:`PAGES`, :data:`PROGRAMS` and :data:`ONCE` get a marker of that name.
     """
     other = pytest.mark.skip(reason="needs Twisted's asyncio reactor: pytest --reactor=asyncio")
     for item in items:
@@ -75,6 +81,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("once")
         if folder == "integration" and name in ATTACKS:
             item.add_marker("attack")
+        if folder == "integration" and name in PAGES:
+            item.add_marker("page")
         if folder == "integration" and name in PROGRAMS:
             item.add_marker("program")
         if item.get_closest_marker("asyncio_reactor") and config.getoption("reactor") != "asyncio":

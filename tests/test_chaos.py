@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import sys
+from pathlib import Path
+
 import pytest
+from chaos import returning
 from chaos.ledger import Ledger, Reader
+from chaos.worlds import Process
 
 E = "e"
 
@@ -111,3 +118,24 @@ def test_a_message_that_is_published_again_in_another_epoch_is_taken_once() -> N
     assert problems(found, may_miss=True) == []
     made.taken.clear()
     assert [problem for problem in problems(found, may_miss=True) if "has not got m1" in problem]
+
+
+def test_a_process_that_ends_by_itself_says_how(tmp_path: Path) -> None:
+    process = Process("x", [sys.executable, "-c", "print('port is taken'); raise SystemExit(3)"], tmp_path / "log")
+
+    async def run() -> tuple[str, str]:
+        before = process.ended
+        await process.start()
+        while not process.ended:
+            await asyncio.sleep(0.05)
+        return before, process.ended
+
+    assert asyncio.run(run()) == ("", "x has ended with 3: port is taken")
+
+
+def test_a_run_whose_step_cannot_be_done_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(returning, "_LIMIT", 0.2)
+    run = returning.Returning(tmp_path, random.Random(1), 1.0)
+    run._nats = Process("nats", [sys.executable, "-c", "print('port is taken'); raise SystemExit(1)"], tmp_path / "log")
+    with pytest.raises(returning.NoResult, match="could not start NATS and the nodes: TimeoutError"):
+        asyncio.run(run.run())

@@ -75,6 +75,16 @@ def test_list_of_channels_is_what_it_says_or_refused(data: bytes) -> None:
     TARGETS["channels"](data)
 
 
+@given(inputs("events"))
+def test_message_is_one_event_and_query_asks_for_what_it_says(data: bytes) -> None:
+    TARGETS["events"](data)
+
+
+@given(inputs("admin"))
+def test_call_of_the_admin_side_can_be_carried_out_or_is_refused(data: bytes) -> None:
+    TARGETS["admin"](data)
+
+
 @given(inputs("upstream"))
 def test_allowed_upstream_is_below_the_listed_one_for_other_readers_too(data: bytes) -> None:
     TARGETS["upstream"](data)

@@ -251,6 +251,7 @@ class Registry:
         positions = channel_values(receipt.headers.get("position"))
         recovered = receipt.headers.get("recovered", "").split()
         missed = receipt.headers.get("missed", "").split()
+        unsure = receipt.headers.get("unsure", "").split()
         told: list[tuple[str, int]] = []
         for channel in channels:
             count = self._delivery.asked.pop(channel, 0)
@@ -265,7 +266,7 @@ class Registry:
             if since or channel in missed:
                 told.append((channel, count))
             for subscription in tuple(self._delivery.subscriptions.get(channel, ())):
-                subscription.confirm()
+                subscription.confirm(unsure=channel in unsure)
         for channel, count in told:
             if channel not in recovered:  # a server without history says nothing of it
                 self._tell_missed(channel, positions.get(channel))

@@ -58,6 +58,8 @@ class Subscription:
 
     :ivar channel: the channel, or the wildcard.
     :ivar dropped: how many messages were pushed out of the full buffer.
+    :ivar unsure: whether the server did not know, when it last confirmed the subscription, if all nodes of its cluster
+        pass on what they publish. To ask again, subscribe again.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Subscription:
     ) -> None:
         self.channel = channel
         self.dropped = 0
+        self.unsure = False
         self._owner = owner
         self._callback: Callable[..., object] | None = callback
         self._named = named
@@ -200,8 +203,9 @@ class Subscription:
                 self.dropped += 1
                 self._size -= len(self._messages.popleft()[0].raw)
 
-    def confirm(self) -> None:
+    def confirm(self, *, unsure: bool = False) -> None:
         """Called when the server has confirmed the subscription."""
+        self.unsure = unsure
         self._is_confirmed = True
         fire_all(self._confirming, self)
 

@@ -37,7 +37,7 @@ class Reached:
     The outcome of an order.
 
     :ivar count: the number of connections that it has reached.
-    :ivar unanswered: the names of nodes that did not answer in time, or no longer sends heartbeats. They may or may not
+    :ivar unanswered: the names of nodes that did not answer in time, or no longer send heartbeats. They may or may not
         have carried out the order.
     :ivar nodes: the names of the nodes that answered, this node's among them.
     :ivar complete: whether all nodes answered, as far as this node can know. It is false if some are unanswered, and
@@ -236,6 +236,15 @@ class Control:
         """
         asking = self._ask({"do": do, **details})
         return awaitable(asking.addCallback(lambda answers: (dict(answers.by_node), tuple(answers.unanswered))))
+
+    def add_answer(self, do: str, answer: Callable[[Order], Any]) -> None:
+        """
+        Answer a question of :meth:`survey`, also to other nodes.
+
+        :param do: which.
+        :param answer: is called with the order, and returns a JSON value; ``None``: this node has no answer to it.
+        """
+        self._orders.questions[do] = answer
 
     # Messages to and from the other nodes
 

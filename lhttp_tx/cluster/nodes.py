@@ -116,7 +116,7 @@ class Nodes:
 
     @property
     def missing(self) -> frozenset[str]:
-        """The names of nodes that no longer sends heartbeats, and did not say that they leave."""
+        """The names of nodes that no longer send heartbeats, and did not say that they leave."""
         return self._peers.missing
 
     @property

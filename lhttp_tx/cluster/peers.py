@@ -62,7 +62,7 @@ class Peers:
 
     @property
     def missing(self) -> frozenset[str]:
-        """The names of nodes that no longer sends heartbeats, and did not say that they leave."""
+        """The names of nodes that no longer send heartbeats, and did not say that they leave."""
         return frozenset(self._missing)
 
     def shortfall(self, required: int) -> str:

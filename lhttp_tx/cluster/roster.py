@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from lhttp_tx.cluster.nodes import Nodes
+from lhttp_tx.cluster.telling import Backlog, Journal
 
 __all__ = ["Age", "Entry", "Roster", "watch_channels"]
 
@@ -29,7 +30,6 @@ _BATCH_COUNT = 1_000
 
 _BATCH_SIZE = 262_144
 """The most bytes of these, approximately. NATS takes at most 1 MiB."""
-
 
 Age: TypeAlias = tuple[float, str]
 """The time when a connection was entered, in seconds since 1970, and its id."""
@@ -114,6 +114,10 @@ class Roster:
         self._number = 0
         self._numbers: dict[str, int] = {}
         self._parts: dict[str, list[Any]] = {}
+        self._seen: dict[str, int] = {}
+        self._journal = Journal()
+        self._backlog = Backlog(clock, nodes.tell)
+        self._asking: list[str] = []
         self._timer: IDelayedCall | None = None
         nodes.greet(kind, lambda: self._number, self._heard)
         nodes.on_leave.append(self._node_left)
@@ -178,6 +182,7 @@ class Roster:
 
     def stop(self) -> None:
         """Stop telling the other nodes."""
+        self._backlog.stop()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
@@ -233,6 +238,7 @@ class Roster:
     def _change(self, change: list[Any]) -> None:
         if not self._nodes.running:
             self._number += 1  # nodes that find this one later will ask for everything
+            self._journal.clear()
             return
         self._changes.append(change)
         self._changes_size += _size(change)
@@ -244,10 +250,13 @@ class Roster:
     def _tell(self) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        changes, self._changes, self._changes_size = self._changes, [], 0
+        changes, size = self._changes, self._changes_size
+        self._changes, self._changes_size = [], 0
         if changes:
             self._number += 1
-            self._nodes.tell_all(self._kind, {"number": self._number, "changes": changes})
+            batch = {"number": self._number, "changes": changes}
+            self._journal.add(batch, size)
+            self._nodes.tell_all(self._kind, batch)
 
     def _heard(self, node: str, number: object) -> None:
         """Take the number of batches from a node's sign of life."""
@@ -255,11 +264,15 @@ class Roster:
             self._ask(node)
 
     def _changed(self, node: str, data: Any) -> None:
-        if data["number"] != self._numbers.get(node, 0) + 1:
-            if node not in self._parts:
+        known = self._numbers.get(node, 0)
+        if data["number"] != known + 1:
+            if data["number"] <= known:
+                self._parts.pop(node, None)  # it has come before
+            elif node not in self._parts:
                 self._ask(node)
             return
         self._numbers[node] = data["number"]
+        self._parts.pop(node, None)
         self._entries.setdefault(node, {})
         for change in data["changes"]:
             self._apply(node, *change)
@@ -275,46 +288,45 @@ class Roster:
             self._leave(node, connection, rest[0])
 
     def _ask(self, node: str) -> None:
+        """Ask a node for what this one does not have; wait where something has come since it was asked before."""
+        count = len(self._parts.get(node, ()))
+        if count > self._seen.get(node, 0):
+            self._seen[node] = count
+            return
         self._parts[node] = []
-        self._nodes.tell(node, self._kind + "-ask", None)
+        self._seen[node] = 0
+        self._nodes.tell(node, self._kind + "-ask", {"since": self._numbers.get(node, 0)})
 
-    def _asked(self, node: str, _: Any) -> None:
-        """Send everything to one node, in parts."""
+    def _asked(self, node: str, data: Any) -> None:
+        """Send one node the batches that it has missed, or everything if they are forgotten."""
+        missed = self._journal.after(data and data.get("since"), self._number)
+        if missed is None:
+            if not self._asking:
+                self._clock.callLater(0, self._tell_everything)  # together with others who ask
+            self._asking.append(node)
+            return
+        self._backlog.add(node, self._kind, missed or [({"number": self._number, "changes": []}, 0)])
+
+    def _tell_everything(self) -> None:
+        """Send everything to those who asked, in parts."""
+        names, self._asking = dict.fromkeys(self._asking), []
         self._tell()
-        parts = list(self._in_parts())
-        for number, part in enumerate(parts, 1):
-            last = self._number if number == len(parts) else None
-            self._nodes.tell(node, self._kind + "-all", {"part": number - 1, "number": last, "entries": part})
-
-    def _in_parts(self) -> Iterator[list[list[Any]]]:
-        """Yield this node's entries in parts of a bounded size. An entry with many channels spans several parts."""
-        part: list[list[Any]] = []
-        size = 0
-        for entry in self._entries[self._nodes.name].values():
-            told: list[Any] = [entry.connection, entry.user, entry.since, []]
-            part.append(told)
-            size += _size(told)
-            for channel in sorted(entry.channels):
-                if size >= _BATCH_SIZE:
-                    yield part
-                    told = [*told[:3], []]
-                    part, size = [told], _size(told)
-                told[3].append(channel)
-                size += _size(channel)
-            if len(part) >= _BATCH_COUNT or size >= _BATCH_SIZE:
-                yield part
-                part, size = [], 0
-        yield part
+        parts = list(_in_parts(self._entries[self._nodes.name].values()))
+        told = [({"part": number, "number": None, "entries": part}, size) for number, (part, size) in enumerate(parts)]
+        told[-1][0]["number"] = self._number
+        for name in names:
+            self._backlog.add(name, self._kind + "-all", told)
 
     def _told(self, node: str, data: Any) -> None:
         if data["part"] == 0:
             self._parts[node] = []
-        parts = self._parts.setdefault(node, [])
-        if len(parts) != data["part"]:
+        parts = self._parts.get(node)
+        if parts is None or len(parts) != data["part"]:
             return
         parts.append(data["entries"])
         if data["number"] is not None:
             del self._parts[node]
+            self._seen.pop(node, None)
             self._numbers[node] = data["number"]
             self._replace(node, [entry for part in parts for entry in part])
 
@@ -338,6 +350,29 @@ class Roster:
         self._entries.pop(node, None)
         self._numbers.pop(node, None)
         self._parts.pop(node, None)
+        self._seen.pop(node, None)
+        self._backlog.left(node)
+
+
+def _in_parts(entries: Iterable[Entry]) -> Iterator[tuple[list[list[Any]], int]]:
+    """Yield parts of a bounded size, with their sizes. An entry with many channels spans several parts."""
+    part: list[list[Any]] = []
+    size = 0
+    for entry in entries:
+        told: list[Any] = [entry.connection, entry.user, entry.since, []]
+        part.append(told)
+        size += _size(told)
+        for channel in sorted(entry.channels):
+            if size >= _BATCH_SIZE:
+                yield part, size
+                told = [*told[:3], []]
+                part, size = [told], _size(told)
+            told[3].append(channel)
+            size += _size(channel)
+        if len(part) >= _BATCH_COUNT or size >= _BATCH_SIZE:
+            yield part, size
+            part, size = [], 0
+    yield part, size
 
 
 def _size(told: object) -> int:

@@ -153,7 +153,7 @@ def decode_json(data: bytes, limits: Limits = DEFAULT_LIMITS, *, max_parts: int 
     :raises MessageTooLarge: if it has too much of something.
     """
     at = data.find(_BODY, 0, _CACHED_SIZE) + len(_BODY)
-    if at >= len(_BODY) and data.endswith(b'"}'):
+    if len(_BODY) <= at <= len(data) - 2 and data.endswith(b'"}'):
         opening, count = _read_opening(data[:at])
         body = _string(data[at:-2]) if opening and count <= limits.header_count else None
         if body is not None and len(opening) + len(body) <= limits.message_size:

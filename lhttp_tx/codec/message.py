@@ -8,10 +8,11 @@ A message keeps its original bytes. The codec parses the head at once, but reads
 forwarding a message makes no copy.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from operator import methodcaller
-from typing import Literal, final
+from typing import Any, Literal, final
 
 from lhttp_tx.codec.channels import check_channel, check_subscription, split_channels
 from lhttp_tx.codec.headers import HeaderPairs, Headers, encode, header_line, pairs_of, read_pairs, shown, split_lines
@@ -207,6 +208,17 @@ class Message:
             return self.body.decode("utf-8")
         except UnicodeDecodeError as error:
             raise RemoteProtocolError(f"body is not UTF-8 at byte {error.start}") from None
+
+    def json(self) -> Any:
+        """
+        Return the value of the body, which is JSON.
+
+        :raises RemoteProtocolError: if it is not.
+        """
+        try:
+            return json.loads(self.text)
+        except (ValueError, RecursionError) as error:
+            raise RemoteProtocolError(f"body is not JSON: {str(error)[:100]}") from None
 
     def stripped(self) -> "Message":
         """Return the message as subscribers get it, without the headers meant for the server alone."""

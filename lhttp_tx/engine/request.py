@@ -7,11 +7,12 @@ cannot be mixed up.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, final
 
-from lhttp_tx.codec.headers import Headers
+from lhttp_tx.codec.headers import HeaderPairs, Headers, pairs_of
 from lhttp_tx.codec.message import Message
 from lhttp_tx.codec.multipart import Part
 from lhttp_tx.errors import LocalProtocolError, RemoteProtocolError
@@ -206,6 +207,24 @@ class Request:
         if body is not None or command is not None or headers is not None or binary is not None:
             message = message.replace(command=command, headers=headers, body=body, binary=binary)
         self.session.send(message)
+
+    def reply_json(self, value: Any, *, command: str | None = None, headers: HeaderPairs | dict[str, str] = ()) -> None:
+        """
+        Send JSON to the sender of this message, with ``content-type: application/json``.
+
+        :param value: what JSON can hold.
+        :param command: the command, by default the request's.
+        :param headers: pairs of name and value, in the place of the request's.
+        :raises LocalProtocolError: if JSON cannot hold *value*, or the result is not a well-formed message.
+        """
+        try:
+            body = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise LocalProtocolError(f"the value is not one of JSON: {error}") from None
+        pairs = pairs_of(headers)
+        if not any(name.lower() == "content-type" for name, _ in pairs):
+            pairs = [*pairs, ("content-type", "application/json")]
+        self.reply(body, command=command, headers=pairs, binary=False)
 
     def __repr__(self) -> str:
         return f"<Request {self.message!r}>"

@@ -8,8 +8,8 @@ Workers share their channels through NATS, like nodes on different machines.
 
 from __future__ import annotations
 
-import json
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -22,12 +22,14 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, ProcessProtocol
-from twisted.logger import InvalidLogLevelError, Logger, LogLevel, globalLogPublisher
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lhttp_tx.ports.listening import close_now, listen_now
 from lhttp_tx.twistd.broker import Broker
 from lhttp_tx.twistd.notify import Notifier
+from lhttp_tx.twistd.post import Post
+from lhttp_tx.twistd.relay import WorkerProcess
 from lhttp_tx.twistd.signals import deferred_signals
 from lhttp_tx.twistd.watchdog import PULSE_DESCRIPTOR, TRACEBACK_SIGNAL, Watchdog, process_state
 
@@ -50,9 +52,6 @@ _PATIENCE = 2.0
 _TRACEBACK_TIME = 1.0
 """Seconds that a worker which hangs has to write what it is doing, before it is killed."""
 
-_LINE_SIZE = 1_048_576
-"""The most bytes of one line of a worker's log. Longer lines are cut."""
-
 
 class Supervisor(Service):
     """Keeps a number of workers running."""
@@ -63,6 +62,7 @@ class Supervisor(Service):
         *,
         reactor: Any,
         listen: Iterable[str],
+        for_first: Iterable[str] = (),
         count: int,
         directory: str,
         exit_timeout: float,
@@ -74,6 +74,7 @@ class Supervisor(Service):
         :param arguments: the command line of ``twistd lhttp``, for each worker to read again.
         :param reactor: the running reactor.
         :param listen: endpoint descriptions. Each worker must get the same ones from its options.
+        :param for_first: endpoint descriptions of sockets that only the first worker gets, behind the others.
         :param count: the number of workers.
         :param directory: the working directory of workers.
         :param exit_timeout: the most seconds that a worker takes to exit after SIGTERM.
@@ -84,7 +85,10 @@ class Supervisor(Service):
         """
         self._reactor = reactor
         self._arguments = list(arguments)
-        self._descriptions = tuple(listen)
+        self._shared = tuple(listen)
+        self._descriptions = *self._shared, *for_first
+        self._group = secrets.token_hex(8)
+        self._count = count
         self._make_endpoint = make_endpoint
         self._directory = directory
         self._patience = exit_timeout + _PATIENCE
@@ -208,10 +212,11 @@ class Supervisor(Service):
         for worker in self._workers:
             worker.send_signal(name)
 
-    def spawn(self, protocol: ProcessProtocol) -> Any:
-        """Start a process, and return its transport."""
+    def spawn(self, protocol: ProcessProtocol, number: int) -> Any:
+        """Start the process of a worker, and return its transport."""
         descriptors: dict[int, int | str] = {0: "w", 1: "r", 2: "r", PULSE_DESCRIPTOR: "r"}
-        for place, port in enumerate(self._ports, FIRST_DESCRIPTOR):
+        ports = self._ports if number == 1 else self._ports[: len(self._shared)]
+        for place, port in enumerate(ports, FIRST_DESCRIPTOR):
             descriptors[place] = port.fileno()
         more = {} if self._broker is None else self._broker.environment
         with deferred_signals():
@@ -222,6 +227,7 @@ class Supervisor(Service):
                 env={
                     **Notifier.without(os.environ),
                     **more,
+                    Post.VARIABLE: str(Post(number, self._count, self._group)),
                     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                 },
                 path=self._directory,
@@ -267,7 +273,7 @@ class _Worker:
     def start(self) -> None:
         self._starting = self._stopping = None
         self._started = self._supervisor.seconds()
-        self._transport = self._supervisor.spawn(_WorkerProcess(self, self._number))
+        self._transport = self._supervisor.spawn(WorkerProcess(self, self._number), self._number)
         self._watchdog = self._supervisor.watch(self._hangs, self._transport.pid)
 
     def alive(self) -> None:
@@ -349,51 +355,3 @@ class _Worker:
         if self._transport is not None:
             with suppress(ProcessExitedAlready):
                 self._transport.signalProcess(number)
-
-
-class _WorkerProcess(ProcessProtocol):
-    """Copies a worker's log, one JSON event for each line, into the log of this process."""
-
-    def __init__(self, worker: _Worker, number: int) -> None:
-        self._worker = worker
-        self._number = number
-        self._beginnings = {1: b"", 2: b""}
-
-    def childDataReceived(self, childFD: int, data: bytes) -> None:
-        if childFD == PULSE_DESCRIPTOR:
-            self._worker.alive()
-            return
-        lines = (self._beginnings[childFD] + data).split(b"\n")
-        self._beginnings[childFD] = lines.pop()[-_LINE_SIZE:]
-        for line in lines:
-            self._relay(line)
-
-    def processEnded(self, reason: Failure) -> None:
-        for line in self._beginnings.values():
-            if line:
-                self._relay(line)
-        self._worker.exited(reason)
-
-    def _relay(self, line: bytes) -> None:
-        try:
-            told = json.loads(line)
-            if told.get("started") is True:
-                self._worker.has_started()
-                return
-            event = {
-                "log_level": LogLevel.levelWithName(told["level"]),
-                "log_system": f"worker {self._number}, {told['namespace']}#{told['level']}",
-                "log_namespace": __name__,
-                "log_time": float(told["time"]),
-                "log_format": "{text}",
-                "text": str(told["text"]),
-                "told_namespace": str(told["namespace"]),
-                "worker_number": self._number,
-                "event": str(told.get("event", "")) or None,
-                "fields": told.get("fields"),
-                "told_traceback": told.get("traceback"),
-            }
-        except (ValueError, LookupError, TypeError, AttributeError, InvalidLogLevelError):
-            _log.warn("worker {number}: {line}", number=self._number, line=line.decode("utf-8", "backslashreplace"))
-        else:
-            globalLogPublisher(event)

@@ -29,8 +29,10 @@ from lhttp_tx.twistd.reloading import RulesReloader
 from lhttp_tx.twistd.renewal import renewal_of
 from lhttp_tx.twistd.signals import attend_signals
 from lhttp_tx.twistd.supervisor import Supervisor
+from lhttp_tx.twistd.topics.admin import AdminSettings
 from lhttp_tx.twistd.topics.manhole import ManholeSettings
 from lhttp_tx.web.admin.keys import AdminKey
+from lhttp_tx.web.admin.managed import Siblings
 from lhttp_tx.web.admin.service import AdminService
 
 __all__ = ["Options", "makeService"]
@@ -61,14 +63,8 @@ def makeService(options: Options) -> IService:
             service = _with_freshener(service, Freshener(server, options.named, reactor=reactor))
         set_keys = None
         if options.admin is not None:
-            admin = AdminService(
-                reactor=reactor,
-                parts=server.parts,
-                listen=options.admin.listen,
-                keys=options.admin.keys,
-                server_names=config.server_names,
-                make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint,
-                count_pending=lambda: server.factory.admission.pending,
+            admin = make_admin(
+                options.admin, server, reactor, make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint
             )
             service, set_keys = AdministeredService(service, admin), admin.set_keys
         notifier = Notifier(reactor, server.when_started)
@@ -87,6 +83,7 @@ def makeService(options: Options) -> IService:
         options.arguments,
         reactor=reactor,
         listen=(*config.listen, *config.tcp),
+        for_first=() if options.admin is None else (options.admin.listen,),
         count=count,
         directory=str(Path.cwd()),
         exit_timeout=config.drain_delay + config.drain_time + config.drain_timeout + config.close_timeout,
@@ -145,6 +142,30 @@ class AdministeredService(MultiService):
         """Stop the server, then the admin side. The Deferred succeeds when both have stopped."""
         Service.stopService(self)
         return one_by_one([step.stopService for step in self._steps])
+
+
+def make_admin(
+    settings: AdminSettings, server: LHTTPService, reactor: Any, *, siblings: Siblings | None = None, **more: Any
+) -> AdminService:
+    """
+    Return the admin side of a server.
+
+    :param settings: its settings.
+    :param server: the server.
+    :param reactor: the running reactor.
+    :param siblings: the workers that the server is one of; ``None``: it is alone.
+    :param more: passed on to :class:`~lhttp_tx.web.admin.service.AdminService`.
+    """
+    return AdminService(
+        reactor=reactor,
+        parts=server.parts,
+        listen=settings.listen,
+        keys=settings.keys,
+        server_names=server.config.server_names,
+        count_pending=lambda: server.factory.admission.pending,
+        siblings=siblings,
+        **more,
+    )
 
 
 def with_reload(

@@ -12,9 +12,10 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
+from twisted.application.service import IService, MultiService
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Protocol
@@ -29,8 +30,15 @@ from lhttp_tx.observe.lines import fields_of
 from lhttp_tx.ports.certificates import Certificates
 from lhttp_tx.ports.sockets import adopt
 from lhttp_tx.twistd.plugin_cache import tells_of_unwritten
+from lhttp_tx.twistd.post import Post
 from lhttp_tx.twistd.supervisor import FIRST_DESCRIPTOR
 from lhttp_tx.twistd.watchdog import start_pulse
+from lhttp_tx.web.admin.keys import AdminKey
+from lhttp_tx.web.admin.managed import Siblings
+
+if TYPE_CHECKING:
+    from lhttp_tx.service import LHTTPService
+    from lhttp_tx.twistd.options import Options
 
 __all__ = ["AdoptingReactor", "main"]
 
@@ -116,6 +124,34 @@ def _tell_started() -> None:
     sys.stdout.flush()
 
 
+def _administered(
+    server: LHTTPService, options: Options, reactor: Any
+) -> tuple[IService, Callable[[Iterable[AdminKey]], None] | None]:
+    """Return *server* with its part of the admin side, and what puts other keys in force."""
+    from lhttp_tx.twistd.tap import AdministeredService, make_admin
+
+    if options.admin is None:
+        return server, None
+    post = Post.of(os.environ)
+    siblings = Siblings(post.number, post.count, post.group)
+    if post.number == 1:
+        # Its socket is the last one, and the server may take its own later.
+        adopting = AdoptingReactor(reactor, FIRST_DESCRIPTOR + len((*options.config.listen, *options.config.tcp)))
+        admin = make_admin(options.admin, server, reactor, siblings=siblings, make_endpoint=adopting.endpoint)
+        return AdministeredService(server, admin), admin.set_keys
+    if not options["metrics"]:
+        return server, lambda keys: None
+    from lhttp_tx.web.admin.service import manage
+    from lhttp_tx.web.admin.workers import WorkerMetrics  # needs an optional package
+
+    both = MultiService()
+    server.setServiceParent(both)
+    WorkerMetrics(manage(server.parts, lambda: server.factory.admission.pending), siblings, reactor).setServiceParent(
+        both
+    )
+    return both, lambda keys: None
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run a worker until it gets SIGTERM."""
     globalLogBeginner.beginLoggingTo([_log_line], redirectStandardIO=False)
@@ -146,7 +182,10 @@ def main(arguments: Sequence[str]) -> None:
     server.when_started().addCallbacks(lambda _: _tell_started(), lambda _: None)
     renew = renewal_of(options, server, certificates).renew
     use_defaults = server.parts.engine.use_defaults
-    service = with_reload(server, options, server.set_rules, reactor, use_defaults=use_defaults, renew=renew)
+    service, set_keys = _administered(server, options, reactor)
+    service = with_reload(
+        service, options, server.set_rules, reactor, set_keys=set_keys, use_defaults=use_defaults, renew=renew
+    )
     service.privilegedStartService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.callWhenRunning(service.startService)

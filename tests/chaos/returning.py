@@ -224,7 +224,8 @@ class Returning:
             async with asyncio.timeout(_LIMIT):
                 await work
         except Exception as error:
-            raise NoResult(f"could not {step}: {error!r}") from error
+            ended = "; ".join(each.ended for each in (self._nats, *self._nodes) if each.ended)
+            raise NoResult(f"could not {step}: {error!r}{ended and '; '}{ended}") from error
 
     async def _until(self, step: str, condition: Callable[[], bool]) -> None:
         async def look() -> None:

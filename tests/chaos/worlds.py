@@ -8,11 +8,12 @@ import os
 import random
 import shutil
 import signal
-import socket
 import sys
 import urllib.request
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+
+from free_ports import free_port
 
 __all__ = ["WORLDS", "Cluster", "Link", "Process", "Rolling", "Single", "World", "free_port", "is_ready"]
 
@@ -20,14 +21,6 @@ Fault = Callable[[], Awaitable[str]]
 
 _SCRIPTS = Path(sys.executable).parent
 _READY_LIMIT = 30.0
-
-
-def free_port() -> int:
-    """Return a port that nobody uses at the moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Process:
@@ -39,6 +32,14 @@ class Process:
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
         self._is_stopped = False
+
+    @property
+    def ended(self) -> str:
+        """How it has ended by itself, with its last line; empty if it runs, or has never run."""
+        if self._process is None or self._process.returncode in (None, -signal.SIGKILL, -signal.SIGTERM):
+            return ""
+        lines = self._log.read_text("utf-8", "replace").splitlines() if self._log.exists() else []
+        return f"{self.name} has ended with {self._process.returncode}: {lines[-1] if lines else ''}"
 
     async def start(self) -> None:
         """Start it, unless it runs."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -267,3 +271,31 @@ async def test_those_who_wait_are_bounded(ends: Any) -> None:
         await link.confirm()
     server.silent = False
     await DeferredList(waiting)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_dies_while_much_waits_to_be_sent_leaves_no_traceback(
+    ends: tuple[Any, Server, Owner],
+) -> None:
+    """nats-py tried to write the rest to the lost connection, in a task whose failure nobody looks at."""
+    link, server, owner = ends
+    failures: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: failures.append(context))
+    try:
+        assert server.transport is not None
+        server.transport.pauseProducing()  # type: ignore[attr-defined]
+        with pytest.raises(BusUnavailable):
+            while True:
+                link.publish("a", b"x" * 500_000, True)
+                await pause(0)
+        sock = server.transport.getHandle()  # type: ignore[attr-defined]
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        server.transport.abortConnection()  # type: ignore[attr-defined]
+        await until(lambda: owner.lost)
+        await pause(0.1)
+        gc.collect()
+        assert failures == []
+    finally:
+        loop.set_exception_handler(before)

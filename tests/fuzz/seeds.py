@@ -16,6 +16,7 @@ from fuzz.targets import ALLOWED, HANDSHAKE
 from lhttp_tx.codec.json_view import encode_json
 from lhttp_tx.codec.protobuf_view import encode_protobuf
 from lhttp_tx.errors import RemoteProtocolError
+from lhttp_tx.observe.methods import METHODS
 
 __all__ = ["payloads", "seeds"]
 
@@ -153,6 +154,46 @@ def _protobuf() -> Iterator[bytes]:
             yield encode_protobuf(raw, binary)
 
 
+def _events() -> Iterator[bytes]:
+    queries = (
+        b"channel=a",
+        b"channel=a&channel=%C3%BC&last=5",
+        b"channel=a+b&data=body&since=a%3De-1",
+        b"channel=..",
+        b"x",
+    )
+    for query in queries:
+        for identifier in (b"", b"e-1", b"a=e-1 b=e-2", b"a=e-1 a=e-1", b"%41=e-1"):
+            yield b"\n".join((query, identifier, b"LHTTP/1.0 missed\r\npublish:a\r\n\r\nid: 1\r\rdata: x"))
+    for raw, _ in payloads():
+        yield b"\n".join((queries[0], b"e-1", raw))
+
+
+def _calls() -> Iterator[bytes]:
+    texts = (
+        '"a"',
+        '"news.*"',
+        '"$x"',
+        '""',
+        "1",
+        "1.0",
+        "1e400",
+        "true",
+        "null",
+        "[]",
+        '["a","b"]',
+        '{"a":"b"}',
+        '"\\ud800"',
+    )
+    for method in METHODS:
+        yield method.name.encode("ascii") + b"\n{}"
+        for text in texts:
+            pairs = ",".join(f'"{parameter.name}":{text}' for parameter in method.parameters)
+            yield f"{method.name}\n{{{pairs}}}".encode("ascii")
+    yield b'publish\n{"channel":"a","command":"c","headers":{"a":"b"},"body":"x","store":false,"message_id":"m"}'
+    yield b'batch\n{"calls":[{"method":"publish","params":{"channel":"a"}}]}'
+
+
 def seeds(target: str) -> list[bytes]:
     """Return the corpus that *target* begins with."""
     raws = [raw for raw, _ in payloads()]
@@ -176,4 +217,6 @@ _MAKERS = {
     "access": _accesses,
     "json": _json,
     "protobuf": _protobuf,
+    "events": _events,
+    "admin": _calls,
 }

@@ -11,8 +11,9 @@ import ipaddress
 import json
 import posixpath
 import unicodedata
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from hashlib import sha1
 from itertools import pairwise
 from typing import Any
@@ -21,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 import hyperlink
 import txaio
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from event_source import parse_events
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -28,21 +30,27 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.codec.channels import check_channel, split_channels
 from lhttp_tx.codec.json_view import decode_json
-from lhttp_tx.codec.limits import DEFAULT_LIMITS
+from lhttp_tx.codec.limits import DEFAULT_LIMITS, UNLIMITED
 from lhttp_tx.codec.message import Message, Unreadable, parse
 from lhttp_tx.codec.multipart import join_parts, parse_offsets, split_message, split_parts
+from lhttp_tx.codec.text import is_text
 from lhttp_tx.codec.views import JSON, PROTOBUF, View
 from lhttp_tx.engine.answers import error_message
 from lhttp_tx.engine.processors import processor
 from lhttp_tx.engine.request import Request
-from lhttp_tx.errors import Refused, RemoteProtocolError, UpstreamForbidden
+from lhttp_tx.errors import LocalProtocolError, Refused, RemoteProtocolError, UpstreamForbidden
 from lhttp_tx.guard.access import AccessPolicy, host_name
+from lhttp_tx.observe.methods import BY_NAME
 from lhttp_tx.testing import Server
 from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 from lhttp_tx.transports.websocket.frames import build_frame, build_frames, split_frames
 from lhttp_tx.transports.websocket.handshake import accept_handshake, read_handshake
 from lhttp_tx.transports.websocket.reader import frames_size, take_messages
 from lhttp_tx.upstream.targets import METHODS, TargetPolicy, parse_upstream
+from lhttp_tx.web.admin.checking import check_call
+from lhttp_tx.web.admin.problems import Problem
+from lhttp_tx.web.events.encoding import view_body, view_json
+from lhttp_tx.web.events.query import Places, read_id, read_wish
 
 __all__ = ["ALLOWED", "HANDSHAKE", "TARGETS"]
 
@@ -579,6 +587,73 @@ def _allows(check: Callable[..., None], *arguments: object) -> bool:
     return True
 
 
+# Event streams and the admin side
+
+
+def events(data: bytes) -> None:
+    """A message is one event, whatever it holds, and what a query and an id ask for is a message or is refused."""
+    query, _, rest = data.partition(b"\n")
+    identifier, _, raw = rest.partition(b"\n")
+    try:
+        wish = read_wish(query.decode("latin-1"), identifier.decode("latin-1") or None)
+        asked = wish.messages()
+    except (Refused, RemoteProtocolError) as error:
+        assert error.status in (400, 429)
+        assert error.reason.isprintable() and error.reason.isascii(), error.reason
+    else:
+        named = " ".join(text for found in asked for text in found.headers.get_all("subscribe")).split(" ")
+        assert sorted(named) == sorted(wish.channels)
+        assert len(wish.channels) <= DEFAULT_LIMITS.listed
+        places = Places(wish.positions)
+        if places:
+            told = places.id()
+            assert told.decode("ascii").isprintable()
+            assert read_id(told.decode("ascii"), wish.channels) == wish.positions
+    try:
+        parsed = parse(raw, binary=True, limits=UNLIMITED)
+    except RemoteProtocolError:
+        return
+    for binary in (True, False) if is_text(raw) else (True,):
+        (event,) = parse_events(view_json(raw, binary))
+        assert event.name == parsed.command
+        assert json.loads(event.data)["COMMAND"] == parsed.command
+        (event,) = parse_events(view_body(raw, binary))
+        assert event.name == parsed.command
+        if parsed.command in ("close", "error", "missed", "receipt"):
+            assert json.loads(event.data)["COMMAND"] == parsed.command
+        elif binary:
+            assert b64decode(event.data.partition(",")[2]) == parsed.body
+        else:
+            assert event.data == parsed.body.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def admin(data: bytes) -> None:
+    """A call is refused with a status and a text, or has parameters that can be carried out, and answered in JSON."""
+    name, _, body = data.partition(b"\n")
+    method = BY_NAME.get(name.decode("latin-1"))
+    try:
+        params = json.loads(body.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return
+    if method is None:
+        return
+    try:
+        found = check_call(method, params)
+    except Problem as problem:
+        assert problem.status in (400, 404)
+        json.dumps(problem.told).encode("ascii")
+        return
+    json.dumps(found, sort_keys=True).encode("ascii")
+    for parameter in method.channels:
+        value = found.get(parameter, [])
+        for channel in [value] if isinstance(value, str) else value:
+            assert not _is_forbidden(channel), channel
+    if "command" in found:
+        with suppress(LocalProtocolError):  # what the schema cannot say, such as two names that differ in case
+            built = Message(found["command"], list(found.get("headers", {}).items()), found.get("body", ""))
+            assert parse(built.raw).command == found["command"]
+
+
 TARGETS: dict[str, Target] = {
     "message": message,
     "multipart": multipart,
@@ -590,5 +665,7 @@ TARGETS: dict[str, Target] = {
     "access": access,
     "json": json_view,
     "protobuf": protobuf_view,
+    "events": events,
+    "admin": admin,
 }
 """The targets by name."""

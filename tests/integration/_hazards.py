@@ -1,23 +1,31 @@
-"""How long the tests of hostile input and long use take, and what they share: a stage for one attack."""
+"""How long the tests of hostile input and long use take, and what they share: a stage for one attack, and its judge."""
 
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from integration._honest import Figures, HonestClient
-from integration._server import Backend, ServerProcess
+from integration._server import Backend, RawClient, ServerProcess
 
-__all__ = ["SECONDS", "THOROUGH", "Stage", "waits_too_long"]
+__all__ = ["MAX_P99", "SECONDS", "THOROUGH", "Flood", "Stage", "attack_beside_honest", "waits_too_long"]
 
 THOROUGH = bool(os.environ.get("LHTTP_TEST_THOROUGH"))
 """Whether the full figures are asked for: ``LHTTP_TEST_THOROUGH=1``, or ``tox -e hazards``."""
 
 SECONDS = 10.0 if THOROUGH else 1.0
 """How long an attack goes on."""
+
+MAX_P99 = 0.1
+"""Seconds that an honest client may wait where the machine is free: see :func:`waits_too_long`."""
+
+_ATTEMPTS = 3
+"""The machine may have been busy with something else: what takes too long must do so each time."""
 
 _CONTROL_SECONDS = 2.0
 """For how long an honest client is measured that nobody attacks."""
@@ -75,3 +83,47 @@ class Stage:
     def lasts(self) -> bool:
         """Return whether the attack is to go on."""
         return time.monotonic() < self.end
+
+
+class Flood:
+    """Connections that send the same bytes again and again, and read nothing."""
+
+    def __init__(self, clients: Iterable[RawClient], data: bytes) -> None:
+        self._data = memoryview(data)
+        self._left = dict.fromkeys(clients, self._data)
+        for client in self._left:
+            client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+            client.sock.setblocking(False)
+
+    def send(self) -> bool:
+        """Send what the server takes, and return whether it has taken something. Those that it closes are forgotten."""
+        has_sent = False
+        for client, left in tuple(self._left.items()):
+            try:
+                self._left[client] = left[client.sock.send(left) :] or self._data
+                has_sent = True
+            except BlockingIOError:
+                time.sleep(0.001)
+            except ConnectionError:
+                del self._left[client]
+        return has_sent
+
+
+def attack_beside_honest(
+    server: ServerProcess, backend: Backend, attack: Callable[[Stage], None], max_growth: int
+) -> None:
+    """
+    Let an attack go on for some time beside an honest client, which must lose nothing and not wait.
+
+    :param max_growth: bytes by which the memory of the server may grow meanwhile.
+    """
+    for attempt in range(_ATTEMPTS):
+        with HonestClient(server) as honest:
+            attack(Stage(server, backend, time.monotonic() + SECONDS))
+        figures = honest.figures
+        print(figures)
+        assert (figures.lost, figures.strange) == (0, 0), figures
+        assert figures.growth < max_growth, figures
+        if not waits_too_long(figures, MAX_P99):
+            break
+        assert attempt < _ATTEMPTS - 1, figures

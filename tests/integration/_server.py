@@ -30,6 +30,8 @@ import pytest
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+from integration._forks import ForkedProcess, fits
+
 __all__ = [
     "BINARY",
     "CLOSE",
@@ -128,21 +130,37 @@ class ServerProcess:
         endpoints: int = 1,
         environment: dict[str, str] | None = None,
         runner: Iterable[str] = ("twistd", "-n", "--pidfile="),
+        fork: bool = True,
     ) -> None:
+        """
+        :param arguments: the arguments of ``twistd lhttp``.
+        :param cwd: its folder.
+        :param listen: the arguments that say where it listens.
+        :param endpoints: how many endpoints these are.
+        :param environment: variables in addition to those of this process.
+        :param runner: the command that runs it, and the arguments of that.
+        :param fork: whether it may be forked; see :mod:`integration._forks`.
+        """
         name, *options = runner
         self._expected_tracebacks = 0
         self._crashed = False
         self._lines: list[str] = []
         self._changed = threading.Condition()
         inherited = {key: value for key, value in os.environ.items() if key != "LHTTP_PUBLISH_TOKEN"}
-        self.process = subprocess.Popen(
-            [script(name), *options, "lhttp", *listen, *arguments],
-            cwd=cwd,
-            env=inherited | {"PYTHONUNBUFFERED": "1", **(environment or {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="backslashreplace",
+        environment = inherited | {"PYTHONUNBUFFERED": "1", **(environment or {})}
+        command = [script(name), *options, "lhttp", *listen, *arguments]
+        self.process = (
+            ForkedProcess(command[1:], cwd=cwd, environment=environment)
+            if fork and name == "twistd" and fits(environment)
+            else subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="backslashreplace",
+            )
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -176,7 +176,6 @@ def refused(directory: Path, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--admin", "0", "--workers", "2", "--nats", "nats://127.0.0.1:1"], "--admin shows one process"),
         (["--admin", "tcp:8099", "--port", "tcp:8099"], "cannot share a public port"),
         (["--admin", "nonsense"], "write an endpoint such as"),
     ],

@@ -189,6 +189,31 @@ def test_rates_and_incidents_tell_what_went_on(start: Callable[..., Admin]) -> N
     assert "\tclose\t1000\t" in admin.run("incidents").stdout
 
 
+def test_a_trace_shows_what_the_key_may_see(start: Callable[..., Admin], tmp_path: Path) -> None:
+    scopes = CONFIG.replace('"connections", "history"]', '"connections", "history", "trace"]')
+    (tmp_path / "lhttp.toml").write_text(scopes, "utf-8")
+    admin = start()
+
+    def trace(secret: str = EDITOR, **params: Any) -> tuple[int, Any]:
+        return admin.ask("trace", {"trace": "t", "kind": "channel", "name": "news.a"} | params, secret=secret)
+
+    status, told = trace()
+    assert (status, told["messages"], told["unanswered"]) == (200, [], [])
+    assert trace(bodies=True)[0] == 403
+    for kind, name in (("channel", "other"), ("channel", ">"), ("channel", "news.*"), ("user", "a"), ("command", "a")):
+        assert trace(kind=kind, name=name)[0] == 403
+    admin.call("publish", channel="news.a", command="chat", body="secret")
+    status, told = trace(after=told["after"])
+    assert [(row["direction"], row["command"], row.get("body")) for row in told["messages"]] == [
+        ("publish", "chat", None)
+    ]
+    assert trace(after=told["after"])[1]["messages"] == []
+    assert trace(stop=True)[0] == 200
+    assert trace(SECRET, bodies=True)[0] == 200
+    admin.call("publish", channel="news.a", command="chat", body="secret")
+    assert trace(SECRET, bodies=True)[1]["messages"][0]["body"] == "secret"
+
+
 def test_a_login_is_cut_short(start: Callable[..., Admin], tmp_path: Path) -> None:
     (tmp_path / "lhttp.toml").write_text(CONFIG.replace('login-parameter = "name"\n', ""), "utf-8")
     (tmp_path / "passwords").write_text("jack:sesame\n", "utf-8")
@@ -233,6 +258,7 @@ def test_a_batch_goes_in_order_and_past_mistakes(start: Callable[..., Admin]) ->
         ("connection", {"connection": "a"}, 403),
         ("search", {"text": "a"}, 403),
         ("rates", {}, 403),
+        ("trace", {"trace": "a", "kind": "channel", "name": "news.a"}, 403),
         ("incidents", {}, 403),
     ],
 )
@@ -350,6 +376,14 @@ def test_a_cluster_is_asked_as_one(start: Callable[..., Admin], nats: NATSProces
         assert three.call("users")["users"] == [{"user": "jack", "connections": 2}]
         assert three.call("search", text="jack")["found"] == [{"kind": "user", "name": "jack", "count": 2}]
         wait_until(lambda: len({each["node"] for each in three.call("rates")["samples"]}) == 3, "rates of all")
+        trace = {"trace": "t", "kind": "user", "name": "jack", "bodies": True}
+        assert len(three.call("trace", **trace)["after"]) == 3
+        here.send(message("chat", {"publish": "room.a"}, "traced"))
+        wait_until(lambda: len(three.call("trace", **trace)["messages"]) == 3, "one in and two deliveries")
+        found = three.call("trace", **trace)
+        assert {row["node"] for row in found["messages"]} < set(found["after"])
+        for client in (here, there):
+            assert recv_bytes(client)[0].endswith(b"traced")
         for row in three.call("connections")["connections"]:
             assert three.call("connection", connection=row["connection"])["node"] == row["node"]
         rows = three.call("connections", limit=1)
@@ -386,4 +420,4 @@ def test_schemathesis_finds_nothing(start: Callable[..., Admin], tmp_path: Path)
     command += ["--header", f"Authorization: Bearer {SECRET}", "--max-examples", "30"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1500, check=False)
     assert done.returncode == 0, done.stdout[-5000:]
-    assert "20/20" in done.stdout
+    assert "21/21" in done.stdout

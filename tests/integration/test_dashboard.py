@@ -248,6 +248,37 @@ def test_an_operator_sees_what_goes_on(board: Callable[..., Board]) -> None:
     page.see(".incidents td", "error 400")
 
 
+def test_an_operator_watches_messages_pass(board: Callable[..., Board]) -> None:
+    page = board()
+    page.log_in()
+    with open_client(page.admin.server.port, f"/?name={quote(HOSTILE[0], '')}") as client:
+        subscribe(client, "room.a")
+        page.go("connections", "user", HOSTILE[0])
+        page.press("main a", "Trace")
+        page.see("main .note", "Listening")
+        client.send(message("chat", {"publish": "room.a", "x": HOSTILE[1]}, "5 < 6 <b>secret</b>"))
+        page.see(".trace summary", "from client")
+        page.see(".trace summary", "delivered")
+        page.see(".trace pre", HOSTILE[1])
+        page.see(".trace bdi", HOSTILE[0])
+        assert not any("secret" in text for text in page.texts(".trace li"))
+        page.press("main button", "Stop")
+        client.send(message("later", {"publish": "room.a"}))
+        page.press("main label", "Show bodies")
+        page.press("main button", "Start")
+        page.see("main .note", "Listening")
+        client.send(message("chat", {"publish": "room.a"}, "5 < 6 <b>secret</b>"))
+        page.see(".trace pre", "5 < 6 <b>secret</b>")
+        assert not any("later" in text for text in page.texts(".trace li"))
+        page.go("channel", "room.a")
+        page.press("main a", "Trace")
+        page.see("main .note", "Listening")
+        page.admin.call("publish", channel="room.a", command="news", body=HOSTILE[0])
+        page.see(".trace summary", "published")
+        page.see(".trace summary", "1 subscriber of this node")
+    page.admin.server.wait_for_log("begins to trace the channel 'room.a'")
+
+
 def test_a_key_sees_what_it_may(board: Callable[..., Board]) -> None:
     page = board()
     page.log_in(EDITOR)

@@ -7,15 +7,13 @@ attackers is what ``howto/production`` says of a connection.
 
 from __future__ import annotations
 
-import socket
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 import pytest
 
-from integration._hazards import SECONDS, THOROUGH, Stage
-from integration._honest import FrameReader, HonestClient
+from integration._hazards import THOROUGH, Flood, Stage, attack_beside_honest
+from integration._honest import FrameReader
 from integration._server import (
     CLOSE,
     TEXT,
@@ -27,7 +25,6 @@ from integration._server import (
     message,
     wait_until,
 )
-from integration.test_hazards import ATTEMPTS, MAX_P99
 
 pytestmark = pytest.mark.once
 
@@ -117,15 +114,9 @@ def never_read(stage: Stage, frames: bytes) -> None:
     """
     with ExitStack() as stack:
         clients = [stack.enter_context(RawClient(stage.port, receive_buffer=8_192)) for _ in range(ATTACKERS)]
-        left = dict.fromkeys(clients, memoryview(frames))
-        for client in clients:
-            client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
-            client.sock.setblocking(False)
+        flood = Flood(clients, frames)
         while stage.lasts():
-            for client in clients:
-                with suppress(BlockingIOError):
-                    left[client] = left[client][client.sock.send(left[client]) :] or memoryview(frames)
-            time.sleep(0.001)
+            flood.send()
         reader, sock = FrameReader(), clients[0].sock
         sock.settimeout(TIME_LIMIT)
         found: list[tuple[int, bytes]] = []
@@ -187,14 +178,5 @@ def server(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 def test_asking_for_the_past_costs_others_nothing(
     server: ServerProcess, store: str, attack: Callable[[Stage], None], backend: Backend
 ) -> None:
-    for attempt in range(ATTEMPTS):
-        with HonestClient(server) as honest:
-            attack(Stage(server, backend, time.monotonic() + SECONDS))
-        figures = honest.figures
-        print(figures)
-        assert (figures.lost, figures.strange) == (0, 0), figures
-        assert figures.growth < ATTACKERS * CONNECTION + PROCESS[store], figures
-        if figures.p99 < MAX_P99:
-            break
-        assert attempt < ATTEMPTS - 1, figures
+    attack_beside_honest(server, backend, attack, ATTACKERS * CONNECTION + PROCESS[store])
     wait_until(lambda: epoch_of(server.port), "an answer after the attack")

@@ -303,3 +303,17 @@ test("a batch tells what became of each message", async () => {
   assert.deepEqual(results.map(({ receipt, error }) => receipt?.command ?? error.status), ["receipt", 403, "receipt"]);
   assert.deepEqual(seen, [1, 3]);
 });
+
+test("a subscription tells where a node of the cluster did not answer", async () => {
+  sockets.length = 0;
+  const client = new LhttpClient("ws://host/", { WebSocket: FakeWebSocket, heartbeat: 0 });
+  client.connect();
+  const [socket] = sockets;
+  socket.open();
+  const subscribing = client.subscribe(["a", "b"], () => {});
+  socket.onmessage({ data: `LHTTP/1.0 receipt\r\nreceipt-id:${socket.token}\r\nunsure:b\r\n\r\n` });
+  assert.deepEqual((await subscribing).unsure, ["b"]);
+  const closing = client.close();
+  socket.end(1000);
+  await closing;
+});

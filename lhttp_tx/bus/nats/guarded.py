@@ -115,6 +115,20 @@ class GuardedClient(Client):
         transport.set_protocol(Tap(transport.get_protocol(), self._incoming, self._took, self._broke, self._note))
         return super()._connect_command()
 
+    async def _process_op_err(self, e: Exception) -> None:
+        """
+        End, because the connection is lost.
+
+        nats-py would write what is left to the lost connection. That fails, in a task whose failure nobody looks at,
+        and before it has told that it has ended.
+        """
+        client: Any = self
+        client._pending, client._pending_data_size = [], 0
+        try:
+            await super()._process_op_err(e)
+        except OSError as error:  # something was sent meanwhile
+            self.broken(str(error) or repr(error))
+
     def _took(self, runs: list[Run[Receiver]]) -> None:
         self.taken(runs)
 
@@ -134,5 +148,5 @@ def _ignore(reason: str) -> None:
     """Nobody wants to know."""
 
 
-if "_connect_command" not in vars(Client):  # another version would bypass the guard
+if not {"_connect_command", "_process_op_err"} <= vars(Client).keys():  # another version would bypass the guard
     raise ImportError("this version of nats-py is not known to lhttp_tx; install another one")

@@ -225,6 +225,13 @@ class LinkKeeper:
         self._check(link)
 
     def _check(self, link: Link) -> None:
+        if (
+            not self.open and self._standby.is_there
+        ):  # the server of the link is going to stop, and there is another now
+            self.lost(link, "another server is there again")
+            link.close(flush=False)
+            return
+
         def alive(_: object) -> None:
             if link is self.link:
                 self._later("next", _CHECK_INTERVAL, self._check, link)
@@ -236,8 +243,9 @@ class LinkKeeper:
     def lost(self, link: Link, reason: str) -> None:
         """If *link* is the one in use, connect again, and try other servers first."""
         self._standby.lost(link)
-        if link is self.second:
+        if link is self.second and self.link is not None:
             self._leave_second()
+            self._later("move", 0.0, self.leave, self.link)  # its server is still going to stop
         if link is not self.link:
             return
         if self.open:

@@ -60,6 +60,11 @@ class Standby:
         self._seeking = False
         self._addresses.pass_over(url)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a usable one."""
+        return self._link is not None and self._link.usable
+
     def take(self) -> Link | None:
         """Give up the standby link and return it, for use from now on; ``None`` if there is no usable one."""
         link, self._link = self._link, None

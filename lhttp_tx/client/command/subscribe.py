@@ -18,6 +18,7 @@ from lhttp_tx.client.command.running import Exit, run_client
 from lhttp_tx.client.command.text import message_json, one_line, say, write_line
 from lhttp_tx.client.errors import ClientClosed, LoginFailed
 from lhttp_tx.client.positions import FilePositions, PositionStore
+from lhttp_tx.client.subscription import Subscription
 from lhttp_tx.codec.message import Message
 from lhttp_tx.codec.positions import format_position, parse_positions
 from lhttp_tx.codec.wildcards import is_wildcard
@@ -113,6 +114,11 @@ class _Output:
         if self.client.position(channel) is None and not self.done.called:
             say(f"{channel}: the server keeps no history of this channel; only new messages are printed")
 
+    def told_unsure(self, subscription: Subscription) -> None:
+        """Report that the server does not know whether all nodes pass on what they publish."""
+        if subscription.unsure and not self.done.called:
+            say(f"{subscription.channel}: a node of the cluster did not answer; its publications may be missing")
+
     def recovered(self, channel: str, count: int, position: str) -> None:
         """Report recovered messages."""
         if count:
@@ -176,6 +182,7 @@ async def subscribe(
             subscription = client.subscribe(channel, output.show, named=True, since=since.get(channel), last=newest)
             if (kept or since or last) and not is_wildcard(channel):
                 subscription.confirmed().addCallbacks(output.confirmed, lambda _: None, callbackArgs=(channel,))
+            subscription.confirmed().addCallbacks(output.told_unsure, lambda _: None)
         await client.connect()
         output.is_connected = True
         if limit is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError as DeferredTimeout
-from twisted.internet.endpoints import HostnameEndpoint, clientFromString, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint, clientFromString
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IProtocol,
@@ -19,6 +19,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.ssl import optionsForClientTLS
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -61,8 +62,24 @@ def _url_endpoint(
     endpoint = HostnameEndpoint(reactor, host, parts.port or (443 if parts.scheme == "wss" else 80), timeout)
     if parts.scheme == "ws":
         return endpoint
-    wrapped: IStreamClientEndpoint = wrapClientTLS(optionsForClientTLS(host) if tls is None else tls, endpoint)
-    return wrapped
+    return _TLSEndpoint(endpoint, optionsForClientTLS(host) if tls is None else tls, reactor)
+
+
+@final
+@implementer(IStreamClientEndpoint)
+class _TLSEndpoint:
+    """Like Twisted's ``wrapClientTLS``, which takes its times from the installed reactor instead."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint, tls: IOpenSSLClientConnectionCreator, reactor: Any) -> None:
+        self._endpoint = endpoint
+        self._tls = tls
+        self._reactor = reactor
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect, with TLS."""
+        factory: Any = TLSMemoryBIOFactory(self._tls, True, protocolFactory, clock=self._reactor)
+        connecting: Deferred[Any] = self._endpoint.connect(factory)
+        return connecting.addCallback(lambda protocol: protocol.wrappedProtocol)
 
 
 @final

@@ -73,9 +73,4 @@ class AdminOptions(Topic):
             raise usage.UsageError(
                 f"--admin {listen}: the admin side cannot share a public port: give it a port of its own"
             )
-        if self["workers"] > 1:
-            raise usage.UsageError(
-                "--admin shows one process, and a request would reach any of the workers: leave out --workers, or "
-                "start one server for each CPU core, each with its own --admin and port, and all with the same --nats"
-            )
         return AdminSettings(listen, () if keys is None else keys.keys)

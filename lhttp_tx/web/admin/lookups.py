@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from lhttp_tx.codec.wildcards import is_wildcard
 from lhttp_tx.web.admin.incidents import KINDS
 from lhttp_tx.web.admin.keys import AdminKey
 from lhttp_tx.web.admin.managed import Managed
@@ -140,6 +141,34 @@ class Lookups:
         found.sort(key=itemgetter("time"), reverse=True)
         return {"incidents": found[:limit], "unanswered": list(unanswered)}
 
+    async def do_trace(self, params: Params, key: AdminKey) -> Told:
+        """Follow messages."""
+        kind, name, bodies = params["kind"], params["name"], params.get("bodies", False)
+        if kind != "channel" and not key.has_all_channels:
+            raise Problem(403, f"the key {key.name} may not use all channels: it may trace only a channel")
+        if kind == "channel" and not _may_trace(key, name):
+            raise Problem(403, f"the key {key.name} may not use the channel {name[:64]!a}")
+        if bodies and not key.may_call("trace_bodies"):
+            raise Problem(403, f"the key {key.name} may not see bodies: it lacks trace_bodies")
+        answers, unanswered = await self._managed.control.survey(
+            "trace",
+            key=key.name,
+            trace=params["trace"],
+            kind=kind,
+            name=name,
+            bodies=bodies,
+            after=params.get("after", {}),
+            stop=params.get("stop", False),
+        )
+        messages = [{"node": node, **row} for node, told in answers.items() for row in told["messages"]]
+        return {
+            "messages": sorted(messages, key=itemgetter("time", "number")),
+            "after": {node: told["number"] for node, told in answers.items()},
+            "dropped": sum(told["dropped"] for told in answers.values()),
+            "full": [node for node, told in answers.items() if told.get("full")],
+            "unanswered": list(unanswered),
+        }
+
     async def do_info(self, params: Params, key: AdminKey) -> Told:
         """Describe this node."""
         managed = self._managed
@@ -160,6 +189,11 @@ class Lookups:
     async def _survey(self, do: str, params: Params, **details: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
         after, limit = params.get("cursor", ""), int(params.get("limit", PAGE))
         return await self._managed.control.survey(do, after=after, limit=limit + 1, **details)
+
+
+def _may_trace(key: AdminKey, channel: str) -> bool:
+    """Return whether the scope of *key* contains a channel, whose name nobody has checked."""
+    return key.has_all_channels or (not is_wildcard(channel) and key.may_use(channel))
 
 
 def _first(found: Iterable[str], pages: Mapping[str, list[Any]], params: Params) -> tuple[list[str], bool]:

@@ -19,7 +19,7 @@ from lhttp_tx.history.archive import Archive
 from lhttp_tx.interfaces import IBus, IHistoryStore
 from lhttp_tx.observe.counters import Counters
 
-__all__ = ["Managed", "Parts"]
+__all__ = ["Managed", "Parts", "Siblings"]
 
 
 class Kept(Protocol):
@@ -123,3 +123,18 @@ class Managed:
     def pending(self) -> int:
         """Connections that are no WebSocket, or not yet."""
         return self.count_pending()
+
+
+@dataclass(frozen=True, slots=True)
+class Siblings:
+    """
+    The workers of one supervisor, as one of them sees them.
+
+    :ivar number: its own number, from 1 on.
+    :ivar count: how many there are.
+    :ivar group: a text that only these workers have in common. A cluster may have more of them, on other machines.
+    """
+
+    number: int
+    count: int
+    group: str

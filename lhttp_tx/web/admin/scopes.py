@@ -8,5 +8,5 @@ from lhttp_tx.observe.methods import METHODS
 
 __all__ = ["SCOPES"]
 
-SCOPES: frozenset[str] = frozenset({"metrics", *(method.name for method in METHODS)})
+SCOPES: frozenset[str] = frozenset({"metrics", "trace_bodies", *(method.name for method in METHODS)})
 """The methods of the API, and what else needs a scope."""

@@ -26,13 +26,14 @@ from lhttp_tx.web.admin.api import ApiResource
 from lhttp_tx.web.admin.gate import AdminGate
 from lhttp_tx.web.admin.incidents import Incidents
 from lhttp_tx.web.admin.keys import AdminKey, Keyring
-from lhttp_tx.web.admin.managed import Managed, Parts
+from lhttp_tx.web.admin.managed import Managed, Parts, Siblings
 from lhttp_tx.web.admin.page import Static
 from lhttp_tx.web.admin.rates import Rates
 from lhttp_tx.web.admin.sampler import Sampler
 from lhttp_tx.web.admin.site import AdminRoot, AdminSite
+from lhttp_tx.web.admin.traces import Traces
 
-__all__ = ["MAX_CONNECTIONS", "AdminService"]
+__all__ = ["MAX_CONNECTIONS", "AdminService", "manage"]
 
 _log = Logger()
 
@@ -57,6 +58,7 @@ class AdminService(Service):
         server_names: Iterable[str] = (),
         make_endpoint: Callable[[Any, str], IStreamServerEndpoint] = serverFromString,
         count_pending: Callable[[], int] = lambda: 0,
+        siblings: Siblings | None = None,
     ) -> None:
         """
         :param reactor: the running reactor.
@@ -67,6 +69,7 @@ class AdminService(Service):
             name; if it listens on the loopback interface, only to loopback names.
         :param make_endpoint: takes the reactor and a description, and returns the endpoint.
         :param count_pending: returns how many connections of the server are no WebSocket, or not yet.
+        :param siblings: the workers whose metrics ``/metrics`` tells together; ``None``: those of this server alone.
         :raises ValueError: if two keys have the same name or secret, or if no request can have one of *server_names*.
         """
         self._listen = listen
@@ -74,7 +77,7 @@ class AdminService(Service):
         self._policy = AccessPolicy(server_names=frozenset(map(server_name, server_names)), loopback_only=True)
         self.gate = AdminGate(self._keyring, self._policy, reactor)
         self.root = AdminRoot(self.gate)
-        managed = Managed(parts, _version(), time.time(), count_pending)
+        managed = manage(parts, count_pending)
         self.root.putChild(b"api", ApiResource(self.gate, managed, reactor, self.root.nothing))
         static = Static(self.gate, self.root.nothing)
         self.root.putChild(b"", static.page)
@@ -82,12 +85,17 @@ class AdminService(Service):
         self._engine = parts.engine
         self._incidents = Incidents(reactor, time.time, parts.control.name_of)
         self._rates = Rates(parts.engine, self._incidents, parts.counters, reactor, time.time)
-        parts.control.questions |= {"incidents": self._incidents.newest, "rates": self._rates.newest}
+        self._traces = Traces(parts.engine, lambda: parts.nodes.name, time.time, parts.control.name_of)
+        parts.control.questions |= {
+            "incidents": self._incidents.newest,
+            "rates": self._rates.newest,
+            "trace": self._traces.ask,
+        }
         self._sampler: Sampler | None = None
         if parts.counters is not None:
             from lhttp_tx.web.admin.metrics import MetricsResource  # needs an optional package
 
-            self.root.putChild(b"metrics", MetricsResource(self.gate, managed, parts.counters, reactor))
+            self.root.putChild(b"metrics", MetricsResource(self.gate, managed, parts.counters, reactor, siblings))
             self._sampler = Sampler(parts.counters, parts.bus, reactor)
         self._admission = Admission(reactor, max_pending=MAX_CONNECTIONS)
         site = AdminSite(self.root, self.gate, reactor=reactor, admission=self._admission)
@@ -136,6 +144,7 @@ class AdminService(Service):
         super().stopService()
         self._incidents.stop(self._engine)
         self._rates.stop()
+        self._traces.stop()
         if self._sampler is not None:
             self._sampler.stop()
         return self._listeners.close().addCallback(lambda _: self._admission.stop())
@@ -151,6 +160,11 @@ class AdminService(Service):
                 "tcp:{port}:interface=127.0.0.1, or with ssl:",
                 port=host.port,
             )
+
+
+def manage(parts: Parts, count_pending: Callable[[], int]) -> Managed:
+    """Return a server as an admin side sees it."""
+    return Managed(parts, _version(), time.time(), count_pending)
 
 
 def _version() -> str:

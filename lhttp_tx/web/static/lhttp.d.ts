@@ -434,6 +434,8 @@ export class Subscription extends Emitter<SubscriptionEvents> implements AsyncIt
   private constructor();
   readonly channels: readonly string[];
   readonly closed: boolean;
+  /** Channels for which the server did not know, when it last confirmed, if all nodes of its cluster pass on. */
+  readonly unsure: string[];
   /** What has come, of channels with history. */
   readonly positions: Positions;
   unsubscribe(): Promise<void>;

@@ -297,12 +297,12 @@
 
     /** The body as it was given to `publish`: what JSON holds if `content-type` says so; else text, else bytes. */
     get data() {
-      if (this.binary && !isText(this.body)) return this.body;
       try {
-        return JSON_TYPE.test(this.headers.get("content-type") ?? "") ? this.json() : this.text;
+        if (JSON_TYPE.test(this.headers.get("content-type") ?? "")) return this.json();
       } catch {
-        return this.text; // the header is not true
+        // The header is not true.
       }
+      return this.binary ? this.body : this.text;
     }
 
     /** Return the channels that the header *name* lists, each once; throws RemoteProtocolError if one is malformed. */
@@ -350,15 +350,6 @@
       return decoder.decode(bytes);
     } catch {
       throw new LocalProtocolError("body of a text message is not UTF-8");
-    }
-  }
-
-  function isText(bytes) {
-    try {
-      decoder.decode(bytes);
-      return true;
-    } catch {
-      return false;
     }
   }
 
@@ -1355,6 +1346,7 @@
       this._options = options;
       this._ready = deferred();
       this._confirmed = false;
+      this._unsure = new Set();
       this._tracks = new Map(); // channel -> Track, where the channel has a history
     }
 
@@ -1367,6 +1359,11 @@
     get positions() {
       const known = this.channels.map((channel) => [channel, this._tracks.get(channel)?.position ?? null]);
       return Object.freeze(Object.fromEntries(known.filter(([, position]) => position !== null)));
+    }
+
+    /** The channels for which the server did not know, when it last confirmed, if all nodes of its cluster pass on. */
+    get unsure() {
+      return this.channels.filter((channel) => this._unsure.has(channel));
     }
 
     /** End it; resolves when the server has taken it back, or at once without a connection. */
@@ -2303,6 +2300,8 @@
     /** A receipt says where *subscription* is in *channel*, and, if it *wasAway*, whether it has everything. */
     #arrived(subscription, channel, { headers }, wasAway) {
       if (subscription.closed) return;
+      if (wordsOf(headers, "unsure").includes(channel)) subscription._unsure.add(channel);
+      else subscription._unsure.delete(channel);
       const position = new Map(positionsIn(headers)).get(channel) ?? null;
       const track = subscription._tracks.get(channel) ?? new Track();
       let isMissing = !wordsOf(headers, "recovered").includes(channel);

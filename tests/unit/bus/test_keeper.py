@@ -511,13 +511,48 @@ def test_a_server_that_dies_while_the_node_moves_is_a_loss_like_any_other(log: l
     assert link.published == [("lhttp.room", b"2", False)] and received == [b"1", b"2"]
 
 
-def test_a_new_server_that_dies_while_the_node_moves_leaves_it_where_it_was() -> None:
+def test_a_new_server_that_dies_while_the_node_moves_leaves_it_where_it_was_for_a_moment() -> None:
     nats, old, new, received = leaving()
     nats.clock.advance(0.2)
     nats.bus.publish("room", b"1", False)
     new.lose()
     nats.bus.publish("room", b"2", False)
     assert [payload for _, payload, _ in old.published] == [b"1", b"2"] == received
+
+
+def test_a_node_whose_new_server_dies_moves_to_another_one() -> None:
+    nats = FakeNATS(A, B, "nats://c:4222")
+    link = nats.start()
+    standby = nats.accept()
+    nats.subscribe()
+    link.owner.link_leaving(link)
+    nats.clock.advance(0.2)
+    standby.lose()
+    nats.clock.advance(0.0)
+    nats.clock.advance(0.2)
+    third = nats.accept()
+    nats.clock.advance(0.2)
+    nats.clock.advance(0.02)
+    nats.bus.publish("room", b"1", False)
+    assert [link.published, third.published] == [[], [("lhttp.room", b"1", False)]]
+    assert link.closed is False
+
+
+def test_a_node_whose_new_server_dies_publishes_no_more_where_there_is_no_other_until_there_is() -> None:
+    nats, old, new, received = leaving()
+    new.lose()
+    nats.clock.advance(0.0)
+    nats.clock.advance(0.2)
+    nats.refuse()
+    assert not nats.bus.available and old.closed is None
+    old.receive("lhttp.room", b"1")
+    nats.clock.advance(2.0)
+    back = nats.accept()
+    nats.clock.advance(2.0)
+    nats.clock.advance(SETTLED)
+    assert old.closed is False and nats.bus.available and back.subscribed == ["lhttp.room"]
+    nats.bus.publish("room", b"2", False)
+    assert (back.published, received) == ([("lhttp.room", b"2", False)], [b"1", b"2"])
 
 
 def test_a_new_server_that_died_before_it_had_the_subscriptions_is_no_matter_to_the_next_move() -> None:

@@ -904,3 +904,16 @@ def test_a_wrong_argument_of_a_call_is_told_at_once() -> None:
         client.subscribe("room", "not a function")  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="timeout"):
         client.request("echo", timeout=-1.0)
+
+
+def test_a_subscription_tells_that_a_node_of_the_cluster_did_not_answer(world: World) -> None:
+    client = world.connected()
+    unsure: Any = {"a"}
+    world.server.engine.hub._bus.unsure = unsure  # type: ignore[attr-defined]
+    first, second = client.subscribe("a"), client.subscribe("b")
+    world.result(second.confirmed())
+    assert (first.unsure, second.unsure) == (True, False)
+    unsure.clear()
+    world.cut()
+    world.run(2.0)
+    assert not first.unsure

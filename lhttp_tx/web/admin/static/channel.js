@@ -7,13 +7,14 @@ import { CONNECTION_COLUMNS } from "./lists.js";
 import { presence } from "./presence.js";
 import { publishForm } from "./publish.js";
 import { pages } from "./table.js";
+import { traceLink } from "./trace.js";
 
 /** Show a channel: #/channel/NAME. */
 export function channelView(main, [channel], signal) {
   const kept = may("history") ? history(channel, signal) : null;
   add(main, [
     el("h1", {}, "Channel ", name(channel)),
-    panel("Subscribers", may("connections") ? subscribers() : note(refusal("connections"))),
+    panel("Subscribers", { actions: traceLink("channel", channel) }, may("connections") ? subscribers() : note(refusal("connections"))),
     may("presence") && may("presence_stats") ? presence(channel, signal) : null,
     kept?.element,
     panel("Publish", may("publish") ? publishForm(channel, () => kept?.again()) : note(refusal("publish"))),

@@ -7,6 +7,7 @@ import { bytes, count, counted, moment } from "./format.js";
 import { kickButton } from "./lists.js";
 import { poll } from "./poll.js";
 import { facts, showFacts } from "./table.js";
+import { traceLink } from "./trace.js";
 
 const SECONDS = 2;
 
@@ -24,11 +25,16 @@ export function connectionView(main, [id], signal) {
     el(
       "div",
       { class: "columns" },
-      panel("Who", { actions: may("disconnect") ? kickButton({ connection: id }, () => {}) : null }, identity),
+      panel("Who", { actions: actions() }, identity),
       panel("Now", traffic),
     ),
     panel("Subscriptions", subscribing(), channels, more),
   ]);
+
+  function actions() {
+    const kick = may("disconnect") ? kickButton({ connection: id }, () => {}) : null;
+    return el("div", { class: "actions" }, traceLink("connection", id), kick);
+  }
 
   function subscribing() {
     if (!may("subscribe")) return null;

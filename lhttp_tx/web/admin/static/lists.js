@@ -5,6 +5,7 @@ import { kick } from "./dialog.js";
 import { add, address, el, link, name, note, panel } from "./dom.js";
 import { bytes, count } from "./format.js";
 import { pages } from "./table.js";
+import { traceLink } from "./trace.js";
 
 /** The columns of lists of connections. */
 export const CONNECTION_COLUMNS = [
@@ -50,7 +51,8 @@ export function connectionsView(main, [kind, user], signal) {
     empty: isOne ? "This user is not connected." : "Nobody is connected.",
     signal,
   });
-  const actions = isOne && may("disconnect") ? kickButton({ user }, list.again) : null;
+  const kick = isOne && may("disconnect") ? kickButton({ user }, list.again) : null;
+  const actions = isOne ? el("div", { class: "actions" }, traceLink("user", user), kick) : null;
   add(main, panel(isOne ? "Now" : "All, by id", { actions }, list.element));
 }
 

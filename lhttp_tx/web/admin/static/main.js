@@ -9,16 +9,18 @@ import { channelsView, connectionsView, usersView } from "./lists.js";
 import { loginView } from "./login.js";
 import { overview } from "./overview.js";
 import { searchBox } from "./search.js";
+import { traceView } from "./trace.js";
 
 const VIEWS = {
   "": { title: "Overview", show: overview },
   connections: { title: "Connections", show: connectionsView, needs: "connections" },
   users: { title: "Users", show: usersView, needs: "users" },
   channels: { title: "Channels", show: channelsView, needs: "channels" },
+  trace: { title: "Trace", show: traceView, needs: "trace" },
   connection: { show: connectionView },
   channel: { show: channelView },
 };
-const NAVIGATION = ["", "connections", "users", "channels"];
+const NAVIGATION = ["", "connections", "users", "channels", "trace"];
 const THEMES = ["system", "light", "dark"];
 const THEME = "lhttp-admin-theme";
 
@@ -94,8 +96,12 @@ function route() {
   const [path, ...rest] = parts();
   const view = Object.hasOwn(VIEWS, path) ? VIEWS[path] : null;
   for (const each of app.querySelectorAll("[data-view]")) {
-    if (each.dataset.view === path) each.setAttribute("aria-current", "page");
-    else each.removeAttribute("aria-current");
+    if (each.dataset.view === path) {
+      each.setAttribute("aria-current", "page");
+      each.scrollIntoView({ block: "nearest", inline: "nearest" });
+    } else {
+      each.removeAttribute("aria-current");
+    }
   }
   main.replaceChildren();
   scrollTo(0, 0);

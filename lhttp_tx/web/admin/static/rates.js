@@ -106,7 +106,7 @@ export function rates(signal, told) {
     const from = Math.max(points[0]?.time ?? 0, to - WINDOW);
     const hasCounters = points.some((point) => point.received !== undefined);
     for (const { plot, needs } of plots) {
-      plot.element.hidden = Boolean(needs) && !hasCounters;
+      plot.element.hidden = Boolean(needs) && !plot.lines.some(({ key }) => points.some((point) => key in point));
       plot.show(points, from, to);
     }
     hint.textContent = hasCounters || !points.length ? "" : "Start the server with --metrics to see messages, bytes and times.";

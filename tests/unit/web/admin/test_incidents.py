@@ -68,7 +68,7 @@ def test_many_closes_at_once_are_counted_and_few_are_kept(stage: Stage) -> None:
 def test_warnings_and_refusals_of_the_log_are_kept(stage: Stage) -> None:
     _log.info("all is well")
     _log.warn("{what} is late", what="x" * 1000)
-    _log.info("{peer}: login refused: {reason!r}", peer="p", reason="wrong")
+    _log.info("{peer}: no", peer="p", event="login.refused")
     _log.warn("{missing}")
     found = stage.newest("log")
     assert [row["level"] for row in found] == ["warn", "info", "warn"]

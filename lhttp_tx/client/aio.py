@@ -1,0 +1,392 @@
+"""
+The client for programs of asyncio. No reactor needs to be installed, and nothing of Twisted is visible.
+
+::
+
+    from lhttp_tx.client.aio import Client
+
+    async with Client("ws://127.0.0.1:8081/") as client:
+        subscription = await client.subscribe("room.a")
+        await client.publish("room.a", {"text": "hello"})
+        async for message in subscription:
+            print(message.json())
+
+Names and the order of arguments are those of the JavaScript client. It is the client of :mod:`lhttp_tx.client` inside,
+so all that is written there about lost connections, history and logins holds for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, final
+
+from twisted.internet.defer import Deferred
+
+from lhttp_tx.client.client import Client as _Client, State
+from lhttp_tx.client.errors import ClientClosed
+from lhttp_tx.client.loops import LoopReactor, lend, take_back
+from lhttp_tx.client.results import HistoryPage, Published
+from lhttp_tx.client.subscription import Subscription as _Subscription
+from lhttp_tx.client.values import made
+from lhttp_tx.codec.headers import HeaderPairs
+from lhttp_tx.codec.message import Message
+from lhttp_tx.codec.multipart import Part
+
+__all__ = ["Client", "Subscription"]
+
+_OWN_TLS = ("tls:", "ssl:", "wrappedTLS:")
+"""Descriptions of endpoints that bring a TLS of Twisted's own, which needs the installed reactor."""
+
+Result = TypeVar("Result")
+Headers = HeaderPairs | dict[str, str]
+Listener = Callable[[Message, str], object]
+"""Gets a message and its channel."""
+
+
+@final
+class Client:
+    """
+    A client of one server, for coroutines of one asyncio loop.
+
+    Each call that waits may be cancelled, by ``asyncio.timeout`` for example. Failures are the exceptions of
+    :mod:`lhttp_tx.client.errors`.
+    """
+
+    def __init__(
+        self, url: str, *, command: str = "chat", login: Callable[[], Any] | None = None, **options: Any
+    ) -> None:
+        """
+        :param url: a ``ws://`` or ``wss://`` URL, or a description of an endpoint, such as ``unix:/run/lhttp.sock``.
+        :param command: the command of messages whose command is not given.
+        :param login: returns the headers of the login message; it may be a coroutine function of asyncio.
+        :param options: the other options of :class:`lhttp_tx.client.client.Client`, such as ``codec``, ``headers``,
+            ``on_state``, ``on_error``, ``positions`` and ``timeout``, except ``reactor``.
+        :raises TypeError: if an option has a wrong type, or is not one; when the client connects.
+        :raises ValueError: if *url* is a description with TLS: use ``wss://``.
+        """
+        if url.startswith(_OWN_TLS):
+            raise ValueError(f"{url} has a TLS of its own: use a wss:// URL")
+        self._url = url
+        self._command = command
+        self._login = login
+        self._options = options
+        self._made: _Client | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reactor: LoopReactor | None = None
+
+    @property
+    def state(self) -> State:
+        """The state of the client."""
+        return State.IDLE if self._made is None else self._made.state
+
+    @property
+    def user(self) -> str | None:
+        """The user of the connection, as the server has told; ``None`` without a connection or without *login*."""
+        return None if self._made is None else self._made.user
+
+    async def connect(self, *, attempts: int | None = 1, timeout: float | None = None) -> None:
+        """
+        Connect.
+
+        :param attempts: how many attempts may fail; ``None``: any number.
+        :param timeout: seconds to wait; ``None``: no limit except that of the attempts.
+        :raises ConnectFailed: if it cannot connect; the client is then closed.
+        """
+        client = self._open()
+        try:
+            await self._wait(client.connect(attempts, timeout))
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the client. What waits fails with ``ClientClosed``; iterators end."""
+        client, self._made = self._made, None
+        reactor, self._reactor = self._reactor, None
+        if client is None or reactor is None or self._loop is None:
+            return
+        try:
+            await client.close().asFuture(self._loop)
+        finally:
+            take_back(reactor, self._loop)
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def publish(
+        self,
+        channels: str | Iterable[str],
+        body: Any = "",
+        *,
+        command: str | None = None,
+        headers: Headers = (),
+        parts: Iterable[Part] | None = None,
+        binary: bool | None = None,
+        receipt: bool = True,
+        id: str | None = None,  # noqa: A002 - as in JavaScript
+        timeout: float | None = None,
+    ) -> Published:
+        """
+        Publish a message. See :meth:`lhttp_tx.client.requests.RequestingService.publish`.
+
+        :param channels: a channel, or several.
+        :param body: text, bytes, or a value that is sent as JSON.
+        :param command: by default that of the client.
+        :param parts: a multipart body, in the place of *body*.
+        :param binary: whether it is a binary message; by default if the body is bytes.
+        :param receipt: whether to wait until the server has it.
+        :param id: the message id; by default a new one.
+        :param timeout: seconds for the receipt.
+        """
+        message = made(command or self._command, body, headers, parts, binary)
+        names = [channels] if isinstance(channels, str) else list(channels)
+        return await self._wait(
+            self._running().publish(
+                names,
+                message.command,
+                message.headers,
+                message.body,
+                binary=message.binary,
+                receipt=receipt,
+                message_id=id,
+                timeout=timeout,
+            )
+        )
+
+    async def batch(self, messages: Iterable[tuple[str | Iterable[str], Any]]) -> list[Published | BaseException]:
+        """
+        Publish several messages in one go.
+
+        :param messages: pairs of channels and body.
+        :returns: for each its result, or the exception with which it failed.
+        """
+        found = [self.publish(channels, body) for channels, body in messages]
+        return list(await asyncio.gather(*found, return_exceptions=True))
+
+    async def send(
+        self,
+        command: str,
+        body: Any = "",
+        *,
+        headers: Headers = (),
+        parts: Iterable[Part] | None = None,
+        binary: bool | None = None,
+        receipt: bool = True,
+        timeout: float | None = None,
+    ) -> Message | None:
+        """Send a message to the server, and return the receipt; ``None`` if *receipt* is false."""
+        message = made(command, body, headers, parts, binary)
+        if not receipt:
+            self._running().send(message)
+            return None
+        return await self._wait(self._running().confirm(message, timeout))
+
+    async def request(
+        self,
+        command: str,
+        body: Any = "",
+        *,
+        headers: Headers = (),
+        parts: Iterable[Part] | None = None,
+        binary: bool | None = None,
+        reply: str | None = None,
+        timeout: float | None = None,
+    ) -> Message:
+        """
+        Send a message to a processor, and return its reply.
+
+        :param reply: the command of the reply, by default that of the request.
+        :raises NoReply: if no reply came before the receipt.
+        """
+        message = made(command, body, headers, parts, binary)
+        return await self._wait(self._running().request(message, reply_command=reply, timeout=timeout))
+
+    async def upload(
+        self,
+        command: str,
+        parts: Iterable[Part],
+        *,
+        headers: Headers = (),
+        on_progress: Callable[[int, int], object] | None = None,
+        timeout: float | None = None,
+    ) -> Message:
+        """
+        Send *parts* as one multipart message, and return the reply.
+
+        :param on_progress: called with the bytes that were sent so far, and all.
+        """
+        message = made(command, "", headers, parts, None)
+        if on_progress is None:
+            return await self._wait(self._running().request(message, timeout=timeout))
+        return await self._wait(self._running().upload(message, on_progress, timeout))
+
+    async def history(
+        self,
+        channel: str,
+        *,
+        limit: int = 100,
+        since: str | None = None,
+        before: str | None = None,
+        order: Literal["oldest", "newest"] = "oldest",
+        timeout: float | None = None,
+    ) -> HistoryPage:
+        """Return a part of the history of a channel; see :meth:`~.requests.RequestingService.history`."""
+        return await self._wait(
+            self._running().history(channel, limit=limit, since=since, before=before, order=order, timeout=timeout)
+        )
+
+    async def subscribe(
+        self,
+        channel: str,
+        listener: Listener | None = None,
+        *,
+        since: str | None = None,
+        last: int | None = None,
+        buffer: int = 1_000,
+    ) -> Subscription:
+        """
+        Subscribe to a channel, now and after each reconnection.
+
+        :param channel: a channel, or a wildcard such as ``room.*``.
+        :param listener: called with each message and its channel. It must not wait: to wait, iterate instead.
+        :param since: a position; what came after it comes first.
+        :param last: so many of the newest messages come first, where no position is known.
+        :param buffer: messages that may wait for the loop. A new one then pushes out the oldest.
+        :returns: the subscription, confirmed by the server. Without *listener*, iterate over it.
+        :raises ReplyError: if the server refuses it.
+        """
+        if listener is not None and inspect.iscoroutinefunction(listener):
+            raise TypeError("a listener cannot wait: leave it out, and use async for")
+        client = self._running()
+        if listener is None:
+            made = client.subscribe(channel, buffer=buffer, since=since, last=last)
+        else:
+            made = client.subscribe(channel, listener, buffer=buffer, named=True, since=since, last=last)
+        assert self._loop is not None
+        try:
+            await self._wait(made.confirmed())
+        except asyncio.CancelledError:
+            made.unsubscribe().addErrback(lambda _: None)
+            raise
+        return Subscription(made, self._loop)
+
+    def position(self, channel: str) -> str | None:
+        """Return the position of the last message of a channel that the program got; ``None`` if there is none."""
+        return self._running().position(channel)
+
+    def _open(self) -> _Client:
+        """Return the client inside, made on the running loop."""
+        loop = asyncio.get_running_loop()
+        if self._made is None:
+            self._loop, self._reactor = loop, lend(loop)
+            options = dict(self._options)
+            if self._login is not None:
+                options["login"] = self._waiting_for(self._login)
+            if callable(options.get("headers")):
+                options["headers"] = self._waiting_for(options["headers"])
+            try:
+                self._made = _Client(self._url, reactor=self._reactor, **options)
+            except BaseException:
+                take_back(self._reactor, loop)
+                self._reactor = None
+                raise
+        elif self._loop is not loop:
+            raise RuntimeError("a client belongs to the loop that it was connected in")
+        return self._made
+
+    def _running(self) -> _Client:
+        if self._made is None:
+            raise ClientClosed("the client is not connected: call connect() first, or use async with")
+        return self._made
+
+    def _waiting_for(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        """Return *call* in a form that may return something for ``await`` of asyncio."""
+
+        def called() -> Any:
+            found = call()
+            if not inspect.isawaitable(found) or isinstance(found, Deferred):
+                return found
+            return Deferred.fromFuture(asyncio.ensure_future(_awaited(found)))
+
+        return called
+
+    async def _wait(self, deferred: Deferred[Result]) -> Result:
+        assert self._loop is not None
+        return await deferred.asFuture(self._loop)
+
+    def __repr__(self) -> str:
+        return f"<aio.Client {self._url} {self.state.value}>"
+
+
+async def _awaited(found: Awaitable[Result]) -> Result:
+    return await found
+
+
+@final
+class Subscription:
+    """The messages of a channel: ``async for message in subscription``, until :meth:`unsubscribe`."""
+
+    def __init__(self, made: _Subscription, loop: asyncio.AbstractEventLoop) -> None:
+        self._made = made
+        self._loop = loop
+
+    @property
+    def channel(self) -> str:
+        """The channel, or the wildcard."""
+        return self._made.channel
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more messages come."""
+        return not self._made.active
+
+    @property
+    def dropped(self) -> int:
+        """How many messages a full buffer has pushed out."""
+        return self._made.dropped
+
+    @property
+    def unsure(self) -> bool:
+        """See :attr:`lhttp_tx.client.subscription.Subscription.unsure`."""
+        return self._made.unsure
+
+    async def next(self) -> Message:
+        """
+        Return the next message. It may be cancelled; then no message is lost.
+
+        :raises ClientClosed: if no more come.
+        """
+        return await self._made.next().asFuture(self._loop)
+
+    def left(self) -> Message | None:
+        """Take a message that waits in the buffer, at once; ``None`` if there is none."""
+        found: list[Message] = []
+        taken = self._made.next()
+        taken.addCallbacks(found.append, lambda _: None)
+        taken.cancel()
+        return found[0] if found else None
+
+    async def unsubscribe(self) -> None:
+        """End it. Messages in the buffer can still be taken."""
+        await self._made.unsubscribe().asFuture(self._loop)
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Message:
+        try:
+            return await self.next()
+        except ClientClosed:
+            raise StopAsyncIteration from None
+
+    def __repr__(self) -> str:
+        return f"<aio.Subscription {self.channel}>"

@@ -1,0 +1,112 @@
+"""
+Twisted's side of an asyncio loop, for :mod:`lhttp_tx.client.aio`: one reactor for each loop, which is never installed.
+
+The loop runs everything. The reactor only lends it timers and sockets, so it need not be started, takes no signals, and
+has no threads: the loop resolves names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+__all__ = ["LoopReactor", "lend", "take_back"]
+
+_lent: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopReactor] = WeakKeyDictionary()
+
+
+class LoopReactor(AsyncioSelectorReactor):
+    """
+    A reactor on a loop that somebody else runs.
+
+    :ivar users: how many clients use it.
+    """
+
+    users = 0
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """:param loop: a running loop."""
+        super().__init__(loop)
+        self.installNameResolver(_Resolver(loop))
+
+    def close(self) -> None:
+        """Let go of the sockets of the reactor itself."""
+        for found in self.removeAll():
+            found.connectionLost(Failure(ConnectionDone()))
+
+
+def lend(loop: asyncio.AbstractEventLoop) -> LoopReactor:
+    """Return the reactor of a running *loop*. Call :func:`take_back` later."""
+    reactor = _lent.get(loop)
+    if reactor is None:
+        reactor = _lent[loop] = LoopReactor(loop)
+    reactor.users += 1
+    return reactor
+
+
+def take_back(reactor: LoopReactor, loop: asyncio.AbstractEventLoop) -> None:
+    """Close the reactor of *loop* if nobody uses it any more."""
+    reactor.users -= 1
+    if reactor.users == 0:
+        _lent.pop(loop, None)
+        reactor.close()
+
+
+@implementer(IHostResolution)
+class _Resolution:
+    """A name that is being resolved."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.task: asyncio.Task[None] | None = None
+
+    def cancel(self) -> None:
+        """Stop."""
+        if self.task is not None:
+            self.task.cancel()
+
+
+@implementer(IHostnameResolver)
+class _Resolver:
+    """Resolves names with the loop, in the place of Twisted's threads."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        """See the interface."""
+        resolution = _Resolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+        resolution.task = self._loop.create_task(self._resolve(resolutionReceiver, hostName, portNumber))
+        return resolution
+
+    async def _resolve(self, receiver: Any, name: str, port: int) -> None:
+        try:
+            found = await self._loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+            for family, _, _, _, address in found:
+                place: Any = address
+                if family == socket.AF_INET:
+                    receiver.addressResolved(IPv4Address("TCP", *place))
+                elif family == socket.AF_INET6:
+                    receiver.addressResolved(IPv6Address("TCP", *place))
+        except OSError:
+            pass  # there is no such name: no address
+        finally:
+            receiver.resolutionComplete()
