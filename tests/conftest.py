@@ -19,7 +19,7 @@ settings.load_profile("quick")  # or: pytest --hypothesis-profile=thorough
 ATTACKS = frozenset(
     {
         *("test_hazards.py", "test_hazards_cost.py", "test_hazards_ends.py", "test_hazards_history.py"),
-        *("test_hazards_slow.py", "test_hazards_views.py"),
+        *("test_hazards_slow.py", "test_hazards_tcp.py", "test_hazards_views.py"),
         *("test_exhaustion.py", "test_failed_starts.py", "test_fuzz.py", "test_limits.py", "test_soak.py"),
         "test_history_sqlite.py",
     }
@@ -28,13 +28,8 @@ ATTACKS = frozenset(
 
 PAGES = frozenset(
     {
-        *("test_admin.py", "test_admin_api.py", "test_browser.py", "test_cleanup.py"),
-        *("test_client_history.py", "test_client_login.py", "test_command.py", "test_community.py"),
-        *("test_config.py", "test_connect.py", "test_dashboard.py", "test_docs.py"),
-        *("test_events.py", "test_events_browser.py", "test_examples.py", "test_fallback_browser.py"),
-        *("test_javascript.py", "test_logs.py", "test_manhole.py", "test_metrics.py"),
-        *("test_options.py", "test_renewal.py", "test_systemd.py", "test_tcp.py"),
-        *("test_upstream_dead.py", "test_wildcards.py"),
+        *("test_browser.py", "test_dashboard.py", "test_docs.py", "test_events_browser.py", "test_examples.py"),
+        *("test_fallback_browser.py", "test_javascript.py"),
     }
 )
 """Modules of ``integration`` that are about pages in browsers, the manual, and the examples."""
