@@ -50,6 +50,8 @@ _BODY = b'"BODY":"'
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
 """How the body of most views begins, and what stands for itself in a string."""
 
+_ASCII_LINE = re.compile(r"[\x21-\x39\x3b-\x7e]+:[\t\x20-\x7e]*\r\n")
+
 _RECEIPTS = re.compile(rb'(?i)"receipt"[ \t\r\n]*[:,][ \t\r\n]*"([^"\\\x00-\x1f\x7f]*)"')
 """Finds receipts in a text that is malformed elsewhere, so that its sender gets an answer."""
 
@@ -381,7 +383,7 @@ def _line(name: str, value: str) -> bytes:
 
     :raises LocalProtocolError: if it is malformed.
     """
-    raw = f"{name}:{value}\r\n".encode("utf-8", "replace")
-    if raw.count(b"\n") == 1 and ":" not in name and value.isascii() and are_lines(raw):
-        return raw
+    line = f"{name}:{value}\r\n"
+    if ":" not in name and _ASCII_LINE.fullmatch(line):
+        return line.encode("ascii")
     return header_line(name, value) + b"\r\n"

@@ -17,6 +17,12 @@ from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 
 __all__ = ["Owner"]
 
+_TURN = 0.005
+"""
+Seconds that the messages of one connection may take in one turn of the reactor. The smallest have three bytes, so that
+thousands of them come in one read.
+"""
+
 
 class Owned(Beating, Protocol):
     """A connection, as its owner sees it. It gets heartbeats, and has to answer them."""
@@ -39,6 +45,7 @@ class Owner:
     :ivar factory: makes the WebSockets of the server. TCP connections count as such, and use its outbox.
     :ivar engine: the engine.
     :ivar clock: the reactor.
+    :ivar turn: seconds that the messages of one connection may take in one turn of the reactor.
     :ivar strangers: connections whose first message has not begun.
     :ivar largest: bytes of the largest message that is read. One between the limit and this gets status 413.
     :ivar patience: seconds after which a client that acknowledges nothing is gone; 0: the system decides.
@@ -52,6 +59,7 @@ class Owner:
         self.factory = factory
         self.engine = factory.engine
         self.clock: Any = factory.reactor
+        self.turn = _TURN
         self.strangers: set[Owned] = set()
         self.largest = 2 * factory.engine.limits.message_size
         interval: float = factory.autoPingInterval

@@ -31,10 +31,10 @@ from lhttp_tx.guard.reads import LEAST_READ
 from lhttp_tx.identity import Identity, new_connection_id
 from lhttp_tx.interfaces import ITransport
 from lhttp_tx.observe.rationing import RationedLogger
-from lhttp_tx.transports.tcp.connection import Connection
+from lhttp_tx.transports.tcp.connection import HELD_BACK, YIELDING, Connection
 from lhttp_tx.transports.tcp.framing import begins, by_kind, take_messages
 from lhttp_tx.transports.tcp.owner import Owner
-from lhttp_tx.transports.websocket.flow import FULL, HELD_BACK
+from lhttp_tx.transports.websocket.flow import FULL
 from lhttp_tx.transports.websocket.handshake import certificate_of
 from lhttp_tx.transports.websocket.throttle import Throttle, is_limited
 
@@ -160,6 +160,7 @@ class TCPProtocol(Connection):
 
         :param runs: messages of one kind each, how many of them were taken, and whether they are binary.
         """
+        end = perf_counter() + self._owner.turn
         for number, (messages, before, binary) in enumerate(runs):
             session: Any = self.session if self._throttle is None else self._throttle
             taken = before
@@ -168,6 +169,9 @@ class TCPProtocol(Connection):
                     self._untaken = [] if self.ended else [(messages, taken, binary), *runs[number + 1 :]]
                     return False
                 taken = session.receive_run(messages, taken, binary)
+                if perf_counter() > end and not self._flow & HELD_BACK:
+                    self.hold_reading(YIELDING)
+                    self._owner.clock.callLater(0, self.go_on_reading, YIELDING)
         return not self._flow & HELD_BACK and not self.ended
 
     def _finish(self) -> None:

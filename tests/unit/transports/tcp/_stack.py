@@ -143,6 +143,7 @@ class Stack:
             ping_interval=ping_interval,
         )
         self.tcp = TCPFactory(self.factory)
+        self.tcp._owner.turn = 1e9  # no real clock counts
 
     def connect(self, host: str = "192.0.2.1") -> Peer:
         """Return a new client."""

@@ -280,6 +280,26 @@ def test_a_full_queue_stops_reading_and_nothing_is_lost() -> None:
     assert peer.transport.producerState == "producing"
 
 
+def test_what_takes_long_is_done_in_several_turns() -> None:
+    stack = Stack(metrics=True)
+    stack.tcp._owner.turn = -1.0
+    peer, other = stack.connect(), stack.connect()
+    other.subscribe("room")
+    stack.clock.advance(0)
+    peer.send(*(b"LHTTP/1.0 c%d\r\npublish:room\r\n\r\n%d" % (number % 2, number) for number in range(5)))
+    assert peer.transport.producerState == "paused"
+    peer.send(b"LHTTP/1.0 c\r\npublish:room\r\n\r\n5", b"LHTTP/1.0 c\r\nreceipt:1\r\n\r\n")
+    peer.protocol.readConnectionLost()
+    bodies: list[bytes] = []
+    for _ in range(10):
+        bodies += other.bodies()
+        stack.clock.advance(0)
+    assert bodies == [b"%d" % number for number in range(6)]
+    assert [command for command, _ in peer.told()] == ["receipt", "close"]
+    assert stack.server.engine.counters is not None
+    assert stack.server.engine.counters.pauses == {}
+
+
 def test_a_rate_slows_reading_down_and_nothing_is_lost() -> None:
     stack = Stack(limits=Limits(message_rate=2.0))
     peer, other = stack.connect(), stack.connect()
