@@ -72,6 +72,11 @@ NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 NUMBER: Schema = {"type": "number"}
 TEXT: Schema = {"type": "string"}
+BASE64: Schema = {
+    "type": "string",
+    "pattern": "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+    "contentEncoding": "base64",
+}
 NODES: Schema = {"type": "array", "items": TEXT, "description": "Nodes that did not answer in time."}
 VALUE: Schema = {
     "type": "string",
@@ -156,7 +161,7 @@ MESSAGE = (
         "Additional headers of the message.",
     ),
     Parameter("body", TEXT, "The body, as text."),
-    Parameter("body_base64", {"type": "string", "contentEncoding": "base64"}, "The body in base64, instead of body."),
+    Parameter("body_base64", BASE64, "The body in base64, instead of body."),
     Parameter(
         "message_id",
         {"type": "string", "pattern": "^[!-~]{1,64}$", "format": "lhttp-token"},

@@ -60,6 +60,11 @@ class Process:
                 self._process.kill()
                 await self._process.wait()
 
+    def signal(self, number: int) -> None:
+        """Send a signal that does not end it at once."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
     def pause(self) -> None:
         """Stop it in its tracks."""
         if self._process is not None and self._process.returncode is None:
@@ -241,16 +246,17 @@ class Cluster(World):
     def __init__(self, directory: Path, rng: random.Random) -> None:
         super().__init__(directory, rng)
         self.links: list[list[Link]] = []
+        self.routes: list[Link] = []
         self.servers: list[Process] = []
         clients, routes = ([free_port() for _ in range(3)] for _ in range(2))
         for number in range(3):
             config = directory / f"nats{number}.conf"
-            others = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in routes)
+            self.routes.append(Link(routes[(number + 1) % 3]))  # one of each two connects to the other
             config.write_text(
                 f'server_name: n{number}\nlisten: "127.0.0.1:{clients[number]}"\nping_interval: "2s"\n'
                 f'jetstream {{ store_dir: "{directory}/nats{number}" }}\n'
                 f'cluster {{ name: chaos, listen: "127.0.0.1:{routes[number]}", no_advertise: true, '
-                f"routes: [{others}] }}\n",
+                f'routes: ["nats-route://127.0.0.1:{self.routes[-1].port}"] }}\n',
                 "ascii",
             )
             command = [shutil.which("nats-server", path=f"{_SCRIPTS}{os.pathsep}{os.environ['PATH']}") or "nats-server"]
@@ -264,33 +270,36 @@ class Cluster(World):
             options = [word for link in first for word in ("--nats", f"nats://127.0.0.1:{link.port}")]
             self.node(*options, "--history-replicas", "3")
 
+    @property
+    def ways(self) -> list[Link]:
+        """All links, those between NATS servers included."""
+        return [*self.routes, *(link for links in self.links for link in links)]
+
     async def start(self) -> None:
+        for link in self.ways:
+            await link.start()
         for server in self.servers:
             await server.start()
-        for links in self.links:
-            for link in links:
-                await link.start()
         await super().start()
 
     async def heal(self) -> None:
         for server in self.servers:
             server.resume()
             await server.start()
-        for links in self.links:
-            for link in links:
-                link.heal()
+        for link in self.ways:
+            link.heal()
         await super().heal()
 
     async def stop(self) -> None:
         await super().stop()
         for server in self.servers:
             await server.end(signal.SIGKILL)
-        for links in self.links:
-            for link in links:
-                link.stop()
+        for link in self.ways:
+            link.stop()
 
     def faults(self) -> list[Fault]:
-        return [*super().faults(), self.kill_nats, self.pause_nats, self.cut_link, self.hold_link]
+        nats = [self.kill_nats, self.pause_nats, self.drain_nats, self.cut_route, self.hold_route]
+        return [*super().faults(), *nats, self.cut_link, self.hold_link]
 
     async def kill_nats(self) -> str:
         """kill -9 of one NATS server, and a start a moment later."""
@@ -307,6 +316,31 @@ class Cluster(World):
         await asyncio.sleep(seconds)
         server.resume()
         return f"stopped {server.name} for {seconds:.1f} s"
+
+    async def drain_nats(self) -> str:
+        """Lame-duck mode of one NATS server, and its end some seconds later."""
+        server = self.rng.choice(self.servers)
+        server.signal(signal.SIGUSR2)
+        await asyncio.sleep(1 + 5 * self.rng.random())
+        await server.end(signal.SIGKILL)
+        await server.start()
+        return f"drained {server.name}"
+
+    async def cut_route(self) -> str:
+        """The connections between two NATS servers are lost for some seconds."""
+        link, seconds = self.rng.choice(self.routes), 6 * self.rng.random()
+        link.cut()
+        await asyncio.sleep(seconds)
+        link.heal()
+        return f"cut route {self.routes.index(link)} for {seconds:.1f} s"
+
+    async def hold_route(self) -> str:
+        """They carry nothing for some seconds."""
+        link, seconds = self.rng.choice(self.routes), 8 * self.rng.random()
+        link.is_held = [True, True]
+        await asyncio.sleep(seconds)
+        link.heal()
+        return f"held route {self.routes.index(link)} for {seconds:.1f} s"
 
     async def cut_link(self) -> str:
         """All links of a node to NATS are lost for some seconds."""

@@ -201,11 +201,11 @@ def test_what_comes_later_than_the_bound_is_dropped_and_told(serve: Serve, clust
         scene = Scene(stack, nodes)
         scene.goes_on()
         route.hold(True, True)
-        time.sleep(12.0)
+        time.sleep(7.0)  # after ten seconds, NATS itself would drop what it cannot send
         route.heal()
         scene.check()
         for number, publisher in enumerate(scene.publishers):
             reader = scene.readers[str(number), 1 - number]
             late = max(when - publisher.sent[number] for when, number in reader.received)
-            assert late < 8.0, "what was held for longer did not come"
+            assert late < 5.0, "what was held for longer did not come"
             assert reader.told
