@@ -89,7 +89,8 @@ def test_what_has_a_pattern_has_a_format_that_is_checked() -> None:
         for parameter in method.parameters:
             for schema in schemas(dict(parameter.schema)):
                 if "pattern" in schema and isinstance(schema["pattern"], str):
-                    assert schema["format"] in {**_FORMATS, **_TESTS}
+                    is_decoded = schema.get("contentEncoding") == "base64"  # which refuses what is none
+                    assert is_decoded or schema["format"] in {**_FORMATS, **_TESTS}
 
 
 @pytest.mark.parametrize(
