@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from benchmarks.dialects import Dialect
 from benchmarks.figures import Case, Curve, Results, percentile
-from benchmarks.load import Lost, Outcome, Readers, close_all, open_connections, request
+from benchmarks.load import Lost, Outcome, Readers, close_all, open_connections, open_streams, request
 from benchmarks.servers import LABELS, Group, Peers, Server
 
 __all__ = ["Bench", "Connections", "Prepare", "Progress", "Turn"]
@@ -42,7 +42,10 @@ class Connections:
     def open(self, server: Server, count: int = 1) -> list[socket.socket]:
         """Open connections that have said hello."""
         dialect = server.dialect
-        made = open_connections(server.port, count, dialect.path, self._context, dialect.subprotocol)
+        if dialect.plain:
+            made = open_streams(server.port, count)
+        else:
+            made = open_connections(server.port, count, dialect.path, self._context, dialect.subprotocol)
         self._stack.callback(close_all, made, reset=count > 100)
         if dialect.hello:
             request(made, [dialect.hello] * count, dialect.welcome)

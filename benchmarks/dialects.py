@@ -26,6 +26,7 @@ __all__ = [
     "LHTTPDialect",
     "NATSDialect",
     "SocketIODialect",
+    "StreamDialect",
     "ViewDialect",
 ]
 
@@ -36,6 +37,7 @@ class Dialect:
 
     :cvar path: where the WebSocket is.
     :cvar subprotocol: the subprotocol that is asked for; empty for none.
+    :cvar plain: whether there is no WebSocket: the protocol begins with the connection.
     :cvar hello: sent first on each connection; empty if there is nothing to say.
     :cvar welcome: what the answer to it ends with or holds.
     :cvar subscribed: what the answer to :meth:`subscribe` holds.
@@ -47,6 +49,7 @@ class Dialect:
 
     path = "/"
     subprotocol = ""
+    plain = False
     hello = b""
     welcome = b""
     subscribed = b""
@@ -197,6 +200,29 @@ class ViewDialect(LHTTPDialect):
 
     def _frame(self, message: bytes) -> bytes:
         return client_frame(self._view.write(message, False), binary=self._view.binary)
+
+
+class StreamDialect(LHTTPDialect):
+    """LHTTP/1.0 on a plain stream: ``--tcp``."""
+
+    plain = True
+
+    def subscribe(self, channels: list[str]) -> bytes:
+        """Ask for a receipt, too."""
+        names = " ".join(channels)
+        return _counted(f"LHTTP/1.0 chat\r\nsubscribe:{names}\r\nreceipt:1\r\n\r\n".encode("ascii"))
+
+    def publish(self, channel: str, body: bytes) -> bytes:
+        """Subscribers get the same bytes."""
+        return _counted(self.message(channel, body))
+
+    def delivery_size(self, channel: str, body: bytes, subscriptions: int = 1) -> int:
+        """The whole message comes, behind its length."""
+        return len(self.publish(channel, body))
+
+
+def _counted(message: bytes) -> bytes:
+    return b"%d\n%b" % (len(message), message)
 
 
 class NATSDialect(Dialect):

@@ -19,7 +19,18 @@ from dataclasses import dataclass, field
 
 from benchmarks.wire import PayloadMeter, handshake
 
-__all__ = ["Lost", "Outcome", "Readers", "burst", "close_all", "exchange", "open_connections", "paced", "request"]
+__all__ = [
+    "Lost",
+    "Outcome",
+    "Readers",
+    "burst",
+    "close_all",
+    "exchange",
+    "open_connections",
+    "open_streams",
+    "paced",
+    "request",
+]
 
 PATIENCE = 10.0
 """Seconds without a byte after which what is missing counts as lost."""
@@ -100,6 +111,17 @@ def open_connections(
             ready.append(sock)
     poller.close()
     return ready
+
+
+def open_streams(port: int, count: int) -> list[socket.socket]:
+    """Open *count* connections that begin with nothing."""
+    made = []
+    for _ in range(count):
+        sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        made.append(sock)
+    return made
 
 
 def _open_tls(port: int, path: str, context: ssl.SSLContext) -> socket.socket:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bench import Bench, Connections, Prepare, Turn
-from benchmarks.dialects import LHTTP, LHTTPDialect, ViewDialect
+from benchmarks.dialects import LHTTP, LHTTPDialect, StreamDialect, ViewDialect
 from benchmarks.figures import Case, Curve
 from benchmarks.history import history
 from benchmarks.load import Lost, Outcome, burst, close_all, exchange, open_connections, paced
@@ -587,6 +587,26 @@ def codecs(bench: Bench) -> None:
     _compare_variants(bench, Case("p", title, "deliveries"), loads)
 
 
+def streams(bench: Bench) -> None:
+    """(q)"""
+    subscribers, count = bench.choose((100, 1_000), (20, 100))
+    title = f"burst of {count:,} publishes of 32 bytes, 1 to {subscribers:,}, by what all clients speak"
+    plain = _burst_in(StreamDialect(), bench, subscribers, count)
+
+    def prepare(server: Server, connections: Connections) -> Callable[[], Outcome]:
+        server.port = int(server.wait_for(r"(?s)listening on 127\.0\.0\.1:.*listening on 127\.0\.0\.1:(\d+)"))
+        return plain(server, connections)
+
+    options = ("--tcp", "tcp:0:interface=127.0.0.1:backlog=1024")
+    websocket = _burst_in(LHTTP, bench, subscribers, count)
+    loads = {
+        "WebSocket": (options, websocket),
+        "WebSocket, again": (options, websocket),
+        "plain TCP": (options, prepare),
+    }
+    _compare_variants(bench, Case("q", title, "deliveries"), loads)
+
+
 def _burst_in(dialect: LHTTPDialect, bench: Bench, subscribers: int, publications: int) -> Prepare:
     """Return the load of a burst whose clients all speak *dialect*."""
     prepare = _burst(bench, subscribers, publications)
@@ -629,5 +649,6 @@ SCENARIOS = {
     "n": Scenario("what wildcard subscriptions cost those who publish", wildcards),
     "o": Scenario("what history costs, and how fast clients recover", history),
     "p": Scenario("fan-out 1 to 1,000 to clients of text, JSON and Protocol Buffers", codecs),
+    "q": Scenario("fan-out 1 to 100 to WebSockets and to plain streams", streams),
 }
 """The scenarios by their letter."""

@@ -41,6 +41,7 @@ PROGRAMS = frozenset(
         *("test_command.py", "test_community.py", "test_config.py", "test_connect.py", "test_events.py"),
         *("test_logs.py", "test_manhole.py", "test_metrics.py", "test_options.py", "test_renewal.py"),
         *("test_systemd.py", "test_tcp.py", "test_upstream_dead.py", "test_wildcards.py"),
+        *("test_container.py", "test_proxies.py"),
     }
 )
 """Modules of ``integration`` that are about commands and options, each with programs of its own."""

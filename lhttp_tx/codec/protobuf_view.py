@@ -124,7 +124,8 @@ def _written_part(lines: bytes, body: bytes) -> bytes:
 
 
 def _field(tag: bytes, value: bytes) -> bytes:
-    return b"%b%b%b" % (tag, protobuf_size(len(value)), value)
+    size = len(value)
+    return b"%b%c%b" % (tag, size, value) if size < _SHORT else b"%b%b%b" % (tag, protobuf_size(size), value)
 
 
 # Reading

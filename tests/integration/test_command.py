@@ -373,3 +373,119 @@ def test_chat_without_colours_where_the_user_wants_none(url: str) -> None:
         assert "\x1b[90m" not in terminal.raw
         terminal.type("\x03")
         assert terminal.wait_for_end() == 130
+
+
+# request, presence, token, completion
+
+
+def test_a_request_prints_the_reply(url: str) -> None:
+    assert lhttp("request", "echo", "hi", "--url", url).stdout == "hi\n"
+    assert lhttp("request", "echo", "--file", "-", "--url", url, input=b"from stdin\n").stdout == "from stdin\n"
+    told = json.loads(lhttp("request", "echo", "é", "--header", "n:1", "--json", "--url", url).stdout)
+    assert (told["command"], told["body"], ["n", "1"] in told["headers"]) == ("echo", "é", True)
+    assert lhttp("request", "nobody", "--url", url).returncode == 1
+    assert lhttp("request", "echo", "a", "--file", "-", "--url", url).returncode == 2
+
+
+def test_presence_lists_those_who_are_there(serve: Callable[..., ServerProcess]) -> None:
+    server = serve("--presence", "hall", "--login-parameter", "user")
+    url = url_of(server.port)
+    with open_client(server.port, "/?user=j%C3%A4ck") as client:
+        client.send(message("x", {"subscribe": "hall", "receipt": "1"}))
+        client.recv(TIME_LIMIT)
+        assert lhttp("presence", "hall", "--url", url).stdout == "jäck\t1\n"
+        assert json.loads(lhttp("presence", "hall", "--json", "--url", url).stdout)["count"] == 1
+    assert lhttp("presence", "other", "--url", url).returncode == 1
+
+
+def test_a_token_logs_in_and_is_read(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s" * 32 + "\n", "utf-8")
+    made = lhttp("token", "make", "jack", "--key-file", secret, "--audience", "chat", "--claim", "n=[1]").stdout
+    (tmp_path / "token").write_text(made, "utf-8")
+    server = serve("--jwt-key-file", "secret", "--jwt-audience", "chat", "--require-auth")
+    published = lhttp("publish", "a", "x", "--url", url_of(server.port), "--token-file", tmp_path / "token")
+    assert (published.returncode, published.stderr) == (0, "")
+    read = lhttp("token", "read", "--key-file", secret, input=made)
+    header, claims = (json.loads(part + "}") for part in read.stdout.strip().split("\n}")[:2])
+    assert (header["alg"], claims["sub"], claims["aud"], claims["n"]) == ("HS256", "jack", "chat", [1])
+    assert (read.returncode, read.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("no token", "this is no token"),
+        ("W10.W10.", "parts are not objects"),
+        ("e30.eyJleHAiOjF9.", "the token expired "),
+        ("e30.e30.", "no claim exp"),
+        ("eyJhbGciOiJub25lIn0.e30.", "the algorithm none cannot be checked"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjk5OTk5OTk5OTk5fQ.AAAA", "the signature is wrong"),
+    ],
+)
+def test_a_token_that_is_none_is_told(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "secret").write_text("s" * 32, "utf-8")
+    done = lhttp("token", "read", "--key-file", tmp_path / "secret", input=text)
+    assert done.returncode == 1
+    assert told in done.stderr
+
+
+def test_a_token_is_not_made_with_a_weak_secret(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("short", "utf-8")
+    done = lhttp("token", "make", "jack", "--key-file", tmp_path / "secret")
+    assert (done.returncode, "shorter than 32 bytes" in done.stderr) == (1, True)
+    assert lhttp("token", "make", "jack", "--key-file", tmp_path / "secret", "--expires", "soon").returncode == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_for_the_shell(shell: str) -> None:
+    done = lhttp("completion", shell)
+    assert (done.returncode, "_LHTTP_COMPLETE" in done.stdout) == (0, True)
+
+
+# subscribe --sse
+
+
+@pytest.fixture
+def kept(serve: Callable[..., ServerProcess]) -> str:
+    return url_of(serve("--history", "kept").port)
+
+
+def test_an_event_stream_prints_what_a_websocket_does(kept: str, start: Callable[..., Process]) -> None:
+    for text in ("1", "2"):
+        lhttp("publish", "kept", text, "--url", kept)
+    listening = start("subscribe", "kept", "--sse", "--last", "1", "--count", "3", "--url", kept)
+    wait_until(lambda: "kept\t2\n" in listening.output, "the newest message comes first")
+    lhttp("publish", "kept", "--url", kept, input=b"\xff\n")
+    lhttp("publish", "kept", "tab\tline\n", "--url", kept)
+    listening.wait_for_output("kept\ttab\\tline\\n")
+    as_json = lhttp("subscribe", "kept", "--sse", "--last", "1", "--count", "1", "--json", "--url", kept)
+    assert json.loads(as_json.stdout)["channel"] == "kept"
+
+
+def test_an_event_stream_goes_on_where_it_was(
+    serve: Callable[..., ServerProcess], start: Callable[..., Process], tmp_path: Path
+) -> None:
+    port = free_port()
+    listen = ("--port", f"tcp:{port}:interface=127.0.0.1")
+    options = ("--history", "kept", "--history-store", f"sqlite:{tmp_path / 'kept.db'}")
+    url = url_of(port)
+    first = serve(*options, listen=listen)
+    lhttp("publish", "kept", "1", "--url", url)
+    listening = start("subscribe", "kept", "--sse", "--last", "9", "--url", url)
+    wait_until(lambda: "kept\t1\n" in listening.output, "the first message comes")
+    first.stop()
+    serve(*options, listen=listen)
+    lhttp("publish", "kept", "2", "--url", url)
+    listening.wait_for_output("kept\t2\n")
+    assert listening.output.count("kept\t1\n") == 1
+
+
+def test_an_event_stream_ends_as_it_should(kept: str, nobody: str) -> None:
+    assert lhttp("subscribe", "kept", "--sse", "--timeout", "1", "--url", kept).returncode == 0
+    done = lhttp("subscribe", "kept", "--sse", "--timeout", "1", "--count", "1", "--url", kept)
+    assert (done.returncode, done.stderr) == (1, "lhttp: 0 of 1 messages came within 1 seconds\n")
+    assert lhttp("subscribe", "$no", "--sse", "--url", kept).returncode == 2
+    assert lhttp("subscribe", "$presence.no", "--sse", "--url", kept).returncode == 1
+    assert lhttp("subscribe", "a", "--sse", "--url", nobody).returncode == 3
+    assert lhttp("subscribe", "a", "--sse", "--codec", "json", "--url", kept).returncode == 2

@@ -35,6 +35,7 @@ from integration._docs import (
     wait_for_port,
 )
 from lhttp_tx.client.command.cli import lhttp
+from lhttp_tx.client.command.token import token_command
 from lhttp_tx.codec.channels import split_channels
 from lhttp_tx.codec.limits import Limits
 from lhttp_tx.codec.message import parse
@@ -267,7 +268,8 @@ def _server_options() -> set[str]:
 
 def _options() -> set[str]:
     """Return the options of ``twistd lhttp`` and of the command ``lhttp``."""
-    subcommands = [option for command in lhttp.commands.values() for found in command.params for option in found.opts]
+    commands = [*lhttp.commands.values(), *token_command.commands.values()]
+    subcommands = [option for command in commands for found in command.params for option in found.opts]
     return _server_options().union(subcommands)
 
 

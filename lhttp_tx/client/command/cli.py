@@ -14,11 +14,14 @@ import click
 from lhttp_tx.client.command.admin import admin_command
 from lhttp_tx.client.command.bench import bench_command
 from lhttp_tx.client.command.chat import chat_command
+from lhttp_tx.client.command.completion import completion_command
 from lhttp_tx.client.command.history import history_command
 from lhttp_tx.client.command.publish import publish_command
+from lhttp_tx.client.command.request import presence_command, request_command
 from lhttp_tx.client.command.running import Exit, Interrupted
 from lhttp_tx.client.command.subscribe import subscribe_command
 from lhttp_tx.client.command.text import say
+from lhttp_tx.client.command.token import token_command
 from lhttp_tx.client.command.upload import upload_command
 from lhttp_tx.client.errors import ConnectFailed, LoginFailed
 from lhttp_tx.client.publisher import PublishFailed
@@ -93,6 +96,17 @@ def check_config(arguments: tuple[str, ...]) -> int:
     return status
 
 
-for _command in (chat_command, subscribe_command, publish_command, history_command, upload_command, bench_command):
+for _command in (
+    chat_command,
+    subscribe_command,
+    publish_command,
+    request_command,
+    history_command,
+    presence_command,
+    upload_command,
+    bench_command,
+    token_command,
+    completion_command,
+    admin_command,
+):
     lhttp.add_command(_command)
-lhttp.add_command(admin_command)

@@ -22,11 +22,13 @@ __all__ = [
     "answer_timeout",
     "channel_option",
     "check_channel_name",
+    "check_command",
     "check_message_id",
     "check_position",
     "check_subscriptions",
     "check_url",
     "connection_options",
+    "header_option",
     "login_options",
     "message_options",
 ]
@@ -79,7 +81,7 @@ def check_subscriptions(_: click.Context, __: click.Parameter, value: tuple[str,
         raise click.BadParameter(error.reason) from None
 
 
-def _check_command(_: click.Context, __: click.Parameter, value: str) -> str:
+def check_command(_: click.Context, __: click.Parameter, value: str) -> str:
     """Check the command of a message."""
     try:
         return Message(value).command
@@ -199,6 +201,16 @@ def channel_option(text: str) -> Callable[[Function], Function]:
     return click.option("--channel", metavar="CHANNEL", callback=check_channel_name, help=text)
 
 
+header_option = click.option(
+    "--header",
+    "headers",
+    metavar="NAME:VALUE",
+    multiple=True,
+    callback=_split_headers,
+    help="Add a header; repeatable.",
+)
+
+
 def message_options(default: str) -> Callable[[Function], Function]:
     """Return the options for a message. *default* is its command if the option is missing."""
     command = click.option(
@@ -206,15 +218,7 @@ def message_options(default: str) -> Callable[[Function], Function]:
         metavar="COMMAND",
         default=default,
         show_default=True,
-        callback=_check_command,
+        callback=check_command,
         help="The command of the message.",
     )
-    header = click.option(
-        "--header",
-        "headers",
-        metavar="NAME:VALUE",
-        multiple=True,
-        callback=_split_headers,
-        help="Add a header; repeatable.",
-    )
-    return lambda function: command(header(function))
+    return lambda function: command(header_option(function))

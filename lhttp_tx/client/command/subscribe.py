@@ -12,7 +12,8 @@ import click
 from twisted.internet.defer import Deferred
 
 from lhttp_tx.client.client import Client, State
-from lhttp_tx.client.command.login_options import Connect
+from lhttp_tx.client.command.events import listen
+from lhttp_tx.client.command.login_options import Connect, choose_login
 from lhttp_tx.client.command.parameters import check_subscriptions, connection_options, login_options
 from lhttp_tx.client.command.running import Exit, run_client
 from lhttp_tx.client.command.text import message_json, one_line, say, write_line
@@ -211,6 +212,25 @@ def _since(channels: tuple[str, ...], text: str | None) -> dict[str, str]:
     return {channel: format_position(*position) for channel, position in found.items()}
 
 
+def _headers(
+    url: str,
+    token_file: Path | None,
+    user: str | None,
+    password_file: Path | None,
+    plaintext_login: bool,
+    codec: str,
+    **_: Any,
+) -> dict[str, str]:
+    """Return the HTTP headers that log in to an event stream."""
+    if codec != "text":
+        raise click.UsageError("--codec is for a WebSocket; an event stream has JSON")
+    login = choose_login(url, token_file, user, password_file, plaintext_login)
+    if login is None:
+        return {}
+    login.login()  # reads what the headers hold
+    return login.headers()
+
+
 @click.command("subscribe")
 @click.argument("channels", metavar="CHANNEL...", nargs=-1, required=True, callback=check_subscriptions)
 @click.option("--json", "as_json", is_flag=True, help="Write each message as one line of JSON.")
@@ -237,6 +257,7 @@ def _since(channels: tuple[str, ...], text: str | None) -> dict[str, str]:
     help="Store the position of each channel in FILE. The next run with this FILE first prints the messages that it "
     "has missed.",
 )
+@click.option("--sse", is_flag=True, help="Read an event stream, GET /events, instead of a WebSocket.")
 @login_options
 @connection_options
 def subscribe_command(
@@ -247,6 +268,7 @@ def subscribe_command(
     since: str | None,
     last: int | None,
     positions: Path | None,
+    sse: bool,
     **common: Any,
 ) -> int:
     """
@@ -265,10 +287,26 @@ def subscribe_command(
     """
     if since is not None and last is not None:
         raise click.UsageError("give only one of --since and --last")
+    names = list(dict.fromkeys(channels))
+    if sse:
+        if positions is not None:
+            raise click.UsageError("--positions needs a WebSocket; leave --sse out")
+        done = listen(
+            common["url"],
+            ca_file=common["ca_file"],
+            headers=_headers(**common),
+            channels=names,
+            since=_since(channels, since),
+            last=last,
+            as_json=as_json,
+            count=count,
+            limit=timeout,
+        )
+        return Exit.OK if done else Exit.FAILED
     return run_client(
         subscribe,
         **common,
-        channels=list(dict.fromkeys(channels)),
+        channels=names,
         since=_since(channels, since),
         last=last,
         positions=positions,

@@ -28,6 +28,7 @@ __all__ = [
     "printable",
     "read_body",
     "say",
+    "write_body",
     "write_line",
 ]
 
@@ -101,6 +102,12 @@ def write_line(text: str) -> None:
     """
     data = (text + "\n").encode(sys.stdout.encoding or "utf-8", "backslashreplace")
     sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def write_body(body: bytes) -> None:
+    """Write a body as it is, and a line break if it does not end with one."""
+    sys.stdout.buffer.write(body if not body or body.endswith(b"\n") else body + b"\n")
     sys.stdout.buffer.flush()
 
 

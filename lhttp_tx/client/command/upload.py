@@ -20,7 +20,7 @@ from lhttp_tx.client.command.parameters import (
     message_options,
 )
 from lhttp_tx.client.command.running import Exit, run_client
-from lhttp_tx.client.command.text import read_body
+from lhttp_tx.client.command.text import read_body, write_body
 from lhttp_tx.client.errors import NoReply, ReplyError
 from lhttp_tx.client.multipart import multipart_message
 from lhttp_tx.codec.headers import Headers
@@ -64,10 +64,7 @@ async def upload(
                 raise ReplyError(
                     f"the server has no processor that replies to {command!r}; the files were not accepted", status=404
                 ) from None
-        sys.stdout.buffer.write(reply.body)
-        if reply.body and not reply.body.endswith(b"\n"):
-            sys.stdout.buffer.write(b"\n")
-        sys.stdout.buffer.flush()
+        write_body(reply.body)
         return Exit.OK
     finally:
         await client.close()

@@ -74,10 +74,7 @@ class TCPProtocol(Connection):
         counters = self._owner.engine.counters
         if counters is not None:
             counters.received_bytes += size
-        begin = perf_counter() if size >= LEAST_READ else 0.0
         self._handle(data)
-        if begin:
-            self._pace(size, perf_counter() - begin)
         if self._throttle is not None:
             self._throttle.count_bytes(size)
 
@@ -107,6 +104,8 @@ class TCPProtocol(Connection):
             admission.cancel()
 
     def _handle(self, data: bytes) -> None:
+        size = len(data)
+        begin = perf_counter() if size >= LEAST_READ else 0.0
         outbox = self._owner.factory.outbox
         outbox.cork()
         try:
@@ -117,6 +116,8 @@ class TCPProtocol(Connection):
             _log.failure("{peer}: reading failed", peer=self.peer)
             self.end(INTERNAL_ERROR, "internal error")
         finally:
+            if begin:  # what others get is no fault of who publishes
+                self._pace(size, perf_counter() - begin)
             outbox.uncork()
 
     def _take(self, data: bytes) -> None:

@@ -128,9 +128,11 @@ def _check_text(name: str, value: str, schema: Mapping[str, Any]) -> None:
         raise Problem(400, f"{name} {value[:64]!a} does not match {schema['pattern']}")
     if schema.get("contentEncoding") == "base64":
         try:
-            base64.b64decode(value, validate=True)
+            size = len(base64.b64decode(value, validate=True))
         except (binascii.Error, ValueError):
             raise Problem(400, f"{name} is not base64") from None
+        if len(value) != (size + 2) // 3 * 4:  # more padding than there has to be
+            raise Problem(400, f"{name} is not base64")
 
 
 def _check_object(name: str, value: dict[str, Any], schema: Mapping[str, Any]) -> None:

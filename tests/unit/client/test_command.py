@@ -88,7 +88,7 @@ def test_every_option_of_every_subcommand_has_help(name: str) -> None:
         assert isinstance(parameter, click.Argument) or parameter.help, parameter.name  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", sorted({*lhttp.commands} - {"admin", "check-config"}))
+@pytest.mark.parametrize("name", sorted({*lhttp.commands} - {"admin", "check-config", "completion", "token"}))
 def test_help_is_given(name: str) -> None:
     result = CliRunner().invoke(lhttp, [name, "--help"])
     assert (result.exit_code, "LHTTP_URL" in result.output) == (0, True)

@@ -88,9 +88,21 @@ def test_what_has_a_pattern_has_a_format_that_is_checked() -> None:
     for method in METHODS:
         for parameter in method.parameters:
             for schema in schemas(dict(parameter.schema)):
-                if "pattern" in schema and isinstance(schema["pattern"], str):
-                    is_decoded = schema.get("contentEncoding") == "base64"  # which refuses what is none
-                    assert is_decoded or schema["format"] in {**_FORMATS, **_TESTS}
+                if isinstance(schema.get("pattern"), str) and "contentEncoding" not in schema:
+                    assert schema["format"] in {**_FORMATS, **_TESTS}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "AAAA", "AA==", "AAA=", "A", "AA=", "A===", "AAAA=", "AAAA====", "ä", "AA AA", "=", "+/+/"]
+)
+def test_the_pattern_of_base64_says_what_is_checked(text: str) -> None:
+    (schema,) = [found.schema for found in BY_NAME["publish"].parameters if found.name == "body_base64"]
+    try:
+        check_call(BY_NAME["publish"], {"channel": "a", "command": "x", "body_base64": text})
+    except Problem:
+        assert not re.fullmatch(schema["pattern"], text)
+    else:
+        assert re.fullmatch(schema["pattern"], text)
 
 
 @pytest.mark.parametrize(
