@@ -29,7 +29,7 @@ ATTACKS = frozenset(
 PAGES = frozenset(
     {
         *("test_browser.py", "test_dashboard.py", "test_docs.py", "test_events_browser.py", "test_examples.py"),
-        "test_javascript.py",
+        *("test_fallback_browser.py", "test_javascript.py"),
     }
 )
 """Modules of ``integration`` that are about pages in browsers, the manual, and the examples."""

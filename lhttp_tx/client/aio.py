@@ -136,7 +136,7 @@ class Client:
         timeout: float | None = None,
     ) -> Published:
         """
-        Publish a message. See :meth:`lhttp_tx.client.requests.RequestingService.publish`.
+        Publish a message. See :meth:`lhttp_tx.client.client.Client.publish`.
 
         :param channels: a channel, or several.
         :param body: text, bytes, or a value that is sent as JSON.
@@ -239,7 +239,7 @@ class Client:
         order: Literal["oldest", "newest"] = "oldest",
         timeout: float | None = None,
     ) -> HistoryPage:
-        """Return a part of the history of a channel; see :meth:`~.requests.RequestingService.history`."""
+        """Return a part of the history of a channel; see :meth:`lhttp_tx.client.client.Client.history`."""
         return await self._wait(
             self._running().history(channel, limit=limit, since=since, before=before, order=order, timeout=timeout)
         )

@@ -61,7 +61,7 @@ class Asset(Resource):
 
 def client_assets() -> Iterator[tuple[bytes, Asset]]:
     """Yield name and resource of the JavaScript client's files. Pages of any site may load them."""
-    for name in ("lhttp.js", "lhttp.mjs"):
+    for name in ("lhttp.js", "lhttp.mjs", "lhttp-http.js"):
         yield name.encode("ascii"), Asset(name, _SCRIPT, ((b"access-control-allow-origin", b"*"),))
 
 

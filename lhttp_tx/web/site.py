@@ -39,7 +39,7 @@ _NO_FORMS: dict[str, Any] = (
 
 class RootResource(Resource):
     """
-    ``/publish``, ``/events``, ``/connect``, ``/send``, ``/lhttp.js`` and ``/lhttp.mjs``, what was put beside them with
+    ``/publish``, ``/events``, ``/connect``, ``/send``, the JavaScript client, what was put beside them with
     ``putChild``, and the WebSocket on every other path.
 
     :ivar counters: count the answers; ``None``: nobody does.

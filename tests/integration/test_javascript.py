@@ -120,6 +120,7 @@ def test_npm_package_installs_and_runs_in_an_empty_directory(server: ServerProce
     files = [
         "LICENSE",
         "README.md",
+        "lhttp-http.js",
         "lhttp.d.mts",
         "lhttp.d.ts",
         "lhttp.js",
@@ -221,7 +222,7 @@ def test_npm_package_names_types_of_the_kind_that_each_way_loads() -> None:
         assert package["exports"]["."][name] == {"types": f"./{types}", "default": f"./{way}"}
         assert package["exports"][f"./{way}"] == {"types": f"./{types}", "default": f"./{way}"}
         assert {types, way} <= set(package["files"])
-    assert package["sideEffects"] == ["./lhttp.js"]  # lhttp.mjs takes what that has set
+    assert package["sideEffects"] == ["./lhttp.js", "./lhttp-http.js"]  # others take what these have set
 
 
 def test_npm_package_has_the_licence_of_the_project() -> None:
@@ -231,6 +232,8 @@ def test_npm_package_has_the_licence_of_the_project() -> None:
 
 def test_npm_package_has_the_version_of_the_server() -> None:
     assert json.loads((STATIC / "package.json").read_bytes())["version"] == lhttp_tx.__version__
+    versions = (STATIC / "lhttp.js", STATIC / "lhttp-http.js")
+    assert all(f"lhttp-tx HttpSocket {lhttp_tx.__version__}" in path.read_text("utf-8") for path in versions)
     for name in ("lhttp.js", "lhttp.mjs"):
         assert f'Symbol.for("lhttp-tx {lhttp_tx.__version__}")' in (STATIC / name).read_text("utf-8")
 
@@ -248,7 +251,7 @@ def test_module_script_and_declarations_name_the_same_things() -> None:
     assert names == set(re.findall(r"^export (?:class|function|const) (\w+)", declarations, re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", ["lhttp.js", "lhttp.mjs"])
+@pytest.mark.parametrize("name", ["lhttp.js", "lhttp.mjs", "lhttp-http.js"])
 def test_server_serves_the_client(server: ServerProcess, name: str) -> None:
     status, headers, body = http_request(server.port, "GET", f"/{name}")
     assert (status, body) == (200, (STATIC / name).read_bytes())

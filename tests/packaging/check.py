@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PLUGIN = "twisted/plugins/lhttp_plugin.py"
 
-SERVED = ("lhttp.js", "lhttp.mjs", "demo/index.html", "demo/chat.css", "demo/chat.js")
+SERVED = ("lhttp.js", "lhttp.mjs", "lhttp-http.js", "demo/index.html", "demo/chat.css", "demo/chat.js")
 """What the server hands to browsers, below ``lhttp_tx/web/static``."""
 
 SUBCOMMANDS = ("publish", "subscribe", "chat", "upload", "bench")

@@ -14,8 +14,9 @@ from twisted.internet.defer import Deferred
 
 from lhttp_tx.cluster.control import Reached
 from lhttp_tx.codec.limits import UNLIMITED
-from lhttp_tx.codec.message import Message, parse
+from lhttp_tx.codec.message import Message, parse_head
 from lhttp_tx.codec.positions import format_position, parse_position
+from lhttp_tx.codec.text import is_text
 from lhttp_tx.history.pages import checked
 from lhttp_tx.history.values import Filing, Page, Retention, Stored
 from lhttp_tx.web.admin.keys import AdminKey
@@ -196,16 +197,16 @@ def _too_slow(result: Any, seconds: float) -> Any:
 
 
 def _told(stored: Stored, epoch: str) -> Told:
-    message = parse(stored.payload, binary=stored.binary, limits=UNLIMITED)
+    raw, blank, body = stored.payload.partition(b"\r\n\r\n")
+    head = parse_head(raw + b"\r\n" if blank else raw, UNLIMITED)
     told: Told = {
         "position": format_position(epoch, stored.offset),
-        "command": message.command,
-        "headers": [list(pair) for pair in message.headers],
+        "command": head.command,
+        "headers": [*head.headers],
     }
-    try:
-        return told | {"body": message.body.decode("utf-8")}
-    except UnicodeDecodeError:
-        return told | {"body_base64": base64.b64encode(message.body).decode("ascii")}
+    if is_text(body):
+        return told | {"body": body.decode("utf-8")}
+    return told | {"body_base64": base64.b64encode(body).decode("ascii")}
 
 
 def _reached(reached: Reached) -> Told:

@@ -173,8 +173,17 @@ export interface ClientOptions {
   codec?: "text" | "json" | "protobuf";
   /** The class, where there is no global one, or to use another. */
   WebSocket?: any;
+  /** Which transports may be used, in this order; by default all, or the given class `WebSocket` alone. */
+  transports?: readonly Transport[] | null;
+  /** Where `/connect` and `/send` are; by default at the root of the host. */
+  fallbackUrl?: string | URL | null;
+  /** Milliseconds over HTTP after which WebSocket is tried again, and then less and less often; 0: never. */
+  comeBack?: number;
   protocols?: string | string[];
 }
+
+/** WebSocket, or HTTP: messages come as a stream, or by long polling. */
+export type Transport = "websocket" | "stream" | "poll";
 
 /** Such as `{ token }`, or `{ user, password }`; it may take as long as `connectTimeout`. */
 export type Login = () => NonNullable<HeadersInit> | PromiseLike<NonNullable<HeadersInit>>;
@@ -332,6 +341,8 @@ export class LhttpClient extends Emitter<ClientEvents> {
   readonly url: string;
   readonly state: State;
   readonly socket: any;
+  /** How the connection of the moment is made; null without one. */
+  readonly transport: Transport | null;
   readonly queued: number;
   /** Who the server says this is; null while not logged in. */
   readonly user: string | null;

@@ -1,7 +1,7 @@
 /*
  * A client for LHTTP/1.0 (publish/subscribe over WebSocket), for browsers and Node. MIT licence.
  *
- * One file without dependencies. As a plain script it sets `lhttp`, `Lhttp` and `LhttpClient`; `require` returns the
+ * Without dependencies; lhttp-http.js beside it is for networks that break WebSocket. As a plain script it sets `lhttp`, `Lhttp` and `LhttpClient`; `require` returns the
  * same as `lhttp`; lhttp.mjs next to it makes it an ES module. lhttp.d.ts describes everything that is exported.
  *
  * In this order: errors, codec (bytes <-> messages, the same rules as the server's), views (JSON and Protocol Buffers),
@@ -1011,6 +1011,9 @@
     limits: Object.freeze({ messageSize: 16777216, headSize: 1048576, headerCount: 1024 }), // of what is received
     codec: "text", // how messages travel: text, json or protobuf; with a server that does not know it, text
     WebSocket: null, // the class; by default the global one
+    transports: null, // which may be used, in this order; by default all of TRANSPORTS, or the given class alone
+    fallbackUrl: null, // where /connect and /send are; by default at the root of the host
+    comeBack: 60000, // after so long over HTTP, WebSocket is tried again, and then less and less often; 0: never
     protocols: undefined,
   });
 
@@ -1045,6 +1048,18 @@
   const SAME_ID = 120000; // for so long a message with the same id is the same message
   const RANKS = Object.freeze({ next: 6, newer: 5, unknown: 4, hole: 3, had: 2, other: 1, twice: 0 }); // of a copy
   const OPEN = 1; // WebSocket.readyState
+  const TRANSPORTS = Object.freeze(["websocket", "stream", "poll"]);
+  const DEAF = 3000; // after such a silence behind the opening, a transport is asked whether anything comes through it
+  const CUTS = 2; // connections in a row that are cut young, after which another transport is used
+  const MAX_COME_BACK = 16; // times the first wait
+  const HTTP_SOCKET = Symbol.for("lhttp-tx HttpSocket 0.1.0"); // where lhttp-http.js puts its class
+  const SCRIPT = root.document?.currentScript?.src || null;
+
+  /** Load lhttp-http.js where that has not happened: it lies beside this script. */
+  async function loadHttp() {
+    if (root[HTTP_SOCKET] || !SCRIPT) return;
+    await import(new URL("lhttp-http.js", SCRIPT).href).catch(() => {}); // without it, there is WebSocket alone
+  }
 
   /** Call *listener*; what it throws is reported as an uncaught error, and stops nothing else. */
   function call(listener, ...args) {
@@ -1574,6 +1589,13 @@
     #reconnect;
     #state = "closed";
     #socket = null;
+    #ways;
+    #way = 0; // which of them is used from the next connection on
+    #mode = "websocket"; // what this connection is
+    #bad = 0; // connections in a row that were cut young
+    #isDeaf = false; // whether nothing comes through this one
+    #returning = null;
+    #returns = 0;
     #codec = CODECS.text;
     #opening = null;
     #closing = null;
@@ -1634,8 +1656,12 @@
       const { codec, protocols } = this.#options;
       if (!Object.hasOwn(CODECS, codec)) throw new TypeError("the option codec is text, json or protobuf");
       if (codec !== "text" && protocols === undefined) this.#options.protocols = [CODECS[codec].subprotocol, "lhttp"];
+      this.#ways = this.#options.transports ?? (this.#options.WebSocket ? ["websocket"] : TRANSPORTS);
+      if (!this.#ways.length || [...this.#ways].some((name) => !TRANSPORTS.includes(name))) {
+        throw new TypeError(`the option transports lists some of ${TRANSPORTS.join(", ")}`);
+      }
       this.#options.WebSocket ??= root.WebSocket;
-      if (!this.#options.WebSocket) {
+      if (!this.#options.WebSocket && this.#ways.includes("websocket")) {
         throw new TypeError("there is no global WebSocket: pass a class as the option WebSocket, such as that of ws");
       }
     }
@@ -1648,6 +1674,11 @@
     /** The WebSocket of the moment, or null. */
     get socket() {
       return this.#socket;
+    }
+
+    /** How the connection of the moment is made: websocket, stream or poll; null without one. */
+    get transport() {
+      return this.#state === "open" ? this.#mode : null;
     }
 
     /** Who the server says this is, or null while the client is not logged in. */
@@ -1702,7 +1733,8 @@
       this.#attempts = 0;
       root.addEventListener?.("online", this.#online);
       root.addEventListener?.("pagehide", this.#leaving);
-      this.#dial();
+      if (this.#ways[this.#way] === "websocket" || root[HTTP_SOCKET]) this.#dial();
+      else loadHttp().then(() => this.#state === "closed" && this.#opening && this.#dial());
     }
 
     /**
@@ -2643,10 +2675,13 @@
 
     #dial() {
       this.#enter(this.#attempts ? "reconnecting" : "connecting");
-      const { WebSocket, protocols, connectTimeout } = this.#options;
+      const { WebSocket, protocols, connectTimeout, fallbackUrl } = this.#options;
+      if (!root[HTTP_SOCKET] && this.#ways.includes("websocket")) this.#way = this.#ways.indexOf("websocket");
+      const mode = (this.#mode = this.#ways[this.#way]);
       let socket;
       try {
-        socket = protocols === undefined ? new WebSocket(this.url) : new WebSocket(this.url, protocols);
+        if (mode !== "websocket") socket = new root[HTTP_SOCKET](this.url, { mode, base: fallbackUrl });
+        else socket = protocols === undefined ? new WebSocket(this.url) : new WebSocket(this.url, protocols);
       } catch (error) {
         this.#end(new ConnectionLost(error.message), error);
         return;
@@ -2671,6 +2706,7 @@
 
     #opened() {
       this.#openedAt = Date.now();
+      const socket = this.#socket;
       const previous = this.#state;
       this.#state = "open";
       for (const subscription of this.#subscriptions) this.#establish(subscription);
@@ -2683,6 +2719,92 @@
       this.#opening?.resolve();
       this.#opening = null;
       this.#emit("state", { state: "open", previous, error: null, delay: null });
+      if (this.#ways.length > 1) setTimeout(() => this.#listen(socket), DEAF).unref?.();
+      if (this.#ways.includes("websocket") && this.#mode !== "websocket") this.#comeBackLater();
+    }
+
+    /** Find out whether anything comes through a connection that has been silent since it was opened. */
+    async #listen(socket) {
+      const isSilent = () => socket === this.#socket && this.#state === "open" && this.#heardAt <= this.#openedAt;
+      if (!isSilent()) return;
+      await this.#send([], "", { command: "ping", direct: true, timeout: DEAF }).catch(() => {});
+      if (!isSilent()) return;
+      this.#isDeaf = true;
+      this.#drop("nothing comes through");
+    }
+
+    /** Use the next transport if this one does no good, though the server can be reached. */
+    #changeWay(code, wasOpen) {
+      clearTimeout(this.#returning);
+      const isYoung = !wasOpen || Date.now() - this.#openedAt < STABLE;
+      const isBad = this.#isDeaf || (code === 1006 && isYoung);
+      const weight = this.#isDeaf || !wasOpen ? CUTS : 1;
+      const mode = this.#mode;
+      this.#isDeaf = false;
+      if (!isBad) this.#bad = 0;
+      if (!isBad || this.#ways.length < 2) return;
+      const { fallbackUrl } = this.#options;
+      const reaching = loadHttp().then(() => root[HTTP_SOCKET]?.reaches(this.url, fallbackUrl));
+      reaching.then((isReached) => {
+        if (!isReached || mode !== this.#ways[this.#way]) return;
+        this.#bad += weight;
+        if (this.#bad < CUTS) return;
+        this.#way = (this.#way + 1) % this.#ways.length;
+        this.#bad = 0;
+      });
+    }
+
+    #comeBackLater() {
+      const { comeBack } = this.#options;
+      if (!comeBack) return;
+      const delay = Math.min(comeBack * Math.min(2 ** this.#returns, MAX_COME_BACK), MAX_TIMER);
+      this.#returning = setTimeout(() => this.#comeBack(), delay);
+      this.#returning.unref?.();
+    }
+
+    /** Come back to WebSocket if one that is opened beside the connection is not cut, and is answered. */
+    async #comeBack() {
+      const socket = this.#socket;
+      this.#returns += 1;
+      const isGood = await this.#tryWebSocket();
+      for (let turn = 0; isGood && turn < 20; turn += 1) {
+        if (socket !== this.#socket || this.#state !== "open") return;
+        if (!this.#pending.size && !socket.bufferedAmount) {
+          this.#way = this.#ways.indexOf("websocket");
+          this.#drop("coming back to WebSocket");
+          return;
+        }
+        await new Promise((resolve) => setTimeout(resolve, 250)); // until nothing is under way
+      }
+      if (socket === this.#socket && this.#state === "open") this.#comeBackLater();
+    }
+
+    #tryWebSocket() {
+      return new Promise((resolve) => {
+        const { WebSocket, connectTimeout } = this.#options;
+        let timer = null;
+        let trial = null;
+        const end = (isGood) => {
+          clearTimeout(timer);
+          if (trial) trial.onopen = trial.onmessage = trial.onclose = trial.onerror = null;
+          trial?.close();
+          resolve(isGood);
+        };
+        timer = setTimeout(() => end(false), connectTimeout);
+        try {
+          trial = new WebSocket(this.url);
+        } catch {
+          end(false);
+          return;
+        }
+        trial.onopen = () => trial.send(`${START}ping\r\nreceipt:trial\r\n\r\n`);
+        trial.onmessage = () => {
+          clearTimeout(timer);
+          trial.onmessage = null;
+          timer = setTimeout(() => end(true), STABLE);
+        };
+        trial.onclose = trial.onerror = () => end(false);
+      });
     }
 
     async #beat() {
@@ -2737,7 +2859,11 @@
         down();
         return;
       }
-      if (wasOpen && Date.now() - this.#openedAt >= STABLE) this.#attempts = 0;
+      if (wasOpen && Date.now() - this.#openedAt >= STABLE) {
+        this.#attempts = 0;
+        if (this.#mode === "websocket") this.#returns = 0;
+      }
+      this.#changeWay(code, wasOpen);
       if (wasOpen) this.#refusals = 0;
       this.#openedAt = 0;
       if (refusal || !this.#reconnect || UNWANTED.has(code) || this.#attempts >= this.#reconnect.attempts) {
@@ -2773,6 +2899,7 @@
       this.#isKnown = false;
       this.#isEnded = true;
       this.#openedAt = 0;
+      clearTimeout(this.#returning);
       root.removeEventListener?.("online", this.#online);
       root.removeEventListener?.("pagehide", this.#leaving);
       for (const { timer, reject } of this.#again.splice(0)) {
@@ -2985,6 +3112,8 @@
   });
 
   root[Symbol.for("lhttp-tx 0.1.0")] = exported; // where lhttp.mjs finds it
-  if (typeof module === "object" && module.exports) module.exports = exported;
-  else Object.assign(root, { lhttp: exported, Lhttp, LhttpClient });
+  if (typeof module === "object" && module.exports) {
+    module.exports = exported;
+    require("./lhttp-http.js");
+  } else Object.assign(root, { lhttp: exported, Lhttp, LhttpClient });
 })(globalThis);

@@ -1,4 +1,5 @@
-// lhttp.js as an ES module; the two files belong side by side.
+// lhttp.js as an ES module; the files belong side by side.
+import "./lhttp-http.js";
 import "./lhttp.js";
 
 export const {

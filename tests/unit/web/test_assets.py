@@ -40,6 +40,7 @@ def ask(path: str, method: str = "GET", *headers: str) -> tuple[int, dict[str, s
     [
         ("/lhttp.js", "text/javascript; charset=utf-8"),
         ("/lhttp.mjs", "text/javascript; charset=utf-8"),
+        ("/lhttp-http.js", "text/javascript; charset=utf-8"),
         ("/", "text/html; charset=utf-8"),
         ("/chat.js", "text/javascript; charset=utf-8"),
         ("/chat.css", "text/css; charset=utf-8"),

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL.crypto import X509
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import ISSLTransport
+from zope.interface import directlyProvides
 
 from lhttp_tx import Authenticator, Refused
 from lhttp_tx.auth.attempts import LoginAttempt
@@ -137,3 +144,26 @@ def test_one_that_has_said_all_gets_the_answer_to_its_login() -> None:
     peer.send(LOGIN, PING)
     peer.protocol.readConnectionLost()
     assert [command for command, _ in peer.told()] == ["login", "receipt", "close"]
+
+
+def test_an_authenticator_sees_the_certificate_that_a_device_has_shown() -> None:
+    class Certificates(Authenticator):
+        def authenticate(self, attempt: LoginAttempt) -> Any:
+            return None if attempt.certificate is None else attempt.identify(f"device {len(attempt.certificate)}")
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "device")])
+    now = datetime.now(UTC)
+    shown = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(hours=1)).sign(
+        key, hashes.SHA256()
+    )
+    stack = Stack(authenticators=[Certificates()])
+    device, other = stack.connect(), stack.connect()
+    for peer, found in ((device, X509.from_cryptography(shown)), (other, None)):
+        directlyProvides(peer.transport, ISSLTransport)
+        peer.transport.getPeerCertificate = lambda found=found: found
+        peer.send(PING)
+    size = len(shown.public_bytes(serialization.Encoding.DER))
+    assert [session.identity.user for session in stack.server.engine.sessions] == [f"device {size}"]
+    assert [command for command, _ in device.told()] == ["receipt"]
+    assert [told["status"] for _, told in other.told()] == ["401"]
