@@ -63,7 +63,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"lhttp_tx\.twistd\.relay\.Watched"),
     ("py:.*", r"lhttp_tx\.web\.admin\.managed\.(Community|Kept)"),
     ("py:.*", r"lhttp_tx\.(web\.channel\.BoundedChannel|transports\.websocket\.(outbox\.Writer|throttle\.Throttled))"),
-    ("py:.*", r"lhttp_tx\.transports\.tcp\.owner\.Owned"),
+    ("py:.*", r"lhttp_tx\.transports\.(tcp\.owner\.Owned|http\.session\.SessionOwner)"),
     ("py:attr", ".*"),
     ("py:exc", "UsageError|CannotListenError|CancelledError"),
     ("py:class", r"list\[<InterfaceClass .*"),
