@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from event_source import Parser
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from integration._docs import ROOT, Process, free_port, wait_for_port
 from integration._server import TIME_LIMIT, ServerProcess, message, processor_arguments, wait_until
@@ -65,7 +66,12 @@ class Site:
         """Connect a client over WebSocket."""
         with (
             socket.create_connection(("127.0.0.1", self.port), TIME_LIMIT, (CLIENT, 0)) as sock,
-            connect("ws://chat.example/", sock=sock, proxy=None) as client,
+            connect(
+                f"ws://chat.example:{self.port}/",
+                sock=sock,
+                proxy=None,
+                origin=Origin(f"http://chat.example:{self.port}"),
+            ) as client,
         ):
             yield client
 
