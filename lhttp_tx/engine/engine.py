@@ -243,7 +243,7 @@ class Engine:
     def _make_plan(self, head: Head, size: int | None = None) -> Plan:
         """Make a plan. A client's message, of *size* bytes, gets the default headers; what a filter wrote does not."""
         beginning, addition = head.raw + b"\r\n", None
-        if size is not None:
+        if size is not None and self.defaults.size:
             head, addition = self.defaults.complete(head, self.limits, size)
         names = [name.lower() for name, _ in head.headers]
         kind = self._kind(head.command, names)
