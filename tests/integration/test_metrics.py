@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from integration._nats import NATSProcess, needs_nats
 from integration._server import (
+    TIME_LIMIT,
     Backend,
     RawClient,
     ServerProcess,
@@ -81,6 +83,26 @@ def start(serve: Callable[..., ServerProcess], tmp_path: Path) -> Callable[..., 
     (tmp_path / "key").chmod(0o600)
     (tmp_path / "plugins.py").write_text(PROCESSORS, "utf-8")
     return lambda *arguments: Scraper(serve("--config", "lhttp.toml", *arguments))
+
+
+def test_every_transport_has_its_name(start: Callable[..., Scraper]) -> None:
+    scraper = start("--tcp", "tcp:0:interface=127.0.0.1:backlog=64")
+    port = scraper.server.port
+    scraper.server.wait_for_log("listening on", count=2)
+    (device_port,) = re.findall(r"listening on 127\.0\.0\.1:(\d+) \([^)]*backlog=64\)", scraper.server.log)
+    assert http_request(port, "POST", "/connect")[0] == 200
+    subscribe = message("x", {"subscribe": "room", "receipt": "1"}).encode()
+    with (
+        socket.create_connection(("127.0.0.1", port), TIME_LIMIT) as stream,
+        socket.create_connection(("127.0.0.1", int(device_port)), TIME_LIMIT) as device,
+        open_client(port) as client,
+    ):
+        stream.sendall(b"GET /events?channel=room HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        device.sendall(b"%d\n%b" % (len(subscribe), subscribe))
+        client.send(subscribe.decode())
+        for transport in ("events", "http", "tcp", "websocket"):
+            scraper.wait(f'lhttp_connections{{codec="lhttp",state="idle",transport="{transport}"}}')
+        assert 'transport="other"' not in scraper.text()
 
 
 def test_messages_and_connections_are_counted(start: Callable[..., Scraper]) -> None:

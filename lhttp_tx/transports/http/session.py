@@ -83,6 +83,9 @@ class HTTPSession:
     :ivar seat: its place among the connections of the server.
     """
 
+    kind = "http"
+    """What metrics and the admin side call this transport."""
+
     def __init__(self, owner: SessionOwner, peer: str, seat: Seat, form: Form) -> None:
         """
         :param owner: what it belongs to.

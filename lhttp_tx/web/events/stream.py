@@ -78,6 +78,9 @@ class EventStream(Outflow):
     :ivar part: its part of the heartbeats.
     """
 
+    kind = "events"
+    """What metrics and the admin side call this transport."""
+
     __slots__ = ("_begun", "_encoding", "_linger", "_opening", "_places", "_read", "_streams", "_unread", "part",
                  "peer", "place", "session")  # fmt: skip
 
