@@ -252,8 +252,8 @@ async def test_a_stream_of_somebody_else_is_left_alone(nats: JetStreamProcess) -
     await ask(nats.url, f"STREAM.CREATE.{name}", {"name": name, "subjects": [f"{subjects}other.>"]})
     before = await ask(nats.url, f"STREAM.INFO.{name}")
     received = await start_in_trouble(node)
-    assert "was not made by lhttp_tx" in node.history.trouble
-    with pytest.raises(HistoryUnavailable, match="was not made by lhttp_tx"):
+    assert "was not created by lhttp_tx" in node.history.trouble
+    with pytest.raises(HistoryUnavailable, match="was not created by lhttp_tx"):
         node.append("room", 1)
     node.bus.publish("lobby", publication(1), False)
     await received.wait(1)

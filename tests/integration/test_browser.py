@@ -352,6 +352,8 @@ let isAway = false;
 window.WebSocket = class extends Original {
   constructor(url) { super(isAway ? "ws://127.0.0.1:1/" : url); socket = this; }
 };
+const fetched = fetch;
+window.fetch = (...told) => isAway ? Promise.reject(new TypeError("away")) : fetched(...told);
 window.goAway = () => { isAway = true; socket.close(4000); };
 window.comeBack = () => { isAway = false; dispatchEvent(new Event("online")); };
 """

@@ -80,7 +80,8 @@ def without_privileges() -> list[str]:
     if shutil.which("setpriv") is None:
         pytest.skip("setpriv is not installed, and this is root")
     user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
-    if subprocess.run([*user, sys.executable, "-c", ""], capture_output=True, check=False).returncode == 0:
+    reading = f"open({script('twistd')!r})"  # the environment may be for root alone
+    if subprocess.run([*user, sys.executable, "-c", reading], capture_output=True, check=False).returncode == 0:
         return user
     # Only root can read this Python: then without any capability, as in a container with cap_drop.
     return ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]

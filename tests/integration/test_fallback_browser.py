@@ -116,6 +116,7 @@ def begin(tab: Callable[[str], Tab], proxy: Proxy, options: dict[str, object], h
     """Open a page whose client chats through a proxy."""
     page = tab(f"http://127.0.0.1:{proxy.port}/lhttp.js")
     assert page.browser.execute_async_script(START + how, options) == "open"
+    wait_for(page, "window.got.length > 0", "it has subscribed, and gets its own messages")
     return page
 
 

@@ -90,7 +90,7 @@ def check_command(environment: Path, wheel: Path) -> None:
     Fail unless ``lhttp`` checks a configuration and says what else to install while its extra is missing, and shows its
     help afterwards.
     """
-    if "in order" not in run(environment, "lhttp", "check-config"):
+    if "valid, with" not in run(environment, "lhttp", "check-config"):
         sys.exit("lhttp check-config does not do without the extra")
     told = run(environment, "lhttp", "--help", status=1)
     if "pip install 'click" not in told or len(told.splitlines()) != 1:
