@@ -203,6 +203,10 @@ class LHTTPService(Service):
         """See :meth:`lhttp_tx.assembly.departure.Departure.hurry`."""
         return self._departure.hurry
 
+    def skip_delay(self) -> None:
+        """When the server stops, leave out ``Config.drain_delay``: another process takes the new clients already."""
+        self._departure.skip_delay()
+
     def set_rules(self, rules: Rules) -> None:
         """
         Put other channel rules in force, for everything that clients do from now on.

@@ -5,12 +5,14 @@ The entry points of the twistd plugin: the options, and the service made from th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from lhttp_tx.codec.defaults import DefaultHeaders
@@ -21,7 +23,7 @@ from lhttp_tx.ports.starting import one_by_one
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.service import LHTTPService
 from lhttp_tx.twistd.fresh import Freshener
-from lhttp_tx.twistd.mishaps import check_places, end_if_not_started, explain_failures
+from lhttp_tx.twistd.mishaps import check_places, end_if_not_started, explain_failures, give_up
 from lhttp_tx.twistd.notify import Notifier
 from lhttp_tx.twistd.options import Options
 from lhttp_tx.twistd.plugin_cache import forget_unwritten
@@ -31,6 +33,7 @@ from lhttp_tx.twistd.signals import attend_signals
 from lhttp_tx.twistd.supervisor import Supervisor
 from lhttp_tx.twistd.topics.admin import AdminSettings
 from lhttp_tx.twistd.topics.manhole import ManholeSettings
+from lhttp_tx.twistd.upgrade import MakeEndpoint, Upgrade, UpgradeFailed
 from lhttp_tx.web.admin.keys import AdminKey
 from lhttp_tx.web.admin.managed import Siblings
 from lhttp_tx.web.admin.service import AdminService
@@ -39,6 +42,12 @@ __all__ = ["Options", "makeService"]
 
 _log = Logger()
 
+_PENDING_TIME, _PENDING_INTERVAL = 1.0, 0.02
+"""Seconds that a process which is replaced waits for requests of connections that it has accepted, between looks."""
+
+_PATIENCE = 10.0
+"""Seconds that a process which is replaced may take to stop, in addition to its time limits."""
+
 
 def makeService(options: Options) -> IService:
     """Return the service that *options* describe, not started: a server, or a supervisor of several."""
@@ -46,6 +55,7 @@ def makeService(options: Options) -> IService:
     check_places(options.parent)
     explain_failures(reactor)
     hurry: list[Callable[[], bool]] = []
+    places = _Places(options, reactor, hurry)
     attend_signals(reactor, hurry=lambda: any(call() for call in hurry))
     forget_unwritten()
     count = options["workers"]
@@ -53,19 +63,19 @@ def makeService(options: Options) -> IService:
     for line in (*options.exposures, *options.idle):
         _log.warn("{line}", line=line)
     if count == 1:
-        certificates = Certificates(UNIXRights(config.unix_mode, config.unix_group).endpoint)
-        server = make_server(options, reactor, make_endpoint=certificates.endpoint)
+        certificates = Certificates(places.make)
+        server = make_server(options, reactor, make_endpoint=places.watched(certificates.endpoint))
+        places.skip_delay = server.skip_delay
+        places.count_pending = lambda: server.factory.admission.pending
         renew = renewal_of(options, server, certificates).renew
         hurry.append(server.hurry)
         end_if_not_started(server.when_started(), reactor)
-        service = server if options.manhole is None else _with_manhole(server, options.manhole, reactor)
+        service = server if options.manhole is None else _with_manhole(server, options.manhole, reactor, places)
         if options["reload"]:
             service = _with_freshener(service, Freshener(server, options.named, reactor=reactor))
         set_keys = None
         if options.admin is not None:
-            admin = make_admin(
-                options.admin, server, reactor, make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint
-            )
+            admin = make_admin(options.admin, server, reactor, make_endpoint=places.watched(places.make))
             service, set_keys = AdministeredService(service, admin), admin.set_keys
         notifier = Notifier(reactor, server.when_started)
         service = with_reload(
@@ -78,7 +88,7 @@ def makeService(options: Options) -> IService:
             set_keys=set_keys,
             renew=renew,
         )
-        return _accompanied(service, options, reactor, notifier)
+        return _accompanied(service, options, reactor, notifier, *places.upgrades(server.when_started()))
     supervisor = Supervisor(
         options.arguments,
         reactor=reactor,
@@ -89,7 +99,7 @@ def makeService(options: Options) -> IService:
         exit_timeout=config.drain_delay + config.drain_time + config.drain_timeout + config.close_timeout,
         hang_timeout=options["worker-timeout"],
         broker=options.make_broker(reactor),
-        make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint,
+        make_endpoint=places.watched(places.make),
     )
     hurry.append(supervisor.hurry)
     notifier = Notifier(reactor, supervisor.when_started)
@@ -107,12 +117,78 @@ def makeService(options: Options) -> IService:
         notifier=notifier,
         renew=(lambda: False) if has_file else pass_on,
     )
-    return _accompanied(service, options, reactor, notifier)
+    return _accompanied(service, options, reactor, notifier, *places.upgrades(supervisor.when_started()))
 
 
-def _accompanied(service: IService, options: Options, reactor: Any, notifier: Notifier) -> IService:
+class _Places:
+    """
+    Where a process listens. With ``--upgrade``, on sockets of the process before, which it then replaces.
+
+    :ivar make: makes endpoints.
+    :ivar skip_delay: called when the next process has taken over, before this one stops.
+    :ivar count_pending: returns how many connections have not said yet what they want.
+    """
+
+    def __init__(self, options: Options, reactor: Any, hurry: Sequence[Callable[[], bool]]) -> None:
+        """
+        :param hurry: what ends a slow stop at once, when it has begun.
+        :raises SystemExit: if a process is to be replaced that does not hand over its sockets.
+        """
+        config = options.config
+        self.skip_delay: Callable[[], None] = lambda: None
+        self.count_pending: Callable[[], int] = lambda: 0
+        self.make: MakeEndpoint = UNIXRights(config.unix_mode, config.unix_group).endpoint
+        self._reactor = reactor
+        self._hurry = hurry
+        self._upgrade: Upgrade | None = None
+        if options["upgrade"] is None:
+            return
+        upgrade = self._upgrade = Upgrade(options["upgrade"], reactor, replaced=self._replaced)
+        try:
+            upgrade.take()
+            if not options.shares(config, has_bus=options.bus is not None):
+                upgrade.go(wait=config.drain_timeout + config.close_timeout + _PATIENCE)
+        except UpgradeFailed as error:
+            give_up(f"--upgrade: {error}")
+        self.make = upgrade.maker(self.make)
+
+    def watched(self, make_endpoint: MakeEndpoint) -> MakeEndpoint:
+        """Return what makes the endpoints of *make_endpoint*, for the next process to take over."""
+        return make_endpoint if self._upgrade is None else self._upgrade.watcher(make_endpoint)
+
+    def upgrades(self, started: Deferred[None]) -> tuple[Service, ...]:
+        """
+        Return what is to run beside the server.
+
+        :param started: fires when the server has started; from then on, the process before is not needed.
+        """
+        upgrade = self._upgrade
+        if upgrade is None:
+            return ()
+        started.addCallbacks(lambda _: upgrade.started(), lambda _: None)
+        return (upgrade,)
+
+    def _replaced(self, now: bool) -> None:
+        self.skip_delay()
+        self._stop(now, self._reactor.seconds() + _PENDING_TIME)
+
+    def _stop(self, now: bool, end: float) -> None:
+        """Stop as soon as everybody who was accepted has said what they want, or when the time is over."""
+        if self.count_pending() and self._reactor.seconds() < end:
+            self._reactor.callLater(_PENDING_INTERVAL, self._stop, now, end)
+            return
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()
+        if now:  # after the services have begun to stop
+            self._reactor.addSystemEventTrigger("before", "shutdown", lambda: any(call() for call in self._hurry))
+
+
+def _accompanied(
+    service: IService, options: Options, reactor: Any, notifier: Notifier, *others_too: Service
+) -> IService:
     """Return *service* with those that watch its process and tell of it."""
     others: list[Service] = [notifier] if "NOTIFY_SOCKET" in os.environ else []
+    others += others_too
     if options["log-stalls"]:
         others.append(StallWatch(reactor, options["log-stalls"]))
     return _together(service, *others) if others else service
@@ -208,7 +284,7 @@ def _with_freshener(service: IService, freshener: Freshener) -> IService:
     return both
 
 
-def _with_manhole(server: LHTTPService, manhole: ManholeSettings, reactor: Any) -> IService:
+def _with_manhole(server: LHTTPService, manhole: ManholeSettings, reactor: Any, places: _Places) -> IService:
     from lhttp_tx.twistd.manhole import ManholeService  # needs optional packages
 
     both = MultiService()
@@ -219,6 +295,7 @@ def _with_manhole(server: LHTTPService, manhole: ManholeSettings, reactor: Any) 
         authorized_keys=manhole.keys,
         host_key=manhole.host_key,
         namespace={"server": server, "engine": server.engine},
+        make_endpoint=places.watched(places.make),
     ).setServiceParent(both)
     return both
 
