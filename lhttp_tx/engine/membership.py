@@ -7,8 +7,10 @@ filters use the methods here, which make a Deferred only if one is needed.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, gatherResults, inlineCallbacks, succeed
@@ -234,13 +236,16 @@ class Member(Session):
         """Leave all channels; called once, when the connection begins to close or has ended."""
         channels, self._channels = self._channels, set()
         self._wildcards = None
-        for channel in channels:
-            self._engine.hub.unsubscribe(self, channel)
+        _call_for(self._engine.hub.unsubscribe, self, channels)
         for watcher in self._engine.watchers:
-            for channel in channels:
-                watcher.unsubscribed(self, channel)
+            _call_for(watcher.unsubscribed, self, channels)
             watcher.session_closed(self)
 
     def _not_subscribed(self, failure: Failure, channel: str) -> Failure:
         self._leave(channel)
         return failure
+
+
+def _call_for(call: Callable[[Any, str], object], session: Session, channels: Iterable[str]) -> None:
+    """Call a function with each of *channels*, which may be many: with no step of Python's own between the calls."""
+    deque(map(call, repeat(session), channels), maxlen=0)
