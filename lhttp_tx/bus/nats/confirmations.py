@@ -1,5 +1,5 @@
 """
-Confirmations that a NATS server has the publications.
+Confirmations that a NATS server has earlier publications.
 
 A part of :class:`lhttp_tx.bus.nats.link.Link`. NATS does not confirm single publications. But when it answers a ping,
 it has everything that was sent before the ping.
@@ -19,14 +19,14 @@ from lhttp_tx.errors import BusUnavailable
 __all__ = ["UNCONFIRMED", "Confirmations", "tell"]
 
 _MAX_UNCONFIRMED = 50_000
-"""How many callers may wait for a confirmation at one time."""
+"""The most callers that may wait for a confirmation at the same time."""
 
 UNCONFIRMED = "the bus has not confirmed the publication: it is not known whether it arrived"
-"""The error text if a confirmation does not come."""
+"""The error text if NATS does not confirm."""
 
 
 def tell(waiter: Deferred[None], error: BusUnavailable | None) -> None:
-    """Fire *waiter* with the outcome, unless it was cancelled."""
+    """Fire *waiter* with the error, or with success if *error* is ``None``. Do nothing if it was cancelled."""
     if waiter.called:
         return
     if error is None:
@@ -37,16 +37,16 @@ def tell(waiter: Deferred[None], error: BusUnavailable | None) -> None:
 
 class Confirmations:
     """
-    Waiting callers, in the order of asking. One request is in flight at a time. The next one serves all callers that
-    came in the meantime.
+    The callers that wait for confirmations, in order. One ping is in flight at a time. The next one serves all callers
+    that came in the meantime.
 
-    :ivar asked: how many callers have asked since the beginning.
+    :ivar asked: the number of calls of :meth:`wait` so far that could wait.
     """
 
     def __init__(self, check: Callable[[], Coroutine[Any, Any, None]], failed: Callable[[], None]) -> None:
         """
-        :param check: asks the server for a sign of life, and calls :meth:`answer` if one comes.
-        :param failed: called if none comes.
+        :param check: pings the server, and calls :meth:`answer` when the answer comes.
+        :param failed: called if *check* raises, because no answer came.
         """
         self._check = check
         self._failed = failed
@@ -81,7 +81,7 @@ class Confirmations:
             self._task = None
 
     def answer(self, asked: int, confirmed: bool) -> None:
-        """Fire the waiting Deferreds, up to the Deferred of call number *asked* of :meth:`wait`."""
+        """Fire the waiting Deferreds, up to that of call number *asked* of :meth:`wait`, counted from 1."""
         while self._answered < asked:
             self._answered += 1
             tell(self._waiters.popleft(), None if confirmed else BusUnavailable(UNCONFIRMED))
@@ -91,7 +91,7 @@ class Confirmations:
         self.answer(self.asked, False)
 
     def end(self) -> None:
-        """Stop asking. The caller calls :meth:`refuse` for Deferreds that still wait."""
+        """Send no more pings. Afterwards, call :meth:`refuse` to fail the Deferreds that still wait."""
         self._ended = True
         if self._task is not None:
             self._task.cancel()

@@ -1,9 +1,9 @@
 """
 Reads a connection to NATS before nats-py does.
 
-nats-py makes the connection and speaks on it. A tap stands between its socket and its reader. It takes the messages of
-this node's subscriptions as soon as a read brings them, and hands everything else on. No message waits here or in
-nats-py, so there is no queue to bound: when a node does not keep up, it reads less, and TCP tells the server. Used by
+nats-py opens and uses the connection. A tap stands between its socket and its reader. It takes the messages of this
+node's subscriptions out of each read, and passes the rest to nats-py. No message waits here or in nats-py, so there is
+no queue to limit. A node that is too slow reads less, and TCP slows the server down. Used by
 :mod:`lhttp_tx.bus.nats.guarded`.
 """
 
@@ -18,12 +18,12 @@ from lhttp_tx.bus.nats.incoming import BadStream, Incoming, Run
 __all__ = ["Receiver", "Tap"]
 
 Receiver = Callable[["Run[Any]"], None]
-"""Takes messages of one subscription. May not raise."""
+"""Takes messages of one subscription. It must not raise."""
 
 
 @final
 class Tap(asyncio.Protocol):
-    """The protocol of a connection to NATS. It passes on to the protocol of nats-py what it does not take itself."""
+    """The protocol of a connection to NATS. It passes the bytes that it does not take to the protocol of nats-py."""
 
     def __init__(
         self,
@@ -35,10 +35,10 @@ class Tap(asyncio.Protocol):
     ) -> None:
         """
         :param inner: the protocol of nats-py.
-        :param incoming: the parser of the connection, at the beginning of a line.
-        :param taken: called with the messages that one read has brought, in their order. May not raise.
-        :param broken: called with the reason when the server sends what cannot be read.
-        :param refused: called with whole lines that hold an error of the server, before nats-py gets them.
+        :param incoming: the parser of the connection. The next byte begins a line.
+        :param taken: called with the messages of one read, in order. It must not raise.
+        :param broken: called with the reason when the stream of the server cannot be parsed.
+        :param refused: called with whole lines that contain an error of the server, before nats-py gets them.
         """
         self._inner = inner
         self._incoming = incoming
@@ -47,7 +47,7 @@ class Tap(asyncio.Protocol):
         self._refused = refused
 
     def data_received(self, data: bytes) -> None:
-        """Take the messages in *data*."""
+        """Take the messages in *data*, and pass the rest to nats-py."""
         try:
             runs, rest = self._incoming.feed(data)
         except BadStream as error:
@@ -61,20 +61,20 @@ class Tap(asyncio.Protocol):
             self._inner.data_received(rest)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called on a new connection; this one is older than the tap."""
+        """Do nothing: the tap is put into an existing connection."""
 
     def eof_received(self) -> bool | None:
-        """Tell nats-py."""
+        """Pass the event to nats-py."""
         return self._inner.eof_received()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Tell nats-py."""
+        """Pass the event to nats-py."""
         self._inner.connection_lost(error)
 
     def pause_writing(self) -> None:
-        """Tell nats-py."""
+        """Pass the event to nats-py."""
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """Tell nats-py."""
+        """Pass the event to nats-py."""
         self._inner.resume_writing()
