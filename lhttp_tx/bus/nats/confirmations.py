@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.defer import Deferred
 
+from lhttp_tx.bus.nats.guarded import Pong
 from lhttp_tx.errors import BusUnavailable
 
-__all__ = ["UNCONFIRMED", "Confirmations", "tell"]
+__all__ = ["ANSWER_TIMEOUT", "UNCONFIRMED", "Confirmations", "tell"]
+
+ANSWER_TIMEOUT = 4.0
+"""The most seconds to wait for the answer to a ping, whatever was sent before it."""
 
 _MAX_UNCONFIRMED = 50_000
 """The most callers that may wait for a confirmation at the same time."""
@@ -43,16 +47,16 @@ class Confirmations:
     :ivar asked: the number of calls of :meth:`wait` so far that could wait.
     """
 
-    def __init__(self, check: Callable[[], Coroutine[Any, Any, None]], failed: Callable[[], None]) -> None:
+    def __init__(self, ping: Callable[[Callable[[Pong], None]], None], failed: Callable[[], None]) -> None:
         """
-        :param check: pings the server, and calls :meth:`answer` when the answer comes.
-        :param failed: called if *check* raises, because no answer came.
+        :param ping: pings the server; see :meth:`lhttp_tx.bus.nats.guarded.GuardedClient.ping`.
+        :param failed: called if no answer comes within :data:`ANSWER_TIMEOUT`.
         """
-        self._check = check
+        self._ping = ping
         self._failed = failed
         self._waiters: deque[Deferred[None]] = deque()
         self.asked = self._answered = 0
-        self._task: asyncio.Task[None] | None = None
+        self._timeout: asyncio.TimerHandle | None = None
         self._ended = False
 
     def wait(self) -> Deferred[None]:
@@ -67,18 +71,27 @@ class Confirmations:
             return waiter
         self._waiters.append(waiter)
         self.asked += 1
-        if self._task is None:
-            self._task = asyncio.ensure_future(self._ask())
+        if self._timeout is None:
+            self._ask()
         return waiter
 
-    async def _ask(self) -> None:
-        try:
-            while self._waiters and not self._ended:
-                await self._check()
-        except Exception:
-            self._failed()
-        finally:
-            self._task = None
+    def _ask(self) -> None:
+        self._timeout = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT, self._failed)
+        self._ping(self._sent)
+
+    def _sent(self, pong: Pong) -> None:
+        """The ping follows the publications of all callers up to now."""
+        pong.add_done_callback(partial(self._came, self.asked))
+
+    def _came(self, asked: int, pong: Pong) -> None:
+        if self._ended or pong.cancelled():
+            return
+        if self._timeout is not None:
+            self._timeout.cancel()
+            self._timeout = None
+        self.answer(asked, True)
+        if self._waiters and self._timeout is None:
+            self._ask()
 
     def answer(self, asked: int, confirmed: bool) -> None:
         """Fire the waiting Deferreds, up to that of call number *asked* of :meth:`wait`, counted from 1."""
@@ -93,5 +106,5 @@ class Confirmations:
     def end(self) -> None:
         """Send no more pings. Afterwards, call :meth:`refuse` to fail the Deferreds that still wait."""
         self._ended = True
-        if self._task is not None:
-            self._task.cancel()
+        if self._timeout is not None:
+            self._timeout.cancel()

@@ -4,10 +4,10 @@ The client of nats-py, with two changes: it can insist on TLS, and it is faster.
 The greeting of a server says whether to use TLS. nats-py believes it, but the greeting itself is not encrypted. An
 attacker on the network could remove the request for TLS, and would then get the password unencrypted.
 
-For each message, nats-py needs several microseconds, a queue, and a turn of a task. So this client subscribes and
-publishes without it, and takes the messages of its subscriptions before nats-py sees them
-(:mod:`lhttp_tx.bus.nats.tap`). nats-py only connects, pings, and ends the connection. Only
-:mod:`lhttp_tx.bus.nats.link` uses this module.
+For each message, nats-py needs several microseconds, a queue, and a turn of a task. So this client subscribes,
+publishes and pings without it, and takes the messages of its subscriptions before nats-py sees them
+(:mod:`lhttp_tx.bus.nats.tap`). nats-py only connects, checks at long intervals whether the server still answers, and
+ends the connection. Only :mod:`lhttp_tx.bus.nats.link` uses this module.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ from lhttp_tx.bus.nats.incoming import Incoming, Run
 from lhttp_tx.bus.nats.origins import Origin
 from lhttp_tx.bus.nats.tap import Receiver, Tap
 
-__all__ = ["GuardedClient"]
+__all__ = ["GuardedClient", "Pong"]
+
+Pong = asyncio.Future[bool]
+"""The answer to a ping. Cancelled if the connection has ended."""
+
+_PING = b"PING\r\n"
 
 NO_TLS = "the server offers no TLS, so nothing was sent to it; turn TLS on there, or leave out tls:// and --nats-tls-ca"
 """The reason for refusing a server."""
@@ -56,20 +61,71 @@ class GuardedClient(Client):
         self.broken: Callable[[str], None] = _ignore
         self._incoming = Incoming(self.receivers, find)
         self._refused: deque[str] = deque(maxlen=_MAX_REFUSED)
+        self._pings: list[Callable[[Pong], None]] = []
+        self._writing = False
+        self._tap: Tap | None = None
 
     def send(self, commands: bytes) -> None:
         """
         Send commands of the NATS protocol unchanged, at the end of this turn of the reactor.
 
-        The caller must limit :attr:`pending_data_size`, which includes their bytes.
+        If the server reads more slowly than the node writes, the commands wait. The caller must limit
+        :attr:`pending_data_size`, which includes their bytes.
 
         :param commands: well-formed commands, of sizes that the server accepts.
         """
         client: Any = self
         client._pending.append(commands)
         client._pending_data_size += len(commands)
-        if client._flush_queue.empty():
-            client._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+        self._write_soon()
+
+    def ping(self, sent: Callable[[Pong], None]) -> None:
+        """
+        Ping the server, after everything that is sent in this turn of the reactor.
+
+        Several calls in one turn cost one ping.
+
+        :param sent: called when the ping is sent, with a future that is done when the answer has come.
+        """
+        self._pings.append(sent)
+        self._write_soon()
+
+    async def pinged(self) -> None:
+        """Return when the server has answered a :meth:`ping`. If the connection is lost, this never returns."""
+        answered = asyncio.get_running_loop().create_future()
+
+        def answer(pong: Pong) -> None:
+            if not (answered.done() or pong.cancelled()):
+                answered.set_result(None)
+
+        self.ping(lambda pong: pong.add_done_callback(answer))
+        await answered
+
+    def _write_soon(self) -> None:
+        if not self._writing:
+            self._writing = True
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        """
+        Write the bytes that wait, and a ping after them. If the transport is full, :meth:`tap_writable` does so later.
+        """
+        self._writing = False
+        client: Any = self
+        tap = self._tap
+        if tap is None or tap.full or not client.is_connected or tap.transport.is_closing():
+            return
+        pings = self._pings
+        if pings:
+            self._pings = []
+            client._pending.append(_PING)
+            pong = asyncio.get_running_loop().create_future()
+            client._pongs.append(pong)
+            for sent in pings:
+                sent(pong)
+        if client._pending:
+            pending, client._pending, client._pending_data_size = client._pending, [], 0
+            tap.transport.writelines(pending)
 
     def listen(self, receiver: Receiver) -> bytes:
         """Return a number for a new subscription. Messages of the subscription with this number go to *receiver*."""
@@ -114,7 +170,8 @@ class GuardedClient(Client):
                 raise Error(NO_TLS)
             client._server_pool = [server for server in client._server_pool if not server.discovered]
         transport = writer.transport
-        transport.set_protocol(Tap(transport.get_protocol(), self._incoming, self._took, self._broke, self._note))
+        self._tap = Tap(transport, self._incoming, self)
+        transport.set_protocol(self._tap)
         return super()._connect_command()
 
     async def _process_op_err(self, e: Exception) -> None:
@@ -131,14 +188,35 @@ class GuardedClient(Client):
         except OSError as error:  # something was sent meanwhile
             self.broken(str(error) or repr(error))
 
-    def _took(self, runs: list[Run[Receiver]]) -> None:
+    # Callbacks of the tap
+
+    def tap_took(self, runs: list[Run[Receiver]]) -> None:
+        """Pass on messages."""
         self.taken(runs)
 
-    def _broke(self, reason: str) -> None:
+    def tap_broke(self, reason: str) -> None:
+        """Pass on why the stream of the server cannot be parsed."""
         self.broken(reason)
 
-    def _note(self, lines: bytes) -> None:
+    def tap_refused(self, lines: bytes) -> None:
+        """Remember the subjects that the server has refused."""
         self._refused.extend(subject.decode("utf-8", "replace") for subject in _REFUSED.findall(lines))
+
+    def tap_answered(self) -> bool:
+        """Take the answer to the oldest ping, as nats-py does when it reads one."""
+        client: Any = self
+        if not client._pongs:
+            return False
+        pong = client._pongs.pop(0)
+        if not pong.done():
+            pong.set_result(True)
+        client._pongs_received += 1
+        client._pings_outstanding = 0
+        return True
+
+    def tap_writable(self) -> None:
+        """Write the bytes that wait."""
+        self._write()
 
 
 def _call_receivers(runs: list[Run[Receiver]]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from lhttp_tx.bus.nats.confirmations import Confirmations
+from lhttp_tx.bus.nats.confirmations import ANSWER_TIMEOUT, Confirmations
 from lhttp_tx.bus.nats.guarded import GuardedClient
 from lhttp_tx.bus.nats.headers import BINARY_HEAD, publish_commands
 from lhttp_tx.bus.nats.inbox import Inbox
@@ -36,10 +36,7 @@ __all__ = ["Link", "in_deferred"]
 
 _log = Logger()
 
-_ANSWER_TIMEOUT = 4.0
-"""The most seconds to wait for the answer to a ping, whatever was sent before it."""
-
-_NO_ANSWER = f"no answer for {_ANSWER_TIMEOUT:g} s"
+_NO_ANSWER = f"no answer for {ANSWER_TIMEOUT:g} s"
 
 _FAREWELL_TIMEOUT = 1.0
 """The most seconds for which a stopping node waits until NATS has the last publications."""
@@ -74,7 +71,7 @@ class Link:
         self._dates: Dates | None = None
         client.taken, client.broken = self._taken, self.lose
         self._orders = Orders(client, self._receiver_of, self.check, self.lose)
-        self._confirmations = Confirmations(self.check, lambda: self.lose(_NO_ANSWER))
+        self._confirmations = Confirmations(client.ping, lambda: self.lose(_NO_ANSWER))
         self._permission = Permission(client, servers.prefix)
         self._complaints = Complaints()
 
@@ -204,17 +201,9 @@ class Link:
         :raises Exception: if no answer comes within four seconds.
         """
         asked = self._confirmations.asked
-        async with asyncio.timeout(_ANSWER_TIMEOUT):
-            await self._ping()
+        async with asyncio.timeout(ANSWER_TIMEOUT):
+            await self._client.pinged()
         self._confirmations.answer(asked, True)
-
-    async def _ping(self) -> None:
-        client: Any = self._client
-        if client.pending_data_size:  # otherwise, nats-py's ping would overtake these bytes
-            written = asyncio.get_running_loop().create_future()
-            await client._flush_queue.put(written)
-            await written
-        await client.flush(timeout=86_400)
 
     def checked(self) -> Deferred[None]:
         """Return :meth:`check` as a Deferred. If it fails, the link is lost."""
@@ -235,7 +224,7 @@ class Link:
 
         async def probe() -> None:
             try:
-                async with asyncio.timeout(_ANSWER_TIMEOUT):
+                async with asyncio.timeout(ANSWER_TIMEOUT):
                     await self._permission.ask()
                 await self.check()
             except Exception:
