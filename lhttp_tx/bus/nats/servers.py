@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from lhttp_tx.bus.nats.subjects import check_prefix
 from lhttp_tx.codec.bounds import DELAY, SECONDS, SIZE, check_fields
 
-__all__ = ["NATSServers", "check_server", "is_server", "shown_server"]
+__all__ = ["NATSServers", "check_credentials", "check_server", "is_server", "shown_server"]
 
 _DEFAULT_PORT = 4222
 _SCHEMES = frozenset({"nats", "tls"})
@@ -81,6 +81,18 @@ class NATSServers:
 
     def __repr__(self) -> str:
         return f"<NATSServers {' '.join(map(shown_server, self.urls))}>"
+
+
+def check_credentials(text: str) -> str:
+    """
+    Return the content of a file with credentials. In one without a token, nats-py would look for it for ever.
+
+    :raises ValueError: if a part is missing. The text shows none of it.
+    """
+    for part in ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED"):
+        if part not in text:
+            raise ValueError(f"it holds no credentials for NATS, since there is no line {part}")
+    return text
 
 
 def check_server(url: str) -> str:
