@@ -3,8 +3,8 @@ One connection to one NATS server, from the beginning to the end.
 
 :mod:`lhttp_tx.bus.nats.opening` makes it. It uses :mod:`lhttp_tx.bus.nats.orders` and
 :mod:`lhttp_tx.bus.nats.confirmations`, and needs Twisted's asyncio reactor. A link never reconnects. If it is lost, or
-    if nats-py has closed it because of an ``-ERR`` of the server, :mod:`lhttp_tx.bus.nats.keeper` drops it and opens
-    another. So there is only one way to connect, and nothing is buffered for an unreachable server.
+if nats-py has closed it because of an ``-ERR`` of the server, :mod:`lhttp_tx.bus.nats.keeper` drops it and opens
+another. So there is only one way to connect, and nothing is buffered for an unreachable server.
 """
 
 from __future__ import annotations

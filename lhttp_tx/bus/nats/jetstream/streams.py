@@ -2,7 +2,7 @@
 The NATS streams that keep history: one for each history class.
 
 :class:`Stream` creates a stream, checks it regularly, and detects that it was deleted or replaced. Source: the NATS
-    documentation, "Streams".
+documentation, "Streams".
 """
 
 from __future__ import annotations
