@@ -32,6 +32,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lhttp_tx.guard.files import read_file
 from lhttp_tx.observe.reasons import reason_of
 
 __all__ = ["MAX_SECONDS", "ManholeService", "Profiler", "Report"]
@@ -122,8 +123,7 @@ class _AuthorizedKeys:
         self._path = path
 
     def getAuthorizedKeys(self, username: bytes) -> Iterable[Key]:
-        with self._path.open("rb") as lines:
-            return list(readAuthorizedKeyFile(lines))
+        return list(readAuthorizedKeyFile(io.BytesIO(read_file(self._path))))
 
 
 class _Terminal(TerminalSession):
@@ -205,7 +205,7 @@ class ManholeService(Service):
 
 def _load_host_key(path: str | None) -> Key:
     if path is not None and Path(path).exists():
-        return cast(Key, Key.fromFile(path))
+        return cast(Key, Key.fromString(read_file(path)))
     made = ed25519.Ed25519PrivateKey.generate()
     if path is not None:
         content = made.private_bytes(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from lhttp_tx.ports.certificates import Certificates
+from lhttp_tx.guard.files import check_file
+from lhttp_tx.ports.certificates import Certificates, tls_files
 
 if TYPE_CHECKING:
     from lhttp_tx.service import LHTTPService
@@ -68,10 +69,14 @@ class Renewal:
 
         :returns: whether there was anything to read.
         """
-        certificates = [found for each in self._certificates for found in each.renewals()]
+        certificates: list[tuple[str, Callable[[], bool]]] = [
+            (f"certificate of {name}", partial(_renew_checked, name, renew))
+            for each in self._certificates
+            for name, renew in each.renewals()
+        ]
         changed: list[str] = []
         same: list[str] = []
-        for name, renew in (*self._entries, *((f"certificate of {name}", renew) for name, renew in certificates)):
+        for name, renew in (*self._entries, *certificates):
             try:
                 (changed if renew() else same).append(name)
             except Exception as error:  # of OpenSSL, the system, or a wrong value
@@ -85,13 +90,21 @@ class Renewal:
         return bool(self._entries or certificates)
 
 
+def _renew_checked(description: str, renew: Callable[[], bool]) -> bool:
+    """Renew the certificate of an endpoint, if none of its files would make the server wait."""
+    for path in tls_files(description):
+        check_file(path)
+    return renew()
+
+
 def renewal_of(options: Any, server: LHTTPService, certificates: Certificates) -> Renewal:
     """
     Return what *server* can read again.
 
-    :param options: the options that it was made from.
+    :param options: the options that it was made from. From now on, they do not wait for pipes.
     :param certificates: those of its endpoints.
     """
+    options.wait = 0.0
     renewal = Renewal()
     renewal.add_certificates(certificates)
     path = options["publish-token-file"]

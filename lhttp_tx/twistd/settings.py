@@ -21,6 +21,7 @@ from typing import Any
 from twisted.python import reflect, usage
 
 from lhttp_tx.codec.defaults import DefaultHeaders, read_defaults
+from lhttp_tx.guard.files import START_WAIT, read_file
 from lhttp_tx.history.tables import read_classes
 from lhttp_tx.rules.model import Rules, RulesError
 from lhttp_tx.twistd.admin_keys import AdminKeys
@@ -227,15 +228,15 @@ class SettingsFile:
         :raises SettingsError: if it cannot be read, is not TOML, contains unknown keys, or contains values of a wrong
             type.
         """
-        return cls._load(path, Path(path).absolute(), settings, Path.cwd())
+        return cls._load(path, Path(path).absolute(), settings, Path.cwd(), START_WAIT)
 
     def load_again(self) -> SettingsFile:
         """Read the file again, even if the working directory has changed. Raises the same errors as :meth:`load`."""
-        return self._load(self.path, self._location, self._settings, self.admin.base)
+        return self._load(self.path, self._location, self._settings, self.admin.base, 0.0)
 
     @classmethod
-    def _load(cls, path: str, location: Path, settings: Mapping[str, Setting], base: Path) -> SettingsFile:
-        text = _read(path, location)
+    def _load(cls, path: str, location: Path, settings: Mapping[str, Setting], base: Path, wait: float) -> SettingsFile:
+        text = _read(path, location, wait)
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -325,14 +326,13 @@ def _plugins(found: Any, complain: Callable[[Place, str], None]) -> dict[str, di
     return found
 
 
-def _read(path: str, location: Path) -> str:
+def _read(path: str, location: Path, wait: float) -> str:
     try:
-        with location.open("rb") as file:
-            data = file.read(_MAX_SIZE + 1)
+        data = read_file(location, wait=wait, most=_MAX_SIZE, name=path)
     except OSError as error:
         raise SettingsError([f"{path}: {error.strerror or error}"]) from None
-    if len(data) > _MAX_SIZE:
-        raise SettingsError([f"{path}: larger than {_MAX_SIZE} bytes"])
+    except ValueError as error:
+        raise SettingsError([str(error)]) from None
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

@@ -128,10 +128,10 @@ def _together(*services: IService) -> MultiService:
 class AdministeredService(MultiService):
     """A server and its admin side, which answers until the server has stopped."""
 
-    def __init__(self, server: IService, admin: AdminService) -> None:
+    def __init__(self, server: IService, admin: Service) -> None:
         """
         :param server: the server.
-        :param admin: its admin side.
+        :param admin: its admin side, or its part of the one that another worker has.
         """
         super().__init__()
         server.setServiceParent(self)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Protocol
@@ -139,17 +139,18 @@ def _administered(
         adopting = AdoptingReactor(reactor, FIRST_DESCRIPTOR + len((*options.config.listen, *options.config.tcp)))
         admin = make_admin(options.admin, server, reactor, siblings=siblings, make_endpoint=adopting.endpoint)
         return AdministeredService(server, admin), admin.set_keys
-    if not options["metrics"]:
-        return server, lambda keys: None
-    from lhttp_tx.web.admin.service import manage
-    from lhttp_tx.web.admin.workers import WorkerMetrics  # needs an optional package
+    # The first worker asks all of them.
+    from lhttp_tx.web.admin.watch import Watch
 
-    both = MultiService()
-    server.setServiceParent(both)
-    WorkerMetrics(manage(server.parts, lambda: server.factory.admission.pending), siblings, reactor).setServiceParent(
-        both
-    )
-    return both, lambda keys: None
+    counters = server.parts.counters
+    if counters is not None:
+        from lhttp_tx.web.admin.collector import make_registry  # needs an optional package
+        from lhttp_tx.web.admin.service import manage
+        from lhttp_tx.web.admin.workers import tell
+
+        managed = manage(server.parts, lambda: server.factory.admission.pending)
+        tell(managed.control, make_registry(managed, counters), siblings)
+    return AdministeredService(server, Watch(server.parts, reactor)), lambda keys: None
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from lhttp_tx.codec.codes import POLICY_VIOLATION
+from lhttp_tx.codec.codes import COUNTED, POLICY_VIOLATION
 from lhttp_tx.engine.answers import close_message
 from lhttp_tx.guard.admission import Place, peer_name
 from lhttp_tx.guard.proxied import is_proxied
@@ -108,7 +108,7 @@ class Connection(Sending):
     def _count_end(self, code: int, by: str) -> None:
         counters = self._owner.engine.counters
         if counters is not None and self.session is not None:
-            counters.closed[str(code) if code < 3000 or 4400 < code < 4410 else "other", by] += 1
+            counters.closed[str(code) if code in COUNTED else "other", by] += 1
 
     def end(self, code: int, reason: str) -> None:
         """Write what was sent before and the last message, and close."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.python import usage
 
-from lhttp_tx.bus.nats.servers import NATSServers, check_server
+from lhttp_tx.bus.nats.servers import NATSServers, check_credentials, check_server
 from lhttp_tx.codec.bounds import COUNT_OR_NONE, DELAY, HANG, SECONDS_OR_NONE, WORKERS
 from lhttp_tx.config import Config
 from lhttp_tx.observe.extras import install_command
@@ -100,9 +100,12 @@ class ClusterOptions(Topic):
                 raise usage.UsageError(f"--{name} needs --{other}: give both")
         for name in ("nats-credentials", "nats-tls-ca", "nats-tls-certificate", "nats-tls-key"):
             if self[name]:
-                read_secret(f"--{name}", self[name])
-        password = read_secret("--nats-password-file", self["nats-password-file"])
-        token = read_secret("--nats-token-file", self["nats-token-file"])
+                content = read_secret(f"--{name}", self[name], wait=0)  # each connection to NATS reads it again
+                if name == "nats-credentials":
+                    with usage_errors(f"--{name} {self[name]}:"):
+                        check_credentials(content or "")
+        password = read_secret("--nats-password-file", self["nats-password-file"], wait=self.wait)
+        token = read_secret("--nats-token-file", self["nats-token-file"], wait=self.wait)
         with usage_errors("--nats-prefix"):
             servers = NATSServers(
                 tuple(self._nats or [_SOMEWHERE]),

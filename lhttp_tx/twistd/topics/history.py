@@ -152,6 +152,8 @@ def _check_path(path: Path) -> None:
     """:raises UsageError: if there is no folder for a history, or a folder in its place."""
     if path.is_dir():
         raise usage.UsageError(f"--history-store sqlite:{path}: this is a folder; write the path of a file")
+    if path.exists() and not path.is_file():
+        raise usage.UsageError(f"--history-store sqlite:{path}: this is no regular file; write the path of one")
     if not path.parent.is_dir():
         raise usage.UsageError(f"--history-store sqlite:{path}: there is no folder {path.parent}; create it")
 

@@ -8,6 +8,7 @@ in the :class:`~lhttp_tx.config.Config`.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from twisted.logger import ILogObserver
 from twisted.python import usage
 
 from lhttp_tx.codec.bounds import COUNT_OR_NONE, GRACE, SIZE_OR_NONE
+from lhttp_tx.guard.files import check_file
 from lhttp_tx.history.tables import read_age
 from lhttp_tx.observe.lines import log_observer
 from lhttp_tx.observe.rotating import RotatingLogFile
@@ -117,8 +119,10 @@ class LogOptions(Topic):
         if path is not None:
             self._log_path = str(Path(path).absolute())
             try:
+                if Path(path).exists():
+                    check_file(path, most=sys.maxsize)
                 self._open().close()
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 raise usage.UsageError(f"--log-file: {error}") from None
 
     def _open(self) -> RotatingLogFile:

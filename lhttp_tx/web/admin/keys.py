@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import hmac
 import re
-import stat
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -20,6 +19,7 @@ from typing import Any
 
 from lhttp_tx.codec.wildcards import is_wildcard
 from lhttp_tx.guard.access import check_token
+from lhttp_tx.guard.files import read_file
 from lhttp_tx.rules.patterns import USER, check_pattern, covers, split_pattern
 
 __all__ = ["EVERY", "MAX_KEYS", "AdminKey", "Keyring", "digest_of", "read_keys"]
@@ -213,14 +213,9 @@ def _digest(table: dict[str, Any], base: Path) -> bytes:
             raise ValueError("hash is the SHA-256 of the secret, 64 hexadecimal digits: printf %s SECRET | sha256sum")
         return bytes.fromhex(found[1])
     try:
-        if not stat.S_ISREG((base / value).stat().st_mode):  # a pipe would stop the server, which reads it at SIGHUP
-            raise ValueError(f"secret_file {value} is no regular file")
-        with (base / value).open("rb") as file:
-            secret = file.read(_MAX_SECRET + 1).strip()
+        secret = read_file(base / value, most=_MAX_SECRET, name=f"secret_file {value}").strip()
     except OSError as error:
         raise ValueError(f"secret_file {value}: {error.strerror or error}") from None
-    if len(secret) > _MAX_SECRET:
-        raise ValueError(f"secret_file {value} is larger than {_MAX_SECRET} bytes")
     try:
         return digest_of(check_token(secret))
     except ValueError as error:

@@ -24,14 +24,11 @@ from lhttp_tx.guard.admission import Admission
 from lhttp_tx.ports.listening import Listeners
 from lhttp_tx.web.admin.api import ApiResource
 from lhttp_tx.web.admin.gate import AdminGate
-from lhttp_tx.web.admin.incidents import Incidents
 from lhttp_tx.web.admin.keys import AdminKey, Keyring
 from lhttp_tx.web.admin.managed import Managed, Parts, Siblings
 from lhttp_tx.web.admin.page import Static
-from lhttp_tx.web.admin.rates import Rates
-from lhttp_tx.web.admin.sampler import Sampler
 from lhttp_tx.web.admin.site import AdminRoot, AdminSite
-from lhttp_tx.web.admin.traces import Traces
+from lhttp_tx.web.admin.watch import Watch
 
 __all__ = ["MAX_CONNECTIONS", "AdminService", "manage"]
 
@@ -82,21 +79,11 @@ class AdminService(Service):
         static = Static(self.gate, self.root.nothing)
         self.root.putChild(b"", static.page)
         self.root.putChild(b"static", static)
-        self._engine = parts.engine
-        self._incidents = Incidents(reactor, time.time, parts.control.name_of)
-        self._rates = Rates(parts.engine, self._incidents, parts.counters, reactor, time.time)
-        self._traces = Traces(parts.engine, lambda: parts.nodes.name, time.time, parts.control.name_of)
-        parts.control.questions |= {
-            "incidents": self._incidents.newest,
-            "rates": self._rates.newest,
-            "trace": self._traces.ask,
-        }
-        self._sampler: Sampler | None = None
+        self._watch = Watch(parts, reactor)
         if parts.counters is not None:
             from lhttp_tx.web.admin.metrics import MetricsResource  # needs an optional package
 
             self.root.putChild(b"metrics", MetricsResource(self.gate, managed, parts.counters, reactor, siblings))
-            self._sampler = Sampler(parts.counters, parts.bus, reactor)
         self._admission = Admission(reactor, max_pending=MAX_CONNECTIONS)
         site = AdminSite(self.root, self.gate, reactor=reactor, admission=self._admission)
         self._listeners = Listeners(reactor, site, make_endpoint=make_endpoint, opened=self._opened)
@@ -128,10 +115,7 @@ class AdminService(Service):
         """Listen, if it does not listen yet."""
         self.privilegedStartService()
         super().startService()
-        self._incidents.start(self._engine)
-        self._rates.start()
-        if self._sampler is not None:
-            self._sampler.start()
+        self._watch.startService()
         if not len(self._keyring):
             _log.warn("the admin side has no key, so it answers only /live: add [admin.keys.NAME] to the file")
 
@@ -142,11 +126,7 @@ class AdminService(Service):
         :returns: a Deferred that succeeds when this is done.
         """
         super().stopService()
-        self._incidents.stop(self._engine)
-        self._rates.stop()
-        self._traces.stop()
-        if self._sampler is not None:
-            self._sampler.stop()
+        self._watch.stopService()
         return self._listeners.close().addCallback(lambda _: self._admission.stop())
 
     def _opened(self, port: IListeningPort, description: str, _: IProtocolFactory) -> None:

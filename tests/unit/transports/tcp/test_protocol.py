@@ -405,3 +405,14 @@ def test_it_counts() -> None:
     assert counters.refused == {"400": 1}
     assert counters.closed == {("1000", "client"): 1}
     assert counters.pauses == {"unsent": 1}
+
+
+@pytest.mark.parametrize(("code", "counted"), [(4401, "4401"), (4410, "4410"), (4402, "other"), (3000, "other")])
+def test_a_close_code_counts_as_it_does_for_a_websocket(code: int, counted: str) -> None:
+    stack = Stack(metrics=True)
+    peer = stack.connect()
+    peer.protocol.dataReceived(b"0\n")
+    peer.protocol.close(code, "")
+    counters: Counters | None = stack.server.engine.counters
+    assert counters is not None
+    assert counters.closed == {(counted, "server"): 1}
