@@ -65,10 +65,10 @@ def makeService(options: Options) -> IService:
     if count == 1:
         certificates = Certificates(places.make)
         server = make_server(options, reactor, make_endpoint=places.watched(certificates.endpoint))
-        places.skip_delay = server.skip_delay
+        places.skip_delay = server.departure.skip_delay
         places.count_pending = lambda: server.factory.admission.pending
         renew = renewal_of(options, server, certificates).renew
-        hurry.append(server.hurry)
+        hurry.append(server.departure.hurry)
         end_if_not_started(server.when_started(), reactor)
         service = server if options.manhole is None else _with_manhole(server, options.manhole, reactor, places)
         if options["reload"]:

@@ -128,7 +128,7 @@ def main(arguments: Sequence[str]) -> None:
     start_pulse(reactor)
     certificates = Certificates(AdoptingReactor(reactor, FIRST_DESCRIPTOR).endpoint)
     server = make_server(options, reactor, make_endpoint=certificates.endpoint)
-    hurry.append(server.hurry)
+    hurry.append(server.departure.hurry)
     end_if_not_started(server.when_started(), reactor)
     server.when_started().addCallbacks(lambda _: _tell_started(), lambda _: None)
     renew = renewal_of(options, server, certificates).renew

@@ -27,8 +27,8 @@ class Failing(Hooks):
 def test_a_start_that_fails_leaves_the_running_server_as_it_is(serve: Serve, nats: NATSProcess, tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(FAILING, encoding="ascii")
     listen = ("--listen", f"tcp:{free_port()}:interface=127.0.0.1")
-    options = ("--nats", nats.url, "--upgrade", "next.sock", "--drain-delay", "600")
-    first = serve(*options, listen=listen)
+    options = ("--nats", nats.url, "--upgrade", "next.sock")
+    first = serve(*options, "--drain-delay", "600", listen=listen)
     port = first.port
     wait_until((tmp_path / "next.sock").exists, "the socket for the next process")
     with callers(port) as seen, RawClient(port) as client:

@@ -93,7 +93,7 @@ def test_what_one_process_has_stored_is_there_in_the_next(serve: Serve, tmp_path
             http_request(server.port, "POST", "/publish", message("chat", {"publish": "room"}, f"{number}"))[0] == 200
         )
         before, server = server, serve(*options, listen=listen)
-        assert before.process.poll() == 0
+        assert before.process.wait(TIME_LIMIT) == 0
         wait_until(lambda server=server: http_request(server.port, "GET", "/ready")[0] == 200, "it is ready")
     with RawClient(server.port) as client:
         client.send(message("chat", {"subscribe": "room", "last": "10"}))
