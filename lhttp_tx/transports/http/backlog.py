@@ -55,7 +55,7 @@ class Backlog:
         :returns: whether it was added; ``False`` if too much waits for the client.
         """
         size = len(entry) + _OVERHEAD
-        if self.unhanded + size > self._limit and not force:
+        if self.unhanded and self.unhanded + size > self._limit and not force:
             return False
         self._kept.append((entry, size, message))
         self.last += 1

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
 from lhttp_tx.cluster.nodes import Nodes
-from lhttp_tx.errors import LHTTPError, Refused
+from lhttp_tx.errors import LHTTPError, MessageTooLarge, Refused
 from lhttp_tx.observe.rationing import RationedLogger
 from lhttp_tx.transports.http.bodies import Run
 from lhttp_tx.transports.http.outlet import Fetched
@@ -43,7 +43,8 @@ class Relay:
     Passes requests to sessions on this node and on others.
 
     The Deferreds of its methods fail with :exc:`~lhttp_tx.errors.Refused`: with status 504 if the node with the session
-    does not answer, and in the cases of :class:`~lhttp_tx.transports.http.session.HTTPSession`.
+    does not answer, 413 if the bus cannot carry the messages to it, and in the cases of
+    :class:`~lhttp_tx.transports.http.session.HTTPSession`.
     """
 
     def __init__(self, sessions: Sessions, nodes: Nodes | None) -> None:
@@ -104,6 +105,7 @@ class Relay:
         outcome: Deferred[Any] = Deferred(lambda _: None)
         answered = nodes.ask(name, _KIND, asked, wait + _ANSWER_TIME)
         answered.addCallback(lambda answer: _conclude(outcome, answer, name in nodes.others))
+        answered.addErrback(_too_large, outcome)
         return outcome
 
     # What other nodes ask
@@ -144,6 +146,12 @@ def _conclude(outcome: Deferred[Any], answer: Any, is_there: bool) -> None:
         outcome.errback(Failure(Refused(504, "the node with this session does not answer")))
     else:
         outcome.errback(Failure(Refused(404, ENDED)))
+
+
+def _too_large(failure: Failure, outcome: Deferred[Any]) -> None:
+    failure.trap(MessageTooLarge)
+    if not outcome.called:
+        outcome.errback(Failure(Refused(413, "too large to be passed on to the node with this session: send less")))
 
 
 def _as_answer(failure: Failure) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from twisted.internet.defer import Deferred
 from lhttp_tx.cluster.control import Reached
 from lhttp_tx.codec.limits import UNLIMITED
 from lhttp_tx.codec.message import Message, parse_head
+from lhttp_tx.codec.plain import usual_head, usual_pairs
 from lhttp_tx.codec.positions import format_position, parse_position
 from lhttp_tx.codec.text import is_text
-from lhttp_tx.history.pages import checked
+from lhttp_tx.history.pages import checked, size_of
 from lhttp_tx.history.values import Filing, Page, Retention, Stored
 from lhttp_tx.web.admin.keys import AdminKey
 from lhttp_tx.web.admin.lookups import PAGE, Lookups, Params, Told
@@ -143,6 +144,9 @@ class Calls(Lookups):
         """Read a history."""
         channel = params["channel"]
         retention = self._retention(channel)
+        waiting = self._managed.histories.archive.turns.wait()
+        if waiting is not None:
+            await waiting
         store = self._managed.histories.store
         epoch = store.epoch_of(retention)
         limit = int(params.get("limit", PAGE))
@@ -162,6 +166,7 @@ class Calls(Lookups):
                 before = max(offset, 1)
             page = await self._wait(store.newest(channel, retention, before=before, limit=limit, size=_ANSWER_SIZE))
         messages = page.messages
+        self._managed.histories.archive.turns.spend(size_of(page), len(messages))
         forward = "since" in params
         tip = messages[-1].offset if forward and messages and page.more else page.tip
         told: Told = {
@@ -198,12 +203,14 @@ def _too_slow(result: Any, seconds: float) -> Any:
 
 def _told(stored: Stored, epoch: str) -> Told:
     raw, blank, body = stored.payload.partition(b"\r\n\r\n")
-    head = parse_head(raw + b"\r\n" if blank else raw, UNLIMITED)
-    told: Told = {
-        "position": format_position(epoch, stored.offset),
-        "command": head.command,
-        "headers": [*head.headers],
-    }
+    raw = raw + b"\r\n" if blank else raw
+    usual = usual_head(raw)
+    if usual is not None:
+        command, headers = usual[0].decode("ascii"), usual_pairs(usual[1])
+    else:
+        head = parse_head(raw, UNLIMITED)
+        command, headers = head.command, [*head.headers]
+    told: Told = {"position": format_position(epoch, stored.offset), "command": command, "headers": headers}
     if is_text(body):
         return told | {"body": body.decode("utf-8")}
     return told | {"body_base64": base64.b64encode(body).decode("ascii")}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TypeAlias
 
 from lhttp_tx.codec.json_view import encode_json
@@ -90,6 +91,10 @@ def id_line(identifier: bytes) -> bytes:
 
 
 def _events(payloads: list[bytes], binary: bool, view: View) -> list[Event]:
+    offsets = [*map(offset_of, payloads)]
+    if all(offsets):  # a page of a history may have many
+        with suppress(LHTTPError):
+            return [(offset, b"", view(payload, binary)) for offset, payload in zip(offsets, payloads, strict=True)]
     found: list[Event] = []
     for payload in payloads:
         try:
