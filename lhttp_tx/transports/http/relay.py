@@ -85,7 +85,7 @@ class Relay:
     def end(self, secret: str) -> Deferred[None]:
         """End the session of the client, because the client wants to leave."""
         asked = {"do": "end", "secret": secret}
-        return self._do(secret, lambda: self._sessions.find(secret).end(), asked, 0.0).addCallback(lambda _: None)
+        return self._do(secret, lambda: self._sessions.find(secret).end(1000), asked, 0.0).addCallback(lambda _: None)
 
     def _is_here(self, secret: str) -> bool:
         try:
@@ -119,7 +119,7 @@ class Relay:
             return self._fetch(data).addCallback(_write_fetched)
         session = self._sessions.find(data["secret"])
         if data["do"] == "end":
-            session.end()
+            session.end(1000)
             return succeed({})
         runs = [([b64decode(message) for message in messages], bool(binary)) for messages, binary in data["runs"]]
         taking = session.take(runs, data["number"], data["size"], data["after"])

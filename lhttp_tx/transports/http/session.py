@@ -31,6 +31,7 @@ from lhttp_tx.guard.admission import Seat
 from lhttp_tx.identity import Identity
 from lhttp_tx.interfaces import ITransport
 from lhttp_tx.observe.rationing import RationedLogger
+from lhttp_tx.transports.endings import Ending, note_ending
 from lhttp_tx.transports.http.bodies import Run
 from lhttp_tx.transports.http.entries import Form
 from lhttp_tx.transports.http.intake import Intake
@@ -81,6 +82,7 @@ class HTTPSession:
     :ivar key: the secret part, which only the client knows.
     :ivar peer: the address that the client had when it connected, for logs.
     :ivar seat: its place among the connections of the server.
+    :ivar ending: how the session has ended; ``None`` before that.
     """
 
     kind = "http"
@@ -105,6 +107,7 @@ class HTTPSession:
         self._keeps = bool(engine.on_undelivered)
         self._session: Conversation | Lobby | None = None
         self._gone = False
+        self.ending: Ending | None = None
 
     def is_key(self, key: str) -> bool:
         """Return whether *key* is the secret part. The check takes the same time for every wrong key."""
@@ -146,19 +149,28 @@ class HTTPSession:
     def _lapsed(self) -> None:
         if not self._outlet.closed:
             _log.info("{peer}: session ended, nobody fetches its messages", peer=self.peer)
-        self.end()
+        self.end(1006, "nobody fetches its messages")
 
-    def end(self) -> None:
-        """End the session at once. Drop the entries that were not fetched."""
+    def end(self, code: int = 1006, reason: str = "") -> None:
+        """
+        End the session at once. Drop the entries that were not fetched.
+
+        :param code: 1000 if the client ends the session, otherwise 1006. Operators see it.
+        :param reason: the reason, for operators.
+        """
         if self._gone:
             return
         self._gone = True
+        self._note_end(Ending(code, reason, "client"))
         self._owner.forget(self)
         self.seat.leave()
         self._tell_undelivered()
         self._outlet.closed = True
         self._outlet.stop(Refused(404, ENDED))
         self._lose()
+
+    def _note_end(self, ending: Ending) -> None:
+        note_ending(self, self._session, ending, self._owner.engine.counters)
 
     def _lose(self) -> None:
         """Tell the engine's session that its connection is lost."""
@@ -225,6 +237,7 @@ class HTTPSession:
         if code == TOO_SLOW:
             self._tell_undelivered()
         outlet.closed = True
+        self._note_end(Ending(code, reason, "server"))
         self._intake.session = None
         for entry in self._form.encode([close_message(code, reason).raw], False):
             outlet.backlog.add(entry, force=True)
@@ -263,7 +276,7 @@ class HTTPSession:
         except Refused as refused:
             if refused.status == 410:
                 _log.info("{peer}: session ended, its client has lost messages", peer=self.peer)
-                self.end()
+                self.end(1006, "its client has lost messages")
             raise
         self.seat.open()
         return fetching

@@ -16,12 +16,13 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from lhttp_tx.codec.codes import COUNTED, POLICY_VIOLATION
+from lhttp_tx.codec.codes import POLICY_VIOLATION
 from lhttp_tx.engine.answers import close_message
 from lhttp_tx.guard.admission import Place, peer_name
 from lhttp_tx.guard.proxied import is_proxied
 from lhttp_tx.guard.reads import pace
 from lhttp_tx.observe.rationing import RationedLogger
+from lhttp_tx.transports.endings import Ending, note_ending
 from lhttp_tx.transports.tcp.framing import HEARTBEAT, frame
 from lhttp_tx.transports.tcp.owner import Owner
 from lhttp_tx.transports.tcp.sending import Sending
@@ -55,17 +56,19 @@ class Connection(Sending):
 
     :ivar place: its place among the connections of the server.
     :ivar part: see :class:`lhttp_tx.transports.pulse.Beating`.
+    :ivar ending: how the connection has ended; ``None`` before that.
     """
 
     kind = "tcp"
 
-    __slots__ = ("_flow", "_half_closed", "_heard", "_linger", "_throttle", "_waiting", "part", "place")
+    __slots__ = ("_flow", "_half_closed", "_heard", "_linger", "_throttle", "_waiting", "ending", "part", "place")
 
     def __init__(self, owner: Owner) -> None:
         """:param owner: the connections of its server."""
         super().__init__(owner)
         self.part = -1
         self.place: Place | None = None
+        self.ending: Ending | None = None
         self._flow = 0
         self._half_closed = False
         self._heard = True
@@ -94,7 +97,7 @@ class Connection(Sending):
             self._throttle.stop()
         self._tell_undelivered()
         if not self.ended:
-            self._count_end(1000 if reason.check(ConnectionDone) else 1006, "client")
+            self._note_end(1000 if reason.check(ConnectionDone) else 1006, "", "client")
         self.ended = True
         self._owner.left(self)
         if self.place is not None:
@@ -106,10 +109,8 @@ class Connection(Sending):
         seconds = self._owner.handshake_timeout
         self.end(POLICY_VIOLATION, f"no message within {seconds:g} seconds")
 
-    def _count_end(self, code: int, by: str) -> None:
-        counters = self._owner.engine.counters
-        if counters is not None and self.session is not None:
-            counters.closed[str(code) if code in COUNTED else "other", by] += 1
+    def _note_end(self, code: int, reason: str, by: str) -> None:
+        note_ending(self, self.session, Ending(code, reason, by), self._owner.engine.counters)
 
     def end(self, code: int, reason: str) -> None:
         """Write what waits in the outbox, write ``close`` with *code* and *reason*, and close the stream."""
@@ -119,7 +120,7 @@ class Connection(Sending):
         if self.ended:  # it may have been too much to write
             return
         self.ended = True
-        self._count_end(code, "server")
+        self._note_end(code, reason, "server")
         if self._throttle is not None:
             self._throttle.stop()
         if self._waiting is not None and self._waiting.active():

@@ -61,9 +61,7 @@ class ServerCollector:
         yield _gauge("lhttp_connections_pending", "Connections that have not opened a WebSocket.", managed.pending)
         yield _gauge("lhttp_connections_limit", "The most connections; 0: no limit.", managed.config.max_connections)
         yield _counter("lhttp_connections_opened", "Connections that got a session.", counters.opened)
-        yield _counters(
-            "lhttp_connections_closed", "WebSocket and TCP connections that ended.", ("code", "by"), counters.closed
-        )
+        yield _counters("lhttp_connections_closed", "Connections that ended.", ("code", "by"), counters.closed)
         yield _counters(
             "lhttp_handshakes_refused", "Refused opening handshakes.", ("status",), _single(counters.refused)
         )

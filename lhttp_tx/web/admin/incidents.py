@@ -20,6 +20,7 @@ from lhttp_tx.engine.session import Session
 from lhttp_tx.engine.watchers import SessionWatcher
 from lhttp_tx.identity import Identity
 from lhttp_tx.observe.events import name_of as event_name
+from lhttp_tx.transports.endings import ending_of
 
 __all__ = ["KINDS", "MAX_INCIDENTS", "MAX_TEXT", "Incidents"]
 
@@ -110,12 +111,8 @@ class Incidents(SessionWatcher):
     def _look_at_closed(self) -> None:
         closing, self._closing = self._closing, []
         for session in closing:
-            transport: Any = session._transport
-            code = getattr(transport, "localCloseCode", None) or getattr(transport, "remoteCloseCode", None)
-            if code is None and hasattr(transport, "remoteCloseCode"):
-                code = 1006
-            reason = getattr(transport, "localCloseReason", None) or getattr(transport, "remoteCloseReason", None) or ""
-            self._keep("close", **self._who(session), code=code, text=str(reason)[:MAX_TEXT])
+            ending = ending_of(session._transport)
+            self._keep("close", **self._who(session), code=ending.code, text=ending.reason[:MAX_TEXT])
 
     def session_failed(self, session: Session, status: int, reason: str) -> None:
         """Keep an error message to a client."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -27,6 +28,7 @@ from lhttp_tx.guard.admission import Place, peer_name
 from lhttp_tx.identity import Identity
 from lhttp_tx.interfaces import ITransport
 from lhttp_tx.observe.rationing import RationedLogger
+from lhttp_tx.transports.endings import Ending, note_ending
 from lhttp_tx.transports.outflow import Outflow, Unread
 from lhttp_tx.web.answers import STREAM_HEADERS, Pairs, response
 from lhttp_tx.web.events.answers import beginning, refusal
@@ -76,13 +78,14 @@ class EventStream(Outflow):
     :ivar place: its place among the connections of the server.
     :ivar session: takes its messages; ``None`` before it is open.
     :ivar part: see :class:`lhttp_tx.transports.pulse.Beating`.
+    :ivar ending: how the stream has ended; ``None`` before that.
     """
 
     kind = "events"
     """The name of this transport in metrics and on the admin side."""
 
-    __slots__ = ("_begun", "_encoding", "_linger", "_opening", "_places", "_read", "_streams", "_unread", "part",
-                 "peer", "place", "session")  # fmt: skip
+    __slots__ = ("_begun", "_encoding", "_linger", "_opening", "_places", "_read", "_streams", "_unread", "ending",
+                 "part", "peer", "place", "session")  # fmt: skip
 
     def __init__(self, streams: Streams, wish: Wish, headers: Pairs, accept: str) -> None:
         """
@@ -96,6 +99,7 @@ class EventStream(Outflow):
         self.peer = ""
         self.place: Place | None = None
         self.session: Conversation | None = None
+        self.ending: Ending | None = None
         self._streams = streams
         self._opening: _Opening | None = _Opening(wish, headers, accept)
         self._begun = False
@@ -157,6 +161,8 @@ class EventStream(Outflow):
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         self._tell_undelivered()
+        ending = Ending(1000 if reason.check(ConnectionDone) else 1006, "", "server" if self.ended else "client")
+        note_ending(self, self.session, ending, self._streams.engine.counters)
         self.ended = True
         self._streams.left(self)
         if self.place is not None:
@@ -225,6 +231,7 @@ class EventStream(Outflow):
             self._tell_undelivered()
         if self.ended:
             return
+        note_ending(self, self.session, Ending(code, reason, "server"), self._streams.engine.counters)
         if not self._begun:
             if code == GOING_AWAY:
                 self._abort()  # the client reconnects, to another node
