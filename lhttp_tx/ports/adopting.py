@@ -25,7 +25,7 @@ class AdoptingReactor:
 
     def __init__(self, reactor: Any, first: int) -> None:
         """
-        :param reactor: does everything else.
+        :param reactor: the running reactor, for everything else.
         :param first: the file descriptor of the first socket.
         """
         self._reactor = reactor
@@ -35,7 +35,7 @@ class AdoptingReactor:
         return getattr(self._reactor, name)
 
     def endpoint(self, _: Any, description: str) -> Any:
-        """Return the endpoint that *description* names."""
+        """Return the endpoint for *description*, which takes over an open socket."""
         return serverFromString(self, description)
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> IListeningPort:

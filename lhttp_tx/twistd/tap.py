@@ -5,27 +5,25 @@ The entry points of the twistd plugin: the options, and the service made from th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from lhttp_tx.codec.defaults import DefaultHeaders
 from lhttp_tx.observe.stalls import StallWatch
 from lhttp_tx.ports.certificates import Certificates
-from lhttp_tx.ports.sockets import UNIXRights
 from lhttp_tx.ports.starting import one_by_one
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.service import LHTTPService
 from lhttp_tx.twistd.fresh import Freshener
-from lhttp_tx.twistd.mishaps import check_places, end_if_not_started, explain_failures, give_up
+from lhttp_tx.twistd.mishaps import check_places, end_if_not_started, explain_failures
 from lhttp_tx.twistd.notify import Notifier
 from lhttp_tx.twistd.options import Options
+from lhttp_tx.twistd.places import Places
 from lhttp_tx.twistd.plugin_cache import forget_unwritten
 from lhttp_tx.twistd.reloading import RulesReloader
 from lhttp_tx.twistd.renewal import renewal_of
@@ -33,7 +31,6 @@ from lhttp_tx.twistd.signals import attend_signals
 from lhttp_tx.twistd.supervisor import Supervisor
 from lhttp_tx.twistd.topics.admin import AdminSettings
 from lhttp_tx.twistd.topics.manhole import ManholeSettings
-from lhttp_tx.twistd.upgrade import MakeEndpoint, Upgrade, UpgradeFailed
 from lhttp_tx.web.admin.keys import AdminKey
 from lhttp_tx.web.admin.managed import Siblings
 from lhttp_tx.web.admin.service import AdminService
@@ -42,12 +39,6 @@ __all__ = ["Options", "makeService"]
 
 _log = Logger()
 
-_PENDING_TIME, _PENDING_INTERVAL = 1.0, 0.02
-"""Seconds that a process which is replaced waits for requests of connections that it has accepted, between looks."""
-
-_PATIENCE = 10.0
-"""Seconds that a process which is replaced may take to stop, in addition to its time limits."""
-
 
 def makeService(options: Options) -> IService:
     """Return the service that *options* describe, not started: a server, or a supervisor of several."""
@@ -55,7 +46,7 @@ def makeService(options: Options) -> IService:
     check_places(options.parent)
     explain_failures(reactor)
     hurry: list[Callable[[], bool]] = []
-    places = _Places(options, reactor, hurry)
+    places = Places(options, reactor, hurry)
     attend_signals(reactor, hurry=lambda: any(call() for call in hurry))
     forget_unwritten()
     count = options["workers"]
@@ -120,73 +111,10 @@ def makeService(options: Options) -> IService:
     return _accompanied(service, options, reactor, notifier, *places.upgrades(supervisor.when_started()))
 
 
-class _Places:
-    """
-    Where a process listens. With ``--upgrade``, on sockets of the process before, which it then replaces.
-
-    :ivar make: makes endpoints.
-    :ivar skip_delay: called when the next process has taken over, before this one stops.
-    :ivar count_pending: returns how many connections have not said yet what they want.
-    """
-
-    def __init__(self, options: Options, reactor: Any, hurry: Sequence[Callable[[], bool]]) -> None:
-        """
-        :param hurry: what ends a slow stop at once, when it has begun.
-        :raises SystemExit: if a process is to be replaced that does not hand over its sockets.
-        """
-        config = options.config
-        self.skip_delay: Callable[[], None] = lambda: None
-        self.count_pending: Callable[[], int] = lambda: 0
-        self.make: MakeEndpoint = UNIXRights(config.unix_mode, config.unix_group).endpoint
-        self._reactor = reactor
-        self._hurry = hurry
-        self._upgrade: Upgrade | None = None
-        if options["upgrade"] is None:
-            return
-        upgrade = self._upgrade = Upgrade(options["upgrade"], reactor, replaced=self._replaced)
-        try:
-            upgrade.take()
-            if not options.shares(config, has_bus=options.bus is not None):
-                upgrade.go(wait=config.drain_timeout + config.close_timeout + _PATIENCE)
-        except UpgradeFailed as error:
-            give_up(f"--upgrade: {error}")
-        self.make = upgrade.maker(self.make)
-
-    def watched(self, make_endpoint: MakeEndpoint) -> MakeEndpoint:
-        """Return what makes the endpoints of *make_endpoint*, for the next process to take over."""
-        return make_endpoint if self._upgrade is None else self._upgrade.watcher(make_endpoint)
-
-    def upgrades(self, started: Deferred[None]) -> tuple[Service, ...]:
-        """
-        Return what is to run beside the server.
-
-        :param started: fires when the server has started; from then on, the process before is not needed.
-        """
-        upgrade = self._upgrade
-        if upgrade is None:
-            return ()
-        started.addCallbacks(lambda _: upgrade.started(), lambda _: None)
-        return (upgrade,)
-
-    def _replaced(self, now: bool) -> None:
-        self.skip_delay()
-        self._stop(now, self._reactor.seconds() + _PENDING_TIME)
-
-    def _stop(self, now: bool, end: float) -> None:
-        """Stop as soon as everybody who was accepted has said what they want, or when the time is over."""
-        if self.count_pending() and self._reactor.seconds() < end:
-            self._reactor.callLater(_PENDING_INTERVAL, self._stop, now, end)
-            return
-        with suppress(ReactorNotRunning):
-            self._reactor.stop()
-        if now:  # after the services have begun to stop
-            self._reactor.addSystemEventTrigger("before", "shutdown", lambda: any(call() for call in self._hurry))
-
-
 def _accompanied(
     service: IService, options: Options, reactor: Any, notifier: Notifier, *others_too: Service
 ) -> IService:
-    """Return *service* with those that watch its process and tell of it."""
+    """Return *service* together with the services that watch its process and notify the service manager."""
     others: list[Service] = [notifier] if "NOTIFY_SOCKET" in os.environ else []
     others += others_too
     if options["log-stalls"]:
@@ -202,12 +130,12 @@ def _together(*services: IService) -> MultiService:
 
 
 class AdministeredService(MultiService):
-    """A server and its admin side, which answers until the server has stopped."""
+    """A server and its admin side. The admin side answers until the server has stopped."""
 
     def __init__(self, server: IService, admin: Service) -> None:
         """
         :param server: the server.
-        :param admin: its admin side, or its part of the one that another worker has.
+        :param admin: its admin side, or this worker's part of the admin side.
         """
         super().__init__()
         server.setServiceParent(self)
@@ -229,7 +157,7 @@ def make_admin(
     :param settings: its settings.
     :param server: the server.
     :param reactor: the running reactor.
-    :param siblings: the workers that the server is one of; ``None``: it is alone.
+    :param siblings: the workers of the same supervisor; ``None``: there is only one process.
     :param more: passed on to :class:`~lhttp_tx.web.admin.service.AdminService`.
     """
     return AdminService(
@@ -256,11 +184,11 @@ def with_reload(
     renew: Callable[[], bool] = lambda: False,
 ) -> IService:
     """
-    Return *service*, with a service that reads the channel rules again on SIGHUP, and secrets, keys and certificates.
+    Return *service* with a service that reads channel rules, secrets, keys and certificates again on SIGHUP.
 
     :param use: called with the new rules.
     :param use_defaults: called with the new default headers.
-    :param notifier: is told of it.
+    :param notifier: notifies the service manager of each reload; ``None``: no notifications.
     :param renew: reads secrets, keys and certificates again; returns whether there are any.
     :param set_keys: called with the new keys of the admin side; ``None`` if there is none.
     """
@@ -284,7 +212,7 @@ def _with_freshener(service: IService, freshener: Freshener) -> IService:
     return both
 
 
-def _with_manhole(server: LHTTPService, manhole: ManholeSettings, reactor: Any, places: _Places) -> IService:
+def _with_manhole(server: LHTTPService, manhole: ManholeSettings, reactor: Any, places: Places) -> IService:
     from lhttp_tx.twistd.manhole import ManholeService  # needs optional packages
 
     both = MultiService()
@@ -301,7 +229,7 @@ def _with_manhole(server: LHTTPService, manhole: ManholeSettings, reactor: Any, 
 
 
 def installed_reactor() -> Any:
-    """Return the reactor. Call this only after the options are read, since they may choose the reactor."""
+    """Return the reactor. Call this only after the options are read, because they may choose the reactor."""
     from twisted.internet import reactor  # noqa: TID251 - nowhere else
 
     return reactor

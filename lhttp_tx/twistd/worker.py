@@ -40,7 +40,7 @@ __all__ = ["main"]
 
 
 class _Lifeline(Protocol):
-    """Stops the worker when the supervisor is gone."""
+    """Stops the worker when its standard input ends, because the supervisor is gone."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -77,7 +77,7 @@ def _tell_started() -> None:
 def _administered(
     server: LHTTPService, options: Options, reactor: Any
 ) -> tuple[IService, Callable[[Iterable[AdminKey]], None] | None]:
-    """Return *server* with its part of the admin side, and what puts other keys in force."""
+    """Return *server* with its part of the admin side, and a function that replaces the keys; ``None`` without one."""
     from lhttp_tx.twistd.tap import AdministeredService, make_admin
 
     if options.admin is None:
@@ -85,11 +85,11 @@ def _administered(
     post = Post.of(os.environ)
     siblings = Siblings(post.number, post.count, post.group)
     if post.number == 1:
-        # Its socket is the last one, and the server may take its own later.
+        # The admin side's socket is the last one. The server may take its own sockets later.
         adopting = AdoptingReactor(reactor, FIRST_DESCRIPTOR + len((*options.config.listen, *options.config.tcp)))
         admin = make_admin(options.admin, server, reactor, siblings=siblings, make_endpoint=adopting.endpoint)
         return AdministeredService(server, admin), admin.set_keys
-    # The first worker asks all of them.
+    # The first worker asks all workers.
     from lhttp_tx.web.admin.watch import Watch
 
     counters = server.parts.counters
