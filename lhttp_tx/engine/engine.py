@@ -84,8 +84,7 @@ class Engine:
     :ivar conversation: the class of its sessions.
     :ivar defaults: the default headers; see :meth:`use_defaults`.
     :ivar watch_expiry: called with a session whose identity expires at another time; ``None``: nobody logs in.
-    :ivar step_watchers: each returns a step that does the same as the given one of a processor or filter, and watches
-        it. The first one gets the step itself.
+    :ivar step_watchers: each returns a watched step that does what its first argument does. The second is the original.
     :ivar receipt_note: returns a header line, with its line break, for receipts of publications that waited for the
         bus; or nothing.
     :ivar wait_timeout: seconds that a message may wait for the messages before it; 0: no limit.
@@ -140,7 +139,7 @@ class Engine:
         self.counters: Counters | None = None
         self.conversation: type[Conversation] = Conversation
         self.watch_expiry: Callable[[Session], None] | None = None
-        self.step_watchers: list[Callable[[Step], Step]] = []
+        self.step_watchers: list[Callable[[Step, Step], Step]] = []
         self.wait_timeout = 0.0
         self.on_wait_timeout: list[Callable[[Session, Message], None]] = []
         self.on_undelivered: list[Callable[[Session, list[Message]], None]] = []
@@ -272,8 +271,9 @@ class Engine:
             if len(self._kinds) >= _KIND_COUNT:
                 self._kinds.clear()
             kind = self._kinds[key] = Kind(known, filters, self.registry.get(command))
+            own = kind.rest
             for watched in self.step_watchers:
-                kind.rest = tuple(map(watched, kind.rest))
+                kind.rest = tuple(map(watched, kind.rest, own))
         return kind
 
     def forget_plans(self) -> None:
