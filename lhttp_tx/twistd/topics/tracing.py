@@ -56,7 +56,9 @@ class TracingOptions(Topic):
     def _trace_headers(self) -> dict[str, str]:
         path = self["trace-headers-file"]
         headers: dict[str, str] = {}
-        for number, line in enumerate((read_secret("--trace-headers-file", path) or "").splitlines(), start=1):
+        for number, line in enumerate(
+            (read_secret("--trace-headers-file", path, wait=self.wait) or "").splitlines(), start=1
+        ):
             name, colon, value = line.partition(":")
             if line.strip() and not colon:
                 raise usage.UsageError(f"--trace-headers-file: line {number} of {path} has no colon; write NAME: VALUE")
