@@ -2,7 +2,7 @@
 Listens on sockets that another process has opened.
 
 Workers use it (:mod:`lhttp_tx.twistd.worker`), and processes that take the place of others
-(:mod:`lhttp_tx.twistd.upgrade`).
+(:mod:`lhttp_tx.ports.takeover`).
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from lhttp_tx.twistd.fresh import Freshener
 from lhttp_tx.twistd.mishaps import check_places, end_if_not_started, explain_failures
 from lhttp_tx.twistd.notify import Notifier
 from lhttp_tx.twistd.options import Options
-from lhttp_tx.twistd.places import Places
 from lhttp_tx.twistd.plugin_cache import forget_unwritten
 from lhttp_tx.twistd.reloading import RulesReloader
 from lhttp_tx.twistd.renewal import renewal_of
@@ -31,6 +30,7 @@ from lhttp_tx.twistd.signals import attend_signals
 from lhttp_tx.twistd.supervisor import Supervisor
 from lhttp_tx.twistd.topics.admin import AdminSettings
 from lhttp_tx.twistd.topics.manhole import ManholeSettings
+from lhttp_tx.twistd.upgrade import Places
 from lhttp_tx.web.admin.keys import AdminKey
 from lhttp_tx.web.admin.managed import Siblings
 from lhttp_tx.web.admin.service import AdminService
