@@ -4,8 +4,8 @@ A new process takes the place of a running one, on the same listening sockets.
 :mod:`lhttp_tx.twistd.upgrade` decides when.
 
 Each server with ``--upgrade PATH`` listens at the UNIX socket *PATH*. A server that is started with the same path
-connects there, gets the listening sockets of the running server, and tells that one to stop. No connection is refused in
-the meantime: whoever connects waits in the sockets' queues, which the two processes share.
+connects there, gets the listening sockets of the running server, and tells that one to stop. No connection is refused
+in the meantime. Whoever connects waits in the sockets' queues, which the two processes share.
 
 There are two ways:
 
