@@ -46,7 +46,8 @@ def makeService(options: Options) -> IService:
     check_places(options.parent)
     explain_failures(reactor)
     hurry: list[Callable[[], bool]] = []
-    places = Places(options, reactor, hurry)
+    shares = options.shares(options.config, has_bus=options.bus is not None)
+    places = Places(options.config, reactor, path=options["upgrade"], shares=shares, hurry=hurry)
     attend_signals(reactor, hurry=lambda: any(call() for call in hurry))
     forget_unwritten()
     count = options["workers"]

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 
+from lhttp_tx.config import Config
 from lhttp_tx.ports.sockets import UNIXRights
 from lhttp_tx.ports.takeover import MakeEndpoint, Takeover, TakeoverFailed
 from lhttp_tx.twistd.mishaps import give_up
-
-if TYPE_CHECKING:
-    from lhttp_tx.twistd.options import Options
 
 __all__ = ["Places"]
 
@@ -39,24 +37,35 @@ class Places:
     :ivar count_pending: returns how many connections have not said yet what they want.
     """
 
-    def __init__(self, options: Options, reactor: Any, hurry: Sequence[Callable[[], bool]]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        *,
+        path: str | None,
+        shares: bool,
+        hurry: Sequence[Callable[[], bool]],
+    ) -> None:
         """
-        :param hurry: what ends a slow stop at once, when it has begun.
+        :param config: the settings of the server.
+        :param reactor: the running reactor.
+        :param path: the UNIX socket where one process takes over from another; ``None``: none does.
+        :param shares: whether two processes can serve together, because they share channels and history.
+        :param hurry: functions that end a slow stop at once, when it has begun.
         :raises SystemExit: if a process is to be replaced that does not hand over its sockets.
         """
-        config = options.config
         self.skip_delay: Callable[[], None] = lambda: None
         self.count_pending: Callable[[], int] = lambda: 0
         self.make: MakeEndpoint = UNIXRights(config.unix_mode, config.unix_group).endpoint
         self._reactor = reactor
         self._hurry = hurry
         self._takeover: Takeover | None = None
-        if options["upgrade"] is None:
+        if path is None:
             return
-        takeover = self._takeover = Takeover(options["upgrade"], reactor, replaced=self._replaced)
+        takeover = self._takeover = Takeover(path, reactor, replaced=self._replaced)
         try:
             takeover.take()
-            if not options.shares(config, has_bus=options.bus is not None):
+            if not shares:
                 takeover.go(wait=config.drain_timeout + config.close_timeout + _PATIENCE)
         except TakeoverFailed as error:
             give_up(f"--upgrade: {error}")
