@@ -108,7 +108,7 @@ class SlowSteps:
         self._clock = clock
         self._threshold = threshold
 
-    def watch(self, step: Step) -> Step:
+    def watch(self, step: Step, own: Step) -> Step:
         """Return a step that also measures its time, if *step* belongs to a processor; otherwise *step*."""
         call, owner = step
         if not IProcessor.providedBy(owner):
