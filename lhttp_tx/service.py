@@ -232,8 +232,7 @@ class LHTTPService(Service):
         """
         Listen, while the process may still bind low ports.
 
-        :raises CannotListenError: if an endpoint reports at once that it cannot listen. Then the server listens
-            nowhere.
+        :raises CannotListenError: if an endpoint reports this at once. Then the server listens nowhere.
         """
         if self._stopping is None and not self._listeners.is_open:
             self._listen()
