@@ -155,7 +155,8 @@ async def test_a_rolling_restart_loses_nothing_and_spreads_the_return(
     seconds = Counter(int(when - lost[0]) for listener in listeners for when in listener.back)
     print(
         f"{NODES} nodes, {CLIENTS} clients, {len(sent)} publications: {len(away)} closes, "
-        f"away {away[len(away) // 2]:.3f} s in the median, {away[-1]:.3f} s at most; returns a second: {dict(sorted(seconds.items()))}"
+        f"away {away[len(away) // 2]:.3f} s in the median, "
+        f"{away[-1]:.3f} s at most; returns a second: {dict(sorted(seconds.items()))}"
     )
     if PLOT:
         draw(Path(PLOT), began, took, lost, [when for listener in listeners for when in listener.back])
