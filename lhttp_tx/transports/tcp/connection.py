@@ -8,7 +8,7 @@ moment for the client to end the other one: it would not get the last messages i
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
@@ -24,22 +24,12 @@ from lhttp_tx.observe.rationing import RationedLogger
 from lhttp_tx.transports.tcp.framing import HEARTBEAT, frame
 from lhttp_tx.transports.tcp.owner import Owner
 from lhttp_tx.transports.tcp.sending import Sending
-from lhttp_tx.transports.websocket import flow
-from lhttp_tx.transports.websocket.flow import CONGESTED, FULL, THROTTLED
+from lhttp_tx.transports.websocket.flow import CONGESTED, FULL, HELD_BACK, NOT_READING, THROTTLED
 from lhttp_tx.transports.websocket.throttle import Throttle
 
-__all__ = ["HELD_BACK", "YIELDING", "Connection"]
+__all__ = ["Connection"]
 
 _log = RationedLogger(__name__)
-
-YIELDING: Final = 128
-"""What was read takes more than its turn. The rest waits until the other clients have had theirs."""
-
-HELD_BACK: Final = flow.HELD_BACK | YIELDING
-"""While any of these is set, no message is passed on."""
-
-_NOT_READING: Final = flow.NOT_READING | YIELDING
-"""While any of these is set, nothing is read."""
 
 _PAUSES = {THROTTLED: "rate", FULL: "queue", CONGESTED: "unsent"}
 """Why reading is paused, in one word."""
@@ -178,7 +168,7 @@ class Connection(Sending):
         """
         Stop reading.
 
-        :param why: the reason, one of those of :mod:`lhttp_tx.transports.websocket.flow`, or :data:`YIELDING`.
+        :param why: the reason, one of those of :data:`~lhttp_tx.transports.websocket.flow.NOT_READING`.
         """
         if self.ended:
             return
@@ -193,7 +183,7 @@ class Connection(Sending):
         self._flow &= ~why
         if self.ended:
             return
-        if not self._flow & _NOT_READING and not self._half_closed:
+        if not self._flow & NOT_READING and not self._half_closed:
             self.transport.resumeProducing()
         if not self._flow & HELD_BACK:
             self.go_on()
@@ -219,6 +209,6 @@ class Connection(Sending):
     def resumeProducing(self) -> None:
         """Called when the transport has sent everything."""
         self._flow &= ~CONGESTED
-        if not self._flow & _NOT_READING and not self._half_closed and not self.ended:
+        if not self._flow & NOT_READING and not self._half_closed and not self.ended:
             self.transport.resumeProducing()
         super().resumeProducing()

@@ -22,7 +22,7 @@ from lhttp_tx.codec.text import is_text
 from lhttp_tx.codec.views import VIEWS
 from lhttp_tx.engine.conversation import Conversation
 from lhttp_tx.engine.delivery import Delivery
-from lhttp_tx.guard.reads import LEAST_READ
+from lhttp_tx.guard.reads import LEAST_READ, TURN
 from lhttp_tx.identity import Identity
 from lhttp_tx.interfaces import ITransport
 from lhttp_tx.observe.rationing import RationedLogger
@@ -201,24 +201,29 @@ class LHTTPServerProtocol(Opening):
         kept, self._beginning = self._beginning, b""
         data = kept + data if kept else data
         position, more = 0, self.session is not None
+        end = 0.0
+        if len(data) >= LEAST_READ or self._untaken is not None:
+            end = self.factory.reactor.seconds() + TURN
         if self._flow and self._flow & (HELD_BACK | INFLATED):
             return data if self._flow & INFLATED else self._stop_at(data)
         if self._untaken is not None:
             untaken, self._untaken = self._untaken, None
-            if not self._hand_over(*untaken):
+            if not self._hand_over(*untaken, end):
                 return self._stop_at(data)
         while more:
             messages, binary, position, more = take_messages(data, position, self.maxMessagePayloadSize)
-            if messages and not self._hand_over(messages, 0, binary):
+            if messages and not self._hand_over(messages, 0, binary, end):
                 return self._stop_at(data[position:])
             if more:
                 if not messages:
                     break
             elif position < len(data) and data[position] in _FRAGMENTED:
                 messages, binary, position = take_fragmented(data, position, self.maxMessagePayloadSize)
-                if messages and not self._hand_over(messages, 0, binary):
+                if messages and not self._hand_over(messages, 0, binary, end):
                     return self._stop_at(data[position:])
                 more = bool(messages)
+            if more and end and self._is_over(end):
+                return self._stop_at(data[position:])
         if position and self.autoPingTimeoutCall is not None:
             self._cancelAutoPingTimeoutCall()
         if more and (position or not kept):
@@ -226,13 +231,20 @@ class LHTTPServerProtocol(Opening):
             return b""
         return data[position:]
 
-    def _hand_over(self, messages: list[bytes], taken: int, binary: bool) -> bool:
-        """Pass on all messages except the first *taken* ones. Return whether the session takes even more."""
+    def _hand_over(self, messages: list[bytes], taken: int, binary: bool, end: float) -> bool:
+        """
+        Pass on all messages except the first *taken* ones. Return whether the session takes even more.
+
+        :param end: when the turn of this client is over; 0: it has read so little that nobody has to look.
+        """
         session: Any = self._front or self.session
         while taken < len(messages):
             taken = session.receive_run(messages, taken, binary)
             if (self._flow and self._flow & HELD_BACK) or self.state != _OPEN:
                 self._untaken = (messages, taken, binary) if taken < len(messages) else None
+                return False
+            if end and taken < len(messages) and self._is_over(end):
+                self._untaken = messages, taken, binary
                 return False
         return True
 
@@ -251,6 +263,7 @@ class LHTTPServerProtocol(Opening):
         if self._flow & CONSUMING:
             return
         self._flow |= CONSUMING
+        end = self.factory.reactor.seconds() + TURN
         try:
             more = True
             while more and not self._flow & HELD_BACK and self.state != _CLOSED:
@@ -258,7 +271,7 @@ class LHTTPServerProtocol(Opening):
                     break
                 if self.current_frame is None and self.state == _OPEN and self.data:
                     self._take_small(self.data[0])
-                more = self.processData()
+                more = self.processData() and not (self.data and self._is_over(end))
         finally:
             self._flow &= ~CONSUMING
 
