@@ -19,9 +19,8 @@ _FIRST_READ, LEAST_READ, _LARGEST_READ = 8_192, 512, 65_536
 
 TURN = 0.005
 """
-Seconds that handling one read may take. If it takes longer, the next reads from that client are smaller. Of many small
-messages in one read, those that would take longer wait until the other clients have had their turn: the smallest have
-a few bytes, so that ten thousand of them come in one read.
+Seconds that the messages of one read may take in one turn of the reactor. The rest waits for the next turn, and the
+next reads from that client are smaller. A message can be so small that one read contains ten thousand.
 """
 
 

@@ -146,7 +146,7 @@ class Connection(WebSocketServerProtocol):
     # Beginning and end, without Autobahn's log lines
 
     def connectionMade(self) -> None:
-        """Begin a connection, before anything was read."""
+        """Begin a connection. Called before the first read."""
         self.peer = peer_name(self.transport.getPeer())
         if self.place is None:
             self.place = self.factory.admission.enter(self.transport.getPeer())
@@ -229,7 +229,7 @@ class Connection(WebSocketServerProtocol):
         self.transport.pauseProducing()
 
     def go_on_reading(self, why: int) -> None:
-        """Go on reading, unless there is another reason not to. Pass on the data that was read before."""
+        """Continue reading, unless there is another reason to wait. Pass on the data that was read before."""
         self._flow &= ~why
         if self.state == _CLOSED:
             return
@@ -239,7 +239,7 @@ class Connection(WebSocketServerProtocol):
             self.dataReceived(b"")
 
     def _is_over(self, end: float) -> bool:
-        """Return whether it is later than *end*. Then the others have their turn before this client goes on."""
+        """Return whether it is later than *end*. If it is, go on in the next turn of the reactor."""
         if self.factory.reactor.seconds() <= end:
             return False
         self.hold_reading(YIELDING)

@@ -25,13 +25,13 @@ class Flow(IntFlag):
     """The session takes no more messages. The server reads nothing, and does not pass on what it has read."""
 
     THROTTLED = 4
-    """The client has sent too much recently. The effect is the same as of :attr:`FULL`."""
+    """The client has sent too much recently. The effect is the same as that of :attr:`FULL`."""
 
     CONSUMING = 8
     """The read buffer is being consumed. This flag prevents recursion."""
 
     UNTAKEN = 16
-    """There are messages that were read, but that the session has not taken."""
+    """There are messages that were read, but the session has not taken them."""
 
     BEGUN = 32
     """There are bytes of an incomplete message, or bytes after messages that the session has not taken."""
@@ -41,8 +41,8 @@ class Flow(IntFlag):
 
     YIELDING = 128
     """
-    What was read takes more than its turn. The rest waits until the other clients have had theirs. The effect is the
-    same as of :attr:`FULL`.
+    The messages of one read need too much time. The rest waits for the next turn of the reactor. The effect is the same
+    as of :attr:`FULL`.
     """
 
 
