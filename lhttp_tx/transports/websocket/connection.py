@@ -238,13 +238,10 @@ class Connection(WebSocketServerProtocol):
         if not self._flow & HELD_BACK and (self.data or self._beginning or self._untaken is not None):
             self.dataReceived(b"")
 
-    def _is_over(self, end: float) -> bool:
-        """Return whether it is later than *end*. If it is, go on in the next turn of the reactor."""
-        if self.factory.reactor.seconds() <= end:
-            return False
+    def _give_way(self) -> None:
+        """Stop reading until the next turn of the reactor."""
         self.hold_reading(YIELDING)
         self.factory.reactor.callLater(0, self.go_on_reading, YIELDING)
-        return True
 
     # Writing
 

@@ -226,7 +226,8 @@ class LHTTPServerProtocol(Opening):
                 if messages and not self._hand_over(messages, 0, binary, end):
                     return self._stop_at(data[position:])
                 more = bool(messages)
-            if more and end and self._is_over(end):
+            if more and end and self.factory.reactor.seconds() > end:
+                self._give_way()
                 return self._stop_at(data[position:])
         if position and self.autoPingTimeoutCall is not None:
             self._cancelAutoPingTimeoutCall()
@@ -242,12 +243,15 @@ class LHTTPServerProtocol(Opening):
         :param end: when the turn of this client is over; 0: the read is so small that it needs no limit.
         """
         session: Any = self._front or self.session
-        while taken < len(messages):
+        seconds = self.factory.reactor.seconds if end else None
+        count = len(messages)
+        while taken < count:
             taken = session.receive_run(messages, taken, binary)
             if (self._flow and self._flow & HELD_BACK) or self.state != _OPEN:
-                self._untaken = (messages, taken, binary) if taken < len(messages) else None
+                self._untaken = (messages, taken, binary) if taken < count else None
                 return False
-            if end and taken < len(messages) and self._is_over(end):
+            if seconds is not None and taken < count and seconds() > end:
+                self._give_way()
                 self._untaken = messages, taken, binary
                 return False
         return True
@@ -275,7 +279,9 @@ class LHTTPServerProtocol(Opening):
                     break
                 if self.current_frame is None and self.state == _OPEN and self.data:
                     self._take_small(self.data[0])
-                more = self.processData() and not (self.data and self._is_over(end))
+                more = self.processData()
+                if more and self.data and self.factory.reactor.seconds() > end:
+                    self._give_way()
         finally:
             self._flow &= ~CONSUMING
 
