@@ -1,8 +1,8 @@
 """
-Header lines in other forms, with no step for each byte, and few for each line.
+Converts header lines to other forms, without Python code for each byte, and with little for each line.
 
-The views in JSON and Protocol Buffers use it. A history may bring thousands of heads, each of them another one, and a
-client asks for all of them with a few bytes. Part of the codec: pure functions on bytes.
+The views in JSON and Protocol Buffers use this. It has to be fast: a client can ask with a few bytes for a history with
+thousands of different heads. Part of the codec: pure functions on bytes.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ __all__ = ["are_lines", "json_headers", "plain_command", "protobuf_headers"]
 
 _COMMAND = re.compile(rb"LHTTP/1\.0 ([!#-\[\]-~]{1,64})")
 _LINES = re.compile(rb"(?:[\x21-\x39\x3b-\x7e]+:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+")
-"""All header lines that the grammar allows, if their values are UTF-8."""
+"""Matches header lines that are valid, if their values are UTF-8."""
 
 _SIMPLE = re.compile(rb"(?:[!#-9;-\[\]-~]+:(?! )[^\x00-\x1f\"\\\x7f]*+(?<! )\r\n)*+")
-"""Those of which JSON escapes nothing, and without blanks around their values."""
+"""Matches header lines that need no escapes in JSON, and whose values have no blanks at their ends."""
 
 _PAIR = re.compile(rb"^([^:\r\n]++):([^\r\n]*+)\r\n", re.MULTILINE)
 _NAME = re.compile(rb"^([^:\r\n]++):[^\r\n]*+\r\n", re.MULTILINE)
 
 
 def are_lines(lines: bytes) -> bool:
-    """Return whether *lines* are header lines that the grammar allows, each with its end; also if there are none."""
+    """Return whether *lines* consists of valid header lines, each with its CRLF. It may be empty."""
     return _LINES.fullmatch(lines) is not None and is_text(lines)
 
 
 def plain_command(start: bytes) -> bytes | None:
-    """Return the command of a start line; ``None`` if it has none, or one that JSON would escape."""
+    """Return the command of a start line; ``None`` if it is malformed, or JSON needs escapes for it."""
     match = _COMMAND.fullmatch(start)
     return None if match is None else match[1]
 
 
 def json_headers(lines: bytes) -> bytes:
     r"""
-    Return header lines as an object in JSON. The values of a repeated name are a list, under the name as it was first.
+    Return header lines as a JSON object. The values of a repeated name are a list, with the first spelling of the name.
 
     >>> json_headers(b"publish:room\r\na:b\r\nA: c\r\n")
     b'{"publish":"room","a":["b","c"]}'
 
-    :param lines: what :func:`are_lines` allows.
+    :param lines: lines for which :func:`are_lines` is true.
     """
     names = _NAME.findall(lines.lower())
     if not names:
@@ -63,13 +63,13 @@ def json_headers(lines: bytes) -> bytes:
 
 def protobuf_headers(tag: int, lines: bytes) -> bytes:
     r"""
-    Return header lines as fields of Protocol Buffers: each is a message with a name and, if it is not empty, a value.
+    Return header lines as fields of Protocol Buffers. Each is a message with a name and, unless it is empty, a value.
 
     >>> protobuf_headers(0x1A, b"publish:room\r\n")
     b'\x1a\x0f\n\x07publish\x12\x04room'
 
-    :param tag: the tag of such a field, one byte.
-    :param lines: what :func:`are_lines` allows.
+    :param tag: the tag of these fields, one byte.
+    :param lines: lines for which :func:`are_lines` is true.
     """
     pairs = [(name, value.strip(b" \t")) for name, value in _PAIR.findall(lines)]
     return b"".join([_short(tag, *pair) if len(pair[0]) + len(pair[1]) < 124 else _long(tag, *pair) for pair in pairs])
@@ -89,7 +89,7 @@ def _long(tag: int, name: bytes, value: bytes) -> bytes:
 
 
 def protobuf_size(size: int) -> bytes:
-    """Return a number as Protocol Buffers write it."""
+    """Return a number of at least 0 as a varint of Protocol Buffers."""
     written = bytearray()
     while size > 127:
         written.append(size & 127 | 128)

@@ -3,7 +3,7 @@ The methods of the admin API: one table of names, parameters, scopes and answers
 
 The HTTP side with its OpenAPI document (:mod:`lhttp_tx.web.admin`) and ``lhttp admin`` are made from it. The types are
 JSON Schema (draft 2020-12). The module imports nothing of the server, so that the command works without it. Source:
-the protocol document, section "HTTP API".
+:doc:`/howto/admin`.
 """
 
 from __future__ import annotations

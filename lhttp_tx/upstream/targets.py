@@ -2,7 +2,7 @@
 The backends that clients may name, and how clients name them: pure functions, no I/O.
 
 The server requests a URL that a client has written. So it allows only URLs that the operator has listed, and refuses
-URLs that could be read in two ways. Source: the protocol document, section "Upstream: the server as a proxy".
+URLs that could be read in two ways. Source: the protocol document, section "Upstream".
 """
 
 import ipaddress
