@@ -86,8 +86,9 @@ class MemoryBus:
             self._receivers[channel] = left
         else:
             self._receivers.pop(channel, None)
-            self._wildcards.discard(channel)
-            self._has_wildcards = len(self._wildcards) > 0
+            if self._has_wildcards:
+                self._wildcards.discard(channel)
+                self._has_wildcards = len(self._wildcards) > 0
 
     def publish(self, channel: str, payload: bytes, binary: bool) -> MaybeDeferred:
         """See :meth:`lhttp_tx.interfaces.IBus.publish`."""

@@ -62,7 +62,6 @@ def own_channels(channels: str | Iterable[str]) -> list[str]:
     Return channel names from code on this side, as a list.
 
     :param channels: a channel name, or several.
-
     :raises LocalProtocolError: if a name is malformed or reserved. The code is wrong, not a client.
     :raises TypeError: if a name is not a str.
     """

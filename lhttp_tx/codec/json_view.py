@@ -21,7 +21,8 @@ from lhttp_tx.codec.headers import HeaderPairs, header_line
 from lhttp_tx.codec.limits import DEFAULT_LIMITS, UNLIMITED, Limits
 from lhttp_tx.codec.message import Head, Message, parse, parse_head
 from lhttp_tx.codec.multipart import MAX_PART_FIELDS, MAX_PART_HEADERS, MAX_PARTS, join_raw_parts, split_raw_message
-from lhttp_tx.codec.plain import are_lines, json_headers, plain_command
+from lhttp_tx.codec.plain import are_lines, json_headers, plain_command, usual_head, usual_json
+from lhttp_tx.codec.positions import is_marked
 from lhttp_tx.codec.text import is_text
 from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 
@@ -67,7 +68,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-# Views contain no numbers. The parser does not compute them: each number becomes True or False.
+# Views contain no numbers. The parser does not compute them: each becomes True.
 _decode = json.JSONDecoder(
     object_pairs_hook=tuple, parse_int=bool, parse_float=bool, parse_constant=_no_constant
 ).decode
@@ -93,7 +94,7 @@ def encode_json(message: bytes) -> bytes:
     """
     end = message.find(b"\r\n\r\n") + 2
     if 2 <= end <= _CACHED_SIZE:
-        opening = _opening(message[:end])
+        opening = (_make_opening if is_marked(message) else _opening)(message[:end])
         if opening is not None:
             return b"%b,%b}" % (opening, _body_field(message[end + 2 :]))
     return _written(message)
@@ -110,15 +111,21 @@ def _written(message: bytes) -> bytes:
     return b'%b,"BODYS":[%b]}' % (_opened(parsed.head.without(_MULTIPART)), written)
 
 
-@lru_cache(_CACHED_COUNT)
-def _opening(raw: bytes) -> bytes | None:
+def _make_opening(raw: bytes) -> bytes | None:
     """Return the view of a head without the closing brace; ``None`` if the message is multipart."""
+    usual = usual_head(raw)
+    if usual is not None:
+        return b'{"VERSION":"LHTTP/1.0","COMMAND":"%b","HEADERS":%b' % (usual[0], usual_json(usual[1]))
     start, _, lines = raw.partition(b"\r\n")
     command = plain_command(start)
     if command is not None and are_lines(lines) and b"\nmultipart:" not in raw.lower():
         return b'{"VERSION":"LHTTP/1.0","COMMAND":"%b","HEADERS":%b' % (command, json_headers(lines))
     head = parse_head(raw, UNLIMITED)
     return None if "multipart" in head.headers else _opened(head)
+
+
+_opening = lru_cache(_CACHED_COUNT)(_make_opening)
+"""The same with a cache, for heads that other messages probably have, too."""
 
 
 def _opened(head: Head) -> bytes:
@@ -169,7 +176,6 @@ def _read_opening(opening: bytes) -> tuple[bytes, int]:
     Return the head and the blank line for the beginning of a JSON text, and the number of headers.
 
     :param opening: the beginning, up to the opening quote of ``BODY``.
-
     :returns: empty bytes and 0 if the text would be malformed with only a string and a brace after it.
     """
     try:
@@ -199,8 +205,7 @@ def decode_json_list(data: bytes, limits: Limits = DEFAULT_LIMITS) -> list[tuple
     """
     Return the messages that a JSON list of views, or a single view, represents.
 
-    The limits are those of :func:`decode_json`. The whole list may have as many brackets, braces, commas and colons as
-    one view.
+    The limits of :func:`decode_json` apply to the whole list.
 
     :raises RemoteProtocolError: if an element is not a view.
     :raises MessageTooLarge: if a limit is exceeded.
@@ -277,7 +282,7 @@ def _fields(found: object, known: frozenset[str], what: str) -> dict[str, Any]:
 
     :param found: the object, as the parser returns it.
     :param known: the allowed keys, in upper case.
-    :param what: what the object is, for error texts.
+    :param what: the name of the object, for error texts.
     :raises RemoteProtocolError: if *found* is not an object, or has an unknown key, or a key twice.
     """
     if not isinstance(found, tuple):
@@ -351,11 +356,9 @@ def _body(fields: dict[str, Any]) -> tuple[bytes, bool]:
 
 def _joined(fields: dict[str, Any], headers: HeaderPairs, limits: Limits, max_parts: int) -> tuple[str, bytes, bool]:
     """
-    Return the offsets and the body for ``BODYS``, and whether the message is binary because of a part.
+    Return the offsets and the body for ``BODYS``, and whether a part makes the message binary.
 
-    :raises RemoteProtocolError: if ``BODYS`` is malformed, or another key or header contradicts it.
-    :raises MessageTooLarge: if there are too many parts.
-
+    :raises RemoteProtocolError: if ``BODYS`` is malformed, contradicted or too long.
     :raises LocalProtocolError: if a header of a part is malformed.
     """
     found = fields["BODYS"]

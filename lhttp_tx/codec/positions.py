@@ -14,6 +14,7 @@ from lhttp_tx.errors import RemoteProtocolError
 __all__ = [
     "MAX_OFFSET",
     "format_position",
+    "is_marked",
     "mark",
     "mark_all",
     "mark_run",
@@ -42,6 +43,10 @@ _PUBLISH = re.compile(rb"\npublish:([^\r\n]*)", re.IGNORECASE)
 
 _MARKED = re.compile(rb"LHTTP/1\.0 [!-~]{1,64}\r\noffset:([0-9]{1,19})\r\nafter:([0-9]{1,19})\r\n")
 """Matches the beginning of a message that :func:`mark` has returned."""
+
+_OFFSET = b"\r\noffset:"
+_EARLIEST, _LATEST = 11, 84
+"""The bytes before the offset in it, and the bounds of their index."""
 
 _LONGEST = 144
 """An upper bound for the bytes of such a beginning."""
@@ -182,6 +187,13 @@ def unmarked(payload: bytes) -> bytes:
     lines = head.split(b"\r\n")
     kept = [line for line in lines if line.partition(b":")[0].lower() not in _NAMES]
     return b"\r\n".join(kept) + payload[len(head) :]
+
+
+def is_marked(payload: bytes) -> bool:
+    """
+    Return whether :func:`mark` has probably returned this publication. If so, no other publication has the same head.
+    """
+    return payload.find(_OFFSET, _EARLIEST, _LATEST) > 0
 
 
 def offset_of(payload: bytes) -> int:

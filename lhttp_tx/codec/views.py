@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 
 from lhttp_tx.codec.json_view import decode_json, encode_json, receipt_of_json
 from lhttp_tx.codec.limits import UNLIMITED, Limits
@@ -59,6 +60,8 @@ class View(ABC):
         """
         Return the views of messages. Payloads that are not messages are left out, because a bus may bring any bytes.
         """
+        with suppress(RemoteProtocolError):
+            return [self.write(payload, binary) for payload in payloads]
         views: list[bytes] = []
         for payload in payloads:
             try:

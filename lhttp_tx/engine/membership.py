@@ -7,8 +7,10 @@ filters use the methods here, which make a Deferred only if something has to wai
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, gatherResults, inlineCallbacks, succeed
@@ -241,13 +243,18 @@ class Member(Session):
         """Leave all channels. Called once, when the connection begins to close or has ended."""
         channels, self._channels = self._channels, set()
         self._wildcards = None
-        for channel in channels:
-            self._engine.hub.unsubscribe(self, channel)
+        _call_for(self._engine.hub.unsubscribe, self, channels)
         for watcher in self._engine.watchers:
-            for channel in channels:
-                watcher.unsubscribed(self, channel)
+            _call_for(watcher.unsubscribed, self, channels)
             watcher.session_closed(self)
 
     def _not_subscribed(self, failure: Failure, channel: str) -> Failure:
         self._leave(channel)
         return failure
+
+
+def _call_for(call: Callable[[Any, str], object], session: Session, channels: Iterable[str]) -> None:
+    """
+    Call a function with *session* and each of *channels*, without Python code between the calls: there may be many.
+    """
+    deque(map(call, repeat(session), channels), maxlen=0)

@@ -1,8 +1,8 @@
 """
 Subscribes from a position: the client gets the messages that it has missed, then the receipt, then newer messages.
 
-The subscription starts at once, but new messages are held back. Then the store is read page by page until there are no
-more messages. Then the messages that were held back follow. Source: the protocol document, section "History".
+The subscription starts at once, but new messages are held back. The store is read page by page until there are no more
+messages. Then the messages that were held back follow. Source: the protocol document, section "History".
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lhttp_tx.engine.handling import Handler
 from lhttp_tx.engine.request import Request
 from lhttp_tx.errors import HistoryUnavailable, RemoteProtocolError
 from lhttp_tx.history.archive import Archive
-from lhttp_tx.history.pages import PAGE_SIZE, Pages, SharedPage, checked, deliveries, portions, size_of
+from lhttp_tx.history.pages import PAGE_SIZE, READ_SHARE, Pages, SharedPage, checked, deliveries
 from lhttp_tx.history.values import Page, Retention
 from lhttp_tx.interfaces import MaybeAwaitable
 from lhttp_tx.observe.rationing import RationedLogger
@@ -31,9 +31,7 @@ from lhttp_tx.observe.rationing import RationedLogger
 __all__ = ["Recovery"]
 
 _HELD_SIZE = 262_144
-"""
-The most bytes that are held back for one connection. Messages beyond that are dropped, and read from the store later.
-"""
+"""The most bytes that are held back for one connection. More are read from the store later."""
 
 _HELD_COST = 250
 """Bytes of memory of each delivery that is held back, in addition to its messages. Measured, and rounded up."""
@@ -68,9 +66,9 @@ class _Catching:
     :ivar newest: the last offset that has arrived in the meantime.
     :ivar missed: whether the subscriber has missed messages that the store does not have, and has not been told yet.
     :ivar owed: the offset after which the subscriber must get all messages, even without ``since``: a message has
-        arrived in the meantime, or an earlier catch-up was not finished. ``None`` if there is no such offset.
-    :ivar reads: the number of readings that had begun when this object began to hold messages back. A page of a later
-        reading has all messages that were not held back.
+        arrived, or an earlier catch-up was not finished; else ``None``.
+    :ivar reads: the number of readings before this object began. Later readings have all messages before those held
+        back.
     :ivar room: the bytes that may still be held back.
     """
 
@@ -139,8 +137,7 @@ class Recovery:
     """
     Delivers the messages that subscribers have missed.
 
-    :ivar on_told: functions that are called with two numbers, when a client is told the result: of channels in which it
-        has recovered everything, and of channels in which it has missed messages.
+    :ivar on_told: functions that are called with the numbers of channels that a client has recovered, and has not.
     """
 
     def __init__(self, archive: Archive, clock: IReactorTime) -> None:
@@ -157,6 +154,7 @@ class Recovery:
     def close(self) -> None:
         """Drop the pages that are kept, because the server stops."""
         self._pages.forget()
+        self._archive.turns.close()
 
     def check(self, head: Head) -> None:
         """
@@ -247,9 +245,7 @@ class Recovery:
     def _begin(
         self, member: Handler, catching: _Catching, position: tuple[str, int] | None, last: int
     ) -> Generator[Any, Any, None]:
-        """
-        Find the offset up to which the client has the messages. Deliver the last messages first if it asks for them.
-        """
+        """Find the offset of the client. Deliver the last messages first if it asks for them."""
         store = self._archive.store
         if position is not None:
             catching.missed = position[0] != store.epoch_of(catching.retention)
@@ -262,19 +258,15 @@ class Recovery:
         page = checked(store.newest(catching.channel, catching.retention, before=0, limit=limit, size=size))
         if isinstance(page, Deferred):
             page = cast(Page, (yield page))
-        self._archive.turns.spend(size_of(page), len(page.messages))
+        self._archive.turns.spend(0, len(page.messages) // READ_SHARE)
         messages = page.messages if last else []
         begin = messages[0].offset - 1 if messages else page.tip
         if position is None and catching.owed is not None and catching.owed < begin:
             catching.after = catching.owed
             return
-        for some in portions(messages):
-            yield from self._take_turns(member)
-            if not catching.is_current(member):
-                return
-            for delivery in deliveries(catching.channel, some):
-                catching.deliver(delivery)
-        catching.after = page.tip
+        yield from self._hand_over(member, catching, deliveries(catching.channel, messages))
+        if catching.is_current(member):
+            catching.after = page.tip
 
     def _fetch(
         self, member: Handler, catching: _Catching, bound: int = 0, *, is_told: bool = False
@@ -282,11 +274,10 @@ class Recovery:
         """
         Read and deliver the messages after the offset of the subscriber, until there are no more.
 
-        If a message is lost, deliver none of them: the subscriber is told the position after which the new messages
-        follow.
+        If a message is lost, deliver none: the subscriber is told the position after which the new ones follow.
 
         :param bound: the most messages to deliver. If more are missing, all count as missed. 0: no limit.
-        :param is_told: whether the client already has its receipt, so that its next messages may be handled meanwhile.
+        :param is_told: whether the client already has its receipt. Its next messages may then be handled meanwhile.
         :raises HistoryUnavailable: if the store cannot be read.
         """
         while True:
@@ -307,8 +298,9 @@ class Recovery:
             if catching.missed:
                 catching.after = page.tip
             else:
-                for delivery in shared.deliveries:
-                    catching.deliver(delivery)
+                yield from self._hand_over(member, catching, shared.deliveries, is_told=is_told)
+                if not catching.is_current(member):
+                    return
                 if page.messages:
                     catching.after = page.messages[-1].offset
             if (catching.missed or not page.more) and shared.number > catching.reads:
@@ -317,18 +309,29 @@ class Recovery:
                     return
                 catching.overflowed, catching.reads = False, self._pages.reads
 
+    def _hand_over(
+        self, member: Handler, catching: _Catching, deliveries: list[Delivery], *, is_told: bool = False
+    ) -> Generator[Any, Any, None]:
+        """Deliver a page in several turns, unless the subscription ends."""
+        for number, delivery in enumerate(deliveries):
+            if number:
+                yield from self._take_turns(member, is_told=is_told)
+                if not catching.is_current(member):
+                    return
+            self._archive.turns.spend(sum(map(len, delivery.payloads)), len(delivery), member)
+            catching.deliver(delivery)
+
     def _take_turns(self, member: Handler, *, is_told: bool = False) -> Generator[Any, Any, None]:
         """Wait until the client has read earlier messages, and it is this client's turn to read."""
         if member.unsent > PAGE_SIZE:
             yield member.drained() if is_told else member.unhurried(member.drained())
-        waiting = self._archive.turns.wait()
+        waiting = self._archive.turns.wait(member)
         if waiting is not None:
             yield waiting if is_told else member.unhurried(waiting)
 
     def _tell(self, request: Request, caught: list[_Catching], positions: Mapping[str, tuple[str, int]]) -> None:
         """
-        Add the result to the receipt. If the client asked for no receipt, send messages about channels with missed
-        messages.
+        Add the result to the receipt. If there is no receipt, send a message for each channel with missed messages.
         """
         told = {catching.channel: self._position(catching) for catching in caught}
         recovered = [found.channel for found in caught if found.channel in positions and not found.missed]

@@ -193,7 +193,6 @@ def _messages(
 
     :param low: the messages have larger offsets.
     :param high: the messages have smaller offsets.
-
     :param size: the bytes of all messages of the channel. If they are few, one query is enough.
     """
     is_small = size <= max(reading.size, _SMALL)

@@ -56,9 +56,9 @@ class Options(
     """
     Options of the server.
 
-    :ivar admin: the settings of the admin side; set once the command line is parsed.
-    :ivar config: the settings; set once the command line is parsed.
-    :ivar manhole: the settings of the Python prompt; set once the command line is parsed.
+    :ivar admin: the settings of the admin side; set when the command line is parsed.
+    :ivar config: the settings; set when the command line is parsed.
+    :ivar manhole: the settings of the Python prompt; set when the command line is parsed.
     :ivar arguments: the original command line.
     :ivar sources: the configuration file and the environment, as they were read.
     :ivar exposures: warnings about secrets that other users of the machine can see, one line each.
@@ -122,7 +122,7 @@ class Options(
             raise usage.UsageError(self.sources.located(str(error))) from None
 
     def tell_unknown(self, variables: Iterable[str]) -> None:
-        """Warn of environment variables that look like options but are none."""
+        """Warn about environment variables that look like options but are not."""
         for variable in variables:
             _log.warn("${variable} has no effect: there is no such option", variable=variable)
 
@@ -143,7 +143,7 @@ class Options(
         """
         Check the options together and make :attr:`config`.
 
-        :raises UsageError: if they do not fit together. The text says what to do.
+        :raises UsageError: if they contradict each other. The text says what to do.
         """
         self.check_limits()
         self.check_logs()
