@@ -108,7 +108,7 @@ class SlowSteps:
         self._clock = clock
         self._threshold = threshold
 
-    def watch(self, step: Step) -> Step:
+    def watch(self, step: Step, own: Step) -> Step:
         """Return a step that does the same, and is timed if it belongs to a processor."""
         call, owner = step
         if not IProcessor.providedBy(owner):

@@ -31,6 +31,7 @@ from lhttp_tx.twistd.topics.logs import LogOptions
 from lhttp_tx.twistd.topics.manhole import ManholeOptions, ManholeSettings
 from lhttp_tx.twistd.topics.plugins import PluginOptions
 from lhttp_tx.twistd.topics.publishing import PublishingOptions
+from lhttp_tx.twistd.topics.tracing import TracingOptions
 from lhttp_tx.twistd.topics.upstream import UpstreamOptions
 
 __all__ = ["Options"]
@@ -50,6 +51,7 @@ class Options(
     ManholeOptions,
     PluginOptions,
     PublishingOptions,
+    TracingOptions,
     UpstreamOptions,
     usage.Options,
 ):
@@ -220,6 +222,7 @@ class Options(
             events=not self["no-events"],
             demo=bool(self["demo"]),
             metrics=bool(self["metrics"]),
+            **self.trace_settings(),
             unix_mode=self["unix-mode"],
             unix_group=self["unix-group"],
             plugins={} if self.sources.file is None else self.sources.file.plugins,

@@ -18,7 +18,7 @@ __all__ = ["exposed", "find_exposures"]
 
 _SECRET_FILES = (
     *("publish-token-file", "nats-password-file", "nats-token-file", "nats-credentials", "nats-tls-key"),
-    "manhole-host-key",
+    *("manhole-host-key", "trace-headers-file"),
 )
 """Options that name a file with a secret."""
 

@@ -35,6 +35,7 @@ from lhttp_tx.transports.websocket.handshake import read_handshake
 from lhttp_tx.transports.websocket.opening import HANDSHAKE_SIZE, Opening
 from lhttp_tx.transports.websocket.pings import take_pings
 from lhttp_tx.transports.websocket.reader import take_messages
+from lhttp_tx.transports.websocket.trial import SUBPROTOCOL, Trial
 
 __all__ = ["LHTTPServerProtocol"]
 
@@ -64,19 +65,22 @@ class LHTTPServerProtocol(Opening):
         connection is open.
     """
 
-    session: Conversation | Lobby | None = None
+    session: Conversation | Lobby | Trial | None = None
 
     _unwanted = 0  # bytes of a skipped frame that have not come yet, while the connection closes
 
     # The session
 
     def onOpen(self) -> None:
-        """Begin the session. If the client has to log in first, begin the lobby instead."""
+        """Begin the session; the lobby if the client has to log in first, and neither for a trial."""
         if self.place is not None:
             self.place.open()
         self._begin_flow()
         self._choose_encoding()
-        if self.factory.gate is None:
+        if self.websocket_protocol_in_use == SUBPROTOCOL:
+            self._attempt = self._identity = None
+            self.session = Trial(self, self.factory.reactor)
+        elif self.factory.gate is None:
             self.session = self.factory.engine.open_session(self, self._nobody(), self._shown())
         else:
             self._open_known(self.factory.gate)
