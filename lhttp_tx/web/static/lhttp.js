@@ -2625,7 +2625,7 @@
         if (error.unsent) error.unsent = null; // it holds the credentials
         if (!(error instanceof NoReply)) throw error;
       }
-      throw new RemoteProtocolError("the server logs nobody in: it asks nobody who they are", 404);
+      throw new RemoteProtocolError("the server has no logins: it ignored the login message", 404);
     }
 
     #notLoggedIn(error, credentials, failures, isAsked) {
