@@ -44,6 +44,7 @@ from lhttp_tx.transports.tcp.factory import TCPFactory
 from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 from lhttp_tx.web.health import put_checks
 from lhttp_tx.web.site import LHTTPSite, RootResource
+from lhttp_tx.web.traced import trace_requests
 
 __all__ = ["LHTTPService"]
 
@@ -52,7 +53,7 @@ _log = Logger()
 
 class LHTTPService(Service):
     """
-    One LHTTP server. It opens nothing before it is started, so it can be made before the process daemonizes.
+    One LHTTP server. It opens nothing before it is started, so you can make it before the process daemonizes.
 
     :ivar engine: the server without its sockets; ``engine.publish`` publishes from code.
     :ivar parts: the parts of the server, for its admin side.
@@ -84,7 +85,7 @@ class LHTTPService(Service):
         :param bus: carries publications; by default NATS if *config* names it, else the bus in memory.
         :param make_endpoint: takes the reactor and an endpoint description, and returns the endpoint. The default makes
             Twisted's endpoint, and gives UNIX sockets the rights that *config* asks for.
-        :param history_store: what remembers publications to channels with history; by default what *config* says.
+        :param history_store: stores publications to channels with history; by default the store that *config* names.
         :raises ValueError: if two processors have the same command; if *config* needs to know users and nothing
             identifies them (:meth:`~lhttp_tx.config.Config.check_users`); if *config* names NATS and *reactor* is not
             Twisted's asyncio reactor; if an object does not provide the interface of its kind, for instance because it
@@ -99,8 +100,7 @@ class LHTTPService(Service):
         if history_store is not None and config.history_store is not None:
             raise ValueError("there are two history stores: leave out history_store here, or in the Config")
         self._reactor = reactor
-        if make_endpoint is None:
-            make_endpoint = UNIXRights(config.unix_mode, config.unix_group).endpoint
+        make_endpoint = make_endpoint or UNIXRights(config.unix_mode, config.unix_group).endpoint
         known = tuple(authenticators)
         if config.require_auth and (config.allow_anonymous or not known):
             raise ValueError("anybody may connect without a login, but Config(require_auth=True) forbids it")
@@ -142,6 +142,7 @@ class LHTTPService(Service):
             gzip=config.gzip,
         )
         self.resource = RootResource(factory=self.factory, demo=config.demo, events=config.events, nodes=parts.nodes)
+        trace_requests(self.resource, parts.tracer)
         self._site = LHTTPSite(
             self.resource,
             max_body_size=config.limits.message_size,
@@ -180,22 +181,22 @@ class LHTTPService(Service):
 
     @property
     def tcp_ports(self) -> list[IListeningPort]:
-        """Those of them that are for LHTTP on a plain stream."""
+        """The ports of ``Config(tcp=...)``, for LHTTP on a plain stream."""
         return [port for port in self._tcp_ports if port in self.ports]
 
     @property
     def rules(self) -> Rules:
-        """The channel rules in force."""
+        """The current channel rules."""
         return Rules() if self._parts.rules is None else self._parts.rules
 
     @property
     def presence(self) -> Presence:
-        """Who is in the channels whose presence is kept."""
+        """The people in the channels with presence."""
         return self._parts.presence
 
     @property
     def control(self) -> Control:
-        """Control over the connections of this node, and of the others."""
+        """Control over the connections of this node and of the others."""
         return self._parts.control
 
     @property
@@ -205,9 +206,9 @@ class LHTTPService(Service):
 
     def set_rules(self, rules: Rules) -> None:
         """
-        Put other channel rules in force, for everything that clients do from now on.
+        Replace the channel rules, for everything that clients do from now on.
 
-        The server takes back subscriptions that the new rules do not allow, and tells the clients. If it has many
+        The server revokes subscriptions that the new rules do not allow, and tells the clients. If it has many
         connections, it checks a few at a time.
 
         :raises TypeError: if *rules* is not a :class:`~lhttp_tx.rules.model.Rules`.
@@ -231,17 +232,17 @@ class LHTTPService(Service):
         """
         Listen, while the process may still bind low ports.
 
-        :raises CannotListenError: if an endpoint cannot listen and says so at once; then the server listens nowhere.
+        :raises CannotListenError: if an endpoint reports this at once. Then the server listens nowhere.
         """
         if self._stopping is None and not self._listeners.is_open:
             self._listen()
 
     def startService(self) -> None:
         """
-        Start the bus and take connections. If the server is still stopping, it starts as soon as it has stopped.
+        Start the bus and accept connections. If the server is still stopping, it starts as soon as it has stopped.
 
-        :raises CannotListenError: if an endpoint cannot listen and says so at once; then the server does not run, and
-            listens nowhere.
+        :raises CannotListenError: if an endpoint reports at once that it cannot listen. Then the server does not run,
+            and listens nowhere.
         """
         if self.running:
             return
@@ -260,8 +261,8 @@ class LHTTPService(Service):
               bus has then begun to connect, and ``/health`` says when it is connected;
             - fails with :exc:`~lhttp_tx.errors.StartFailed` when an ``on_start`` fails, or the history store does not
               open; then the server stops;
-            - fails with the error of an endpoint or of the bus. The other endpoints go on listening until the service
-              is stopped;
+            - fails with the error of an endpoint or of the bus. The other endpoints continue to listen until the
+              service is stopped;
             - fails with :exc:`twisted.internet.defer.CancelledError` if the server is stopped first.
         """
         return awaitable(self._starts.wait())

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -21,8 +20,10 @@ from twisted.web.iweb import IAgent
 from lhttp_tx.assembly.counted import CountedHub, CountedUpstream, count
 from lhttp_tx.assembly.gaps import follow_gaps
 from lhttp_tx.assembly.histories import Histories
+from lhttp_tx.assembly.making import check_bus, make_bus, make_gate
+from lhttp_tx.assembly.tracing.messages import TraceFilter
+from lhttp_tx.assembly.tracing.wiring import make_tracer, trace
 from lhttp_tx.assembly.witness import witness
-from lhttp_tx.auth.gate import Gate
 from lhttp_tx.auth.lobby import COMMAND, LoginFilter, LoginProcessor
 from lhttp_tx.bus.memory import MemoryBus
 from lhttp_tx.cluster.control import Control
@@ -33,7 +34,6 @@ from lhttp_tx.cluster.reach import connect
 from lhttp_tx.cluster.roster import Roster, watch_channels
 from lhttp_tx.codec.codes import GOING_AWAY
 from lhttp_tx.config import Config
-from lhttp_tx.engine.attributes import check_instance
 from lhttp_tx.engine.engine import Engine
 from lhttp_tx.engine.hub import Hub
 from lhttp_tx.engine.kinds import AnyAuthenticator, AnyBus, AnyFilter, AnyHistoryStore, AnyHooks, AnyProcessor
@@ -43,12 +43,7 @@ from lhttp_tx.engine.session import Session
 from lhttp_tx.filters.multipart import MultipartFilter
 from lhttp_tx.filters.pubsub import PublishFilter, SubscribeFilter, UnsubscribeFilter
 from lhttp_tx.hooks import HookRunner
-from lhttp_tx.interfaces import (
-    IAuthenticator,
-    IBus,
-    IProcessor,
-    MaybeAwaitable,
-)
+from lhttp_tx.interfaces import IBus, IProcessor, MaybeAwaitable
 from lhttp_tx.observe.counters import Counters
 from lhttp_tx.rules.filters import RuleBook, RuledPublishFilter, RuledSubscribeFilter, RuledUnsubscribeFilter
 from lhttp_tx.rules.model import Rules
@@ -63,7 +58,7 @@ __all__ = ["Assembly"]
 _log = Logger()
 
 _SLOW_STOP = 10.0
-"""Seconds after which the log says what a stop waits for."""
+"""Seconds after which the log names the part for which a stop still waits."""
 
 
 class Assembly:
@@ -81,9 +76,10 @@ class Assembly:
     :ivar control: control over connections, here and on the other nodes.
     :ivar server: the server as plugins see it, ``request.server``.
     :ivar histories: the histories of channels.
-    :ivar counters: what the parts count; ``None`` without ``Config(metrics=True)``.
-    :ivar lifecycle: tells processors, filters, hooks and authenticators of the start and the stop.
-    :ivar is_alone: whether there can be no other node.
+    :ivar counters: the counters of the parts; ``None`` without ``Config(metrics=True)``.
+    :ivar tracer: makes spans; ``None`` without ``Config(trace=...)``.
+    :ivar lifecycle: calls ``on_start`` and ``on_stop`` of processors, filters, hooks and authenticators.
+    :ivar is_alone: whether there can be no other nodes.
     """
 
     def __init__(
@@ -117,8 +113,8 @@ class Assembly:
         """
         self.config = config
         if bus is not None:
-            _check_bus(bus)
-        self.bus: IBus = _make_bus(config, clock) if bus is None else cast(IBus, bus)
+            check_bus(bus)
+        self.bus: IBus = make_bus(config, clock) if bus is None else cast(IBus, bus)
         self.targets = TargetPolicy(
             config.upstream_allow, original=config.upstream_original, public_only=config.upstream_public_only
         )
@@ -140,13 +136,15 @@ class Assembly:
         for processor in processors:
             registry.add(cast(IProcessor, processor))
         known: tuple[Any, ...] = tuple(authenticators)
-        self.gate = _make_gate(known, config, clock, now) if known else None
+        self.gate = make_gate(known, config, clock, now) if known else None
         login: tuple[LoginFilter, ...] = ()
         if self.gate is not None:
             watcher = LoginFilter(self.gate)
             registry.add(LoginProcessor(self.gate, watcher.watch))
             login = (watcher,)
         private = (COMMAND,) if login else ()
+        self.nodes = Nodes(self.bus, clock, now)
+        self.tracer = tracer = make_tracer(config, clock, node=self.nodes.name)
         self._hooks = HookRunner(given_hooks, clock=clock, private_commands=private)
         self._book = None if config.rules is None else RuleBook(config.rules)
         self._subscribing = SubscribeFilter() if self._book is None else RuledSubscribeFilter(self._book)
@@ -167,6 +165,7 @@ class Assembly:
             clock=clock,
             registry=registry,
             filters=(
+                *(() if tracer is None else (TraceFilter(tracer),)),
                 *login,
                 *self._hooks.filters,
                 MultipartFilter(),
@@ -186,11 +185,12 @@ class Assembly:
         if counters is not None:
             count(self.engine, self.upstream, self._subscribing.recovery, self.bus, counters)
         self.histories.attach(self.engine)
+        if tracer is not None:
+            trace(self.engine, self.upstream, tracer)
         self._revoker: Revoker | None = None
         if self._book is not None and isinstance(self._subscribing, RuledSubscribeFilter):
             self._check_echo(self._book.rules)
             self._revoker = Revoker(self.engine, clock, book=self._book, subscribing=self._subscribing)
-        self.nodes = Nodes(self.bus, clock, now)
         connect(self.nodes, self.bus, clock)
         self._unaware = follow_gaps(self.engine, self.nodes, self.bus, clock, config.close_after_gap)
         self._hooks.attach(self.engine)
@@ -224,12 +224,12 @@ class Assembly:
 
     @property
     def presence(self) -> Presence:
-        """Who is in the channels whose presence is kept."""
+        """The people in the channels with presence."""
         return self.members.presence
 
     @property
     def rules(self) -> Rules | None:
-        """The channel rules in force; ``None``: there are none, and none can be set."""
+        """The current channel rules; ``None``: there are none, and none can be set."""
         return None if self._book is None else self._book.rules
 
     def set_rules(self, rules: Rules) -> None:
@@ -237,7 +237,8 @@ class Assembly:
         Replace the channel rules, for new messages and for existing subscriptions.
 
         :raises TypeError: if *rules* is not a :class:`~lhttp_tx.rules.model.Rules`.
-        :raises ValueError: if the server was made without rules, or if the bus cannot keep one of these.
+        :raises ValueError: if the server was made without rules, or if the bus or the store cannot do what a rule
+            needs.
         """
         if self._book is None or self._revoker is None:
             raise ValueError("a server without channel rules cannot get any later: make it with Config(rules=Rules())")
@@ -279,14 +280,14 @@ class Assembly:
         return maybeDeferred(self.bus.start).addErrback(_bus_failed)
 
     def join(self) -> None:
-        """Start to look for the other nodes. Does nothing if this has already begun."""
+        """Begin to look for the other nodes. Does nothing if this has begun."""
         if not self.nodes.running:
             if not self.is_alone:
                 self.control.expect_others()
             self.nodes.start()
 
     def close_lobbies(self) -> None:
-        """Close the connections of all clients that have not logged in yet, because the server is going away."""
+        """Close the connections of all clients that have not logged in yet, because the server is stopping."""
         if self.gate is not None:
             self.gate.close_lobbies(GOING_AWAY, "server is going away")
 
@@ -295,7 +296,7 @@ class Assembly:
         return self.engine.drain(self.config.drain_timeout)
 
     def leave(self) -> None:
-        """Say goodbye to the other nodes, and stop all timers. The assembly may be started again."""
+        """Tell the other nodes that this node leaves, and stop all timers. The assembly may be started again."""
         self._unaware.stop()
         self.members.stop()
         if self._revoker is not None:
@@ -306,13 +307,21 @@ class Assembly:
             self.nodes.stop()
 
     def stop_bus(self) -> Deferred[Any]:
-        """Close the histories, then stop the bus. Others may use them too, so this stops only what was started here."""
+        """
+        Close the histories, then stop the bus. Both only if this assembly has started them, because others may use
+        them. Send the remaining spans.
+        """
         begun, self._has_begun = self._has_begun, False
-        closing = self._stop("the history store", self.histories.close)
-        return closing.addCallback(lambda _: self._stop("the bus", self.bus.stop) if begun else None)
+        stopping = self._stop("the history store", self.histories.close)
+        stopping.addCallback(lambda _: self._stop("the bus", self.bus.stop) if begun else None)
+        tracer = self.tracer
+        return stopping if tracer is None else stopping.addCallback(lambda _: tracer.stop())
 
     def _stop(self, name: str, stop: Callable[[], Any]) -> Deferred[Any]:
-        """Call a *stop*, and say in the log if it fails or takes long. The others stop, too."""
+        """
+        Call *stop*. Log if it fails or takes long. The Deferred succeeds in any case, so that the other parts stop,
+        too.
+        """
         stopping = maybeDeferred(stop)
         if not stopping.called:
             warning = self.engine.clock.callLater(
@@ -324,12 +333,16 @@ class Assembly:
     # Callbacks between the parts
 
     def _note(self) -> bytes:
-        """Say in receipts that fewer nodes are heard than the operator requires."""
+        """
+        Return the header line ``nodes`` for receipts if fewer nodes are connected than required; otherwise nothing.
+        """
         shortfall = self.nodes.shortfall(self.config.require_nodes)
         return b"nodes:%b\r\n" % shortfall.encode() if shortfall else b""
 
     def _check_echo(self, rules: Rules) -> None:
-        """:raises ValueError: if a rule has ``echo = false``, and the bus does not let the hub know the publisher."""
+        """
+        :raises ValueError: if a rule has ``echo = false``, but the bus does not show the hub who the publisher is.
+        """
         silent = next((rule.match for rule in rules if not rule.echo), None)
         if silent is not None and not getattr(self.bus, "is_immediate", False):
             raise ValueError(
@@ -363,37 +376,8 @@ def _bus_failed(failure: Failure) -> Failure:
     return failure
 
 
-def _make_gate(authenticators: Iterable[IAuthenticator], config: Config, clock: Any, now: Callable[[], float]) -> Gate:
-    return Gate(
-        authenticators,
-        clock=clock,
-        allow_anonymous=config.allow_anonymous,
-        login_timeout=config.login_timeout,
-        timeout=config.auth_timeout,
-        max_in_flight=config.auth_max_in_flight,
-        max_failures=config.max_failed_logins,
-        now=now,
-    )
-
-
 def _without(result: Any, warning: IDelayedCall) -> Any:
-    """Return *result*, which makes a warning needless."""
+    """Cancel a warning that is no longer needed, and return *result*."""
     if warning.active():
         warning.cancel()
     return result
-
-
-def _check_bus(bus: object) -> None:
-    if not isinstance(bus, type) and not IBus.providedBy(bus):
-        raise ValueError(f"{bus!r} is not a bus: it must provide lhttp_tx.interfaces.IBus")
-    check_instance(bus, IBus)
-
-
-def _make_bus(config: Config, clock: Any) -> IBus:
-    if config.nats is None:
-        return MemoryBus()
-    if not isinstance(clock, AsyncioSelectorReactor):
-        raise ValueError("NATS needs Twisted's asyncio reactor: call twisted.internet.asyncioreactor.install() first")
-    from lhttp_tx.bus.nats.bus import NATSBus
-
-    return NATSBus(config.nats, clock=clock)

@@ -2,7 +2,7 @@
 The codec: bytes to :class:`Message` and back.
 
 Pure functions without I/O. Everything above uses them; this module imports only its neighbours in the codec.
-Source of the grammar: the protocol document, section "A message".
+Source of the grammar: the protocol document, section "Message format".
 
 A message keeps its original bytes. The codec parses the head at once, but reads the body only on request, so that
 forwarding a message makes no copy.

@@ -79,8 +79,8 @@ class Engine:
     :ivar conversation: the class of the sessions.
     :ivar defaults: the default headers; see :meth:`use_defaults`.
     :ivar watch_expiry: called with a session when the expiry of its identity has changed; ``None`` without logins.
-    :ivar step_watchers: functions that wrap a step of a processor or filter, to watch it. The first wraps the step
-        itself.
+    :ivar step_watchers: functions that wrap a step of a processor or filter, to watch it. The second argument is the
+        step itself, however it is wrapped.
     :ivar receipt_note: returns a header line, with its line break, for receipts that waited for the bus; or ``b""``.
     :ivar wait_timeout: the most seconds that a message may wait in the queue of its session; 0: no limit.
     :ivar on_wait_timeout: functions that are called with a session and a message that has waited longer.
@@ -132,7 +132,7 @@ class Engine:
         self.counters: Counters | None = None
         self.conversation: type[Conversation] = Conversation
         self.watch_expiry: Callable[[Session], None] | None = None
-        self.step_watchers: list[Callable[[Step], Step]] = []
+        self.step_watchers: list[Callable[[Step, Step], Step]] = []
         self.wait_timeout = 0.0
         self.on_wait_timeout: list[Callable[[Session, Message], None]] = []
         self.on_undelivered: list[Callable[[Session, list[Message]], None]] = []
@@ -266,8 +266,9 @@ class Engine:
             if len(self._kinds) >= _KIND_COUNT:
                 self._kinds.clear()
             kind = self._kinds[key] = Kind(known, filters, self.registry.get(command))
+            own = kind.rest
             for watched in self.step_watchers:
-                kind.rest = tuple(map(watched, kind.rest))
+                kind.rest = tuple(map(watched, kind.rest, own))
         return kind
 
     def forget_plans(self) -> None:

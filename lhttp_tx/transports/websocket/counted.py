@@ -1,7 +1,7 @@
 """
-WebSocket connections that count what they do.
+WebSocket connections that count for the metrics.
 
-:mod:`lhttp_tx.transports.websocket.factory` uses the class in place of the ordinary one if its engine counts.
+:mod:`lhttp_tx.transports.websocket.factory` uses this class instead of the ordinary one if the engine has counters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lhttp_tx.transports.websocket.protocol import LHTTPServerProtocol
 __all__ = ["counted_protocol"]
 
 _REASONS = {THROTTLED: "rate", FULL: "queue", CONGESTED: "unsent"}
-"""Why reading is paused, in one word."""
+"""The reasons for pauses in reading, as the metrics name them."""
 
 
 def counted_protocol(counters: Counters) -> type[LHTTPServerProtocol]:

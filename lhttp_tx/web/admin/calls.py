@@ -27,14 +27,14 @@ from lhttp_tx.web.admin.problems import Problem
 __all__ = ["Calls"]
 
 _ANSWER_SIZE = 1_048_576
-"""Bytes of a history's messages in one answer, approximately; at least one message is in it."""
+"""The approximate bytes of a history's messages in one answer. It contains at least one message."""
 
 _PATIENCE = 10.0
-"""Seconds that a store may take."""
+"""Seconds within which a history store must answer."""
 
 _SERVERS_OWN = frozenset({"publish", "subscribe", "unsubscribe", "receipt", "upstream", "message-id", "store", "offset",
                           "after"})  # fmt: skip
-"""Headers that publish and broadcast do not take, because parameters stand for them, or the server writes them."""
+"""Headers that publish and broadcast refuse, because there are parameters for them, or the server writes them."""
 
 
 class Calls(Lookups):
@@ -57,7 +57,7 @@ class Calls(Lookups):
         return await self._publish([params["channel"]], params)
 
     async def do_broadcast(self, params: Params, key: AdminKey) -> Told:
-        """Publish to several."""
+        """Publish to several channels."""
         return await self._publish(list(dict.fromkeys(params["channels"])), params)
 
     async def _publish(self, channels: list[str], params: Params) -> Told:
@@ -96,7 +96,7 @@ class Calls(Lookups):
         return _reached(await self._managed.control.subscribe(params["channels"], **_whom(params)))
 
     async def do_unsubscribe(self, params: Params, key: AdminKey) -> Told:
-        """Take back subscriptions."""
+        """End subscriptions."""
         return _reached(await self._managed.control.unsubscribe(params["channels"], **_whom(params)))
 
     async def do_disconnect(self, params: Params, key: AdminKey) -> Told:

@@ -1042,6 +1042,7 @@
   const MAX_TIMER = 2147483647; // what setTimeout can hold
   const PROGRESS = 50; // the least time between two looks at how much has left the WebSocket
   const PRESENCE_AGAIN = 3000; // after so long presence is asked for again where an answer was not complete, or failed
+  const TRIAL = "lhttp.trial"; // the subprotocol of a WebSocket without a session, which ends no other of the same user
   const STABLE = 5000; // a connection that lasted so long counts as good: the next wait begins at the first bound
   const MAX_TURNS = 64;
   const MAX_OFFSETS = 1024;
@@ -2793,7 +2794,7 @@
         };
         timer = setTimeout(() => end(false), connectTimeout);
         try {
-          trial = new WebSocket(this.url);
+          trial = new WebSocket(this.url, TRIAL);
         } catch {
           end(false);
           return;

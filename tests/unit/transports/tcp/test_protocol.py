@@ -14,6 +14,7 @@ from lhttp_tx.codec.message import parse
 from lhttp_tx.engine.conversation import Conversation
 from lhttp_tx.engine.delivery import Delivery
 from lhttp_tx.observe.counters import Counters
+from lhttp_tx.transports.endings import ending_of
 from lhttp_tx.transports.tcp.framing import Lengths
 from lhttp_tx.transports.tcp.protocol import TCPProtocol
 from unit.transports.tcp._stack import Stack, framed, split
@@ -423,3 +424,18 @@ def test_a_close_code_counts_as_it_does_for_a_websocket(code: int, counted: str)
     counters: Counters | None = stack.server.engine.counters
     assert counters is not None
     assert counters.closed == {(counted, "server"): 1}
+
+
+@pytest.mark.parametrize("how", ["server", "client", "error"])
+def test_operators_are_told_how_a_connection_has_ended(how: str) -> None:
+    stack = Stack()
+    peer = stack.connect()
+    peer.protocol.dataReceived(b"0\n")
+    if how == "server":
+        peer.protocol.close(4001, "go")
+    elif how == "error":
+        peer.protocol.dataReceived(b"GET / HTTP/1.1")
+    peer.end()
+    code, reason, by = ending_of(peer.protocol)
+    assert (code, by) == {"server": (4001, "server"), "client": (1000, "client"), "error": (1002, "server")}[how]
+    assert bool(reason) is (how != "client")
