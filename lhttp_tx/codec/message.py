@@ -11,6 +11,7 @@ forwarding a message makes no copy.
 import json
 import re
 from collections.abc import Iterable
+from copy import copy
 from operator import methodcaller
 from typing import Any, Literal, final
 
@@ -280,7 +281,7 @@ class Unreadable(bytes):
     def of(cls, error: RemoteProtocolError, receipt: str | None) -> "Unreadable":
         """Return the place of a message with this *error*."""
         self = cls()
-        self.error = error
+        self.error = copy(error)  # without what led to it, which would keep the frames of all callers
         self.receipt = receipt
         return self
 
@@ -319,7 +320,7 @@ def split_head(data: bytes, limits: Limits = DEFAULT_LIMITS) -> bytes:
     elif data.endswith(b"\r\n"):
         head = data
     elif isinstance(data, Unreadable):
-        raise data.error
+        raise copy(data.error)  # the same one would refer to itself, by this frame
     else:
         raise RemoteProtocolError("no CRLF ends the head" if data else "message is empty")
     if len(head) > limits.head_size:
