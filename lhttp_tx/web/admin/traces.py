@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall
@@ -52,6 +52,12 @@ LIFETIME: Final = 15.0
 
 _MAX_ANSWER: Final = 200
 """The most messages of one answer."""
+
+_MAX_PARSED: Final = 128
+"""
+The most headers of a message that is looked at, or as many as a client may send. To read thousands of empty headers,
+for each trace, would cost much more than to refuse them.
+"""
 
 _MAX_HEADERS: Final = 30
 _MAX_VALUE: Final = 300
@@ -126,6 +132,7 @@ class Traces(SessionWatcher):
         self._name_of = name_of
         self._traces: dict[str, _Trace] = {}
         self._taps = Taps(engine.hub, self)
+        self._limits = replace(UNLIMITED, header_count=max(_MAX_PARSED, engine.limits.header_count))
 
     def __len__(self) -> int:
         """Return the number of traces."""
@@ -296,7 +303,7 @@ class Traces(SessionWatcher):
         if count is not None:
             told["count"] = count
         try:
-            message = parse(data, binary=True, limits=UNLIMITED)
+            message = parse(data, binary=True, limits=self._limits)
         except LHTTPError as error:
             return {**told, "command": "", "headers": [], "problem": error.reason[:_MAX_VALUE]}
         told["command"] = message.command
