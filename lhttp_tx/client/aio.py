@@ -27,6 +27,7 @@ from twisted.internet.defer import Deferred
 
 from lhttp_tx.client.client import Client as _Client, State
 from lhttp_tx.client.errors import ClientClosed
+from lhttp_tx.client.http.ways import Transport
 from lhttp_tx.client.loops import LoopReactor, lend, take_back
 from lhttp_tx.client.results import HistoryPage, Published
 from lhttp_tx.client.subscription import Subscription as _Subscription
@@ -63,7 +64,7 @@ class Client:
         :param command: the command of messages whose command is not given.
         :param login: returns the headers of the login message; it may be a coroutine function of asyncio.
         :param options: the other options of :class:`lhttp_tx.client.client.Client`, such as ``codec``, ``headers``,
-            ``on_state``, ``on_error``, ``positions`` and ``timeout``, except ``reactor``.
+            ``transports``, ``on_state``, ``on_error``, ``positions`` and ``timeout``, except ``reactor``.
         :raises TypeError: if an option has a wrong type, or is not one; when the client connects.
         :raises ValueError: if *url* is a description with TLS: use ``wss://``.
         """
@@ -81,6 +82,11 @@ class Client:
     def state(self) -> State:
         """The state of the client."""
         return State.IDLE if self._made is None else self._made.state
+
+    @property
+    def transport(self) -> Transport | None:
+        """The transport of the connection: ``websocket``, ``stream`` or ``poll``; ``None`` without a connection."""
+        return None if self._made is None else self._made.transport
 
     @property
     def user(self) -> str | None:

@@ -62,9 +62,11 @@ class LoginFailed(ConnectFailed):
     answer came in time, and 503 if the connection ended or the client's ``login`` or ``headers`` failed.
 
     :ivar code: the WebSocket close code, if the server closed the connection instead of answering.
+    :ivar unanswered: whether no answer came over the connection, which the network may have broken.
     """
 
     code: int | None = None
+    unanswered = False
 
 
 class ConnectionLost(LHTTPError):

@@ -2,7 +2,7 @@
 The client's end of one connection: sends messages, in fragments if necessary, and receives messages.
 
 :mod:`lhttp_tx.client.uplink` makes one for each connection, on top of a
-:class:`~lhttp_tx.client.websocket.protocol.WebSocketConnection`. It knows neither subscriptions nor answers, and
+:class:`~lhttp_tx.client.websocket.connection.Carrier`. It knows neither subscriptions nor answers, and
 imports neither.
 """
 
@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.client.errors import QueueFull
 from lhttp_tx.client.subscription import call_safely
-from lhttp_tx.client.websocket.protocol import WebSocketConnection
+from lhttp_tx.client.websocket.connection import Carrier
 from lhttp_tx.codec.limits import Limits
 from lhttp_tx.codec.message import Head, Message, parse_head, split_head
 from lhttp_tx.errors import LHTTPError
@@ -58,9 +58,10 @@ class ClientLink(protocol.Protocol):
     The client's end of one connection.
 
     :ivar abort_reason: the reason why this side has dropped the connection; else ``None``.
+    :ivar heard: whether anything has come.
     """
 
-    transport: WebSocketConnection  # type: ignore[assignment]
+    transport: Carrier  # type: ignore[assignment]
 
     def __init__(self, owner: LinkOwner, limits: Limits, unsent_size: int) -> None:
         """
@@ -75,6 +76,7 @@ class ClientLink(protocol.Protocol):
         self._behind: deque[Message] = deque()
         self._behind_size = 0
         self.abort_reason: str | None = None
+        self.heard = False
 
     @property
     def uploading(self) -> bool:
@@ -87,6 +89,7 @@ class ClientLink(protocol.Protocol):
 
     def message_received(self, payload: bytes, binary: bool) -> None:
         """See :class:`~lhttp_tx.client.websocket.connection.Link`."""
+        self.heard = True
         try:
             message = self._parse(payload, binary)
         except LHTTPError as error:
@@ -125,6 +128,11 @@ class ClientLink(protocol.Protocol):
     def _fragments(self, message: Message, progress: Callable[[int, int], object]) -> Iterator[None]:
         raw, binary = self.transport.encoded(message.raw, message.binary)
         size = len(raw)
+        if self.transport.whole:
+            self.transport.send_message(raw, binary)
+            yield
+            call_safely(progress, size, size)
+            return
         for start in range(0, size, _FRAGMENT_SIZE):
             stop = min(start + _FRAGMENT_SIZE, size)
             self.transport.send_fragment(raw[start:stop], binary, first=start == 0, last=stop == size)

@@ -14,6 +14,7 @@
   const SLACK = 10000; // milliseconds by which an answer may be late
   const LAST_WORDS = 2000; // milliseconds for what is still to be sent when the socket is closed
   const GRACE = 1000; // milliseconds in which a last message may say why a session has ended
+  const TOO_LARGE = 413;
   const MAX_EMPTY = 3; // streams in a row that end with nothing in them
   const CLOSE = /^LHTTP\/1\.0 close\r\ncode:(\d{3,4})\r\nreason:([^\r\n]*)\r\n\r\n$/;
 
@@ -21,7 +22,12 @@
   const sleep = (delay) => new Promise((resolve) => setTimeout(resolve, delay));
 
   /** The session is over, or the server does not want it; anything else is tried again. */
-  class Refusal extends Error {}
+  class Refusal extends Error {
+    constructor(reason, status = 0) {
+      super(reason);
+      this.status = status;
+    }
+  }
 
   class HttpSocket {
     binaryType = "arraybuffer";
@@ -44,6 +50,7 @@
     #last = 0; // number of the last message that has come
     #acknowledged = 0;
     #unacknowledged = 0; // characters
+    #most = MAX_COUNT;
     #stop = new AbortController();
 
     /**
@@ -107,7 +114,7 @@
     }
 
     async #judge(status, text) {
-      if (status < 500 && status !== 429 && status !== 408) throw new Refusal(text.trim());
+      if (status < 500 && status !== 429 && status !== 408) throw new Refusal(text.trim(), status);
     }
 
     async #connect() {
@@ -271,6 +278,10 @@
           this.#acknowledged = after;
           break;
         } catch (error) {
+          if (error.status === TOO_LARGE && batch.length) {
+            this.#refuse(batch, error.message);
+            return;
+          }
           // Where the session has ended, what fetches knows why.
           if (error instanceof Refusal || Date.now() - began > this.#told.timeout * 1000) throw error;
           await sleep(Math.random() * Math.min(5000, 250 * 2 ** failures));
@@ -279,10 +290,27 @@
       for (const { bytes } of batch) this.bufferedAmount -= bytes.length;
     }
 
+    /** Answer a message that is too large for the server, as the server does over a WebSocket; try several one by one. */
+    #refuse(batch, reason) {
+      this.#number -= 1; // the server has not counted the request
+      if (batch.length > 1) {
+        this.#most = 1;
+        this.#queue.unshift(...batch);
+        return;
+      }
+      const [{ bytes }] = batch;
+      this.bufferedAmount -= bytes.length;
+      const [head] = new TextDecoder().decode(bytes).split("\r\n\r\n", 1);
+      const [, token] = /\r\nreceipt:([^\r\n]*)/i.exec(head) ?? [];
+      const answered = token === undefined ? "" : `receipt-id:${token}\r\n`;
+      const why = reason.replace(/[\r\n]+/g, " ");
+      this.onmessage?.({ type: "message", data: `LHTTP/1.0 error\r\nstatus:413\r\nreason:${why}\r\n${answered}\r\n` });
+    }
+
     #nextBatch() {
       const batch = [];
       let size = 0;
-      while (this.#queue.length && batch.length < MAX_COUNT) {
+      while (this.#queue.length && batch.length < this.#most) {
         const { bytes, isText } = this.#queue[0];
         size += bytes.length + 8;
         if (batch.length && (size > MAX_BATCH || isText !== batch[0].isText)) break;
