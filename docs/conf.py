@@ -71,6 +71,8 @@ nitpick_ignore_regex = [
     ("py:func", r"lhttp_tx\.publish"),
     ("py:mod", "tomllib"),
     ("py:class", "Deferred|Receiver"),
+    # in modules that can be loaded without OpenTelemetry
+    ("py:class", "AbstractContextManager|Attributes|IReactorTime|Span|TracerProvider"),
 ]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, final, overload
 
 from twisted.application.internet import backoffPolicy
@@ -30,7 +31,7 @@ from lhttp_tx.client.arguments import (
 from lhttp_tx.client.credentials import Account, Credentials, HeaderSource
 from lhttp_tx.client.errors import ClientClosed
 from lhttp_tx.client.http.roads import make_ways
-from lhttp_tx.client.http.ways import TRANSPORTS, Transport
+from lhttp_tx.client.http.ways import TRANSPORTS, TRIAL, Transport
 from lhttp_tx.client.inbox import Inbox, Reporter
 from lhttp_tx.client.positions import Positions, PositionStore
 from lhttp_tx.client.registry import MissedCallback, RecoveredCallback, Registry
@@ -213,7 +214,8 @@ class Client(RequestingService):
         limits = Limits(message_size=max_message_size, head_size=_HEAD_SIZE)
         policy = retry_policy or backoffPolicy(initialDelay=0.5, maxDelay=30.0)
         report = Reporter(self.url, on_error)
-        factory = WebSocketFactory(
+        make_factory = partial(
+            WebSocketFactory,
             self.url,
             reactor=reactor,
             headers=None if callable(headers) else headers,
@@ -228,7 +230,9 @@ class Client(RequestingService):
         )
         credentials = login and Credentials(login, "login", reactor=reactor, timeout=connect_timeout)
 
-        def greeted(endpoint: IStreamClientEndpoint, *, logs_in: bool) -> IStreamClientEndpoint:
+        def greeted(
+            endpoint: IStreamClientEndpoint, factory: WebSocketFactory, *, logs_in: bool
+        ) -> IStreamClientEndpoint:
             if source:
                 endpoint = HeadersEndpoint(endpoint, factory, source)
             if credentials and logs_in:
@@ -245,7 +249,8 @@ class Client(RequestingService):
 
         self._ways = make_ways(
             target,
-            factory,
+            make_factory(),
+            make_factory(protocols=[TRIAL]),
             transports_of(transports, TRANSPORTS, is_url(target)),
             tls=tls,
             fallback_url=fallback_url,

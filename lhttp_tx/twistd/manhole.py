@@ -1,8 +1,8 @@
 """
-A look inside a running server: a Python prompt over SSH, and profiles on demand.
+A Python prompt inside a running server, over SSH, and profiles on demand.
 
-It is off by default. A user of the prompt can do anything that the process can. It accepts only keys, no passwords.
-Needs the extra ``manhole``. Used by :mod:`lhttp_tx.twistd.tap`.
+It is off by default. A user of the prompt can do everything that the process can do. It accepts only keys, no
+passwords. Needs the extra ``manhole``. Used by :mod:`lhttp_tx.twistd.tap`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MAX_SECONDS = 300.0
 
 
 class Report(str):
-    """A text that the prompt shows as it is."""
+    """A text that the prompt shows unchanged, without quotes."""
 
     __slots__ = ()
 
@@ -62,7 +62,7 @@ class Profiler:
 
     def profile(self, seconds: float = 10.0, top: int = 30) -> Deferred[Report]:
         """
-        Find out which functions take the time.
+        Find out which functions take the most time.
 
         :param seconds: how long to measure, at most :data:`MAX_SECONDS`. The server is slower during this time.
         :param top: how many functions to list. Those with the most time of their own come first.
@@ -130,7 +130,7 @@ class _Terminal(TerminalSession):
     """A prompt whose window may change its size. It ends when there is no more input."""
 
     def windowChanged(self, newWindowSize: tuple[int, ...]) -> None:
-        """Do nothing: keep the lines as they are."""
+        """Do nothing. The prompt keeps its lines."""
 
     def openShell(self, proto: Any) -> None:
         """Start the prompt."""

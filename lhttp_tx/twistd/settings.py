@@ -39,7 +39,7 @@ _CHANNELS = "channel"
 """The tables of the file with channel rules, which are no option."""
 
 _DEFAULTS = "default-headers"
-"""The table of the file whose tables are headers that messages of a command get."""
+"""The table of the file whose tables are the default headers of a command."""
 
 _PLUGINS = "plugin"
 """The table of the file with the tables for processors, filters, hooks and authenticators."""
@@ -57,7 +57,7 @@ class SettingsError(usage.UsageError):
     """
     Raised for a file that cannot be used.
 
-    :ivar problems: the problems, one line each, which says where it is.
+    :ivar problems: the problems, one line each, with its place.
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
@@ -68,7 +68,7 @@ class SettingsError(usage.UsageError):
 @dataclass(frozen=True, slots=True)
 class Setting:
     """
-    An option, as the file and the environment know it.
+    An option that a configuration file and the environment can set.
 
     :ivar name: its name on the command line, without the dashes. It is also the key in the file.
     :ivar kind: ``flag``, ``number``, ``text`` or ``list``.
@@ -155,7 +155,7 @@ class Setting:
                 raise usage.UsageError(str(error)) from None
 
     def problem(self, texts: Iterable[str]) -> str | None:
-        """Return the error in values of the command line, if they are not valid for this option."""
+        """Return the error in texts of the command line; ``None`` if they are valid for this option."""
         if self.kind in ("number", "text"):
             for text in texts:
                 try:

@@ -559,6 +559,7 @@ test("a client comes back to WebSocket when one beside the stream is answered an
   const client = makeClient({ comeBack: 60000 });
   await onStream(client);
   await live(59999);
+  assert.deepEqual(sockets[1].args, [client.url, "lhttp.trial"]);
   sockets[1].open();
   sockets[1].answer();
   await pass(4999);

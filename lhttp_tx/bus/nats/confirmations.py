@@ -1,5 +1,5 @@
 """
-Confirmations that a NATS server has the publications.
+Confirmations that a NATS server has earlier publications.
 
 A part of :class:`lhttp_tx.bus.nats.link.Link`. NATS does not confirm single publications. But when it answers a ping,
 it has everything that was sent before the ping.
@@ -20,17 +20,17 @@ from lhttp_tx.errors import BusUnavailable
 __all__ = ["ANSWER_TIMEOUT", "UNCONFIRMED", "Confirmations", "tell"]
 
 ANSWER_TIMEOUT = 4.0
-"""Seconds in which a server must answer a ping, whatever was sent to it before."""
+"""The most seconds to wait for the answer to a ping, whatever was sent before it."""
 
 _MAX_UNCONFIRMED = 50_000
-"""How many callers may wait for a confirmation at one time."""
+"""The most callers that may wait for a confirmation at the same time."""
 
 UNCONFIRMED = "the bus has not confirmed the publication: it is not known whether it arrived"
-"""The error text if a confirmation does not come."""
+"""The error text if NATS does not confirm."""
 
 
 def tell(waiter: Deferred[None], error: BusUnavailable | None) -> None:
-    """Fire *waiter* with the outcome, unless it was cancelled."""
+    """Fire *waiter* with the error, or with success if *error* is ``None``. Do nothing if it was cancelled."""
     if waiter.called:
         return
     if error is None:
@@ -41,15 +41,15 @@ def tell(waiter: Deferred[None], error: BusUnavailable | None) -> None:
 
 class Confirmations:
     """
-    Waiting callers, in the order of asking. One request is in flight at a time. The next one serves all callers that
-    came in the meantime.
+    The callers that wait for confirmations, in order. One ping is in flight at a time. The next one serves all callers
+    that came in the meantime.
 
-    :ivar asked: how many callers have asked since the beginning.
+    :ivar asked: the number of calls of :meth:`wait` so far that could wait.
     """
 
     def __init__(self, ping: Callable[[Callable[[Pong], None]], None], failed: Callable[[], None]) -> None:
         """
-        :param ping: asks the server for an answer; see :meth:`lhttp_tx.bus.nats.guarded.GuardedClient.ping`.
+        :param ping: pings the server; see :meth:`lhttp_tx.bus.nats.guarded.GuardedClient.ping`.
         :param failed: called if no answer comes within :data:`ANSWER_TIMEOUT`.
         """
         self._ping = ping
@@ -80,7 +80,7 @@ class Confirmations:
         self._ping(self._sent)
 
     def _sent(self, pong: Pong) -> None:
-        """The ping follows the publications of all who have asked until now."""
+        """The ping follows the publications of all callers up to now."""
         pong.add_done_callback(partial(self._came, self.asked))
 
     def _came(self, asked: int, pong: Pong) -> None:
@@ -94,7 +94,7 @@ class Confirmations:
             self._ask()
 
     def answer(self, asked: int, confirmed: bool) -> None:
-        """Fire the waiting Deferreds, up to the Deferred of call number *asked* of :meth:`wait`."""
+        """Fire the waiting Deferreds, up to that of call number *asked* of :meth:`wait`, counted from 1."""
         while self._answered < asked:
             self._answered += 1
             tell(self._waiters.popleft(), None if confirmed else BusUnavailable(UNCONFIRMED))
@@ -104,7 +104,7 @@ class Confirmations:
         self.answer(self.asked, False)
 
     def end(self) -> None:
-        """Stop asking. The caller calls :meth:`refuse` for Deferreds that still wait."""
+        """Send no more pings. Afterwards, call :meth:`refuse` to fail the Deferreds that still wait."""
         self._ended = True
         if self._timeout is not None:
             self._timeout.cancel()

@@ -1,5 +1,5 @@
 """
-Connecting to one NATS server.
+Connects to one NATS server.
 
 Used by :mod:`lhttp_tx.bus.nats.bus`. The result is a :class:`~lhttp_tx.bus.nats.link.Link`.
 """
@@ -23,7 +23,7 @@ from lhttp_tx.guard.files import check_file, read_file
 __all__ = ["open_link", "read_credentials", "tls_context"]
 
 _CONNECT_TIMEOUT = 2.0
-"""Seconds for each step of connecting: TCP, TLS, the server's greeting, and its answer to our first line."""
+"""The most seconds for each step of connecting: TCP, TLS, the server's greeting, and its answer to the first line."""
 
 
 def open_link(url: str, servers: NATSServers, owner: LinkOwner) -> Deferred[Link]:
@@ -31,12 +31,12 @@ def open_link(url: str, servers: NATSServers, owner: LinkOwner) -> Deferred[Link
     Connect to the server at *url*.
 
     :param url: the server's URL.
-    :param servers: the credentials, and the bounds.
-    :param owner: the link tells it what happens.
+    :param servers: the credentials, and the limits.
+    :param owner: the owner of the new link, to which the link reports events.
     :returns: a Deferred that
 
         - succeeds with the link;
-        - fails with :exc:`lhttp_tx.errors.BusUnavailable`, whose reason says why; at the latest after some seconds.
+        - fails with :exc:`lhttp_tx.errors.BusUnavailable`, whose reason says why, after eight seconds at the latest.
     """
     return in_deferred(_open(url, servers, owner))
 
@@ -89,7 +89,7 @@ async def _open(url: str, servers: NATSServers, owner: LinkOwner) -> Link:
         raise BusUnavailable(f"{shown_server(url)}: {_why(error)}")
     except BaseException:
         connecting.cancel()
-        connecting.add_done_callback(link.connecting_ended)  # it may have ignored the cancellation
+        connecting.add_done_callback(link.connecting_ended)  # in case it ignores the cancellation
         link.give_up()
         raise
 

@@ -1,9 +1,9 @@
 """
 Reads a connection to NATS before nats-py does.
 
-nats-py makes the connection and speaks on it. A tap stands between its socket and its reader. It takes the messages of
-this node's subscriptions as soon as a read brings them, and hands everything else on. No message waits here or in
-nats-py, so there is no queue to bound: when a node does not keep up, it reads less, and TCP tells the server. Used by
+nats-py opens and uses the connection. A tap stands between its socket and its reader. It takes the messages of this
+node's subscriptions out of each read, and passes the rest to nats-py. No message waits here or in nats-py, so there is
+no queue to limit. A node that is too slow reads less, and TCP slows the server down. Used by
 :mod:`lhttp_tx.bus.nats.guarded`.
 """
 
@@ -18,30 +18,30 @@ from lhttp_tx.bus.nats.incoming import BadStream, Incoming, Run
 __all__ = ["Receiver", "Tap", "TapOwner"]
 
 Receiver = Callable[["Run[Any]"], None]
-"""Takes messages of one subscription. May not raise."""
+"""Takes messages of one subscription. It must not raise."""
 
 
 _PONG = b"PONG\r\n"
 
 
 class TapOwner(Protocol):
-    """Whoever reads and writes past nats-py. No method may raise."""
+    """The object that reads and writes without nats-py. The methods must not raise."""
 
     def tap_took(self, runs: list[Run[Receiver]]) -> None:
-        """Take the messages that one read has brought, in their order."""
+        """Take the messages of one read, in order."""
 
     def tap_answered(self) -> bool:
         """
-        Take the answer to the oldest ping that has none. Everything that came before it has been handled.
+        Take the answer to the oldest unanswered ping. Everything that came before the answer has been handled.
 
-        :returns: whether there is such a ping. If not, the answer is for nats-py, which connects.
+        :returns: whether there is such a ping. If not, the answer is for nats-py, which is still connecting.
         """
 
     def tap_refused(self, lines: bytes) -> None:
-        """Look at whole lines that hold an error of the server, before nats-py gets them."""
+        """Look at whole lines that contain an error of the server, before nats-py gets them."""
 
     def tap_broke(self, reason: str) -> None:
-        """Give the connection up: the server sends what cannot be read."""
+        """Abandon the connection, because the stream of the server cannot be parsed."""
 
     def tap_writable(self) -> None:
         """Write again: the transport is no longer full."""
@@ -50,16 +50,17 @@ class TapOwner(Protocol):
 @final
 class Tap(asyncio.Protocol):
     """
-    The protocol of a connection to NATS. It passes on to the protocol of nats-py what it does not take itself.
+    The protocol of a connection to NATS. It passes the bytes that it does not take to the protocol of nats-py.
 
     :ivar transport: the transport of the connection.
-    :ivar full: whether the transport holds so many bytes that nothing more is to be written.
+    :ivar full: whether the transport's buffer is full, so that nothing may be written.
     """
 
     def __init__(self, transport: Any, incoming: Incoming[Receiver], owner: TapOwner) -> None:
         """
-        :param transport: its protocol is that of nats-py.
-        :param incoming: the parser of the connection, at the beginning of a line.
+        :param transport: the transport of the connection. Its protocol is that of nats-py.
+        :param incoming: the parser of the connection. The next byte begins a line.
+        :param owner: takes messages and errors.
         """
         self.transport = transport
         self.full = False
@@ -68,7 +69,7 @@ class Tap(asyncio.Protocol):
         self._owner = owner
 
     def data_received(self, data: bytes) -> None:
-        """Take the messages in *data*."""
+        """Take the messages in *data*, and pass the rest to nats-py."""
         try:
             runs, rest = self._incoming.feed(data)
         except BadStream as error:
@@ -83,33 +84,33 @@ class Tap(asyncio.Protocol):
 
     def _idle(self) -> bool:
         """
-        Return whether nats-py waits for bytes, so that it has handled all that it was given.
+        Return whether nats-py waits for bytes: it has handled all that it was given.
 
-        If it has not, an answer must wait: a refusal may come before it.
+        If not, an answer must wait, because a refusal may come before it.
         """
         reader = getattr(self._inner, "_stream_reader", None)
-        waiter = getattr(reader, "_waiter", None)  # what the reader of asyncio's streams waits for
+        waiter = getattr(reader, "_waiter", None)  # the future that asyncio's stream reader waits for
         return waiter is not None and not waiter.done()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called on a new connection; this one is older than the tap."""
+        """Do nothing: the tap is put into an existing connection."""
 
     def eof_received(self) -> bool | None:
-        """Tell nats-py."""
+        """Pass the event to nats-py."""
         ended: bool | None = self._inner.eof_received()
         return ended
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Tell nats-py."""
+        """Pass the event to nats-py."""
         self._inner.connection_lost(error)
 
     def pause_writing(self) -> None:
-        """Write no more, and tell nats-py."""
+        """Stop writing, and pass the event to nats-py."""
         self.full = True
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """Write again, and tell nats-py."""
+        """Continue writing, and pass the event to nats-py."""
         self.full = False
         self._inner.resume_writing()
         self._owner.tap_writable()

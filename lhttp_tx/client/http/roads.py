@@ -29,8 +29,10 @@ _ANSWER_SIZE = 131_072
 class Greeted(Protocol):
     """Adds what comes before a connection is ready."""
 
-    def __call__(self, endpoint: IStreamClientEndpoint, *, logs_in: bool) -> IStreamClientEndpoint:
-        """Return *endpoint* with fresh headers for each handshake, and with a login if *logs_in*."""
+    def __call__(
+        self, endpoint: IStreamClientEndpoint, factory: WebSocketFactory, *, logs_in: bool
+    ) -> IStreamClientEndpoint:
+        """Return *endpoint* with fresh headers for each handshake of *factory*, and with a login if *logs_in*."""
 
 
 def base_of(url: str, fallback_url: str | None) -> str:
@@ -68,6 +70,7 @@ def websocket_url(base: str) -> str:
 def make_ways(
     target: str | IStreamClientEndpoint,
     factory: WebSocketFactory,
+    trial: WebSocketFactory,
     transports: Sequence[Transport],
     *,
     tls: IOpenSSLClientConnectionCreator | None,
@@ -84,6 +87,7 @@ def make_ways(
     Return the endpoint that connects a client.
 
     :param factory: makes WebSockets.
+    :param trial: makes those that only find out whether WebSockets work.
     :param transports: which may be used.
     :param ping: see :class:`~lhttp_tx.client.http.ways.Ways`, as for *is_idle* and *come_back*.
     :param timeout: seconds for each attempt of a transport.
@@ -95,6 +99,7 @@ def make_ways(
     url, reactor = factory.url, factory.reactor
     stream = stream_endpoint(target, reactor, tls, timeout)
     websocket = WebSocketEndpoint(stream, factory, timeout)
+    trial_endpoint = greeted(WebSocketEndpoint(stream, trial, timeout), trial, logs_in=False)
     base = base_of(url, fallback_url)
     if urlsplit(websocket_url(base))[:2] != urlsplit(url)[:2]:
         stream = stream_endpoint(websocket_url(base), reactor, tls, timeout)
@@ -109,7 +114,7 @@ def make_ways(
 
     def endpoint_of(transport: Transport) -> IStreamClientEndpoint:
         if transport == "websocket":
-            return greeted(websocket, logs_in=True)
+            return greeted(websocket, factory, logs_in=True)
         made = HTTPEndpoint(
             requests,
             transport,
@@ -119,11 +124,11 @@ def make_ways(
             close_timeout=close_timeout,
             max_message_size=max_message_size,
         )
-        return greeted(made, logs_in=True)
+        return greeted(made, factory, logs_in=True)
 
     return Ways(
         {transport: endpoint_of(transport) for transport in transports},
-        greeted(websocket, logs_in=False),
+        trial_endpoint,
         reactor=reactor,
         ping=ping,
         is_idle=is_idle,

@@ -22,7 +22,7 @@ from zope.interface import implementer
 from lhttp_tx.client.errors import ClientClosed, LoginFailed
 from lhttp_tx.codec.message import Message
 
-__all__ = ["TRANSPORTS", "Transport", "Ways"]
+__all__ = ["TRANSPORTS", "TRIAL", "Transport", "Ways"]
 
 _log = Logger()
 
@@ -30,6 +30,9 @@ Transport = Literal["websocket", "stream", "poll"]
 
 TRANSPORTS: tuple[Transport, ...] = ("websocket", "stream", "poll")
 """All transports, in the order in which they are tried."""
+
+TRIAL = "lhttp.trial"
+"""The subprotocol of a WebSocket without a session, which does not count as another connection of the user."""
 
 _DEAF = 3.0
 """Seconds of silence behind the opening after which a transport is asked whether anything comes through it."""
@@ -83,7 +86,7 @@ class Ways:
     ) -> None:
         """
         :param endpoints: the transports that may be used, in this order.
-        :param trial: opens WebSockets that are not logged in.
+        :param trial: opens WebSockets that only find out whether WebSockets work.
         :param ping: asks the server for a sign of life, for so many seconds at the most.
         :param is_idle: returns whether the client waits for no answer.
         :param reaches: asks the server for any answer to a request. The Deferred fails where none comes.
@@ -280,7 +283,7 @@ class _Trial(protocol.Protocol):
         self._timer: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        """Ask for an answer. An error is one, too: the client is not logged in here."""
+        """Ask for an answer, whatever it is."""
         self._timer = self._reactor.callLater(self._timeout, self._conclude, False)
         self.transport.send_message(Message("ping", {"receipt": "trial"}).raw, False)
 

@@ -148,6 +148,7 @@ class WebSocketFactory(WebSocketClientFactory):
         reactor: Any,
         headers: dict[str, str] | None = None,
         codec: Codec = "text",
+        protocols: list[str] | None = None,
         max_message_size: int = 1_048_576,
         ping_interval: float = 30.0,
         ping_timeout: float = 10.0,
@@ -158,13 +159,14 @@ class WebSocketFactory(WebSocketClientFactory):
         :param reactor: the running reactor.
         :param headers: HTTP headers to add to the handshake.
         :param codec: the form of messages to ask for. A server that does not know it is spoken to in text.
+        :param protocols: other subprotocols to ask for than that of the codec.
         :param max_message_size: bytes of a message. A larger message from the server closes the connection.
         :param ping_interval: seconds between pings, 0 for none.
         :param ping_timeout: seconds in which the server must answer a ping.
         :param close_timeout: seconds in which the server must answer a close.
         """
         name = SUBPROTOCOLS[codec]
-        protocols = None if name is None else [name, "lhttp"]
+        protocols = protocols or (None if name is None else [name, "lhttp"])
         super().__init__(url, protocols=protocols, useragent=None, headers=headers, reactor=reactor)
         max_message_size *= _GROWTH[codec]
         self._batched_timer = ExactTimer(reactor)

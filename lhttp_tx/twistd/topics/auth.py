@@ -46,7 +46,7 @@ class AuthOptions(AuthOptionMixin, Topic):
     """
     ``--auth``, ``--authenticator`` and the options of tokens.
 
-    :ivar authenticators: the authenticators of ``--authenticator``; once the command line is parsed, all
+    :ivar authenticators: the authenticators of ``--authenticator``. After the command line is parsed, all
         authenticators.
     """
 
@@ -132,7 +132,7 @@ class AuthOptions(AuthOptionMixin, Topic):
 
         :param plugins: the installed authenticators.
         :param any_origin: whether pages of every site may connect.
-        :raises UsageError: if the options do not fit together.
+        :raises UsageError: if the options contradict each other.
         """
         self._add_tokens(any_origin)
         if self._checkers:

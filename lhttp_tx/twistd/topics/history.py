@@ -27,7 +27,7 @@ __all__ = ["HistoryOptions"]
 
 class HistoryOptions(Topic):
     """
-    ``--history`` and its like.
+    ``--history`` and similar options.
 
     :ivar idle: a warning for each option that has no effect, because no channel has history.
     """
@@ -78,7 +78,7 @@ class HistoryOptions(Topic):
         :param processors: the processors.
         :param rules: the channel rules.
         :param has_nats: whether there is NATS.
-        :raises UsageError: if the options do not fit.
+        :raises UsageError: if the options contradict each other.
         """
         store = self["history-store"]
         if store is not None and store not in ("memory", "jetstream") and not store.startswith("sqlite:"):
@@ -159,5 +159,5 @@ def _check_path(path: Path) -> None:
 
 
 def _number(text: str) -> str | float:
-    """Return *text*, or the number of seconds that it is."""
+    """Return *text* as a number of seconds if it is one, otherwise unchanged."""
     return float(text) if text.replace(".", "", 1).isdigit() else text

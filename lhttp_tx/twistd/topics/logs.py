@@ -1,8 +1,8 @@
 """
 The options for the log, and for the name of the node in it.
 
-A part of :mod:`lhttp_tx.twistd.options`. They belong to the process; those about connections and processors are also
-in the :class:`~lhttp_tx.config.Config`.
+A part of :mod:`lhttp_tx.twistd.options`. The log belongs to the process. Only the options about connections and
+processors are also in the :class:`~lhttp_tx.config.Config`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _LEVELS = ("debug", "info", "warn", "error", "critical")
 _OURS = ("log-level", "log-size", "log-age", "log-keep")
 
 _chosen: list[Callable[[], ILogObserver]] = []
-"""What makes the observer of this process, once the options are read."""
+"""The function that makes the log observer of this process; empty until the options are read."""
 
 
 def chosen_observer() -> ILogObserver:
-    """Return the observer that the options ask for; ``twistd`` calls it."""
+    """Return the log observer that the options ask for. ``twistd`` calls this function."""
     return _chosen[0]()
 
 
@@ -72,7 +72,7 @@ class LogOptions(Topic):
         self._log_path: str | None = None
 
     def check_logs(self) -> None:
-        """:raises UsageError: if an option is malformed, or does not go with the others."""
+        """:raises UsageError: if an option is malformed, or contradicts another one."""
         for name, known in (
             ("log-format", ("text", "json")),
             ("log-level", _LEVELS),
@@ -101,7 +101,7 @@ class LogOptions(Topic):
         Let ``twistd`` or ``twist`` write the log as the options say.
 
         :param parent: its options; ``None`` in a worker, whose log its supervisor writes.
-        :raises UsageError: if they say something else.
+        :raises UsageError: if they contradict the options of ``--log-format``.
         """
         if self["log-format"] is None or parent is None:
             return

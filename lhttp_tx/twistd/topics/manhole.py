@@ -51,7 +51,7 @@ class ManholeOptions(Topic):
         """
         Return the settings of the prompt; ``None`` if the options do not ask for it.
 
-        :raises UsageError: if the options do not fit together, or a package that it needs is missing.
+        :raises UsageError: if the options contradict each other, or a package that it needs is missing.
         """
         listen, keys = self["manhole"], self["manhole-keys"]
         if listen is None:

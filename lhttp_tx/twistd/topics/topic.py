@@ -25,7 +25,7 @@ class Topic:
     """
     The base class of the topics.
 
-    :ivar wait: seconds that reading a file may wait if it is a pipe; 0 once the server runs.
+    :ivar wait: seconds for which reading a file may wait if it is a pipe; 0 after the server has started.
     """
 
     optFlags: list[list[Any]]

@@ -40,7 +40,7 @@ MAX_CONNECTIONS = 200
 
 class AdminService(Service):
     """
-    Listens for the admin side. Start it with the server, and stop it after the server.
+    Listens for the admin side. Start it with the server. Stop it after the server.
 
     :ivar root: the root resource.
     """
@@ -61,13 +61,13 @@ class AdminService(Service):
         :param reactor: the running reactor.
         :param parts: the server's parts, ``service.parts``. With ``Config(metrics=True)``, there is ``/metrics``.
         :param listen: the description of the endpoint, such as ``tcp:9081:interface=127.0.0.1``.
-        :param keys: the keys. Without any, the admin side answers only ``/live``.
+        :param keys: the keys. Without keys, the admin side answers only ``/live`` and the files of the dashboard.
         :param server_names: the host names that it answers to, besides loopback names. If empty, it answers to any
-            name; if it listens on the loopback interface, only to loopback names.
+            name, or only to loopback names if it listens on the loopback interface.
         :param make_endpoint: takes the reactor and a description, and returns the endpoint.
-        :param count_pending: returns how many connections of the server are no WebSocket, or not yet.
-        :param siblings: the workers whose metrics ``/metrics`` tells together; ``None``: those of this server alone.
-        :raises ValueError: if two keys have the same name or secret, or if no request can have one of *server_names*.
+        :param count_pending: returns the number of the server's connections that have not opened a WebSocket.
+        :param siblings: the workers whose metrics ``/metrics`` answers together; ``None``: only those of this server.
+        :raises ValueError: if two keys have the same name or secret, or if one of *server_names* is not a valid name.
         """
         self._listen = listen
         self._keyring = Keyring(keys)
@@ -95,7 +95,7 @@ class AdminService(Service):
 
     def set_keys(self, keys: Iterable[AdminKey]) -> None:
         """
-        Put other keys in force, for all requests from now on.
+        Replace all keys, for all requests from now on.
 
         :raises ValueError: if two keys have the same name or secret. Then nothing changes.
         """
@@ -117,7 +117,7 @@ class AdminService(Service):
         super().startService()
         self._watch.startService()
         if not len(self._keyring):
-            _log.warn("the admin side has no key, so it answers only /live: add [admin.keys.NAME] to the file")
+            _log.warn("the admin side has no key, so nobody can use it: add [admin.keys.NAME] to the file")
 
     def stopService(self) -> Deferred[None]:
         """
@@ -151,5 +151,5 @@ def _version() -> str:
     """Return the version of the package."""
     try:
         return version("lhttp_tx")
-    except PackageNotFoundError:  # it is run from a copy that nobody has installed
+    except PackageNotFoundError:  # it runs from a copy that is not installed
         return "unknown"

@@ -1,8 +1,8 @@
 """
-What a node keeps for the operators who look, at whatever node of the cluster they look: incidents, samples and traces.
+Keeps incidents, samples and traces of one node, for operators at any node of the cluster.
 
-:mod:`lhttp_tx.web.admin.service` has one. A worker without an admin side of its own has one, too: the first worker asks
-all of them.
+:mod:`lhttp_tx.web.admin.service` has a :class:`Watch`. A worker without an admin side has one, too, because the first
+worker asks all workers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Watch"]
 
 
 class Watch(Service):
-    """Watches one node while it runs, and answers what nodes ask each other."""
+    """Watches one node while it runs, and answers the requests of other nodes."""
 
     def __init__(self, parts: Parts, reactor: Any) -> None:
         """
@@ -42,7 +42,7 @@ class Watch(Service):
         }
 
     def startService(self) -> None:
-        """Begin."""
+        """Begin to watch."""
         super().startService()
         self._incidents.start(self._engine)
         self._rates.start()
@@ -50,7 +50,7 @@ class Watch(Service):
             self._sampler.start()
 
     def stopService(self) -> None:
-        """Watch no more. What is kept stays."""
+        """Stop watching. Keep the data so far."""
         super().stopService()
         self._incidents.stop(self._engine)
         self._rates.stop()

@@ -1,5 +1,5 @@
 """
-The metrics of several workers as one: each worker tells its own, and the first one gathers them.
+Joins the metrics of several workers: each worker reports its own, and the first one gathers them.
 
 Every sample gets a label ``worker`` with the number of its worker. Needs the extra ``metrics`` (prometheus-client).
 """
@@ -24,7 +24,7 @@ _DO = "metrics"
 
 
 def tell(control: Control, registry: CollectorRegistry, siblings: Siblings) -> None:
-    """Answer the others of *siblings* that gather metrics."""
+    """Report the metrics of this worker when one of *siblings* asks for them."""
 
     def answer(order: dict[str, Any]) -> Any:
         if order.get("group") != siblings.group:
@@ -55,7 +55,7 @@ def gather(control: Control, siblings: Siblings) -> Deferred[CollectorRegistry]:
 
 
 class _Gathered:
-    """Collects what workers have told."""
+    """Yields the metrics that workers have reported."""
 
     def __init__(self, answers: Iterable[dict[str, Any]], count: int) -> None:
         self._answers = sorted(answers, key=lambda answer: int(answer["worker"]))

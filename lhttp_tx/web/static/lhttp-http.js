@@ -23,8 +23,8 @@
 
   /** The session is over, or the server does not want it; anything else is tried again. */
   class Refusal extends Error {
-    constructor(reason, status = 0) {
-      super(reason);
+    constructor(text, status = 0) {
+      super(text);
       this.status = status;
     }
   }

@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyClass
 
+from lhttp_tx.client import Client
 from lhttp_tx.client.errors import ConnectFailed, ConnectionLost, LoginFailed
 from lhttp_tx.client.http.connection import HTTPConnection
 from lhttp_tx.client.http.endpoint import HTTPEndpoint
@@ -727,6 +728,17 @@ def test_a_websocket_beside_that_is_no_good_is_tried_again_more_and_more_seldom(
     for wait, factor in zip(waits, [1, 2, 4, 8, 16, 16, 16], strict=True):
         assert 60 * factor <= wait <= 60 * factor + slack + 10
     assert network.ways.transport == "stream"
+
+
+def test_a_trial_asks_for_no_session() -> None:
+    trial: Any = Client("ws://127.0.0.1/", reactor=Clock())._ways._trial
+    assert trial._factory.protocols == ["lhttp.trial"]
+
+
+@pytest.mark.parametrize("wrong", [[], ["http"], ["poll", "poll"], "poll", 5])
+def test_wrong_transports_are_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="transports lists some of websocket, stream, poll"):
+        Client("ws://127.0.0.1/", reactor=Clock(), transports=wrong)
 
 
 def test_a_trial_ends_with_the_connection() -> None:

@@ -10,10 +10,12 @@ from twisted.internet.task import Clock
 
 from lhttp_tx.guard.access import AccessPolicy
 from lhttp_tx.observe.methods import BY_NAME
+from lhttp_tx.testing import Server
 from lhttp_tx.web.admin.api import WINDOW, Remembered, _MethodResource
 from lhttp_tx.web.admin.calls import Calls
 from lhttp_tx.web.admin.gate import AdminGate
 from lhttp_tx.web.admin.keys import AdminKey, Keyring, digest_of
+from lhttp_tx.web.admin.managed import Managed
 from lhttp_tx.web.admin.problems import Problem
 
 
@@ -104,3 +106,21 @@ def test_others_have_their_turn_between_the_calls_of_a_batch() -> None:
     clock.advance(0)
     assert seen == [1, 2, 3]
     assert calls.names == ["a", "b", "c"]
+
+
+def test_histories_of_the_admin_side_wait_for_their_turn() -> None:
+    server = Server(history=["room"])
+    server.engine.publish(["room"], "say", [], "hello")
+    server.clock.advance(0)
+    calls = Calls(Managed(server.assembly, "1", 0.0, lambda: 0), server.clock)
+    key = AdminKey("k", digest_of(b"secret"), frozenset({"*"}))
+    turns = server.assembly.histories.archive.turns
+    turns.spend(1_000_000, 0)
+    answer = Deferred.fromCoroutine(calls.call("history", {"channel": "room"}, key))
+    assert not answer.called
+    server.clock.advance(0)
+    assert answer.called
+    found: list[Any] = []
+    answer.addCallback(found.append)
+    assert [told["body"] for told in found[0]["messages"]] == ["hello"]
+    assert found[0]["messages"][0]["headers"] == [("offset", "1"), ("after", "0"), ("publish", "room")]
