@@ -731,7 +731,7 @@ def test_a_websocket_beside_that_is_no_good_is_tried_again_more_and_more_seldom(
 
 
 def test_a_trial_asks_for_no_session() -> None:
-    trial: Any = Client("ws://127.0.0.1/", reactor=Clock())._ways._trial
+    trial: Any = Client("unix:/x", reactor=Clock())._ways._trial
     assert trial._factory.protocols == ["lhttp.trial"]
 
 
