@@ -591,7 +591,7 @@ test("a page that logs in as another user gets another connection, with its subs
 
 test("a server that asks nobody to log in is an error", async () => {
   const client = makeClient({ login: () => ({ token: "x" }) });
-  await assert.rejects(client.connect(), /logs nobody in/);
+  await assert.rejects(client.connect(), /has no authentication/);
 });
 
 // The original's interface

@@ -261,7 +261,7 @@ test("after a silence the server is asked for a sign of life", async () => {
   client.close();
 });
 
-test("a server that gives no sign of life is left", async () => {
+test("a server that does not answer a ping is left", async () => {
   const client = connected({ heartbeat: 1000 });
   mock.timers.tick(1000);
   mock.timers.tick(1000);
@@ -271,7 +271,7 @@ test("a server that gives no sign of life is left", async () => {
   client.close();
 });
 
-test("no sign of life is asked for while messages come", () => {
+test("no ping is sent while messages come", () => {
   const client = connected({ heartbeat: 1000 });
   for (let second = 0; second < 3; second += 1) {
     mock.timers.tick(900);

@@ -184,7 +184,7 @@ class _Doorway(protocol.Protocol):
             reason = message.headers.get("reason", "the server gives no reason")
             self._failed(LoginFailed(f"login refused: {reason}", status=int(status) if known else 500))
         elif self._account is None:
-            self._failed(LoginFailed("the server logs nobody in: it asks nobody who they are", status=404))
+            self._failed(LoginFailed("the server has no authentication, and did not answer the login", status=404))
         else:
             self.answer.callback(self._account)
         return True

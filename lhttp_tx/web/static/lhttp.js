@@ -13,7 +13,7 @@
 
   // Errors
 
-  /** Everything that this file raises on purpose; `status` is the status code of the protocol. */
+  /** The base class of all errors that this file throws on purpose. `status` is the status code of the protocol. */
   class LhttpError extends Error {
     constructor(reason, status = 500) {
       super(reason);
@@ -23,17 +23,17 @@
     }
   }
 
-  /** Something was asked for that would not parse back the same. */
+  /** The program asked for a message that is not valid. */
   class LocalProtocolError extends LhttpError {}
 
-  /** The grammar does not allow it. */
+  /** The server sent something that the grammar does not allow. */
   class RemoteProtocolError extends LhttpError {
     constructor(reason, status = 400) {
       super(reason, status);
     }
   }
 
-  /** A message or its head passes its limit. */
+  /** A message or its head exceeds its limit. */
   class MessageTooLarge extends RemoteProtocolError {
     constructor(reason) {
       super(reason, 413);
@@ -48,7 +48,7 @@
     }
   }
 
-  /** The server is done with a request and no reply came; `reply` is the receipt. Its status is 404. */
+  /** The server has handled a request and no processor has replied. `reply` is the receipt. The status is 404. */
   class NoReply extends ServerError {
     constructor(receipt, command) {
       super(receipt, `no reply with the command ${command}`, 404);
@@ -56,8 +56,8 @@
   }
 
   /**
-   * There is no connection. `unsent` is the message that was not sent for that reason; where it is null, a message was
-   * sent and the server may or may not have handled it. `code` is the WebSocket's close code, 1006 without one.
+   * There is no connection. `unsent` is the message that was not sent for this reason. If it is null, a message was
+   * sent, and the server may or may not have handled it. `code` is the WebSocket's close code, 1006 without one.
    */
   class ConnectionLost extends LhttpError {
     constructor(reason, { code = 1006, unsent = null } = {}) {
@@ -67,7 +67,7 @@
     }
   }
 
-  /** As much as allowed waits already; `unsent` is the message that was not sent. */
+  /** Too many messages wait already. `unsent` is the message that was not sent. */
   class QueueFull extends LhttpError {
     constructor(reason, unsent = null) {
       super(reason, 429);
@@ -86,11 +86,11 @@
 
   const DEFAULT_LIMITS = Object.freeze({ messageSize: 65536, headSize: 8192, headerCount: 64 });
   const MAX_CHANNEL_SIZE = 255;
-  const PRESENCE = "$presence."; // what the names of channels begin with that tell who comes to a channel and who goes
-  const RETRY_AFTER = /; retry-after=(\d{1,5}(?:\.\d{1,3})?)$/; // the end of a close's reason: seconds to come back in
-  const UNWANTED = new Set([1008, 4409]); // close codes after which connecting again would do no good
+  const PRESENCE = "$presence."; // the beginning of the names of channels with messages about presence
+  const RETRY_AFTER = /; retry-after=(\d{1,5}(?:\.\d{1,3})?)$/; // at the end of a close reason: reconnect within so long
+  const UNWANTED = new Set([1008, 4409]); // close codes after which the client does not reconnect
   const TOO_BIG = 1009; // the close code when a message was too large for the server
-  const EXPIRED = 4401; // the close code when what the client had logged in with has expired
+  const EXPIRED = 4401; // the close code when the client's credentials have expired
 
   const START = "LHTTP/1.0 ";
   const COMMAND = /^[\x21-\x7e]{1,64}$/;
@@ -103,7 +103,7 @@
   const OFFSET = /^[0-9]{1,10}$/;
   const MESSAGE_ID = /^[\x21-\x7e]{1,64}$/;
   const POSITION = /^([0-9A-Za-z_]{1,32})-(0|[1-9][0-9]{0,18})$/;
-  const MARK = /^(0|[1-9][0-9]{0,18})$/; // the value of an offset or after header; too large for a number
+  const MARK = /^(0|[1-9][0-9]{0,18})$/; // the value of an offset or after header; it may be too large for a number
   const MARKS = /^(LHTTP\/1\.0 [\x21-\x7e]{1,64}\r\n)offset:[0-9]{1,19}\r\nafter:[0-9]{1,19}\r\n(?:offset-of:[^\r\n]*\r\n)?/;
   const JSON_TYPE = /^(?:[a-z]+\/(?:[a-z0-9.-]+\+)?)?json[ \t]*(?:;|$)/i; // values of content-type that mean JSON
   const CR = 13;
@@ -145,7 +145,7 @@
     return JSON.stringify(text.slice(0, 64)) + (text.length > 64 ? "..." : "");
   }
 
-  /** Return *value* without the blanks around it. The end by hand: a regular expression would begin at each blank. */
+  /** Return *value* without the blanks around it. A regular expression for the end would take quadratic time. */
   function stripBlanks(value) {
     const start = value.search(NOT_BLANK);
     if (start < 0) return "";
@@ -228,10 +228,10 @@
     #text = null;
 
     /**
-     * Build a message, checked to parse back the same.
+     * Build a message, and check that it is valid.
      *
-     * @param init {command, headers, body, binary}: the body is a string or bytes; bytes travel as a binary WebSocket
-     *   message unless `binary` says otherwise.
+     * @param init {command, headers, body, binary}: the body is a string or bytes. Bytes are sent as a binary WebSocket
+     *   message unless `binary` is false.
      * @throws LocalProtocolError if the grammar does not allow it.
      */
     constructor({ command, headers = [], body = "", binary } = {}) {
@@ -263,7 +263,7 @@
       Object.freeze(this);
     }
 
-    /** The whole message as it goes over the wire in LHTTP's text: a string, or a Uint8Array if it is binary. */
+    /** The whole message in LHTTP's text, with start line and headers: a string, or a Uint8Array if it is binary. */
     get wire() {
       if (!this.binary && typeof this.#data !== "string") return decoder.decode(this.#data);
       return this.binary ? toWire(this.#data) : this.#data;
@@ -283,7 +283,7 @@
       return this.#body;
     }
 
-    /** The body as text; throws RemoteProtocolError if it is not UTF-8, which only a binary message's can be. */
+    /** The body as text. Throws RemoteProtocolError if the body of a binary message is not UTF-8. */
     get text() {
       if (this.#text === null) {
         this.#text = typeof this.#data === "string" ? this.#data.slice(this.#start) : decodeBody(this.body);
@@ -296,12 +296,12 @@
       return JSON.parse(this.text);
     }
 
-    /** The body as it was given to `publish`: what JSON holds if `content-type` says so; else text, else bytes. */
+    /** The body as it was passed to `publish`: the value of JSON if `content-type` says so, otherwise text or bytes. */
     get data() {
       try {
         if (JSON_TYPE.test(this.headers.get("content-type") ?? "")) return this.json();
       } catch {
-        // The header is not true.
+        // The header is wrong.
       }
       return this.binary ? this.body : this.text;
     }
@@ -312,24 +312,24 @@
       return values.length ? splitChannels(values, name === "publish" ? checkChannel : checkSubscription) : [];
     }
 
-    /** Of a receipt: channel to position, for each channel that the server keeps a history of; else empty. */
+    /** In a receipt: an object that maps each channel with history to a position. Empty in other messages. */
     get positions() {
       return Object.freeze(Object.fromEntries(positionsIn(this.headers)));
     }
 
-    /** Of the receipt of a publication: whether one with its message id was there before. */
+    /** In the receipt of a publication: whether the server already had a message with its id. */
     get duplicate() {
       return this.headers.get("duplicate") === "1";
     }
 
-    /** Return the parts of a multipart body, none without a `multipart` header; throws RemoteProtocolError. */
+    /** Return the parts of a multipart body; empty without a `multipart` header. Throws RemoteProtocolError. */
     parts() {
       const value = this.headers.get("multipart");
       return value === undefined ? [] : splitParts(value, this.body);
     }
   }
 
-  /** What the parser hands to the constructor of a message. */
+  /** The parser's argument for the constructor of a message. */
   class Parsed {
     constructor(data, start) {
       this.data = data;
@@ -366,7 +366,7 @@
    * Parse one message.
    *
    * @param data the payload of one WebSocket message: a string or bytes.
-   * @param options {binary, limits}: whether it came as a binary one, by default if it is bytes.
+   * @param options {binary, limits}: whether it came as a binary WebSocket message, by default if it is bytes.
    * @throws RemoteProtocolError, MessageTooLarge
    */
   function parse(data, { binary, limits = DEFAULT_LIMITS } = {}) {
@@ -400,7 +400,7 @@
     return new LhttpMessage({ command, headers, body: new Parsed(message, start), binary: binary ?? !isText });
   }
 
-  /** Return what to send for *message*, an LhttpMessage or what makes one: a string, or bytes if it is binary. */
+  /** Return *message*, an LhttpMessage or the argument for one, as LHTTP's text: a string, or bytes if it is binary. */
   function serialise(message) {
     return (message instanceof LhttpMessage ? message : new LhttpMessage(message)).wire;
   }
@@ -441,9 +441,9 @@
   }
 
   /**
-   * Return *name* if it may name a channel.
+   * Return *name* if it is a valid channel name.
    *
-   * @throws RemoteProtocolError with status 400 if it is malformed, 403 if it is one of the server's own.
+   * @throws RemoteProtocolError with status 400 if it is malformed, 403 if it is reserved for the server.
    */
   function checkChannel(name) {
     const refuse = (why, status) => new RemoteProtocolError(`channel ${shown(name)} ${why}`, status);
@@ -460,13 +460,15 @@
     return name;
   }
 
-  /** As checkChannel, and takes the names of the server's channels that tell who is in a channel. */
+  /** Like checkChannel. Also allows the channels with messages about presence. */
   function checkPublished(name) {
     checkChannel(typeof name === "string" && name.startsWith(PRESENCE) ? name.slice(PRESENCE.length) : name);
     return name;
   }
 
-  /** As checkPublished, and takes wildcard subscriptions: `*` stands for one token, `>` at the end for one or more. */
+  /**
+   * Like checkPublished. Also allows wildcard subscriptions: `*` is any one token, `>` at the end one or more tokens.
+   */
   function checkSubscription(name) {
     if (typeof name !== "string" || name.startsWith(PRESENCE)) return checkPublished(name);
     const tokens = name.split(".");
@@ -474,7 +476,7 @@
     try {
       checkChannel(tokens.map((token) => (token === "*" || token === ">" ? "x" : token)).join("."));
     } catch {
-      checkChannel(name); // so that the text names what was written
+      checkChannel(name); // so that the error text shows the original name
     }
     return name;
   }
@@ -483,9 +485,9 @@
     return name.split(".").some((token) => token === "*" || token === ">");
   }
 
-  /** Wildcard subscriptions, and which of them a channel belongs to. The server's own channels belong to none. */
+  /** An index of wildcard subscriptions, which finds those that match a channel. None match reserved channels. */
   class Wildcards {
-    #root = new Map(); // token -> the same again; the name that ends there is under "", which is no token
+    #root = new Map(); // token -> a map of the next tokens; the name that ends there is under "", which is not a token
     #size = 0;
 
     get size() {
@@ -565,19 +567,19 @@
     return (headers.get(name) ?? "").split(/[ \t]+/).filter(Boolean);
   }
 
-  /** Return {offset, after} of a publication in a channel with history, null of another. */
+  /** Return {offset, after} of a publication in a channel with history; null for other messages. */
   function marksOf({ headers }) {
     const offset = headers.get("offset");
     const after = headers.get("after");
     return MARK.test(offset ?? "") && MARK.test(after ?? "") ? { offset, after } : null;
   }
 
-  /** Return a string that all copies of a publication have in common, whatever their channels. */
+  /** Return a string that is the same for all copies of a publication to several channels. */
   function unmarkedKey({ binary, wire }) {
     return (binary ? octetsOf(wire) : wire).replace(MARKS, "$1");
   }
 
-  /** Return the message that a part of an answer to `history` holds; its first header `command` is the server's. */
+  /** Return the message in a part of an answer to `history`. The server adds its first header, `command`. */
   function messageOf({ headers, body }) {
     const pairs = [...headers];
     const at = pairs.findIndex(([name]) => name.toLowerCase() === "command");
@@ -636,7 +638,7 @@
    * Return {multipart, body, binary} for *parts*, each {headers, body}: the header's value, the body's bytes, and
    * whether a part came as bytes.
    *
-   * @throws LocalProtocolError if there is no part, or a header would not parse back the same.
+   * @throws LocalProtocolError if there is no part, or a header is not valid.
    */
   function joinParts(parts) {
     const chunks = [];
@@ -667,12 +669,12 @@
   const VERSION = "LHTTP/1.0";
   const JSON_KEYS = new Set(["VERSION", "COMMAND", "HEADERS", "BODY", "BODY_BASE64", "BODYS"]);
   const PART_KEYS = new Set(["HEADERS", "BODY", "BODY_BASE64"]);
-  const MAX_SPLIT = 500; // parts of a message that is written in parts
-  const LIKE_INDEX = /^[0-9]+$/; // names that an object does not keep in order
-  const NOT_BASE64 = /[^A-Za-z0-9+/=]/; // `atob` takes blanks, too
+  const MAX_SPLIT = 500; // the most parts of a message that is written as parts
+  const LIKE_INDEX = /^[0-9]+$/; // names whose order an object does not keep
+  const NOT_BASE64 = /[^A-Za-z0-9+/=]/; // `atob` also accepts blanks
   const NO_BYTES = new Uint8Array(0);
 
-  /** Call *action*; what it refuses to build is the mistake of who sent it. */
+  /** Call *action*. Turn its LocalProtocolError into a RemoteProtocolError, because the sender is wrong. */
   function reading(action) {
     try {
       return action();
@@ -681,7 +683,7 @@
     }
   }
 
-  /** Return the parts of *message* where a view has parts, else null. */
+  /** Return the parts of *message* if its view has parts, otherwise null. */
   function splitForView(message) {
     if (!message.headers.has("multipart")) return null;
     try {
@@ -706,7 +708,7 @@
 
   // JSON
 
-  /** Return the JSON view of *message*, an LhttpMessage or what makes one: a string. */
+  /** Return the JSON view of *message*, an LhttpMessage or the argument for one: a string. */
   function encodeJson(message) {
     if (!(message instanceof LhttpMessage)) message = new LhttpMessage(message);
     const parts = splitForView(message);
@@ -740,7 +742,7 @@
   }
 
   /**
-   * Return the message that a JSON view describes.
+   * Return the message of a JSON view.
    *
    * @param data a string or bytes.
    * @throws RemoteProtocolError, MessageTooLarge
@@ -779,7 +781,7 @@
     });
   }
 
-  /** Return the values of an object by the keys in capitals; null for each that is missing. */
+  /** Return the values of an object by their keys in capitals; null for each missing key. */
   function jsonFields(found, known, what) {
     if (typeof found !== "object" || found === null || Array.isArray(found)) {
       throw new RemoteProtocolError(`${what} is not a JSON object`);
@@ -842,7 +844,7 @@
 
   // Protocol Buffers: the messages of lhttp.proto, without a library
 
-  /** Return the Protocol Buffers view of *message*, an LhttpMessage or what makes one: a Uint8Array. */
+  /** Return the Protocol Buffers view of *message*, an LhttpMessage or the argument for one: a Uint8Array. */
   function encodeProtobuf(message) {
     if (!(message instanceof LhttpMessage)) message = new LhttpMessage(message);
     const parts = splitForView(message);
@@ -882,7 +884,7 @@
   }
 
   /**
-   * Return the message that a Protocol Buffers view describes. Fields that the schema does not have are skipped.
+   * Return the message of a Protocol Buffers view. Unknown fields are skipped.
    *
    * @throws RemoteProtocolError, MessageTooLarge
    */
@@ -954,7 +956,7 @@
     }
   }
 
-  /** Yield number and value of each field that the schema has: bytes, or whether a number is not 0. */
+  /** Yield number and value of each known field. The value is bytes, or whether a number is not 0. */
   function* fieldsOf(bytes) {
     let at = 0;
     const cutOff = () => new RemoteProtocolError("the message is cut off");
@@ -987,7 +989,7 @@
     }
   }
 
-  /** How messages travel, by the option `codec`: the subprotocol to ask for, and both ways. */
+  /** The formats on the connection, by the option `codec`: the subprotocol, and functions to write and to read. */
   const CODECS = Object.freeze({
     text: { subprotocol: null, write: (message) => message.wire, read: parse },
     json: { subprotocol: "lhttp.json", write: encodeJson, read: decodeJson },
@@ -997,73 +999,73 @@
   // Client
 
   const DEFAULT_OPTIONS = Object.freeze({
-    command: "chat", // of messages whose command is not given
-    timeout: 10000, // for a receipt or a reply, from when the message was sent
+    command: "chat", // of messages without a command
+    timeout: 10000, // for a receipt or a reply, after the message was sent
     connectTimeout: 10000, // for one attempt to connect
     closeTimeout: 2000, // for the server to answer a close
-    heartbeat: 30000, // after so long a silence the server is asked for a sign of life; 0: never
-    queueSize: 256, // messages that may wait while there is no connection
-    bufferSize: 1024, // messages that may wait for a `for await` loop
-    maxUnsent: 8388608, // bytes that the WebSocket may hold
+    heartbeat: 30000, // after so long without a message, the client sends a ping; 0: never
+    queueSize: 256, // the most messages that wait while there is no connection
+    bufferSize: 1024, // the most messages that wait for a `for await` loop
+    maxUnsent: 8388608, // the most bytes in the buffer of the WebSocket
     reconnect: true,
-    resend: true, // whether publications are sent again whose answer a lost connection took along
-    positions: null, // where positions are kept beyond the page: localStorage, or what has its methods
+    resend: true, // whether publications without an answer are sent again after a lost connection
+    positions: null, // where positions are stored: localStorage, or an object with the same methods
     login: null, // a function that returns the headers of the login message, or a promise of them
-    limits: Object.freeze({ messageSize: 16777216, headSize: 1048576, headerCount: 1024 }), // of what is received
-    codec: "text", // how messages travel: text, json or protobuf; with a server that does not know it, text
+    limits: Object.freeze({ messageSize: 16777216, headSize: 1048576, headerCount: 1024 }), // of received messages
+    codec: "text", // the format: text, json or protobuf; text if the server does not know it
     WebSocket: null, // the class; by default the global one
-    transports: null, // which may be used, in this order; by default all of TRANSPORTS, or the given class alone
-    fallbackUrl: null, // where /connect and /send are; by default at the root of the host
-    comeBack: 60000, // after so long over HTTP, WebSocket is tried again, and then less and less often; 0: never
+    transports: null, // the transports to use, in this order; by default all, or only the given class
+    fallbackUrl: null, // the URL below which connect and send are; by default the root of the host
+    comeBack: 60000, // the time over HTTP after which WebSocket is tried again; it doubles each time; 0: never
     protocols: undefined,
   });
 
   const DEFAULT_RECONNECT = Object.freeze({
-    initialDelay: 500, // the first wait is a random time up to this, and each bound is twice the one before,
+    initialDelay: 500, // the first wait is a random time up to this; this limit doubles each time,
     maxDelay: 30000, // up to this
     attempts: Infinity, // how often to try before giving up
   });
 
   const DEFAULT_RESEND = Object.freeze({
-    messages: 256, // that may wait to be sent again,
-    bytes: 4194304, // together
-    time: 100000, // since a message was first sent; a server knows message ids for two minutes unless told otherwise
+    messages: 256, // the most messages that wait to be sent again
+    bytes: 4194304, // the most bytes of these together
+    time: 100000, // since a message was first sent; by default, a server knows message ids for two minutes
   });
 
-  const MAX_SINCE = 4096; // bytes of a message that subscribes, so that its head stays below a server's 8192
+  const MAX_SINCE = 4096; // the most bytes of a subscribe message, so that its head stays below the server's 8192
   const MAX_LAST = 9999999;
-  const MAX_TRACKED = 1024; // channels of one wildcard subscription whose last offset is known
-  const MAX_KEPT = 512; // channels whose positions are kept in a storage
-  const KEEPING = 500; // the least time between two times of writing there
-  const MAX_REFUSALS = 2; // of logins, in a row or on one connection; a server may close it after three
-  const MAX_LATER_REFUSALS = 10; // of logins in a row, of a client that had been logged in before
-  const MIN_RENEWAL = 1000; // the least time between a login and the next one
-  const ODD_RENEWAL = 30000; // the same where by this clock the login had expired before it began
-  const MAX_TIMER = 2147483647; // what setTimeout can hold
-  const PROGRESS = 50; // the least time between two looks at how much has left the WebSocket
-  const PRESENCE_AGAIN = 3000; // after so long presence is asked for again where an answer was not complete, or failed
+  const MAX_TRACKED = 1024; // the most channels of one wildcard subscription whose last offset is remembered
+  const MAX_KEPT = 512; // the most channels whose positions are stored
+  const KEEPING = 500; // the shortest time between two writes to the storage
+  const MAX_REFUSALS = 2; // the most refused logins, in a row or on one connection; a server may close it after three
+  const MAX_LATER_REFUSALS = 10; // the most refused logins in a row of a client that was logged in before
+  const MIN_RENEWAL = 1000; // the shortest time between two logins
+  const ODD_RENEWAL = 30000; // the same if, by this clock, the login had expired before it began
+  const MAX_TIMER = 2147483647; // the longest time for setTimeout
+  const PROGRESS = 50; // the time between two checks of how much has left the WebSocket
+  const PRESENCE_AGAIN = 3000; // the time after which presence is asked for again after an incomplete answer
   const TRIAL = "lhttp.trial"; // the subprotocol of a WebSocket without a session, which ends no other of the same user
-  const STABLE = 5000; // a connection that lasted so long counts as good: the next wait begins at the first bound
+  const STABLE = 5000; // after a connection of this duration, the next wait is short again
   const MAX_TURNS = 64;
   const MAX_OFFSETS = 1024;
-  const MAX_IDS = 256; // of messages of one channel in one subscription
-  const SAME_ID = 120000; // for so long a message with the same id is the same message
+  const MAX_IDS = 256; // the most message ids that a subscription remembers for a channel
+  const SAME_ID = 120000; // the time within which a message with the same id is the same message
   const RANKS = Object.freeze({ next: 6, newer: 5, unknown: 4, hole: 3, had: 2, other: 1, twice: 0 }); // of a copy
   const OPEN = 1; // WebSocket.readyState
   const TRANSPORTS = Object.freeze(["websocket", "stream", "poll"]);
-  const DEAF = 3000; // after such a silence behind the opening, a transport is asked whether anything comes through it
-  const CUTS = 2; // connections in a row that are cut young, after which another transport is used
-  const MAX_COME_BACK = 16; // times the first wait
+  const DEAF = 3000; // the time without a message after the opening, after which a transport is tested
+  const CUTS = 2; // the number of short-lived connections in a row after which another transport is used
+  const MAX_COME_BACK = 16; // the longest wait before WebSocket is tried again, as a multiple of the first
   const HTTP_SOCKET = Symbol.for("lhttp-tx HttpSocket 0.1.0"); // where lhttp-http.js puts its class
   const SCRIPT = root.document?.currentScript?.src || null;
 
-  /** Load lhttp-http.js where that has not happened: it lies beside this script. */
+  /** Load lhttp-http.js, which is in the same folder, unless it is loaded already. */
   async function loadHttp() {
     if (root[HTTP_SOCKET] || !SCRIPT) return;
-    await import(new URL("lhttp-http.js", SCRIPT).href).catch(() => {}); // without it, there is WebSocket alone
+    await import(new URL("lhttp-http.js", SCRIPT).href).catch(() => {}); // without it, only WebSocket works
   }
 
-  /** Call *listener*; what it throws is reported as an uncaught error, and stops nothing else. */
+  /** Call *listener*. An exception is reported as an uncaught error, and stops nothing else. */
   function call(listener, ...args) {
     try {
       listener(...args);
@@ -1079,15 +1081,15 @@
   function deferred() {
     const result = {};
     result.promise = new Promise((resolve, reject) => Object.assign(result, { resolve, reject }));
-    result.promise.catch(() => {}); // whoever waits for it sees the rejection; nobody has to wait
+    result.promise.catch(() => {}); // callers that await it get the rejection; it need not be awaited
     return result;
   }
 
-  /** Something with events. */
+  /** The base class of objects with events. */
   class Emitter {
     #listeners = new Map();
 
-    /** Call *listener* at each event *name*; returns a function that ends it. */
+    /** Call *listener* at each event *name*. Returns a function that removes it. */
     on(name, listener) {
       if (typeof listener !== "function") throw new TypeError("the listener is not a function");
       if (!this.#listeners.has(name)) this.#listeners.set(name, new Set());
@@ -1100,8 +1102,8 @@
     }
 
     /**
-     * Call *listener* at the next event *name*; returns a function that ends it. Without a listener, return a promise
-     * of the event, which fails if *options.signal* is aborted before.
+     * Call *listener* at the next event *name*. Returns a function that removes it. Without a listener, returns a
+     * promise of the event, which fails if *options.signal* is aborted first.
      */
     once(name, listener = {}) {
       if (typeof listener === "function") {
@@ -1123,7 +1125,7 @@
       });
     }
 
-    /** Call the listeners; returns whether there are any. */
+    /** Call the listeners. Returns whether there are any. */
     _fire(name, event) {
       const listeners = [...(this.#listeners.get(name) ?? [])];
       for (const listener of listeners) call(listener, event);
@@ -1131,7 +1133,9 @@
     }
   }
 
-  /** Call *action* with the reason once *signal* is aborted, also if it is already; returns a function that ends it. */
+  /**
+   * Call *action* with the reason when *signal* is aborted, or at once if it is. Returns a function that cancels this.
+   */
   function whenAborted(signal, action) {
     if (!signal) return () => {};
     const abort = () => action(signal.reason);
@@ -1142,13 +1146,13 @@
 
   const isBlob = (body) => typeof root.Blob === "function" && body instanceof root.Blob;
 
-  /** Return the headers *init* with the content-type that a body has, unless they have one. */
+  /** Return the headers *init*, with the content-type of a body unless they have one. */
   function withType(init, type) {
     const pairs = pairsOf(init);
     return !type || pairs.some(([name]) => name.toLowerCase() === "content-type") ? pairs : [...pairs, ["content-type", type]];
   }
 
-  /** Return {headers, body} with a body that is a string or bytes; what is neither becomes JSON. */
+  /** Return {headers, body} with a body that is a string or bytes. Other values become JSON. */
   function filled({ headers, body = "" }) {
     if (typeof body === "string" || isBytes(body)) return { headers, body };
     const text = JSON.stringify(body);
@@ -1156,13 +1160,13 @@
     return { headers: withType(headers, "application/json"), body: text };
   }
 
-  /** As `filled`, and reads a Blob or File: then it returns a promise. */
+  /** Like `filled`. For a Blob or File, read it and return a promise. */
   function filledLater({ headers, body }) {
     if (!isBlob(body)) return filled({ headers, body });
     return body.arrayBuffer().then((bytes) => ({ headers: withType(headers, body.type), body: bytes }));
   }
 
-  /** A promise that knows whether anybody waits for it: what it fails with is told to *unheard* if nobody does. */
+  /** A promise that calls *unheard* with its error if the program does not await it. */
   class Answer extends Promise {
     #isAwaited = false;
 
@@ -1173,7 +1177,7 @@
     static to(action, unheard) {
       const answer = new Answer((resolve) => resolve(action()));
       Promise.prototype.then.call(answer, null, (error) => {
-        setTimeout(() => answer.#isAwaited || unheard(error), 0); // whoever waits has said so by then
+        setTimeout(() => answer.#isAwaited || unheard(error), 0); // by then, a program that awaits it has done so
       });
       return answer;
     }
@@ -1184,11 +1188,11 @@
     }
   }
 
-  /** Resolve with what *action* returns, or its promise holds, unless that takes longer than *timeout*. */
+  /** Resolve with the result of *action*, or of its promise, unless this takes longer than *timeout*. */
   function within(timeout, action) {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => reject(new TimedOut(`login returned nothing in ${timeout} ms`)), timeout);
-      timer.unref?.(); // in Node; the connection is what keeps the program running
+      timer.unref?.(); // in Node, only the connection keeps the program running
       new Promise((done) => done(action())).then(resolve, reject).finally(() => clearTimeout(timer));
     });
   }
@@ -1202,15 +1206,15 @@
     return absolute.href;
   }
 
-  /** Where a subscription is in the history of one channel. */
+  /** The position of a subscription in the history of one channel. */
   class Track {
-    epoch = null; // null until a receipt tells
-    last = null; // the offset of the last message, or a later one; null while none is known
-    own = null; // the offset of the last message of this channel; null while none is known
-    pending = 0; // which message asks for what was missed, counted up; 0: none
-    count = 0; // messages that have come since it asked
-    ids = new Map(); // message id -> when it came, of the last ones
-    held = null; // what another subscription may have brought while the last messages were asked for
+    epoch = null; // null until the first receipt
+    last = null; // the offset of the last message, or a later one; null if unknown
+    own = null; // the offset of the last message of this channel; null if unknown
+    pending = 0; // the number of the subscribe message that asks for missed messages; 0: none
+    count = 0; // messages that have come since then
+    ids = new Map(); // message id -> time of arrival, for the last messages
+    held = null; // messages that may have come for another subscription while the last messages were requested
 
     constructor(position = null) {
       if (position !== null) this.moveTo(position);
@@ -1231,14 +1235,14 @@
       this.own = own;
     }
 
-    /** Wait for what a message brings that asks for what was missed. */
+    /** Begin to wait for missed messages. */
     ask(number, isHolding = false) {
       this.pending = number;
       this.count = 0;
       this.held = isHolding ? [] : null;
     }
 
-    /** Return "next", "newer", "hole", "twice" or, where it seems to be of another channel, "other". */
+    /** Return "next", "newer", "hole", "twice" or, if the message seems to be for another channel, "other". */
     judge({ offset, after }) {
       if (this.last === null) return "newer";
       if (!isLater(offset, this.last)) return "twice";
@@ -1249,9 +1253,9 @@
   }
 
   /**
-   * Positions in a storage: at most MAX_KEPT channels, those that were not used for the longest time go first.
+   * Positions in a storage, for at most MAX_KEPT channels. The channels that were unused for longest are dropped first.
    *
-   * @param storage has getItem, setItem and removeItem; what they throw is told to *fail*, once, and stops nothing.
+   * @param storage has getItem, setItem and removeItem. If they throw, *fail* is called once, and nothing stops.
    */
   class Keeper {
     #storage;
@@ -1287,7 +1291,7 @@
       this.#kept.delete(channel);
     }
 
-    /** Write what has changed, now. Other tabs may have written other channels. */
+    /** Write the changes now. Other tabs may have written other channels. */
     save() {
       clearTimeout(this.#timer);
       this.#timer = null;
@@ -1309,7 +1313,7 @@
         const entries = Object.entries(JSON.parse(text) ?? {});
         return entries.filter(([, position]) => POSITION.test(position)).slice(-MAX_KEPT);
       } catch {
-        return []; // somebody else has written there
+        return []; // another program has written there
       }
     }
 
@@ -1324,10 +1328,10 @@
   }
 
   /**
-   * What `subscribe` resolves with: a listener's subscription, or messages to be iterated over.
+   * The result of `subscribe`: a subscription with a listener, or an iterator over messages.
    *
    * Events: message ({message, channel}); confirmed (subscription), by the server, once for each connection; recovered
-   * and missed, as those of the client; end ({error}), null if it was asked for.
+   * and missed, as in the client; end ({error}), with null if the program has ended it.
    */
   class Subscription extends Emitter {
     #client;
@@ -1337,7 +1341,7 @@
     #buffering;
     #ended = false;
     #error = null;
-    #taken = null; // channel and position of the message that a loop has now
+    #taken = null; // channel and position of the message that a loop handles now
 
     constructor(client, channels, listener, options) {
       super();
@@ -1349,7 +1353,7 @@
       this._ready = deferred();
       this._confirmed = false;
       this._unsure = new Set();
-      this._tracks = new Map(); // channel -> Track, where the channel has a history
+      this._tracks = new Map(); // channel -> Track, for channels with history
     }
 
     /** Whether it has ended: unsubscribed, refused, or its client closed. */
@@ -1357,18 +1361,20 @@
       return this.#ended;
     }
 
-    /** Channel to position: what has come, and what the listener is called with now is part of it. */
+    /** Channel to position: the last messages that have come, including the one that the listener handles now. */
     get positions() {
       const known = this.channels.map((channel) => [channel, this._tracks.get(channel)?.position ?? null]);
       return Object.freeze(Object.fromEntries(known.filter(([, position]) => position !== null)));
     }
 
-    /** The channels for which the server did not know, when it last confirmed, if all nodes of its cluster pass on. */
+    /**
+     * The channels for which a node of the cluster did not answer at the last confirmation: messages may be missing.
+     */
     get unsure() {
       return this.channels.filter((channel) => this._unsure.has(channel));
     }
 
-    /** End it; resolves when the server has taken it back, or at once without a connection. */
+    /** End the subscription. Resolves when the server has ended it, or at once without a connection. */
     unsubscribe() {
       return this.#client._answer(() => this.#client._unsubscribe(this));
     }
@@ -1391,7 +1397,7 @@
       return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
     }
 
-    /** Called by a `for await` loop that is left: unsubscribes. */
+    /** Called when the program leaves a `for await` loop: unsubscribes. */
     return() {
       this.#keepTaken();
       this.unsubscribe().catch(() => {});
@@ -1409,7 +1415,7 @@
       this.#taken = null;
     }
 
-    /** Whether the program has taken everything that has come. */
+    /** Whether the program has taken all messages that have come. */
     get _idle() {
       return !this.#buffer.length && !this.#taken;
     }
@@ -1443,16 +1449,16 @@
   }
 
   /**
-   * Who is in a channel, kept right: after each reconnection, and where something was missed, it is asked for anew.
+   * The people in a channel, kept up to date: the client asks again after each reconnection, and after missed messages.
    *
-   * Events: join and leave ({user, connection}); sync (the Presence), when it was asked for; change (the Presence),
+   * Events: join and leave ({user, connection}); sync (the Presence), when the client has asked; change (the Presence),
    * after each of these; end ({error}).
    */
   class Presence extends Emitter {
     #client;
     #subscription = null;
-    #people = new Map(); // user, or the connection of somebody without a name -> {user, connections}
-    #early = null; // what came while it was asked for
+    #people = new Map(); // user, or the connection of an anonymous client -> {user, connections}
+    #early = null; // messages that came while the client asked
     #timer = null;
     #error = null;
 
@@ -1460,8 +1466,8 @@
       super();
       this.#client = client;
       this.channel = channel;
-      this.count = this.connections = 0; // people, and their connections, also those that are not listed
-      this.complete = true; // false while a node of a cluster does not hear all others
+      this.count = this.connections = 0; // people and their connections, including those that are not listed
+      this.complete = true; // false while nodes of the cluster are missing
     }
 
     static async _of(client, channel, { signal }) {
@@ -1478,17 +1484,17 @@
       return presence;
     }
 
-    /** Those who are there, each {user, connections}, as far as they are listed: a server lists 500. */
+    /** The people in the channel, each {user, connections}. A server lists at most 500. */
     get people() {
       return [...this.#people.values()];
     }
 
-    /** The names of those who have one. */
+    /** The names of the users in the channel. */
     get users() {
       return this.people.map(({ user }) => user).filter((user) => user !== null);
     }
 
-    /** Tell whether *user* is there. */
+    /** Return whether *user* is in the channel. */
     has(user) {
       return this.#people.has(`u${user}`);
     }
@@ -1497,7 +1503,7 @@
       return this.#subscription?.closed ?? false;
     }
 
-    /** End it. */
+    /** Stop keeping it up to date. */
     close() {
       return this.#subscription.unsubscribe();
     }
@@ -1519,10 +1525,10 @@
         } else this.#again();
         return;
       }
-      if (early !== this.#early || this.closed) return; // it was asked for once more
+      if (early !== this.#early || this.closed) return; // the client has asked again
       this.#early = null;
       this.#people = new Map(found.people.map((person) => [keyOf(person.user, person.connections[0]), person]));
-      for (const event of early) this.#apply(event); // the answer may know of it, and may not
+      for (const event of early) this.#apply(event); // the answer may include it or not
       this.count = found.count;
       this.connections = found.connections;
       this.complete = found.complete !== false;
@@ -1570,21 +1576,20 @@
     return user === null ? `c${connection}` : `u${user}`;
   }
 
-
   /**
-   * A connection that is kept up.
+   * A client, which reconnects when its connection is lost.
    *
    * Events, with `on(name, listener)`:
    *   state    ({state, previous, error, delay}): closed, connecting, open, reconnecting
-   *   login    ({user, expires}): the server has taken a login, the first one before the state is open
-   *   message  (message): all that arrives, but for receipts, errors and replies to `request`
-   *   error    (error): an error that belongs to no promise, or to one that nobody waits for; the console shows it
-   *                     where nobody listens
-   *   receive  (message): whatever arrives
-   *   recovered ({channel, position, count, subscription}): nothing is missing, though the connection was lost or
-   *                     a message failed to come; *count* that were missing have come
-   *   missed   ({channel, position, subscription}): something may be missing, and does not come; *position*, behind
-   *                     which messages go on, is null in a channel without history
+   *   login    ({user, expires}): the server has accepted a login; the first time before the state is open
+   *   message  (message): every message except receipts, errors and replies to `request`
+   *   error    (error): an error without a promise, or with one that is not awaited; without a listener, the console
+   *                     shows it
+   *   receive  (message): every message
+   *   recovered ({channel, position, count, subscription}): nothing is missing after a lost connection or a gap;
+   *                     *count* missed messages have come
+   *   missed   ({channel, position, subscription}): messages may be missing, and will not come; live messages continue
+   *                     after *position*, which is null in a channel without history
    */
   class LhttpClient extends Emitter {
     #options;
@@ -1592,38 +1597,38 @@
     #state = "closed";
     #socket = null;
     #ways;
-    #way = 0; // which of them is used from the next connection on
-    #mode = "websocket"; // what this connection is
-    #bad = 0; // connections in a row that were cut young
-    #isDeaf = false; // whether nothing comes through this one
+    #way = 0; // the index of the transport for the next connection
+    #mode = "websocket"; // the transport of this connection
+    #bad = 0; // short-lived connections in a row
+    #isDeaf = false; // whether nothing comes through this connection
     #returning = null;
     #returns = 0;
     #codec = CODECS.text;
     #opening = null;
     #closing = null;
-    #isEnded = false; // whether it was closed, and nobody has called connect() since
-    #down = null; // called when a socket that was closed on purpose is gone
+    #isEnded = false; // whether it was closed, and connect() was not called since
+    #down = null; // called when a socket that the client has closed is gone
     #attempts = 0;
     #openedAt = 0;
     #heardAt = 0;
-    #timer = null; // of connecting, of waiting before it, or of the heartbeat
+    #timer = null; // the timer for connecting, for the wait before it, or for the heartbeat
     #user = null;
     #expires = null;
     #renewal = null; // the timer of the next login
-    #refusals = 0; // of logins: in a row before the connection is open, and all of a connection that is
-    #isKnown = false; // whether a login has succeeded since it was closed
-    #lag = 0; // how much this clock is behind the server's, as far as it is known
+    #refusals = 0; // refused logins: in a row before the connection is open; all of them on an open connection
+    #isKnown = false; // whether a login has succeeded since the client was closed
+    #lag = 0; // the milliseconds by which this clock is behind the server's, if known
     #queue = [];
     #resend;
-    #again = []; // publications that were sent, and have lost their answers with a connection
+    #again = []; // publications that were sent, and got no answer before the connection was lost
     #pending = new Map();
     #subscriptions = new Set();
-    #channels = new Map(); // channel or wildcard subscription -> the subscriptions to it
-    #wildcards = new Wildcards(); // those of the keys above that are some
+    #channels = new Map(); // channel or wildcard subscription -> its Subscription objects
+    #wildcards = new Wildcards(); // the wildcard subscriptions among the keys above
     #turns = new Map();
-    #shared = new Map(); // what publications to several channels have in common -> the names that had their copies
-    #offsets = new Map(); // offsets of publications to several channels -> the channel that each was taken for
-    #holes = new Set(); // channels for which what is missing was asked for
+    #shared = new Map(); // the common part of the copies of a publication -> the names whose copies have come
+    #offsets = new Map(); // offsets of publications to several channels -> the channel to which each was assigned
+    #holes = new Set(); // channels whose missing messages were requested
     #asked = 0;
     #keeper = null;
     #prefix = Math.random().toString(36).slice(2, 10);
@@ -1631,7 +1636,7 @@
     #online = () => this.#retryNow();
     #leaving = () => this.#keeper?.save();
 
-    /** @param url ws, wss, http or https; in a browser it may be relative to the page. Nothing is opened yet. */
+    /** @param url ws, wss, http or https; in a browser it may be relative to the page. This opens no connection. */
     constructor(url, options = {}) {
       super();
       for (const name of Object.keys(options)) {
@@ -1649,7 +1654,7 @@
           if (typeof positions[name] !== "function") throw new TypeError(`the option positions has no method ${name}`);
         }
         const { origin, host, protocol, pathname } = new URL(this.url);
-        const address = origin === "null" ? `${protocol}//${host}` : origin; // some know no origin of ws:
+        const address = origin === "null" ? `${protocol}//${host}` : origin; // some environments know no origin of ws:
         this.#keeper = new Keeper(positions, `lhttp ${address}${pathname}`, (error) => this.#emit("error", error));
       }
       if (this.#options.login && typeof this.#options.login !== "function") {
@@ -1673,22 +1678,22 @@
       return this.#state;
     }
 
-    /** The WebSocket of the moment, or null. */
+    /** The current WebSocket, or null. */
     get socket() {
       return this.#socket;
     }
 
-    /** How the connection of the moment is made: websocket, stream or poll; null without one. */
+    /** The transport of the current connection: websocket, stream or poll; null without a connection. */
     get transport() {
       return this.#state === "open" ? this.#mode : null;
     }
 
-    /** Who the server says this is, or null while the client is not logged in. */
+    /** The user name that the server reports; null while the client is not logged in. */
     get user() {
       return this.#user;
     }
 
-    /** When the login expires by the server's clock, as in Date.now(); null if it does not. */
+    /** The time at which the login expires, by the server's clock, as in Date.now(); null if it does not expire. */
     get expires() {
       return this.#expires;
     }
@@ -1699,10 +1704,10 @@
     }
 
     /**
-     * Connect. Resolves when the connection is open; with `reconnect` it is tried until it is, or until `close()`.
+     * Connect. Resolves when the connection is open. With `reconnect`, the client tries until then, or until `close()`.
      *
-     * With the option `login` it is open once the server has taken the login. Rejects with ConnectionLost if it was
-     * given up, with the server's error if that refuses the login.
+     * With the option `login`, the connection is open when the server has accepted the login. Rejects with
+     * ConnectionLost if the client gives up, or with the server's error if the server refuses the login.
      *
      * @param options {signal}: if it is aborted before the connection is open, the client is closed.
      */
@@ -1740,10 +1745,10 @@
     }
 
     /**
-     * Log in once more, now: as somebody else, or with other rights. Other messages go on meanwhile.
+     * Log in again now, as another user or with other rights. Other messages continue meanwhile.
      *
-     * Resolves when the server has taken what the option `login` returns. A server that wants a connection of its own
-     * for another user gets one; then subscriptions are restored, and what was sent and not answered is ConnectionLost.
+     * Resolves when the server has accepted the result of the option `login`. For another user, the client opens a new
+     * connection and restores its subscriptions. Messages that were sent and not answered fail with ConnectionLost.
      */
     login() {
       return this._answer(() => this.#logInNow());
@@ -1762,9 +1767,9 @@
     }
 
     /**
-     * Close the connection for good: ends all subscriptions, rejects what waits with ConnectionLost.
+     * Close the connection for good. Ends all subscriptions, and rejects all waiting calls with ConnectionLost.
      *
-     * Resolves with the messages that were never sent, in order, when the connection is down.
+     * Resolves when the connection is closed, with the messages that were never sent, in order.
      */
     async close(code = 1000, reason = "") {
       const unsent = this.#queue.map((entry) => entry.message);
@@ -1788,17 +1793,17 @@
     /**
      * Publish *body* to a channel or a list of channels.
      *
-     * @param body a string, bytes, a Blob or File, or a value that is sent as JSON. A Blob is read first, so what is
-     *   sent after it may come before it.
+     * @param body a string, bytes, a Blob or File, or a value that is sent as JSON. A Blob is read first, so later
+     *   messages may arrive before it.
      * @param options {command, headers, parts, binary, receipt, timeout, id, signal, onProgress}: `id` is the message
-     *   id, 1 to 64 visible ASCII characters; by default a new one. A message whose id the server knows already is not
-     *   published again. `signal`: once it is aborted, the promise fails, and what was not sent is not sent any more.
+     *   id, 1 to 64 visible ASCII characters; by default a new one. The server does not publish a second message with
+     *   the same id. `signal`: when it is aborted, the promise fails, and a message that still waits is not sent.
      *   `onProgress` is called with {sent, total}, in bytes.
      * @returns a promise that succeeds with the receipt when the server has the message, or, with `receipt: false`,
-     *   with null when it was handed to the WebSocket. `positions` of the receipt says where it is in the histories,
-     *   `duplicate` whether it was there before. It fails with ServerError, ConnectionLost, QueueFull or TimedOut.
-     *   Without a connection the message waits for one. If the connection is lost before the answer, the message is
-     *   sent again with the same id, within the bounds of the option `resend`.
+     *   with null when it was passed to the WebSocket. `positions` of the receipt has the positions in the histories,
+     *   `duplicate` is true if the server already had the message. It fails with ServerError, ConnectionLost, QueueFull
+     *   or TimedOut. Without a connection, the message waits for one. If the connection is lost before the answer, the
+     *   message is sent again with the same id, within the limits of the option `resend`.
      */
     publish(channels, body = "", options = {}) {
       return this.#answerWith(body, options, (ready, own) => this.#publish(channels, ready, own));
@@ -1811,7 +1816,7 @@
       else own.push(["message-id", id]);
       const hasReceipt = options.receipt ?? true;
       if (id === undefined && hasReceipt) {
-        id = randomId(); // nobody can guess the next one, and take it first
+        id = randomId(); // nobody can guess the next id and use it first
         own.push(["message-id", id]);
       }
       if (id !== undefined && !MESSAGE_ID.test(id)) {
@@ -1821,24 +1826,24 @@
     }
 
     /**
-     * Send a message to the server; as `publish`, without channels. Processors get it by its command. The receipt holds
-     * a backend's answer to an `upstream` header.
+     * Send a message to the server. Like `publish`, without channels. The processor of its command gets it. The receipt
+     * contains a backend's answer to an `upstream` header.
      */
     send(command, body = "", options = {}) {
       return this.#answerWith(body, options, (ready, own) => this.#send([], ready, { ...own, command }));
     }
 
-    /** Send *parts*, each {headers, body}, as one multipart message, and resolve with the reply; as `request`. */
+    /** Send *parts*, each {headers, body}, as one multipart message, and resolve with the reply, like `request`. */
     upload(command, parts, options = {}) {
       return this.request(command, "", { ...options, parts });
     }
 
     /**
-     * Send a message and resolve with what a processor replies to it.
+     * Send a message and resolve with the reply of a processor.
      *
-     * A reply is a message with the `receipt` header of the request, which it has unless the processor set headers, or
-     * else the next one with the command `options.reply`, by default the request's own. If the server is done and there
-     * was no reply, it fails with NoReply, whose status is 404.
+     * The reply is the message with the same `receipt` header as the request. If the processor sets headers, a reply
+     * has no such header. Then the reply is the next message with the command `options.reply`, by default that of the
+     * request. If the server has handled the message without a reply, the call fails with NoReply, with status 404.
      */
     request(command, body = "", options = {}) {
       const reply = options.reply ?? command;
@@ -1847,7 +1852,7 @@
       );
     }
 
-    /** Fill body and parts, at once unless there is a Blob, and pass them on. */
+    /** Fill body and parts, and pass them on: at once, unless there is a Blob. */
     #answerWith(body, options, action) {
       return this._answer(() => {
         options.signal?.throwIfAborted();
@@ -1865,7 +1870,7 @@
     }
 
     /**
-     * Publish several messages in one go, each {channels, body} with the options of `publish`.
+     * Publish several messages together, each {channels, body} with the options of `publish`.
      *
      * @returns a promise that succeeds with a list of {receipt, error}, in the same order; one of the two is null.
      */
@@ -1877,14 +1882,14 @@
     }
 
     /**
-     * Send a Blob, a File or bytes in chunks, which goes on after a reconnection.
+     * Send a Blob, a File or bytes in chunks. This continues after a reconnection.
      *
      * Each chunk is a message with the headers `upload`, an id that all chunks share, `content-range`, as in HTTP, and,
-     * where they are known, `content-type` and `filename`. A chunk whose answer a lost connection took along is sent
-     * again, so it may come twice, and behind later ones.
+     * if they are known, `content-type` and `filename`. After a lost connection, a chunk without an answer is sent
+     * again. So it may arrive twice, or after later ones.
      *
-     * @param options {headers, chunkSize, parallel, id, timeout, signal, onProgress}: `parallel` chunks wait for their
-     *   answers at one time. `onProgress` is called with {sent, total}: bytes that the server has.
+     * @param options {headers, chunkSize, parallel, id, timeout, signal, onProgress}: `parallel` is the number of
+     *   chunks that wait for answers at one time. `onProgress` is called with {sent, total}: bytes that the server has.
      * @returns a promise that succeeds with {id, reply}: the last reply of a processor, or null.
      */
     uploadChunks(command, file, options = {}) {
@@ -1929,18 +1934,18 @@
       try {
         await Promise.all(workers);
       } catch (error) {
-        next = Infinity; // the others end with what they are at
+        next = Infinity; // the others end after their current chunk
         throw error;
       }
       return { id, reply };
     }
 
     /**
-     * Keep up who is in a channel that the server keeps the presence of.
+     * Return the people in a channel with presence, kept up to date.
      *
      * @param options {signal}: as for `subscribe`.
-     * @returns a promise that succeeds with a Presence once it knows who is there. It fails with ServerError, whose
-     *   status is 404 where there is no presence.
+     * @returns a promise that succeeds with a Presence after the first answer. It fails with ServerError, with status
+     *   404 if the channel has no presence.
      */
     presence(channel, options = {}) {
       return this._answer(() => Presence._of(this, checkChannel(channel), options), options.signal);
@@ -1949,12 +1954,12 @@
     /**
      * Ask for a part of the history of a channel.
      *
-     * @param options {limit, since, before, order, timeout}: at most *limit* messages, those behind the position
+     * @param options {limit, since, before, order, timeout}: at most *limit* messages: those after the position
      *   *since*, or the last ones before the position *before*, or the oldest. `order: "newest"` begins with the
-     *   newest, and does not go with *since*.
-     * @returns a promise that succeeds with {channel, messages, position, more, missed, next}: *next* holds the options
-     *   for the page after this one, or is null if there is no more; *missed* tells that the history does not reach
-     *   back to *since*. It fails with ServerError, whose status is 404 where there is no history.
+     *   newest. It cannot be combined with *since*.
+     * @returns a promise that succeeds with {channel, messages, position, more, missed, next}: *next* contains the
+     *   options for the next page, or is null if there is none; *missed* is true if the history does not reach back to
+     *   *since*. It fails with ServerError, with status 404 if the channel has no history.
      */
     history(channel, options = {}) {
       return this._answer(() => this.#history(channel, options), options.signal);
@@ -1985,17 +1990,17 @@
     /**
      * Subscribe to a channel or a list of channels, now and after each reconnection.
      *
-     * In channels with history, what was missed while there was no connection comes first, and nothing comes twice.
+     * In channels with history, messages that were missed without a connection come first, and each comes once.
      *
      * @param channels names of channels, or wildcard subscriptions such as `room.*` and `room.>`.
-     * @param listener called with each message and the channel that it came by; without it, iterate over the result:
+     * @param listener called with each message and its channel. Without it, iterate over the result:
      *   `for await (const message of await client.subscribe("room"))`.
-     * @param options {command, headers, last, since, onRecovered, onMissed}: command and headers are of the message
-     *   that subscribes. *last*: so many of the newest messages come first, where no position is known. *since*: a
-     *   position, or an object of channel to position; what came behind it comes first; null: no position that is kept.
-     *   *onRecovered* and *onMissed* are called as listeners of the events `recovered` and `missed` are. *signal*: once
+     * @param options {command, headers, last, since, onRecovered, onMissed}: command and headers of the subscribe
+     *   message. *last*: this many of the newest messages come first, if no position is known. *since*: a position, or
+     *   an object of channel to position; the messages after it come first; null: ignore a stored position.
+     *   *onRecovered* and *onMissed* are called like listeners of the events `recovered` and `missed`. *signal*: when
      *   it is aborted, the subscription ends.
-     * @returns a promise that succeeds with a Subscription once the server has confirmed it. Without a connection it
+     * @returns a promise that succeeds with a Subscription when the server has confirmed it. Without a connection it
      *   waits for one, also before `connect()`. It fails with ServerError, or ConnectionLost if the client is closed.
      */
     subscribe(channels, listener = null, options = {}) {
@@ -2009,7 +2014,7 @@
       if (this.#isEnded) throw new ConnectionLost("client is closed");
       options.signal?.throwIfAborted();
       this.#findPositions(subscription);
-      this.#subscriptionMessage(subscription, { channels: subscription.channels }, "0"); // refuses what is malformed
+      this.#subscriptionMessage(subscription, { channels: subscription.channels }, "0"); // throws if malformed
       this.#subscriptions.add(subscription);
       for (const channel of subscription.channels) {
         if (!this.#channels.has(channel)) this.#channels.set(channel, new Set());
@@ -2026,7 +2031,7 @@
       return subscription;
     }
 
-    /** Find out where a subscription goes on: what the program says, or else what was kept. */
+    /** Find the position from which a subscription continues: the one from the program, or the stored one. */
     #findPositions(subscription) {
       const { last, since } = subscription._options;
       if (last !== undefined && !(Number.isInteger(last) && last >= 0 && last <= MAX_LAST)) {
@@ -2053,7 +2058,7 @@
       return isWildcard(channel) ? null : (this.#keeper?.get(channel) ?? null);
     }
 
-    /** Keep a position beyond the page, if that was asked for. */
+    /** Store a position, if the program has passed a storage. */
     _keep(channel, position) {
       this.#keeper?.set(channel, position);
     }
@@ -2068,7 +2073,7 @@
       }
     }
 
-    /** The server has taken a channel back: what was subscribed to it ends, as if it had been refused. */
+    /** The server has revoked a channel: end its subscriptions, as if the server had refused them. */
     #revoked(channel, error) {
       for (const subscription of [...(this.#channels.get(channel) ?? [])]) {
         const others = this.#forget(subscription).filter((name) => name !== channel);
@@ -2084,14 +2089,14 @@
     // Sending
 
     /**
-     * Return a promise of what *action* returns or throws; without anybody who waits, a failure is an event, unless it
-     * is that of *signal*.
+     * Return a promise for the result of *action*. If the program does not await it, an error becomes an event, unless
+     * *signal* has caused it.
      */
     _answer(action, signal) {
       return Answer.to(action, (error) => {
         if (signal?.aborted && error === signal.reason) return;
         if (error instanceof LhttpError) this.#emit("error", error);
-        else throw error; // a mistake of the program, and not of the connection
+        else throw error; // a mistake of the program, not of the connection
       });
     }
 
@@ -2112,12 +2117,12 @@
     }
 
     /**
-     * @param first whether it is the login, which comes before the connection counts as open.
+     * @param first whether it is the login, which is sent before the connection counts as open.
      * @param again whether it may be sent again if the connection is lost before the answer.
-     * @param apply called with the receipt before anything that came behind it is looked at.
-     * @param progress returns a number that changes while the answer is on its way: then it may take longer.
-     * @param signal once it is aborted, nobody waits for the answer; what was not sent is not sent any more.
-     * @param onProgress called with {sent, total}.
+     * @param apply called with the receipt, before later messages are handled.
+     * @param progress returns a number that changes while the answer is on its way; the time limit then begins again.
+     * @param signal when it is aborted, the call fails, and a message that still waits is not sent.
+     * @param onProgress called with {sent, total}, in bytes.
      */
     _submit(message, options = {}) {
       const { token = null, timeout, reply = null, direct = false, first = false } = options;
@@ -2138,7 +2143,7 @@
       });
     }
 
-    /** Nobody waits for *entry* any more. One that was sent stays, so that its reply is taken for no other's. */
+    /** Stop waiting for *entry*. If it was sent, keep it, so that its reply is not taken for the reply to another. */
     #abandon(entry, reason) {
       for (const list of [this.#queue, this.#again]) {
         const at = list.indexOf(entry);
@@ -2150,13 +2155,13 @@
       entry.reject(reason);
     }
 
-    /** Tell how much of *data*, which was handed to the WebSocket, has left it. */
+    /** Report how much of *data* has left the WebSocket. */
     #watch(entry, data) {
       const socket = this.#socket;
       const total = typeof data === "string" ? encoder.encode(data).length : data.length;
       let sent = -1;
       const look = () => {
-        if (socket !== this.#socket) return; // it is sent again, or fails
+        if (socket !== this.#socket) return; // the message is sent again, or fails
         const now = Math.max(sent, total - Math.min(socket.bufferedAmount, total));
         if (now > sent) call(entry.onProgress, { sent: now, total });
         sent = now;
@@ -2194,7 +2199,7 @@
       this.#pending.set(token, entry);
     }
 
-    /** Keep a message that was sent for the next connection, if the bounds allow; returns whether it is kept. */
+    /** Keep a sent message for the next connection, within the limits. Returns whether it is kept. */
     #keepToSend(entry, error) {
       if (!entry.again || !this.#resend || !this.#reconnect || this.#down || this.#state === "closed") return false;
       const { messages, bytes, time } = this.#resend;
@@ -2224,11 +2229,11 @@
       return new LhttpMessage({ command: command ?? this.#options.command, headers: pairs });
     }
 
-    /** Subscribe at the server, on a connection that knows nothing of *subscription*. */
+    /** Subscribe at the server, on a connection without *subscription*. */
     #establish(subscription) {
       const wasConfirmed = subscription._confirmed;
       for (const channel of subscription._tracks.keys()) {
-        if (!subscription.channels.includes(channel)) subscription._tracks.delete(channel); // a wildcard brought it
+        if (!subscription.channels.includes(channel)) subscription._tracks.delete(channel); // from a wildcard
       }
       const questions = this.#questions(subscription);
       let unanswered = questions.length;
@@ -2247,14 +2252,14 @@
           if (!subscription.closed) subscription._fire("confirmed", subscription);
         },
         (error) => {
-          if (subscription.closed || error instanceof ConnectionLost) return; // the next connection does it again
+          if (subscription.closed || error instanceof ConnectionLost) return; // the next connection subscribes again
           if (subscription._confirmed && error.status >= 500) {
             this.#drop(`subscribing again failed: ${error.reason}`);
             return;
           }
           subscription._ready.reject(error);
           subscription._end(error);
-          // Some of it may be in place.
+          // Some channels may be subscribed.
           if (error instanceof TimedOut || asking.length > 1) this._unsubscribe(subscription).catch(() => {});
           else this.#forget(subscription);
           if (subscription._confirmed) this.#emit("error", error);
@@ -2262,7 +2267,7 @@
       );
     }
 
-    /** Return what to subscribe to and what to ask for with it: {channels, since, last}, one for each message. */
+    /** Return the subscribe messages for a subscription, each {channels, since, last}. */
     #questions({ channels, _tracks, _options, _confirmed }) {
       const since = new Map();
       for (const channel of channels) {
@@ -2285,7 +2290,7 @@
       return questions;
     }
 
-    /** Send one message that subscribes; *apply* gets its receipt. */
+    /** Send one subscribe message. *apply* gets its receipt. */
     #ask(subscription, { channels, since, last }, apply) {
       const token = this.#token();
       const message = this.#subscriptionMessage(subscription, { channels, since, last }, token);
@@ -2299,7 +2304,9 @@
       return this._submit(message, { token, direct: true, apply, progress });
     }
 
-    /** A receipt says where *subscription* is in *channel*, and, if it *wasAway*, whether it has everything. */
+    /**
+     * Take the position of *subscription* in *channel* from a receipt. If it *wasAway*, also whether it has everything.
+     */
     #arrived(subscription, channel, { headers }, wasAway) {
       if (subscription.closed) return;
       if (wordsOf(headers, "unsure").includes(channel)) subscription._unsure.add(channel);
@@ -2314,7 +2321,7 @@
         const { epoch, offset } = splitPosition(position);
         const isSame = track.epoch === epoch || track.epoch === null;
         if (track.epoch === null && track.last !== null && isLater(track.last, offset)) {
-          isMissing = wasAway = true; // what had come before the connection was lost is of another epoch
+          isMissing = wasAway = true; // messages from before the lost connection have another epoch
           track.reach(offset);
         }
         if (!isSame) {
@@ -2334,7 +2341,7 @@
       if (wasAway) this.#tell(isMissing ? "missed" : "recovered", subscription, channel, position, track.count);
     }
 
-    /** Keep where *subscription* is, unless it has messages that the program has not taken yet. */
+    /** Store the position of *subscription*, unless it has messages that the program has not taken yet. */
     #keepIdle(subscription, channel) {
       const position = isWildcard(channel) ? null : (subscription._tracks.get(channel)?.position ?? null);
       if (position !== null && subscription._idle) this._keep(channel, position);
@@ -2349,7 +2356,7 @@
       this.#emit(name, event);
     }
 
-    /** Something of *channel* did not come: subscribe again from where it is missing, once for all subscriptions. */
+    /** A message of *channel* did not come: subscribe again from the gap, once for all subscriptions. */
     #close(channel) {
       const subscriptions = [...(this.#channels.get(channel) ?? [])].filter(({ _tracks }) => {
         const track = _tracks.get(channel);
@@ -2377,7 +2384,7 @@
       });
     }
 
-    /** The server tells that something is missing, and does not come; returns whether *message* tells that. */
+    /** Handle `missed`, which says that messages are missing and will not come. Returns whether *message* is one. */
     #isGap({ command, headers }) {
       if (command !== "missed" || ["publish", "receipt"].some((name) => headers.has(name))) return false;
       const channel = headers.get("channel") ?? "";
@@ -2399,7 +2406,7 @@
       return isKnown;
     }
 
-    /** Forget *subscription*, and return its channels that no other one has. */
+    /** Forget *subscription*, and return its channels that no other subscription has. */
     #forget(subscription) {
       if (!this.#subscriptions.delete(subscription)) return [];
       return subscription.channels.filter((channel) => {
@@ -2419,9 +2426,9 @@
         return;
       }
       const marks = marksOf(message);
-      const named = marks && message.headers.get("offset-of"); // which of the copies this is
+      const named = marks && message.headers.get("offset-of"); // the channel of this copy
       if (named && listed.includes(named)) listed = [named];
-      const copies = []; // a channel, and a name by which it was subscribed to
+      const copies = []; // a channel, and the subscribed name that matches it
       for (const channel of listed) {
         if (this.#channels.has(channel)) copies.push([channel, channel]);
         if (this.#wildcards.size) for (const name of this.#wildcards.matching(channel)) copies.push([channel, name]);
@@ -2436,9 +2443,9 @@
     }
 
     /**
-     * Tell whether a message of a channel with history is what comes next, and remember it.
+     * Return whether a message of a channel with history is the next one, and remember it.
      *
-     * One that came twice is not. Neither is one behind a hole: it comes once more when that is closed.
+     * False for a message that has come before, and for one after a gap, which comes again when the gap is closed.
      */
     #isDue(subscription, name, channel, marks, message) {
       const tracks = subscription._tracks;
@@ -2447,10 +2454,10 @@
         tracks.set(channel, (track = new Track()));
         if (tracks.size > MAX_TRACKED + subscription.channels.length) tracks.delete(tracks.keys().next().value);
       }
-      if (!track) return true; // the channel has no history: anybody can write such headers
+      if (!track) return true; // the channel has no history, so any client can write such headers
       let judged = track.judge(marks);
       if (track.held && judged === "twice") {
-        track.held = null; // here begins what was asked for
+        track.held = null; // the requested messages begin here
         track.ids.clear();
         judged = "newer";
       }
@@ -2463,7 +2470,7 @@
       track.count += 1;
       const id = message.headers.get("message-id");
       if (id !== undefined) {
-        const isAgain = Date.now() - track.ids.get(id) < SAME_ID; // a server that was killed knows nothing of the first
+        const isAgain = Date.now() - track.ids.get(id) < SAME_ID; // a killed server may have lost the first one
         remember(track.ids, id, Date.now(), MAX_IDS);
         if (isAgain) return false;
       }
@@ -2471,17 +2478,17 @@
       return !track.held;
     }
 
-    /** Return which of *copies*, pairs of a channel and a name that brings it, *message* is. */
+    /** Return the element of *copies*, pairs of a channel and a subscribed name, to which *message* belongs. */
     #copy(message, marks, copies) {
       if (marks === null) {
         const isKept = ([channel, name]) =>
           [...this.#channels.get(name)].some(({ _tracks }) => _tracks.get(channel)?.epoch != null);
         const others = message.headers.get("store") === "no" ? copies : copies.filter((copy) => !isKept(copy));
-        const possible = others.length ? others : copies; // what a history keeps has marks
+        const possible = others.length ? others : copies; // messages of a history have marks
         return possible[possible.length > 1 ? this.#turn(message, possible.length) : 0];
       }
       const { offset } = marks;
-      const known = this.#offsets.get(offset); // the channel whose message came with this offset before
+      const known = this.#offsets.get(offset); // the channel of an earlier message with this offset
       const key = unmarkedKey(message);
       const had = this.#shared.get(key) ?? new Set();
       const all = copies.map((copy) => {
@@ -2509,7 +2516,7 @@
       return best.copy;
     }
 
-    /** A message comes once for each name that brings it: return which of *count* copies this is. */
+    /** A message comes once for each matching subscribed name. Return which of *count* copies this is. */
     #turn(message, count) {
       const key = message.binary ? octetsOf(message.wire) : message.wire;
       const turn = (this.#turns.get(key) ?? 0) % count;
@@ -2536,7 +2543,7 @@
       this.#emit("message", message);
     }
 
-    /** Give *message* to whom it answers; returns whether it was an answer. What was published never is. */
+    /** Pass *message* to the call that it answers. Returns whether it is an answer. A publication never is. */
     #settle(message) {
       const { command, headers } = message;
       const published = headers.has("publish");
@@ -2578,11 +2585,11 @@
     // Logging in
 
     /**
-     * Log in with what the option `login` returns: before anything else is sent, or to stay.
+     * Log in with the result of the option `login`: on a new connection, or to renew the login.
      *
-     * @param refused {credentials, error} that have just been refused: the same are not sent again.
-     * @param failures how often it has failed since it last succeeded.
-     * @param isAsked whether somebody waits for the outcome, so that a failure is no event.
+     * @param refused {credentials, error} that the server has just refused. The same credentials are not sent again.
+     * @param failures the number of failures since the last success.
+     * @param isAsked whether the program waits for the outcome, so that a failure does not become an event.
      */
     async #logIn({ refused = null, failures = 0, isAsked = false } = {}) {
       const socket = this.#socket;
@@ -2605,7 +2612,7 @@
       const expires = answer.headers.get("expires") ?? "";
       this.#user = answer.headers.get("user") || null;
       this.#expires = /^[0-9]{1,12}$/.test(expires) ? expires * 1000 : null;
-      if (this.#expires - this.#lag <= Date.now()) this.#lag = 0; // then the last end was none of the clock's doing
+      if (this.#expires - this.#lag <= Date.now()) this.#lag = 0; // the clock was not the reason for the expiry
       this.#isKnown = true;
       this.#emit("login", { user: this.#user, expires: this.#expires });
       if (!isCurrent()) return;
@@ -2622,10 +2629,10 @@
       try {
         return await this._submit(message, { token, reply: "login", direct: true, first: true });
       } catch (error) {
-        if (error.unsent) error.unsent = null; // it holds the credentials
+        if (error.unsent) error.unsent = null; // it contains the credentials
         if (!(error instanceof NoReply)) throw error;
       }
-      throw new RemoteProtocolError("the server logs nobody in: it asks nobody who they are", 404);
+      throw new RemoteProtocolError("the server has no authentication, and did not answer the login", 404);
     }
 
     #notLoggedIn(error, credentials, failures, isAsked) {
@@ -2653,7 +2660,7 @@
       }
     }
 
-    /** Log in again when half of the time that is left has gone, or after *most* if that is sooner. */
+    /** Log in again when half of the remaining time has passed, or after *most* if that is sooner. */
     #renewIn(most = Infinity, failures = 0) {
       clearTimeout(this.#renewal);
       if (this.#expires === null) return;
@@ -2699,7 +2706,7 @@
 
     #connected() {
       clearTimeout(this.#timer);
-      const protocol = this.#socket.protocol || null; // of a server that knows none of the codecs: empty, or lhttp
+      const protocol = this.#socket.protocol || null; // empty or lhttp if the server does not know the codec
       this.#codec = Object.values(CODECS).find(({ subprotocol }) => subprotocol === protocol) ?? CODECS.text;
       this.#openedAt = this.#heardAt = Date.now();
       if (this.#options.login) this.#logIn().catch(() => {});
@@ -2725,7 +2732,7 @@
       if (this.#ways.includes("websocket") && this.#mode !== "websocket") this.#comeBackLater();
     }
 
-    /** Find out whether anything comes through a connection that has been silent since it was opened. */
+    /** Test a connection through which nothing has come since it was opened. */
     async #listen(socket) {
       const isSilent = () => socket === this.#socket && this.#state === "open" && this.#heardAt <= this.#openedAt;
       if (!isSilent()) return;
@@ -2735,7 +2742,7 @@
       this.#drop("nothing comes through");
     }
 
-    /** Use the next transport if this one does no good, though the server can be reached. */
+    /** Use the next transport if this one does not work although the server can be reached. */
     #changeWay(code, wasOpen) {
       clearTimeout(this.#returning);
       const isYoung = !wasOpen || Date.now() - this.#openedAt < STABLE;
@@ -2764,7 +2771,7 @@
       this.#returning.unref?.();
     }
 
-    /** Come back to WebSocket if one that is opened beside the connection is not cut, and is answered. */
+    /** Switch back to WebSocket if a second connection over it works. */
     async #comeBack() {
       const socket = this.#socket;
       this.#returns += 1;
@@ -2776,7 +2783,7 @@
           this.#drop("coming back to WebSocket");
           return;
         }
-        await new Promise((resolve) => setTimeout(resolve, 250)); // until nothing is under way
+        await new Promise((resolve) => setTimeout(resolve, 250)); // until no answer is expected
       }
       if (socket === this.#socket && this.#state === "open") this.#comeBackLater();
     }
@@ -2815,7 +2822,7 @@
       const heardAt = this.#heardAt;
       if (Date.now() - heardAt >= heartbeat) {
         await this.#send([], "", { command: "ping", direct: true, timeout: heartbeat }).catch(() => {});
-        if (socket === this.#socket && heardAt === this.#heardAt) this.#drop("the server gives no sign of life");
+        if (socket === this.#socket && heardAt === this.#heardAt) this.#drop("the server does not answer a ping");
       }
       if (socket === this.#socket && this.#state === "open") {
         const rest = heartbeat - (Date.now() - this.#heardAt);
@@ -2827,7 +2834,7 @@
       if (socket === this.#socket && !this.#openedAt) this.#drop("");
     }
 
-    /** Give the WebSocket up without waiting for it; for good, if an *error* says why. */
+    /** Give up the WebSocket without waiting for it. With an *error*, close the client for good. */
     #drop(reason, error = null) {
       const socket = this.#socket;
       if (!socket) return;
@@ -2836,7 +2843,7 @@
       try {
         socket.close();
       } catch {
-        // It is gone already.
+        // It is closed already.
       }
       this.#lost(1006, reason, error);
     }
@@ -2852,7 +2859,7 @@
       const what = reason || (wasOpen ? "connection lost" : "no connection");
       const error = new ConnectionLost(what, { code });
       const pending = [...this.#pending.values()];
-      // What was too large would end every other connection, too.
+      // A message that is too large would end the next connection, too.
       const largest = code === TOO_BIG ? pending.reduce((one, other) => (sizeOf(other) > sizeOf(one) ? other : one), null) : null;
       for (const entry of pending) {
         this.#settled(entry);
@@ -2896,7 +2903,7 @@
       }
     }
 
-    /** Reject whatever waits, and be closed. *cause* is null if it was asked for. */
+    /** Reject all waiting calls, and close the client. *cause* is null if the program has closed it. */
     #end(error, cause) {
       clearTimeout(this.#timer);
       this.#logOut();
@@ -2926,7 +2933,7 @@
     }
   }
 
-  /** Put an entry last into a map, which forgets its first one if it has more than *most*. */
+  /** Put an entry at the end of a map. If the map has more than *most* entries, remove the first one. */
   function remember(map, key, value, most) {
     map.delete(key);
     map.set(key, value);
@@ -2941,7 +2948,7 @@
     return typeof value === "object" && value !== null;
   }
 
-  /** Return 16 letters and digits that nobody else has. */
+  /** Return 16 random letters and digits. */
   function randomId() {
     const numbers = new Uint8Array(16).map(() => Math.random() * 256);
     root.crypto?.getRandomValues?.(numbers);
@@ -2957,9 +2964,9 @@
   // The original's interface
 
   /**
-   * What the callbacks of Lhttp get: the message that came, if one did, and the means to send others.
+   * The argument of the callbacks of Lhttp: the received message, if any, and methods to send messages.
    *
-   * `addHeader` counts for the next message alone; the command stays until another is set.
+   * `addHeader` applies only to the next message. The command stays until another one is set.
    */
   class LhttpContext {
     #client;
@@ -2982,7 +2989,7 @@
       return this.message?.command ?? "";
     }
 
-    /** Return the value of one header, or undefined; without a name, an object of all. */
+    /** Return the value of one header, or undefined. Without a name, return an object of all headers. */
     getHeader(name) {
       if (name === undefined) return this.message?.headers.toObject() ?? {};
       return this.message?.headers.get(name);
@@ -3003,7 +3010,7 @@
       return this.message?.parts() ?? [];
     }
 
-    /** Send a message with the headers that were added, and the command that was set, or else that of this message. */
+    /** Send a message with the added headers, and the command that was set, otherwise that of this message. */
     send(body) {
       const headers = this.#headers;
       this.#headers = [];
@@ -3037,9 +3044,9 @@
 
   /**
    * The original's client: connects at once, and calls `on_open`, `on_message`, `on_close` and `on_error`, each with a
-   * context. `context` is one to send with at any time; before the connection is open, messages wait.
+   * context. `context` can send at any time; before the connection is open, messages wait.
    *
-   * @param options as those of LhttpClient; it reconnects only if `reconnect` is given, and then calls `on_open` again.
+   * @param options those of LhttpClient. It reconnects only if `reconnect` is given, and then calls `on_open` again.
    */
   class Lhttp {
     #client;
@@ -3049,7 +3056,7 @@
       const client = (this.#client = new LhttpClient(url, { reconnect: false, heartbeat: 0, ...options }));
       const fail = (error) => notify("on_error", null, error);
       const context = (message, error) => new LhttpContext(client, fail, message, error);
-      let constructing = true; // what fails at once is told when the callbacks are set
+      let constructing = true; // an error before the callbacks are set is reported later
       const notify = (name, message = null, error = null) => {
         if (constructing) queueMicrotask(() => notify(name, message, error));
         else if (typeof this[name] === "function") call((given) => this[name](given), context(message, error));
@@ -3070,7 +3077,7 @@
           notify("on_close", null, error);
         }
       });
-      client.connect().catch(() => {}); // on_error and on_close tell
+      client.connect().catch(() => {}); // on_error and on_close report it
       constructing = false;
     }
 

@@ -1,4 +1,4 @@
-// lhttp.js as an ES module; the files belong side by side.
+// lhttp.js as an ES module. Both files must be in the same folder.
 import "./lhttp-http.js";
 import "./lhttp.js";
 

@@ -286,7 +286,7 @@ def test_a_server_that_asks_nobody_logs_nobody_in(clock: Clock) -> None:
     world = World(clock)
     error = world.failure(world.client(login=alice).connect())
     assert (type(error), error.status) == (LoginFailed, 404)
-    assert "logs nobody in" in error.reason
+    assert "has no authentication" in error.reason
 
 
 def test_a_function_that_hangs_has_a_time_limit(world: LoginWorld) -> None:

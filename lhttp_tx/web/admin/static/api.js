@@ -3,7 +3,7 @@
 const KEY = "lhttp-admin-key";
 const PATIENCE = 20_000;
 
-/** What the server refused, or why it cannot be reached. */
+/** An error: the server has refused a call, or cannot be reached. */
 export class Problem extends Error {
   constructor(status, detail) {
     super(detail);
@@ -14,7 +14,7 @@ export class Problem extends Error {
 let own = null;
 let loggedOut = () => {};
 
-/** Call a function when the key is not valid any more. */
+/** Call a function when the key is no longer valid. */
 export function onLogout(call) {
   loggedOut = call;
 }
@@ -34,17 +34,17 @@ export function mayUseAll() {
   return own !== null && own.channels.includes(">");
 }
 
-/** Return why the key cannot do something. */
+/** Return the reason why the key may not do something. */
 export function refusal(method) {
   return `The key ${own?.name ?? ""} may not call ${method}.`;
 }
 
-/** Return whether a key is left from before the page was loaded. */
+/** Return whether there is a key from before the page was loaded. */
 export function hasKey() {
   return sessionStorage.getItem(KEY) !== null;
 }
 
-/** Log in with a secret; without one, with that from before. Throws a Problem if it is not valid. */
+/** Log in with a secret, or without one with the earlier secret. Throws a Problem if it is not valid. */
 export async function login(secret = sessionStorage.getItem(KEY)) {
   const found = await ask("GET", "/api/key", secret);
   sessionStorage.setItem(KEY, secret);

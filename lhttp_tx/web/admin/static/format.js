@@ -31,7 +31,7 @@ export function bytes(value) {
   return `${unit ? trim(value) : count(value)} ${UNITS[unit]}`;
 }
 
-/** Return bytes a second with a unit; in decimal units, so that round numbers stay round. */
+/** Return bytes a second with a decimal unit, so that round numbers stay round. */
 export function speed(value) {
   if (value >= 1e6) return `${trim(value / 1e6)} MB/s`;
   return value >= 1e3 ? `${trim(value / 1e3)} kB/s` : `${trim(value)} B/s`;
@@ -44,7 +44,7 @@ export function seconds(value) {
   return value >= 0.001 ? `${trim(value * 1e3)} ms` : `${trim(value * 1e6)} µs`;
 }
 
-/** Return how long ago a time is, in its two largest units; given in seconds since 1970. */
+/** Return how long ago a time, in seconds since 1970, was, in its two largest units. */
 export function since(time, now = Date.now() / 1000) {
   let left = Math.max(0, Math.round(now - time));
   const told = [];

@@ -1,4 +1,4 @@
-// Who is in a channel.
+// The people in a channel.
 
 import { call, may, mayUseAll } from "./api.js";
 import { add, el, link, name, note, panel } from "./dom.js";

@@ -1,4 +1,4 @@
-// The plots of the overview: what goes through the cluster, and how long it takes.
+// The plots of the overview: the load of the cluster, and its times.
 
 import { call } from "./api.js";
 import { el, note, panel } from "./dom.js";
@@ -60,8 +60,8 @@ const PLOTS = [
 ];
 
 /**
- * Return the points of all nodes together: those of one turn of two seconds are one point. Numbers are added up; of
- * times, the longest counts. The newest turn is left out until every node has a sample in it.
+ * Return the points of all nodes together. The samples of one interval of two seconds become one point: numbers are
+ * added, and of times the longest counts. The newest interval is left out until every node has a sample in it.
  */
 export function merge(samples) {
   const turns = new Map();
