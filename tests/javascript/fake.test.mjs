@@ -250,7 +250,7 @@ test("the server's own channels of presence can be subscribed to", async () => {
   client.close();
 });
 
-test("after a silence the server is asked for a sign of life", async () => {
+test("after a silence the client sends a ping", async () => {
   const client = connected({ heartbeat: 1000 });
   mock.timers.tick(1000);
   assert.match(sockets[0].sent[0], /^LHTTP\/1.0 ping\r\n/);
