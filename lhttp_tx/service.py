@@ -58,6 +58,7 @@ class LHTTPService(Service):
     :ivar engine: the server without its sockets; ``engine.publish`` publishes from code.
     :ivar parts: the parts of the server, for its admin side.
     :ivar factory: makes the WebSocket connections.
+    :ivar departure: the slow part of a stop.
     :ivar resource: the HTTP tree with ``/publish`` and the WebSocket; mount it into an existing site.
     """
 
@@ -159,12 +160,12 @@ class LHTTPService(Service):
         self._tcp = TCPFactory(self.factory)
         self._tcp_ports: list[IListeningPort] = []
         self._listeners = Listeners(reactor, self._site, make_endpoint=make_endpoint, opened=self._listens)
-        self._departure = Departure(parts.engine, reactor, delay=config.drain_delay, time=config.drain_time)
+        self.departure = Departure(parts.engine, reactor, delay=config.drain_delay, time=config.drain_time)
         put_checks(
             self.resource,
             *(parts.bus, self.factory, self._listeners, self._guard),
             has_store=lambda: parts.histories.available,
-            is_leaving=lambda: self._departure.begun,
+            is_leaving=lambda: self.departure.begun,
             missing=lambda: parts.nodes.missing,
             shortfall=lambda: parts.nodes.shortfall(config.require_nodes),
         )
@@ -198,11 +199,6 @@ class LHTTPService(Service):
     def control(self) -> Control:
         """Control over the connections of this node and of the others."""
         return self._parts.control
-
-    @property
-    def hurry(self) -> Callable[[], bool]:
-        """See :meth:`lhttp_tx.assembly.departure.Departure.hurry`."""
-        return self._departure.hurry
 
     def set_rules(self, rules: Rules) -> None:
         """
@@ -280,7 +276,7 @@ class LHTTPService(Service):
 
     def _start(self) -> None:
         self._has_begun = True
-        self._departure.reset()
+        self.departure.reset()
         bus = self._parts.start()
         if not self._parts.is_alone:
             self._parts.join()
@@ -362,7 +358,7 @@ class LHTTPService(Service):
             self._stopping.addCallback(done.callback)
             return awaitable(done)
         self._listening.addErrback(lambda _: None)
-        self._departure.begin()
+        self.departure.begin()
         stopping = self._stopping = Deferred()
         stopping.addCallback(done.callback)
         one_by_one(self._steps(was_starting)).addCallback(self._stopped, stopping)
@@ -372,11 +368,11 @@ class LHTTPService(Service):
         """Return the steps of a stop, in their order."""
         begun, self._has_begun = self._has_begun, False
         return (
-            *((self._departure.wait,) if begun and not was_starting else ()),
+            *((self.departure.wait,) if begun and not was_starting else ()),
             self._refuse_more,
             self._listeners.close,
             self._guard.stop,
-            self._departure.spread,
+            self.departure.spread,
             self._parts.drain,
             self.resource.sessions.stop,
             *((lambda: self._parts.lifecycle.stop(self.server),) if begun else ()),

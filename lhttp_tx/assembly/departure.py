@@ -64,6 +64,10 @@ class Departure:
         """Note that the server has started again."""
         self.begun = False
 
+    def skip_delay(self) -> None:
+        """Do not go on for the delay: another process takes the new clients already."""
+        self._delay = 0.0
+
     def wait(self) -> Deferred[None]:
         """
         Wait for the delay, while the server continues to serve.

@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from lhttp_tx.ports.listening import close_now
 
-__all__ = ["UNIXRights", "adopt", "find_group", "is_unix", "read_mode"]
+__all__ = ["UNIXRights", "adopt", "find_group", "give_away", "is_unix", "read_mode"]
 
 _log = Logger()
 
@@ -151,6 +151,17 @@ def adopt(reactor: Any, descriptor: int, family: int, factory: Any) -> IListenin
     port: Any = _AdoptedPort._fromListeningDescriptor(reactor, descriptor, factory)  # type: ignore[no-untyped-call]
     port.startListening()
     return port  # type: ignore[no-any-return]
+
+
+def give_away(port: Any) -> None:
+    """
+    Leave the socket of *port* to another process that has it, too.
+
+    From now on, to close the port neither shuts the socket down nor removes its file.
+    """
+    port._shouldShutdown = False
+    if isinstance(port, Port):
+        port.__class__ = _AdoptedPort
 
 
 class _Adopting:

@@ -261,7 +261,7 @@ test("after a silence the client sends a ping", async () => {
   client.close();
 });
 
-test("a server that does not answer a ping is left", async () => {
+test("a server that does not answer a ping is dropped", async () => {
   const client = connected({ heartbeat: 1000 });
   mock.timers.tick(1000);
   mock.timers.tick(1000);
@@ -271,7 +271,7 @@ test("a server that does not answer a ping is left", async () => {
   client.close();
 });
 
-test("no ping is sent while messages come", () => {
+test("the client sends no ping while messages come", () => {
   const client = connected({ heartbeat: 1000 });
   for (let second = 0; second < 3; second += 1) {
     mock.timers.tick(900);

@@ -30,10 +30,10 @@ from lhttp_tx.guard.reads import LEAST_READ
 from lhttp_tx.identity import Identity, new_connection_id
 from lhttp_tx.interfaces import ITransport
 from lhttp_tx.observe.rationing import RationedLogger
-from lhttp_tx.transports.tcp.connection import HELD_BACK, YIELDING, Connection
+from lhttp_tx.transports.tcp.connection import Connection
 from lhttp_tx.transports.tcp.framing import begins, by_kind, take_messages
 from lhttp_tx.transports.tcp.owner import Owner
-from lhttp_tx.transports.websocket.flow import FULL
+from lhttp_tx.transports.websocket.flow import FULL, HELD_BACK, YIELDING
 from lhttp_tx.transports.websocket.handshake import certificate_of
 from lhttp_tx.transports.websocket.throttle import Throttle, is_limited
 
@@ -290,5 +290,6 @@ class TCPProtocol(Connection):
         code = _CODES.get(error.status, POLICY_VIOLATION)
         if self._owner.factory.draining:
             code = GOING_AWAY
+        self._owner.engine.hub.flush()  # what was published before comes before
         self.send(error_message(error.status, error.reason, None).raw, False)
         self.end(code, error.reason)

@@ -1,4 +1,4 @@
-// lhttp.js as an ES module. Both files must be in the same folder.
+// lhttp.js, from the same directory, as an ES module.
 import "./lhttp-http.js";
 import "./lhttp.js";
 

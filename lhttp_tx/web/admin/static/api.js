@@ -1,9 +1,9 @@
-// Calls the API with the operator's key. The key is in sessionStorage: closing the tab forgets it.
+// Calls the API with the operator's key. The key is in sessionStorage, until the tab is closed.
 
 const KEY = "lhttp-admin-key";
 const PATIENCE = 20_000;
 
-/** An error: the server has refused a call, or cannot be reached. */
+/** An error: the server refused a call, or cannot be reached. */
 export class Problem extends Error {
   constructor(status, detail) {
     super(detail);
@@ -14,7 +14,7 @@ export class Problem extends Error {
 let own = null;
 let loggedOut = () => {};
 
-/** Call a function when the key is no longer valid. */
+/** Set the function to call when the key is no longer valid. */
 export function onLogout(call) {
   loggedOut = call;
 }
@@ -34,7 +34,7 @@ export function mayUseAll() {
   return own !== null && own.channels.includes(">");
 }
 
-/** Return the reason why the key may not do something. */
+/** Return the text that says why the key may not call a method. */
 export function refusal(method) {
   return `The key ${own?.name ?? ""} may not call ${method}.`;
 }
@@ -44,7 +44,7 @@ export function hasKey() {
   return sessionStorage.getItem(KEY) !== null;
 }
 
-/** Log in with a secret, or without one with the earlier secret. Throws a Problem if it is not valid. */
+/** Log in with a secret, or with the one from before. Throws a Problem if it is not valid. */
 export async function login(secret = sessionStorage.getItem(KEY)) {
   const found = await ask("GET", "/api/key", secret);
   sessionStorage.setItem(KEY, secret);

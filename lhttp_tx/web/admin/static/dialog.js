@@ -1,4 +1,4 @@
-// Asks before an action that cannot be undone, and shows the result.
+// Asks before actions that cannot be undone, and shows their results.
 
 import { call } from "./api.js";
 import { el, name, note, show } from "./dom.js";
@@ -14,8 +14,8 @@ export function field(label, input, hint) {
 }
 
 /**
- * Show a dialog with fields. act is called without arguments when the operator agrees. If it throws, the dialog shows
- * the error and stays open. Returns a promise of whether the action was done.
+ * Show a dialog with fields. When the operator agrees, act is called without arguments. If it throws, the error is
+ * shown, and the dialog stays open. Returns a promise of whether the action was done.
  */
 export function ask({ title, children = [], verb, act, isDangerous = true, hasChoice = true }) {
   return new Promise((resolve) => {
@@ -59,7 +59,7 @@ export function ask({ title, children = [], verb, act, isDangerous = true, hasCh
   });
 }
 
-/** Ask whether to close connections, and close them. whom is a user or a connection, in the form of the API. */
+/** Ask whether to close connections, and close them. whom is a user or a connection, as parameters of the API. */
 export function kick(whom) {
   const [kind, who] = Object.entries(whom)[0];
   const code = el("input", { type: "number", min: 3000, max: 4999, value: 4000, required: true });
@@ -87,7 +87,7 @@ export function reached(verb, { count, unanswered }) {
 
 const toasts = el("div", { class: "toasts", role: "status", "aria-live": "polite" });
 
-/** Show a text at the edge of the page for some seconds. */
+/** Show a text at the edge of the page for some time. */
 export function say(text) {
   if (!toasts.isConnected) document.body.append(toasts);
   const toast = el("p", {}, text);
@@ -109,7 +109,7 @@ export async function attempt(button, act) {
   }
 }
 
-/** Show the keyboard shortcuts of the page. */
+/** Show the list of keyboard shortcuts. */
 export function help(keys) {
   const list = el("dl", { class: "facts" });
   show(list, keys.map(([term, text]) => el("div", {}, el("dt", {}, el("kbd", {}, term)), el("dd", {}, text))));

@@ -1,5 +1,4 @@
-// Draws lines over time, as SVG that follows the theme, and shows the values at the pointer or the cursor of the arrow
-// keys.
+// Draws lines over time as SVG in the colours of the theme, and shows the values at the pointer or the arrow keys.
 
 import { el, show, svg } from "./dom.js";
 import { clock } from "./format.js";
@@ -19,8 +18,7 @@ export function round(value) {
 /**
  * A plot of one or more lines.
  *
- * lines: each with a name and the key of its values. write: returns a value as text. A missing value, for example
- * without a measurement, leaves a gap.
+ * lines: each with a name and the key of its values; write: returns a value as text. A missing value leaves a gap.
  */
 export class Plot {
   constructor({ title, lines, write, hint }) {

@@ -1,4 +1,4 @@
-// Repeats an action while the page is visible.
+// Calls a function repeatedly while the page is visible.
 
 /** Wait some seconds, or until the signal is aborted. */
 function wait(seconds, signal) {
@@ -29,9 +29,9 @@ function seen(signal) {
 }
 
 /**
- * Call a function now, and again some seconds after the end of each call, until the signal is aborted. There are no
- * calls while the page is hidden. failed is called with an error, and the next call then comes later. It is called with
- * null after a success.
+ * Call a function now, and again some seconds after the end of each call, until the signal is aborted. It is not called
+ * while the page is hidden. failed is called with the error of each call, or with null after a success. After an error,
+ * the next call comes later.
  */
 export async function poll(call, seconds, signal, failed) {
   let troubles = 0;

@@ -1,4 +1,4 @@
-// The plots of the overview: the load of the cluster, and its times.
+// The plots of the overview: the rates of messages through the cluster, and their delays.
 
 import { call } from "./api.js";
 import { el, note, panel } from "./dom.js";
@@ -60,8 +60,8 @@ const PLOTS = [
 ];
 
 /**
- * Return the points of all nodes together. The samples of one interval of two seconds become one point: numbers are
- * added, and of times the longest counts. The newest interval is left out until every node has a sample in it.
+ * Return the points of all nodes together. The samples of each two seconds become one point: the sum of numbers, and
+ * the maximum of times. The newest two seconds are left out until every node has a sample in them.
  */
 export function merge(samples) {
   const turns = new Map();
