@@ -90,6 +90,8 @@ def json_headers(lines: bytes) -> bytes:
 
     :param lines: what :func:`are_lines` allows.
     """
+    if not lines:  # parts of a message often have none
+        return b"{}"
     if _USUAL_LINES.fullmatch(lines) and _are_different(lines):
         return usual_json(lines)
     names = _NAME.findall(lines.lower())
