@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, final
 
@@ -324,7 +324,7 @@ class Client:
             found = call()
             if not inspect.isawaitable(found) or isinstance(found, Deferred):
                 return found
-            return Deferred.fromFuture(asyncio.ensure_future(_awaited(found)))
+            return Deferred.fromFuture(asyncio.ensure_future(found))
 
         return called
 
@@ -334,10 +334,6 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<aio.Client {self._url} {self.state.value}>"
-
-
-async def _awaited(found: Awaitable[Result]) -> Result:
-    return await found
 
 
 @final
