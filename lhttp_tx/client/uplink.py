@@ -33,7 +33,7 @@ from lhttp_tx.codec.limits import Limits
 from lhttp_tx.codec.message import Message
 from lhttp_tx.errors import LHTTPError
 
-__all__ = ["Uplink", "UplinkOwner"]
+__all__ = ["LinkWatcher", "Uplink", "UplinkOwner"]
 
 _log = Logger()
 

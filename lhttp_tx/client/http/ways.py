@@ -22,7 +22,7 @@ from zope.interface import implementer
 from lhttp_tx.client.errors import ClientClosed, LoginFailed
 from lhttp_tx.codec.message import Message
 
-__all__ = ["TRANSPORTS", "TRIAL", "Transport", "Ways"]
+__all__ = ["TRANSPORTS", "TRIAL", "Line", "Transport", "Ways"]
 
 _log = Logger()
 
