@@ -36,7 +36,14 @@ PAGES = frozenset(
 
 PROGRAMS = frozenset(
     {
-        *("test_admin.py", "test_admin_api.py", "test_c_client.py", "test_cleanup.py", "test_client_history.py"),
+        *(
+            "test_admin.py",
+            "test_admin_api.py",
+            "test_grpc.py",
+            "test_c_client.py",
+            "test_cleanup.py",
+            "test_client_history.py",
+        ),
         "test_client_login.py",
         *("test_command.py", "test_community.py", "test_config.py", "test_connect.py", "test_events.py"),
         *("test_logs.py", "test_manhole.py", "test_metrics.py", "test_options.py", "test_renewal.py"),
