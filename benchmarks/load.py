@@ -30,6 +30,7 @@ __all__ = [
     "open_streams",
     "paced",
     "request",
+    "trips",
 ]
 
 PATIENCE = 10.0
@@ -269,6 +270,30 @@ def burst(readers: Readers, writer: socket.socket, data: bytes, publications: in
     if any(count != expected for count in counts.values()):
         raise Lost("some readers got more than others")
     return Outcome(publications * readers.count, seconds)
+
+
+def trips(readers: Readers, writer: socket.socket, sent: Sequence[bytes], size: int) -> Outcome:
+    """
+    Send one message after another, each when the only reader has got what the one before brought.
+
+    :param writer: may be the reader itself.
+    :param size: bytes that each message brings.
+    """
+    (number,) = readers.sockets
+    poller, take, clock = readers.poller, readers.take, time.perf_counter
+    latencies: list[float] = []
+    start = clock()
+    for data in sent:
+        begun, left = clock(), size
+        _send_all(writer, data)
+        while left > 0:
+            if not poller.poll(PATIENCE):
+                raise Lost(f"{left} bytes did not come")
+            left -= take(number)
+        if left < 0:
+            raise Lost("more came than was sent")
+        latencies.append(clock() - begun)
+    return Outcome(len(sent), clock() - start, latencies)
 
 
 def paced(readers: Readers, writer: socket.socket, data: bytes, size: int, rate: float, publications: int) -> Outcome:

@@ -17,19 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bench import Bench, Connections, Prepare, Turn
+from benchmarks.cluster import BODY, ROOM, burst_between, cluster
 from benchmarks.dialects import LHTTP, LHTTPDialect, StreamDialect, ViewDialect
 from benchmarks.figures import Case, Curve
 from benchmarks.history import history
 from benchmarks.load import Lost, Outcome, burst, close_all, exchange, open_connections, paced
-from benchmarks.servers import LABELS, Group, Server
+from benchmarks.servers import LABELS, Server
 
 __all__ = ["SCENARIOS", "Scenario"]
 
-BODY = b"x" * 32
 MIXED_BODIES = [b"x" * (8 + 17 * number % 49) for number in range(49)]
 """Bodies of 8 to 56 bytes, 32 on average, of which no two that follow each other are of one size."""
 
-ROOM = "room"
 PUBSUB_PEERS = ("lhttp", "autobahn", "nats", "ws", "socketio")
 ECHO_PEERS = ("lhttp", "autobahn", "ws", "socketio")
 
@@ -46,34 +45,9 @@ def _burst(bench: Bench, subscribers: int, publications: int, bodies: Sequence[b
     """Return a load: all publications as fast as they are taken, every subscriber gets each."""
 
     def prepare(server: Server, connections: Connections) -> Callable[[], Outcome]:
-        return _burst_between(server, server, connections, subscribers, publications, bodies)
+        return burst_between(server, server, connections, subscribers, publications, bodies)
 
     return prepare
-
-
-def _burst_between(
-    source: Server,
-    target: Server,
-    connections: Connections,
-    subscribers: int,
-    publications: int,
-    bodies: Sequence[bytes] = (BODY,),
-    room: str = ROOM,
-) -> Callable[[], Outcome]:
-    """Return that load with the publisher at one server and the subscribers at another."""
-    dialect = source.dialect
-    made = connections.subscribe(target, [[room]] * subscribers)
-    (writer,) = connections.open(source)
-    readers = connections.readers(made, dialect)
-    published = list(itertools.islice(itertools.cycle(bodies), publications))
-    data = b"".join(dialect.publish(room, body) for body in published)
-    expected = sum(dialect.delivery_size(room, body) for body in published)
-
-    def run() -> Outcome:
-        readers.drain()
-        return burst(readers, writer, data, publications, expected)
-
-    return run
 
 
 def bursts(bench: Bench) -> None:
@@ -442,35 +416,6 @@ def _add_lost(bench: Bench, curve: Curve, case: Case, x: float) -> None:
         bench.results.skipped[f"{curve.key} at {x:,}, {LABELS.get(row, row)}"] = reason
 
 
-def cluster(bench: Bench) -> None:
-    """(k)"""
-    if "nats" in bench.peers.missing or importlib.util.find_spec("nats") is None:
-        bench.results.skipped["k"] = bench.peers.missing.get("nats", "nats-py is not installed (pip install nats-py)")
-        return
-    count = bench.choose(10_000, 500)
-    case = Case("k", f"burst of {count:,} publishes of 32 bytes, 1 to 1, in one node and between two", "deliveries")
-    with ExitStack() as stack:
-        bench.progress.step(f"{case.title}: starting")
-        nats = stack.enter_context(bench.peers.running("nats"))
-        url = "nats://" + nats.wait_for(r"client connections on (127\.0\.0\.1:\d+)")
-        alone = stack.enter_context(bench.peers.running("lhttp"))
-        here, there = (stack.enter_context(bench.peers.running("lhttp", options=("--nats", url))) for _ in range(2))
-        for node in (here, there):
-            node.wait_for("(connected to NATS)")
-        connections = Connections(stack.enter_context(ExitStack()), bench.peers, tls=False)
-        turns = [
-            Turn(row, Group(source, *others), _burst_between(source, target, connections, 1, count, room=room))
-            for row, room, source, target, others in (
-                ("one node, no NATS", "room1", alone, alone, ()),
-                ("one node of two", "room2", here, here, (there, nats)),
-                ("from node to node", "room3", here, there, (there, nats)),
-            )
-        ]
-        bench.settle(turns)
-        bench.take_turns(case, turns)
-    bench.report(case)
-
-
 def tls(bench: Bench) -> None:
     """(l)"""
     rows = ("lhttp", "autobahn")
@@ -643,7 +588,7 @@ SCENARIOS = {
     "h": Scenario("100,000 channels with one subscriber each", channels),
     "i": Scenario("POST /publish on kept-alive connections", posts),
     "j": Scenario("growth of the cost by subscribers, message size, channels, connections", growth),
-    "k": Scenario("burst of 10,000 publishes within one node, and through NATS to another", cluster),
+    "k": Scenario("through NATS from node to node: bursts, time to delivery and to receipt", cluster),
     "l": Scenario("TLS", tls),
     "m": Scenario("what channel rules, identity, presence and hooks cost", features),
     "n": Scenario("what wildcard subscriptions cost those who publish", wildcards),

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 from benchmarks.dialects import CENTRIFUGO, LHTTP, NATS, SOCKET_IO, Dialect
 
@@ -178,6 +179,8 @@ class Peers:
         self._before = before
         if before is None:
             self.missing["before"] = "left out"
+        elif reason := _same_state(before):
+            self.missing["before"] = reason
         self._directory = directory
         self._modules: Path | None = None
         self._stores = 0
@@ -271,6 +274,7 @@ class Peers:
             twistd = _script("twistd") or "twistd"
             if key == "before" and self._before is not None:
                 twistd = str(self._before / "twistd")
+                env["PYTHONPATH"] = ""  # it would bring this state in
             command = [
                 *(twistd, "-n", "--pidfile=", "lhttp", "--no-plugins"),
                 *("--listen", endpoint, "--ping-interval", str(ping), "--max-connections", "50000"),
@@ -351,8 +355,22 @@ def _script(name: str) -> str | None:
     return str(path) if path.exists() else None
 
 
-def _output(command: list[str]) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+def _same_state(directory: Path) -> str:
+    """Return why the lhttp_tx of an environment is not another state than this one; empty if it is one."""
+    import lhttp_tx
+
+    command = [str(directory.absolute() / "python"), "-c", "import lhttp_tx; print(lhttp_tx.__file__)"]
+    try:
+        found = _output(command, cwd=directory, env=os.environ | {"PYTHONPATH": ""})
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"lhttp_tx cannot be imported there: {error}"
+    return f"it has the same lhttp_tx, {found}" if Path(found).samefile(str(lhttp_tx.__file__)) else ""
+
+
+def _output(command: list[str], **settings: Any) -> str:
+    return str(
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=10, **settings).stdout
+    ).strip()
 
 
 def _write_certificate(path: Path) -> None:

@@ -52,7 +52,7 @@ autodoc_preserve_defaults = True
 # A reference that leads nowhere is a warning, except to other projects and to fields that a class describes itself.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(_asyncio|abc|asyncio|autobahn|collections|contextlib|enum|io|nats|os|pathlib|re)\..*"),
+    ("py:.*", r"(_asyncio|abc|asyncio|autobahn|collections|contextlib|enum|io|nats|os|pathlib|re|ssl)\..*"),
     ("py:.*", r"(google|grpc|prometheus_client|sqlite3|treq|twisted|urllib|zope)\..*"),
     ("py:.*", r"lhttp_tx(\.\w+)*\._\w+|_[A-Z]\w*"),
     # inside the house: neither public nor described
@@ -71,6 +71,8 @@ nitpick_ignore_regex = [
     ("py:func", r"lhttp_tx\.publish"),
     ("py:mod", "tomllib"),
     ("py:class", "Deferred|Receiver"),
+    # in modules that can be loaded without OpenTelemetry
+    ("py:class", "AbstractContextManager|Attributes|IReactorTime|Span|TracerProvider"),
 ]
 
 

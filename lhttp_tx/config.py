@@ -15,6 +15,7 @@ from lhttp_tx.codec.bounds import (
     COUNT_OR_NONE,
     GRACE,
     PING_INTERVAL,
+    RATIO,
     REPLICAS,
     SECONDS,
     SECONDS_OR_NONE,
@@ -30,6 +31,7 @@ from lhttp_tx.guard.access import check_token, origin_name, server_name
 from lhttp_tx.guard.proxies import TrustedProxies
 from lhttp_tx.history.values import DEFAULT_RETENTION, Retention
 from lhttp_tx.identity import check_parameter
+from lhttp_tx.observe.tracing.provider import check_collector, check_headers
 from lhttp_tx.ports.sockets import is_unix
 from lhttp_tx.rules.model import Rules, check_history, check_presence
 from lhttp_tx.upstream.targets import TargetPolicy
@@ -125,6 +127,11 @@ class Config:
         table with :meth:`server.settings <lhttp_tx.running.RunningServer.settings>`. No error text shows its contents.
     :ivar demo: whether the server has a chat page at ``/``.
     :ivar metrics: whether the server counts what it does, for ``GET /metrics`` of the admin side.
+    :ivar trace: where spans for OpenTelemetry go: the URL of a collector, or a ``TracerProvider``; ``None``: there are
+        none.
+    :ivar trace_ratio: the share of the messages without ``traceparent`` that are traced, from 0 to 1.
+    :ivar trace_rate: messages a second that are traced.
+    :ivar trace_headers: headers of requests to the collector. They may be secret.
     """
 
     listen: tuple[str, ...] = ()
@@ -184,6 +191,10 @@ class Config:
     events: bool = True
     demo: bool = False
     metrics: bool = False
+    trace: Any = None
+    trace_ratio: float = 0.0
+    trace_rate: int = 100
+    trace_headers: Mapping[str, str] = field(default_factory=dict, hash=False)
     unix_mode: int | None = None
     unix_group: str | None = None
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
@@ -219,6 +230,8 @@ class Config:
         "history_size": SIZE_OR_NONE,
         "history_replicas": REPLICAS,
         "message_id_window": SECONDS,
+        "trace_ratio": RATIO,
+        "trace_rate": COUNT,
     }
 
     def __post_init__(self) -> None:
@@ -244,6 +257,7 @@ class Config:
             _say("login_parameter", check_parameter, self.login_parameter)
         if self.publish_token is not None:
             _say("publish_token", check_token, self.publish_token)
+        self._check_trace()
         if self.allow_anonymous and self.login_timeout:
             raise ValueError("login_timeout is for clients that must log in: leave out allow_anonymous")
 
@@ -256,6 +270,17 @@ class Config:
                 raise ValueError("the nodes of a cluster share their history, which is in JetStream")
             return
         raise ValueError(f"history_store {store!r} is not memory, sqlite:PATH or jetstream")
+
+    def _check_trace(self) -> None:
+        if isinstance(self.trace, str):
+            _say("trace:", check_collector, self.trace)
+            _say("trace_headers:", check_headers, self.trace_headers)
+        elif self.trace_headers:
+            raise ValueError("trace_headers are for a collector: set trace to its URL")
+        elif self.trace is None and self.trace_ratio:
+            raise ValueError("trace_ratio needs trace: where the spans go")
+        elif self.trace is not None and not callable(getattr(self.trace, "get_tracer", None)):
+            raise TypeError("trace is a URL, a TracerProvider of OpenTelemetry, or None")
 
     def _check_unix(self) -> None:
         if self.unix_mode is not None and self.unix_mode & ~0o177 != 0o600:

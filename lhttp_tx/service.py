@@ -44,6 +44,7 @@ from lhttp_tx.transports.tcp.factory import TCPFactory
 from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 from lhttp_tx.web.health import put_checks
 from lhttp_tx.web.site import LHTTPSite, RootResource
+from lhttp_tx.web.traced import trace_requests
 
 __all__ = ["LHTTPService"]
 
@@ -99,8 +100,7 @@ class LHTTPService(Service):
         if history_store is not None and config.history_store is not None:
             raise ValueError("there are two history stores: leave out history_store here, or in the Config")
         self._reactor = reactor
-        if make_endpoint is None:
-            make_endpoint = UNIXRights(config.unix_mode, config.unix_group).endpoint
+        make_endpoint = make_endpoint or UNIXRights(config.unix_mode, config.unix_group).endpoint
         known = tuple(authenticators)
         if config.require_auth and (config.allow_anonymous or not known):
             raise ValueError("anybody may connect without a login, but Config(require_auth=True) forbids it")
@@ -142,6 +142,7 @@ class LHTTPService(Service):
             gzip=config.gzip,
         )
         self.resource = RootResource(factory=self.factory, demo=config.demo, events=config.events, nodes=parts.nodes)
+        trace_requests(self.resource, parts.tracer)
         self._site = LHTTPSite(
             self.resource,
             max_body_size=config.limits.message_size,

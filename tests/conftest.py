@@ -47,7 +47,7 @@ PROGRAMS = frozenset(
         "test_client_login.py",
         *("test_command.py", "test_community.py", "test_config.py", "test_connect.py", "test_events.py"),
         *("test_logs.py", "test_manhole.py", "test_metrics.py", "test_options.py", "test_renewal.py"),
-        *("test_systemd.py", "test_tcp.py", "test_upstream_dead.py", "test_wildcards.py"),
+        *("test_systemd.py", "test_tcp.py", "test_tracing.py", "test_upstream_dead.py", "test_wildcards.py"),
         *("test_container.py", "test_proxies.py"),
     }
 )
@@ -62,7 +62,7 @@ ONCE = {
         *("test_bus_nats.py", "test_link_nats.py", "test_presence_cluster.py", "test_workers.py"),
         *("test_cluster_receipts.py", "test_cluster_rules.py", "test_link_confirm.py", "test_workers_rules.py"),
         *("test_jetstream.py", "test_jetstream_cluster.py", "test_jetstream_contract.py"),
-        "test_connect_cluster.py",
+        *("test_connect_cluster.py", "test_tracing_cluster.py"),
     },
 }
 """

@@ -351,3 +351,13 @@ def test_quick_burst_runs_and_loses_nothing(tmp_path: Path) -> None:
     assert set(case.rows) == {"lhttp", "autobahn"}
     assert case.lost == {}
     assert {"rate", "cpu", "load"} <= set(case.rows["lhttp"])
+
+
+@pytest.mark.parametrize(("file", "words"), [("lhttp_tx/__init__.py", "it has the same lhttp_tx"), ("setup.cfg", None)])
+def test_a_state_before_that_is_this_state_is_not_measured(tmp_path: Path, file: str, words: str | None) -> None:
+    """An environment variable brought this state in, and both rows were the same."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ -z "$PYTHONPATH" ] && echo "{ROOT / file}"\n', encoding="utf-8")
+    python.chmod(0o755)
+    reason = Peers(tmp_path, wanted=("lhttp", "before"), before=tmp_path).missing.get("before")
+    assert (reason or "").startswith(words or "") and (reason is None) == (words is None)

@@ -65,7 +65,7 @@ def test_bounds_without_an_option_are_those_of_the_code() -> None:
     head = numbers(found["a head without end"][1])
     assert head == {HTTPChannel.totalHeadersSize, LHTTPSite.protocol.maxHeaders}
     assert head == {HANDSHAKE_SIZE, MAX_HEADERS}
-    parts = numbers(found["a handshake that the server stores, or reads, in many small parts"][1])
+    parts = numbers(found["a handshake that makes the server store or read many small parts"][1])
     assert parts == {heads._MAX_PARAMETERS, heads._MAX_QUERY, heads._MAX_STEPS, heads._MAX_LIST, heads._MAX_EXTENSIONS}
     assert admission._GRACE in numbers(found["one address takes all connections"][3])
     assert codes.LOGIN_TIMEOUT in numbers(found["a client that connects and never logs in"][3])

@@ -139,10 +139,10 @@ def counted_conversation(counters: Counters) -> type[Conversation]:
     return CountedConversation
 
 
-def counted_step(step: Step, counters: Counters) -> Step:
-    """Return *step* with its time taken, if it is a processor's ``on_message``."""
+def counted_step(step: Step, own: Step, counters: Counters) -> Step:
+    """Return *step* with its time taken, if *own* is a processor's ``on_message``."""
     call, owner = step
-    if call != getattr(owner, "on_message", None):
+    if own[0] != getattr(owner, "on_message", None):
         return step
     times = counters.processor(cast(IProcessor, owner).command)
 
@@ -202,7 +202,7 @@ def count(engine: Engine, upstream: UpstreamClient, recovery: Recovery | None, b
     """
     engine.counters = counters
     engine.conversation = counted_conversation(counters)
-    engine.step_watchers.insert(0, lambda step: counted_step(step, counters))
+    engine.step_watchers.insert(0, lambda step, own: counted_step(step, own, counters))
     if isinstance(upstream, CountedUpstream):
         upstream.counters = counters
     if recovery is not None:

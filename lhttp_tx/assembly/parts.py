@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -21,8 +20,10 @@ from twisted.web.iweb import IAgent
 from lhttp_tx.assembly.counted import CountedHub, CountedUpstream, count
 from lhttp_tx.assembly.gaps import follow_gaps
 from lhttp_tx.assembly.histories import Histories
+from lhttp_tx.assembly.making import check_bus, make_bus, make_gate
+from lhttp_tx.assembly.tracing.messages import TraceFilter
+from lhttp_tx.assembly.tracing.wiring import make_tracer, trace
 from lhttp_tx.assembly.witness import witness
-from lhttp_tx.auth.gate import Gate
 from lhttp_tx.auth.lobby import COMMAND, LoginFilter, LoginProcessor
 from lhttp_tx.bus.memory import MemoryBus
 from lhttp_tx.cluster.control import Control
@@ -33,7 +34,6 @@ from lhttp_tx.cluster.reach import connect
 from lhttp_tx.cluster.roster import Roster, watch_channels
 from lhttp_tx.codec.codes import GOING_AWAY
 from lhttp_tx.config import Config
-from lhttp_tx.engine.attributes import check_instance
 from lhttp_tx.engine.engine import Engine
 from lhttp_tx.engine.hub import Hub
 from lhttp_tx.engine.kinds import AnyAuthenticator, AnyBus, AnyFilter, AnyHistoryStore, AnyHooks, AnyProcessor
@@ -43,12 +43,7 @@ from lhttp_tx.engine.session import Session
 from lhttp_tx.filters.multipart import MultipartFilter
 from lhttp_tx.filters.pubsub import PublishFilter, SubscribeFilter, UnsubscribeFilter
 from lhttp_tx.hooks import HookRunner
-from lhttp_tx.interfaces import (
-    IAuthenticator,
-    IBus,
-    IProcessor,
-    MaybeAwaitable,
-)
+from lhttp_tx.interfaces import IBus, IProcessor, MaybeAwaitable
 from lhttp_tx.observe.counters import Counters
 from lhttp_tx.rules.filters import RuleBook, RuledPublishFilter, RuledSubscribeFilter, RuledUnsubscribeFilter
 from lhttp_tx.rules.model import Rules
@@ -82,6 +77,7 @@ class Assembly:
     :ivar server: the server as plugins see it, ``request.server``.
     :ivar histories: the histories of channels.
     :ivar counters: what the parts count; ``None`` without ``Config(metrics=True)``.
+    :ivar tracer: makes spans; ``None`` without ``Config(trace=...)``.
     :ivar lifecycle: tells processors, filters, hooks and authenticators of the start and the stop.
     :ivar is_alone: whether there can be no other node.
     """
@@ -117,8 +113,8 @@ class Assembly:
         """
         self.config = config
         if bus is not None:
-            _check_bus(bus)
-        self.bus: IBus = _make_bus(config, clock) if bus is None else cast(IBus, bus)
+            check_bus(bus)
+        self.bus: IBus = make_bus(config, clock) if bus is None else cast(IBus, bus)
         self.targets = TargetPolicy(
             config.upstream_allow, original=config.upstream_original, public_only=config.upstream_public_only
         )
@@ -140,13 +136,15 @@ class Assembly:
         for processor in processors:
             registry.add(cast(IProcessor, processor))
         known: tuple[Any, ...] = tuple(authenticators)
-        self.gate = _make_gate(known, config, clock, now) if known else None
+        self.gate = make_gate(known, config, clock, now) if known else None
         login: tuple[LoginFilter, ...] = ()
         if self.gate is not None:
             watcher = LoginFilter(self.gate)
             registry.add(LoginProcessor(self.gate, watcher.watch))
             login = (watcher,)
         private = (COMMAND,) if login else ()
+        self.nodes = Nodes(self.bus, clock, now)
+        self.tracer = tracer = make_tracer(config, clock, node=self.nodes.name)
         self._hooks = HookRunner(given_hooks, clock=clock, private_commands=private)
         self._book = None if config.rules is None else RuleBook(config.rules)
         self._subscribing = SubscribeFilter() if self._book is None else RuledSubscribeFilter(self._book)
@@ -167,6 +165,7 @@ class Assembly:
             clock=clock,
             registry=registry,
             filters=(
+                *(() if tracer is None else (TraceFilter(tracer),)),
                 *login,
                 *self._hooks.filters,
                 MultipartFilter(),
@@ -186,11 +185,12 @@ class Assembly:
         if counters is not None:
             count(self.engine, self.upstream, self._subscribing.recovery, self.bus, counters)
         self.histories.attach(self.engine)
+        if tracer is not None:
+            trace(self.engine, self.upstream, tracer)
         self._revoker: Revoker | None = None
         if self._book is not None and isinstance(self._subscribing, RuledSubscribeFilter):
             self._check_echo(self._book.rules)
             self._revoker = Revoker(self.engine, clock, book=self._book, subscribing=self._subscribing)
-        self.nodes = Nodes(self.bus, clock, now)
         connect(self.nodes, self.bus, clock)
         self._unaware = follow_gaps(self.engine, self.nodes, self.bus, clock, config.close_after_gap)
         self._hooks.attach(self.engine)
@@ -306,10 +306,15 @@ class Assembly:
             self.nodes.stop()
 
     def stop_bus(self) -> Deferred[Any]:
-        """Close the histories, then stop the bus. Others may use them too, so this stops only what was started here."""
+        """
+        Close the histories, then stop the bus. Others may use them too, so this stops only what was started here. Send
+        the spans that are left.
+        """
         begun, self._has_begun = self._has_begun, False
-        closing = self._stop("the history store", self.histories.close)
-        return closing.addCallback(lambda _: self._stop("the bus", self.bus.stop) if begun else None)
+        stopping = self._stop("the history store", self.histories.close)
+        stopping.addCallback(lambda _: self._stop("the bus", self.bus.stop) if begun else None)
+        tracer = self.tracer
+        return stopping if tracer is None else stopping.addCallback(lambda _: tracer.stop())
 
     def _stop(self, name: str, stop: Callable[[], Any]) -> Deferred[Any]:
         """Call a *stop*, and say in the log if it fails or takes long. The others stop, too."""
@@ -363,37 +368,8 @@ def _bus_failed(failure: Failure) -> Failure:
     return failure
 
 
-def _make_gate(authenticators: Iterable[IAuthenticator], config: Config, clock: Any, now: Callable[[], float]) -> Gate:
-    return Gate(
-        authenticators,
-        clock=clock,
-        allow_anonymous=config.allow_anonymous,
-        login_timeout=config.login_timeout,
-        timeout=config.auth_timeout,
-        max_in_flight=config.auth_max_in_flight,
-        max_failures=config.max_failed_logins,
-        now=now,
-    )
-
-
 def _without(result: Any, warning: IDelayedCall) -> Any:
     """Return *result*, which makes a warning needless."""
     if warning.active():
         warning.cancel()
     return result
-
-
-def _check_bus(bus: object) -> None:
-    if not isinstance(bus, type) and not IBus.providedBy(bus):
-        raise ValueError(f"{bus!r} is not a bus: it must provide lhttp_tx.interfaces.IBus")
-    check_instance(bus, IBus)
-
-
-def _make_bus(config: Config, clock: Any) -> IBus:
-    if config.nats is None:
-        return MemoryBus()
-    if not isinstance(clock, AsyncioSelectorReactor):
-        raise ValueError("NATS needs Twisted's asyncio reactor: call twisted.internet.asyncioreactor.install() first")
-    from lhttp_tx.bus.nats.bus import NATSBus
-
-    return NATSBus(config.nats, clock=clock)

@@ -38,6 +38,12 @@ def log_summary(parts: Assembly, proxies: TrustedProxies) -> None:
         _log.info("POST /publish: programs on this machine only (set a token with --publish-token-file)")
     else:
         _log.info("POST /publish: callers with the token")
+    if isinstance(config.trace, str):
+        _log.info(
+            "traces: to {url}, of messages whose traceparent is sampled, and of {ratio:g} of those without",
+            url=config.trace,
+            ratio=config.trace_ratio,
+        )
     if rules is not None:
         _log.info("channel rules: {count}", count=len(rules))
     backends = [*config.upstream_allow, *(f"{url} (original)" for url in config.upstream_original)]

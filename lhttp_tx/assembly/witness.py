@@ -19,6 +19,7 @@ from lhttp_tx.engine.session import Session
 from lhttp_tx.engine.watchers import SessionWatcher
 from lhttp_tx.interfaces import IProcessor
 from lhttp_tx.observe.rationing import RationedLogger
+from lhttp_tx.transports.endings import ending_of
 
 __all__ = ["MAX_LINES", "ConnectionLog", "SlowSteps", "witness"]
 
@@ -64,8 +65,7 @@ class ConnectionLog(SessionWatcher):
             self._clock.callLater(0, self._tell_closed, session, self._clock.seconds() - begun)
 
     def _tell_closed(self, session: Session, seconds: float) -> None:
-        transport: Any = session._transport
-        code = getattr(transport, "localCloseCode", None) or getattr(transport, "remoteCloseCode", None)
+        code = ending_of(session._transport).code
         self._say(
             "{peer}: closed after {seconds:.1f} s with code {code}, user {user}",
             "connection.closed",
@@ -108,7 +108,7 @@ class SlowSteps:
         self._clock = clock
         self._threshold = threshold
 
-    def watch(self, step: Step) -> Step:
+    def watch(self, step: Step, own: Step) -> Step:
         """Return a step that does the same, and is timed if it belongs to a processor."""
         call, owner = step
         if not IProcessor.providedBy(owner):

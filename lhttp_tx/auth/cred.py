@@ -10,19 +10,26 @@ import hmac
 from collections.abc import Iterable
 from typing import Any
 
-from twisted.cred.checkers import ICredentialsChecker, InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.checkers import FilePasswordDB, ICredentialsChecker, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
-from twisted.cred.error import LoginFailed, UnhandledCredentials
-from twisted.internet.defer import maybeDeferred
+from twisted.cred.error import LoginFailed, UnauthorizedLogin, UnhandledCredentials
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from lhttp_tx.auth import Authenticator
 from lhttp_tx.auth.attempts import LoginAttempt
 from lhttp_tx.errors import Refused
+from lhttp_tx.guard.files import check_file
 from lhttp_tx.identity import Identity
 from lhttp_tx.interfaces import IAuthenticator
 
-__all__ = ["CredAuthenticator", "Password"]
+__all__ = ["MAX_USERS_FILE", "CredAuthenticator", "Password"]
+
+_log = Logger()
+
+MAX_USERS_FILE = 16_777_216
+"""The most bytes of a file with users, all of which each login reads."""
 
 
 @implementer(IUsernamePassword)
@@ -94,8 +101,31 @@ class CredAuthenticator(Authenticator):
         return None if given is None else self._authenticate(attempt, *given)
 
 
+@implementer(ICredentialsChecker)
+class _UsersFile:
+    """The users of a file, which Twisted opens for each login. It is looked at before, since a pipe would stop all."""
+
+    def __init__(self, checker: FilePasswordDB) -> None:
+        self._checker: Any = checker
+        self.credentialInterfaces = checker.credentialInterfaces
+
+    def requestAvatarId(self, credentials: Any) -> Deferred[Any]:  # noqa: N802 - Twisted's name
+        try:
+            check_file(self._checker.filename, most=MAX_USERS_FILE)
+        except (OSError, ValueError) as error:
+            _log.error("nobody can log in with the file of users: {error}", error=str(error))
+            return fail(UnauthorizedLogin())
+        return self._checker.requestAvatarId(credentials)  # type: ignore[no-any-return]
+
+
 def _mended(checker: Any) -> Any:
-    """Return a checker with bytes as names. The checker of ``--auth memory:`` holds text, which would match no user."""
+    """
+    Return a checker that waits for no file, and has bytes as names.
+
+    The checker of ``--auth memory:`` holds text, which would match no user.
+    """
+    if type(checker) is FilePasswordDB:
+        return _UsersFile(checker)
     if type(checker) is not InMemoryUsernamePasswordDatabaseDontUse:
         return checker
     mended = InMemoryUsernamePasswordDatabaseDontUse()

@@ -1,7 +1,7 @@
 """
-The embedded bus, within one process.
+The bus of a server that runs alone: it passes publications on within one process.
 
-The assembly uses it if no other bus is chosen, and so do tests. Several hubs may share one bus.
+The assembly uses it if no other bus is chosen. Tests use it, too. Several hubs may share one bus.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,8 +22,8 @@ class MemoryBus:
     """
     Passes each publication to its receivers before :meth:`publish` returns.
 
-    It stores nothing: a channel costs memory only while it has a subscriber. Several servers may share it. Each of them
-    starts it and stops it, and it has stopped when all of them have stopped it.
+    It stores nothing: a channel costs memory only while it has a receiver. Several servers may share it. Each of them
+    starts and stops it. It stops when the last server stops it.
     """
 
     _log = Logger()
@@ -48,7 +48,7 @@ class MemoryBus:
         return self._running
 
     def bracket(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
-        """See :meth:`lhttp_tx.interfaces.IBus.bracket`. Nothing ever comes from other nodes."""
+        """See :meth:`lhttp_tx.interfaces.IBus.bracket`. This bus has no other nodes, so it calls neither function."""
 
     def start(self) -> Deferred[None]:
         """See :meth:`lhttp_tx.interfaces.IBus.start`."""
@@ -86,8 +86,9 @@ class MemoryBus:
             self._receivers[channel] = left
         else:
             self._receivers.pop(channel, None)
-            self._wildcards.discard(channel)
-            self._has_wildcards = len(self._wildcards) > 0
+            if self._has_wildcards:
+                self._wildcards.discard(channel)
+                self._has_wildcards = len(self._wildcards) > 0
 
     def publish(self, channel: str, payload: bytes, binary: bool) -> MaybeDeferred:
         """See :meth:`lhttp_tx.interfaces.IBus.publish`."""

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from lhttp_tx.client.errors import NoReply, QueueFull, ReplyError, RequestTimeout
+from lhttp_tx.codec.codes import TOO_BIG
 from lhttp_tx.codec.message import Message
 from lhttp_tx.errors import LHTTPError
 
@@ -156,10 +157,14 @@ class Answers:
         """
         Fail the requests that were sent on a connection that has ended, or send them again.
 
+        :param error: why it has ended. If a message was too large for the server, the largest is not sent again: it
+            would end every other connection, too.
         :param send_again: gets the requests that may be sent again, in order; ``None`` fails these, too.
         """
         sent = [pending for pending in self._pending.values() if pending.sent]
         again = [] if send_again is None else [pending for pending in sent if self._may_go_again(pending)]
+        if getattr(error, "code", None) == TOO_BIG and again:
+            again.remove(max(again, key=lambda pending: len(pending.message.raw) if pending.message else 0))
         for pending in again:
             pending.sent = False
             pending.times += 1

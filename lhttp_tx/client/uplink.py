@@ -318,6 +318,7 @@ class Uplink:
         elif self.state is not State.CLOSING:
             self._set_state(State.WAITING, reason)
         error = ClientClosed("the client is closed") if closing else ConnectionLost(reason)
+        error.code = getattr(failure.value, "code", None)
         self._owner.lost(error, None if self.ended else self._send_first)
 
     def entered(self, account: Account) -> None:

@@ -15,15 +15,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from lhttp_tx.cluster.clocks import Clocks
 from lhttp_tx.cluster.peers import DEAD_AFTER, Peers
-from lhttp_tx.cluster.pieces import in_pieces
+from lhttp_tx.cluster.pieces import in_pieces, send_pieces
 from lhttp_tx.cluster.questions import Answer, Questions
-from lhttp_tx.errors import BusUnavailable
+from lhttp_tx.errors import BusUnavailable, MessageTooLarge
 from lhttp_tx.interfaces import IBus
 
 __all__ = ["DEAD_AFTER", "HELLO_INTERVAL", "Answer", "Nodes"]
@@ -35,9 +35,6 @@ HELLO_INTERVAL = 2.5
 
 SETTLED_AFTER = 1.0
 """Seconds in which the other nodes greet a node that has just begun to listen."""
-
-_PIECES_AT_ONCE = 8
-"""How many pieces of an answer are sent before the bus is asked whether it has them."""
 
 _EVERYBODY = "$nodes"
 _ONE = "$node."
@@ -211,17 +208,22 @@ class Nodes:
         """
         Ask one node.
 
-        :param name: the node.
-        :param kind: selects the handler that answers.
-        :param data: a JSON value.
+        :param name: the node; for *kind* and *data* see :meth:`ask_all`.
         :param timeout: seconds to wait for the answer.
         :returns: a Deferred that succeeds with the answer; with ``None`` if there is no such node, if it does not
-            answer in time, or if the question cannot be sent. It does not fail.
+            answer in time, or if the bus is away. It fails with :exc:`~lhttp_tx.errors.MessageTooLarge` if the bus
+            cannot carry the question.
         """
         if name not in self.others or not self._questions.has_room(is_private=True):
             return succeed(None)
         number, answers = self._questions.open(frozenset((name,)), timeout, is_private=True)
-        if not self._send(_ONE + name, {"kind": kind, "data": data, "ask": number, "pieces": True}):
+        question = {"kind": kind, "data": data, "ask": number, "pieces": True}
+        try:
+            is_sent = self._send(_ONE + name, question, raises=MessageTooLarge)
+        except MessageTooLarge:
+            self._questions.end(number)
+            return fail()
+        if not is_sent:
             self._questions.end(number)
         return answers.addCallback(lambda found: found.get(name))
 
@@ -293,7 +295,13 @@ class Nodes:
 
     # Messages
 
-    def _send(self, channel: str, message: dict[str, Any], publish: Publish | None = None) -> bool:
+    def _send(
+        self,
+        channel: str,
+        message: dict[str, Any],
+        publish: Publish | None = None,
+        raises: type[Exception] | tuple[()] = (),
+    ) -> bool:
         now = self._clock.seconds()
         numbered = channel == _EVERYBODY and publish is None
         if publish is None:  # what goes another way may overtake
@@ -306,6 +314,8 @@ class Nodes:
         payload = json.dumps(told, separators=(",", ":")).encode("ascii")
         try:
             result = (publish or self._bus.publish)(channel, payload, False)
+        except raises:
+            raise
         except BusUnavailable:
             return False
         except Exception:
@@ -375,22 +385,10 @@ class Nodes:
         about = {"kind": kind, "to": message["ask"]}
         pieces = in_pieces(answer) if message.get("pieces") is True else []
         if pieces:
-            self._send_pieces(_ONE + sender, about, pieces, 0)
+            channel = _ONE + sender
+            send_pieces(pieces, lambda piece: self.running and self._send(channel, about | piece), self._bus.confirm)
         else:
             self._send(_ONE + sender, {**about, "answer": answer})
-
-    def _send_pieces(self, channel: str, about: dict[str, Any], pieces: list[str], begin: int) -> None:
-        """Send a few pieces, and the next ones when the bus has these: it refuses what it cannot hold."""
-        end = begin + _PIECES_AT_ONCE
-        for number, piece in enumerate(pieces[begin:end], begin + 1):
-            if not self.running or not self._send(
-                channel, {**about, "piece": piece, "number": number, "of": len(pieces)}
-            ):
-                return
-        if end < len(pieces):
-            sent = maybeDeferred(self._bus.confirm)
-            sent.addCallback(lambda _: self._send_pieces(channel, about, pieces, end))
-            sent.addErrback(lambda failure: None)  # the bus is away, so the answer is, too
 
 
 def _hear(greetings: dict[str, _Greeting], sender: str, data: Any) -> None:

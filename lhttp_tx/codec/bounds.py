@@ -21,6 +21,7 @@ __all__ = [
     "HANG",
     "PING_INTERVAL",
     "RATE",
+    "RATIO",
     "REPLICAS",
     "SECONDS",
     "SECONDS_OR_NONE",
@@ -101,6 +102,7 @@ COUNT = Bound(int, 1, 1_000_000)
 COUNT_OR_NONE = Bound(int, 0, 1_000_000)
 BYTE_RATE = Bound(int, 0, 2**31 - 1)
 RATE = Bound(float, 0.1, 1_000_000, zero=True)
+RATIO = Bound(float, 0, 1)
 SECONDS = Bound(float, 0.1, 86_400)
 SECONDS_OR_NONE = Bound(float, 0, 86_400)
 PING_INTERVAL = Bound(float, 1, 86_400, zero=True)

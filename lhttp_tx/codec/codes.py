@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "COUNTED",
     "CREDENTIALS_EXPIRED",
     "GOING_AWAY",
     "INTERNAL_ERROR",
@@ -52,6 +53,14 @@ LOGGED_IN_ELSEWHERE: Final = 4409
 
 MAY_HAVE_MISSED: Final = 4410
 """The node was cut off from others, so that the client may have missed publications, and did not ask to be told."""
+
+COUNTED: Final = frozenset(
+    {
+        *(1000, GOING_AWAY, PROTOCOL_ERROR, 1003, 1005, 1006, 1007, POLICY_VIOLATION, TOO_BIG, 1010, INTERNAL_ERROR),
+        *(1012, TOO_SLOW, CREDENTIALS_EXPIRED, LOGIN_TIMEOUT, LOGGED_IN_ELSEWHERE, MAY_HAVE_MISSED),
+    }
+)
+"""Codes that the metrics count separately. Peers and processors may use many others, which count together."""
 
 _SENDABLE = frozenset({1000, GOING_AWAY, POLICY_VIOLATION, INTERNAL_ERROR, TOO_SLOW})
 """Codes below 3000 that a server may send for its own reasons."""

@@ -21,7 +21,8 @@ from lhttp_tx.codec.headers import HeaderPairs, header_line
 from lhttp_tx.codec.limits import DEFAULT_LIMITS, UNLIMITED, Limits
 from lhttp_tx.codec.message import Head, Message, parse, parse_head
 from lhttp_tx.codec.multipart import MAX_PART_FIELDS, MAX_PART_HEADERS, MAX_PARTS, join_raw_parts, split_raw_message
-from lhttp_tx.codec.plain import are_lines, json_headers, plain_command
+from lhttp_tx.codec.plain import are_lines, json_headers, plain_command, usual_head, usual_json
+from lhttp_tx.codec.positions import is_marked
 from lhttp_tx.codec.text import is_text
 from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 
@@ -93,7 +94,7 @@ def encode_json(message: bytes) -> bytes:
     """
     end = message.find(b"\r\n\r\n") + 2
     if 2 <= end <= _CACHED_SIZE:
-        opening = _opening(message[:end])
+        opening = (_make_opening if is_marked(message) else _opening)(message[:end])
         if opening is not None:
             return b"%b,%b}" % (opening, _body_field(message[end + 2 :]))
     return _written(message)
@@ -110,15 +111,21 @@ def _written(message: bytes) -> bytes:
     return b'%b,"BODYS":[%b]}' % (_opened(parsed.head.without(_MULTIPART)), written)
 
 
-@lru_cache(_CACHED_COUNT)
-def _opening(raw: bytes) -> bytes | None:
+def _make_opening(raw: bytes) -> bytes | None:
     """Return the view of a head without its closing brace; ``None`` if it is that of a multipart message."""
+    usual = usual_head(raw)
+    if usual is not None:
+        return b'{"VERSION":"LHTTP/1.0","COMMAND":"%b","HEADERS":%b' % (usual[0], usual_json(usual[1]))
     start, _, lines = raw.partition(b"\r\n")
     command = plain_command(start)
     if command is not None and are_lines(lines) and b"\nmultipart:" not in raw.lower():
         return b'{"VERSION":"LHTTP/1.0","COMMAND":"%b","HEADERS":%b' % (command, json_headers(lines))
     head = parse_head(raw, UNLIMITED)
     return None if "multipart" in head.headers else _opened(head)
+
+
+_opening = lru_cache(_CACHED_COUNT)(_make_opening)
+"""The same, for heads that other messages are likely to have as well."""
 
 
 def _opened(head: Head) -> bytes:

@@ -11,7 +11,16 @@ import re
 
 from lhttp_tx.codec.text import is_text
 
-__all__ = ["are_lines", "json_headers", "plain_command", "protobuf_headers"]
+__all__ = [
+    "are_lines",
+    "json_headers",
+    "plain_command",
+    "protobuf_headers",
+    "usual_head",
+    "usual_json",
+    "usual_pairs",
+    "usual_protobuf",
+]
 
 _COMMAND = re.compile(rb"LHTTP/1\.0 ([!#-\[\]-~]{1,64})")
 _LINES = re.compile(rb"(?:[\x21-\x39\x3b-\x7e]+:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+")
@@ -20,7 +29,15 @@ _LINES = re.compile(rb"(?:[\x21-\x39\x3b-\x7e]+:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)
 _SIMPLE = re.compile(rb"(?:[!#-9;-\[\]-~]+:(?! )[^\x00-\x1f\"\\\x7f]*+(?<! )\r\n)*+")
 """Those of which JSON escapes nothing, and without blanks around their values."""
 
+_USUAL = rb"(?:[!#-9;-\[\]-~]++:(?! )[ !#-9;-\[\]-~]*+(?<! )\r\n)*+"
+_USUAL_LINES = re.compile(_USUAL)
+_USUAL_HEAD = re.compile(rb"LHTTP/1\.0 ([!#-\[\]-~]{1,64})\r\n(" + _USUAL + rb")")
+"""Those of most messages: in ASCII, and with one colon each."""
+
 _PAIR = re.compile(rb"^([^:\r\n]++):([^\r\n]*+)\r\n", re.MULTILINE)
+_FIELD = b"%c%c\n%c%b\x12%c%b"
+"""A short header with a value in Protocol Buffers: tag, size, the sizes of name and value before each."""
+
 _NAME = re.compile(rb"^([^:\r\n]++):[^\r\n]*+\r\n", re.MULTILINE)
 
 
@@ -35,6 +52,35 @@ def plain_command(start: bytes) -> bytes | None:
     return None if match is None else match[1]
 
 
+def usual_head(head: bytes) -> tuple[bytes, bytes] | None:
+    """
+    Return the command and the header lines of a head without its blank line, if it is as in most messages; else
+    ``None``.
+
+    The lines are in ASCII, each has one colon and no blanks around its value, JSON escapes nothing in them nor in the
+    command, no name is repeated, and none is ``multipart``.
+    """
+    found = _USUAL_HEAD.fullmatch(head)
+    return (found[1], found[2]) if found is not None and _are_different(found[2], b"multipart") else None
+
+
+def _are_different(lines: bytes, *others: bytes) -> bool:
+    """Return whether no name is repeated, nor is one of *others*. Each line has one colon."""
+    names = [*lines.lower().replace(b"\r\n", b":").split(b":")[::2], *others]  # one is empty, behind the last line
+    return len({*names}) == len(names)
+
+
+def usual_json(lines: bytes) -> bytes:
+    """Return what :func:`json_headers` returns; for the lines of :func:`usual_head`."""
+    return b'{"%b"}' % lines[:-2].replace(b":", b'":"').replace(b"\r\n", b'","') if lines else b"{}"
+
+
+def usual_pairs(lines: bytes) -> list[tuple[str, str]]:
+    """Return names and values of the lines of :func:`usual_head`."""
+    words = lines.decode("ascii").replace("\r\n", ":").split(":")
+    return [*zip(words[:-1:2], words[1::2], strict=True)]
+
+
 def json_headers(lines: bytes) -> bytes:
     r"""
     Return header lines as an object in JSON. The values of a repeated name are a list, under the name as it was first.
@@ -44,9 +90,9 @@ def json_headers(lines: bytes) -> bytes:
 
     :param lines: what :func:`are_lines` allows.
     """
+    if _USUAL_LINES.fullmatch(lines) and _are_different(lines):
+        return usual_json(lines)
     names = _NAME.findall(lines.lower())
-    if not names:
-        return b"{}"
     if _SIMPLE.fullmatch(lines) and len({*names}) == len(names):
         return b'{"%b"}' % b'","'.join(map(b'":"'.join, _PAIR.findall(lines)))
     escaped = lines.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
@@ -71,14 +117,30 @@ def protobuf_headers(tag: int, lines: bytes) -> bytes:
     :param tag: the tag of such a field, one byte.
     :param lines: what :func:`are_lines` allows.
     """
+    if _USUAL_LINES.fullmatch(lines):
+        return usual_protobuf(tag, lines)
+    return _protobuf_pairs(tag, lines)
+
+
+def _protobuf_pairs(tag: int, lines: bytes) -> bytes:
     pairs = [(name, value.strip(b" \t")) for name, value in _PAIR.findall(lines)]
     return b"".join([_short(tag, *pair) if len(pair[0]) + len(pair[1]) < 124 else _long(tag, *pair) for pair in pairs])
+
+
+def usual_protobuf(tag: int, lines: bytes) -> bytes:
+    """Return what :func:`protobuf_headers` returns; for the lines of :func:`usual_head`."""
+    words = lines.replace(b"\r\n", b":").split(b":")
+    names, values = words[:-1:2], words[1::2]
+    if b"" in values or max(map(len, words)) > 60:
+        return _protobuf_pairs(tag, lines)
+    sizes = zip(map(len, names), names, map(len, values), values, strict=True)
+    return b"".join([_FIELD % (tag, one + other + 4, one, name, other, value) for one, name, other, value in sizes])
 
 
 def _short(tag: int, name: bytes, value: bytes) -> bytes:
     if not value:
         return b"%c%c\n%c%b" % (tag, len(name) + 2, len(name), name)
-    return b"%c%c\n%c%b\x12%c%b" % (tag, len(name) + len(value) + 4, len(name), name, len(value), value)
+    return _FIELD % (tag, len(name) + len(value) + 4, len(name), name, len(value), value)
 
 
 def _long(tag: int, name: bytes, value: bytes) -> bytes:

@@ -14,6 +14,7 @@ from lhttp_tx.errors import RemoteProtocolError
 __all__ = [
     "MAX_OFFSET",
     "format_position",
+    "is_marked",
     "mark",
     "mark_all",
     "mark_run",
@@ -42,6 +43,10 @@ _PUBLISH = re.compile(rb"\npublish:([^\r\n]*)", re.IGNORECASE)
 
 _MARKED = re.compile(rb"LHTTP/1\.0 [!-~]{1,64}\r\noffset:([0-9]{1,19})\r\nafter:([0-9]{1,19})\r\n")
 """The beginning of a message that :func:`mark` has made."""
+
+_OFFSET = b"\r\noffset:"
+_EARLIEST, _LATEST = 11, 84
+"""The line end before the offset in it, and between which bytes that is."""
 
 _LONGEST = 144
 """An upper bound of the bytes of such a beginning."""
@@ -181,6 +186,11 @@ def unmarked(payload: bytes) -> bytes:
     lines = head.split(b"\r\n")
     kept = [line for line in lines if line.partition(b":")[0].lower() not in _NAMES]
     return b"\r\n".join(kept) + payload[len(head) :]
+
+
+def is_marked(payload: bytes) -> bool:
+    """Return whether a publication seems to be one that :func:`mark` has made. No other one has the same head then."""
+    return payload.find(_OFFSET, _EARLIEST, _LATEST) > 0
 
 
 def offset_of(payload: bytes) -> int:

@@ -18,7 +18,15 @@ from lhttp_tx.codec.headers import header_line
 from lhttp_tx.codec.limits import DEFAULT_LIMITS, UNLIMITED, Limits
 from lhttp_tx.codec.message import Head, Message, parse, parse_head
 from lhttp_tx.codec.multipart import MAX_PART_FIELDS, MAX_PART_HEADERS, MAX_PARTS, join_raw_parts, split_raw_message
-from lhttp_tx.codec.plain import are_lines, plain_command, protobuf_headers, protobuf_size
+from lhttp_tx.codec.plain import (
+    are_lines,
+    plain_command,
+    protobuf_headers,
+    protobuf_size,
+    usual_head,
+    usual_protobuf,
+)
+from lhttp_tx.codec.positions import is_marked
 from lhttp_tx.codec.text import is_text
 from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 
@@ -87,7 +95,7 @@ def encode_protobuf(message: bytes, binary: bool = False) -> bytes:
     """
     end = message.find(b"\r\n\r\n") + 2
     if 2 <= end <= _CACHED_SIZE:
-        opening = _opening(message[:end])
+        opening = (_make_opening if is_marked(message) else _opening)(message[:end])
         if opening is not None:
             body = message[end + 2 :]
             return b"".join((opening, _field(_MESSAGE_BODY, body) if body else b"", _MESSAGE_BINARY if binary else b""))
@@ -101,9 +109,12 @@ def encode_protobuf(message: bytes, binary: bool = False) -> bytes:
     return b"".join((*fields, _MESSAGE_BINARY if binary else b""))
 
 
-@lru_cache(_CACHED_COUNT)
-def _opening(raw: bytes) -> bytes | None:
+def _make_opening(raw: bytes) -> bytes | None:
     """Return the view of a head; ``None`` if it is that of a multipart message."""
+    usual = usual_head(raw)
+    if usual is not None:
+        fields = usual_protobuf(_MESSAGE_HEADERS[0], usual[1])
+        return b"%b%c%b%b" % (_MESSAGE_COMMAND, len(usual[0]), usual[0], fields)
     start, _, lines = raw.partition(b"\r\n")
     command = plain_command(start)
     if command is not None and are_lines(lines) and b"\nmultipart:" not in raw.lower():
@@ -111,6 +122,10 @@ def _opening(raw: bytes) -> bytes | None:
         return b"%b%c%b%b" % (_MESSAGE_COMMAND, len(command), command, fields)
     head = parse_head(raw, UNLIMITED)
     return None if "multipart" in head.headers else _opened(head)
+
+
+_opening = lru_cache(_CACHED_COUNT)(_make_opening)
+"""The same, for heads that other messages are likely to have as well."""
 
 
 def _opened(head: Head) -> bytes:

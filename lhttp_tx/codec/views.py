@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 
 from lhttp_tx.codec.json_view import decode_json, encode_json, receipt_of_json
 from lhttp_tx.codec.limits import UNLIMITED, Limits
@@ -55,6 +56,8 @@ class View(ABC):
 
     def encode(self, payloads: list[bytes], binary: bool) -> list[bytes]:
         """Return the views of messages. What is no message is left out: a bus may bring anything."""
+        with suppress(RemoteProtocolError):
+            return [self.write(payload, binary) for payload in payloads]
         views: list[bytes] = []
         for payload in payloads:
             try:

@@ -1,3 +1,4 @@
 """
-The handling of messages: connections, plans, processors, channels. It knows no sockets, and gets the time from a clock.
+The handling of messages: connections, plans, processors, channels. It uses no sockets. A clock that is passed in tells
+the time.
 """

@@ -1,5 +1,5 @@
 """
-Answers the messages of one connection: with receipts that wait for the bus and for histories, and with errors.
+Answers the messages of one connection: with receipts, which may wait for the bus and for histories, and with errors.
 
 All answers go out in the order of the messages. Stands between :mod:`lhttp_tx.engine.membership` and
 :mod:`lhttp_tx.engine.handling`.
@@ -40,19 +40,18 @@ class _Patience:
     """
     The time limit for a message that waits for receipts.
 
-    :ivar timeout: seconds. It is longer than a bus takes to say that it does not know whether a publication has
-        arrived.
+    :ivar timeout: seconds. A bus reports sooner than this that it does not know whether a publication has arrived.
     """
 
     timeout: float | None = 30.0
 
 
 PATIENCE = _Patience()
-"""The only one."""
+"""The only instance of its class."""
 
 
 class Answerer(Member):
-    """A session that answers messages."""
+    """The layer of a session that answers messages."""
 
     __slots__ = ("_errors", "_receipts", "_sequence")
 
@@ -79,14 +78,16 @@ class Answerer(Member):
 
     @abstractmethod
     def _settled(self) -> None:
-        """Called when no more receipts wait."""
+        """Called when no receipts wait any more."""
 
     def _say(self, answer: Message, token: str | None = None, filing: Filing | None = None) -> None:
         """
-        Answer a message, after the answers to earlier messages.
+        Send the answer to one message, after the answers to earlier messages.
 
-        :param token: the receipt's token, if *answer* is a receipt that waits until the bus has the publication.
-        :param filing: what becomes of the publication in histories; such a receipt tells what the store has yet to say.
+        :param token: the receipt's token, if *answer* is a receipt that waits until the bus has the publication; else
+            ``None``.
+        :param filing: the outcome of the publication in histories. If it is still open, the receipt gets its headers
+            when the store has decided.
         """
         if token is None and self._receipts is None:
             self.send(answer)
@@ -101,9 +102,9 @@ class Answerer(Member):
 
     def _add(self, answers: list[Answer], confirmation: Deferred[None] | None) -> None:
         """
-        Send answers after those that wait.
+        Send answers after those that already wait.
 
-        :param confirmation: succeeds when the bus has the publications that these are receipts of; ``None`` if earlier
+        :param confirmation: succeeds when the bus has the publications that these receipts are for; ``None`` if earlier
             receipts wait.
         """
         receipts = self._receipts
@@ -132,7 +133,11 @@ class Answerer(Member):
         self._settled()
 
     def _answer(self, receipt: str | None, failure: Failure) -> None:
-        """Send the client an error message."""
+        """
+        Send the client an error message. Close the connection after too many errors from 400 to 499 in a row.
+
+        :param receipt: the token of the receipt that the message asked for, or ``None``.
+        """
         status, reason = error_of(failure, self.peer)
         self._say(error_message(status, reason, receipt))
         for watcher in self._engine.watchers:
@@ -148,4 +153,4 @@ class Answerer(Member):
 
     @abstractmethod
     def _resume(self) -> None:
-        """Handle the messages that wait, until one of them has to wait for something."""
+        """Handle the queued messages, until one of them has to wait for something."""

@@ -1,7 +1,7 @@
 """
-Makes the error messages for clients whose messages were not handled: the status, the reason, and which message it was.
+Makes the server's own messages to a client: ``error``, ``close`` and ``missed``.
 
-Source: the protocol document, section "Errors and receipts". Used by :mod:`lhttp_tx.engine.handling`.
+Sources: the protocol document, sections "Errors and receipts" and "Gaps". Used by sessions, the hub and the transports.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ __all__ = ["close_message", "error_message", "error_of", "is_told", "missed_mess
 _log = RationedLogger(__name__)
 
 _REASON_LENGTH = 200
-"""The most characters of an error's reason that go to a client."""
+"""The most characters of an error's reason that are sent to a client."""
 
 _RECEIPTS = re.compile(rb"(?i)\r\nreceipt:([^\x00-\x08\x0a-\x1f\x7f]*)(?=\r\n)")
-"""Finds receipt lines in a head that is malformed elsewhere, so that its sender gets an answer."""
+"""Finds ``receipt`` lines in a head that is otherwise malformed, so that its error can have a ``receipt-id``."""
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
 
 def error_of(failure: Failure, peer: str) -> tuple[int, str]:
     """
-    Return the status and the reason for a client. Log the failure if it was not the client's fault.
+    Return the status and the reason that a client is told. Log the failure if the client did not cause it.
 
     :param peer: the address of the message's sender, for the log.
     """
@@ -48,7 +48,7 @@ def error_of(failure: Failure, peer: str) -> tuple[int, str]:
 
 
 def is_told(error: LHTTPError) -> bool:
-    """Return whether *error* may go to a client as it is. Code may have set any status and any reason."""
+    """Return whether *error* may be sent to a client as it is. A user's code may have set any status and any reason."""
     status: object = error.status
     is_status = isinstance(status, int) and not isinstance(status, bool) and 400 <= status <= 599
     return is_status and isinstance(error.reason, str)
@@ -66,9 +66,9 @@ def error_message(status: int, reason: str, receipt: str | None) -> Message:
     """
     Return an ``error`` message for a client.
 
-    :param reason: text for people. Characters that a header must not hold are left out, and the text is cut if it is
-        too long.
-    :param receipt: the token of the receipt that the client's message had asked for.
+    :param status: 400 to 599.
+    :param reason: text for people. Runs of control characters become one blank, and the text is cut to 200 characters.
+    :param receipt: the token of the receipt that the client's message asked for; ``None`` if it asked for none.
     """
     text = _one_line(reason, _REASON_LENGTH)
     pairs = [("status", str(status)), ("reason", text)]
@@ -79,10 +79,10 @@ def error_message(status: int, reason: str, receipt: str | None) -> Message:
 
 def close_message(code: int, reason: str) -> Message:
     """
-    Return the message that tells a client why its connection ends, where the transport itself cannot say it.
+    Return the message that tells a client why its connection ends. It is for transports that have no close frame.
 
     :param code: a WebSocket close code.
-    :param reason: as for :func:`error_message`; not cut.
+    :param reason: as for :func:`error_message`, but not cut.
     """
     return Message("close", [("code", str(code)), ("reason", _one_line(reason))])
 
@@ -92,7 +92,7 @@ def missed_message(channel: str, position: str | None) -> Message:
     Return the message that tells a subscriber that publications were missed.
 
     :param channel: the channel, or the wildcard subscription.
-    :param position: from where the stream goes on; ``None`` in a channel without history.
+    :param position: the position after which the publications continue; ``None`` in a channel without history.
     """
     return Message("missed", [("channel", channel), *([] if position is None else [("position", position)])])
 
@@ -110,7 +110,7 @@ def receipt_of(data: bytes, limits: Limits) -> str | None:
     if isinstance(data, Unreadable):
         return data.receipt
     try:
-        # Without most of the body, so that a message refused for its size is answered too.
+        # Most of the body is left out, so that a message that is too large can be read here, too.
         head = split_head(data[: min(limits.head_size + 4, limits.message_size)], limits)
         return parse_head(head, limits).headers.get("receipt")
     except LHTTPError:

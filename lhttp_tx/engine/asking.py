@@ -1,7 +1,7 @@
 """
-Publications that ask for receipts. Those that are otherwise equal share one plan, and are handled in runs.
+Publications that ask for receipts. If their heads are otherwise equal, they share one plan and are handled in runs.
 
-Clients write a different token and a different message id into each message. Such messages still share a plan. Used by
+Clients write another token and another message id into each message. Such messages still share a plan. Used by
 :mod:`lhttp_tx.engine.engine` and :mod:`lhttp_tx.engine.handling`.
 """
 
@@ -22,8 +22,8 @@ __all__ = ["LONGEST_TOKEN", "RECEIPT", "Asked", "Asking", "Tokens", "key_of", "r
 
 LONGEST_TOKEN = 64
 """
-Bytes of a token, or of a message id. Messages with longer ones, or with other than visible ASCII characters, have plans
-of their own.
+The most bytes of a token or a message id here. A message with a longer one, or with one that is not visible ASCII, does
+not share a plan.
 """
 
 RECEIPT = frozenset({"receipt"})
@@ -37,15 +37,18 @@ _VISIBLE = bytes(range(0x21, 0x7F))
 
 def key_of(beginning: bytes) -> bytes:
     """
-    Return what such messages have in common, as the key of their plan: no message begins with it.
+    Return the key of the plan that such messages share: their head without tokens and ids. No message begins with this
+    key.
 
-    :param beginning: the head of a message, and the blank line.
+    :param beginning: the head of a message, with the blank line.
     """
     return b"\0" + b"\0".join(_pieces(beginning))
 
 
 def _pieces(beginning: bytes) -> list[bytes]:
-    """Return what stands between the first tokens and ids of a head; a head with more than two has no such plan."""
+    """
+    Return the text around the first three tokens and ids of a head. A head with more than two cannot share a plan.
+    """
     pieces, end = [], 0
     for found in islice(_VALUES.finditer(beginning), 3):
         pieces.append(beginning[end : found.start(1)])
@@ -55,10 +58,10 @@ def _pieces(beginning: bytes) -> list[bytes]:
 
 class Asked(NamedTuple):
     """
-    A message, taken apart.
+    A message without its token.
 
     :ivar token: the token of its receipt.
-    :ivar plain: the message without the receipt.
+    :ivar plain: the message without the header ``receipt``.
     """
 
     token: bytes
@@ -68,21 +71,22 @@ class Asked(NamedTuple):
 @final
 class Tokens:
     """
-    Takes messages with one head apart, whatever their tokens and their message ids are.
+    Separates tokens from messages whose heads differ only in their tokens and message ids.
 
     :ivar key: the key of their plan.
-    :ivar id_at: where the message id begins in the message without the receipt; 0: there is none.
-    :ivar cost: its memory in bytes, approximately.
+    :ivar id_at: the index of the message id in the message without the header ``receipt``; 0 if there is no id.
+    :ivar cost: the approximate memory of this object, in bytes.
     """
 
     __slots__ = ("_behind", "_pieces", "_receipt_first", "cost", "id_at", "key")
 
     def __init__(self, beginning: bytes, added: bytes = b"") -> None:
         """
-        :param beginning: the head of a message, and the blank line. It has one header ``receipt``, and at most one
+        :param beginning: the head of a message, with the blank line. It has one header ``receipt``, and at most one
             header ``message-id``.
-        :param added: lines, each with a CRLF before it, which each message gets behind the start line.
-        :raises ValueError: if one of them is written in a way that has a plan of its own.
+        :param added: header lines, each after a CRLF. Each message gets them directly after the start line.
+        :raises ValueError: if the head cannot share a plan: a token or an id is too long, is not visible ASCII, or is
+            missing.
         """
         self.key = key_of(beginning)
         pieces = _pieces(beginning)
@@ -92,7 +96,7 @@ class Tokens:
             raise ValueError("not one token, and at most one message id")
         self._receipt_first = receipts[0]
         self._pieces = pieces
-        # Of the message without the receipt: what is before its id and behind it, or the whole head.
+        # The head without the receipt, in two pieces: before the id and after it. Without an id, in one piece.
         lines = len(_RECEIPT_LINE)
         without = [piece[:-lines] if piece.endswith(_RECEIPT_LINE) else piece for piece in pieces]
         if added:
@@ -112,7 +116,7 @@ class Tokens:
         self.cost = 500 + 6 * len(self.key)
 
     def split(self, data: bytes) -> Asked | None:
-        """Return a message taken apart; ``None`` if it has another head."""
+        """Return the token and the rest of a message; ``None`` if the message has another head."""
         pieces = self._pieces
         before, behind = pieces[0], pieces[1]
         if not data.startswith(before):
@@ -137,9 +141,12 @@ class Tokens:
 
     def split_run(self, messages: list[bytes], first: int, size: int) -> list[Asked]:
         """
-        Return messages taken apart: as many as follow each other from *first* on and have this head.
+        Split consecutive messages from *first* on, up to the first one that has another head or is too large.
 
+        :param messages: the messages of one read.
+        :param first: the index of the first message to split.
         :param size: the most bytes of a message.
+        :returns: a list that may be empty.
         """
         run: list[Asked] = []
         for data in islice(messages, first, None):
@@ -150,16 +157,16 @@ class Tokens:
         return run
 
     def id_of(self, plain: bytes) -> str:
-        """Return the message id of a message without its receipt."""
+        """Return the message id of a message whose header ``receipt`` was removed."""
         return plain[self.id_at : plain.find(b"\r\n", self.id_at)].decode("ascii")
 
 
 def receipt_message(token: bytes, pairs: Iterable[tuple[str, str]] = ()) -> bytes:
     """
-    Return a receipt.
+    Return the bytes of a receipt.
 
     :param token: its token.
-    :param pairs: what it tells beside: the names and values of well-formed headers.
+    :param pairs: the names and values of more headers. They must be well-formed.
     """
     lines = "".join(f"{name}:{value}\r\n" for name, value in pairs) if pairs else ""
     return b"LHTTP/1.0 receipt\r\nreceipt-id:%b\r\n%b\r\n" % (token, lines.encode())
@@ -168,7 +175,7 @@ def receipt_message(token: bytes, pairs: Iterable[tuple[str, str]] = ()) -> byte
 @final
 class Asking:
     """
-    Publications of one call of a shortcut.
+    The publications of one call of a shortcut that ask for receipts, and their outcomes.
 
     :ivar is_kept: whether their receipts wait for a history, too.
     """
@@ -177,11 +184,11 @@ class Asking:
 
     def __init__(self, channel: str, wanted: Tokens, archive: Archive | None, *, is_kept: bool) -> None:
         """
-        Have the archive note what becomes of publications, until :meth:`took`.
+        Make the archive record the outcomes of publications, until :meth:`took` is called.
 
         :param channel: the channel of the publications.
-        :param wanted: what takes the messages apart.
-        :param archive: knows message ids and positions.
+        :param wanted: splits the messages of the plan.
+        :param archive: records message ids and positions; ``None`` if the server keeps neither.
         :param is_kept: whether the channel has a history.
         """
         self.is_kept = is_kept
@@ -199,19 +206,19 @@ class Asking:
             archive.placed = self._placed = []
 
     def took(self, tokens: Sequence[bytes]) -> None:
-        """Note the tokens of those that the shortcut has taken."""
+        """Set the tokens of the publications that the shortcut has taken, in order. The archive stops recording."""
         self._tokens = tokens
         if self._archive is not None:
             self._archive.identify = self._archive.placed = None
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of publications that the shortcut has taken."""
         return len(self._tokens)
 
     @property
     def done(self) -> int:
-        """How many were published, if the last call has failed at once."""
+        """The number of publications that succeeded, if the call of the shortcut has raised."""
         for noted in (self._filed, self._placed):
             if noted is not None:
                 return len(noted)
@@ -219,7 +226,9 @@ class Asking:
 
     @property
     def sure(self) -> int:
-        """How many were published, if the bus has refused the last one later."""
+        """
+        The number of publications that certainly succeeded, if the bus has refused one after the call of the shortcut.
+        """
         return len(self._tokens) - 1 if self._placed is None else 0
 
     def answers(self, count: int) -> list[Answer]:

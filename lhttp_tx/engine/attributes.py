@@ -1,5 +1,5 @@
 """
-Checks the attributes of users' objects: what is missing, names of headers, time limits, and misspelled methods.
+Checks the attributes of users' objects: missing members, names of headers, time limits, and misspelled methods.
 
 Every part that takes a user's object calls :func:`check_instance`. Without it, such a mistake would go unnoticed: a
 filter with ``headers = ("token")`` would see no message at all, and let everybody pass. Imports only the interfaces.
@@ -20,21 +20,21 @@ from lhttp_tx.interfaces import IHooks, IProcessor
 __all__ = ["check_attributes", "check_instance"]
 
 _HEADER = re.compile(r"[!-9;-@\[-~]+")
-"""Matches the name of a header in lower case."""
+"""Matches the name of a header. The name has no upper-case letters."""
 
 _OPTIONAL = frozenset(("trusted", "on_start", "on_stop", "is_immediate"))
-"""What the server does without if an object lacks it."""
+"""Members of interfaces that an object need not have."""
 
 _LIKE = 0.85
-"""The similarity, from 0 to 1, from which one name is probably a misspelling of the other."""
+"""The lowest similarity, from 0 to 1, at which one name is probably a misspelling of the other."""
 
 
 def check_instance(found: object, interface: InterfaceClass) -> None:
     """
-    Check that *found* is an object that has what *interface* asks for, rather than a class or a plain function.
+    Check that *found* is an instance that has the attributes and methods of *interface*.
 
-    :raises ValueError: if it is a class or a plain function, if it lacks an attribute or a method, or if an attribute
-        is wrong (:func:`check_attributes`). The text says what to do.
+    :raises ValueError: if *found* is a class or a plain function, if it lacks an attribute or a method, or if an
+        attribute is wrong (:func:`check_attributes`). The text says what to do.
     """
     if isinstance(found, type):
         raise ValueError(f"{found.__name__} is a class: pass an instance, {found.__name__}()")
@@ -92,7 +92,7 @@ def _check_texts(name: str, texts: object) -> None:
 
 
 def _check_members(found: object, interface: InterfaceClass) -> None:
-    """:raises ValueError: if the server would stumble over what *found* lacks as soon as it uses it."""
+    """:raises ValueError: if *found* lacks an attribute or a method that the server uses."""
     name = f"lhttp_tx.interfaces.{interface.__name__}"
     members = [(each, kind) for each, kind in interface.namesAndDescriptions(all=True) if each not in _OPTIONAL]
     methods = [each for each, kind in members if isinstance(kind, Method)]
@@ -106,7 +106,7 @@ def _check_members(found: object, interface: InterfaceClass) -> None:
 
 
 def _has(found: object, name: str) -> bool:
-    """Return whether an object has an attribute, without asking it if its class says so."""
+    """Return whether an object has an attribute. A property of its class is not called."""
     return hasattr(type(found), name) or hasattr(found, name)
 
 

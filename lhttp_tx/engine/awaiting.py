@@ -1,9 +1,9 @@
 """
-Turns what a user's callback returns into a Deferred: Deferreds, coroutines and awaitables of asyncio.
+Turns the result of a user's callback into a Deferred: a Deferred, a coroutine or an awaitable of asyncio.
 
 If an event loop of asyncio runs, as with Twisted's asyncio reactor, a coroutine may await Deferreds and awaitables of
-asyncio. It runs as an asyncio task, which takes its first step at once. Otherwise a coroutine may await only Deferreds.
-Every module that calls a user's callback uses this one. Of the project, it imports only the log.
+asyncio. The coroutine then runs as an asyncio task, whose first step runs at once. Otherwise a coroutine may await only
+Deferreds. Every module that calls a user's callback uses this one. Of the project, it imports only the log.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def as_deferred(result: object, owner: object) -> Deferred[Any]:
     """
     Return the result of a callback as a Deferred.
 
-    Cancelling it cancels *result*. It fires when *result* has ended. This may be later, because a coroutine may handle
-    its cancellation.
+    Cancelling this Deferred cancels *result*. The Deferred fires when *result* has ended, which may be later than the
+    cancellation: a coroutine may handle it first.
 
     :param result: a Deferred, a coroutine, an asyncio future or task, or another awaitable.
-    :param owner: the object whose callback it was, for the error text.
+    :param owner: the object that the callback belongs to, for the error text.
     :raises TypeError: if *result* cannot be awaited.
     """
     if isinstance(result, Deferred):
@@ -51,7 +51,7 @@ def as_deferred(result: object, owner: object) -> Deferred[Any]:
 
 
 class Outcome(Deferred[_T]):
-    """A Deferred that an asyncio task may await, too."""
+    """A Deferred that asyncio tasks may also await."""
 
     def __await__(self) -> Generator[Any, None, _T]:
         """Wait for the Deferred, in a coroutine of Twisted or of asyncio."""
@@ -63,7 +63,7 @@ class Outcome(Deferred[_T]):
             except BaseException:
                 _let_go(self)
                 raise
-            if not future.done():  # asyncio would have waited: Twisted runs this coroutine within a task's step
+            if not future.done():  # Twisted, not asyncio, runs this coroutine within a task's step
                 future.cancel()
         return (yield from super().__await__())
 
@@ -71,7 +71,7 @@ class Outcome(Deferred[_T]):
 
 
 def awaitable(deferred: Deferred[_T]) -> Deferred[_T]:
-    """Return a Deferred with the outcome of *deferred* that an asyncio task may await, too."""
+    """Return a Deferred with the result of *deferred*. Asyncio tasks may await it, too, unless it has fired already."""
     if deferred.called:
         return deferred
     outcome: Outcome[_T] = Outcome(lambda _: deferred.cancel())
@@ -81,7 +81,8 @@ def awaitable(deferred: Deferred[_T]) -> Deferred[_T]:
 
 def loop_runs() -> bool:
     """
-    Return whether an event loop of asyncio runs. With the asyncio reactor, it runs from the reactor's first turn on.
+    Return whether an event loop of asyncio runs in this thread. With the asyncio reactor, the loop runs once the
+    reactor does.
     """
     return asyncio._get_running_loop() is not None
 
@@ -103,7 +104,7 @@ def _fill(result: _T, future: asyncio.Future[None]) -> _T:
 
 
 def _let_go(deferred: Deferred[Any]) -> None:
-    """Cancel the Deferred that a cancelled coroutine has waited for."""
+    """Cancel the Deferred that a cancelled coroutine was waiting for."""
     deferred.addErrback(_log_unless_cancelled)
     try:
         deferred.cancel()
@@ -123,8 +124,7 @@ def _told_to_twisted(failure: Failure) -> Failure:
 
 class _Driver(Coroutine[Any, None, None]):
     """
-    Drives a coroutine that awaits Deferreds and awaitables of asyncio. The asyncio task runs this object as its
-    coroutine.
+    Runs a coroutine that awaits Deferreds and awaitables of asyncio. An asyncio task has this object as its coroutine.
 
     :ivar outcome: fires when the coroutine has ended, with its result or its failure.
     """
@@ -144,7 +144,7 @@ class _Driver(Coroutine[Any, None, None]):
             context.run(self._begin, self._task)
 
     def _begin(self, task: asyncio.Task[None]) -> None:
-        """Take the first step now, rather than in the next turn of the loop."""
+        """Run the first step now, rather than in the next turn of the loop."""
         asyncio.tasks._enter_task(self._loop, task)
         try:
             self._has_begun = True
@@ -155,7 +155,7 @@ class _Driver(Coroutine[Any, None, None]):
     # Called by the task
 
     def send(self, value: None) -> Any:
-        """Take a step, or return what the first step has yielded."""
+        """Run one step. If the first step has already run, return the value that it yielded."""
         self._has_begun = True
         if self._first is not _NOTHING:
             first, self._first = self._first, _NOTHING
@@ -163,7 +163,7 @@ class _Driver(Coroutine[Any, None, None]):
         return self._driving.send(value)
 
     def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
-        """Raise an exception where the coroutine waits."""
+        """Raise an exception in the coroutine, where it waits."""
         self._first = _NOTHING
         if self._has_begun:
             return self._driving.throw(typ if val is None else val)
@@ -180,7 +180,7 @@ class _Driver(Coroutine[Any, None, None]):
         return self._driving
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("cr_"):  # asyncio's libraries ask how far a task is
+        if name.startswith("cr_"):  # libraries for asyncio inspect the coroutine of a task
             return getattr(self._coroutine, name)
         raise AttributeError(name)
 
@@ -234,7 +234,7 @@ class _Driver(Coroutine[Any, None, None]):
             self._task.cancel()
 
     def _cancelled(self, failure: Failure) -> Failure | Deferred[Any]:
-        """After a cancellation, go on waiting until the coroutine has ended."""
+        """After a cancellation, wait until the coroutine has ended."""
         if self._has_ended:
             return failure
         self._late = Deferred(self._cancel)

@@ -1,5 +1,5 @@
 """
-The barrier before a session: it asks hooks about each publication.
+The barrier between the hub and a session: it asks hooks about each publication.
 
 Used by :mod:`lhttp_tx.hooks` for ``before_delivery``.
 """
@@ -23,7 +23,7 @@ _log = RationedLogger(__name__)
 
 
 class _Single:
-    """An encoding that splits a run: each message, with the delivery that delivers it alone."""
+    """An encoding that splits a run into pairs: a message, and a delivery of only this message."""
 
     def encode(self, payloads: list[bytes], binary: bool) -> list[tuple[Message, Delivery]]:
         found = parse_payloads(payloads, binary)
@@ -35,7 +35,7 @@ _SINGLE = _Single()
 
 class Barrier:
     """
-    Passes publications to one session, after asking ``before_delivery``.
+    Passes publications to one session, if ``before_delivery`` allows it.
 
     While it waits for the answer about one message, later messages wait too.
     """
@@ -50,10 +50,11 @@ class Barrier:
         limit: int,
     ) -> None:
         """
-        :param ask: returns whether a session may get a message.
+        :param ask: returns whether a session may get a message, or a Deferred with the answer. The Deferred must not
+            fail.
         :param session: the session that gets the publications.
         :param deliver: takes the messages that may pass.
-        :param limit: bytes that may wait; with more, the connection is closed.
+        :param limit: the most bytes of messages that may wait. Beyond that, the connection is closed with code 1013.
         """
         self._ask_whether = ask
         self._limit = limit
@@ -63,7 +64,7 @@ class Barrier:
         self._size = 0
 
     def deliver(self, delivery: Delivery) -> None:
-        """Take a delivery from the hub. It is split into messages once, for all sessions that get it."""
+        """Take a delivery from the hub. The delivery is split into messages once, for all sessions that get it."""
         for message, alone in delivery.encoded(_SINGLE):
             alone.channel = delivery.channel
             if self._waiting is None:

@@ -36,20 +36,20 @@ __all__ = ["QUEUE_SIZES", "Conversation"]
 _log = RationedLogger(__name__)
 
 QUEUE_SIZES = 16
-"""The most bytes of a queue, as a multiple of the largest message's size, whatever the number of messages."""
+"""The limit of a queue's bytes, as a multiple of the largest allowed message."""
 
 _IDLE, _BUSY, _FINISHING, _SETTLING = State.IDLE, State.BUSY, State.FINISHING, State.SETTLING
 _CLOSING, _CLOSED, _LOST, _LEAVING = State.CLOSING, State.CLOSED, State.LOST, State.LEAVING
 
 _IN_HAND = frozenset({State.BUSY, State.FINISHING, State.CLOSING})
-"""The states in which a message, or the opening, is being handled while the connection is open."""
+"""The states in which a message or the opening is being handled, and the connection has not ended."""
 
 
 class Conversation(Handler):
     """
-    The class of every session.
+    A session with all its layers. Every session is an object of this class.
 
-    :ivar stage: its state; :class:`~lhttp_tx.engine.state.State` lists the transitions.
+    :ivar stage: the state of the session; :class:`~lhttp_tx.engine.state.State` lists the transitions.
     """
 
     __slots__ = ("_deadline", "_last_words", "_opened", "_paused", "_queue", "_queue_size", "_settled_errors")
@@ -66,14 +66,14 @@ class Conversation(Handler):
 
     @property
     def waiting(self) -> tuple[int, int]:
-        """The number of messages that wait for their turn, and their bytes."""
+        """The number of messages in the queue, and their bytes."""
         return len(self._queue or ()), self._queue_size
 
     # For the edge
 
     def receive_run(self, messages: list[bytes], first: int, binary: bool) -> int:
         """
-        Take some of *messages* from the connection: one, or as many as the session can handle together.
+        Take some of *messages* from the connection: one, or several that the session can handle together.
 
         :param messages: payloads of consecutive WebSocket data messages.
         :param first: the index of the first message to take.
@@ -125,8 +125,8 @@ class Conversation(Handler):
         """
         End the session, because its connection has ended.
 
-        The session leaves its channels now. It still handles the messages that have arrived, for as long as one message
-        may take. Then it tells processors and filters.
+        The session leaves its channels now. It still handles the messages that have arrived, until the time limit of
+        one message has passed. Then it tells processors and filters.
         """
         stage = self.stage
         if stage >= _LOST:
@@ -175,7 +175,7 @@ class Conversation(Handler):
             self.close(1008 if isinstance(failure.value, LHTTPError) else 1011, "connection not accepted")
 
     def open_processor(self, processor: IProcessor) -> MaybeAwaitable:
-        """Call the ``on_open`` of *processor* unless it has succeeded on this connection before."""
+        """Call ``on_open`` of *processor*, unless an earlier call on this connection has succeeded."""
         if processor in self._opened:
             return None
         result = processor.on_open(self)
@@ -205,7 +205,7 @@ class Conversation(Handler):
             self.close(*self._last_words)
 
     def cut(self) -> None:
-        """Cancel the current message and drop those that wait, then go on as if they were done."""
+        """Cancel the current message, drop the queue, and send errors instead of receipts that wait."""
         if self._queue:
             _log.warn("{peer}: {count} unhandled messages dropped", peer=self.peer, count=len(self._queue))
             self._queue, self._queue_size = None, 0
@@ -270,7 +270,7 @@ class Conversation(Handler):
         self._settled_errors = self._errors
 
     def _handled(self) -> None:
-        """Called when a message from the connection was handled, or has to wait for something."""
+        """Called when a message from the connection was handled or began to wait."""
         if self._sequence.waiting is not None:
             return
         if self._queue or self._errors or self.stage is not _BUSY:
@@ -279,7 +279,7 @@ class Conversation(Handler):
             self.stage = _IDLE
 
     def _rest(self) -> None:
-        """Called when no message is being handled and none waits."""
+        """Called when no message is being handled and the queue is empty."""
         if self.stage is _BUSY:
             self.stage = _IDLE
         elif self.stage is _FINISHING:
@@ -293,7 +293,7 @@ class Conversation(Handler):
     # The end
 
     def _close_down(self) -> None:
-        """Tell all processors and filters of the end, even if one of them fails."""
+        """Tell all processors and filters that the connection has ended, even if one of them fails."""
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self.stage = _LEAVING

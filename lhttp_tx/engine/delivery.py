@@ -1,5 +1,5 @@
 """
-Deliveries: the hub and the sessions pass these to a connection.
+Deliveries, which the hub and the sessions pass to connections.
 
 A delivery holds messages, but no encoding of them. Each transport has an encoding of its own, such as WebSocket frames.
 The transport asks the delivery for its messages in that encoding. Imports only the codec.
@@ -24,15 +24,17 @@ _Made = TypeVar("_Made")
 
 class Encoding(Protocol[_Made_co]):
     """
-    A way to encode messages. All connections that use it share one object, and it is compared by identity.
+    A way to encode messages. All connections that use the same encoding share one object. Encodings are compared by
+    identity.
 
     An encoding may have an attribute ``view``, a :class:`~lhttp_tx.codec.views.View`, and a method ``encode_views``
-    that takes the list of the messages' views: so encodings that differ elsewhere, as in their compression, share them.
+    that takes the list of the messages' views. Then encodings with the same view share the list, even if they differ in
+    other ways, such as compression.
     """
 
     def encode(self, payloads: list[bytes], binary: bool) -> _Made_co:
         """
-        Return the encoded messages. It must not change *payloads*.
+        Return the encoded messages. This must not change *payloads*.
 
         :param payloads: LHTTP messages, at least one.
         :param binary: whether to send them as binary messages; otherwise they are UTF-8.
@@ -47,9 +49,9 @@ class Delivery:
     :ivar channel: the channel of the publications; empty for messages of the server to one client.
     :ivar payloads: the messages, at least one, as clients get them. Do not change the list.
     :ivar binary: whether to send them as binary messages; otherwise they are UTF-8.
-    :ivar encoding: the encoding that was asked for first, or ``None``. Read it, do not set it.
-    :ivar made: the messages in that encoding. A transport whose encoding is *encoding* may read this, which saves a
-        call.
+    :ivar encoding: the first encoding that a connection asked for, or ``None``. Do not set it.
+    :ivar made: the messages in *encoding*. A transport that uses this encoding may read it instead of calling
+        :meth:`encoded`.
     """
 
     __slots__ = ("_others", "binary", "channel", "encoding", "made", "payloads")
@@ -62,7 +64,7 @@ class Delivery:
         self.made: Any = None
 
     def encoded(self, encoding: Encoding[_Made]) -> _Made:
-        """Return the run in *encoding*. It is encoded once, however many connections ask for it."""
+        """Return the messages in *encoding*. They are encoded once, however many connections ask."""
         found: _Made
         if self.encoding is encoding:
             found = self.made
@@ -86,7 +88,7 @@ class Delivery:
         return found
 
     def _encode(self, encoding: Encoding[_Made]) -> _Made:
-        """Encode the run. Encodings of one view share it."""
+        """Encode the messages. Encodings that have the same view share the list of views."""
         view: View | None = getattr(encoding, "view", None)
         if view is None:
             return encoding.encode(self.payloads, self.binary)
@@ -102,11 +104,13 @@ class Delivery:
 
 
 Deliver: TypeAlias = Callable[[Delivery], None]
-"""Takes deliveries for one subscriber; must not raise."""
+"""Takes deliveries for one subscriber. It must not raise."""
 
 
 def parse_payloads(payloads: list[bytes], binary: bool) -> list[Message]:
-    """Parse *payloads*, and leave out those that are no messages: a bus may bring anything."""
+    """
+    Return the messages in *payloads*. Payloads that are not messages are left out, because a bus may bring any bytes.
+    """
     found: list[Message] = []
     for payload in payloads:
         with suppress(LHTTPError):

@@ -1,8 +1,8 @@
 """
-The engine: one server's processors, filters, hub and sessions.
+The engine: the processors, filters, hub and sessions of one server.
 
-Transports open a session for each connection and pass it messages. The engine decides once for each different head what
-to do with its messages, and keeps the decision as a :class:`~lhttp_tx.engine.plans.Plan`. It does no I/O.
+Transports open a session for each connection, and pass messages to it. For each different head, the engine decides once
+what to do with such messages, and keeps the decision as a :class:`~lhttp_tx.engine.plans.Plan`. It does no I/O.
 """
 
 from __future__ import annotations
@@ -50,23 +50,18 @@ _log = Logger()
 
 _PLAN_SIZE = 16_777_216
 """
-The most bytes of a server's plans, as :attr:`Plan.cost` counts them. The engine drops the least recently used ones.
+The most bytes of a server's plans, as :attr:`Plan.cost` counts them. Beyond that, the engine drops the oldest ones.
 """
 
 _PLAN_HEAD_SIZE = 512
-"""
-Bytes. The engine keeps no plans for larger heads: making the plan again costs little next to the rest of the message.
-"""
+"""Bytes of the largest head whose plan the engine keeps. For larger heads, making the plan again costs little."""
 
 _KIND_COUNT = 256
-"""
-How many combinations of a processor and of header names that a filter asks for the engine keeps the steps of. Beyond
-that, it drops all of them.
-"""
+"""The most kinds of messages (see :class:`Kind`) that the engine keeps. Beyond that, it drops all of them."""
 
 _CUT_AGAIN = 0.1
 """
-Seconds after which the engine cuts a session again: it may have begun something else, such as its next on_disconnect.
+Seconds after which the engine cuts a session again: it may have begun something else, such as the next on_disconnect.
 """
 
 
@@ -77,22 +72,19 @@ class Engine:
     :ivar server: the server as users' code sees it; set by :class:`~lhttp_tx.assembly.Assembly`.
     :ivar sessions: the sessions of all open connections.
     :ivar open_steps: the filters' steps when a connection opens.
-    :ivar watchers: the engine tells them about its sessions.
-    :ivar delivery: wraps the function that takes a session's deliveries of a channel, and returns the wrapper; or
-        ``None``.
-    :ivar counters: what happens in numbers; ``None`` if nothing is counted.
-    :ivar conversation: the class of its sessions.
+    :ivar watchers: objects that the engine tells about its sessions.
+    :ivar delivery: called with a session, a channel and the function that takes its deliveries; returns the function to
+        use instead. Or ``None``.
+    :ivar counters: counts what happens; ``None`` if nothing is counted.
+    :ivar conversation: the class of the sessions.
     :ivar defaults: the default headers; see :meth:`use_defaults`.
-    :ivar watch_expiry: called with a session whose identity expires at another time; ``None``: nobody logs in.
-    :ivar step_watchers: each returns a step that does the same as the given one of a processor or filter, and watches
-        it. The first one gets the step itself.
-    :ivar receipt_note: returns a header line, with its line break, for receipts of publications that waited for the
-        bus; or nothing.
-    :ivar wait_timeout: seconds that a message may wait for the messages before it; 0: no limit.
-    :ivar on_wait_timeout: called with a session and a message of its client that has waited longer, and that the engine
-        drops.
-    :ivar on_undelivered: called with a session and the messages that were not sent to its client before the connection
-        was given up.
+    :ivar watch_expiry: called with a session when the expiry of its identity has changed; ``None`` without logins.
+    :ivar step_watchers: functions that wrap a step of a processor or filter, to watch it. The second argument is the
+        step itself, however it is wrapped.
+    :ivar receipt_note: returns a header line, with its line break, for receipts that waited for the bus; or ``b""``.
+    :ivar wait_timeout: the most seconds that a message may wait in the queue of its session; 0: no limit.
+    :ivar on_wait_timeout: functions that are called with a session and a message that has waited longer.
+    :ivar on_undelivered: functions that are called with a session that has ended and the messages that it did not send.
     """
 
     def __init__(
@@ -111,9 +103,9 @@ class Engine:
         :param clock: the reactor, for time limits.
         :param registry: the processors.
         :param filters: all header filters, in the order in which they see messages.
-        :param limits: the bounds of a message and of a connection.
-        :param private_commands: commands whose messages hold secrets. The engine publishes none of these, and keeps
-            none of their heads.
+        :param limits: the limits of a message and of a connection.
+        :param private_commands: commands whose messages contain secrets. The engine neither publishes these messages
+            nor keeps their heads.
         :param defaults: the default headers.
         :raises ValueError: if an object in *filters* is not a filter.
         """
@@ -140,7 +132,7 @@ class Engine:
         self.counters: Counters | None = None
         self.conversation: type[Conversation] = Conversation
         self.watch_expiry: Callable[[Session], None] | None = None
-        self.step_watchers: list[Callable[[Step], Step]] = []
+        self.step_watchers: list[Callable[[Step, Step], Step]] = []
         self.wait_timeout = 0.0
         self.on_wait_timeout: list[Callable[[Session, Message], None]] = []
         self.on_undelivered: list[Callable[[Session, list[Message]], None]] = []
@@ -154,7 +146,7 @@ class Engine:
         self, transport: ITransport, identity: Identity | None = None, handshake: Handshake | None = None
     ) -> Conversation:
         """
-        Return the session of a new connection, with the filters' ``on_connect`` called.
+        Return the session of a new connection. The filters' ``on_connect`` has been called, and may still be running.
 
         :param transport: the open connection.
         :param identity: the client's identity; ``None`` if only its address is known.
@@ -168,7 +160,7 @@ class Engine:
         return session
 
     def forget(self, session: Conversation) -> None:
-        """Forget *session*, which calls this when its work is done."""
+        """Remove *session* from :attr:`sessions`. The session calls this when it has nothing left to do."""
         self.sessions.discard(session)
         if not self.sessions:
             waiting, self._idle = self._idle, []
@@ -177,9 +169,10 @@ class Engine:
 
     def plan(self, data: bytes) -> Plan:
         """
-        Return the plan for the message *data*. The plan for a head is made once, and kept.
+        Return the plan for the message *data*. A plan is made once for each head, and kept.
 
-        :raises RemoteProtocolError: if its head is malformed, or a filter's ``check`` refuses it.
+        :raises RemoteProtocolError: if the head is malformed.
+        :raises Exception: what a filter's ``check`` raises, to refuse the head.
         """
         if len(data) <= self._message_size:
             # The head of a kept plan has passed every check, so only the message's size is left to check.
@@ -196,15 +189,11 @@ class Engine:
         return (self._plan_with_tokens(head, len(data)) if asks else None) or self._make_plan(head, len(data))
 
     def plan_alone(self, data: bytes) -> Plan:
-        """Return a plan with all steps for the one message *data*; raises what :meth:`plan` raises."""
+        """Return a plan for the one message *data* that is not shared. Raise what :meth:`plan` raises."""
         return self._make_plan(parse_head(split_head(data, self.limits), self.limits), len(data))
 
     def _plan_with_tokens(self, head: Head, size: int) -> Plan | None:
-        """
-        Return the plan for messages that differ from those with *head* in tokens of receipts and message ids alone.
-
-        :returns: ``None`` if they need more than a shortcut.
-        """
+        """Return the plan for messages whose heads differ only in token and id; ``None`` if they cannot share one."""
         beginning = head.raw + b"\r\n"
         head, addition = self.defaults.complete(head, self.limits, size)
         names = [name.lower() for name, _ in head.headers]
@@ -235,13 +224,18 @@ class Engine:
 
     def plan_for(self, head: Head) -> Plan:
         """Return the plan for messages with *head*. If a filter's ``check`` raises, this raises the same exception."""
-        if self.defaults.lacking(head):  # a filter has taken one out: clients' messages with this head have it
+        if self.defaults.lacking(head):  # a filter has removed one; clients' messages with this head have it
             return self._make_plan(head)
         plan = self._plans.get(head.raw + b"\r\n")
         return self._make_plan(head) if plan is None else plan
 
     def _make_plan(self, head: Head, size: int | None = None) -> Plan:
-        """Make a plan. A client's message, of *size* bytes, gets the default headers; what a filter wrote does not."""
+        """
+        Make a plan.
+
+        :param size: the bytes of a client's message, which gets the default headers; ``None`` if a filter has written
+            the head.
+        """
         beginning, addition = head.raw + b"\r\n", None
         if size is not None and self.defaults.size:
             head, addition = self.defaults.complete(head, self.limits, size)
@@ -263,7 +257,7 @@ class Engine:
 
     def _kind(self, command: str, names: list[str]) -> Kind:
         """Return what messages with this command and these header names, in lower case, have in common."""
-        # Names and commands that nobody knows make no difference, and clients could fill tables with them.
+        # Unknown names and commands make no difference, and clients could fill the table with them.
         key = command if command in self._commands else None, self._names.intersection(names)
         kind = self._kinds.get(key)
         if kind is None:
@@ -272,8 +266,9 @@ class Engine:
             if len(self._kinds) >= _KIND_COUNT:
                 self._kinds.clear()
             kind = self._kinds[key] = Kind(known, filters, self.registry.get(command))
+            own = kind.rest
             for watched in self.step_watchers:
-                kind.rest = tuple(map(watched, kind.rest))
+                kind.rest = tuple(map(watched, kind.rest, own))
         return kind
 
     def forget_plans(self) -> None:
@@ -284,9 +279,9 @@ class Engine:
         self._commands = frozenset(found.command for found in self.registry)
 
     def use_defaults(self, defaults: DefaultHeaders) -> None:
-        """Put other default headers in force, for new messages."""
+        """Use other default headers for new messages."""
         self.defaults = defaults
-        # What is larger may have no room for them, so its size is checked beside the plan.
+        # A larger message may have no room for them, so its size is checked when it gets them.
         self._message_size = self.limits.message_size - defaults.size
         self.forget_plans()
 
@@ -294,13 +289,14 @@ class Engine:
         """
         Publish *message* to the channels that its ``publish`` header lists, as if a client had sent it.
 
-        :param filing: how it is to be kept, where the caller wants to know what becomes of it; by default as its
-            headers say.
+        :param filing: says how to store the message, and receives the outcomes. By default, it is made from the
+            message's headers.
         :returns: ``None`` if the bus has the message, else a Deferred that
 
             - succeeds when the bus has the message, whichever nodes its subscribers are on;
             - fails with :exc:`lhttp_tx.errors.BusUnavailable` if the message was not sent, or may not have arrived.
-        :raises RemoteProtocolError: if the list is malformed, too long or missing, or a client may not send its parts.
+        :raises RemoteProtocolError: if the channels are malformed, too many or missing, or the multipart body is
+            malformed.
         :raises Refused: if the message's command is private.
         :raises BusUnavailable: if the bus does not take the message.
         """
@@ -347,8 +343,8 @@ class Engine:
 
             - succeeds when the bus has the message; in a cluster, this takes one round trip to NATS;
             - fails with :exc:`lhttp_tx.errors.BusUnavailable` if the message was not sent, or may not have arrived;
-            - fails with what a bus or a history store of your own raises by mistake.
-        :raises LocalProtocolError: if the message is malformed, is larger than the bus takes, or has a private command;
+            - fails with any other exception that the bus or the history store raises.
+        :raises LocalProtocolError: if the message is malformed, larger than the bus accepts, or has a private command;
             if a channel name is malformed or reserved; if there is no channel.
         """
         names = own_channels(channels)
@@ -358,7 +354,7 @@ class Engine:
         try:
             result = self._publish_message(message, UNLIMITED)
             return succeed(None) if result is None else awaitable(result)
-        except (RemoteProtocolError, Refused) as error:  # the mistake is the code's, not a client's
+        except (RemoteProtocolError, Refused) as error:  # the calling code is wrong, not a client
             raise LocalProtocolError(error.reason) from error
         except LocalProtocolError:
             raise

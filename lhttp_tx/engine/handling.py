@@ -36,7 +36,7 @@ _log = RationedLogger(__name__)
 
 
 class Handler(Answerer):
-    """A session that handles and answers its messages, one at a time."""
+    """The layer of a session that handles its messages, one at a time."""
 
     __slots__ = ("_run",)
 
@@ -47,9 +47,10 @@ class Handler(Answerer):
 
     def unhurried(self, waiting: Deferred[None]) -> Deferred[None]:
         """
-        Return *waiting*. Until it fires, the time limit of the message being handled stops; then it begins anew.
+        Return *waiting*. Until *waiting* fires, the current message has no time limit. Then its time limit starts
+        again.
 
-        For a step that waits for the client to read, or for other clients: neither is its own delay.
+        Use it in a step that waits for the client to read, or for other clients.
         """
         self._sequence.hold()
         return waiting.addBoth(self._go_on)
@@ -72,11 +73,14 @@ class Handler(Answerer):
             self._take_asking(plan, [data], binary)
 
     def _refuse(self, data: bytes) -> None:
-        """Answer a message whose plan could not be made. Call this while the exception is being handled."""
+        """
+        Answer a message whose plan could not be made. Call this in the ``except`` clause: it answers with that
+        exception.
+        """
         self._answer(receipt_of(data, self._engine.limits), Failure())
 
     def _drop(self, data: bytes, binary: bool) -> None:
-        """Drop a message that has waited for too long, and tell the client and the hooks."""
+        """Drop a message that has waited too long in the queue, and tell the client and the hooks."""
         refused = Refused(503, f"message waited longer than {self._engine.wait_timeout:g} seconds")
         self._answer(receipt_of(data, self._engine.limits), Failure(refused))
         try:
@@ -87,7 +91,7 @@ class Handler(Answerer):
             call(self, message)
 
     def _follow(self, plan: Plan, data: bytes, binary: bool) -> None:
-        """Take a message through the steps of its plan."""
+        """Run the steps of the plan for one message."""
         assert plan.head is not None
         if plan.addition is not None:
             data = plan.addition.to(data)
@@ -98,14 +102,14 @@ class Handler(Answerer):
         self._sequence.run(steps, request, done)
 
     def _behind_receipts(self, plan: Plan, steps: tuple[Step, ...]) -> tuple[Step, ...]:
-        """Return the steps of a message. If it has to wait for earlier receipts, the first step is that wait."""
+        """Return *steps*. If the message has to wait for earlier receipts, a step that waits comes first."""
         receipts = self._receipts
         if receipts is None or (plan.runs_ahead and receipts.has_room):
             return steps
         return ((lambda _: receipts.settled() if receipts is self._receipts else None, PATIENCE), *steps)
 
     def _not_too_large(self, plan: Plan, run: list[bytes]) -> list[bytes]:
-        """Return the messages of *run* up to the first one that is too large. The very first is not too large."""
+        """Return the messages of *run* before the first one that is too large. The first message is never too large."""
         limit = self._room(plan)
         if max(map(len, run)) <= limit:
             return run
@@ -117,7 +121,9 @@ class Handler(Answerer):
         return limit if plan.addition is None else limit - plan.addition.size
 
     def _take_shortcut(self, plan: Plan, run: list[bytes], binary: bool) -> int:
-        """Handle messages with the plan's shortcut. If a message has to wait, return how many are left after it."""
+        """
+        Handle the messages of *run* with the plan's shortcut. Return how many are left, because one before has to wait.
+        """
         self._run = run
         messages = iter(run)
         left = len(run)
@@ -138,9 +144,9 @@ class Handler(Answerer):
         """
         Call the plan's shortcut.
 
-        :param left: how many messages there are.
-        :returns: what it returns, its failure, and how many it has left. The first two are about the message that it
-            took last.
+        :param left: the number of messages in the iterator.
+        :returns: the result of the shortcut, its failure, and the number of messages that it has left. The result and
+            the failure belong to the last message that the shortcut took.
         """
         assert plan.shortcut is not None
         result, failure = None, None
@@ -152,7 +158,7 @@ class Handler(Answerer):
             failure = Failure()
         now = length_hint(messages)
         if now == left:
-            next(messages, None)  # the shortcut did not take the message: skip it
+            next(messages, None)  # it took no message: skip one, so that the loop ends
             now -= 1
         return result, failure, now
 
@@ -166,9 +172,9 @@ class Handler(Answerer):
 
     def _take_asking(self, plan: Plan, messages: list[bytes], binary: bool, first: int = 0) -> int:
         """
-        Handle messages that ask for receipts with the plan's shortcut: those from *first* on that the plan is for.
+        Handle consecutive messages of this plan from *first* on with the shortcut, and send their receipts.
 
-        :returns: how many it has taken, at least one.
+        :returns: the number of messages handled, at least one.
         """
         assert plan.tokens is not None
         archive, receipts = self._engine.hub.archive, self._receipts
@@ -176,7 +182,7 @@ class Handler(Answerer):
         spreads = is_kept and archive is not None and archive.store.spreads
         has_room = receipts is None or receipts.has_room
         asked = plan.tokens.split_run(messages, first, self._room(plan))
-        if spreads or not has_room or not asked:  # a head without a blank line cannot be taken apart
+        if spreads or not has_room or not asked:  # a head without a blank line cannot be split
             self._follow(self._engine.plan_alone(messages[first]), messages[first], binary)
             return 1
         tokens = [message.token for message in asked]
@@ -213,7 +219,7 @@ class Handler(Answerer):
             else:
                 self._add(answers, confirmation)
         if failure is not None:
-            cause = getattr(failure.value, "__cause__", None)  # it is about one of them, not about so many in a row
+            cause = getattr(failure.value, "__cause__", None)  # of one publication, not of the run
             failure = Failure(cause) if isinstance(cause, HistoryUnavailable) else failure
             for token in asking.refused(count):
                 self._answer(token, failure)
@@ -244,8 +250,3 @@ class Handler(Answerer):
                 self._say(receipt, request.receipt if request.published else None, filing)
             except Exception:
                 self._answer(request.receipt, Failure())
-
-    def _open_done(self, _: object, failure: Failure | None) -> None:
-        if failure is not None:
-            self._answer(None, failure)
-            self.close(1008 if isinstance(failure.value, LHTTPError) else 1011, "connection not accepted")

@@ -1,5 +1,5 @@
 """
-How a client opened its connection, kept for plugins that ask for it.
+The request that opened a connection, kept for plugins that ask for it.
 
 Imports nothing of the project.
 """
@@ -15,13 +15,13 @@ __all__ = ["Handshake"]
 @dataclass(frozen=True, slots=True)
 class Handshake:
     """
-    The data that a client sent, and proved, to open its connection.
+    The data that a client sent to open its connection, and what the server has verified.
 
-    Without the certificate, it has at most 16 KiB, as many bytes as the head of a request may have.
+    Its size is at most 16 KiB, the limit for the head of a request, plus the certificate.
 
-    :ivar path: the path of the request as the client sent it, still quoted.
-    :ivar query: what follows the ``?``, as the client sent it. It may hold secrets, such as a token.
-    :ivar headers: the values by lower-case name. They may hold secrets, such as cookies.
+    :ivar path: the path of the request as the client sent it, percent-encoded.
+    :ivar query: the part after the ``?``, as the client sent it. It may contain secrets, such as a token.
+    :ivar headers: the header values, by lower-case name. They may contain secrets, such as cookies.
     :ivar certificate: the client's TLS certificate, in DER; ``None`` without one, or without TLS.
     :ivar user: the user that a ``twisted.cred`` guard around the server's resource has found; ``None`` without a guard.
     """

@@ -1,11 +1,11 @@
 """
-The hub: the channels of this node, their subscribers, and the way from the bus to the subscribers.
+The hub: the channels of this node, their subscribers, and the path from the bus to the subscribers.
 
-Sessions subscribe here, and publish here. The hub knows the bus. Of each subscriber, it knows one callable that takes
+Sessions subscribe and publish here. The hub knows the bus. Of each subscriber, it knows only a function that takes
 deliveries. It must not import sessions or protocols.
 
-The hub keeps two rules of speed. A publication is encoded once for all subscribers that use the same encoding. All
-publications that one read brings in for a channel go to each subscriber as one delivery.
+Two rules make the hub fast. It encodes a publication once for all subscribers that use the same encoding. It joins the
+consecutive publications that one read brings in for a channel: each subscriber gets them as one delivery.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ __all__ = ["Hub"]
 _log = RationedLogger(__name__)
 
 _RUN_SIZE = 65_536
-"""Bytes of joined publications after which the hub delivers a run, even if more may come."""
+"""The hub delivers a run that has reached this many bytes, even while it is corked."""
 
 _HEAD_SIZE = 4
-"""Bytes that each publication counts in addition to its own, so that empty publications count too."""
+"""Bytes that are added to the size of each publication of a run, so that empty publications count too."""
 
 
 def _deliver_nowhere(_: Delivery) -> None:
-    """Drop a delivery: takes the place of a subscriber that must not get its own publications."""
+    """Drop a delivery. This function replaces that of a subscriber that must not get its own publications."""
 
 
 class _Channel:
     """
     The subscribers of one channel on this node.
 
-    :ivar members: the callables that take deliveries to the subscribers, in the order of subscribing.
-    :ivar waiters: Deferreds that fire once the bus has subscribed; ``None`` afterwards.
-    :ivar asking: the subscribers who want to be told of gaps; ``None``: nobody.
+    :ivar members: the functions that take deliveries, by subscriber, in the order of subscribing.
+    :ivar waiters: Deferreds that fire when the bus has subscribed; ``None`` if it has.
+    :ivar asking: the subscribers that want to be told about gaps; ``None`` if there are none.
     """
 
     __slots__ = ("asking", "members", "name", "waiters")
@@ -74,18 +74,20 @@ def _tell_missed(channel: _Channel, position: str | None, who: Iterable[Hashable
 
 class Hub:
     """
-    Local fan-out over one bus subscription for each channel.
+    Passes publications from the bus to the subscribers on this node, with one bus subscription for each channel.
 
-    :ivar on_channel: called with a channel and whether it has subscribers now, when it gets its first subscriber on
-        this node, and when its last one leaves. These functions must not raise.
-    :ivar archive: publishes what has a message id, or goes to a channel with history; ``None``: the bus does.
-    :ivar bracket: see :meth:`lhttp_tx.interfaces.IBus.bracket`; the hub itself is corked in between, too.
+    :ivar on_channel: functions that are called with a channel and ``True`` when the channel gets its first subscriber
+        on this node, and with ``False`` when its last one leaves. They must not raise.
+    :ivar archive: takes publications that have a message id, or go to a channel with history. ``None``: all go to the
+        bus.
+    :ivar bracket: see :meth:`lhttp_tx.interfaces.IBus.bracket`. The hub itself is corked during each read of the bus,
+        too.
     :ivar has_history: whether there may be channels with history.
-    :ivar run: publications of one channel that are held back. Read it, do not change it.
+    :ivar run: the publications of one channel that the hub holds back. Do not change it.
     """
 
     def __init__(self, *, bus: IBus) -> None:
-        """:param bus: carries publications. Its owner starts and stops it, not the hub."""
+        """:param bus: carries publications. The hub does not start or stop it."""
         self._bus = bus
         self.archive: Archive | None = None
         self.has_history = False
@@ -109,7 +111,7 @@ class Hub:
         return channel in self._channels
 
     def unsure_of(self, channels: Iterable[str]) -> list[str]:
-        """Return those of *channels* to which not all nodes may pass on what they publish: the bus does not know."""
+        """Return the channels of which the bus does not know whether publications of all nodes reach this node."""
         unsure = getattr(self._bus, "unsure", None)
         return [channel for channel in channels if channel in unsure] if unsure else []
 
@@ -122,13 +124,13 @@ class Hub:
         """
         Send every publication to *channel* to *subscriber* from now on.
 
-        :param subscriber: identifies the subscriber. Subscribing it again changes nothing.
+        :param subscriber: identifies the subscriber. If it is subscribed already, nothing changes.
         :param channel: a valid channel name.
         :param deliver: called with each delivery of the channel; must not raise.
-        :returns: ``None`` if the bus has the subscription, else a Deferred that
+        :returns: ``None`` if the bus has the subscription. Otherwise a Deferred that
 
             - succeeds when the bus has the subscription;
-            - fails with :exc:`lhttp_tx.errors.BusUnavailable`; then the subscriber is not in the channel.
+            - fails with :exc:`lhttp_tx.errors.BusUnavailable`; then the subscriber is not subscribed.
         :raises BusUnavailable: if the bus refuses at once.
         """
         self.flush()
@@ -174,7 +176,7 @@ class Hub:
                 waiter.errback(failure)
 
     def unsubscribe(self, subscriber: Hashable, channel: str) -> None:
-        """Stop delivering *channel* to *subscriber*. Does nothing if it was not subscribed."""
+        """Stop delivering *channel* to *subscriber*. Do nothing if it is not subscribed."""
         self.flush()
         found = self._channels.get(channel)
         if found is None or found.members.pop(subscriber, None) is None:
@@ -197,7 +199,7 @@ class Hub:
         :param channels: valid channel names.
         :param payload: an LHTTP message as subscribers get it.
         :param binary: whether to send it as a binary WebSocket message.
-        :param filing: how it is to be kept, where somebody wants to know what becomes of it.
+        :param filing: says how to store the message, and receives the outcomes; ``None`` if nobody asks for them.
         :returns: ``None`` if the bus has taken all publications. They may still be on their way (see :meth:`confirm`).
             Otherwise a Deferred that
 
@@ -227,9 +229,10 @@ class Hub:
 
     def publish_run(self, channels: tuple[str, ...], payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
         """
-        Publish each of *payloads* to all of *channels*, like :meth:`publish`, until the bus does not take one at once.
+        Publish each of *payloads* to all of *channels*, like :meth:`publish`, up to the first one that the bus does not
+        take at once.
 
-        The payloads after that one stay in the iterator, both when this raises and when it returns a Deferred.
+        The later payloads stay in the iterator, both if this raises and if it returns a Deferred.
         """
         if len(channels) > 1:
             for payload in payloads:
@@ -248,9 +251,9 @@ class Hub:
 
     def confirm(self, kept: bool) -> MaybeDeferred:
         """
-        Find out when all that was published before is safe; see :meth:`lhttp_tx.interfaces.IBus.confirm`.
+        Find out when earlier publications can no longer be lost; see :meth:`lhttp_tx.interfaces.IBus.confirm`.
 
-        :param kept: whether somebody waits for a history to have it, too. Others do not suffer from a store that fails.
+        :param kept: whether to wait for the histories, too. If not, a failure of the store has no effect.
         """
         return self.archive.confirm() if kept and self.archive is not None else self._bus.confirm()
 
@@ -258,10 +261,11 @@ class Hub:
         self, subscriber: Hashable, channel: str, deliver: Deliver, instead_of: Deliver | None = None
     ) -> Deliver | None:
         """
-        Let *deliver* take the deliveries of *channel* to *subscriber* from now on.
+        From now on, pass the deliveries of *channel* for *subscriber* to *deliver*.
 
-        :param instead_of: does nothing if another one than this takes them now; ``None``: whichever does.
-        :returns: what took them before; ``None`` if it is not subscribed, and then nothing has changed.
+        :param instead_of: the function that must be taking them now, or else nothing changes. ``None``: any function.
+        :returns: the function that took them before; ``None`` if *subscriber* is not subscribed, and nothing has
+            changed.
         """
         if self.run:
             self.flush()
@@ -272,26 +276,28 @@ class Hub:
         return before
 
     def taker(self, subscriber: Hashable, channel: str) -> Deliver | None:
-        """Return what takes the deliveries of *channel* to *subscriber*; ``None`` if it is not subscribed."""
+        """
+        Return the function that takes the deliveries of *channel* for *subscriber*; ``None`` if it is not subscribed.
+        """
         found = self._channels.get(channel)
         return None if found is None else found.members.get(subscriber)
 
     def ask_gaps(self, subscriber: Hashable, channel: str) -> None:
-        """Tell *subscriber* where publications to *channel* may have been missed; it has to be subscribed."""
+        """Tell *subscriber* about gaps in *channel* from now on. Do nothing if it is not subscribed."""
         found = self._channels.get(channel)
         if found is not None and subscriber in found.members:
             found.asking = found.asking or set()
             found.asking.add(subscriber)
 
     def tell_gaps(self) -> None:
-        """Tell those who asked that publications may have been missed, in every channel without history."""
+        """Tell the subscribers that asked that publications may have been missed, in every channel without history."""
         self.flush()
         for channel in tuple(self._channels.values()):
             if channel.asking and _is_plain(channel, self.archive):
                 _tell_missed(channel, None, channel.asking)
 
     def unaware(self) -> set[Hashable]:
-        """Return the subscribers of channels without history who did not ask to be told of gaps there."""
+        """Return the subscribers of channels without history that did not ask to be told about gaps in one of these."""
         found: set[Hashable] = set()
         for channel in self._channels.values():
             if _is_plain(channel, self.archive) and not channel.name.startswith(PRESENCE):
@@ -302,7 +308,9 @@ class Hub:
         """
         Tell subscribers that they have missed publications up to *position*.
 
-        :param name: a channel with history; then those of wildcards that take it in are told, too. Or a wildcard.
+        :param name: a channel with history, or a wildcard subscription. For a channel, the subscribers of wildcards
+            that match it are told, too.
+        :param position: the position after which the publications continue.
         """
         self.flush()
         wildcards = Wildcards()
@@ -317,11 +325,10 @@ class Hub:
     @contextmanager
     def silenced(self, subscriber: Hashable, channels: Iterable[str]) -> Iterator[None]:
         """
-        Within the context, send *subscriber* nothing that this node publishes to *channels*, though it stays
-        subscribed.
+        Within the context, do not send *subscriber* what this node publishes to *channels*. It stays subscribed.
 
         This needs a bus that passes a publication to its own node before ``publish`` returns
-        (:attr:`lhttp_tx.interfaces.IBus.is_immediate`). The buses of this project do so.
+        (:attr:`lhttp_tx.interfaces.IBus.is_immediate`), as the buses of this project do.
         """
         self.flush()
         silent = [(members, members[subscriber]) for members in self._members(channels) if subscriber in members]
@@ -342,7 +349,9 @@ class Hub:
                 yield channel.members
 
     def receive(self, channel: str, payloads: list[bytes], binary: bool) -> None:
-        """Take publications from the bus. They go to the subscribers at once; if the hub is corked, with their run."""
+        """
+        Take publications from the bus. They go to the subscribers at once, or with their run if the hub is corked.
+        """
         if channel != self._run_channel or binary is not self._run_binary:
             if self.run:
                 self.flush()
@@ -359,20 +368,20 @@ class Hub:
             self.flush()
 
     def cork(self) -> None:
-        """Hold back publications and join them, until :meth:`uncork` was called as often as this method."""
+        """Hold back and join publications until :meth:`uncork` has been called as often as this method."""
         self._corks += 1
 
     def uncork(self) -> None:
-        """Undo one call of :meth:`cork`. The last call delivers what was held back."""
+        """Undo one call of :meth:`cork`. The last one delivers the publications that were held back."""
         self._corks -= 1
         if not self._corks and self.run:
             self.flush()
 
     def flush(self) -> None:
         """
-        Deliver now what is held back.
+        Deliver the publications that are held back.
 
-        To keep the order, call this before anything goes to a connection without the hub.
+        To keep the order, call this before you write to a connection without the hub.
         """
         if not self.run:
             self._run_channel = ""

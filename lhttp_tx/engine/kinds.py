@@ -1,8 +1,8 @@
 """
 The objects that users may give a server, as types that every type checker knows.
 
-They repeat the interfaces of :mod:`lhttp_tx.interfaces`, which the server checks at run time. Only a type checker with
-a plugin for zope.interface understands those. Only annotations use this module.
+They repeat the interfaces of :mod:`lhttp_tx.interfaces`, which the server checks at run time. A type checker
+understands interfaces only if it has a plugin for zope.interface. Only annotations use this module.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class AnyProcessor(_Limited, Protocol):
 
     @property
     def command(self) -> str:
-        """The command whose messages it gets."""
+        """The command whose messages the processor gets."""
 
     def on_open(self, session: Session, /) -> MaybeAwaitable:
         """See the interface."""
@@ -52,7 +52,7 @@ class AnyFilter(_Limited, Protocol):
 
     @property
     def headers(self) -> tuple[str, ...] | None:
-        """The names of the headers that it wants to see."""
+        """The names of the headers that the filter handles, in lower case; ``None``: all messages."""
 
     def check(self, head: Head, /) -> None:
         """See the interface."""
@@ -116,7 +116,7 @@ class AnyBus(Protocol):
 
     @property
     def available(self) -> bool:
-        """Whether publications reach the other nodes."""
+        """Whether the bus can pass publications to other nodes now."""
 
     def bracket(self, begin: Callable[[], None], end: Callable[[], None], /) -> None:
         """See the interface."""
@@ -152,15 +152,15 @@ class AnyHistoryStore(Protocol):
 
     @property
     def available(self) -> bool:
-        """Whether it takes publications."""
+        """Whether the store accepts publications now."""
 
     @property
     def trouble(self) -> str:
-        """Why it does not."""
+        """Why the store does not accept publications; empty if it does."""
 
     @property
     def spreads(self) -> bool:
-        """Whether what is appended comes to all nodes by itself."""
+        """Whether the store itself passes each appended publication to all nodes."""
 
     def start(self) -> Deferred[None]:
         """See the interface."""

@@ -1,8 +1,8 @@
 """
-Tells processors, filters, hooks and authenticators that their server starts and stops.
+Tells processors, filters, hooks and authenticators when their server starts and stops.
 
-:mod:`lhttp_tx.service` and :mod:`lhttp_tx.testing` use it. Plugins open and close resources then, such as a pool of
-connections.
+Plugins can then open and close resources, such as a pool of connections. :mod:`lhttp_tx.service` and
+:mod:`lhttp_tx.testing` use it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ _log = RationedLogger(__name__)
 
 
 class Lifecycle:
-    """Calls ``on_start`` of some objects, one after another, and later ``on_stop`` in reverse order."""
+    """Calls ``on_start`` of each object, one after another, and later ``on_stop`` in reverse order."""
 
     def __init__(self, owners: Iterable[Any], *, clock: IReactorTime, timeout: float) -> None:
         """
-        :param owners: the objects. One that is listed twice is called once; one without the methods is not called.
+        :param owners: the objects. An object that is listed twice is called once. An object without the methods is
+            skipped.
         :param clock: the reactor, for time limits.
-        :param timeout: seconds that a call may take if its owner sets no limit.
+        :param timeout: the most seconds for a call whose owner has no ``timeout`` of its own.
         """
         self._owners = tuple({id(owner): owner for owner in owners}.values())
         self._sequence = Sequence(clock, timeout, lambda: None)
@@ -44,8 +45,8 @@ class Lifecycle:
 
             - succeeds when the last call is done;
             - fails with :exc:`~lhttp_tx.errors.StartFailed` when a call fails, or when :meth:`stop` is called first.
-              Then the later objects are not called, and :meth:`stop` calls only the earlier ones. A call that fails
-              with ``StartFailed`` itself has said all: nothing is logged.
+              Then the later objects are not called, and :meth:`stop` calls only the earlier ones. The failure is
+              logged, unless the call itself failed with ``StartFailed``.
         """
         done: Deferred[None] = Deferred()
 
@@ -90,9 +91,10 @@ class Lifecycle:
 
     def replace(self, pairs: Iterable[tuple[Any, Any]]) -> None:
         """
-        Replace the first object of each pair by the second, which has started, for the next start.
+        Use the second object of each pair in place of the first from the next start on. The second has already been
+        started.
 
-        The next stop calls both, since connections may still use the first.
+        The next :meth:`stop` calls both, because connections may still use the first.
         """
         new = {id(old): owner for old, owner in pairs}
         self._owners = tuple(new.get(id(owner), owner) for owner in self._owners)

@@ -1,14 +1,16 @@
 """
 A session's subscriptions and publications.
 
-Stands between :mod:`lhttp_tx.engine.session`, which users see, and :mod:`lhttp_tx.engine.handling`. The server's
-filters use the methods here, which make a Deferred only if one is needed.
+Stands between :mod:`lhttp_tx.engine.session`, which users see, and :mod:`lhttp_tx.engine.answering`. The server's
+filters use the methods here, which make a Deferred only if something has to wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, gatherResults, inlineCallbacks, succeed
@@ -37,17 +39,17 @@ _CLOSING = State.CLOSING
 
 _SPREAD_SIZE = 65_536
 """
-Bytes of publications that a client's messages may cause in one turn of the reactor, by listing several channels. It is
-as much as one read brings in for one channel. With more, clients that are subscribed to many of these channels could
-not read in time.
+The most bytes that a client's messages may publish in one turn of the reactor by listing several channels. This is
+about as much as one read brings in for one channel. With more, clients that are subscribed to many of these channels
+could not read in time.
 """
 
 _WILDCARDS_SIZE = 4_096
-"""Bytes that one connection may use to remember which of its wildcard subscriptions match a channel."""
+"""The most bytes in which one connection remembers which of its wildcard subscriptions match a channel."""
 
 
 class Member(Session):
-    """A session that subscribes to channels, and publishes to them."""
+    """The layer of a session that subscribes to channels and publishes to them."""
 
     __slots__ = ("_fresh", "_silent", "_spread", "_wildcards")
 
@@ -77,7 +79,7 @@ class Member(Session):
         self.unsubscribe_all(names)
 
     def unsubscribe_all(self, channels: Iterable[str]) -> None:
-        """Take back subscriptions to names that were checked; like :meth:`unsubscribe`."""
+        """Unsubscribe from names that were checked before; otherwise like :meth:`unsubscribe`."""
         for channel in channels:
             self._leave(channel)
 
@@ -91,7 +93,10 @@ class Member(Session):
                 watcher.unsubscribed(self, channel)
 
     def subscribe_all(self, channels: Iterable[str]) -> MaybeDeferred:
-        """Subscribe to valid channel names; like :meth:`subscribe`, but return ``None`` if it is done at once."""
+        """
+        Subscribe to valid channel names, like :meth:`subscribe`, but raise errors, and return ``None`` if it is done at
+        once.
+        """
         if self.stage >= _CLOSING:
             raise SessionClosed("the connection has ended")
         wanted = tuple(channels)
@@ -131,16 +136,18 @@ class Member(Session):
         return self._engine.hub.redirect(self, channel, deliver, instead_of)
 
     def taker(self, channel: str) -> Deliver | None:
-        """Return what takes the deliveries of *channel*; ``None`` if it is not subscribed."""
+        """Return the function that takes the deliveries of *channel*; ``None`` without a subscription."""
         return self._engine.hub.taker(self, channel)
 
     def ask_gaps(self, channels: Iterable[str]) -> None:
-        """Tell this client where publications to *channels* may have been missed."""
+        """Tell this client about gaps in those of *channels* that it is subscribed to."""
         for channel in self._channels.intersection(channels):
             self._engine.hub.ask_gaps(self, channel)
 
     def _check_fresh(self, bucket: TokenBucket, wanted: tuple[str, ...]) -> None:
-        """Raise :exc:`TooMany` if *wanted* needs the bus, and this connection has recently needed it too often."""
+        """
+        Raise :exc:`TooMany` if *wanted* needs the bus, and recent subscriptions of this connection needed it too often.
+        """
         wait = bucket.wait(self._engine.clock.seconds())
         if wait > 0 and not all(map(self._engine.hub.has_subscribers, wanted)):
             raise TooMany(f"too many subscriptions to channels that are new to the node, try again in {wait:.1f} s")
@@ -159,14 +166,16 @@ class Member(Session):
             watcher.subscribed(self, channel)
 
     def tell_granted(self, channels: Iterable[str]) -> None:
-        """Tell watchers that code has made these subscriptions, so that they do not check the client's rights."""
+        """
+        Tell watchers that the server's or a user's code has made these subscriptions: the client needs no permission.
+        """
         for watcher in self._engine.watchers:
             for channel in self._channels.intersection(channels):
                 watcher.granted(self, channel)
 
     def publish_all(self, channels: tuple[str, ...], message: Message, filing: Filing | None = None) -> MaybeDeferred:
         """
-        Publish *message* to valid channel names; ``None`` if the bus has taken it at once.
+        Publish *message* to valid channel names. Return ``None`` if the bus has taken it at once.
 
         :param filing: see :meth:`lhttp_tx.engine.hub.Hub.publish`.
         """
@@ -176,7 +185,7 @@ class Member(Session):
 
     def publish_run(self, channels: tuple[str, ...], messages: Iterator[bytes], binary: bool) -> MaybeDeferred:
         """
-        Publish messages unchanged; they hold no headers meant for the server. See
+        Publish messages unchanged. They contain no headers that are only for the server. See
         :meth:`lhttp_tx.engine.hub.Hub.publish_run`.
         """
         if len(channels) == 1:
@@ -190,7 +199,7 @@ class Member(Session):
     def _publish_to_list(
         self, channels: tuple[str, ...], payload: bytes, binary: bool, filing: Filing | None = None
     ) -> MaybeDeferred:
-        """Publish to several channels; once that has become much, let the reactor have its turn."""
+        """Publish to several channels. Beyond :data:`_SPREAD_SIZE`, continue in the next turn of the reactor."""
         self._spread += len(payload) * len(channels)
         if self._spread <= _SPREAD_SIZE:
             return self._engine.hub.publish(channels, payload, binary, filing)
@@ -231,16 +240,19 @@ class Member(Session):
             self._silent = ()
 
     def _depart(self) -> None:
-        """Leave all channels; called once, when the connection begins to close or has ended."""
+        """Leave all channels. Called once, when the connection begins to close or has ended."""
         channels, self._channels = self._channels, set()
         self._wildcards = None
-        for channel in channels:
-            self._engine.hub.unsubscribe(self, channel)
+        _call_for(self._engine.hub.unsubscribe, self, channels)
         for watcher in self._engine.watchers:
-            for channel in channels:
-                watcher.unsubscribed(self, channel)
+            _call_for(watcher.unsubscribed, self, channels)
             watcher.session_closed(self)
 
     def _not_subscribed(self, failure: Failure, channel: str) -> Failure:
         self._leave(channel)
         return failure
+
+
+def _call_for(call: Callable[[Any, str], object], session: Session, channels: Iterable[str]) -> None:
+    """Call a function with each of *channels*, which may be many: with no step of Python's own between the calls."""
+    deque(map(call, repeat(session), channels), maxlen=0)

@@ -27,28 +27,28 @@ _CHANNEL_COST = 65
 _ADDITION_COST = 200
 """
 Bytes of memory, measured and rounded up: of a plan, of each header of its head, of each channel that it lists, and of
-its default headers. The bytes of the head, and the cost of the shortcut, come on top.
+its default headers. The bytes of the head and the cost of the shortcut are added to these.
 """
 
 _FILED = frozenset({"message-id", "store"})
-"""Headers of publications that a shortcut does not know. It gets those with ids that ask for receipts all the same."""
+"""Messages with these headers do not use a shortcut. Only ``message-id`` together with ``receipt`` may use one."""
 
 KIND_NAMES = frozenset({"receipt", *CHANNEL_LISTS, *_FILED})
-"""The header names, beside those of the filters, that make a difference to a :class:`Kind`, in lower case."""
+"""The header names, in addition to those of the filters, that decide the :class:`Kind` of a message. In lower case."""
 
 
 class Kind:
     """
-    What messages have in common that go to the same processor, and have the same header names that somebody asks for.
+    The steps for all messages that have the same processor and the same known header names.
 
     :ivar checks: the filters' checks of the head.
-    :ivar lists: the headers among these that list channels.
-    :ivar names: these names, in lower case.
+    :ivar lists: those of *names* that list channels.
+    :ivar names: the known header names, in lower case.
     :ivar before: the filters' steps before the processor.
     :ivar rest: the filters' ``judge`` steps, the processor's steps and the filters' steps after it.
-    :ivar shortcut: the filter with a shortcut whose steps are the only ones; else ``None``.
-    :ivar simple: whether all steps after *before* are steps of one filter that has a shortcut.
-    :ivar asked: the filter whose shortcut also does for messages with a receipt, if nothing else looks at these; else
+    :ivar shortcut: a filter with a shortcut, if all steps belong to this filter; else ``None``.
+    :ivar simple: whether all steps in *rest* belong to one filter with a shortcut.
+    :ivar asked: the same for messages with a header ``receipt``: a filter whose shortcut also serves these; else
         ``None``.
     """
 
@@ -87,20 +87,20 @@ class Plan:
     """
     What to do with messages of one head.
 
-    :ivar addition: the default headers that such messages get, if there are any.
+    :ivar addition: the default headers that such messages get; ``None`` if they get none.
     :ivar beginning: the first bytes of such messages: the head and the blank line.
     :ivar before: the filters' steps before the processor.
-    :ivar cost: the plan's memory in bytes, approximately.
+    :ivar cost: the approximate memory of the plan, in bytes.
     :ivar head: the parsed head, with the default headers; ``None`` if there is a shortcut.
     :ivar owner: the filter that *shortcut* belongs to.
     :ivar receipt: the token of the requested receipt, or ``None``.
     :ivar rest: the filters' ``judge`` steps, the processor's steps and the filters' steps after it.
     :ivar runs_ahead: whether the messages may be handled while receipts of earlier messages wait. Such messages only
         publish, and their answers go out after the receipts.
-    :ivar shortcut: does all the work, without a request for each message; or ``None``.
-    :ivar tokens: if the plan is for messages that ask for receipts with different tokens: takes them apart. The
-        shortcut gets them without the receipt. Else ``None``.
-    :ivar channel: the channel of such messages.
+    :ivar shortcut: handles the messages without a :class:`~lhttp_tx.engine.request.Request` for each; or ``None``.
+    :ivar tokens: splits the messages, if the plan is shared by messages that ask for receipts with different tokens.
+        The shortcut then gets the messages without the header ``receipt``. Else ``None``.
+    :ivar channel: the only channel of a plan with *tokens*; else empty.
     """
 
     __slots__ = ("addition", "before", "beginning", "channel", "cost", "head", "owner", "receipt", "rest", "runs_ahead",
@@ -126,7 +126,7 @@ class Plan:
             self.cost += getattr(self.shortcut, "cost", 0)
             if addition is not None and self.shortcut is not None:
                 self.shortcut = _Completed(self.shortcut, addition)
-        # Keep nothing that is never used: there may be many such plans.
+        # A plan with a shortcut does not need the head, and there may be many such plans.
         self.head = head if self.shortcut is None else None
         if self.head is not None:
             self.cost += _HEADER_COST * (1 + len(head.headers)) + 2 * len(beginning)
@@ -139,10 +139,10 @@ class Plan:
         Return the plan for messages that ask for receipts.
 
         :param head: the head of one of them, with the default headers.
-        :param kind: their kind, with a filter in :attr:`Kind.asked`.
-        :param tokens: takes them apart.
-        :param channel: the one channel that they are published to.
-        :param addition: the default headers, which *tokens* writes into each message.
+        :param kind: the kind of the messages. It has a filter in :attr:`Kind.asked`.
+        :param tokens: splits the messages.
+        :param channel: the one channel that the messages are published to.
+        :param addition: the default headers that *tokens* writes into each message.
         """
         assert kind.asked is not None
         self = cls(head, tokens.key, kind, 1)
@@ -154,7 +154,7 @@ class Plan:
 
 
 class _Completed:
-    """A shortcut whose messages get default headers first."""
+    """A shortcut that adds the default headers to messages first."""
 
     __slots__ = ("_addition", "_shortcut")
 
@@ -168,7 +168,10 @@ class _Completed:
 
 
 def _steps(call: Callable[[Request], MaybeAwaitable], owner: IHeaderFilter | IProcessor) -> tuple[Step, ...]:
-    """Return the steps of a call that may replace the message. If *owner* is trusted, they vouch for what it writes."""
+    """
+    Return the steps of a callback that may replace the message. If *owner* is ``trusted``, a step vouches for the
+    channels that it has written.
+    """
     if not getattr(owner, "trusted", False):
         return ((call, owner),)
 
@@ -194,12 +197,15 @@ def _processor_steps(processor: IProcessor | None) -> tuple[Step, ...]:
 
 
 def _has_shortcut(found: IHeaderFilter) -> bool:
-    """Return whether a filter has a shortcut that belongs to its own steps, rather than to those of a parent class."""
+    """Return whether a filter has a shortcut, and no subclass has overridden the steps that the shortcut replaces."""
     return IShortcutFilter.providedBy(found) and "shortcut" in _shortcut_of(found)
 
 
 def _shortcut_of(found: IHeaderFilter | IShortcutFilter) -> Mapping[str, object]:
-    """Return what the class says that defines the shortcut of a filter, or that overrides the steps it stands for."""
+    """
+    Return the attributes of the most derived class of a filter that defines ``shortcut`` or one of the steps that it
+    replaces.
+    """
     for kind in type(found).__mro__:
         if not vars(kind).keys().isdisjoint(("shortcut", "after", "before", "judge")):
             return vars(kind)

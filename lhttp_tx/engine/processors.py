@@ -36,20 +36,23 @@ _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 @implementer(IPlugin, IProcessor)
 class Processor:
     """
-    A processor that does nothing yet: subclass it, set :attr:`command` and override what you need.
+    A processor that does nothing yet. Subclass it, set :attr:`command`, and override the methods that you need.
 
-    One object serves every connection. Keep what belongs to one connection in ``session.state``. The server finds an
-    instance in a module of ``twisted.plugins`` as a plugin.
+    One object serves all connections. Keep the state of one connection in ``session.state``. If a module in
+    ``twisted.plugins`` has an instance, the server loads it as a plugin.
     """
 
     command: str = ""
-    """The command whose messages it gets: 1 to 64 visible ASCII characters."""
+    """The command whose messages the processor gets: 1 to 64 visible ASCII characters."""
 
     timeout: float | None = None
     """Seconds after which the server cancels a call; ``None``: the server's own limit."""
 
     trusted: bool = False
-    """Whether it may write channels into a message that its client may not use: rules and hooks do not check those."""
+    """
+    Whether the processor may write channels into a message that its client may not use. Rules and hooks do not check
+    these channels.
+    """
 
     @idle
     def on_start(self, server: RunningServer) -> MaybeAwaitable:
@@ -79,7 +82,7 @@ class Processor:
 
 class FunctionProcessor(Processor, Generic[_R_co]):
     """
-    A processor made of a function of the request by :func:`processor`. It can still be called as the function.
+    A function of the request that :func:`processor` has made a processor. It can still be called like the function.
     """
 
     def __init__(
@@ -109,7 +112,7 @@ class FunctionProcessor(Processor, Generic[_R_co]):
 
 class MethodProcessor(Generic[_S, _R_co]):
     """
-    A method decorated by :func:`processor`. Each instance of the class has a processor of its own, such as
+    A method that is decorated with :func:`processor`. Each instance of the class has its own processor, such as
     ``Desk().open``.
     """
 
@@ -144,7 +147,7 @@ class MethodProcessor(Generic[_S, _R_co]):
 
 
 class ProcessorDecorator(Protocol):
-    """What :func:`processor` returns."""
+    """The decorator that :func:`processor` returns."""
 
     @overload
     def __call__(self, function: Callable[[Request], _RESULT], /) -> FunctionProcessor[_RESULT]: ...
@@ -155,18 +158,18 @@ class ProcessorDecorator(Protocol):
 
 def processor(command: str, *, timeout: float | None = None, trusted: bool = False) -> ProcessorDecorator:
     """
-    Make a processor of the decorated function, or of the method of each instance of a class.
+    Make the decorated function a processor; or the decorated method, for each instance of its class.
 
     >>> @processor("echo")
     ... def echo(request):
     ...     request.reply()
 
-    The function can still be called, as ``echo(request)``. A method takes ``self`` and the request; pass
-    ``Desk().open`` to the server.
+    The function can still be called, as ``echo(request)``. A method takes ``self`` and the request. Pass the method of
+    an instance to the server, such as ``Desk().open``.
 
-    :param command: the command whose messages it gets.
-    :param timeout: seconds that one call may take; ``None``: the server's own limit.
-    :param trusted: whether it may write channels into a message that its client may not use.
+    :param command: the command whose messages the processor gets: 1 to 64 visible ASCII characters.
+    :param timeout: the most seconds that one call may take; ``None``: the server's own limit.
+    :param trusted: see :attr:`Processor.trusted`.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -180,7 +183,7 @@ def _is_method(function: Callable[..., Any]) -> bool:
     """Return whether *function* needs two arguments rather than one."""
     try:
         parameters = signature(function).parameters.values()
-    except (TypeError, ValueError):  # for some functions written in C
+    except (TypeError, ValueError):  # some functions written in C have no signature
         return False
     needed = [each for each in parameters if each.kind in _POSITIONAL and each.default is Parameter.empty]
     return len(needed) == 2
@@ -192,9 +195,9 @@ def _name_of(found: object) -> str:
 
 class Registry:
     """
-    The processors of one server, each under its command.
+    The processors of one server, by command.
 
-    :ivar watchers: called after a processor is added, which may happen at any time.
+    :ivar watchers: functions that are called when processors have been added or replaced, which may happen at any time.
     """
 
     def __init__(self) -> None:
@@ -203,10 +206,10 @@ class Registry:
 
     def add(self, processor: IProcessor) -> None:
         """
-        Let *processor* handle the messages of its command.
+        Add *processor*. It handles the messages of its command from now on.
 
-        :raises ValueError: if *processor* is not a processor, if it names no command, or if another processor has its
-            command.
+        :raises ValueError: if *processor* is not a processor, if its command is not 1 to 64 visible ASCII characters,
+            or if another processor has this command.
         """
         if isinstance(processor, MethodProcessor):
             raise ValueError(f"{processor!r}: pass that of an instance")
@@ -222,11 +225,11 @@ class Registry:
 
     def replace(self, pairs: Iterable[tuple[IProcessor, IProcessor]], *, only_check: bool = False) -> None:
         """
-        Replace the first processor of each pair by the second: all of them, or none. Messages being handled are not
+        Replace the first processor of each pair by the second: all or none. Messages that are being handled are not
         affected.
 
-        :param only_check: whether to check only, and replace nothing.
-        :raises ValueError: as :meth:`add`.
+        :param only_check: whether to check the new processors without replacing any.
+        :raises ValueError: if :meth:`add` would refuse one of the new processors.
         """
         new = {id(old): processor for old, processor in pairs}
         trial = Registry()

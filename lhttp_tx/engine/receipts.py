@@ -1,9 +1,9 @@
 """
 Receipts that wait until the bus has the publications.
 
-Meanwhile, the connection goes on with messages that only publish. It still sends all answers in order. A connection
-asks the bus one question at a time. The next question covers all receipts that came in the meantime, so a thousand
-receipts cost a few round trips. Used by :mod:`lhttp_tx.engine.handling`; must not import it.
+Meanwhile, the session handles further messages if they only publish. It still sends all answers in order. A session
+asks the bus one question at a time. The next question covers all receipts that were added in the meantime, so a
+thousand receipts cost a few round trips. Used by :mod:`lhttp_tx.engine.answering`; must not import it.
 """
 
 from __future__ import annotations
@@ -32,24 +32,29 @@ __all__ = ["KEPT", "MAX_SIZE", "Answer", "Kept", "Receipts", "told"]
 _log = RationedLogger(__name__)
 
 MAX_SIZE = 1_048_576
-"""Bytes of one connection's answers that may wait. Beyond that, the next message waits until all answers are sent."""
+"""
+The most bytes of one connection's answers that may wait. Beyond that, the next message waits until all answers are
+sent.
+"""
 
 _ANSWER_SIZE = 192
-"""Bytes that each answer counts in addition to its own."""
+"""Bytes that are added to the size of each answer, for its memory."""
 
 _FILING_SIZE = 450
 _PLACING_SIZE = 160
 """
-Bytes that an answer counts if it waits for what becomes of its publication in histories, and for each channel of that.
+Bytes of memory of a :class:`~lhttp_tx.history.values.Filing` that an answer holds, and of each of its placings.
 Measured, and rounded up.
 """
 
 
 def told(receipt: Message, token: str, filing: Filing | None) -> Message:
     """
-    Return the receipt of a publication with what became of it in histories, or the error if it was not stored.
+    Return the receipt of a publication with the headers of its outcome in histories, or an error if it was not stored.
 
-    :param token: the token of the receipt.
+    :param receipt: the receipt without these headers.
+    :param token: its token.
+    :param filing: the outcome; if it is ``None`` or was already known, *receipt* is returned unchanged.
     """
     if filing is None or not filing.is_open:
         return receipt
@@ -65,7 +70,7 @@ _RECEIPT = b"LHTTP/1.0 receipt\r\n"
 
 class Kept:
     """
-    What became of publications whose positions are known: the store has taken them, and may not have written them yet.
+    The outcome of publications whose positions are known: the store has taken them, but may not have written them yet.
 
     :ivar is_kept: see :class:`lhttp_tx.history.values.Filing`.
     """
@@ -75,17 +80,17 @@ class Kept:
 
 
 KEPT = Kept()
-"""The only one."""
+"""The only instance of its class."""
 
 Answer: TypeAlias = "tuple[bytes, bool, str | None, Filing | Kept | None]"
 """
-The payload; whether to send it as a binary message; the token, if it is a receipt for a publication that the bus may
-not have yet; and what becomes of the publication in histories.
+An answer that waits: its payload; whether to send it as a binary message; the token, if it is a receipt of a
+publication that the bus may not have yet; and the outcome of the publication in histories.
 """
 
 
 def _size(payload: bytes, filing: Filing | Kept | None) -> int:
-    """Return about how many bytes an answer takes while it waits."""
+    """Return the approximate memory of an answer that waits, in bytes."""
     size = len(payload) + _ANSWER_SIZE
     if filing is None or filing is KEPT:
         return size
@@ -99,9 +104,9 @@ def _filled_in(payload: bytes, binary: bool, token: str, filing: Filing) -> tupl
 
 class Receipts:
     """
-    The answers of one connection that wait: the first waits for the bus, and later answers wait for the first.
+    The answers of one connection that wait. The first waits for the bus, and the others wait for the first.
 
-    Once all answers are sent, the object is used up.
+    When all answers are sent, the object cannot be used again.
     """
 
     __slots__ = ("_answers", "_asked", "_confirm", "_ended", "_note", "_over", "_peer", "_send", "_size", "_waiters")
@@ -116,20 +121,20 @@ class Receipts:
         note: Callable[[], bytes] = bytes,
     ) -> None:
         """
-        :param confirm: asks whether the bus, and the histories if its argument says so, have all earlier publications.
+        :param confirm: asks the bus whether it has all earlier publications. With the argument ``True``, asks the
+            histories, too.
         :param send: sends messages to the client; takes their payloads, and whether these are binary.
-        :param ended: called when all answers are sent.
+        :param ended: called once, when all answers are sent.
         :param peer: the client's address, for the log.
-        :param note: returns a header line for all receipts of publications that are sent now, with its line break; or
-            nothing.
+        :param note: returns a header line, with its line break, for the receipts that are sent now; or ``b""``.
         """
         self._confirm = confirm
         self._send = send
         self._ended = ended
         self._peer = peer
         self._note = note
-        # Tuples of payloads rather than messages: the collector of cycles has little work with these, and there may be
-        # many.
+        # Tuples of bytes rather than messages: there may be many, and the garbage collector does not have to follow
+        # them.
         self._answers: deque[Answer] = deque()
         self._asked = self._size = 0
         self._over = False
@@ -137,18 +142,18 @@ class Receipts:
 
     @property
     def has_room(self) -> bool:
-        """Whether the next message may go on."""
+        """Whether the answers that wait have less than :data:`MAX_SIZE` bytes."""
         return self._size < MAX_SIZE
 
     def begin(self, confirmation: Deferred[None]) -> None:
         """
-        Send the receipts that were added when *confirmation* succeeds, or errors if it fails. Call this once, after the
-        first ones were added.
+        Wait for *confirmation*. If it succeeds, send the receipts that were added before this call. If it fails, send
+        errors. Call this once, after adding the first receipts.
         """
         self._await(confirmation)
 
     def add(self, answer: Answer) -> None:
-        """Send an answer after the others."""
+        """Send an answer after all answers that wait."""
         self._answers.append(answer)
         self._size += _size(answer[0], answer[3])
 
@@ -196,9 +201,9 @@ class Receipts:
 
     def _not_confirmed(self, failure: Failure) -> None:
         """
-        Send an error for every receipt: the later publications were made before this failure was known.
+        Send an error in place of every receipt that waits.
 
-        If it is only the store of histories that failed, receipts of publications outside of histories go on waiting.
+        If only the store of histories has failed, receipts of publications without history continue to wait.
         """
         if self._over:
             return
@@ -216,7 +221,7 @@ class Receipts:
         self._confirmed(None)
 
     def _send_all(self, answers: Iterable[tuple[bytes, bool]]) -> None:
-        """Send answers. Consecutive ones of one kind, text or binary, go out in one write."""
+        """Send answers. Consecutive answers of one kind, text or binary, go out in one write."""
         for binary, alike in groupby(answers, itemgetter(1)):
             self._send([payload for payload, _ in alike], binary)
 

@@ -1,8 +1,7 @@
 """
 One message, as filters and processors get it.
 
-A :class:`Request` holds everything that belongs to one message. The connection holds none of it, so that messages
-cannot be mixed up.
+A :class:`Request` has the whole state of one message. The session has none of it, so messages cannot be mixed up.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ _UNSET: Any = object()
 _NONE: frozenset[str] = frozenset()
 
 _JUDGED = ("subscribe", "publish")
-"""Headers whose channels rules and hooks check."""
+"""The headers whose channels are checked by rules and hooks."""
 
 
 _ORDERS = frozenset({"publish", "receipt", "subscribe", "unsubscribe", "upstream"})
-"""Headers that tell the server what to do. They have no meaning in an answer."""
+"""Headers that tell the server what to do. Replies leave them out."""
 
 _ORDERS_AND_PARTS = _ORDERS | {"multipart"}
 
@@ -42,7 +41,7 @@ def _without_orders(message: Message, *, parts: bool) -> Message:
     """
     Return *message* without the headers that tell the server what to do.
 
-    :param parts: whether to keep the header ``multipart``, because the body stays as it is.
+    :param parts: whether to keep the header ``multipart``, because the body does not change.
     """
     head = message.head
     kept = head.reply if parts else head.without(_ORDERS_AND_PARTS)
@@ -59,16 +58,17 @@ class Request:
     """
     One message on its way through the filters and its processor.
 
-    :ivar session: the connection it came from.
+    :ivar session: the connection that the message came from.
     :ivar message: the message. A filter's ``before`` may replace it. The command and the headers of the new message
         then decide what happens next.
-    :ivar filing: what becomes of it in histories, once it is published and somebody wants to know; or ``None``.
+    :ivar filing: the outcome of the publication in histories; ``None`` if the message was not published, or nobody
+        asks.
     :ivar parts: the parts of a multipart body; empty without a ``multipart`` header.
-    :ivar published: whether the message was published. A receipt then waits until the bus has it.
+    :ivar published: whether the message was published. If so, its receipt waits until the bus has the publication.
     :ivar receipt: the token of the receipt that the client asked for, or ``None``.
-    :ivar receipt_headers: headers to add to the receipt, if one was asked for.
+    :ivar receipt_headers: pairs of name and value that are added to the receipt, if the client asked for one.
     :ivar receipt_body: the body of the receipt.
-    :ivar receipt_binary: whether to send the receipt as a binary WebSocket message. Set it if the body is not UTF-8.
+    :ivar receipt_binary: whether to send the receipt as a binary message. Set it if *receipt_body* is not UTF-8.
     """
 
     __slots__ = (
@@ -102,7 +102,7 @@ class Request:
 
     @property
     def server(self) -> RunningServer:
-        """The server that the message came to."""
+        """The server that has received the message."""
         return self.session.server
 
     @property
@@ -122,12 +122,12 @@ class Request:
 
     @property
     def text(self) -> str:
-        """The body of the message as text; see :attr:`Message.text`."""
+        """The body of the message as text; see :attr:`lhttp_tx.codec.message.Message.text`."""
         return self.message.text
 
     @property
     def state(self) -> dict[Any, Any]:
-        """A dict in which filters and the processor leave notes about this message for each other."""
+        """A dict for data about this message that filters and the processor share."""
         if self._state is None:
             self._state = {}
         return self._state
@@ -135,7 +135,8 @@ class Request:
     @property
     def publication(self) -> Message | None:
         """
-        The message that the ``publish`` header sends: this message without the headers meant for the server.
+        The message that the ``publish`` header publishes. By default, it is this message without the headers that are
+        only for the server.
 
         Set it to publish another message. Set it to ``None`` to publish nothing.
         """
@@ -149,11 +150,11 @@ class Request:
 
     def judged(self, name: str) -> tuple[str, ...]:
         """
-        Return the channels in the header *name* that are checked against the client's rights.
+        Return the channels in the header *name* for which the client needs permission.
 
-        These are all channels except those that ``trusted`` code has written there.
+        These are all channels except those that ``trusted`` code has written into the header.
 
-        :raises LocalProtocolError: if the list is malformed; then code has replaced a valid list by it.
+        :raises LocalProtocolError: if the list is malformed. Then a filter or processor has written it.
         """
         try:
             channels = self.message.head.channels(name)
@@ -168,9 +169,11 @@ class Request:
 
     def vouch(self, before: Message) -> None:
         """
-        Remember the channels that the message lists now, and did not list *before*, as written by ``trusted`` code.
+        Treat the channels that the message lists now, and *before* did not list, as written by ``trusted`` code.
 
-        The engine calls this after each call of such code that may replace the message.
+        The engine calls this after each callback of such code that may replace the message.
+
+        :param before: the message before the callback.
         """
         if before is self.message:
             return
@@ -190,13 +193,13 @@ class Request:
         binary: bool | None = None,
     ) -> None:
         """
-        Send a message to the sender of this one. Arguments that are not given are taken from the request.
+        Send a message to the sender of this message. The request provides what the arguments do not.
 
-        :param body: the body.
+        :param body: the body; a str is sent as UTF-8.
         :param command: the command.
-        :param headers: pairs of name and value, which replace the request's headers. If not given, the reply takes over
-            the request's headers, except those that tell the server what to do: ``publish``, ``receipt``,
-            ``subscribe``, ``unsubscribe`` and ``upstream``. If a body is given, it does not take over ``multipart``
+        :param headers: pairs of name and value, or a dict, which replace the request's headers. By default, the reply
+            has the request's headers, except those that tell the server what to do: ``publish``, ``receipt``,
+            ``subscribe``, ``unsubscribe`` and ``upstream``. If *body* is given, the reply does not have ``multipart``
             either.
         :param binary: whether to send the reply as a binary WebSocket message.
         :raises LocalProtocolError: if the result is not a well-formed message.
@@ -212,10 +215,11 @@ class Request:
         """
         Send JSON to the sender of this message, with ``content-type: application/json``.
 
-        :param value: what JSON can hold.
+        :param value: a value that JSON can represent. NaN and infinities are refused.
         :param command: the command, by default the request's.
-        :param headers: pairs of name and value, in the place of the request's.
-        :raises LocalProtocolError: if JSON cannot hold *value*, or the result is not a well-formed message.
+        :param headers: pairs of name and value, or a dict, which replace the request's headers. If they have
+            ``content-type``, it is not added.
+        :raises LocalProtocolError: if JSON cannot represent *value*, or the result is not a well-formed message.
         """
         try:
             body = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

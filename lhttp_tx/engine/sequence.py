@@ -1,7 +1,8 @@
 """
-Runs users' callbacks one after another, and waits only for callbacks that return an awaitable.
+Runs users' callbacks one after another. It waits only for callbacks that return an awaitable.
 
-Used by the session. A run makes no Deferred, coroutine or closure unless a callback returns an awaitable.
+Used by sessions and by :mod:`lhttp_tx.engine.lifecycle`. A run makes no Deferred, coroutine or closure unless a
+callback returns an awaitable.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +23,11 @@ _log = RationedLogger(__name__)
 
 
 class TimeLimited(Protocol):
-    """The object that a callback belongs to."""
+    """
+    The owner of a callback.
+
+    :ivar timeout: the most seconds that one call may take; ``None``: the default of the sequence.
+    """
 
     timeout: float | None
 
@@ -31,16 +36,16 @@ Step: TypeAlias = tuple[Callable[[Any], MaybeAwaitable], TimeLimited]
 """A callback, and the object that it belongs to."""
 
 Done: TypeAlias = Callable[[Any, Failure | None], None]
-"""Called with the argument of a run, and its failure or ``None``."""
+"""Called at the end of a run, with the argument of the run, and its failure or ``None``."""
 
 
 class Sequence:
     """
-    Runs steps one after another. If a step returns an awaitable, it waits for it, for a limited time.
+    Runs steps one after another. If a step returns an awaitable, the run waits for it, for a limited time.
 
-    There is one run at a time: the owner starts the next one after ``done`` was called for the last one.
+    There is one run at a time: start the next one after ``done`` of the last one was called.
 
-    :ivar waiting: the Deferred that the run waits for, or ``None``. Read it, do not set it.
+    :ivar waiting: the Deferred that the run waits for, or ``None``. Do not set it.
     """
 
     __slots__ = ("_clock", "_default_timeout", "_is_held", "_rest", "_resumed", "_timeout", "_timer", "waiting")
@@ -48,8 +53,9 @@ class Sequence:
     def __init__(self, clock: IReactorTime, timeout: float, resumed: Callable[[], None]) -> None:
         """
         :param clock: the reactor, for time limits.
-        :param timeout: seconds that a step may take if its owner sets no limit.
-        :param resumed: called after a run that had waited has gone on, either to its end or to the next wait.
+        :param timeout: the most seconds for a step whose owner has no ``timeout`` of its own.
+        :param resumed: called each time that a run has continued after a wait, and has reached its end or the next
+            wait.
         """
         self._clock = clock
         self._default_timeout = timeout
@@ -70,7 +76,7 @@ class Sequence:
         self._advance(iter(steps), argument, done)
 
     def wait(self, result: object, owner: TimeLimited, argument: Any, done: Done) -> None:
-        """Wait for *result* like a run whose only step returned it."""
+        """Wait for *result*, like a run with one step that returns it. *owner* sets the time limit."""
         self._advance(iter(((lambda _: result, owner),)), argument, done)  # type: ignore[arg-type]
 
     def cancel(self) -> None:
@@ -79,12 +85,12 @@ class Sequence:
             self._abandon(Failure(CancelledError()))
 
     def hold(self) -> None:
-        """Stop the time limit of the step that is being done. Its Deferred must call :meth:`release`."""
+        """Stop the time limit of the current step. Whoever calls this must call :meth:`release` later."""
         self._is_held = True
         self._stop_timer()
 
     def release(self) -> None:
-        """Let the time limit begin anew."""
+        """Start the time limit of the current step again, from its beginning."""
         self._is_held = False
         if self.waiting is not None and self._timer is None:
             self._start_timer()
@@ -114,7 +120,7 @@ class Sequence:
         done(argument, failure)
 
     def _await(self, deferred: Deferred[Any], owner: TimeLimited) -> Failure | None:
-        """Wait for *deferred*. If it has already failed, return its failure."""
+        """Start waiting for *deferred*. If it has already failed, return its failure."""
         outcome: list[Any] = []
         self._timeout = owner.timeout if owner.timeout is not None else self._default_timeout
         self.waiting = deferred

@@ -1,8 +1,8 @@
 """
 One connection, as users see it.
 
-:mod:`lhttp_tx.engine.conversation` handles its messages: every session is a ``Conversation``. Imports nothing that does
-I/O.
+Every session is a ``Conversation`` of :mod:`lhttp_tx.engine.conversation`, which handles the messages. Imports nothing
+that does I/O.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Session(ABC):
 
     def __init__(self, *, engine: Engine, transport: ITransport, identity: Identity | None = None) -> None:
         """
-        :param engine: the engine of its server.
-        :param transport: its connection.
+        :param engine: the engine of the server.
+        :param transport: the connection.
         :param identity: the client's identity; ``None`` if only its address is known.
         """
         self.peer = transport.peer
@@ -76,34 +76,31 @@ class Session(ABC):
 
     @property
     def state(self) -> dict[Any, Any]:
-        """
-        A dict for data that processors and filters want to remember about this connection. It is dropped with the
-        connection.
-        """
+        """A dict for data of processors and filters about this connection. It lasts as long as the connection."""
         if self._state is None:
             self._state = {}
         return self._state
 
     @property
     def channels(self) -> frozenset[str]:
-        """The channels that it is subscribed to."""
+        """The channels, wildcards included, that the connection is subscribed to."""
         return frozenset(self._channels)
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is closing or has ended. The session then drops what is sent."""
+        """Whether the connection is closing or has ended. If so, the session drops messages that are sent to it."""
         return self.stage >= State.CLOSING
 
     @property
     def handshake(self) -> Handshake:
         """
-        How the client opened its connection.
+        The request that opened the connection.
 
-        It is available while filters and hooks are told of the opening. If one of them reads it then, the session keeps
-        it until the connection ends. Otherwise the session drops it, so that it costs no memory.
+        It is available in ``on_connect`` of filters and hooks. If one of them reads it there, the session keeps it
+        until the connection ends. Otherwise the session drops it, to save memory.
 
-        :raises LookupError: if the session has dropped it; if the client connected without credentials, and has logged
-            in since; or if no HTTP request opened the connection.
+        :raises LookupError: if the session has dropped it; if the client has logged in with a message after connecting
+            without credentials; or if no HTTP request opened the connection.
         """
         if self._handshake is None:
             raise LookupError("the handshake is no longer available: read it in the on_connect of a filter or hook")
@@ -115,7 +112,7 @@ class Session(ABC):
         """
         A Deferred that succeeds when the connection has ended. It fails only if it is cancelled.
 
-        If the connection has already ended, it has succeeded. Each access returns a new Deferred.
+        If the connection has already ended, the Deferred has succeeded. Each access returns a new Deferred.
         """
         if self.stage >= State.LOST:
             return succeed(None)
@@ -125,14 +122,17 @@ class Session(ABC):
 
     @property
     def unsent(self) -> int:
-        """Bytes that were sent to this client and have not left the server yet, as far as the connection knows."""
+        """
+        Bytes that were sent to this client, and wait in the server. Bytes in the operating system's buffer do not
+        count.
+        """
         return self._transport.unsent
 
     def drained(self) -> Deferred[None]:
         """
-        Wait until everything that was sent has left the server. Use it before sending more.
+        Wait until nothing is unsent (:attr:`unsent`). Use it before you send more.
 
-        :returns: a Deferred that succeeds when nothing is unsent, or the connection has ended. It fails only if it is
+        :returns: a Deferred that succeeds when nothing is unsent or the connection has ended. It fails only if it is
             cancelled.
         """
         if self.stage >= State.LOST:
@@ -150,21 +150,22 @@ class Session(ABC):
         Send *message* to this client, after all earlier publications to it. The message is dropped if the session is
         closed.
 
-        :raises TypeError: if it is no :class:`~lhttp_tx.codec.message.Message`.
+        :raises TypeError: if *message* is not a :class:`~lhttp_tx.codec.message.Message`.
         """
 
     @abstractmethod
     def subscribe(self, channels: str | Iterable[str]) -> Deferred[None]:
         """
-        Subscribe this connection.
+        Subscribe this connection to channels. The channel rules do not apply.
 
         :param channels: a channel name, or several.
         :returns: a Deferred that
 
             - succeeds when the bus has the subscriptions;
-            - fails with :exc:`~lhttp_tx.errors.BusUnavailable`; then it is not subscribed to the channel that failed;
-            - fails with :exc:`~lhttp_tx.errors.TooMany` if there would be more subscriptions than the limit, or if it
-              has recently subscribed to too many channels that were new to the node; then none is added;
+            - fails with :exc:`~lhttp_tx.errors.BusUnavailable`; then the connection is not subscribed to the channel
+              that failed;
+            - fails with :exc:`~lhttp_tx.errors.TooMany` if the connection would have more subscriptions than the limit,
+              or has recently subscribed to too many channels that were new to the node; then none is added;
             - fails with :exc:`~lhttp_tx.errors.SessionClosed` if the connection has ended.
         :raises LocalProtocolError: if a name is malformed or reserved.
         """
@@ -172,7 +173,7 @@ class Session(ABC):
     @abstractmethod
     def unsubscribe(self, channels: str | Iterable[str]) -> None:
         """
-        Take back subscriptions of this connection. Channels that it is not subscribed to are ignored.
+        Unsubscribe this connection from channels. Channels without a subscription are ignored.
 
         :param channels: a channel name, or several. Every name in :attr:`channels` is allowed.
         :raises LocalProtocolError: if a name is malformed or reserved, and there is no subscription to it.
@@ -193,11 +194,12 @@ class Session(ABC):
     @abstractmethod
     def close(self, code: int = 1000, reason: str = "") -> None:
         """
-        Close the connection. Messages that still wait are dropped.
+        Close the connection. Messages of the client that wait to be handled are dropped.
 
         :param code: a WebSocket close code: 1000, 1001, 1008, 1011, 1013 or 3000 to 4999.
-        :param reason: at most 123 bytes of UTF-8 are sent.
+        :param reason: text for people. At most 123 bytes of its UTF-8 are sent.
         :raises ValueError: if *code* is any other number.
+        :raises TypeError: if *code* is not an int, or *reason* is not a str.
         """
 
     def __repr__(self) -> str:

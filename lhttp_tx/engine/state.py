@@ -1,5 +1,5 @@
 """
-The states of a conversation: one enumeration, and the table of its transitions.
+The states of a session, and the table of its transitions.
 
 Imports nothing of the project.
 """
@@ -13,7 +13,7 @@ __all__ = ["State"]
 
 class State(IntEnum):
     """
-    The state of a conversation. From :attr:`CLOSING` on, the session drops what is sent.
+    The state of a session. From :attr:`CLOSING` on, the session drops messages that are sent to it.
 
     ============ ================================================ ===================================================
     from         to                                               when
@@ -41,15 +41,15 @@ class State(IntEnum):
     """A message is being handled, or filters are told of the opening. New messages wait."""
 
     FINISHING = 2
-    """Like :attr:`BUSY`, but new messages are dropped. After that, the connection is closed."""
+    """Like :attr:`BUSY`, but new messages are dropped. When the queue is empty, the connection is closed."""
 
     SETTLING = 3
     """
-    No message is being handled. The connection is closed when the bus has confirmed the publications of all receipts.
+    No message is being handled, and new ones are dropped. The connection is closed when no receipts wait any more.
     """
 
     CLOSING = 4
-    """The connection was told to close; a message is still being handled."""
+    """The connection was told to close. A message is still being handled."""
 
     CLOSED = 5
     """The connection was told to close, and no message is being handled. The session waits for the connection's end."""
@@ -58,7 +58,7 @@ class State(IntEnum):
     """The connection has ended. The session handles its remaining messages, for a limited time."""
 
     LEAVING = 7
-    """The session tells processors and filters of the end."""
+    """The session tells processors and filters that the connection has ended."""
 
     GONE = 8
     """The session has nothing left to do."""

@@ -1,7 +1,7 @@
 """
 Deferreds that wait for an event of one connection.
 
-A session makes them when code asks for one. Imports nothing of the project.
+A session makes this object when somebody asks for such a Deferred. Imports nothing of the project.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["Waiters"]
 
 
 class Waiters:
-    """Deferreds that all succeed at one time. A cancelled one is forgotten."""
+    """Deferreds that all succeed at the same time. A Deferred that is cancelled is removed."""
 
     __slots__ = ("_waiting",)
 
@@ -20,13 +20,13 @@ class Waiters:
         self._waiting: dict[Deferred[None], None] = {}
 
     def wait(self) -> Deferred[None]:
-        """Return a Deferred that succeeds with the next :meth:`fire`."""
+        """Return a Deferred that succeeds at the next call of :meth:`fire`."""
         waiter: Deferred[None] = Deferred(self._forget)
         self._waiting[waiter] = None
         return waiter
 
     def fire(self) -> None:
-        """Let all Deferreds succeed that wait."""
+        """Fire all Deferreds that wait."""
         waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
             if not waiter.called:

@@ -1,8 +1,7 @@
 """
 The base class of objects that the engine tells about its sessions.
 
-:attr:`lhttp_tx.engine.engine.Engine.watchers` holds these objects. Without any, watching costs nothing. Imports only
-the engine's types for annotations.
+:attr:`lhttp_tx.engine.engine.Engine.watchers` lists these objects. Imports only the engine's types for annotations.
 """
 
 from __future__ import annotations
@@ -17,35 +16,38 @@ __all__ = ["SessionWatcher"]
 
 
 class SessionWatcher:
-    """A watcher that does nothing yet: subclass it and override what you need. No method may raise or wait."""
+    """
+    A watcher that does nothing yet. Subclass it, and override the methods that you need. They must not raise, and must
+    not block.
+    """
 
     def session_opened(self, session: Session) -> None:
         """Called when a connection gets its session, before its first message."""
 
     def session_identified(self, session: Session, old: Identity | None, new: Identity) -> None:
-        """Called when *session* gets another identity, or a renewed one. The session may be over by then."""
+        """Called when *session* gets another identity, or a renewed one. The session may have ended already."""
 
     def session_closed(self, session: Session) -> None:
-        """Called once, when *session* begins to close or its connection has ended, after :meth:`unsubscribed`."""
+        """
+        Called once, when *session* begins to close or its connection has ended. :meth:`unsubscribed` was called for
+        each of its channels before.
+        """
 
     def session_failed(self, session: Session, status: int, reason: str) -> None:
         """
-        Called when the client of *session* is told of an error.
+        Called when the client of *session* gets an error.
 
-        :param status: the status that it is told.
-        :param reason: the reason that it is told; some contain what it has sent.
+        :param status: the status of the error, 400 to 599.
+        :param reason: the reason of the error. It may contain text that the client has sent.
         """
 
     def subscribed(self, session: Session, channel: str) -> None:
-        """
-        Called when *session* has subscribed to *channel*. On a slow bus, publications of other nodes may not reach it
-        yet.
-        """
+        """Called when *session* has subscribed to *channel*. The bus may not have the subscription yet."""
 
     def granted(self, session: Session, channel: str) -> None:
         """
-        Called when code, rather than the client, asks for *session* to be in *channel*. It is subscribed by then, maybe
-        since long ago.
+        Called when code, rather than the client, has subscribed *session* to *channel*. The session may have been
+        subscribed before.
         """
 
     def unsubscribed(self, session: Session, channel: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, repeat
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -18,11 +18,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from lhttp_tx.engine.delivery import Delivery
-from lhttp_tx.history.turns import Turns
+from lhttp_tx.history.turns import PORTION, Turns, cost_of
 from lhttp_tx.history.values import Page, Retention, Stored
 from lhttp_tx.interfaces import IHistoryStore
 
-__all__ = ["PAGE_SIZE", "PAYLOAD", "Pages", "SharedPage", "checked", "deliveries", "portions", "size_of"]
+__all__ = ["PAGE_SIZE", "PAYLOAD", "READ_SHARE", "Pages", "SharedPage", "checked", "deliveries", "portions", "size_of"]
 
 PAGE_SIZE = 131_072
 """Bytes after which no message is added to a page."""
@@ -43,6 +43,9 @@ _MESSAGE_COST = 160
 Bytes that a page, each delivery of it and each message take beside the messages, which are there twice: as they are and
 encoded. Measured, and rounded up.
 """
+
+READ_SHARE = 4
+"""Reading so many messages counts as handing over one."""
 
 _KEPT_TIME = 1.0
 """How long they are kept, in seconds, at most."""
@@ -138,7 +141,7 @@ class Pages:
     def _share(self, key: tuple[str, Retention, int], page: Page, number: int) -> SharedPage:
         shared = SharedPage(page, deliveries(key[0], page.messages), number)
         size = size_of(page)
-        self._turns.spend(size, len(page.messages))
+        self._turns.spend(0, len(page.messages) // READ_SHARE)
         if page.messages:
             cost = _cost_of(shared, size)
             self._kept_size += cost
@@ -209,8 +212,12 @@ def _cost_of(shared: SharedPage, size: int) -> int:
 
 
 def deliveries(channel: str, messages: list[Stored]) -> list[Delivery]:
-    """Return the deliveries of *messages* for a subscriber of *channel*, in order."""
-    return [Delivery(channel, [*map(PAYLOAD, run)], binary) for binary, run in groupby(messages, attrgetter("binary"))]
+    """Return the deliveries of *messages* for a subscriber of *channel*, in order, none larger than a portion."""
+    return [
+        Delivery(channel, [*map(PAYLOAD, run)], binary)
+        for some in portions(messages)
+        for binary, run in groupby(some, attrgetter("binary"))
+    ]
 
 
 def size_of(page: Page) -> int:
@@ -219,11 +226,11 @@ def size_of(page: Page) -> int:
 
 
 def portions(messages: list[Stored]) -> Iterator[list[Stored]]:
-    """Return *messages* in portions of about the size of a page, in their order."""
-    sizes = [*accumulate(map(len, map(PAYLOAD, messages)))]
+    """Return *messages* in portions of :data:`~lhttp_tx.history.turns.PORTION`, as turns count, in their order."""
+    costs = [*accumulate(map(cost_of, map(len, map(PAYLOAD, messages)), repeat(1)))]
     begin = 0
     while begin < len(messages):
-        before = sizes[begin - 1] if begin else 0
-        end = bisect_left(sizes, before + PAGE_SIZE) + 1
+        before = costs[begin - 1] if begin else 0
+        end = bisect_left(costs, before + PORTION) + 1
         yield messages[begin:end]
         begin = end

@@ -98,7 +98,7 @@ class HistoryProcessor(Processor):
         """Wait until others have had their turn."""
         if request.session.closed:
             return None
-        waiting = self._archive.turns.wait()
+        waiting = self._archive.turns.wait(request.session)
         if waiting is None:
             return self._read(None, request, channel, question)
         return cast(Handler, request.session).unhurried(waiting).addCallback(self._read, request, channel, question)
@@ -131,7 +131,7 @@ class HistoryProcessor(Processor):
         return store.read(channel, retention, after=after, limit=question.limit, size=self._size)
 
     def _answer(self, page: Page, request: Request, channel: str, question: _Question) -> None:
-        self._archive.turns.spend(size_of(page), len(page.messages))
+        self._archive.turns.spend(size_of(page), len(page.messages), request.session)
         messages = self._fitting(page.messages, from_the_end=question.is_backward)
         has_more = page.total > len(messages)
         offset = page.tip

@@ -23,7 +23,7 @@ from lhttp_tx.engine.handling import Handler
 from lhttp_tx.engine.request import Request
 from lhttp_tx.errors import HistoryUnavailable, RemoteProtocolError
 from lhttp_tx.history.archive import Archive
-from lhttp_tx.history.pages import PAGE_SIZE, Pages, SharedPage, checked, deliveries, portions, size_of
+from lhttp_tx.history.pages import PAGE_SIZE, READ_SHARE, Pages, SharedPage, checked, deliveries
 from lhttp_tx.history.values import Page, Retention
 from lhttp_tx.interfaces import MaybeAwaitable
 from lhttp_tx.observe.rationing import RationedLogger
@@ -152,6 +152,7 @@ class Recovery:
     def close(self) -> None:
         """Let go of what is kept for a moment, because the server stops."""
         self._pages.forget()
+        self._archive.turns.close()
 
     def check(self, head: Head) -> None:
         """
@@ -254,19 +255,15 @@ class Recovery:
         page = checked(store.newest(catching.channel, catching.retention, before=0, limit=limit, size=size))
         if isinstance(page, Deferred):
             page = cast(Page, (yield page))
-        self._archive.turns.spend(size_of(page), len(page.messages))
+        self._archive.turns.spend(0, len(page.messages) // READ_SHARE)
         messages = page.messages if last else []
         begin = messages[0].offset - 1 if messages else page.tip
         if position is None and catching.owed is not None and catching.owed < begin:
             catching.after = catching.owed
             return
-        for some in portions(messages):
-            yield from self._take_turns(member)
-            if not catching.is_current(member):
-                return
-            for delivery in deliveries(catching.channel, some):
-                catching.deliver(delivery)
-        catching.after = page.tip
+        yield from self._hand_over(member, catching, deliveries(catching.channel, messages))
+        if catching.is_current(member):
+            catching.after = page.tip
 
     def _fetch(
         self, member: Handler, catching: _Catching, bound: int = 0, *, is_told: bool = False
@@ -298,8 +295,9 @@ class Recovery:
             if catching.missed:
                 catching.after = page.tip
             else:
-                for delivery in shared.deliveries:
-                    catching.deliver(delivery)
+                yield from self._hand_over(member, catching, shared.deliveries, is_told=is_told)
+                if not catching.is_current(member):
+                    return
                 if page.messages:
                     catching.after = page.messages[-1].offset
             if (catching.missed or not page.more) and shared.number > catching.reads:
@@ -308,11 +306,23 @@ class Recovery:
                     return
                 catching.overflowed, catching.reads = False, self._pages.reads
 
+    def _hand_over(
+        self, member: Handler, catching: _Catching, deliveries: list[Delivery], *, is_told: bool = False
+    ) -> Generator[Any, Any, None]:
+        """Deliver a page, in as many turns as it takes, unless the subscription ends."""
+        for number, delivery in enumerate(deliveries):
+            if number:
+                yield from self._take_turns(member, is_told=is_told)
+                if not catching.is_current(member):
+                    return
+            self._archive.turns.spend(sum(map(len, delivery.payloads)), len(delivery), member)
+            catching.deliver(delivery)
+
     def _take_turns(self, member: Handler, *, is_told: bool = False) -> Generator[Any, Any, None]:
         """Wait until the client has read what it got, and others have had their turn."""
         if member.unsent > PAGE_SIZE:
             yield member.drained() if is_told else member.unhurried(member.drained())
-        waiting = self._archive.turns.wait()
+        waiting = self._archive.turns.wait(member)
         if waiting is not None:
             yield waiting if is_told else member.unhurried(waiting)
 

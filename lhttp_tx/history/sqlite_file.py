@@ -66,7 +66,7 @@ class FileLock:
         """
         self._name = f"{path}-lock"
         try:
-            self._descriptor = os.open(self._name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = os.open(self._name, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StartFailed(
                 f"the history {path} cannot be opened: {error.strerror}; it needs a folder that exists and that the "
@@ -75,7 +75,7 @@ class FileLock:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = os.read(self._descriptor, 20).decode("ascii", "replace").strip()
+            holder = self._holder()
             os.close(self._descriptor)
             raise StartFailed(
                 f"the history {path} is used by another server{f' (process {holder})' if holder.isdigit() else ''}: "
@@ -84,6 +84,13 @@ class FileLock:
         with contextlib.suppress(OSError):  # the number is a help, no more
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+
+    def _holder(self) -> str:
+        """Return what the holder of the lock has written."""
+        try:
+            return os.read(self._descriptor, 20).decode("ascii", "replace").strip()
+        except OSError:  # somebody has put a pipe there
+            return ""
 
     def release(self) -> None:
         """Let others have the file."""

@@ -59,7 +59,7 @@ class Counters:
     the server knows, and commands of processors.
 
     :ivar received_messages: messages that clients sent.
-    :ivar received_bytes: bytes that WebSocket clients sent, as they came out of TCP or TLS.
+    :ivar received_bytes: bytes that clients sent over WebSocket or plain TCP, after TLS is removed.
     :ivar publications: publications that this node was asked for, one for each channel.
     :ivar deliveries: publications handed to connections, one for each subscriber.
     :ivar delivered_bytes: bytes of these, before framing and compression.

@@ -55,7 +55,7 @@ def reopen(file: Any) -> str:
         if _is_there(file.fileno(), path):
             return f"{path} is in its place"
         file.flush()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        descriptor = _make(path, os.O_WRONLY | os.O_APPEND, 0o666)
         os.dup2(descriptor, file.fileno(), inheritable=False)
         os.close(descriptor)
         return f"{path} is a new file"
@@ -66,9 +66,23 @@ def reopen(file: Any) -> str:
         return f"{file.path} was rotated"
     # Twisted closes the old file first. If it then cannot make a new one, nothing can be logged any more.
     mode = 0o666 if file.defaultMode is None else file.defaultMode
-    os.close(os.open(file.path, os.O_RDWR | os.O_CREAT, mode))
+    os.close(_make(file.path, os.O_RDWR, mode))
     file.reopen()
     return f"{file.path} is a new file"
+
+
+def _make(path: str, flags: int, mode: int) -> int:
+    """
+    Return a descriptor of the file at *path*, made if it is missing.
+
+    :raises OSError: if that fails, or if there is something else than a regular file, such as a pipe, on which writing
+        the log could wait for ever.
+    """
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_NONBLOCK, mode)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path} is no regular file")
+    return descriptor
 
 
 def _is_there(descriptor: int, path: str) -> bool:

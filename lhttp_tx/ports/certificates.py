@@ -9,10 +9,43 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.endpoints import SSL4ServerEndpoint, serverFromString
+from twisted.internet.endpoints import SSL4ServerEndpoint, _parse, serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-__all__ = ["Certificates"]
+__all__ = ["Certificates", "tls_files"]
+
+_PROXY = "haproxy:"
+"""The prefix of an endpoint's description for the PROXY protocol."""
+
+_PLACES = ("port", "privateKey", "certKey", "sslmethod", "interface", "backlog", "extraCertChain", "dhParameters")
+"""What the parts of the description of an endpoint are, unless they say it: those of ``_parseSSL`` of Twisted."""
+
+_FILES = ("privateKey", "certKey", "extraCertChain", "dhParameters")
+"""Those of them that name a file."""
+
+_DEFAULT_KEY = "server.pem"
+"""The file with the private key of an endpoint that names none, and with its certificate."""
+
+
+def tls_files(description: str) -> list[str]:
+    """
+    Return the files that Twisted reads to listen with TLS; none for any other endpoint, or a malformed description.
+
+    >>> tls_files("ssl:8443:privateKey=key.pem:certKey=cert.pem")
+    ['key.pem', 'cert.pem']
+    >>> tls_files("tcp:8081")
+    []
+    """
+    while description.startswith(_PROXY):
+        description = description.removeprefix(_PROXY)
+    if not description.startswith("ssl:"):
+        return []
+    try:
+        places, named = _parse(description)
+    except RuntimeError:  # it ends with a backslash
+        return []
+    found = {"privateKey": _DEFAULT_KEY, **dict(zip(_PLACES, places[1:], strict=False)), **named}
+    return [found[name] for name in _FILES if found.get(name)]
 
 
 class _RenewableContext:

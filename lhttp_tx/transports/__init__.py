@@ -1,1 +1,1 @@
-"""How deliveries leave and messages come in, a folder for each kind of wire; nothing here decides on a message."""
+"""The transports, one folder for each: they read messages and write deliveries. None decides about a message."""

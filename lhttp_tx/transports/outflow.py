@@ -1,9 +1,9 @@
 """
 Writes bytes to a client that may not read fast enough.
 
-The floor below :mod:`lhttp_tx.web.events.stream`, and for any other transport on a stream of bytes. It does for them
-what :mod:`lhttp_tx.transports.websocket.connection` does for a WebSocket: the same bound, and the same direct way to an
-idle socket.
+The layer below :mod:`lhttp_tx.web.events.stream`, :mod:`lhttp_tx.transports.tcp` and other transports on a stream of
+bytes. It works like :mod:`lhttp_tx.transports.websocket.connection`: it has the same limit, and writes to an idle
+socket at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CONGESTED_SIZE = 65_536
 
 
 class Unread:
-    """The messages of one stream that may still wait to be sent, for a hook that wants those that never are."""
+    """The messages of one stream that may still wait to be sent, for a hook that asks for undelivered messages."""
 
     __slots__ = ("_kept", "_size")
 
@@ -89,9 +89,9 @@ class Outflow:
         """
         Write to *transport* from now on.
 
-        :param patience: seconds for which a TCP client may leave bytes unacknowledged before the system drops it; 0: as
-            long as the system likes. A stream asks its client for no answer, so nothing else finds out that the client
-            is gone. Not every system can do it.
+        :param patience: seconds for which a TCP client may leave bytes unacknowledged before the system drops the
+            connection; 0: the default of the system. The client of a stream sends no answers, so the server cannot
+            detect otherwise that the client is gone. Not all systems have this option.
         """
         self.transport = transport
         self._bottom = begin_reading(transport)
@@ -134,7 +134,7 @@ class Outflow:
         return True
 
     def held(self) -> int:
-        """Return how many bytes wait to be sent, as far as it can be told."""
+        """Return how many bytes wait to be sent, as far as the transport shows it."""
         bottom = self._bottom
         if bottom is None or getattr(self.transport, "_appSendBuffer", None):
             return self._unsent_size

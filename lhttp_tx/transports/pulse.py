@@ -1,5 +1,5 @@
 """
-Heartbeats: what streams send while nothing else is sent, so that proxies do not take them for dead.
+Sends heartbeats on idle streams, so that proxies do not close them.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 __all__ = ["Beating", "Pulse"]
 
 _PARTS = 32
-"""Into how many parts the streams are divided. Their heartbeats are due one part after another, not all at once."""
+"""The number of parts into which the streams are divided. The parts get their heartbeats one after another."""
 
 
 class Beating(Protocol):
     """
     A stream, as the pulse sees it.
 
-    :ivar part: its part; -1 before it is added.
+    :ivar part: the number of its part, from 0; -1 before it is added.
     """
 
     part: int
@@ -29,15 +29,15 @@ class Beating(Protocol):
 
 
 class Pulse:
-    """Calls all streams of a server in turn. One timer does for all, so that an idle stream costs no timer."""
+    """Calls all streams of a server in turn. They share one timer."""
 
     def __init__(
         self, clock: IReactorTime, interval: float, then: Callable[[tuple[Any, ...]], None] | None = None
     ) -> None:
         """
         :param clock: the reactor.
-        :param interval: seconds between two heartbeats of a stream; 0: none.
-        :param then: called with streams that have just been called, if they have to answer.
+        :param interval: seconds between two heartbeats of a stream; 0: no heartbeats.
+        :param then: called with the streams that have just got a heartbeat; ``None`` if they need not answer.
         """
         self._then = then
         self._clock = clock
@@ -57,7 +57,7 @@ class Pulse:
                 self._wait()
 
     def discard(self, stream: Beating) -> None:
-        """Stop. Does nothing if it was not added."""
+        """Send no more heartbeats to *stream*. Does nothing if it was not added."""
         if self._interval and 0 <= stream.part < _PARTS and stream in self._parts[stream.part]:
             self._parts[stream.part].discard(stream)
             self._count -= 1

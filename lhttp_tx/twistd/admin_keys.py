@@ -29,7 +29,7 @@ class AdminKeys:
     """
     The keys of the admin side.
 
-    :ivar base: the directory that names of files are relative to: where the process was started.
+    :ivar base: the directory to which names of files are relative: the one in which the process was started.
     :ivar keys: the keys.
     :ivar files: the files with secrets, each with the name of its key.
     """
@@ -44,7 +44,7 @@ class AdminKeys:
         Take the table ``admin`` out of *table*, and leave its endpoints there as the options ``admin`` and ``grpc``.
 
         :param table: the file as :mod:`tomllib` reads it.
-        :param base: the directory that names of files are relative to.
+        :param base: the directory to which names of files are relative.
         :param complain: called with each mistake.
         """
         found = table.get(_ADMIN)

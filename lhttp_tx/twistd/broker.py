@@ -40,22 +40,22 @@ _log = Logger()
 _NAME = "nats-server"
 
 _FIRST_WAIT, _LAST_WAIT = 0.1, 10.0
-"""The first and the longest wait before a server that died is started again, in seconds. It doubles each time."""
+"""The first and the longest wait before a server that died is started again, in seconds. The wait doubles each time."""
 
 _STEADY = 10.0
 """Seconds after which a start counts as successful."""
 
 _PATIENCE = 10.0
-"""Seconds that the server may take to stop."""
+"""Seconds within which the server must stop."""
 
 _LOOK = 2.0
-"""Seconds between looks at whether it answers, and that each may take."""
+"""Seconds between two liveness checks of the server, and the time limit of each."""
 
 _LINE_SIZE = 16_384
 """The most bytes of one line of its log."""
 
 _OVERHEAD = 4_096
-"""Bytes that a message may have in NATS besides its own."""
+"""The most bytes that NATS needs for a message in addition to the message itself."""
 
 _END_WITH_PARENT = """
 import os, signal, sys
@@ -68,7 +68,9 @@ except (AttributeError, OSError):
 if os.getppid() == int(parent):
     os.execv(command[0], command)
 """
-"""Turns into the server, and dies with the supervisor, where the system can do that (PR_SET_PDEATHSIG, prctl(2))."""
+"""
+A program that becomes the server. If the system has PR_SET_PDEATHSIG (prctl(2)), it ends when the supervisor dies.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,9 @@ class BrokerSettings:
     The settings of the nats-server.
 
     :ivar program: the path of its program.
-    :ivar directory: where JetStream writes; ``None``: no JetStream, unless *in_memory*.
-    :ivar in_memory: whether there is JetStream without a directory.
-    :ivar message_size: bytes of the largest message of a client.
+    :ivar directory: the directory of JetStream; ``None``: no JetStream, unless *in_memory*.
+    :ivar in_memory: whether JetStream keeps everything in memory.
+    :ivar message_size: the most bytes of a client's message.
     """
 
     program: str
@@ -98,7 +100,7 @@ class Broker:
 
     def __init__(self, settings: BrokerSettings, *, reactor: Any, hang_timeout: float) -> None:
         """
-        :param settings: what it is to do.
+        :param settings: the settings of the nats-server.
         :param reactor: the running reactor.
         :param hang_timeout: seconds without an answer after which it is killed and started again; 0: never.
         """
@@ -119,7 +121,7 @@ class Broker:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables that name it for a worker."""
+        """The environment variables with which a worker finds the server."""
         return {
             "LHTTP_NATS": f"nats://127.0.0.1:{self._port}",
             "LHTTP_NATS_USER": "lhttp",
@@ -128,11 +130,11 @@ class Broker:
 
     def start(self) -> Deferred[None]:
         """
-        Start it.
+        Start the server.
 
-        :returns: a Deferred that succeeds when it takes connections.
+        :returns: a Deferred that succeeds when the server accepts connections.
         """
-        self._home = Path(tempfile.mkdtemp(prefix="lhttp-nats-"))  # nobody else may enter it
+        self._home = Path(tempfile.mkdtemp(prefix="lhttp-nats-"))  # no other user can enter it
         self._ready, self._was_ready, self._stopping, self._port = Deferred(), False, None, 0
         ready = self._ready
         self._place("password").write_text(secrets.token_hex(32), encoding="ascii")
@@ -141,7 +143,7 @@ class Broker:
         return ready
 
     def stop(self) -> Deferred[None]:
-        """Stop it. The Deferred succeeds when it has exited."""
+        """Stop the server. The Deferred succeeds when it has exited."""
         done = self._stopping = Deferred()
         for timer in self._timers.values():
             if timer.active():
@@ -156,7 +158,7 @@ class Broker:
         return done
 
     def is_ready(self) -> None:
-        """Called when it says that it takes connections."""
+        """Called when the server logs that it accepts connections."""
         self._was_ready = True
         ready, self._ready = self._ready, None
         if self._hang_timeout and self._watchdog is None and self._stopping is None:
@@ -169,14 +171,14 @@ class Broker:
             ready.callback(None)
 
     def exited(self, reason: Failure) -> None:
-        """Called when it has exited."""
+        """Called when the server has exited. Start it again, unless it was stopped."""
         self._transport = None
         self._unwatch()
         if self._stopping is not None:
             self._gone()
             return
         if not self._was_ready:
-            self._port = 0  # perhaps somebody took the port
+            self._port = 0  # another program may have the port now
         if self._reactor.seconds() - self._started >= _STEADY:
             self._wait = _FIRST_WAIT
         wait, self._wait = self._wait, min(self._wait * 2, _LAST_WAIT)
@@ -203,7 +205,7 @@ class Broker:
             )
 
     def _configuration(self) -> str:
-        """Return the contents of its configuration file. A JSON text is a string there, too."""
+        """Return the contents of the server's configuration file. A string in JSON is also a string there."""
         settings = self._settings
         size = max(1_048_576, 2 * settings.message_size) + _OVERHEAD
         lines = [
@@ -224,7 +226,7 @@ class Broker:
         return self._home / name
 
     def _look(self) -> None:
-        """Ask whether it still answers: it greets whoever connects."""
+        """Check whether the server answers: it sends a greeting on each new connection."""
         if self._watchdog is not None:
             if self._visit is not None:
                 self._visit.disconnect()  # no answer to the last one
@@ -283,7 +285,7 @@ class _Process(ProcessProtocol):
 
 
 class _Greeting(Protocol):
-    """A connection that waits for the server's greeting, and leaves."""
+    """A connection that waits for the server's greeting, and then closes."""
 
     def dataReceived(self, data: bytes) -> None:
         visit: Any = self.factory
@@ -293,7 +295,7 @@ class _Greeting(Protocol):
 
 
 class _Visit(ClientFactory):
-    """Makes such a connection."""
+    """Makes a :class:`_Greeting`."""
 
     noisy = False
     protocol = _Greeting

@@ -1,8 +1,8 @@
 """
 ``lhttp check-config``: checks whether a server would start with a configuration, and shows the configuration.
 
-The command ``lhttp`` loads this module only for this subcommand, which needs the server. The module needs only packages
-that the server needs, too.
+The command ``lhttp`` loads this module only for this subcommand, which needs the server. The module needs no packages
+beyond those of the server.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class _TriedOptions(Options):
         self.environment = environment
 
     def tell_unknown(self, variables: Iterable[str]) -> None:
-        """Do nothing: the caller does it."""
+        """Do nothing, because the caller reports unknown variables."""
 
 
 def check(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
     """
     Return the options that a server would have.
 
-    This loads everything that they name: processors, filters, authenticators, plugins, and files with secrets.
+    This loads everything that the options name: processors, filters, authenticators, plugins, and files with secrets.
 
     :param arguments: the command line of ``twistd lhttp``.
     :param environment: the environment variables.
@@ -173,7 +173,7 @@ def _hide_user(text: str) -> str:
 
 def _hide_password(description: str) -> str:
     """
-    Hide the argument of a checker, which may be a password. The argument of ``file`` is a path, and stays.
+    Hide the argument of a checker, which may be a password. The argument of ``file`` is a path and stays visible.
     """
     kind, colon, _ = description.partition(":")
     return description if kind == "file" else f"{kind}{colon}{_HIDDEN if colon else ''}"
@@ -205,6 +205,6 @@ def _told_history(kept: Retention) -> str:
 
 
 def _time(seconds: float) -> str:
-    """Return a time as the configuration file has it, such as ``7d``."""
+    """Return a time in the form of the configuration file, such as ``7d``."""
     units = ((86_400, "d"), (3600, "h"), (60, "m"))
     return next((f"{seconds / unit:g}{name}" for unit, name in units if seconds % unit == 0), f"{seconds:g}s")

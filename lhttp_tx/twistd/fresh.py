@@ -93,7 +93,7 @@ class Freshener(Service):
             self._call.stop()
 
     def look(self) -> None:
-        """Load the files again that have changed since the last check."""
+        """Load each file again that has changed since the last check."""
         if self._waiting is not None:
             return
         for file in self._files.values():
@@ -104,7 +104,7 @@ class Freshener(Service):
         """Replace the processors of a file. If that fails, the old ones stay."""
         name = str(file.path)
         before = sys.modules.pop(name, None)
-        with suppress(OSError):  # the cache cannot tell apart two versions of the same second and size
+        with suppress(OSError):  # the cache cannot distinguish two versions of the same second and size
             Path(cache_from_source(name)).unlink()
         try:
             found = {each: load_object(each, IProcessor) for each in file.processors}

@@ -1,8 +1,8 @@
 """
 Finds processors, filters, hooks and authenticators, by name and as Twisted plugins.
 
-The options use it. It is the only module that imports users' code. If something cannot be imported, it raises an error
-rather than skip it, since it might be an authenticator.
+The options use it. It is the only module that imports users' code. If an object cannot be imported, it raises an error
+and does not skip the object, which might be an authenticator.
 """
 
 import importlib
@@ -58,10 +58,10 @@ def load_plugins(interface: InterfaceClass) -> Iterable[Any]:
     """
     Return the Twisted plugins that provide *interface*.
 
-    This imports every file in every ``twisted/plugins``. It does not use Twisted's cache, which says nothing about
-    files that have become unusable.
+    This imports every file in every ``twisted/plugins``. It does not use Twisted's cache, which does not show files
+    that have become unusable.
 
-    :raises ValueError: if a file cannot be imported, or contains an object that looks like a plugin but is none. The
+    :raises ValueError: if a file cannot be imported, or contains an object that looks like a plugin but is not one. The
         text names the file.
     """
     found: dict[int, Any] = {}
@@ -101,7 +101,7 @@ def _plugins_in(module: ModuleType, interface: InterfaceClass) -> Iterator[Any]:
     """
     Return the plugins of a module.
 
-    :raises ValueError: if the module contains an object that looks like a plugin but is none.
+    :raises ValueError: if the module contains an object that looks like a plugin but is not one.
     """
     kind = interface.__name__.removeprefix("I")
     for name, found in tuple(vars(module).items()):
@@ -187,8 +187,8 @@ class _Path:
     """
     Lets users' code import modules of a directory.
 
-    At first, the directory comes before all others, as for a program that is run. Later it comes after them, for
-    imports at run time.
+    While the users' file is loaded, the directory comes before all others, as for a script. Afterwards it comes last,
+    for imports at run time.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -208,8 +208,8 @@ def _run(call: Callable[[], Any], what: str) -> Any:
     Return the result of *call*, which runs users' code.
 
     :param what: the first line of the error.
-    :raises ValueError: if the code fails, or tries to end the process. The text has the traceback, from the user's code
-        on.
+    :raises ValueError: if the code fails, or tries to end the process. The text has the traceback, which begins in the
+        user's code.
     """
     try:
         return call()

@@ -1,8 +1,8 @@
 """
-A look inside a running server: a Python prompt over SSH, and profiles on demand.
+A Python prompt inside a running server, over SSH, and profiles on demand.
 
-It is off by default. A user of the prompt can do anything that the process can. It accepts only keys, no passwords.
-Needs the extra ``manhole``. Used by :mod:`lhttp_tx.twistd.tap`.
+It is off by default. A user of the prompt can do everything that the process can do. It accepts only keys, no
+passwords. Needs the extra ``manhole``. Used by :mod:`lhttp_tx.twistd.tap`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lhttp_tx.guard.files import read_file
 from lhttp_tx.observe.reasons import reason_of
 
 __all__ = ["MAX_SECONDS", "ManholeService", "Profiler", "Report"]
@@ -43,7 +44,7 @@ MAX_SECONDS = 300.0
 
 
 class Report(str):
-    """A text that the prompt shows as it is."""
+    """A text that the prompt shows unchanged, without quotes."""
 
     __slots__ = ()
 
@@ -61,7 +62,7 @@ class Profiler:
 
     def profile(self, seconds: float = 10.0, top: int = 30) -> Deferred[Report]:
         """
-        Find out which functions take the time.
+        Find out which functions take the most time.
 
         :param seconds: how long to measure, at most :data:`MAX_SECONDS`. The server is slower during this time.
         :param top: how many functions to list. Those with the most time of their own come first.
@@ -122,15 +123,14 @@ class _AuthorizedKeys:
         self._path = path
 
     def getAuthorizedKeys(self, username: bytes) -> Iterable[Key]:
-        with self._path.open("rb") as lines:
-            return list(readAuthorizedKeyFile(lines))
+        return list(readAuthorizedKeyFile(io.BytesIO(read_file(self._path))))
 
 
 class _Terminal(TerminalSession):
     """A prompt whose window may change its size. It ends when there is no more input."""
 
     def windowChanged(self, newWindowSize: tuple[int, ...]) -> None:
-        """Do nothing: keep the lines as they are."""
+        """Do nothing. The prompt keeps its lines."""
 
     def openShell(self, proto: Any) -> None:
         """Start the prompt."""
@@ -205,7 +205,7 @@ class ManholeService(Service):
 
 def _load_host_key(path: str | None) -> Key:
     if path is not None and Path(path).exists():
-        return cast(Key, Key.fromFile(path))
+        return cast(Key, Key.fromString(read_file(path)))
     made = ed25519.Ed25519PrivateKey.generate()
     if path is not None:
         content = made.private_bytes(

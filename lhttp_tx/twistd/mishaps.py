@@ -62,7 +62,7 @@ def check_places(options: Any) -> None:
     if log != "-" and (log or not options.get("nodaemon")) and not options.get("syslog") and not options.get("logger"):
         _check_file("--logfile", log or "twistd.log")
     if chroot:
-        return  # the other places are inside it
+        return  # the other paths are inside it
     if rundir and not Path(rundir).is_dir():
         give_up(f"--rundir {rundir}: there is no such directory; make it, or name another")
     if pidfile:
@@ -103,7 +103,7 @@ def _exit() -> None:
 
 
 def explain_failures(reactor: Any) -> None:
-    """Report errors of files and ports before *reactor* runs in one line. The process still ends."""
+    """Until *reactor* runs, report errors of files and ports in one line each. The process still ends."""
     before = sys.excepthook
 
     def explain(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -34,7 +34,7 @@ class Notifier(Service):
     ) -> None:
         """
         :param reactor: the running reactor.
-        :param when_started: returns a Deferred that succeeds when the server takes connections.
+        :param when_started: returns a Deferred that succeeds when the server accepts connections.
         :param environment: the environment variables.
         """
         self._reactor = reactor
@@ -49,16 +49,16 @@ class Notifier(Service):
 
     @staticmethod
     def without(environment: Mapping[str, str]) -> dict[str, str]:
-        """Return the variables that a child may have: it is not the process that the manager asks."""
+        """Return *environment* without the variables of the service manager, which are not for child processes."""
         return {name: value for name, value in environment.items() if name not in _VARIABLES}
 
     def startService(self) -> None:
-        """Tell that the server is ready, once it is."""
+        """Notify the service manager when the server is ready."""
         super().startService()
         if not self._address:
             return
         self.send("STATUS=starting")
-        self._when_started().addCallbacks(self._ready, lambda failure: None)  # whoever starts it logs the failure
+        self._when_started().addCallbacks(self._ready, lambda failure: None)  # it is logged elsewhere
         if self._interval and not self._beating.running:
             self._beating.start(self._interval).addErrback(
                 lambda failure: _log.failure("notifying the service manager failed", failure)
@@ -69,13 +69,15 @@ class Notifier(Service):
         self.send("READY=1", "STATUS=serving", f"MAINPID={os.getpid()}")
 
     def stopService(self) -> None:
-        """Tell that the server stops. The reactor goes on until it has, so its sign of life goes on too."""
+        """Notify the service manager that the server is stopping. The heartbeats continue until the process ends."""
         super().stopService()
         self._is_ready = False
         self.send("STOPPING=1", "STATUS=closing connections")
 
     def reloading(self, reload: Callable[[], object]) -> None:
-        """Tell that the server reads its settings again, call *reload*, and tell that it is ready again."""
+        """
+        Notify the service manager that the server reloads, call *reload*, and notify that the server is ready again.
+        """
         if self._is_ready:
             self.send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
         try:
@@ -85,7 +87,7 @@ class Notifier(Service):
                 self.send("READY=1", "STATUS=serving")
 
     def send(self, *lines: str) -> None:
-        """Send a datagram. A manager that is gone or does not read costs nothing."""
+        """Send a datagram. Ignore a service manager that is gone or does not read."""
         if not self._address:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address

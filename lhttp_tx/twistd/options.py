@@ -31,6 +31,7 @@ from lhttp_tx.twistd.topics.logs import LogOptions
 from lhttp_tx.twistd.topics.manhole import ManholeOptions, ManholeSettings
 from lhttp_tx.twistd.topics.plugins import PluginOptions
 from lhttp_tx.twistd.topics.publishing import PublishingOptions
+from lhttp_tx.twistd.topics.tracing import TracingOptions
 from lhttp_tx.twistd.topics.upstream import UpstreamOptions
 
 __all__ = ["Options"]
@@ -50,15 +51,16 @@ class Options(
     ManholeOptions,
     PluginOptions,
     PublishingOptions,
+    TracingOptions,
     UpstreamOptions,
     usage.Options,
 ):
     """
     Options of the server.
 
-    :ivar admin: the settings of the admin side; set once the command line is parsed.
-    :ivar config: the settings; set once the command line is parsed.
-    :ivar manhole: the settings of the Python prompt; set once the command line is parsed.
+    :ivar admin: the settings of the admin side; set when the command line is parsed.
+    :ivar config: the settings; set when the command line is parsed.
+    :ivar manhole: the settings of the Python prompt; set when the command line is parsed.
     :ivar arguments: the original command line.
     :ivar sources: the configuration file and the environment, as they were read.
     :ivar exposures: warnings about secrets that other users of the machine can see, one line each.
@@ -122,7 +124,7 @@ class Options(
             raise usage.UsageError(self.sources.located(str(error))) from None
 
     def tell_unknown(self, variables: Iterable[str]) -> None:
-        """Warn of environment variables that look like options but are none."""
+        """Warn about environment variables that look like options but are not."""
         for variable in variables:
             _log.warn("${variable} has no effect: there is no such option", variable=variable)
 
@@ -143,7 +145,7 @@ class Options(
         """
         Check the options together and make :attr:`config`.
 
-        :raises UsageError: if they do not fit together. The text says what to do.
+        :raises UsageError: if they contradict each other. The text says what to do.
         """
         self.check_limits()
         self.check_logs()
@@ -220,6 +222,7 @@ class Options(
             events=not self["no-events"],
             demo=bool(self["demo"]),
             metrics=bool(self["metrics"]),
+            **self.trace_settings(),
             unix_mode=self["unix-mode"],
             unix_group=self["unix-group"],
             plugins={} if self.sources.file is None else self.sources.file.plugins,

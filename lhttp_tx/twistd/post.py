@@ -1,5 +1,5 @@
 """
-Which of a supervisor's workers a process is. The supervisor tells it in an environment variable.
+The number of a worker among those of its supervisor. The supervisor sets it in an environment variable.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ class Post:
     The place of a worker.
 
     :ivar number: its number, from 1 on.
-    :ivar count: how many workers the supervisor has.
-    :ivar group: a random text that the workers of one supervisor have in common.
+    :ivar count: the number of workers of the supervisor.
+    :ivar group: a random text that the workers of one supervisor share.
     """
 
     VARIABLE: ClassVar[str] = "_LHTTP_WORKER"
-    """The name of the variable. Users do not set it, so it does not begin as those that they set."""
+    """The name of the variable. It does not begin with ``LHTTP_``, because users do not set it."""
 
     number: int
     count: int
@@ -34,10 +34,10 @@ class Post:
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Post:
         """
-        Return the place that *environment* tells.
+        Return the place in *environment*.
 
-        :raises LookupError: if it does not tell one.
-        :raises ValueError: if it tells none that is possible.
+        :raises LookupError: if the variable is missing.
+        :raises ValueError: if its value is malformed.
         """
         number, count, group = environment[cls.VARIABLE].split("/")
         return cls(int(number), int(count), group)

@@ -1,5 +1,5 @@
 """
-A worker's process, as the supervisor hears it: copies its log into the log of this process.
+Handles the output of a worker's process: takes its heartbeats, and copies its log into the log of the supervisor.
 
 A part of :mod:`lhttp_tx.twistd.supervisor`.
 """
@@ -24,16 +24,16 @@ _LINE_SIZE = 1_048_576
 
 
 class Watched(Protocol):
-    """Is told of what a process does."""
+    """Gets the events of a process."""
 
     def alive(self) -> None:
-        """The process has given a sign of life."""
+        """Called when the process has sent a heartbeat."""
 
     def has_started(self) -> None:
-        """The process takes connections."""
+        """Called when the process accepts connections."""
 
     def exited(self, reason: Failure) -> None:
-        """The process has exited."""
+        """Called when the process has exited."""
 
 
 class WorkerProcess(ProcessProtocol):
@@ -41,7 +41,7 @@ class WorkerProcess(ProcessProtocol):
 
     def __init__(self, worker: Watched, number: int) -> None:
         """
-        :param worker: is told of what the process does.
+        :param worker: gets the events of the process.
         :param number: the number of the worker, for the log.
         """
         self._worker = worker
@@ -49,7 +49,7 @@ class WorkerProcess(ProcessProtocol):
         self._beginnings = {1: b"", 2: b""}
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        """Take a sign of life, or a part of the log."""
+        """Take a heartbeat, or a part of the log."""
         if childFD == PULSE_DESCRIPTOR:
             self._worker.alive()
             return
@@ -59,7 +59,7 @@ class WorkerProcess(ProcessProtocol):
             self._relay(line)
 
     def processEnded(self, reason: Failure) -> None:
-        """Copy what is left of the log, and tell of the end."""
+        """Copy the rest of the log, and report the end of the process."""
         for line in self._beginnings.values():
             if line:
                 self._relay(line)

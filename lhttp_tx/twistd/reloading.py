@@ -1,8 +1,7 @@
 """
 Reads the channel rules again on SIGHUP, and calls :mod:`lhttp_tx.twistd.renewal`.
 
-:mod:`lhttp_tx.twistd.tap` adds this service. Signals belong to the process, so an
-embedded server leaves them alone.
+:mod:`lhttp_tx.twistd.tap` adds this service. Signals belong to the process, so an embedded server does not handle them.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class RulesReloader(Service):
         :param use: called with the new rules.
         :param reactor: the running reactor.
         :param identities: whether there is an authenticator.
-        :param around: calls the function that reads everything again.
+        :param around: called with the function that reads everything again, and calls it.
         :param use_defaults: called with the new default headers.
         :param renew: reads secrets, keys and certificates again; returns whether there are any.
         :param set_keys: called with the new keys of the admin side; ``None`` if there is none.
@@ -74,10 +73,11 @@ class RulesReloader(Service):
 
     def reload(self) -> None:
         """
-        Read secrets, keys and certificates again, then the file, and put its rules in force.
+        Read secrets, keys and certificates again, then the configuration file, and apply its rules, default headers and
+        keys of the admin side.
 
-        If the file has an error, the log says what and where, and nothing changes. This does not change options; the
-        log names those whose values in the file have changed. New keys of the admin side are put in force, too.
+        If the file has an error, the log says what and where, and nothing from the file is applied. This does not
+        change options. The log names the options whose values in the file have changed.
         """
         has_renewed = self._renew()
         if self._file is None:
@@ -91,7 +91,7 @@ class RulesReloader(Service):
         except SettingsError as error:
             self._refuse(self._file.path, error.problems)
             return
-        except ValueError as error:  # a rule asks for what this server cannot do
+        except ValueError as error:  # a rule needs something that this server cannot do
             self._refuse(self._file.path, [f"{self._file.path}: {error}"])
             return
         _log.info("{path}: active channel rules: {count}", path=file.path, count=len(file.rules))

@@ -1,7 +1,7 @@
 """
 Reads secrets, keys and certificates again on SIGHUP, without closing connections.
 
-If a file cannot be used, the old contents stay in force, and the log names the file.
+If a file cannot be used, the old contents remain valid, and the log names the file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from lhttp_tx.ports.certificates import Certificates
+from lhttp_tx.guard.files import check_file
+from lhttp_tx.ports.certificates import Certificates, tls_files
 
 if TYPE_CHECKING:
     from lhttp_tx.service import LHTTPService
@@ -23,7 +24,7 @@ _log = Logger()
 
 
 class Renewal:
-    """What can be read again."""
+    """The secrets, keys and certificates that can be read again."""
 
     def __init__(self) -> None:
         self._entries: list[tuple[str, Callable[[], bool]]] = []
@@ -31,10 +32,10 @@ class Renewal:
 
     def add(self, name: str, renew: Callable[[], bool]) -> None:
         """
-        Add something.
+        Add an entry.
 
-        :param name: what it is, with the name of its file.
-        :param renew: reads it, and puts it in force. It returns whether it has changed, and raises if it is no good.
+        :param name: its name for the log, with the name of its file.
+        :param renew: reads it and applies it. It returns whether it has changed, and raises if it is not valid.
         """
         self._entries.append((name, renew))
 
@@ -42,9 +43,10 @@ class Renewal:
         """
         Add a value.
 
-        :param read: reads it; it raises if it is no good.
-        :param use: puts it in force.
-        :param current: what is in force now.
+        :param name: its name for the log, with the name of its file.
+        :param read: reads and returns it. It raises if the value is not valid.
+        :param use: called with a new value.
+        :param current: the current value.
         """
         known = [current]
 
@@ -59,7 +61,7 @@ class Renewal:
         self.add(name, renew)
 
     def add_certificates(self, certificates: Certificates) -> None:
-        """Add the certificates of the server's endpoints, as many as there are by then."""
+        """Add the certificates of the server's endpoints. Endpoints may be added to *certificates* later."""
         self._certificates.append(certificates)
 
     def renew(self) -> bool:
@@ -68,10 +70,14 @@ class Renewal:
 
         :returns: whether there was anything to read.
         """
-        certificates = [found for each in self._certificates for found in each.renewals()]
+        certificates: list[tuple[str, Callable[[], bool]]] = [
+            (f"certificate of {name}", partial(_renew_checked, name, renew))
+            for each in self._certificates
+            for name, renew in each.renewals()
+        ]
         changed: list[str] = []
         same: list[str] = []
-        for name, renew in (*self._entries, *((f"certificate of {name}", renew) for name, renew in certificates)):
+        for name, renew in (*self._entries, *certificates):
             try:
                 (changed if renew() else same).append(name)
             except Exception as error:  # of OpenSSL, the system, or a wrong value
@@ -85,13 +91,21 @@ class Renewal:
         return bool(self._entries or certificates)
 
 
+def _renew_checked(description: str, renew: Callable[[], bool]) -> bool:
+    """Renew the certificate of an endpoint. Raise :exc:`ValueError` if reading one of its files could block."""
+    for path in tls_files(description):
+        check_file(path)
+    return renew()
+
+
 def renewal_of(options: Any, server: LHTTPService, certificates: Certificates) -> Renewal:
     """
-    Return what *server* can read again.
+    Return the secrets, keys and certificates of *server* that can be read again.
 
-    :param options: the options that it was made from.
-    :param certificates: those of its endpoints.
+    :param options: the options that it was made from. From now on, they do not wait for pipes.
+    :param certificates: the certificates of its endpoints.
     """
+    options.wait = 0.0
     renewal = Renewal()
     renewal.add_certificates(certificates)
     path = options["publish-token-file"]
@@ -113,7 +127,7 @@ def renewal_of(options: Any, server: LHTTPService, certificates: Certificates) -
         from lhttp_tx.bus.nats.bus import NATSBus, use_servers  # loads nats-py
 
         bus = server._parts.bus
-        assert isinstance(bus, NATSBus)  # the options belong to no other
+        assert isinstance(bus, NATSBus)  # only this bus has these options
         name = f"credentials for NATS ({', '.join(found)})"
         renewal.add_value(name, options.nats_servers, partial(use_servers, bus), bus.servers)
     return renewal

@@ -1,8 +1,8 @@
 """
 Finds secrets in a server's options that other users of the machine can see.
 
-Used by :mod:`lhttp_tx.twistd.options`. The results are only warnings. They do not stop a server, since a file's own
-permissions do not fully decide who can read it, and existing servers should still start.
+Used by :mod:`lhttp_tx.twistd.options`. The results are only warnings. They do not stop a server, because the
+permissions of a file do not fully decide who can read it, and existing servers should still start.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["exposed", "find_exposures"]
 
 _SECRET_FILES = (
     *("publish-token-file", "nats-password-file", "nats-token-file", "nats-credentials", "nats-tls-key"),
-    "manhole-host-key",
+    *("manhole-host-key", "trace-headers-file"),
 )
 """Options that name a file with a secret."""
 

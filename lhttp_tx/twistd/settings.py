@@ -21,6 +21,7 @@ from typing import Any
 from twisted.python import reflect, usage
 
 from lhttp_tx.codec.defaults import DefaultHeaders, read_defaults
+from lhttp_tx.guard.files import START_WAIT, read_file
 from lhttp_tx.history.tables import read_classes
 from lhttp_tx.rules.model import Rules, RulesError
 from lhttp_tx.twistd.admin_keys import MOVED, AdminKeys
@@ -38,7 +39,7 @@ _CHANNELS = "channel"
 """The tables of the file with channel rules, which are no option."""
 
 _DEFAULTS = "default-headers"
-"""The table of the file whose tables are headers that messages of a command get."""
+"""The table of the file whose tables are the default headers of a command."""
 
 _PLUGINS = "plugin"
 """The table of the file with the tables for processors, filters, hooks and authenticators."""
@@ -56,7 +57,7 @@ class SettingsError(usage.UsageError):
     """
     Raised for a file that cannot be used.
 
-    :ivar problems: the problems, one line each, which says where it is.
+    :ivar problems: the problems, one line each, with its place.
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
@@ -67,7 +68,7 @@ class SettingsError(usage.UsageError):
 @dataclass(frozen=True, slots=True)
 class Setting:
     """
-    An option, as the file and the environment know it.
+    An option that a configuration file and the environment can set.
 
     :ivar name: its name on the command line, without the dashes. It is also the key in the file.
     :ivar kind: ``flag``, ``number``, ``text`` or ``list``.
@@ -154,7 +155,7 @@ class Setting:
                 raise usage.UsageError(str(error)) from None
 
     def problem(self, texts: Iterable[str]) -> str | None:
-        """Return the error in values of the command line, if they are not valid for this option."""
+        """Return the error in texts of the command line; ``None`` if they are valid for this option."""
         if self.kind in ("number", "text"):
             for text in texts:
                 try:
@@ -227,15 +228,15 @@ class SettingsFile:
         :raises SettingsError: if it cannot be read, is not TOML, contains unknown keys, or contains values of a wrong
             type.
         """
-        return cls._load(path, Path(path).absolute(), settings, Path.cwd())
+        return cls._load(path, Path(path).absolute(), settings, Path.cwd(), START_WAIT)
 
     def load_again(self) -> SettingsFile:
         """Read the file again, even if the working directory has changed. Raises the same errors as :meth:`load`."""
-        return self._load(self.path, self._location, self._settings, self.admin.base)
+        return self._load(self.path, self._location, self._settings, self.admin.base, 0.0)
 
     @classmethod
-    def _load(cls, path: str, location: Path, settings: Mapping[str, Setting], base: Path) -> SettingsFile:
-        text = _read(path, location)
+    def _load(cls, path: str, location: Path, settings: Mapping[str, Setting], base: Path, wait: float) -> SettingsFile:
+        text = _read(path, location, wait)
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -326,14 +327,13 @@ def _plugins(found: Any, complain: Callable[[Place, str], None]) -> dict[str, di
     return found
 
 
-def _read(path: str, location: Path) -> str:
+def _read(path: str, location: Path, wait: float) -> str:
     try:
-        with location.open("rb") as file:
-            data = file.read(_MAX_SIZE + 1)
+        data = read_file(location, wait=wait, most=_MAX_SIZE, name=path)
     except OSError as error:
         raise SettingsError([f"{path}: {error.strerror or error}"]) from None
-    if len(data) > _MAX_SIZE:
-        raise SettingsError([f"{path}: larger than {_MAX_SIZE} bytes"])
+    except ValueError as error:
+        raise SettingsError([str(error)]) from None
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

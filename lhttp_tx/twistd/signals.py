@@ -1,8 +1,8 @@
 """
-The signals of a server: those that a service manager may send have a meaning, or are harmless.
+Handles the signals that a service manager may send to a server. Each has a meaning, or is harmless.
 
 :mod:`lhttp_tx.twistd.tap` and :mod:`lhttp_tx.twistd.worker` use it. Signals belong to the process, so an embedded
-server leaves them alone.
+server does not handle them.
 
 =================== ====================================================================================
 SIGTERM, SIGINT     stop, by Twisted. A second signal ends a slow stop, and otherwise has no effect
@@ -58,8 +58,8 @@ def attend_signals(
     Existing handlers stay. If several signals tell *reactor* to stop, only the first one counts. Twisted would report
     each further one as an error, with a traceback about a reactor that does not run.
 
-    :param hurry: called with each further one; returns whether a stop that takes its time ends sooner now.
-    :param hurried_by: the signals for which it is called.
+    :param hurry: called for each further one. Returns whether it ends a slow stop.
+    :param hurried_by: the signals for which *hurry* is called.
     """
 
     def hang_up() -> None:
@@ -99,7 +99,7 @@ def attend_signals(
             handler = _later(reactor, call)
             signal.signal(number, once(handler) if number in _stopping() else handler)
 
-    def running() -> None:  # by now, Twisted has installed its own handlers; a signal may come twice
+    def running() -> None:  # Twisted has installed its own handlers now, so a signal may arrive twice
         for number in _stopping():
             obey = signal.getsignal(number)
             if callable(obey) and getattr(obey, "__self__", None) is reactor:

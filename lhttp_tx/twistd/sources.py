@@ -24,7 +24,7 @@ _FOREIGN = frozenset({"ADMIN_KEY", "ADMIN_URL", "URL"})
 
 _KUBERNETES = re.compile(r"(?:.+_)?(?:SERVICE_(?:HOST|PORT(?:_.+)?)|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_[A-Z]+)?)")
 _KUBERNETES_URL = re.compile(r"(?:tcp|udp|sctp)://")
-"""Variables that Kubernetes sets for a service whose name begins with ``lhttp``. No operator wrote them."""
+"""Values of variables that Kubernetes sets for a service whose name begins with ``lhttp``. They are not options."""
 
 
 class Sources:
@@ -32,7 +32,7 @@ class Sources:
     Sets options before the command line does: from a file, and from the environment, which overrides the file.
 
     :ivar file: the file, or ``None``.
-    :ivar unknown: variables with our prefix that set no option, and resemble no variable that does.
+    :ivar unknown: variables with our prefix that set no option, and do not resemble one that does.
     :ivar hidden: the used variables that contain a secret itself, by the option that names a file with the secret.
     :ivar origins: where each option was set: file and line, variable, or :data:`COMMAND_LINE`.
     :ivar lists: the values of repeatable options that were set.
@@ -56,7 +56,7 @@ class Sources:
         """
         Set the options that *arguments* do not set. An empty variable counts as missing.
 
-        :param arguments: the command line. ``--config`` in it names the file, else the variable ``LHTTP_CONFIG``.
+        :param arguments: the command line. Its ``--config`` names the file, otherwise the variable ``LHTTP_CONFIG``.
         :param environment: the environment variables.
         :raises SettingsError: if a value is not valid, or a variable is probably misspelt. It lists all problems.
         """

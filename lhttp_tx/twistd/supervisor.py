@@ -2,7 +2,7 @@
 Several processes on one port: the service that starts them, watches them, and writes their log.
 
 The supervisor opens the sockets, and never accepts connections. Each worker (:mod:`lhttp_tx.twistd.worker`) gets the
-sockets, and accepts connections itself. A socket outlives a worker that dies, so no client is refused in the meantime.
+sockets, and accepts connections itself. The sockets stay open when a worker dies, so no client is refused meanwhile.
 Workers share their channels through NATS, like nodes on different machines.
 """
 
@@ -44,13 +44,15 @@ _STEADY = 10.0
 """Seconds after which a start counts as successful. If the worker dies later, the next one starts at once."""
 
 _FIRST_WAIT, _LAST_WAIT = 0.5, 30.0
-"""The first and the longest wait before a worker that died early is started again, in seconds. It doubles each time."""
+"""
+The first and the longest wait before a worker that died early is started again, in seconds. The wait doubles each time.
+"""
 
 _PATIENCE = 2.0
-"""Seconds that a worker may take to exit, in addition to its own time limits."""
+"""Seconds within which a worker must exit, in addition to its own time limits."""
 
 _TRACEBACK_TIME = 1.0
-"""Seconds that a worker which hangs has to write what it is doing, before it is killed."""
+"""Seconds within which a hanging worker can write its traceback, before it is killed."""
 
 
 class Supervisor(Service):
@@ -74,13 +76,13 @@ class Supervisor(Service):
         :param arguments: the command line of ``twistd lhttp``, for each worker to read again.
         :param reactor: the running reactor.
         :param listen: endpoint descriptions. Each worker must get the same ones from its options.
-        :param for_first: endpoint descriptions of sockets that only the first worker gets, behind the others.
+        :param for_first: endpoint descriptions of sockets that only the first worker gets, after the others.
         :param count: the number of workers.
         :param directory: the working directory of workers.
         :param exit_timeout: the most seconds that a worker takes to exit after SIGTERM.
-        :param hang_timeout: the seconds without a sign of life after which a worker is killed and replaced; 0: never.
+        :param hang_timeout: the seconds without a heartbeat after which a worker is killed and replaced; 0: never.
         :param broker: the nats-server of the workers, which starts before them and stops after them; ``None``: they use
-            another one.
+            a NATS that the operator runs.
         :param make_endpoint: takes the reactor and a description, and returns the endpoint.
         """
         self._reactor = reactor
@@ -202,7 +204,11 @@ class Supervisor(Service):
                 each.callback(None)
 
     def hurry(self) -> bool:
-        """Let workers that stop do so at once. A worker obeys SIGQUIT so, but no second SIGTERM, which others send."""
+        """
+        Let stopping workers close all connections at once. Return whether the service is stopping.
+
+        This sends SIGQUIT. Workers ignore a second SIGTERM, because ``systemctl kill`` sends it to all processes.
+        """
         if self._stopping is not None:
             self.send_signal("QUIT")
         return self._stopping is not None
@@ -235,7 +241,11 @@ class Supervisor(Service):
             )
 
     def watch(self, call: Callable[[float | None], None], pid: int) -> Watchdog | None:
-        """Return a watchdog for the process *pid*, if there are any; see :class:`lhttp_tx.twistd.watchdog.Watchdog`."""
+        """
+        Return a watchdog for the process *pid*; ``None`` if workers may hang.
+
+        :param call: see :class:`lhttp_tx.twistd.watchdog.Watchdog`.
+        """
         if not self._hang_timeout:
             return None
         return Watchdog(self._reactor, self._hang_timeout, call, cpu=lambda: process_state(pid)[1])
@@ -252,13 +262,13 @@ class Supervisor(Service):
 
 
 class _Nobody(Factory):
-    """The factory of a port that never accepts."""
+    """The factory of a port that never accepts connections."""
 
     noisy = False
 
 
 class _Worker:
-    """One place for a worker, which one process after another takes."""
+    """One worker. If its process dies, another process replaces it."""
 
     def __init__(self, supervisor: Supervisor, number: int) -> None:
         self._supervisor = supervisor
@@ -277,7 +287,7 @@ class _Worker:
         self._watchdog = self._supervisor.watch(self._hangs, self._transport.pid)
 
     def alive(self) -> None:
-        """Called when the process has given a sign of life."""
+        """Called when the process has sent a heartbeat."""
         if self._watchdog is not None:
             self._watchdog.alive()
 
@@ -286,7 +296,7 @@ class _Worker:
             self._watchdog.stop()
 
     def _hangs(self, cpu: float | None) -> None:
-        """Write what is known about a process that hangs, and kill it."""
+        """Log the state of a process that hangs, and kill it."""
         watchdog, pid = self._watchdog, self._transport.pid
         _log.error(
             "worker {number} hangs: no heartbeat for {seconds:g} s. Its process {pid} is {state}"
@@ -306,7 +316,7 @@ class _Worker:
             self.send_signal("KILL")
 
     def has_started(self) -> None:
-        """Called when the process takes connections."""
+        """Called when the process accepts connections."""
         self._supervisor.has_started(self._number)
 
     def exited(self, reason: Failure) -> None:

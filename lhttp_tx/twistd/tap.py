@@ -111,7 +111,7 @@ def makeService(options: Options) -> IService:
 
 
 def _accompanied(service: IService, options: Options, reactor: Any, notifier: Notifier) -> IService:
-    """Return *service* with those that watch its process and tell of it."""
+    """Return *service* together with the services that watch its process and notify the service manager."""
     others: list[Service] = [notifier] if "NOTIFY_SOCKET" in os.environ else []
     if options["log-stalls"]:
         others.append(StallWatch(reactor, options["log-stalls"]))
@@ -126,12 +126,12 @@ def _together(*services: IService) -> MultiService:
 
 
 class AdministeredService(MultiService):
-    """A server and its admin side, which answers until the server has stopped."""
+    """A server and its admin side. The admin side answers until the server has stopped."""
 
-    def __init__(self, server: IService, admin: AdminService) -> None:
+    def __init__(self, server: IService, admin: Service) -> None:
         """
         :param server: the server.
-        :param admin: its admin side.
+        :param admin: its admin side, or this worker's part of the admin side.
         """
         super().__init__()
         server.setServiceParent(self)
@@ -153,7 +153,7 @@ def make_admin(
     :param settings: its settings.
     :param server: the server.
     :param reactor: the running reactor.
-    :param siblings: the workers that the server is one of; ``None``: it is alone.
+    :param siblings: the workers of the same supervisor; ``None``: there is only one process.
     :param more: passed on to :class:`~lhttp_tx.web.admin.service.AdminService`.
     """
     return AdminService(
@@ -181,11 +181,11 @@ def with_reload(
     renew: Callable[[], bool] = lambda: False,
 ) -> IService:
     """
-    Return *service*, with a service that reads the channel rules again on SIGHUP, and secrets, keys and certificates.
+    Return *service* with a service that reads channel rules, secrets, keys and certificates again on SIGHUP.
 
     :param use: called with the new rules.
     :param use_defaults: called with the new default headers.
-    :param notifier: is told of it.
+    :param notifier: notifies the service manager of each reload; ``None``: no notifications.
     :param renew: reads secrets, keys and certificates again; returns whether there are any.
     :param set_keys: called with the new keys of the admin side; ``None`` if there is none.
     """
@@ -225,7 +225,7 @@ def _with_manhole(server: LHTTPService, manhole: ManholeSettings, reactor: Any) 
 
 
 def installed_reactor() -> Any:
-    """Return the reactor. Call this only after the options are read, since they may choose the reactor."""
+    """Return the reactor. Call this only after the options are read, because they may choose the reactor."""
     from twisted.internet import reactor  # noqa: TID251 - nowhere else
 
     return reactor

@@ -1,5 +1,5 @@
 """
-Finds the lines of keys in a TOML document, which ``tomllib`` does not tell.
+Finds the lines of keys in a TOML document, because ``tomllib`` does not report them.
 
 Used by :mod:`lhttp_tx.twistd.settings`. Pure functions on text that is valid TOML.
 """
@@ -57,7 +57,7 @@ def find_lines(text: str) -> dict[Place, int]:
 def _note(
     statement: list[re.Match[str]], prefix: Place, line: int, lines: dict[Place, int], counts: dict[Place, int]
 ) -> Place:
-    """Note the line of a statement. Return the table that the following statements belong to."""
+    """Note the line of a statement. Return the table to which the following statements belong."""
     text = "".join(token[0] for token in statement).strip()
     if not text.startswith("["):
         equals = next(number for number, token in enumerate(statement) if token.lastgroup == "equals")

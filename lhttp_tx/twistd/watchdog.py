@@ -1,9 +1,9 @@
 """
 Detects a worker that hangs, because it is stopped, blocked or in an endless loop.
 
-A worker writes a byte into a pipe every second, in its reactor (:func:`start_pulse`). The supervisor counts the time
-without a byte (:class:`Watchdog`), but only time in which it runs itself. So if the whole machine is suspended, no
-worker counts as hanging. Used by :mod:`lhttp_tx.twistd.supervisor` and :mod:`lhttp_tx.twistd.worker`.
+As a heartbeat, the reactor of a worker writes a byte into a pipe every second (:func:`start_pulse`). The supervisor
+counts the time without a heartbeat (:class:`Watchdog`), but only time in which it runs itself. So if the whole machine
+is suspended, no worker counts as hanging. Used by :mod:`lhttp_tx.twistd.supervisor` and :mod:`lhttp_tx.twistd.worker`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from twisted.internet.interfaces import IDelayedCall
 __all__ = ["PULSE_DESCRIPTOR", "TRACEBACK_SIGNAL", "Watchdog", "process_state", "start_pulse"]
 
 PULSE_DESCRIPTOR = 3
-"""The file descriptor in a worker into which it writes signs of life."""
+"""The file descriptor to which a worker writes its heartbeats."""
 
 TRACEBACK_SIGNAL: int | None = getattr(signal, "SIGRTMIN", None)
-"""The signal that makes a worker write what it is doing, even in an endless loop; ``None`` where there is none."""
+"""The signal on which a worker writes its traceback, even in an endless loop; ``None`` if the system has none."""
 
 _PULSE = 1.0
-"""Seconds between a worker's signs of life."""
+"""Seconds between a worker's heartbeats."""
 
 _STEP = 0.5
-"""Seconds between looks at the signs of life. A look counts at most so much time as silence."""
+"""Seconds between checks of the heartbeats. Each check counts at most this time as silence."""
 
 _START = 10
-"""How many times longer a worker may take for its first sign of life: it loads plugins, which may block."""
+"""How many times longer a worker may take for its first heartbeat, because it loads plugins, which may block."""
 
 _STATES = {
     "R": "running",
@@ -50,8 +50,8 @@ def start_pulse(reactor: Any, descriptor: int = PULSE_DESCRIPTOR) -> None:
     Write a byte to *descriptor* every second from now on, and a traceback to the standard error on
     :data:`TRACEBACK_SIGNAL`.
 
-    :param reactor: the running reactor. While it does not get its turn, nothing is written.
-    :param descriptor: the writing end of a pipe.
+    :param reactor: the running reactor. While it is blocked, nothing is written.
+    :param descriptor: the write end of a pipe.
     """
     os.set_inheritable(descriptor, False)
     os.set_blocking(descriptor, False)
@@ -70,7 +70,7 @@ class Watchdog:
     """
     Watches one worker from its start to its end.
 
-    :ivar silent: the seconds without a sign of life.
+    :ivar silent: the seconds without a heartbeat.
     """
 
     def __init__(
@@ -78,10 +78,11 @@ class Watchdog:
     ) -> None:
         """
         :param clock: the reactor.
-        :param limit: the seconds without a sign of life after which the worker counts as hanging.
-        :param call: called once with the seconds of CPU time that the worker has used meanwhile;
-            ``None`` if nobody knows.
-        :param cpu: returns the CPU time that the worker has used since its start.
+        :param limit: the seconds without a heartbeat after which the worker counts as hanging.
+        :param call: called once if the worker hangs, with the seconds of CPU time that it has used since its last
+            heartbeat; ``None`` if the system does not show them.
+        :param cpu: returns the seconds of CPU time that the worker has used since its start; ``None`` if the system
+            does not show them.
         """
         self.silent = 0.0
         self._clock = clock
@@ -94,18 +95,18 @@ class Watchdog:
         self._next: IDelayedCall | None = clock.callLater(_STEP, self._look)
 
     def alive(self) -> None:
-        """Take a sign of life."""
+        """Take a heartbeat."""
         self.silent, self._factor, self._cpu_before = 0.0, 1, None
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         if self._next is not None and self._next.active():
             self._next.cancel()
         self._next = None
 
     def _look(self) -> None:
         now = self._clock.seconds()
-        # The bytes that came while this process stood still are read later in this turn, or in the next one.
+        # Heartbeats that came while this process was blocked are read later in this turn, or in the next one.
         self.silent += min(now - self._looked, _STEP)
         self._looked = now
         if self._cpu_before is None:
@@ -120,9 +121,9 @@ class Watchdog:
 
 def process_state(pid: int) -> tuple[str, float | None]:
     """
-    Return what the system knows about a process: its state in words, and the seconds of CPU time that it has used.
+    Return the state of a process in words, and the seconds of CPU time that it has used.
 
-    Where the system has no ``/proc``, the state is ``unknown`` and the time ``None``. Source: proc_pid_stat(5).
+    If the system has no ``/proc``, the state is ``unknown`` and the time ``None``. Source: proc_pid_stat(5).
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()

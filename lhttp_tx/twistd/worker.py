@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Protocol
@@ -48,7 +48,7 @@ class AdoptingReactor:
 
     def __init__(self, reactor: Any, first: int = FIRST_DESCRIPTOR) -> None:
         """
-        :param reactor: does everything else.
+        :param reactor: the running reactor, for everything else.
         :param first: the file descriptor of the first socket.
         """
         self._reactor = reactor
@@ -58,7 +58,7 @@ class AdoptingReactor:
         return getattr(self._reactor, name)
 
     def endpoint(self, _: Any, description: str) -> Any:
-        """Return the endpoint that *description* names."""
+        """Return the endpoint for *description*, which takes over an open socket."""
         return serverFromString(self, description)
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> IListeningPort:
@@ -90,7 +90,7 @@ class AdoptingReactor:
 
 
 class _Lifeline(Protocol):
-    """Stops the worker when the supervisor is gone."""
+    """Stops the worker when its standard input ends, because the supervisor is gone."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -127,7 +127,7 @@ def _tell_started() -> None:
 def _administered(
     server: LHTTPService, options: Options, reactor: Any
 ) -> tuple[IService, Callable[[Iterable[AdminKey]], None] | None]:
-    """Return *server* with its part of the admin side, and what puts other keys in force."""
+    """Return *server* with its part of the admin side, and a function that replaces the keys; ``None`` without one."""
     from lhttp_tx.twistd.tap import AdministeredService, make_admin
 
     if options.admin is None:
@@ -135,21 +135,22 @@ def _administered(
     post = Post.of(os.environ)
     siblings = Siblings(post.number, post.count, post.group)
     if post.number == 1:
-        # Its socket is the last one, and the server may take its own later.
+        # The admin side's socket is the last one. The server may take its own sockets later.
         adopting = AdoptingReactor(reactor, FIRST_DESCRIPTOR + len((*options.config.listen, *options.config.tcp)))
         admin = make_admin(options.admin, server, reactor, siblings=siblings, make_endpoint=adopting.endpoint)
         return AdministeredService(server, admin), admin.set_keys
-    if not options["metrics"]:
-        return server, lambda keys: None
-    from lhttp_tx.web.admin.service import manage
-    from lhttp_tx.web.admin.workers import WorkerMetrics  # needs an optional package
+    # The first worker asks all workers.
+    from lhttp_tx.web.admin.watch import Watch
 
-    both = MultiService()
-    server.setServiceParent(both)
-    WorkerMetrics(manage(server.parts, lambda: server.factory.admission.pending), siblings, reactor).setServiceParent(
-        both
-    )
-    return both, lambda keys: None
+    counters = server.parts.counters
+    if counters is not None:
+        from lhttp_tx.web.admin.collector import make_registry  # needs an optional package
+        from lhttp_tx.web.admin.service import manage
+        from lhttp_tx.web.admin.workers import tell
+
+        managed = manage(server.parts, lambda: server.factory.admission.pending)
+        tell(managed.control, make_registry(managed, counters), siblings)
+    return AdministeredService(server, Watch(server.parts, reactor)), lambda keys: None
 
 
 def main(arguments: Sequence[str]) -> None:

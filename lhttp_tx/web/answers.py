@@ -1,5 +1,5 @@
 """
-The heads of responses that resources write themselves, and of those to clients that are refused.
+The heads of responses that resources write without twisted.web, and the responses to refused clients.
 
 Pure functions.
 """
@@ -23,7 +23,7 @@ STREAM_HEADERS = (
     ("X-Accel-Buffering", "no"),  # nginx
     ("X-Content-Type-Options", "nosniff"),
 )
-"""Headers of a stream. Nobody keeps it, and no proxy waits for its end."""
+"""Headers of a stream. Caches do not store it, and proxies do not buffer it."""
 
 
 def phrase(status: int) -> str:
@@ -36,9 +36,10 @@ def phrase(status: int) -> str:
 
 def response(status: int, headers: Pairs, body: bytes | None = None) -> bytes:
     """
-    Return a response after which the connection is closed, or the head of a stream, which ends with it.
+    Return a response after which the server closes the connection, or the head of a stream that ends with the
+    connection.
 
-    :param body: all of the body; ``None`` if it follows.
+    :param body: the whole body; ``None`` if it follows.
     """
     length = () if body is None else (("Content-Length", str(len(body))),)
     lines = [
@@ -53,7 +54,7 @@ def response(status: int, headers: Pairs, body: bytes | None = None) -> bytes:
 
 def plain_refusal(status: int, reason: str, headers: Pairs) -> tuple[int, list[tuple[str, str]], bytes]:
     """
-    Return status, headers and body of the response to a client that is refused: one line of text.
+    Return status, headers and body of the response to a refused client. The body is one line of text.
 
     :param headers: further headers.
     """

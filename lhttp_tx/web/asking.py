@@ -1,7 +1,7 @@
 """
-What the resources share that ask who a client is before they answer: event streams, and sessions without WebSocket.
+The base of the resources that authenticate a client before they answer: event streams, and sessions without WebSocket.
 
-The rules are those of the WebSocket: who may not open one is refused here, too.
+The access rules are those of the WebSocket: a client that may not open one is refused here, too.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ __all__ = ["Asked", "AskedResource"]
 _log = RationedLogger(__name__)
 
 _OWN_SITE = (None, "same-origin", "none")
-"""What ``Sec-Fetch-Site`` says of requests that no page of another site has made."""
+"""Values of ``Sec-Fetch-Site`` in requests that do not come from a page of another site."""
 
 _TOO_MANY = (429, 503)
-"""Statuses of refusals that may be many. The log does not get a line for each."""
+"""Statuses of refusals that can be frequent. The log gets no line for each."""
 
 _PREFLIGHT_AGE = 600
 """Seconds for which a browser need not ask again whether a page may send a request."""
@@ -40,11 +40,11 @@ _PREFLIGHT_AGE = 600
 
 class Asked:
     """
-    A request, as far as these resources look at it.
+    A request, as these resources see it.
 
     :ivar handshake: its target and its headers.
     :ivar place: its place among the connections of the server; ``None`` if the site does not count them.
-    :ivar headers: headers of the response that depend on it.
+    :ivar headers: headers of the response that depend on the request, such as those for browsers.
     """
 
     def __init__(self, request: Request, policy: AccessPolicy) -> None:
@@ -70,7 +70,7 @@ class Asked:
         """
         Apply the rules for handshakes.
 
-        :raises Refused: if one is against it.
+        :raises Refused: if a rule forbids the request.
         """
         check_headers(self._repeated)
         factory.check(self.handshake, self.place)
@@ -78,9 +78,10 @@ class Asked:
 
     def check_known(self) -> None:
         """
-        Apply the rules for requests of a client that has come in already: those about the request itself.
+        Apply the rules for requests of a client that has a session already. These rules concern only the request
+        itself.
 
-        :raises Refused: if one is against it.
+        :raises Refused: if a rule forbids the request.
         """
         check_headers(self._repeated)
         check_counts(self.handshake.target, self.handshake.headers)
@@ -92,7 +93,7 @@ class Asked:
     def _check_site(self) -> None:
         origin = self.header("origin")
         if origin is None:
-            # An image or a script of another site: its request names no origin, and would bring the user's cookies.
+            # An image or a script on a page of another site: its request has no Origin, but the user's cookies.
             if self.header("sec-fetch-site") not in _OWN_SITE:
                 raise Refused(403, "pages of another site may read this with EventSource or fetch, if they are allowed")
         elif self._is_named(origin):
@@ -101,7 +102,7 @@ class Asked:
             self.headers.append(("Access-Control-Allow-Origin", "*"))  # without the user's cookies
 
     def _is_named(self, origin: str) -> bool:
-        """Return whether an origin is allowed by its name, and not because all are."""
+        """Return whether the policy allows an origin by its name, and not only with ``*``."""
         try:
             AccessPolicy(self._policy.origins - {"*"}).check_origin(origin, self.header("host"))
         except Refused:
@@ -117,7 +118,7 @@ class Asked:
         return peer_name(self._request.transport.getPeer())  # type: ignore[union-attr]
 
     def attempt(self) -> LoginAttempt:
-        """Return the attempt to log in that the request is."""
+        """Return the request as an attempt to log in."""
         return LoginAttempt(
             self.peer,
             new_connection_id(),
@@ -133,9 +134,10 @@ class Asked:
 
     def shown(self, is_wanted: bool) -> Shown | None:
         """
-        Return how the connection was opened, for the code that may ask for it.
+        Return how the connection was opened, for users' code.
 
-        :param is_wanted: whether any code may.
+        :param is_wanted: whether any code can ask for it.
+        :returns: ``None`` if none can.
         """
         if not is_wanted:
             return None
@@ -145,9 +147,9 @@ class Asked:
 
 class AskedResource(Resource):
     """
-    A resource that asks who the client is before it answers.
+    A resource that authenticates the client before it answers.
 
-    :ivar websocket: what answers opening handshakes of WebSockets on the same path.
+    :ivar websocket: answers opening handshakes of WebSockets on the same path.
     """
 
     _methods: tuple[str, ...] = ("GET", "HEAD")
@@ -157,7 +159,7 @@ class AskedResource(Resource):
     def __init__(self, factory: LHTTPServerFactory, policy: AccessPolicy, websocket: IResource) -> None:
         """
         :param factory: makes the WebSockets of the server.
-        :param policy: who may come in.
+        :param policy: the access rules.
         """
         super().__init__()
         self._factory = factory
@@ -196,7 +198,7 @@ class AskedResource(Resource):
         return b"" if request.method == b"HEAD" else body
 
     def _preflight(self, request: Request, asked: Asked) -> bytes:
-        """Tell a browser whether a page may send the request that it wants to send (Fetch standard)."""
+        """Tell a browser whether a page may send its request (a preflight of the Fetch standard)."""
         headers = [
             *asked.headers,
             ("Allow", self._allowed),
@@ -211,7 +213,7 @@ class AskedResource(Resource):
         return ", ".join([*(name for name in self._methods if name != "HEAD"), "OPTIONS"])
 
     def _begin(self, request: Request) -> Asked | int | bytes:
-        """Check a request. Return it, or what ``render`` is to return if it is answered already."""
+        """Check a request. Return it, or the result of ``render`` if the request is answered already."""
         request.responseHeaders.removeHeader(b"server")
         asked = Asked(request, self._policy)
         try:
@@ -228,7 +230,7 @@ class AskedResource(Resource):
         return asked
 
     def _check(self, request: Request, asked: Asked) -> None:
-        """Apply the rules that hold for this request."""
+        """Apply the access rules for this request."""
         asked.check(self._factory)
 
     @property
@@ -236,18 +238,18 @@ class AskedResource(Resource):
         return self._factory.draining
 
     def _leave(self, request: Request) -> int | bytes:
-        """Refuse a client because the server goes away."""
+        """Refuse a client because the server is stopping."""
         request.setResponseCode(503)
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")
         return b"server is going away\n"
 
     def _ask(self, request: Request, attempt: LoginAttempt) -> Deferred[Identity | None]:
         """
-        Find out who the client is, as long as it waits for that. Only where there is a gate.
+        Authenticate the client while it waits. Call this only if there is a gate.
 
         :returns: a Deferred that
 
-            - succeeds with the identity, ``None`` if the client has to log in with a message;
+            - succeeds with the identity, or with ``None`` if the client must log in with a message;
             - fails with :exc:`~lhttp_tx.errors.Refused`.
         """
         gate = self._factory.gate
@@ -259,7 +261,7 @@ class AskedResource(Resource):
         return admission
 
     def _nobody(self, attempt: LoginAttempt) -> Identity | None:
-        """Return the identity of a client where nobody is asked to log in; ``None`` if only its address is known."""
+        """Return the identity of a client without authenticators; ``None`` if only its address is known."""
         if not attempt.parameters:
             return None
         return Identity(None, attempt.connection_id, {}, attempt.parameters, attempt.address)
@@ -270,7 +272,7 @@ class AskedResource(Resource):
             request.finish()
 
     def _failed(self, failure: Failure, request: Request, asked: Asked) -> None:
-        """Answer a request that has failed later, if its client still waits."""
+        """Answer a request whose Deferred has failed, if its client still waits."""
         error = failure.value
         if isinstance(error, CancelledError) or getattr(request.channel, "transport", None) is None:
             return

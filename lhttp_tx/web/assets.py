@@ -23,11 +23,11 @@ _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws: wss:; img-src data:; "
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What the chat page may load: nothing from another host, no code and no style that is not a file of its own."""
+"""The chat page may load nothing from other hosts, and code and style only from its own files."""
 
 
 class Asset(Resource):
-    """One file. Browsers ask each time whether it has changed, so a new release is seen at once."""
+    """One file. Browsers check each time whether it has changed, so they use a new release at once."""
 
     isLeaf = True
 
@@ -69,7 +69,7 @@ def demo_assets(websocket: IResource) -> Iterator[tuple[bytes, IResource]]:
     """
     Yield name and resource of the chat page's files; the page itself has the empty name.
 
-    :param websocket: what answers opening handshakes on the page's own address.
+    :param websocket: answers opening handshakes on the page's own path.
     """
     page = Asset(
         "demo/index.html",
@@ -85,7 +85,7 @@ class PageOrWebSocket(Resource):
     """
     Answers opening handshakes with the WebSocket, and everything else with the page.
 
-    :ivar websocket: what answers handshakes.
+    :ivar websocket: answers handshakes.
     """
 
     isLeaf = True

@@ -1,8 +1,9 @@
 """
-Handles the HTTP requests of one connection, within bounds of bytes and time.
+Handles the HTTP requests of one connection, within limits of bytes and time.
 
-:mod:`lhttp_tx.web.site` makes one for each connection. twisted.web reads the requests. This module adds the bounds that
-it lacks: for clients that do not read, for bodies that are too large or too slow, and for connections that never end.
+:mod:`lhttp_tx.web.site` makes a channel for each connection. twisted.web reads the requests. This module adds the
+limits that twisted.web lacks: for clients that do not read, for bodies that are too large or too slow, and for
+connections that never end.
 """
 
 from __future__ import annotations
@@ -33,23 +34,23 @@ from lhttp_tx.web.websocket import hand_over
 __all__ = ["BoundedChannel", "BoundedRequest"]
 
 _LEAST_CHUNK = 64
-"""Bytes of a body's limit that a chunk of it uses up at least, so that the number of chunks is bounded too."""
+"""The fewest bytes of a body's limit that each chunk uses up. This also limits the number of chunks."""
 
 _LINGER = 1.0
-"""Seconds in which a client that sent too much may read why, before its connection is closed."""
+"""Seconds within which a client that sent too much can read the reason, before its connection is closed."""
 
 _CLOSING_TIME = 30.0
-"""Seconds in which a client may read the last answer before its connection is dropped."""
+"""Seconds within which a client must read the last answer, before its connection is dropped."""
 
 
 class ChannelOwner(Protocol):
     """
     The factory of a channel, as the channel sees it, such as :class:`lhttp_tx.web.site.LHTTPSite`.
 
-    :ivar admission: counts connections that are no WebSocket; ``None``: nobody does.
-    :ivar max_body_size: bytes of a request's body.
-    :ivar head_timeout: seconds in which a request's head must be complete.
-    :ivar body_timeout: seconds in which its body must be complete.
+    :ivar admission: counts connections without a WebSocket; ``None``: they are not counted.
+    :ivar max_body_size: the most bytes of a request's body.
+    :ivar head_timeout: seconds within which a request's head must be complete.
+    :ivar body_timeout: seconds within which its body must be complete.
     :ivar lifetime: seconds after which a connection is closed.
     """
 
@@ -64,7 +65,7 @@ class ChannelOwner(Protocol):
 
 
 class BoundedRequest(server.Request):
-    """Refuses a body that is too large before it is stored, and a head that can be read in two ways."""
+    """Refuses a body that is too large before it is stored, and an ambiguous head."""
 
     _log: Any = RationedLogger("twisted.web.http")
     channel: Any
@@ -76,7 +77,7 @@ class BoundedRequest(server.Request):
     _args: dict[Any, Any]
 
     def gotLength(self, length: int | None) -> None:
-        """Take the length of the body, and refuse the request if that is too much."""
+        """Take the length of the body, and refuse the request if the body is too large."""
         super().gotLength(length)
         self._least = _LEAST_CHUNK if length is None else 0
         try:
@@ -96,7 +97,7 @@ class BoundedRequest(server.Request):
             super().handleContentChunk(data)
 
     def parseCookies(self) -> None:
-        """Leave the cookies until somebody asks for one: to look at thousands of them takes its time."""
+        """Do nothing: :meth:`getCookie` parses cookies on first use. Thousands of them would take time."""
 
     def getCookie(self, key: bytes | str) -> Any:
         """Return the cookie called *key*, or ``None``."""
@@ -123,14 +124,14 @@ class BoundedRequest(server.Request):
         self.channel.loseConnection()
 
     def process(self) -> None:
-        """Answer the request, whose query twisted.web has not seen."""
+        """Answer the request. Give it back its query, which twisted.web has not parsed."""
         self.uri = self._target
         self._query = self._target.partition(b"?")[2]
         super().process()
 
     @property
     def args(self) -> dict[Any, Any]:
-        """The parameters of the query, and of a form; the query is looked at when somebody asks."""
+        """The parameters of the query and of a form. The query is parsed on first use."""
         if self._query:
             query, self._query = self._query, b""
             self._args = parse_qs(query, True) | self._args
@@ -167,11 +168,11 @@ class BoundedRequest(server.Request):
 
 class BoundedChannel(HeadChannel):
     """
-    Takes one request at a time, none while the client does not read, each within its time; then closes.
+    Takes one request at a time, and none while the client does not read. Each request has a time limit.
 
-    A WebSocket that has taken over the connection is exempt from all of it.
+    If a WebSocket takes over the connection, these limits no longer apply.
 
-    :ivar place: what the connection counts as.
+    :ivar place: the place of the connection among those of the server; ``None`` if they are not counted.
     """
 
     _log: Any = RationedLogger("twisted.web.http")
@@ -192,7 +193,7 @@ class BoundedChannel(HeadChannel):
         """Count the connection, and wait for its first request."""
         idle = self.timeOut
         if idle is not None and idle >= self.site.head_timeout:
-            self.timeOut = None  # until something has come, one timer does for both
+            self.timeOut = None  # until the first byte, one timer serves both limits
         super().connectionMade()
         self.timeOut = idle
         if self.site.admission is not None:
@@ -202,33 +203,33 @@ class BoundedChannel(HeadChannel):
         self._bottom = begin_reading(self.transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Count it no more."""
+        """Stop counting the connection, and end its timers."""
         self.end_timers()
         if self.place is not None:
             self.place.leave()
         super().connectionLost(reason)
 
     def end_timers(self) -> None:
-        """Measure no time any more: the connection ends, or is a WebSocket's."""
+        """End all time limits, because the connection ends, or a WebSocket takes it over."""
         self._limit(None)
         if self._end_of_life is not None and self._end_of_life.active():
             self._end_of_life.cancel()
         self._end_of_life = None
 
     def loseConnection(self) -> None:
-        """Close the connection once the client has read its remaining data, or does not read it."""
+        """Close the connection when the client has read the remaining data, or its time for this is over."""
         if self.place is not None:
             self.place.rest()
         self._drop_in(_CLOSING_TIME)
         super().loseConnection()
 
     def timeoutConnection(self) -> None:
-        """Close the connection; there may be many, so the log has no line for each."""
+        """Close the connection. This can be frequent, so the log gets no line for each."""
         self._drop_in(self.abortTimeout)
         super().loseConnection()
 
     def forceAbortClient(self) -> None:
-        """Drop the connection, as above."""
+        """Drop the connection, without a line in the log."""
         self._abortingCall = None
         self.transport.abortConnection()
 
@@ -237,19 +238,19 @@ class BoundedChannel(HeadChannel):
             self._abortingCall = self.callLater(seconds, self.forceAbortClient)
 
     def _make_room(self) -> None:
-        """Drop the connection: there are too many, and it is idle."""
+        """Drop the connection, because there are too many, and this one is idle."""
         self.end_timers()
         self.transport.abortConnection()
 
     # Reading
 
     def dataReceived(self, data: bytes) -> None:
-        """Open a WebSocket at once where that can be told, or else take what has come as HTTP."""
+        """Open a WebSocket at once if the data is a plain handshake. Otherwise handle the data as HTTP."""
         size = len(data) + len(self._buffer)
         begin = perf_counter() if size >= LEAST_READ else 0.0
         self._take(data)
         if begin and self.transport is not None:
-            # What is kept for later was no work yet, and what was kept before is.
+            # Bytes that are kept for later were no work yet. Bytes that were kept before are.
             size -= len(self._buffer)
             if size >= LEAST_READ:
                 pace(self._bottom, size, perf_counter() - begin)
@@ -286,12 +287,12 @@ class BoundedChannel(HeadChannel):
         super().allContentReceived()
 
     def requestDone(self, request: Any) -> None:
-        """Go on behind a request that is answered."""
+        """Continue after a request was answered."""
         super().requestDone(request)
         self._look_around()
 
     def _look_around(self) -> None:
-        """When all that has come is used up, see what the connection waits for now."""
+        """When all data is used up, set the time limit for what the connection waits for now."""
         if self._busyReceiving or self._handlingRequest or self.transport is None or self._abortingCall is not None:
             return
         if self.paused:
@@ -307,7 +308,9 @@ class BoundedChannel(HeadChannel):
             self.place.wait()
 
     def _open_websocket(self, data: bytes) -> bool:
-        """Give the connection away at once, if it begins with a handshake that can only succeed."""
+        """
+        Hand the connection over to a WebSocket if *data* is a handshake that can only succeed. Return whether it was.
+        """
         handshake = read_handshake(data)
         if handshake is None:
             return False
@@ -324,13 +327,13 @@ class BoundedChannel(HeadChannel):
     # A client that does not read
 
     def pauseProducing(self) -> None:
-        """The transport holds more than it likes: no other request is looked at before it is sent."""
+        """Called when the transport's buffer is full: handle no other request until it has sent everything."""
         super().pauseProducing()
         self.paused = True
-        self._networkProducer.pauseProducing()  # twisted.web leaves it out while a request is in hand
+        self._networkProducer.pauseProducing()  # twisted.web does not do this during a request
 
     def resumeProducing(self) -> None:
-        """The transport has sent everything. Continue with the data that has arrived meanwhile."""
+        """Called when the transport has sent everything. Continue with the data that has arrived meanwhile."""
         self.paused = False
         super().resumeProducing()
         if not self._handlingRequest:
@@ -349,7 +352,7 @@ class BoundedChannel(HeadChannel):
         self._deadline = None if seconds is None else self.callLater(seconds, self.timeoutConnection)
 
     def _grow_old(self) -> None:
-        """Close the connection, or let the request that has begun be its last."""
+        """Called at the end of the lifetime: close the connection, after its current request if there is one."""
         self._old = True
         if not self.requests and not self._buffer:
             self.timeoutConnection()

@@ -1,9 +1,9 @@
 """
 Reads the heads of HTTP requests.
 
-:mod:`lhttp_tx.web.channel` builds on it. twisted.web looks at each line of a head, and at each byte of a name, by
-itself, so a head of many short lines would cost much. Here the lines that have arrived are read together. twisted.web
-still judges the first line, and the headers that say how long the body is.
+:mod:`lhttp_tx.web.channel` builds on it. twisted.web handles each line of a head, and each byte of a name, separately.
+So a head of many short lines would cost much time. This module reads all lines that have arrived together. twisted.web
+still checks the first line, and the headers for the length of the body.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from lhttp_tx.transports.websocket.handshake import MAX_HEADERS
 __all__ = ["HeadChannel"]
 
 _TARGET = re.compile(rb"[\x21-\x7e]+")
-"""What a request may ask for: printable ASCII without blanks."""
+"""A valid request target: printable ASCII without blanks."""
 
 _LONG = 64
-"""Bytes of a first line from which on twisted.web does not get to see its target: it looks at each byte by itself."""
+"""The size of a first line, in bytes, from which on twisted.web does not get the target: each byte costs it time."""
 
 _MAX_METHOD = 64
-"""Bytes of a method: twisted.web looks at each of them by itself."""
+"""The most bytes of a method: each byte costs twisted.web time."""
 
 _LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
-"""Headers that say how long a body is; twisted.web judges them."""
+"""Headers for the length of a body. twisted.web checks them."""
 
 
 def _spelled(name: bytes) -> bytes:
@@ -43,7 +43,7 @@ _SPELLED = {
     b"-".join(map(bytes.capitalize, name.split(b"-"))): _spelled(name)
     for name in (b"content-md5", b"dnt", b"etag", b"p3p", b"te", b"www-authenticate", b"x-xss-protection")
 }
-"""Names that twisted.web does not spell by the rule: each word with one capital."""
+"""Names for which twisted.web does not follow the rule that each word has one capital, with their spelling there."""
 
 
 def _is_bounded(target: bytes) -> bool:
@@ -53,11 +53,11 @@ def _is_bounded(target: bytes) -> bool:
 
 class HeadChannel(HTTPChannel):
     """
-    Takes the heads of the requests of one connection, and refuses what two programs may read differently.
+    Reads the heads of the requests of one connection, and refuses those that two programs may read differently.
 
-    :ivar names: the names of the headers of the request that arrives, in lower case; a repeated one as often as it was
-        sent.
-    :ivar broken: whether a head was not in order. The connection ends; nothing that follows is looked at.
+    :ivar names: the names of the headers of the current request, in lower case. A repeated name occurs as often as it
+        was sent.
+    :ivar broken: whether a head was malformed. The connection then ends, and no more data is read.
     """
 
     maxHeaders = MAX_HEADERS
@@ -66,7 +66,7 @@ class HeadChannel(HTTPChannel):
     _has_first_line = False
 
     def lineReceived(self, line: bytes) -> None:
-        """Take a line of a head; the lines of headers are taken together, and the others are twisted.web's."""
+        """Take a line of a head. Lines of headers are read together. twisted.web handles all other lines."""
         if self.broken:
             return
         if self._has_first_line and line:
@@ -82,10 +82,10 @@ class HeadChannel(HTTPChannel):
 
     def _take_headers(self, line: bytes) -> None:
         """
-        Take *line* and the lines of headers that have arrived behind it.
+        Take *line* and the lines of headers that have arrived after it.
 
-        twisted.web looks at each line, and each byte of a name, by itself: it sees only those that say how long the
-        body is.
+        Each line, and each byte of a name, costs twisted.web time. So it gets only the headers for the length of the
+        body.
         """
         room = self.totalHeadersSize - self._receivedHeaderSize
         lines = line + b"\r\n" + self._buffer[:room]
@@ -116,12 +116,12 @@ class HeadChannel(HTTPChannel):
                 headers.setdefault(_SPELLED.get(spelled, spelled), []).append(value)
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        """Refuse a head that is not in order; nothing that follows is looked at."""
+        """Refuse a malformed head. Read nothing after it."""
         self.broken = True
         super()._respondToBadRequestAndDisconnect()
 
     def _take_long_target(self, line: bytes) -> None:
-        """Take the first line of a head; twisted.web sees a short target in the place of the one that is asked for."""
+        """Take a long first line of a head. twisted.web gets a short target instead of the real one."""
         method, _, rest = line.partition(b" ")
         target, _, version = rest.partition(b" ")
         if len(method) > _MAX_METHOD or not _TARGET.fullmatch(target) or not _is_bounded(target):
@@ -132,16 +132,16 @@ class HeadChannel(HTTPChannel):
         self._path = target
 
     def headerReceived(self, line: bytes) -> bool:
-        """Take a header; return whether it is in order."""
+        """Take a header. Return whether it is well-formed."""
         try:
             return bool(super().headerReceived(line))
-        except ValueError:  # a length of more digits than Python reads
+        except ValueError:  # a length with more digits than Python converts
             self._respondToBadRequestAndDisconnect()
             self.length = None
             return False
 
     def allHeadersReceived(self) -> None:
-        """Begin the request; the next line is the first one of another."""
+        """Begin the request. The next line is the first line of another request."""
         self._has_first_line = False
         super().allHeadersReceived()
         self.names = ()

@@ -2,7 +2,7 @@
 ``GET /health`` tells monitoring whether this node works, ``/ready`` tells load balancers whether to send clients to it,
 and ``/live`` tells supervisors whether it runs at all.
 
-Their answers contain nothing that a stranger could use, so they need no token.
+Their answers contain nothing secret, so they need no token.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lhttp_tx.web.paths import refuse_unless_read
 __all__ = ["HealthResource", "put_checks"]
 
 _NAMES = 100
-"""The most silent nodes that the answer names."""
+"""The most nodes without heartbeats that the answer names."""
 
 
 class HealthResource(Resource):
@@ -60,9 +60,10 @@ class HealthResource(Resource):
         :param listeners: say whether the server listens.
         :param guard: says whether connections are refused.
         :param has_store: returns whether channels with history accept publications; true if there are none.
-        :param missing: returns the names of other nodes that fell silent.
-        :param shortfall: returns how many nodes are heard of those that are required, if they are too few.
-        :param is_leaving: returns whether the server is told to stop.
+        :param missing: returns the names of the other nodes that no longer send heartbeats.
+        :param shortfall: returns the numbers of connected and of required nodes, such as ``2/3``; empty if there are
+            enough.
+        :param is_leaving: returns whether the server was told to stop.
         """
         super().__init__()
         self._bus = bus
@@ -93,11 +94,11 @@ class HealthResource(Resource):
     @property
     def reasons(self) -> list[str]:
         """
-        Why new clients should go to another node; empty if they are welcome. Each is one word.
+        The reasons why new clients should go to another node, each in one word; empty if the node accepts clients.
 
         ``starting`` and ``stopping``: see above. ``full``: there is no room for connections. ``bus``: the node cannot
-        reach other nodes, or may not. ``history``: the history store accepts no publications. ``listening``: the node
-        does not listen on one of its endpoints.
+        reach other nodes, or NATS does not allow it to publish or subscribe. ``history``: the history store accepts no
+        publications. ``listening``: the node does not listen on one of its endpoints.
         """
         found = [self.status] if self.status in ("starting", "stopping") else []
         checks = {
@@ -129,14 +130,14 @@ class HealthResource(Resource):
 
 
 class _CheckResource(Resource):
-    """Answers one question with 200 or 503, and with the reasons."""
+    """``/ready`` or ``/live``: answers with 200 or 503, and with the reasons."""
 
     isLeaf = True
 
     def __init__(self, health: HealthResource, *, words: tuple[str, str], is_strict: bool) -> None:
         """
-        :param words: the status with and without reasons.
-        :param is_strict: whether reasons make it 503.
+        :param words: the word for the status with reasons, and the one without.
+        :param is_strict: whether the answer is 503 if there are reasons.
         """
         super().__init__()
         self._health = health
@@ -169,7 +170,9 @@ def put_checks(
     missing: Callable[[], Iterable[str]] = tuple,
     shortfall: Callable[[], str] = str,
 ) -> None:
-    """Put ``/health``, ``/ready`` and ``/live`` below *root*. The other parameters are those of the first."""
+    """
+    Put ``/health``, ``/ready`` and ``/live`` below *root*. The other parameters are those of :class:`HealthResource`.
+    """
     health = HealthResource(
         *(bus, factory, listeners, guard),
         has_store=has_store,

@@ -14,11 +14,15 @@ from twisted.web.server import Request
 __all__ = ["is_named_plainly", "refuse_unless_read"]
 
 _PLAIN = "!$&'()*+,;=:@~"
-"""What stands for itself in a segment beside letters, digits, ``-``, ``.`` and ``_`` (RFC 3986, section 3.3)."""
+"""
+Characters that need no escape in a segment, besides letters, digits, ``-``, ``.`` and ``_`` (RFC 3986, section 3.3).
+"""
 
 
 def is_named_plainly(request: Request) -> bool:
-    """Return whether a request names its resource in one way: nothing quoted that need not be, nothing behind it."""
+    """
+    Return whether a request has the only spelling of its path: without needless escapes, and with nothing after it.
+    """
     segments = request.prepath or []
     path = b"".join(b"/" + quote(segment, safe=_PLAIN).encode("ascii") for segment in segments)
     return not request.postpath and request.path == path
@@ -30,7 +34,7 @@ def refuse_unless_read(request: Request, *, missing: bytes, advice: bytes) -> by
 
     :param missing: the body of the 404.
     :param advice: the body of the 405.
-    :returns: the body of a refusal, whose headers are set; ``None`` if the resource is to answer.
+    :returns: the body of the refusal, whose headers are set; ``None`` if the resource should answer.
     """
     request.responseHeaders.removeHeader(b"server")
     if not is_named_plainly(request):

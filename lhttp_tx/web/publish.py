@@ -44,7 +44,7 @@ _VIEWS: Mapping[str, View] = {
 """The forms of a message besides LHTTP's own text, by their media types."""
 
 _MAX_ACCEPTED = 16
-"""The most entries of ``Accept`` that are looked at."""
+"""The most entries of ``Accept`` that the server reads."""
 
 _QUALITY = re.compile(r"[ \t]*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*")
 
@@ -68,8 +68,8 @@ class PublishResource(Resource):
 
     def render(self, request: Request) -> int | bytes:
         """
-        Answer with 200 and JSON, or with 400, 401, 403, 404, 405, 413, 429 or 503 and a text that says why; or in the
-        form that ``Accept`` asks for.
+        Answer with 200 and JSON, or with 400, 401, 403, 404, 405, 413, 429 or 503 and a text that gives the reason. If
+        ``Accept`` asks for JSON or Protocol Buffers, answer in this form.
         """
         request.responseHeaders.removeHeader(b"server")
         if not is_named_plainly(request):
@@ -110,7 +110,7 @@ class PublishResource(Resource):
             raise MessageTooLarge(f"message is larger than {limits.message_size} bytes")
         kind = (_header(request, b"content-type") or "").partition(";")[0].strip(" \t").lower()
         view = _VIEWS.get(kind)
-        if view is not None and not data.startswith(b"LHTTP/"):  # no view begins so
+        if view is not None and not data.startswith(b"LHTTP/"):  # no view begins like this
             data, binary = view.read(data, limits)
             return parse(data, binary=binary, limits=limits)
         binary = kind == "application/octet-stream"
@@ -144,13 +144,15 @@ class PublishResource(Resource):
 
 def _identified(message: Message, key: str | None) -> Message:
     """
-    Return the message with the id that the header ``Idempotency-Key`` gives it.
+    Return the message with the id from the header ``Idempotency-Key``.
 
-    :raises RemoteProtocolError: if it has another one.
+    :param key: the value of the header; ``None`` without one.
+    :raises RemoteProtocolError: if the message has another id, or the value is malformed.
     """
     if key is None:
         return message
-    key = key.strip('"')  # a string of RFC 9651, as the draft of the header wants it, or as people write it
+    # A string of RFC 9651, as in the draft of this header, or without quotes, as most callers write it.
+    key = key.strip('"')
     known = message.headers.get("message-id")
     if known is not None and known != key:
         raise RemoteProtocolError("Idempotency-Key and message-id differ: leave one of them out")
@@ -210,9 +212,10 @@ def _told_json(request: Request, told: dict[str, object]) -> bytes:
 
 def _wanted(request: Request) -> View | None:
     """
-    Return the form of the answer that ``Accept`` asks for first (RFC 9110, section 12.5.1).
+    Return the view that ``Accept`` prefers for the answer (RFC 9110, section 12.5.1).
 
-    :returns: ``None`` if it asks for neither: JSON where it succeeds, and a line of text where it does not.
+    :returns: ``None`` if it asks for no view. The answer is then JSON if the request succeeds, and a line of text if it
+        fails.
     """
     best, chosen = 0.0, None
     for entry in (_header(request, b"accept") or "").split(",", _MAX_ACCEPTED)[:_MAX_ACCEPTED]:
@@ -235,7 +238,7 @@ def _ip(address: IAddress) -> str | None:
 
 
 def _phrase(status: int) -> bytes | None:
-    """Return what a status is called; Twisted does not know all of them."""
+    """Return the reason phrase of a status, because Twisted does not know all; ``None`` for an unknown status."""
     try:
         return HTTPStatus(status).phrase.encode("ascii")
     except ValueError:

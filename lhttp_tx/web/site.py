@@ -39,12 +39,12 @@ _NO_FORMS: dict[str, Any] = (
 
 class RootResource(Resource):
     """
-    ``/publish``, ``/events``, ``/connect``, ``/send``, the JavaScript client, what was put beside them with
+    ``/publish``, ``/events``, ``/connect``, ``/send``, the JavaScript client, resources that were added with
     ``putChild``, and the WebSocket on every other path.
 
-    :ivar counters: count the answers; ``None``: nobody does.
-    :ivar sessions: the sessions of clients without WebSocket; stop them with the server.
-    :ivar websocket: what answers there.
+    :ivar counters: count the answers; ``None``: they are not counted.
+    :ivar sessions: the sessions of clients without WebSocket. Stop them with the server.
+    :ivar websocket: answers on every other path.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class RootResource(Resource):
         nodes: Nodes | None = None,
     ) -> None:
         """
-        :param factory: makes the WebSocket connections of a server; it knows who may come in.
-        :param demo: whether a chat page is at ``/``.
-        :param events: whether clients without WebSocket are served, at ``/events``, ``/connect`` and ``/send``.
+        :param factory: makes the WebSocket connections of a server. It has the access rules.
+        :param demo: whether there is a chat page at ``/``.
+        :param events: whether to serve clients without WebSocket, at ``/events``, ``/connect`` and ``/send``.
         :param nodes: the other nodes, whose sessions are served, too; ``None`` if there are none.
         """
         super().__init__()
@@ -94,7 +94,9 @@ _GIVE_HANDSHAKES_AWAY = (
 
 
 class LHTTPSite(server.Site):
-    """A site whose requests have a bounded body, take a bounded time, and show no traceback and no software name."""
+    """
+    A site that limits the body and the time of each request, and shows neither tracebacks nor the software's name.
+    """
 
     protocol = BoundedChannel  # type: ignore[assignment]
     displayTracebacks = False
@@ -114,13 +116,13 @@ class LHTTPSite(server.Site):
     ) -> None:
         """
         :param resource: the root.
-        :param max_body_size: bytes of a request's body; more get status 413 while they arrive.
+        :param max_body_size: the most bytes of a request's body. A larger one gets status 413 while it arrives.
         :param reactor: the running reactor.
-        :param timeout: seconds without a byte after which a connection that is no WebSocket is closed.
-        :param head_timeout: seconds in which a request's head must be complete.
-        :param body_timeout: seconds in which its body must be complete, with what follows it.
-        :param lifetime: seconds after which a connection that is no WebSocket is closed, when its request is answered.
-        :param admission: counts connections that are no WebSocket; ``None``: nobody does.
+        :param timeout: seconds without a byte after which a connection without a WebSocket is closed.
+        :param head_timeout: seconds within which a request's head must be complete.
+        :param body_timeout: seconds within which its body must be complete, and the trailers after it.
+        :param lifetime: seconds after which a connection without a WebSocket is closed, after its current request.
+        :param admission: counts connections without a WebSocket; ``None``: they are not counted.
         """
         super().__init__(resource, BoundedRequest, timeout=timeout, reactor=reactor, **_NO_FORMS)
         self._counters: Counters | None = getattr(resource, "counters", None)
@@ -131,19 +133,19 @@ class LHTTPSite(server.Site):
         self.admission = admission
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return what takes the requests of a connection from *addr*."""
+        """Return the channel for a connection from *addr*."""
         channel: Any = super().buildProtocol(addr)
         channel.address = addr
         return channel
 
     def find_websocket(self, path: bytes) -> LHTTPServerFactory | None:
         """
-        Return whose connection a handshake for *path* becomes; ``None`` if only a request can tell.
+        Return the factory of the WebSocket at *path*; ``None`` if only a request can find it.
 
-        It goes down the tree as twisted.web does, and stops at any resource that makes its children when it is asked
-        for them.
+        The search goes down the resource tree as twisted.web does. It stops at a resource that makes its children on
+        demand.
 
-        :param path: as it was sent, without the query.
+        :param path: the path as it was sent, without the query.
         """
         if type(self).getResourceFor is not server.Site.getResourceFor or self.requestFactory is not BoundedRequest:
             return None
@@ -167,14 +169,14 @@ class LHTTPSite(server.Site):
         return resource.factory if getattr(type(resource), "render", None) is WebSocketResource.render else None
 
     def getContentFile(self, length: int | None) -> BytesIO:
-        """Keep a body in memory, where it is bounded: a file would need a descriptor and room on the disk."""
+        """Keep a body in memory, where its size is limited. A file would need a descriptor and disk space."""
         return BytesIO()
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Speak HTTP/1.1 alone over TLS: a WebSocket takes over its connection."""
+        """Offer only HTTP/1.1 over TLS, because a WebSocket takes over its connection."""
         return [b"http/1.1"]
 
     def log(self, request: Any) -> None:
-        """Keep no access log: what clients send does not belong in the operator's log. Only the answers are counted."""
+        """Count the answer. Write no access log, because requests can contain secrets of clients."""
         if self._counters is not None:
             self._counters.requests[str(request.code)] += 1

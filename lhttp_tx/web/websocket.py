@@ -30,8 +30,8 @@ class WebSocketResource(Resource):
     def __init__(self, factory: LHTTPServerFactory, user: str | None = None) -> None:
         """
         :param factory: makes the connections.
-        :param user: the user, if a ``twisted.cred`` realm makes a resource for each of its users. It is in
-            ``session.handshake``.
+        :param user: the user, if a ``twisted.cred`` realm makes a resource for each of its users.
+            ``session.handshake.user`` has it.
         """
         super().__init__()
         self.factory = factory

@@ -65,6 +65,38 @@ async def test_a_publication_is_confirmed_by_an_answer_to_a_ping_behind_it(ends:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_publication_and_its_ping_leave_in_one_write(ends: Any) -> None:
+    link, _, _ = ends
+    transport = link._client._tap.transport
+    write, writes = transport.writelines, []
+
+    def counted(lines: list[bytes]) -> None:
+        writes.append(b"".join(lines))
+        write(lines)
+
+    transport.writelines = counted
+    found = publish(link)
+    await until(lambda: found)
+    assert len(writes) == 1 and writes[0].endswith(b"payload\r\nPING\r\n")
+
+
+@pytest_twisted.ensureDeferred
+async def test_while_the_server_does_not_read_no_ping_overtakes_a_publication(ends: Any) -> None:
+    link, server, _ = ends
+    server.transport.pauseProducing()
+    while not link._client._tap.full:
+        link.publish("lhttp.room", b"x" * 100_000, False)
+        await pause(0)
+    link.publish("lhttp.room", b"last but one", False)
+    found = publish(link, b"last")
+    await pause(0.05)
+    assert link._client.pending_data_size > 0 and not found
+    server.transport.resumeProducing()
+    await until(lambda: found)
+    assert server.heard[-3:] == [b"last but one", b"last", b"PING"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_thousand_confirmations_that_are_asked_for_at_once_cost_one_ping(ends: Any) -> None:
     link, server, _ = ends
     found = [publish(link) for _ in range(1_000)]

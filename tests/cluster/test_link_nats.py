@@ -179,7 +179,7 @@ async def test_subscriptions_that_come_together_are_confirmed_by_one_round_trip(
 @pytest_twisted.ensureDeferred
 async def test_publications_of_one_turn_leave_in_few_writes(nats: NATSProcess) -> None:
     link = await open_link(nats.url)
-    transport = link._client._transport
+    transport = link._client._tap.transport
     writes: list[int] = []
     write = transport.writelines
 

@@ -84,6 +84,10 @@ def test_one_worker_answers_for_all(serve: Callable[..., ServerProcess], connect
     wait_until(lambda: min(admin.values("lhttp_reactor_lag_seconds_count").values()) > 0, "both take samples")
     status, told = admin.ask("POST", "/api/connections", "{}")
     assert (status, len(json.loads(told)["connections"])) == (200, 12)
+    trace = '{"trace": "t", "kind": "command", "name": "x"}'
+    for method, order in (("incidents", "{}"), ("rates", "{}"), ("trace", trace)):
+        status, told = admin.ask("POST", f"/api/{method}", order)
+        assert (status, json.loads(told).get("unanswered")) == (200, []), (method, told)
 
 
 def test_a_worker_that_hangs_is_left_out(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ The fuzzer that looks for cost: what can a client make a server do, and hold, wi
 
     python -m fuzz.cost [--seconds N | --inputs N] [--seed N] [--corpus DIRECTORY] [--findings DIRECTORY]
     python -m fuzz.cost --replay FILE...
+    python -m fuzz.cost --figures
 
 It changes scripts (see :mod:`fuzz.world`) and measures them (see :mod:`fuzz.meter`). Of all that was tried it keeps,
 for each measure and each function that took most of the work, the script that cost most: these are what is changed
@@ -24,8 +25,9 @@ from math import inf
 from pathlib import Path
 from random import Random
 
+from fuzz.figures import figures
 from fuzz.hostile import HOSTILE
-from fuzz.meter import PRICE, Cost, Meter
+from fuzz.meter import PRICE, Cost, Meter, count_lines
 from fuzz.mutate import beginnings, change
 from fuzz.world import Script
 
@@ -220,7 +222,11 @@ def main() -> int:
     parser.add_argument("--corpus", type=Path, default=None, help="where the dearest are kept, and looked for first")
     parser.add_argument("--findings", type=Path, default=Path(".fuzz/costs"), help="where findings are kept")
     parser.add_argument("--replay", type=Path, nargs="+", metavar="FILE", help="measure these scripts")
+    parser.add_argument("--figures", action="store_true", help="tell what a message of a history costs, and do no more")
     options = parser.parse_args()
+    if options.figures:
+        print(*figures(count_lines), sep="\n")
+        return 0
     meter = Meter()
     if options.replay:
         return 0 if _replay(meter, options.replay) else 1

@@ -11,13 +11,28 @@ The measure of all is an ordinary publication with one subscriber. A message, a 
 message, each chunk of a body and each read is a unit: small publications are as many. So is the handshake of a client
 that has no WebSocket yet when a step needs one.
 
-A message may list many channels. For each subscription that it makes, its channel gets a place in the hub and in the
-bus, and its client in the presence; for each that it ends, they lose it; for each channel in which it catches up, a
-history is read. Each of these is an ordinary piece of work, for which the client could also send an ordinary message.
-So what the smallest publication costs is taken off for each subscription that was made or ended, and for each question
-that a history has answered; twice if its answer came later. A message of a history that is handed over in another form,
-as JSON or as an event, is a quarter of such a piece. Nothing is taken off for a subscription that was there
-before, or was refused.
+A message may list many channels, and one that asks for a history may be answered with much. What is taken off for that:
+
+* For each subscription that is made, three quarters of what the smallest publication costs, and a half for each that
+  ends. Its channel gets a place in the hub and in the bus, and its client in the presence, or they lose it; with
+  presence, this takes about as many lines. A connection has 128 of them at most, so it ends with 128 at most. Nothing
+  is taken off for a subscription that was there before, or was refused.
+* For each question that a history has answered, what the smallest publication costs; twice if its answer came later.
+  It is one for each channel of a list, and one for each page of 131,072 bytes.
+* For what is handed over of a history as JSON, as Protocol Buffers, as events or in an answer of the admin side, what
+  the smallest publication costs for each :data:`~fuzz.world.PAID` bytes: seven small messages, or a part of a large
+  one. For a client that takes messages as they are, or compressed, nothing.
+
+The last one is no bound on what one message may ask for: whoever asks for a history of a million messages gets a
+million. It is the work of writing what the client itself must take, and the server bounds it in other ways. Nothing
+more is read for a client while 131,072 bytes wait for it. All clients together get about 131,072 bytes in one turn of
+the reactor, where each message counts 256 bytes more than it has, so others wait for no more than that. And each
+client has an account of 8 MiB a second: whoever asks for more waits, and nobody else does (see
+:mod:`lhttp_tx.history.turns`). ``python -m fuzz.cost --figures`` tells what a message costs in each form: less than an
+ordinary publication.
+
+Each call of a batch counts as a request of its own, as far as the body has 32 bytes for each: so many has the smallest
+message on a WebSocket. Each of them is made in another turn of the reactor.
 """
 
 from __future__ import annotations
@@ -38,7 +53,7 @@ from typing import Any, TypeVar
 
 from fuzz.world import CROWD, FEW, HISTORIES, SECRET, Script, Step, World, handshake
 
-__all__ = ["HELD", "LEFT", "PRICE", "Cost", "Meter"]
+__all__ = ["HELD", "LEFT", "PRICE", "Cost", "Meter", "count_lines"]
 
 PRICE = 50.0
 """Ordinary publications of its size that a unit may cost."""
@@ -148,8 +163,8 @@ class _Counting:
     held: list[int] = field(default_factory=list)
     connections: list[int] = field(default_factory=list)
     opened: list[Counter[str]] = field(default_factory=list)
-    counted: list[int] = field(default_factory=list)
-    ended: int = 0
+    counted: list[float] = field(default_factory=list)
+    ended: float = 0.0
     left: int = 0
 
 
@@ -354,6 +369,11 @@ def _lines(call: Callable[[], object]) -> Counter[str]:
     for name in [name for name in found if name.startswith(_OURS)]:
         del found[name]
     return found
+
+
+def count_lines(call: Callable[[], object]) -> int:
+    """Return how many lines *call* executes, without those of the clients."""
+    return _lines(call).total()
 
 
 def _short(path: str) -> str:

@@ -39,7 +39,7 @@ from lhttp_tx.engine.session import Session
 from lhttp_tx.engine.watchers import SessionWatcher
 from lhttp_tx.history.archive import Archive
 from lhttp_tx.history.memory import MemoryHistory
-from lhttp_tx.history.pages import Pages, SharedPage
+from lhttp_tx.history.turns import cost_of
 from lhttp_tx.history.values import Page, Retention
 from lhttp_tx.interfaces import IHistoryStore, ITransport as IConnection, MaybeDeferred
 from lhttp_tx.rules.filters import RuledPublishFilter
@@ -53,11 +53,14 @@ __all__ = [
     "ALONE",
     "CLIENTS",
     "CROWD",
+    "ENDED",
     "EPOCH",
     "FEW",
     "HISTORIES",
     "KINDS",
+    "MADE",
     "NUMBER",
+    "PAID",
     "SECRET",
     "Script",
     "Step",
@@ -76,6 +79,18 @@ HISTORIES = ("", "memory", "later")
 
 KEPT = 1_500
 """Messages of the channel ``kept.full``: more than it keeps, and small; a few of ``kept.large`` are large."""
+
+MADE, ENDED = 0.75, 0.5
+"""What a subscription that is made, or ends, counts as; in ordinary publications."""
+
+PAID = 2_048
+"""
+For how many bytes of histories, as :class:`~lhttp_tx.history.turns.Turns` counts them, a client that takes them in
+another form may cause the work of one ordinary publication: six small messages have as many, or one that is large.
+"""
+
+_CALL = 32
+"""Bytes of a call of a batch at least, if it is to count as a request of its own; so many has the smallest message."""
 
 NUMBER = b"{n}"
 """What stands for a number in a step: another one each time."""
@@ -169,7 +184,7 @@ class Step:
             reads = max(reads, self.payload.count(b" HTTP/1."))
         head, _, body = self.payload.partition(b"\r\n\r\n")
         if self.kind == "admin":  # a batch has a call for each
-            reads = max(reads, body.count(b'"method"'))
+            reads = max(reads, min(body.count(b'"method"'), len(body) // _CALL))
         chunked = self.kind in ALONE and b"chunked" in head.lower()
         return max(reads, body.count(b"\r\n") // 2 if chunked else 1)
 
@@ -456,11 +471,10 @@ class _Store:
     A history in memory that may answer in another turn of the reactor.
 
     :ivar asked: how many questions it has answered, and those twice to which the answer came later.
-    :ivar handed: how many messages these answers had.
     """
 
     def __init__(self, store: MemoryHistory, clock: Clock, *, later: bool) -> None:
-        self.asked = self.handed = 0
+        self.asked = 0
         self._store = store
         self._clock = clock
         self._is_late = later
@@ -480,12 +494,7 @@ class _Store:
 
     def _ask(self, call: Callable[[], Page]) -> Page | Deferred[Page]:
         self.asked += 2 if self._is_late else 1
-        return self._later(partial(self._count, call)) if self._is_late else self._count(call)
-
-    def _count(self, call: Callable[[], Page]) -> Page:
-        page = call()
-        self.handed += len(page.messages)
-        return page
+        return self._later(call) if self._is_late else call()
 
     def _later(self, call: Callable[[], Any]) -> Deferred[Any]:
         if not self._asked:
@@ -501,24 +510,6 @@ class _Store:
                 result.callback(call())
 
 
-class _Pages:
-    """The pages that subscribers share; counts what is handed over once more as handed over by the store."""
-
-    def __init__(self, pages: Pages, store: _Store) -> None:
-        self._pages = pages
-        self._store = store
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._pages, name)
-
-    def read(self, *args: Any) -> SharedPage | Deferred[SharedPage]:
-        before = self._store.handed
-        found = self._pages.read(*args)
-        if not isinstance(found, Deferred) and self._store.handed == before:
-            self._store.handed += len(found.page.messages)
-        return found
-
-
 def _caches(engine: Engine) -> list[Generations[Any, Any]]:
     """Return the caches of a server: of its plans, of what rules say, and of what wildcards match."""
     rulings = [found._rulings for found in engine.filters if isinstance(found, RuledPublishFilter)]
@@ -527,10 +518,15 @@ def _caches(engine: Engine) -> list[Generations[Any, Any]]:
 
 
 class _Subscriptions(SessionWatcher):
-    """Counts the subscriptions that are made, and those that end."""
+    """
+    Counts the subscriptions that are made, and those that end.
+
+    :ivar made: how many were made.
+    :ivar ended: how many have ended.
+    """
 
     def __init__(self) -> None:
-        self.count = 0
+        self.made = self.ended = 0
 
     def session_opened(self, session: Session) -> None:
         """It counts none; what the parent would do counts as the server's."""
@@ -540,11 +536,11 @@ class _Subscriptions(SessionWatcher):
 
     def subscribed(self, session: Session, channel: str) -> None:
         """See :class:`lhttp_tx.engine.watchers.SessionWatcher`."""
-        self.count += 1
+        self.made += 1
 
     def unsubscribed(self, session: Session, channel: str) -> None:
         """See :class:`lhttp_tx.engine.watchers.SessionWatcher`."""
-        self.count += 1
+        self.ended += 1
 
 
 class World:
@@ -553,6 +549,7 @@ class World:
     ``viewed`` in all the forms of messages.
 
     :ivar clients: the WebSockets that a script has opened, by their numbers.
+    :ivar handed: how many messages of histories were handed over.
     """
 
     def __init__(self, *, closed: bool = False, history: str = "", crowd: int = CROWD) -> None:
@@ -594,14 +591,15 @@ class World:
         )
         self._admin.startService()
         self._admin_factory = inner.factory
-        recovery = self.service.parts.histories._recovery
-        recovery._pages = _Pages(recovery._pages, self._asked)
+        self._turns = self.service.parts.histories.archive.turns
+        self._spend, self._turns.spend = self._turns.spend, self._count_spent
         self._caches = _caches(self.service.engine)
         self._subscriptions = _Subscriptions()
         self.service.engine.watchers.append(self._subscriptions)
         self.clients: dict[int, Wire] = {}
         self._others: list[Wire] = []
-        self._converted = 0
+        self.handed = self._paid = 0
+        self._converts = False
         for _ in range(crowd):
             self.service.engine.open_session(_Member()).subscribe("room.crowd")
         self._readers = [*self._viewers(closed)]
@@ -647,12 +645,20 @@ class World:
         self._settle()
 
     @property
-    def counted(self) -> int:
+    def counted(self) -> float:
         """
-        How many subscriptions have been made, and have ended, how many questions a history has answered, and a quarter
-        of the messages that it has handed to those who do not take them as they are.
+        What clients have done that is no small thing by itself, as ordinary publications: what they have subscribed to
+        and left, how often a history was read for them, and what was handed over of it in another form.
         """
-        return self._subscriptions.count + self._asked.asked + self._converted // 4
+        subscriptions = MADE * self._subscriptions.made + ENDED * self._subscriptions.ended
+        return subscriptions + self._asked.asked + self._paid / PAID
+
+    def _count_spent(self, size: int, count: int, reader: object = None) -> None:
+        """Count what is handed over of histories; in the place of :meth:`lhttp_tx.history.turns.Turns.spend`."""
+        self.handed += count if size else 0
+        if size and self._converts:  # else it is read, and counts as that; or it goes out as it is
+            self._paid += cost_of(size, count)
+        self._spend(size, count, reader)
 
     @property
     def wires(self) -> list[Wire]:
@@ -688,7 +694,7 @@ class World:
     def play(self, step: Step, units: list[bytes]) -> None:
         """Let a client do something; *units* are its :meth:`Step.data`, made before anything is measured."""
         txaio.config.loop = self.clock
-        handed = self._asked.handed
+        self._converts = step.kind in ALONE or step.client in _CONVERTED
         if step.kind == "time":
             self.clock.pump([1.0] * step.times)
         elif step.kind == "end":
@@ -711,8 +717,6 @@ class World:
             for unit in units:
                 wire.bring(unit, step.width if step.kind == "raw" else 0)
         self._settle()
-        if step.kind in ALONE or step.client in _CONVERTED:
-            self._converted += self._asked.handed - handed
 
     def _settle(self) -> None:
         """Let the server do all that it does without any time passing, so that no other step pays for it."""

@@ -80,7 +80,7 @@ _ANYTHING = re.escape("…")
 """In a message that is received: what is another one each time."""
 
 _PATIENCE = 60.0
-_PORTS = re.compile(r"\b(?:4222|8000|8080|8081|8082|8222|8443|9081|9082)\b")
+_PORTS = re.compile(r"\b(?:4222|4318|8000|8080|8081|8082|8222|8443|9081|9082)\b")
 _RST_MARK = re.compile(r"\.\. test: (?P<kind>[a-z]+) ?(?P<argument>.*)$")
 _MARKDOWN_MARK = re.compile(r"<!-- test: (?P<kind>[a-z]+) ?(?P<argument>.*?) ?-->$")
 _RST_BLOCK = re.compile(r"(?P<indent> *)\.\. (?P<directive>code-block|literalinclude):: *(?P<argument>.*)$")

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from integration._firefox import FIREFOX, Firefox, start_firefox
 from integration._server import Backend, ServerProcess, processor_arguments
 
 ALL_PROCESSORS = (
@@ -91,3 +92,13 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     )
     certificate_file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
     return key_file, certificate_file
+
+
+@pytest.fixture(scope="session")
+def firefox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firefox | None]:
+    """A Firefox for all tests; ``None`` where it is not installed."""
+    if FIREFOX is None:
+        yield None
+        return
+    with start_firefox(tmp_path_factory.mktemp("firefox")) as started:
+        yield started

@@ -1,7 +1,8 @@
 """
-The chat page and the JavaScript client in a real Chromium, driven by Selenium.
+The chat page and the JavaScript client in a real Chromium, driven by Selenium, and some of it in Firefox, too.
 
 Debian's packages are ``chromium`` and ``chromium-driver``. Without them, or without Selenium, the tests are skipped.
+What may differ between browsers runs in all that are installed, at the same time.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pytest
 
 from integration._client import start_lhttp, url_of
 from integration._docs import ROOT, Block, Process, find_blocks, free_port, wait_for_port
+from integration._firefox import Firefox, FirefoxTab
 from integration._server import ServerProcess, http_request, open_client, recv_bytes, wait_until
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -44,9 +46,12 @@ PATIENCE = 30.0
 
 LIFETIME = 12
 """Seconds that a token lasts; the page gets the next one when half of them have gone."""
+
 HTML = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"> & <b>bold</b>"
 
-pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="chromium and chromium-driver are not installed")
+MISSING = "chromium and chromium-driver are not installed"
+
+pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason=MISSING)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +70,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 class Tab:
     """A tab of the browser, with the chat page in it or another."""
+
+    name = "chromium"
 
     def __init__(self, browser: Any, url: str) -> None:
         self._browser = browser
@@ -120,6 +127,29 @@ def tab(browser: Any) -> Iterator[Callable[[str], Tab]]:
     yield open_tab
     for one in opened:
         one.close()
+
+
+@pytest.fixture
+def everywhere(
+    request: pytest.FixtureRequest, firefox: Firefox | None
+) -> Iterator[Callable[[str], list[Tab | FirefoxTab]]]:
+    """Open tabs in all browsers that are installed, and say which are not."""
+    in_chromium: Callable[[str], Tab] | None = request.getfixturevalue("tab") if BROWSER and DRIVER else None
+    in_firefox: list[FirefoxTab] = []
+
+    def open_tabs(url: str) -> list[Tab | FirefoxTab]:
+        found: list[Tab | FirefoxTab] = [] if in_chromium is None else [in_chromium(url)]
+        if firefox is not None:
+            in_firefox.append(firefox.open(url))
+            found.append(in_firefox[-1])
+        return found
+
+    yield open_tabs
+    for one in in_firefox:
+        one.close()
+    if in_chromium is None or firefox is None:
+        missing = "firefox-esr is not installed" if firefox is None else MISSING
+        pytest.skip(f"{missing}: this ran in the other browser alone")
 
 
 @pytest.fixture
@@ -776,7 +806,7 @@ def test_pages_in_the_manual_do_what_it_says(server: ServerProcess, tab: Callabl
 
 
 def test_vectors_pass_in_the_browser_as_a_module_and_as_a_script(
-    server: ServerProcess, tab: Callable[[str], Tab], elsewhere: tuple[Path, str]
+    server: ServerProcess, everywhere: Callable[[str], list[Tab | FirefoxTab]], elsewhere: tuple[Path, str]
 ) -> None:
     directory, address = elsewhere
     names = ("messages", "malformed", "views", "malformed_json", "malformed_protobuf")
@@ -796,6 +826,7 @@ def test_vectors_pass_in_the_browser_as_a_module_and_as_a_script(
           return [checkAll(module, ...vectors), checkAll(window.lhttp, ...vectors)];
         })().then(done, (error) => done(String(error)));
     """
-    results = tab(address + "/").browser.execute_async_script(check, client + ".mjs")
     count = sum(len(json.loads((directory / f"{name}.json").read_bytes())) for name in names)
-    assert results == [{"failures": [], "count": count}] * 2
+    for page in everywhere(address + "/"):
+        results = page.browser.execute_async_script(check, client + ".mjs")
+        assert results == [{"failures": [], "count": count}] * 2, page.name

@@ -160,6 +160,23 @@ def test_recorder_returns_its_record(start: Start, tmp_path: Path) -> None:
     assert get(f"http://127.0.0.1:{backend}/record") == b"{}\n"
 
 
+def test_collector_prints_what_a_server_traces(serve: Callable[..., int], start: Start) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="OpenTelemetry is missing (the extra otel)")
+    port = free_port()
+    collector = start(EXAMPLES / "collector.py", port, ports=(port,))
+    server = serve("--trace", f"http://127.0.0.1:{port}")
+    request = urllib.request.Request(f"http://127.0.0.1:{server}/publish", b"LHTTP/1.0 x\r\npublish:room\r\n\r\n")
+    request.add_header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    get(request)
+    collector.wait_for_output("publish (producer) room")
+    assert collector.output.splitlines() == [
+        "waiting for spans",
+        "trace 0af7651916cd43dd8448eb211c80319c",
+        "  POST /publish (server) 200",
+        "    publish (producer) room",
+    ]
+
+
 def test_site_keeps_its_own_page(start: Start) -> None:
     port = free_port()
     start(EXAMPLES / "site.py", port, ports=(port,))
@@ -383,7 +400,7 @@ def test_every_example_is_run_here() -> None:
     assert [name for name in names if name not in here] == []
 
 
-def get(url: str) -> bytes:
+def get(url: str | urllib.request.Request) -> bytes:
     """Return the body behind a URL."""
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=TIME_LIMIT) as response:
         body: bytes = response.read()

@@ -749,6 +749,20 @@ test("what passes a bound in number or bytes is not sent again", async () => {
   }
 });
 
+test("what was too large for the server is not sent again", async () => {
+  const { client } = connected();
+  const outcomes = ["1", "2".repeat(100), "3"].map((text) => client.publish("a", text));
+  const second = assert.rejects(outcomes[1], (error) => error instanceof ConnectionLost && error.code === 1009);
+  sockets[0].end(1009, "too large");
+  await second;
+  mock.timers.tick(1);
+  sockets[1].open();
+  assert.deepEqual(sockets[1].sent.map((data) => parse(data).text), ["1", "3"]);
+  for (const at of [0, 1]) answer(sockets[1], {}, at);
+  await Promise.all([outcomes[0], outcomes[2]]);
+  client.close();
+});
+
 test("nothing is sent again without being asked to, or without a reconnection", async () => {
   for (const options of [{ resend: false }, { reconnect: false }]) {
     sockets.length = 0;

@@ -16,10 +16,10 @@ __all__ = ["Addresses"]
 
 
 class Addresses:
-    """URLs of servers: first the configured ones in random order, then the ones learnt from servers."""
+    """The URLs of servers: first the configured ones in random order, then those that servers have announced."""
 
     def __init__(self, urls: Sequence[str]) -> None:
-        """:param urls: one or more."""
+        """:param urls: the configured URLs, at least one."""
         self._urls = random.sample(urls, len(urls))
 
     @property
@@ -28,12 +28,12 @@ class Addresses:
         return self._urls[0]
 
     def learn(self, link: Link) -> None:
-        """Add the URLs that the server of *link* has named."""
+        """Add the URLs that the server of *link* has announced."""
         known = set(map(shown_server, self._urls))
         self._urls += [url for url in link.other_urls if shown_server(url) not in known]
 
     def besides(self, link: Link) -> list[str]:
-        """Return the URLs of other servers than that of *link*."""
+        """Return the URLs of all servers except that of *link*."""
         return [url for url in self._urls if shown_server(url) != shown_server(link.url)]
 
     def pass_over(self, url: str) -> None:

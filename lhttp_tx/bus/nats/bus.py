@@ -1,10 +1,10 @@
 """
-The bus of a cluster: all nodes that use one NATS share all channels.
+The bus of a cluster: all nodes that use the same NATS share all channels.
 
 Each channel has one NATS subscription, however many receivers it has on this node. A publication goes to NATS, and
-directly to the receivers of its own node. While NATS is unavailable, the bus refuses publications, so that it loses
-none silently. :mod:`lhttp_tx.bus.nats.keeper` keeps the connection up, and :mod:`lhttp_tx.bus.nats.interest` knows the
-subscribers. This module sends and receives publications.
+directly to the receivers of its own node. While NATS is unavailable, the bus refuses publications, so none is lost
+silently. :mod:`lhttp_tx.bus.nats.keeper` keeps the node connected, and :mod:`lhttp_tx.bus.nats.interest` has the
+subscriptions. This module sends and receives publications.
 """
 
 from __future__ import annotations
@@ -35,34 +35,44 @@ __all__ = ["BusHistory", "BusParts", "NATSBus", "use_servers"]
 
 
 class BusHistory(Protocol):
-    """A history that uses the links of a bus. The bus calls these methods. None of them may raise."""
+    """A history that uses the links of a bus. The bus calls these methods. They must not raise."""
 
     def linked(self, link: Link) -> None:
-        """*link* is subscribed to everything; it is used from now on, or is going to be when this is called again."""
+        """
+        Called when *link* has all subscriptions. If the node moves to another server, the bus uses *link* only from a
+        second call on. Otherwise it uses *link* from now on.
+        """
 
     def unlinked(self) -> None:
-        """There is no link."""
+        """Called when the link is lost, and there is no other."""
 
     def doubt(self) -> None:
-        """Publications may not have come though the link is there."""
+        """Called when publications may be missing although the link works."""
 
     def take(self, channel: str, heads: list[Head], payloads: list[bytes]) -> list[int]:
         """
-        Take publications that came out of streams one after another, to deliver them in their turn.
+        Take consecutive publications that came from a stream, to deliver them in the order of their offsets.
 
+        :param channel: the channel of all of them.
         :param heads: the headers of each.
-        :returns: the numbers of those that it did not take, counted from 0.
+        :param payloads: the payload of each.
+        :returns: the indexes of publications that are not in the history, which the bus delivers itself.
         """
 
     def watch(self, name: str, subscribed: MaybeDeferred) -> MaybeDeferred:
-        """Somebody subscribes to a channel, or a wildcard; return what that one is to wait for."""
+        """
+        Called when somebody subscribes to a channel or a wildcard.
+
+        :param subscribed: the result of the subscription at NATS.
+        :returns: ``None`` or a Deferred that the subscriber waits for instead.
+        """
 
     def left(self, name: str) -> None:
-        """Nobody is subscribed to it any more."""
+        """Called when a channel or a wildcard has no receiver any more."""
 
 
 class _NoHistory:
-    """Used if there is no history: nothing changes for the bus."""
+    """The history of a bus without history: it does nothing."""
 
     def linked(self, link: Link) -> None:
         """See :class:`BusHistory`."""
@@ -74,7 +84,7 @@ class _NoHistory:
         """See :class:`BusHistory`."""
 
     def take(self, channel: str, heads: list[Head], payloads: list[bytes]) -> list[int]:
-        """See :class:`BusHistory`: what another node has stored is an ordinary publication here."""
+        """See :class:`BusHistory`. Publications that another node has stored are ordinary publications here."""
         return list(range(len(heads)))
 
     def watch(self, name: str, subscribed: MaybeDeferred) -> MaybeDeferred:
@@ -89,9 +99,12 @@ class BusParts(NamedTuple):
     """
     The parts of a bus that a history uses.
 
-    :ivar deliver: hands publications of a channel to its receivers on this node.
-    :ivar begin: to be called before several of them.
-    :ivar end: to be called after that.
+    :ivar servers: the settings of the bus.
+    :ivar keeper: has the links.
+    :ivar deliver: passes publications of a channel to its receivers on this node; takes the channel, the payloads, and
+        whether they are binary.
+    :ivar begin: call it before several calls of *deliver*.
+    :ivar end: call it after these.
     """
 
     servers: NATSServers
@@ -106,13 +119,13 @@ class NATSBus(LinkUser):
     """
     Publications over NATS, delivered at most once. Needs Twisted's asyncio reactor.
 
-    :ivar on_gap: called without arguments where this node may have missed publications. May not raise.
-    :ivar on_open: called without arguments when publications go to another link from now on, before the first one does.
-        May not raise.
-    :ivar ways: asks the other nodes.
-    :ivar unsure: channels that this node has subscribed to, though it is not known whether all nodes that were there
-        pass on what they publish.
-    :ivar servers: the addresses of NATS, the credentials, and the bounds.
+    :ivar on_gap: functions without arguments that are called when this node may have missed publications. They must not
+        raise.
+    :ivar on_open: functions without arguments that are called when the bus begins to use another link, before it sends
+        the first publication. They must not raise.
+    :ivar ways: asks the other nodes whether they know this node's subscriptions.
+    :ivar unsure: subscribed channels for which it is not known whether publications of all nodes reach this node.
+    :ivar servers: the addresses of NATS, the credentials, and the limits.
     :ivar origins: see :class:`~lhttp_tx.bus.nats.owner.LinkOwner`.
     """
 
@@ -120,7 +133,7 @@ class NATSBus(LinkUser):
 
     def __init__(self, servers: NATSServers, *, clock: Any, opener: LinkOpener = open_link) -> None:
         """
-        :param servers: the addresses of NATS, the credentials, and the bounds.
+        :param servers: the addresses of NATS, the credentials, and the limits.
         :param clock: the reactor, for time limits.
         :param opener: connects to one server.
         """
@@ -156,7 +169,7 @@ class NATSBus(LinkUser):
 
     @property
     def channels(self) -> frozenset[str]:
-        """The channels subscribed at NATS: those with a receiver, and those that had one a moment ago."""
+        """The channels subscribed to at NATS: those with a receiver, and those that had one in the last two seconds."""
         return self._interest.channels
 
     def bracket(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
@@ -165,7 +178,7 @@ class NATSBus(LinkUser):
         self._end += (end,)
 
     def attach(self, history: BusHistory) -> BusParts:
-        """Let *history* use the links of this bus, and take what comes out of streams."""
+        """Let *history* use the links of this bus, and take publications that come from streams."""
         self._history = history
         self._interest.on_left = history.left
         self._gaps.on_flood = history.doubt
@@ -174,7 +187,7 @@ class NATSBus(LinkUser):
     # Start and stop
 
     def start(self) -> Deferred[None]:
-        """See :meth:`lhttp_tx.interfaces.IBus.start`. The Deferred does not wait for NATS."""
+        """See :meth:`lhttp_tx.interfaces.IBus.start`. The Deferred does not wait for a connection."""
         self._users += 1
         if self._users == 1:
             self._keeper.start()
@@ -234,7 +247,10 @@ class NATSBus(LinkUser):
     # Subscribing
 
     def subscribe(self, channel: str, receiver: BusReceiver) -> MaybeDeferred:
-        """See :meth:`lhttp_tx.interfaces.IBus.subscribe`. While NATS is away, the Deferred waits for a limited time."""
+        """
+        See :meth:`lhttp_tx.interfaces.IBus.subscribe`. While NATS is unavailable, the Deferred waits for a limited
+        time.
+        """
         if not self._users:
             raise BusUnavailable("the bus has stopped")
         return self._history.watch(channel, self._interest.add(channel, receiver))
@@ -249,8 +265,8 @@ class NATSBus(LinkUser):
         """
         See :meth:`lhttp_tx.interfaces.IBus.publish`.
 
-        :raises BusUnavailable: while NATS is away, or if it does not keep up.
-        :raises MessageTooLarge: if NATS does not take messages of this size.
+        :raises BusUnavailable: while NATS is unavailable, or if too many bytes wait to be sent to it.
+        :raises MessageTooLarge: if NATS does not accept messages of this size.
         """
         if not self._users:
             raise BusUnavailable("the bus has stopped")
@@ -264,8 +280,8 @@ class NATSBus(LinkUser):
         return None
 
     def publish_run(self, channel: str, payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
-        """See :meth:`lhttp_tx.interfaces.IBus.publish_run`; raises what :meth:`publish` raises."""
-        for payload in payloads:  # the first one meets all possible errors
+        """See :meth:`lhttp_tx.interfaces.IBus.publish_run`. Raise what :meth:`publish` raises."""
+        for payload in payloads:  # the first one raises if NATS cannot be used
             self.publish(channel, payload, binary)
             link = self._keeper.settled_link
             if link is not None:
@@ -290,7 +306,7 @@ class NATSBus(LinkUser):
     def confirm(self) -> MaybeDeferred:
         """
         See :meth:`lhttp_tx.interfaces.IBus.confirm`. With ``local_delivery``, publications are delivered on their own
-        node even while NATS is away. Then it is enough that they were delivered there, and that NATS was asked.
+        node even while NATS is unavailable. The Deferred then succeeds even if NATS does not confirm.
         """
         confirmation = self._keeper.confirm()
         return confirmation.addErrback(_delivered_here) if self.servers.local_delivery else confirmation
@@ -307,7 +323,7 @@ class NATSBus(LinkUser):
         if wildcard is not None:
             channel = self._channel_of(subject)
             if channel is None or channel.startswith(("$", "_")):
-                return  # a subject of the server itself, or of NATS
+                return  # a reserved name of the server, or a subject of NATS
             subject = wildcard
         if self._keeper.handover is not None:
             payloads = [each for each in payloads if self._keeper.is_first(link, (subject, each, binary))]
@@ -317,7 +333,9 @@ class NATSBus(LinkUser):
     def receive_stored(
         self, link: Link, subject: str, heads: list[Head], payloads: list[bytes], wildcard: str | None
     ) -> None:
-        """See :class:`lhttp_tx.bus.nats.owner.LinkOwner`. One that comes over two links is the history's to know."""
+        """
+        See :class:`lhttp_tx.bus.nats.owner.LinkOwner`. The history recognizes publications that come over two links.
+        """
         channel = self._channel_of(subject)
         if channel is None or (wildcard is not None and channel.startswith(("$", "_"))):
             return
@@ -336,6 +354,6 @@ def _delivered_here(failure: Failure) -> None:
 
 
 def use_servers(bus: NATSBus, servers: NATSServers) -> None:
-    """Let *bus* connect with these settings from now on. They differ from those of before in credentials alone."""
+    """Let *bus* connect with *servers* from now on. They may differ from its settings only in the credentials."""
     bus.servers = servers
     bus._keeper.servers = servers

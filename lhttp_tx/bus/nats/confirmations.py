@@ -1,5 +1,5 @@
 """
-Confirmations that a NATS server has the publications.
+Confirmations that a NATS server has earlier publications.
 
 A part of :class:`lhttp_tx.bus.nats.link.Link`. NATS does not confirm single publications. But when it answers a ping,
 it has everything that was sent before the ping.
@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.defer import Deferred
 
+from lhttp_tx.bus.nats.guarded import Pong
 from lhttp_tx.errors import BusUnavailable
 
-__all__ = ["UNCONFIRMED", "Confirmations", "tell"]
+__all__ = ["ANSWER_TIMEOUT", "UNCONFIRMED", "Confirmations", "tell"]
+
+ANSWER_TIMEOUT = 4.0
+"""The most seconds to wait for the answer to a ping, whatever was sent before it."""
 
 _MAX_UNCONFIRMED = 50_000
-"""How many callers may wait for a confirmation at one time."""
+"""The most callers that may wait for a confirmation at the same time."""
 
 UNCONFIRMED = "the bus has not confirmed the publication: it is not known whether it arrived"
-"""The error text if a confirmation does not come."""
+"""The error text if NATS does not confirm."""
 
 
 def tell(waiter: Deferred[None], error: BusUnavailable | None) -> None:
-    """Fire *waiter* with the outcome, unless it was cancelled."""
+    """Fire *waiter* with the error, or with success if *error* is ``None``. Do nothing if it was cancelled."""
     if waiter.called:
         return
     if error is None:
@@ -37,22 +41,22 @@ def tell(waiter: Deferred[None], error: BusUnavailable | None) -> None:
 
 class Confirmations:
     """
-    Waiting callers, in the order of asking. One request is in flight at a time. The next one serves all callers that
-    came in the meantime.
+    The callers that wait for confirmations, in order. One ping is in flight at a time. The next one serves all callers
+    that came in the meantime.
 
-    :ivar asked: how many callers have asked since the beginning.
+    :ivar asked: the number of calls of :meth:`wait` so far that could wait.
     """
 
-    def __init__(self, check: Callable[[], Coroutine[Any, Any, None]], failed: Callable[[], None]) -> None:
+    def __init__(self, ping: Callable[[Callable[[Pong], None]], None], failed: Callable[[], None]) -> None:
         """
-        :param check: asks the server for a sign of life, and calls :meth:`answer` if one comes.
-        :param failed: called if none comes.
+        :param ping: pings the server; see :meth:`lhttp_tx.bus.nats.guarded.GuardedClient.ping`.
+        :param failed: called if no answer comes within :data:`ANSWER_TIMEOUT`.
         """
-        self._check = check
+        self._ping = ping
         self._failed = failed
         self._waiters: deque[Deferred[None]] = deque()
         self.asked = self._answered = 0
-        self._task: asyncio.Task[None] | None = None
+        self._timeout: asyncio.TimerHandle | None = None
         self._ended = False
 
     def wait(self) -> Deferred[None]:
@@ -67,21 +71,30 @@ class Confirmations:
             return waiter
         self._waiters.append(waiter)
         self.asked += 1
-        if self._task is None:
-            self._task = asyncio.ensure_future(self._ask())
+        if self._timeout is None:
+            self._ask()
         return waiter
 
-    async def _ask(self) -> None:
-        try:
-            while self._waiters and not self._ended:
-                await self._check()
-        except Exception:
-            self._failed()
-        finally:
-            self._task = None
+    def _ask(self) -> None:
+        self._timeout = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT, self._failed)
+        self._ping(self._sent)
+
+    def _sent(self, pong: Pong) -> None:
+        """The ping follows the publications of all callers up to now."""
+        pong.add_done_callback(partial(self._came, self.asked))
+
+    def _came(self, asked: int, pong: Pong) -> None:
+        if self._ended or pong.cancelled():
+            return
+        if self._timeout is not None:
+            self._timeout.cancel()
+            self._timeout = None
+        self.answer(asked, True)
+        if self._waiters and self._timeout is None:
+            self._ask()
 
     def answer(self, asked: int, confirmed: bool) -> None:
-        """Fire the waiting Deferreds, up to the Deferred of call number *asked* of :meth:`wait`."""
+        """Fire the waiting Deferreds, up to that of call number *asked* of :meth:`wait`, counted from 1."""
         while self._answered < asked:
             self._answered += 1
             tell(self._waiters.popleft(), None if confirmed else BusUnavailable(UNCONFIRMED))
@@ -91,7 +104,7 @@ class Confirmations:
         self.answer(self.asked, False)
 
     def end(self) -> None:
-        """Stop asking. The caller calls :meth:`refuse` for Deferreds that still wait."""
+        """Send no more pings. Afterwards, call :meth:`refuse` to fail the Deferreds that still wait."""
         self._ended = True
-        if self._task is not None:
-            self._task.cancel()
+        if self._timeout is not None:
+            self._timeout.cancel()

@@ -1,6 +1,4 @@
-"""
-Detects that a node may have missed publications. A part of :class:`lhttp_tx.bus.nats.bus.NATSBus`.
-"""
+"""Detects that a node may have missed publications. A part of :class:`lhttp_tx.bus.nats.bus.NATSBus`."""
 
 from __future__ import annotations
 
@@ -15,15 +13,15 @@ __all__ = ["Gaps"]
 _log = Logger()
 
 _CALM = 0.5
-"""Seconds after a discarded message in which more may be discarded, before that is told."""
+"""Seconds between the first dropped message and the report, which covers all messages dropped in between."""
 
 
 class Gaps:
     """
-    Collects signs that publications were missed, and reports them together. The callbacks must not raise.
+    Collects events that may have lost publications, and reports them together. The callbacks must not raise.
 
-    :ivar on_gap: called without arguments when a gap is over.
-    :ivar on_flood: called before that, where messages were discarded though the link was there.
+    :ivar on_gap: functions without arguments that are called when a gap is over.
+    :ivar on_flood: called before these, if messages were dropped although the link worked.
     """
 
     def __init__(self, clock: Any) -> None:
@@ -36,23 +34,23 @@ class Gaps:
         self._telling_late: IDelayedCall | None = None
 
     def begin(self) -> None:
-        """Nothing comes any more."""
+        """Begin a gap: the node gets no publications of other nodes any more."""
         self._lost = True
 
     def end(self) -> None:
-        """All that is published from now on comes."""
+        """End the gap: the node gets all publications from now on."""
         if self._lost:
             self._lost = False
             self._tell()
 
     def flooded(self) -> None:
-        """A message was discarded."""
+        """Report a gap soon, because messages were dropped: more came than the node can handle."""
         if self._telling is None:
             _log.error("messages from NATS were dropped: more arrived than this node can handle")
             self._telling = self._clock.callLater(_CALM, self._calm)
 
     def late(self) -> None:
-        """A message was dropped because it came too late."""
+        """Report a gap soon, because a message was dropped that came too late."""
         if self._telling_late is None:
             _log.error("publications of other nodes were dropped: they came too late")
             self._telling_late = self._clock.callLater(_CALM, self._tell_late)
@@ -71,7 +69,7 @@ class Gaps:
             call()
 
     def stop(self) -> None:
-        """Tell nothing more."""
+        """Report nothing more."""
         self._lost = False
         for telling in (self._telling, self._telling_late):
             if telling is not None:
@@ -80,4 +78,4 @@ class Gaps:
 
 
 def _nothing() -> None:
-    """Nobody wants to know."""
+    """Do nothing: no history is attached."""

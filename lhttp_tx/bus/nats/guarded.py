@@ -1,12 +1,13 @@
 """
-The client of nats-py, made safe against a server that pretends to have no TLS, and fast.
+The client of nats-py, with two changes: it can insist on TLS, and it is faster.
 
-nats-py reads in the server's greeting whether to use TLS. The greeting itself is not encrypted. An attacker on the
-network could remove the request for TLS from it, and would then get the password unencrypted.
+The greeting of a server says whether to use TLS. nats-py believes it, but the greeting itself is not encrypted. An
+attacker on the network could remove the request for TLS, and would then get the password unencrypted.
 
-For each message, nats-py takes several microseconds, a queue and a turn of a task. So this client subscribes past it,
-takes the messages of these subscriptions out of what is read (:mod:`lhttp_tx.bus.nats.tap`), and writes commands past
-it. nats-py connects, pings, and ends the connection. Used by :mod:`lhttp_tx.bus.nats.link` alone.
+For each message, nats-py needs several microseconds, a queue, and a turn of a task. So this client subscribes,
+publishes and pings without it, and takes the messages of its subscriptions before nats-py sees them
+(:mod:`lhttp_tx.bus.nats.tap`). nats-py only connects, checks at long intervals whether the server still answers, and
+ends the connection. Only :mod:`lhttp_tx.bus.nats.link` uses this module.
 """
 
 from __future__ import annotations
@@ -24,14 +25,19 @@ from lhttp_tx.bus.nats.incoming import Incoming, Run
 from lhttp_tx.bus.nats.origins import Origin
 from lhttp_tx.bus.nats.tap import Receiver, Tap
 
-__all__ = ["GuardedClient"]
+__all__ = ["GuardedClient", "Pong"]
+
+Pong = asyncio.Future[bool]
+"""The answer to a ping. Cancelled if the connection has ended."""
+
+_PING = b"PING\r\n"
 
 NO_TLS = "the server offers no TLS, so nothing was sent to it; turn TLS on there, or leave out tls:// and --nats-tls-ca"
 """The reason for refusing a server."""
 
 _REFUSED = re.compile(rb"-ERR 'Permissions Violation for (?:Subscription|Publish) to \"([^\"\r\n]*)\"")
 _MAX_REFUSED = 10_000
-"""How many refused subjects are remembered until nats-py has told of them."""
+"""The most refused subjects that are remembered until nats-py reports them."""
 
 
 class GuardedClient(Client):
@@ -39,38 +45,90 @@ class GuardedClient(Client):
     A client that can require TLS, and then sends nothing unencrypted.
 
     :ivar insists: whether the connection must be encrypted before the first byte is sent.
-    :ivar receivers: those who take the messages of subscriptions, by the subscription's number in the protocol.
-    :ivar taken: called with the messages that one read has brought. May not raise.
-    :ivar broken: called with the reason when the server sends what cannot be read.
+    :ivar receivers: the functions that take the messages of subscriptions, by the subscription's number in the
+        protocol.
+    :ivar taken: called with the messages of one read. It must not raise.
+    :ivar broken: called with the reason when the stream of the server cannot be parsed, or the connection breaks.
     """
 
     insists = False
 
     def __init__(self, find: Callable[[bytes], Origin | None] | None = None) -> None:
-        """:param find: returns the link that a message comes from, by its subject for answers."""
+        """:param find: returns the link that has sent a message, by its reply subject; ``None`` if it is not known."""
         super().__init__()
         self.receivers: dict[bytes, Receiver] = {}
         self.taken: Callable[[list[Run[Receiver]]], None] = _call_receivers
         self.broken: Callable[[str], None] = _ignore
         self._incoming = Incoming(self.receivers, find)
         self._refused: deque[str] = deque(maxlen=_MAX_REFUSED)
+        self._pings: list[Callable[[Pong], None]] = []
+        self._writing = False
+        self._tap: Tap | None = None
 
     def send(self, commands: bytes) -> None:
         """
-        Send commands of the NATS protocol as they are, at the end of this turn of the reactor.
+        Send commands of the NATS protocol unchanged, at the end of this turn of the reactor.
 
-        The caller looks at :attr:`pending_data_size`, which counts them.
+        If the server reads more slowly than the node writes, the commands wait. The caller must limit
+        :attr:`pending_data_size`, which includes their bytes.
 
-        :param commands: well-formed, and of sizes that the server takes.
+        :param commands: well-formed commands, of sizes that the server accepts.
         """
         client: Any = self
         client._pending.append(commands)
         client._pending_data_size += len(commands)
-        if client._flush_queue.empty():
-            client._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+        self._write_soon()
+
+    def ping(self, sent: Callable[[Pong], None]) -> None:
+        """
+        Ping the server, after everything that is sent in this turn of the reactor.
+
+        Several calls in one turn cost one ping.
+
+        :param sent: called when the ping is sent, with a future that is done when the answer has come.
+        """
+        self._pings.append(sent)
+        self._write_soon()
+
+    async def pinged(self) -> None:
+        """Return when the server has answered a :meth:`ping`. If the connection is lost, this never returns."""
+        answered = asyncio.get_running_loop().create_future()
+
+        def answer(pong: Pong) -> None:
+            if not (answered.done() or pong.cancelled()):
+                answered.set_result(None)
+
+        self.ping(lambda pong: pong.add_done_callback(answer))
+        await answered
+
+    def _write_soon(self) -> None:
+        if not self._writing:
+            self._writing = True
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        """
+        Write the bytes that wait, and a ping after them. If the transport is full, :meth:`tap_writable` does so later.
+        """
+        self._writing = False
+        client: Any = self
+        tap = self._tap
+        if tap is None or tap.full or not client.is_connected or tap.transport.is_closing():
+            return
+        pings = self._pings
+        if pings:
+            self._pings = []
+            client._pending.append(_PING)
+            pong = asyncio.get_running_loop().create_future()
+            client._pongs.append(pong)
+            for sent in pings:
+                sent(pong)
+        if client._pending:
+            pending, client._pending, client._pending_data_size = client._pending, [], 0
+            tap.transport.writelines(pending)
 
     def listen(self, receiver: Receiver) -> bytes:
-        """Return a new number for a subscription. The messages of the one that gets it go to *receiver*."""
+        """Return a number for a new subscription. Messages of the subscription with this number go to *receiver*."""
         client: Any = self
         client._sid += 1
         number = b"%d" % client._sid
@@ -78,17 +136,17 @@ class GuardedClient(Client):
         return number
 
     def ignore(self, number: bytes) -> None:
-        """Take the messages of a subscription no more."""
+        """Stop taking the messages of a subscription."""
         self.receivers.pop(number, None)
         self._incoming.forget()
 
     def ignore_all(self) -> None:
-        """Take no messages any more."""
+        """Stop taking messages."""
         self.receivers.clear()
         self._incoming.forget()
 
     def spelled(self, subject: str) -> str:
-        """Return a subject that the server has refused as the server wrote it. nats-py tells it in lower case."""
+        """Return a refused subject in the server's spelling. nats-py reports it in lower case."""
         while self._refused:
             found = self._refused.popleft()
             if found.lower() == subject:
@@ -97,13 +155,13 @@ class GuardedClient(Client):
 
     def _connect_command(self) -> bytes:
         """
-        Return the first line that the client sends, which holds the credentials.
+        Return the first line that the client sends, which contains the credentials.
 
-        From now on, what the server sends is read here first: it has said its greeting, and says nothing until it has
-        this line. With TLS, this drops the servers that the greeting has named, because anybody may have sent the
-        greeting, which came before TLS. The server names them again later.
+        From now on, this client reads the stream of the server before nats-py does. The server has sent its greeting,
+        and waits for this line. If the client insists on TLS, it ignores the other servers that the greeting has
+        announced: the greeting came before TLS, so anybody may have sent it. The server announces them again later.
 
-        :raises Error: if :attr:`insists` is set and the line would go out in the clear.
+        :raises Error: if :attr:`insists` is set and the connection is not encrypted.
         """
         client: Any = self
         writer: Any = getattr(client._transport, "_io_writer", None)
@@ -112,15 +170,16 @@ class GuardedClient(Client):
                 raise Error(NO_TLS)
             client._server_pool = [server for server in client._server_pool if not server.discovered]
         transport = writer.transport
-        transport.set_protocol(Tap(transport.get_protocol(), self._incoming, self._took, self._broke, self._note))
+        self._tap = Tap(transport, self._incoming, self)
+        transport.set_protocol(self._tap)
         return super()._connect_command()
 
     async def _process_op_err(self, e: Exception) -> None:
         """
         End, because the connection is lost.
 
-        nats-py would write what is left to the lost connection. That fails, in a task whose failure nobody looks at,
-        and before it has told that it has ended.
+        nats-py would write the remaining bytes to the lost connection. That fails, in a task whose failure nobody
+        handles, before nats-py has reported its end.
         """
         client: Any = self
         client._pending, client._pending_data_size = [], 0
@@ -129,14 +188,35 @@ class GuardedClient(Client):
         except OSError as error:  # something was sent meanwhile
             self.broken(str(error) or repr(error))
 
-    def _took(self, runs: list[Run[Receiver]]) -> None:
+    # Callbacks of the tap
+
+    def tap_took(self, runs: list[Run[Receiver]]) -> None:
+        """Pass on messages."""
         self.taken(runs)
 
-    def _broke(self, reason: str) -> None:
+    def tap_broke(self, reason: str) -> None:
+        """Pass on why the stream of the server cannot be parsed."""
         self.broken(reason)
 
-    def _note(self, lines: bytes) -> None:
+    def tap_refused(self, lines: bytes) -> None:
+        """Remember the subjects that the server has refused."""
         self._refused.extend(subject.decode("utf-8", "replace") for subject in _REFUSED.findall(lines))
+
+    def tap_answered(self) -> bool:
+        """Take the answer to the oldest ping, as nats-py does when it reads one."""
+        client: Any = self
+        if not client._pongs:
+            return False
+        pong = client._pongs.pop(0)
+        if not pong.done():
+            pong.set_result(True)
+        client._pongs_received += 1
+        client._pings_outstanding = 0
+        return True
+
+    def tap_writable(self) -> None:
+        """Write the bytes that wait."""
+        self._write()
 
 
 def _call_receivers(runs: list[Run[Receiver]]) -> None:
@@ -145,8 +225,8 @@ def _call_receivers(runs: list[Run[Receiver]]) -> None:
 
 
 def _ignore(reason: str) -> None:
-    """Nobody wants to know."""
+    """Do nothing: no link uses this client yet."""
 
 
-if not {"_connect_command", "_process_op_err"} <= vars(Client).keys():  # another version would bypass the guard
+if not {"_connect_command", "_process_op_err"} <= vars(Client).keys():  # another version could bypass the checks
     raise ImportError("this version of nats-py is not known to lhttp_tx; install another one")

@@ -1,8 +1,9 @@
 """
 Publications that arrive while a node moves from one server of a NATS cluster to another.
 
-For a moment, the node is subscribed at both servers, so that nothing is lost. Most publications then arrive twice. A
-handover knows which of them were already delivered. Used by :mod:`lhttp_tx.bus.nats.bus`.
+For a moment, the node is subscribed at both servers, so that no publication is lost. Most publications then arrive
+twice. A handover remembers which of them were already delivered. Used by :mod:`lhttp_tx.bus.nats.bus` and
+:mod:`lhttp_tx.bus.nats.keeper`.
 """
 
 from __future__ import annotations
@@ -16,19 +17,22 @@ Publication: TypeAlias = tuple[str, bytes, bool]
 """Subject, payload, and whether it is binary."""
 
 MAX_PUBLICATIONS = 200_000
-"""Publications that one handover remembers. Beyond that, it drops publications from the new server until it is over."""
+"""
+The most publications that one handover remembers. Beyond that, it drops publications from the new server until the node
+has moved.
+"""
 
 
 MAX_SIZE = 67_108_864
-"""Bytes of publications that it holds. Beyond that, likewise."""
+"""The most bytes of publications that one handover holds back. Beyond that, it drops as well."""
 
 
 class Handover:
     """
     Matches publications that arrive from the old server with those that arrive from the new one.
 
-    :ivar full: whether something was dropped.
-    :ivar moved: whether publications from the new server are delivered at once now.
+    :ivar full: whether a publication was dropped.
+    :ivar moved: whether publications from the new server are delivered at once, rather than held back.
     """
 
     def __init__(self) -> None:
@@ -40,22 +44,24 @@ class Handover:
         self._size = 0
 
     def delivered(self, publication: Publication) -> None:
-        """Remember that subscribers have got *publication* from elsewhere than the new server."""
+        """Remember that *publication* was delivered, and did not come from the new server."""
         if self._count < MAX_PUBLICATIONS:
             self._count += 1
             self._delivered[hash(publication)] += 1
 
     def begin(self) -> None:
         """
-        All servers pass on to the new one from now on.
+        Note that the other servers pass publications on to the new server from now on.
 
-        Not all that was delivered before comes by the new one. So it counts until :meth:`release`, and not for later
-        publications, which may be equal.
+        Some publications that were delivered before this call do not come from the new server. So :meth:`release`
+        forgets them: a later publication that is equal to one of them must not count as repeated.
         """
         self._earlier, self._delivered = self._delivered, Counter()
 
     def hold(self, publication: Publication) -> None:
-        """Hold a publication from the new server, until the old connection is closed."""
+        """
+        Hold a publication from the new server back, until the old connection is closed. Drop it beyond the limits.
+        """
         if self._count < MAX_PUBLICATIONS and self._size + len(publication[1]) <= MAX_SIZE:
             self._count += 1
             self._size += len(publication[1])
@@ -64,7 +70,7 @@ class Handover:
             self.full = True
 
     def release(self) -> list[Publication]:
-        """Return the held publications that were not delivered, in the order in which they came."""
+        """Return the publications that were held back and not delivered before, in the order in which they came."""
         held, self._held = self._held, []
         found = [publication for publication in held if not self.is_repeated(publication)]
         self._earlier.clear()
@@ -72,7 +78,7 @@ class Handover:
 
     def is_repeated(self, publication: Publication) -> bool:
         """
-        Return whether *publication*, which arrives from the new server, was already delivered. Each delivery counts
+        Return whether *publication*, which has come from the new server, was already delivered. Each delivery counts
         once.
         """
         key = hash(publication)

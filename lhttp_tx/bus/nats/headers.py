@@ -11,21 +11,21 @@ from typing import Final
 __all__ = ["BINARY_HEAD", "Head", "binary_of", "is_stored", "publish_commands", "read_head"]
 
 Head = bytes
-"""A block of headers, from ``NATS/1.0`` to the blank line."""
+"""A block of headers, from ``NATS/1.0`` to the blank line, inclusive."""
 
 BINARY_HEAD: Final = b"NATS/1.0\r\nLhttp-Frame: binary\r\n\r\n"
-"""The header of a publication that subscribers get as a binary WebSocket message. Other publications have no header."""
+"""The headers of a publication that subscribers get as a binary message. Other publications have none."""
 
 _PLAIN = b"NATS/1.0\r\n"
-"""How headers begin that have no status."""
+"""The beginning of headers without a status."""
 
 
 def publish_commands(target: bytes, head: Head, payloads: list[bytes]) -> bytes:
     """
     Return the commands that publish *payloads*.
 
-    :param target: the subject, and behind a blank the subject for answers, if there is one.
-    :param head: the headers of each; empty if they have none.
+    :param target: the subject; with a reply subject, a blank and the reply subject follow.
+    :param head: the headers of each of them; empty if they have none.
     """
     if not head:
         return b"".join([b"PUB %b %d\r\n%b\r\n" % (target, len(each), each) for each in payloads])
@@ -35,10 +35,9 @@ def publish_commands(target: bytes, head: Head, payloads: list[bytes]) -> bytes:
 
 def read_head(head: Head | None) -> dict[str, str]:
     """
-    Return the headers of a message; of those with the same name, the last one.
+    Return the headers of a message. If a name occurs several times, the last one counts.
 
-    The status of an answer is in ``Status``. Other headers than those of NATS itself are not expected to be found in
-    answers.
+    The key ``Status`` has the status of an answer of NATS.
     """
     if head is None:
         return {}
@@ -46,7 +45,7 @@ def read_head(head: Head | None) -> dict[str, str]:
         try:
             return dict([line.split(": ", 1) for line in head[10:-4].decode("ascii").split("\r\n")])
         except ValueError:
-            pass  # some other program's, or an id that is not ASCII
+            pass  # headers of another program, or an id that is not ASCII
     first, _, lines = head.partition(b"\r\n")
     found: dict[str, str] = {}
     status = first[9:12].strip()
@@ -65,5 +64,5 @@ def is_stored(head: Head) -> bool:
 
 
 def binary_of(head: Head) -> bool:
-    """Return whether the message is a publication that subscribers get as a binary WebSocket message."""
+    """Return whether the message is a publication that subscribers get as a binary message."""
     return head == BINARY_HEAD or (b"Lhttp-Frame" in head and read_head(head).get("Lhttp-Frame") == "binary")

@@ -1,5 +1,5 @@
 """
-Publications held back at the moment when a node moves from one server of a NATS cluster to another.
+Publications that a node holds back while it moves from one server of a NATS cluster to another.
 
 A part of :class:`lhttp_tx.bus.nats.keeper.LinkKeeper`.
 """
@@ -22,8 +22,8 @@ _log = Logger()
 
 _MAX_WAITING = 50_000
 """
-The most publications held back while the node moves, and the most callers that wait for confirmations. The publications
-together take no more bytes than may wait to be sent to NATS.
+The most publications that are held back, and the most callers that may wait for confirmations. The limit for the bytes
+of the publications is that for bytes that wait to be sent to NATS.
 """
 
 
@@ -31,7 +31,7 @@ class Holding:
     """Publications that were accepted but not sent, and the callers that wait until NATS has them."""
 
     def __init__(self, size: int) -> None:
-        """:param size: bytes of publications beyond which no more are taken."""
+        """:param size: bytes of held publications beyond which no more are accepted."""
         self._limit = size
         self._size = 0
         self._publications: list[Publication] = []
@@ -57,7 +57,13 @@ class Holding:
         return waiter
 
     def release(self, publish: Callable[[Publication], None], confirm: Callable[[], Deferred[None]]) -> None:
-        """Send what was held back, and get confirmations for the waiting callers."""
+        """
+        Send the publications, then ask for a confirmation for the waiting callers.
+
+        :param publish: sends one publication. It may raise an :exc:`~lhttp_tx.errors.LHTTPError`; the publication is
+            then lost, and the waiting callers get an error.
+        :param confirm: asks NATS; see :meth:`lhttp_tx.bus.nats.link.Link.confirm`.
+        """
         lost = 0
         for publication in self._publications:
             try:

@@ -1,8 +1,8 @@
 """
 The inbox of a link: it receives acknowledgements of streams, and other answers of NATS.
 
-A part of :class:`lhttp_tx.bus.nats.link.Link`. One subscription receives all answers. The last token of the subject
-identifies the waiting caller.
+A part of :class:`lhttp_tx.bus.nats.link.Link`. One subscription receives all answers. The last token of a reply subject
+identifies the caller that waits.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ from lhttp_tx.bus.nats.incoming import Run
 __all__ = ["Answered", "Inbox"]
 
 _PATIENCE = 0.9
-"""Seconds for which a link that is to be closed stays open for those who wait for answers over it."""
+"""The most seconds for which a link that is to be closed stays open for callers that still wait for answers."""
 
 
 class Answered(Protocol):
-    """Who waits for answers. Nothing here may raise."""
+    """A caller that waits for answers. The methods must not raise."""
 
     def answer(self, answers: list[bytes], heads: list[Head] | None) -> bool:
         """
-        Take answers that came one after another; return whether the last one of all is among them.
+        Take consecutive answers. Return whether no more answers are expected.
 
-        :param heads: the headers of each; ``None`` if they have none.
+        :param answers: the payload of each answer.
+        :param heads: the headers of each answer; ``None`` if they have none.
         """
 
     def unanswered(self) -> None:
-        """The link is lost, so that no more answers come."""
+        """Called when the link is lost: no more answers will come."""
 
 
 class Inbox:
     """
-    Those who wait for answers.
+    The callers that wait for answers over one link.
 
-    :ivar subject: what the link subscribes to.
-    :ivar open: whether it has.
+    :ivar subject: the subject that the link subscribes to, with a wildcard.
+    :ivar open: whether the link has subscribed to it.
     """
 
     def __init__(self, client: GuardedClient) -> None:
@@ -56,7 +57,7 @@ class Inbox:
         self._retired: Callable[[], object] | None = None
 
     def expect(self, who: Answered) -> str:
-        """Return the subject that answers for *who* are to be sent to."""
+        """Return a new reply subject. Answers to it go to *who*."""
         self._count += 1
         name = f"{self._count:x}"
         self._waiting[name] = who
@@ -64,20 +65,21 @@ class Inbox:
 
     def send(self, commands: bytes) -> None:
         """
-        Send commands of the NATS protocol as they are, at the end of this turn of the reactor.
+        Send commands of the NATS protocol unchanged, at the end of this turn of the reactor. Drop them if the link is
+        lost.
 
-        :param commands: well-formed, and of sizes that the server takes. Dropped if the link is lost.
+        :param commands: well-formed commands, of sizes that the server accepts.
         """
         if not self._ended:
             self._client.send(commands)
 
     def forget(self, subject: str) -> None:
-        """Wait no more for answers to *subject*."""
+        """Ignore further answers to *subject*."""
         self._waiting.pop(subject[self._cut :], None)
         self._retire()
 
     def received(self, run: Run[Any]) -> None:
-        """Take answers that came one after another to the same subject."""
+        """Take consecutive answers to one reply subject."""
         name = run.subject[self._cut :]
         who = self._waiting.get(name)
         if who is not None and who.answer(run.payloads, run.heads):
@@ -85,7 +87,7 @@ class Inbox:
             self._retire()
 
     def retire(self, done: Callable[[], object]) -> None:
-        """Call *done* once, when nobody waits any more, or a second from now at the latest."""
+        """Call *done* once, when no caller waits any more, or 0.9 seconds from now at the latest."""
         self._retired = done
         self._retire()
         if self._retired is not None:
@@ -97,7 +99,7 @@ class Inbox:
             done()
 
     def end(self) -> None:
-        """Tell all who wait that nothing comes any more."""
+        """Tell all callers that wait that no more answers will come."""
         self._ended, self._retired = True, None
         waiting, self._waiting = self._waiting, {}
         for who in waiting.values():

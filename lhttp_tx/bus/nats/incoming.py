@@ -1,10 +1,10 @@
 """
-Takes messages out of what a NATS server sends.
+Takes messages out of the stream of a NATS server.
 
-A pure parser without I/O, used by :mod:`lhttp_tx.bus.nats.tap`. It takes the messages of the subscriptions that it is
-told of, as many as one read brings, in one pass. It drops those whose link its node has given up, or that come too late
-(:mod:`lhttp_tx.bus.nats.origins`). It returns all other bytes as they came, for nats-py. Source: the NATS
-documentation, "Client Protocol".
+A pure parser without I/O, used by :mod:`lhttp_tx.bus.nats.tap`. It takes all messages of known subscriptions out of one
+read in one pass. It drops messages from a link that the sending node has abandoned, and messages that come too late
+(:mod:`lhttp_tx.bus.nats.origins`). It returns all other bytes unchanged, for nats-py. Source: the NATS documentation,
+"Client Protocol".
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from lhttp_tx.bus.nats.origins import Origin
 __all__ = ["MAX_LINE", "MAX_SIZE", "BadStream", "Incoming", "Run"]
 
 MAX_SIZE: Final = 67_174_400
-"""Bytes of the largest message that is waited for. A NATS server takes no messages above 64 MiB, headers included."""
+"""The most bytes of a message. A NATS server accepts no message above 64 MiB, including its headers."""
 
 MAX_LINE: Final = 1_048_576
-"""Bytes of the longest line that is waited for. The longest ones are those that list the servers of a cluster."""
+"""The most bytes of a line. The longest lines list the servers of a cluster."""
 
 _MAX_KNOWN = 4_096
-"""How many different lines that begin messages are remembered."""
+"""The most different first lines of messages that are remembered."""
 
 _MAX_KNOWN_LINE = 512
-"""Bytes of the longest one that is remembered."""
+"""The most bytes of a first line that is remembered."""
 
 _Owner = TypeVar("_Owner")
 
 
 class BadStream(Exception):
-    """The server sent something unexpected. The text says what."""
+    """The server has sent a message or a line that is too long. The text says what."""
 
 
 @final
 class Run(Generic[_Owner]):
     """
-    Messages to one subject, for one subscription, that came one after another.
+    Consecutive messages to one subject, for one subscription.
 
-    :ivar owner: who the subscription belongs to.
-    :ivar subject: where they were published.
-    :ivar heads: the block of headers of each, from ``NATS/1.0`` to the blank line; ``None`` if they have none.
-    :ivar payloads: what follows the headers of each.
+    :ivar owner: the owner of the subscription.
+    :ivar subject: the subject that they were published to.
+    :ivar heads: the headers of each; ``None`` if they have none.
+    :ivar payloads: the payload of each.
     """
 
     __slots__ = ("heads", "owner", "payloads", "subject")
@@ -60,8 +60,8 @@ class _Target(Generic[_Owner]):
     """
     The common properties of messages to one subject, for one subscription, from one link.
 
-    :ivar kind: the same for those that come from other links, so that they make one run with these.
-    :ivar origin: the link; ``None`` if it is not known.
+    :ivar kind: the target of such messages from an unknown link. Targets with the same *kind* share a run.
+    :ivar origin: the link that has sent them; ``None`` if it is not known.
     """
 
     __slots__ = ("has_heads", "kind", "origin", "owner", "subject")
@@ -93,11 +93,11 @@ class Incoming(Generic[_Owner]):
         max_line: int = MAX_LINE,
     ) -> None:
         """
-        :param owners: the subscriptions whose messages are taken, by their number in the protocol. It may change
-            between two calls; call :meth:`forget` when one has gone.
-        :param find: returns the link that a message comes from, by its subject for answers.
-        :param max_size: bytes of the largest message that is waited for.
-        :param max_line: bytes of the longest line that is waited for.
+        :param owners: the owners of the subscriptions whose messages are taken, by the subscription's number in the
+            protocol. The mapping may change between two calls; call :meth:`forget` after a removal.
+        :param find: returns the link that has sent a message, by its reply subject; ``None`` if it is not known.
+        :param max_size: the most bytes of a message.
+        :param max_line: the most bytes of a line.
         """
         self._owners = owners
         self._find = find
@@ -110,7 +110,7 @@ class Incoming(Generic[_Owner]):
         self._needed = 0
 
     def forget(self) -> None:
-        """Look subscriptions up anew: one of them has gone."""
+        """Forget what was remembered about subscriptions, because one was removed."""
         self._known.clear()
         self._targets.clear()
 
@@ -118,8 +118,8 @@ class Incoming(Generic[_Owner]):
         """
         Take the next bytes of the stream.
 
-        :returns: the messages that are complete, in the order in which they came; and the bytes that nats-py is to get.
-        :raises BadStream: if the server announces a message, or sends a line, that is too long to wait for.
+        :returns: the complete messages in the order in which they came; and the bytes for nats-py.
+        :raises BadStream: if a message or a line is longer than its limit.
         """
         if self._held:
             self._held.append(data)
@@ -161,7 +161,7 @@ class Incoming(Generic[_Owner]):
                     current = target
                     origin = target.origin
                     if origin is not None and (origin.late or (origin.owner is not None and origin.is_old())):
-                        kind, heads, payloads = None, [] if target.has_heads else None, []  # they go nowhere
+                        kind, heads, payloads = None, [] if target.has_heads else None, []  # dropped
                     elif target.kind is not kind:
                         kind = target.kind
                         heads = [] if target.has_heads else None
@@ -181,8 +181,11 @@ class Incoming(Generic[_Owner]):
 
     def _look(self, line: bytes) -> tuple[_Target[_Owner] | None, int, int] | None:
         """
-        Return what a line that begins a message says: for whom it is, if for one of ours, how many bytes its headers
-        have, and how many it has in all. ``None`` if it does not begin a message.
+        Parse the first line of a message.
+
+        :returns: the target, or ``None`` if the message is for nats-py; the bytes of the headers; and the bytes of
+            headers and payload together. ``None`` if the line does not begin a message.
+        :raises BadStream: if the message is longer than its limit.
         """
         if not line.startswith((b"MSG", b"HMSG")) or not line[-1:].isdigit():
             return None

@@ -28,18 +28,18 @@ __all__ = ["Interest", "Links"]
 _log = Logger()
 
 _GRACE = 2.0
-"""Seconds for which a channel without receivers stays subscribed, in case clients come back."""
+"""Seconds for which the node stays subscribed to a channel without receivers, because clients may come back."""
 
 _GRACE_COUNT = 10_000
-"""How many channels without receivers may stay subscribed at one time."""
+"""The most channels without receivers that the node stays subscribed to."""
 
 
 _AGAIN = 2.0
-"""Seconds until nodes are asked again that have not answered."""
+"""Seconds until the node again asks nodes that have not answered."""
 
 
 class Links(Protocol):
-    """The links of a node, see :class:`lhttp_tx.bus.nats.keeper.LinkKeeper`."""
+    """The links of a node; see :class:`lhttp_tx.bus.nats.keeper.LinkKeeper`."""
 
     link: Link | None
     second: Link | None
@@ -47,12 +47,12 @@ class Links(Protocol):
 
 class _Channel:
     """
-    What this node knows of one channel.
+    One channel of this node.
 
-    :ivar receivers: they get its publications.
-    :ivar confirmed: whether NATS has the subscription, as far as this node knows, and the nodes have been asked.
-    :ivar waiters: Deferreds that fire then.
-    :ivar left: when the last receiver left.
+    :ivar receivers: functions that take its publications.
+    :ivar confirmed: whether NATS has confirmed the subscription, and the other nodes have been asked.
+    :ivar waiters: Deferreds that fire when *confirmed* becomes true, or NATS refuses.
+    :ivar left: the time of the clock at which the last receiver was removed.
     """
 
     __slots__ = ("confirmed", "left", "name", "receivers", "subject", "waiters")
@@ -76,17 +76,17 @@ class Interest:
     """
     The channels and receivers of this node.
 
-    A channel has one subscription at NATS, however many receivers it has here.
+    Each channel has one subscription at NATS, however many receivers it has here.
 
-    :ivar reach: called with a link; returns a Deferred that succeeds with whether the servers of all nodes know what
-        was subscribed to; ``None`` if there are no other servers.
-    :ivar unsure: channels and wildcards of which it is not known.
-    :ivar on_left: called with the name of a channel or wildcard when its subscription at NATS ends. May not raise.
+    :ivar reach: called with a link. Returns a Deferred that succeeds with whether the NATS servers of all nodes know
+        the subscriptions of this node; ``None`` if there is only one server.
+    :ivar unsure: channels and wildcards for which *reach* has answered ``False``.
+    :ivar on_left: called with the name of a channel or wildcard when its subscription at NATS ends. It must not raise.
     """
 
     def __init__(self, servers: NATSServers, links: Links, *, clock: Any) -> None:
         """
-        :param servers: the bounds.
+        :param servers: the settings.
         :param links: the links to subscribe on.
         :param clock: the reactor, for time limits.
         """
@@ -109,23 +109,23 @@ class Interest:
         return frozenset(self._channels)
 
     def wildcards_of(self, channel: str) -> Sequence[str]:
-        """Return the subjects of the wildcards that match *channel*."""
+        """Return the subjects of the subscribed wildcards that match *channel*."""
         if not self._wildcards:
             return ()
         return [self._channels[wildcard].subject for wildcard in self._wildcards.matching(channel)]
 
     def ask_all(self, link: Link) -> Deferred[Any]:
-        """Subscribe to everything on *link*; the Deferred succeeds in any case."""
+        """Subscribe to all channels on *link*. The Deferred succeeds when each was confirmed or refused."""
         return DeferredList([self._ask(channel, link) for channel in self._channels.values()])
 
     def lost(self) -> None:
-        """Note that NATS has no subscription any more."""
+        """Note that NATS has none of the subscriptions any more."""
         self.unsure.clear()
         for channel in self._channels.values():
             channel.confirmed = False
 
     def clear(self) -> None:
-        """Forget everything, and fail the waiting Deferreds: the bus has stopped."""
+        """Forget all channels, and fail the waiting Deferreds, because the bus has stopped."""
         if self._sweeping is not None and self._sweeping.active():
             self._sweeping.cancel()
         self._sweeping = None
@@ -149,9 +149,9 @@ class Interest:
 
     def add(self, channel: str, receiver: BusReceiver) -> MaybeDeferred:
         """
-        Pass publications of *channel* to *receiver*.
+        Pass publications of *channel* to *receiver* from now on.
 
-        :returns: ``None`` if NATS has the subscription; else a Deferred like that of
+        :returns: ``None`` if NATS has confirmed the subscription. Otherwise a Deferred like that of
             :meth:`lhttp_tx.interfaces.IBus.subscribe`.
         """
         found = self._channels.get(channel)
@@ -173,7 +173,7 @@ class Interest:
         return waiter.addErrback(self._give_up, channel, receiver)
 
     def _ask(self, channel: _Channel, link: Link) -> Deferred[None]:
-        """Subscribe to *channel* at NATS; the Deferred succeeds in any case."""
+        """Subscribe to *channel* at NATS. The Deferred succeeds when NATS has confirmed or refused."""
         return link.subscribe(channel.subject).addCallbacks(
             self._confirmed, self._not_confirmed, callbackArgs=(channel, link), errbackArgs=(channel, link)
         )
@@ -188,10 +188,14 @@ class Interest:
             reached.addCallback(self._reached, channel, link)
 
     def _reached(self, sure: bool, channel: _Channel, link: Link) -> None:
-        """Tell those who wait: NATS has the subscription, and the other nodes pass on to it, if that is known."""
+        """
+        Fire the Deferreds that wait for a subscription.
+
+        :param sure: whether publications of all nodes are known to reach this node.
+        """
         if self._channels.get(channel.name) is not channel or self._links.link is None:
             return
-        if link is not self._links.link:  # the node has moved meanwhile; the other link has the subscription, too
+        if link is not self._links.link:  # the node has moved in the meantime; the new link has the subscription, too
             self._confirmed(None, channel, self._links.link)
             return
         if sure:
@@ -212,7 +216,7 @@ class Interest:
 
     def _not_confirmed(self, failure: Failure, channel: _Channel, link: Link) -> None:
         if link is self._links.link and link.usable and isinstance(failure.value, BusUnavailable):
-            channel.tell(failure.value)  # NATS refused it; had the link been lost, the next link would ask again
+            channel.tell(failure.value)  # NATS has refused it; after a lost link, the next link would ask again
             self._drop_if_left(channel, 0.0)
 
     def _give_up(self, failure: Failure, channel: str, receiver: BusReceiver) -> Failure:
@@ -220,7 +224,7 @@ class Interest:
         return failure
 
     def remove(self, channel: str, receiver: BusReceiver) -> None:
-        """Remove a receiver. If the channel has none for a moment, tell NATS."""
+        """Remove a receiver. If the channel then has none for two seconds, unsubscribe at NATS."""
         found = self._channels.get(channel)
         if found is None or receiver not in found.receivers:
             return
@@ -256,7 +260,7 @@ class Interest:
             self.on_left(channel.name)
 
     def deliver_to(self, channel: str, payloads: list[bytes], binary: bool) -> None:
-        """Hand publications to the receivers of *channel*, those of wildcards included."""
+        """Pass publications to the receivers of *channel*, and to those of wildcards that match it."""
         found = self._channels.get(channel)
         if found is not None:
             self.deliver(found.subject, payloads, binary)
@@ -276,11 +280,11 @@ class Interest:
 
 
 def _nobody_is_far(link: Link) -> None:
-    """There are no other servers."""
+    """Return ``None``: there are no other servers."""
 
 
 def _nobody_cares(channel: str) -> None:
-    """Nobody wants to hear of channels that are let go of."""
+    """Do nothing: no history is attached."""
 
 
 def _too_late(result: object, timeout: float) -> None:

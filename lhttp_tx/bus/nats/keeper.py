@@ -1,9 +1,9 @@
 """
-Keeps a node connected to NATS: it connects, restores the subscriptions, checks the connection, and reconnects when the
-connection is lost.
+Keeps a node connected to NATS: connects, restores the subscriptions, checks the connection, and connects again after a
+loss.
 
-If NATS has several servers, there is a second connection on standby, so that the death of a server interrupts the node
-only for a moment. If a server announces that it will stop, the node first moves to another server, and loses nothing.
+If NATS has several servers, the node has a second connection on standby. So the death of a server interrupts the node
+only for a moment. If a server announces that it will stop, the node moves to another server first, and loses nothing.
 Used by :mod:`lhttp_tx.bus.nats.bus`, which knows the subscriptions to restore.
 """
 
@@ -36,28 +36,28 @@ _WAITS = (0.1,) * 50 + (0.2,) * 50
 """Seconds between the first attempts to connect. They are short, so that all nodes are back soon after NATS returns."""
 
 _LAST_WAIT = 0.5
-"""Seconds between attempts after these."""
+"""Seconds between all further attempts."""
 
 _SETTLE_WAITS = 3
 """
-After a reconnect, a node waits for this many intervals before it publishes; by then, the other nodes have subscribed,
-and what was sent over the old connection has come.
+After a reconnect, a node waits for this many intervals before it publishes. By then, the other nodes have subscribed,
+and publications over the old connection have arrived.
 """
 
 _PATIENCE, _LONG_PATIENCE = 0.6, _SETTLE_WAITS * _LAST_WAIT
 """
-Seconds for which a node that has just started waits for others that answer, and the same if it has found NATS away: the
-others may be those that try most seldom.
+Seconds for which a node that has just started waits for answers of other nodes; and the same if NATS was unavailable,
+because the others may then be between two attempts.
 """
 
 _CHECK_INTERVAL = 2.0
-"""Seconds between requests for a sign of life from NATS."""
+"""Seconds between pings to NATS."""
 
 _COMPLAINT_INTERVAL = 60.0
-"""Seconds between log lines that say that NATS is still away."""
+"""Seconds between log lines that say that NATS is still unavailable."""
 
 _SPREAD = 0.2
-"""Seconds that the servers of a NATS cluster need to tell each other of subscriptions."""
+"""Seconds that the servers of a NATS cluster need to tell each other about subscriptions."""
 
 _PASSING_ON = 0.02
 """Seconds that the old server needs to pass on the last publications to the other servers."""
@@ -70,37 +70,37 @@ LinkOpener: TypeAlias = Callable[[str, NATSServers, LinkOwner], Deferred[Link]]
 
 class LinkUser(LinkOwner, Protocol):
     """
-    The user of the connection.
+    The user of a node's connection.
 
-    :ivar ways: asks the other nodes.
+    :ivar ways: asks the other nodes over a link.
     """
 
     ways: Ways
 
     def restore(self, link: Link) -> Deferred[Any]:
-        """Subscribe to everything on *link*; the Deferred succeeds in any case."""
+        """Subscribe to all channels on *link*. The Deferred succeeds even if NATS refuses some of them."""
 
     def lost(self) -> None:
         """Called when the link is lost, and all subscriptions with it."""
 
     def opened(self, link: Link) -> None:
-        """*link* is subscribed to everything, and the other servers know of it."""
+        """Called when *link* has all subscriptions, the other servers know them, and publications may go."""
 
     def switched(self, link: Link) -> None:
-        """Called when the node has moved to *link*. Deliver what the handover held."""
+        """Called when the node has moved to *link*. Deliver the publications that the handover has held back."""
 
 
 class LinkKeeper:
     """
-    Keeps one link.
+    Keeps one link open.
 
-    :ivar servers: the settings for the next connection. Another value counts from then on.
+    :ivar servers: the settings. A new value counts from the next connection on.
     :ivar link: the link that has the subscriptions, or ``None``.
-    :ivar open: whether publications may go to it.
-    :ivar losses: how many links were lost while publications went over them.
+    :ivar open: whether publications may go over *link*.
+    :ivar losses: the number of links that were lost while publications went over them.
     :ivar second: the link that the node is moving to, or ``None``.
-    :ivar waiting: the publications held back at the moment of moving; else ``None``.
-    :ivar handover: the handover while the node moves, and for a moment after; else ``None``.
+    :ivar waiting: the publications that are held back in the middle of a move; else ``None``.
+    :ivar handover: the handover, from the beginning of a move to a second after it; else ``None``.
     """
 
     def __init__(self, servers: NATSServers, user: LinkUser, *, clock: Any, opener: LinkOpener) -> None:
@@ -133,7 +133,7 @@ class LinkKeeper:
 
     @property
     def steady_for(self) -> float:
-        """Seconds since publications may go; 0 if they may not."""
+        """Seconds since publications may go over the link; 0 if they may not."""
         return self._clock.seconds() - self._opened if self.open else 0.0
 
     def start(self) -> None:
@@ -143,7 +143,7 @@ class LinkKeeper:
         self._later("next", 0.0, self._connect)
 
     def stop(self) -> Deferred[None]:
-        """Disconnect. When the Deferred fires, NATS has all earlier publications."""
+        """Disconnect. The Deferred fires when NATS has all earlier publications, or a second later at the latest."""
         self._running = False
         for timer in self._timers.values():
             if timer.active():
@@ -156,7 +156,7 @@ class LinkKeeper:
         return succeed(None) if link is None else link.close(flush=True)
 
     def _later(self, name: str, seconds: float, call: Callable[..., object], *arguments: Any) -> None:
-        """Call *call* later. There is only one timer with each name."""
+        """Call *call* after *seconds*. A new timer replaces an earlier one with the same name."""
         timer = self._timers.get(name)
         if timer is not None and timer.active():
             timer.cancel()
@@ -217,7 +217,7 @@ class LinkKeeper:
             return
         self.open = True
         self._opened = self._clock.seconds()
-        self._patience = 0.0  # it knows the others from now on
+        self._patience = 0.0  # the node knows the others from now on
         self._waits, self._settle = iter(_WAITS), _SETTLE_WAITS * _WAITS[0]
         self._complained = self._clock.seconds() - _COMPLAINT_INTERVAL
         _log.info("connected to NATS at {url}", url=shown_server(link.url))
@@ -237,15 +237,15 @@ class LinkKeeper:
                 self._later("next", _CHECK_INTERVAL, self._check, link)
 
         link.probed().addCallback(alive)
-        self._addresses.learn(link)  # with TLS, the greeting's list of servers does not count
+        self._addresses.learn(link)  # with TLS, the list of servers in the greeting was ignored
         self._standby.check(link)
 
     def lost(self, link: Link, reason: str) -> None:
-        """If *link* is the one in use, connect again, and try other servers first."""
+        """Note that *link* is lost. If it is in use, connect again, and try other servers first."""
         self._standby.lost(link)
         if link is self.second and self.link is not None:
             self._leave_second()
-            self._later("move", 0.0, self.leave, self.link)  # its server is still going to stop
+            self._later("move", 0.0, self.leave, self.link)  # the server of the link in use will still stop
         if link is not self.link:
             return
         if self.open:
@@ -266,19 +266,19 @@ class LinkKeeper:
     # Move to another server
 
     def leave(self, link: Link) -> None:
-        """Move to another server, if there is one, because the server of *link* is going to stop."""
+        """Move to another server, if there is one, because the server of *link* will stop soon."""
         self._standby.leave(link)
         others = self._addresses.besides(link)
         if link is not self.link or not self.open or self.handover is not None:
             return
         self.handover = Handover()
-        if others:  # what the new server may yet get from others and pass on has come by the old one, and is counted
+        if others:  # then publications that the new server passes on later have come over the old one, too
             self._when_reached(link, _SPREAD, self._find_second, link, others)
         else:
             self._find_second(link, [])
 
     def _find_second(self, link: Link, urls: list[str]) -> None:
-        """Connect to one of *urls*. If none is left, stop publishing: soon, others will not get it any more."""
+        """Connect to one of *urls*. If none is left, stop publishing, because the other nodes would soon not get it."""
         if link is not self.link or self.handover is None:
             return
         standby = self._standby.take()
@@ -304,7 +304,7 @@ class LinkKeeper:
         self._user.restore(link).addCallback(lambda _: self._when_reached(link, _SPREAD, self._move, link))
 
     def _when_reached(self, asked: Link, more: float, call: Callable[..., None], *arguments: Any) -> None:
-        """Call *call* when all nodes have what was sent over *asked*, and *more* seconds have gone by."""
+        """Call *call* *more* seconds after all nodes have the earlier publications over *asked*."""
         if asked is not self.link and asked is not self.second:
             return
         reached = self._user.ways.reached(asked)
@@ -314,7 +314,7 @@ class LinkKeeper:
             reached.addCallback(lambda _: self._later("move", more, call, *arguments) if self._running else None)
 
     def _move(self, link: Link) -> None:
-        """Hold publications back until all nodes have those sent to the old server, so that the order is kept."""
+        """Hold publications back until all nodes have those that went to the old server. So the order is kept."""
         if link is self.second and self.link is not None and self.handover is not None:
             self.handover.begin()
             self.waiting = Holding(self.servers.pending_size)
@@ -339,10 +339,10 @@ class LinkKeeper:
 
     def publish(self, publication: Publication) -> None:
         """
-        Send *publication*, or hold it back at the moment when the node moves.
+        Send *publication*, or hold it back in the middle of a move.
 
-        :raises BusUnavailable: if NATS is away, or does not keep up.
-        :raises MessageTooLarge: if NATS does not take messages of this size.
+        :raises BusUnavailable: if NATS is unavailable, or too many bytes wait to be sent to it.
+        :raises MessageTooLarge: if NATS does not accept messages of this size.
         """
         if self.link is None or not self.open:
             raise BusUnavailable("the bus is unavailable, try again later")
@@ -353,18 +353,17 @@ class LinkKeeper:
 
     @property
     def settled_link(self) -> Link | None:
-        """The link that takes publications at once; ``None`` while NATS is away, and while the node moves."""
+        """The link, if publications go to it directly; ``None`` while NATS is unavailable, and during a move."""
         return self.link if self.open and self.waiting is None and self.handover is None else None
 
     def confirm(self) -> Deferred[None]:
         """
-        Find out when NATS has all earlier publications, whichever link they took.
+        Find out when NATS has all earlier publications, whichever link they went over.
 
         :returns: a Deferred that
 
             - succeeds when NATS has them;
-            - fails with :exc:`lhttp_tx.errors.BusUnavailable` if it is not known whether NATS has them, and never will
-              be.
+            - fails with :exc:`lhttp_tx.errors.BusUnavailable` if nobody can find out whether NATS has them.
         """
         if self.waiting is not None:
             return self.waiting.confirm()
@@ -373,7 +372,10 @@ class LinkKeeper:
         return self.link.confirm()
 
     def is_first(self, link: Link, publication: Publication) -> bool:
-        """Return whether *publication*, which came over *link*, is to be delivered now and was not before."""
+        """
+        Return whether to deliver *publication*, which came over *link*, now: it was not delivered before, and need not
+        wait.
+        """
         handover = self.handover
         if handover is None:
             return True

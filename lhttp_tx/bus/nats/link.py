@@ -1,10 +1,10 @@
 """
-One connection to one NATS server, from its beginning to its end.
+One connection to one NATS server, from the beginning to the end.
 
 :mod:`lhttp_tx.bus.nats.opening` makes it. It uses :mod:`lhttp_tx.bus.nats.orders` and
 :mod:`lhttp_tx.bus.nats.confirmations`, and needs Twisted's asyncio reactor. A link never reconnects. If it is lost, or
-if nats-py has closed itself because the server said ``-ERR``, :mod:`lhttp_tx.bus.nats.keeper` drops it and opens
-another. So there is only one way to connect, and nothing is buffered for a server that is away.
+if nats-py has closed it because of an ``-ERR`` of the server, :mod:`lhttp_tx.bus.nats.keeper` drops it and opens
+another. So there is only one way to connect, and nothing is buffered for an unreachable server.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from lhttp_tx.bus.nats.confirmations import Confirmations
+from lhttp_tx.bus.nats.confirmations import ANSWER_TIMEOUT, Confirmations
 from lhttp_tx.bus.nats.guarded import GuardedClient
 from lhttp_tx.bus.nats.headers import BINARY_HEAD, publish_commands
 from lhttp_tx.bus.nats.inbox import Inbox
@@ -36,19 +36,16 @@ __all__ = ["Link", "in_deferred"]
 
 _log = Logger()
 
-_ANSWER_TIMEOUT = 4.0
-"""Seconds in which a server must answer a ping, whatever was sent to it before."""
-
-_NO_ANSWER = f"no answer for {_ANSWER_TIMEOUT:g} s"
+_NO_ANSWER = f"no answer for {ANSWER_TIMEOUT:g} s"
 
 _FAREWELL_TIMEOUT = 1.0
-"""Seconds for which a stopping node waits for NATS to take the last publications."""
+"""The most seconds for which a stopping node waits until NATS has the last publications."""
 
 _HEADER_SIZE = 64
-"""An upper bound for the bytes of the header of a binary publication. The server counts them as part of the payload."""
+"""An upper bound for the header bytes of a binary publication. The server counts them as part of the payload."""
 
 _STORED_SIZE = 256
-"""More bytes than the headers of a publication that goes to a stream take, its message id included."""
+"""An upper bound for the header bytes of a publication that goes to a stream, with a message id."""
 
 _DENIED = re.compile(r'permissions violation for (subscription to|publish to) "([^"]*)"', re.IGNORECASE)
 
@@ -58,8 +55,8 @@ class Link:
     A connected NATS client. Made by :func:`lhttp_tx.bus.nats.opening.open_link`.
 
     :ivar url: the server's URL.
-    :ivar server: what names the server, as it says itself.
-    :ivar inbox: those who wait for answers over this link; its subject is to be subscribed to first.
+    :ivar server: the id that the server has given itself; empty if it has not.
+    :ivar inbox: the callers that wait for answers over this link. Subscribe to its subject before using it.
     """
 
     def __init__(self, client: GuardedClient, url: str, servers: NATSServers, owner: LinkOwner) -> None:
@@ -74,23 +71,23 @@ class Link:
         self._dates: Dates | None = None
         client.taken, client.broken = self._taken, self.lose
         self._orders = Orders(client, self._receiver_of, self.check, self.lose)
-        self._confirmations = Confirmations(self.check, lambda: self.lose(_NO_ANSWER))
+        self._confirmations = Confirmations(client.ping, lambda: self.lose(_NO_ANSWER))
         self._permission = Permission(client, servers.prefix)
         self._complaints = Complaints()
 
     @property
     def usable(self) -> bool:
-        """Whether the server takes publications, as far as the link knows."""
+        """Whether the link is connected, as far as it knows."""
         return not self._lost and self._client.is_connected
 
     @property
     def denied(self) -> bool:
-        """Whether the server refused to let this node publish or subscribe, when :meth:`probed` last asked it."""
+        """Whether the server does not allow this node to publish or subscribe, according to the last :meth:`probed`."""
         return self._permission.denied
 
     @property
     def other_urls(self) -> list[str]:
-        """URLs of other servers of the cluster, as the server has named them."""
+        """The URLs of other servers of the cluster that this server has announced, with the user of :attr:`url`."""
         user = self.url.rpartition("@")[0].rpartition("//")[2]
         scheme = self.url.partition("://")[0]
         found = (server.netloc.rpartition("@")[2] for server in self._client.discovered_servers)
@@ -99,7 +96,10 @@ class Link:
     # Publishing
 
     def begin(self, mark: bytes) -> None:
-        """Be the link of the node from now on: publications bear *mark*; see :mod:`lhttp_tx.bus.nats.origins`."""
+        """
+        Send *mark* with all publications from now on, because the node begins to use this link; see
+        :mod:`lhttp_tx.bus.nats.origins`.
+        """
         self._behind = b" " + mark
         self._dates = self._owner.origins.dates(mark)
 
@@ -122,16 +122,21 @@ class Link:
         client.send(publish_commands(subject.encode() + self._behind, BINARY_HEAD if binary else b"", [payload]))
 
     def check_size(self, payload: bytes, binary: bool, *, stored: bool = False) -> None:
-        """:raises MessageTooLarge: if *payload* is so large that the server would close the connection."""
+        """
+        Check the size of a payload.
+
+        :param stored: whether it goes to a stream, with more headers.
+        :raises MessageTooLarge: if *payload* is so large that the server would close the connection.
+        """
         size, limit = len(payload) + (_HEADER_SIZE if binary else 0), self._client.max_payload
         if size + (_STORED_SIZE if stored else 0) > limit:
             raise MessageTooLarge(f"publication of {size} bytes is larger than the limit of the bus, {limit}")
 
     def publish_more(self, subject: str, payloads: list[bytes], binary: bool) -> None:
         """
-        Send *payloads* in one piece with the publication that :meth:`publish` has just taken.
+        Send *payloads* in one write, directly after a call of :meth:`publish` with the same subject.
 
-        :param payloads: checked by :meth:`check_size`.
+        :param payloads: payloads that :meth:`check_size` has accepted.
         """
         self._client.send(publish_commands(subject.encode() + self._behind, BINARY_HEAD if binary else b"", payloads))
 
@@ -139,7 +144,7 @@ class Link:
         """
         Find out when the server has all earlier publications.
 
-        One question is under way at a time. The next one serves all callers that came in the meantime.
+        One ping is in flight at a time. The next one serves all callers that came in the meantime.
 
         :returns: a Deferred that
 
@@ -178,7 +183,7 @@ class Link:
         return partial(pass_on, self._owner, self, wildcard=subject)
 
     def _taken(self, runs: list[Run[Receiver]]) -> None:
-        """Take what one read has brought."""
+        """Take the messages of one read."""
         self._owner.begin_batch()
         try:
             for run in runs:
@@ -191,22 +196,14 @@ class Link:
 
     async def check(self) -> None:
         """
-        Ask the server for a sign of life, after everything that was sent before. The answer confirms all of that.
+        Ping the server. The answer confirms everything that was sent before the ping.
 
-        :raises Exception: if no answer comes in time.
+        :raises Exception: if no answer comes within four seconds.
         """
         asked = self._confirmations.asked
-        async with asyncio.timeout(_ANSWER_TIMEOUT):
-            await self._ping()
+        async with asyncio.timeout(ANSWER_TIMEOUT):
+            await self._client.pinged()
         self._confirmations.answer(asked, True)
-
-    async def _ping(self) -> None:
-        client: Any = self._client
-        if client.pending_data_size:  # nats-py's ping would overtake what it has yet to write
-            written = asyncio.get_running_loop().create_future()
-            await client._flush_queue.put(written)
-            await written
-        await client.flush(timeout=86_400)
 
     def checked(self) -> Deferred[None]:
         """Return :meth:`check` as a Deferred. If it fails, the link is lost."""
@@ -220,11 +217,14 @@ class Link:
         return in_deferred(check())
 
     def probed(self) -> Deferred[None]:
-        """Do the same as :meth:`checked`, and find out what the server allows; see :attr:`denied`."""
+        """
+        Like :meth:`checked`, but also find out whether the server allows this node to publish and subscribe; see
+        :attr:`denied`.
+        """
 
         async def probe() -> None:
             try:
-                async with asyncio.timeout(_ANSWER_TIMEOUT):
+                async with asyncio.timeout(ANSWER_TIMEOUT):
                     await self._permission.ask()
                 await self.check()
             except Exception:
@@ -235,7 +235,7 @@ class Link:
         return in_deferred(probe())
 
     def lose(self, reason: str) -> None:
-        """Give the link up, and tell its owner if it does not know yet."""
+        """Abandon the link, and tell the owner. Do nothing if the link is lost already."""
         if not self._lost:
             self.give_up()
             self._owner.link_lost(self, reason)
@@ -244,7 +244,7 @@ class Link:
         """
         Disconnect.
 
-        :param flush: whether to wait until the server has taken everything that was sent.
+        :param flush: whether to wait up to a second until the server has everything that was sent.
         """
 
         async def close() -> None:
@@ -259,7 +259,7 @@ class Link:
         return in_deferred(close())
 
     def give_up(self) -> None:
-        """Give the link up and fail the waiting Deferreds, without telling the owner."""
+        """Abandon the link, and fail the waiting Deferreds. The owner is not told."""
         self._lost = True
         self._abandon()
         self._orders.refuse()
@@ -268,9 +268,10 @@ class Link:
 
     def _abandon(self) -> None:
         """
-        End the client's tasks and close its socket, now.
+        End the client's tasks and close its socket at once.
 
-        The ``close`` of nats-py would wait for a server that does not read, until the kernel gives up.
+        The ``close`` of nats-py would wait for a server that does not read, until the operating system closes the
+        socket.
         """
         client: Any = self._client
         tasks = [client._reading_task, client._ping_interval_task, client._flusher_task, client._reconnection_task]
@@ -286,7 +287,7 @@ class Link:
             writer.transport.abort()
 
     def connecting_ended(self, connecting: asyncio.Task[None]) -> None:
-        """Close a connection that was opened by an attempt after the attempt was given up."""
+        """Close a connection that was made after its attempt was cancelled."""
         if not connecting.cancelled():
             connecting.exception()  # asyncio logs errors that nobody retrieves
         self._abandon()
@@ -302,7 +303,7 @@ class Link:
             if self._permission.is_about(subject):
                 return
             if denied[1].lower() == "publish to":
-                self._confirmations.refuse()  # one of these publications was refused, but not known which
+                self._confirmations.refuse()  # one publication was refused, and nobody knows which
             else:
                 self._orders.denied.add(subject)
         elif not self._client.is_connected or isinstance(error, OSError | EOFError):
@@ -316,11 +317,11 @@ class Link:
         self.lose(str(error) if error else "connection closed")
 
     async def on_lame_duck(self) -> None:
-        """Called when the server is going to stop."""
+        """Called when the server will stop soon (lame-duck mode)."""
         if not self._lost:
             self._owner.link_leaving(self)
 
 
 def in_deferred(coroutine: Coroutine[Any, Any, Any]) -> Deferred[Any]:
-    """Return a Deferred with the outcome of a coroutine that awaits awaitables of asyncio."""
+    """Start a coroutine that uses asyncio. Return a Deferred with its result."""
     return Deferred.fromFuture(asyncio.ensure_future(coroutine))

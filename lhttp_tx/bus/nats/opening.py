@@ -1,5 +1,5 @@
 """
-Connecting to one NATS server.
+Connects to one NATS server.
 
 Used by :mod:`lhttp_tx.bus.nats.bus`. The result is a :class:`~lhttp_tx.bus.nats.link.Link`.
 """
@@ -10,18 +10,20 @@ import asyncio
 import ssl
 from typing import Any
 
+from nats.aio.client import RawCredentials
 from twisted.internet.defer import Deferred
 
 from lhttp_tx.bus.nats.guarded import GuardedClient
 from lhttp_tx.bus.nats.link import Link, in_deferred
 from lhttp_tx.bus.nats.owner import LinkOwner
-from lhttp_tx.bus.nats.servers import NATSServers, shown_server
+from lhttp_tx.bus.nats.servers import NATSServers, check_credentials, shown_server
 from lhttp_tx.errors import BusUnavailable
+from lhttp_tx.guard.files import check_file, read_file
 
-__all__ = ["open_link"]
+__all__ = ["open_link", "read_credentials", "tls_context"]
 
 _CONNECT_TIMEOUT = 2.0
-"""Seconds for each step of connecting: TCP, TLS, the server's greeting, and its answer to our first line."""
+"""The most seconds for each step of connecting: TCP, TLS, the server's greeting, and its answer to the first line."""
 
 
 def open_link(url: str, servers: NATSServers, owner: LinkOwner) -> Deferred[Link]:
@@ -29,12 +31,12 @@ def open_link(url: str, servers: NATSServers, owner: LinkOwner) -> Deferred[Link
     Connect to the server at *url*.
 
     :param url: the server's URL.
-    :param servers: the credentials, and the bounds.
-    :param owner: the link tells it what happens.
+    :param servers: the credentials, and the limits.
+    :param owner: the owner of the new link, to which the link reports events.
     :returns: a Deferred that
 
         - succeeds with the link;
-        - fails with :exc:`lhttp_tx.errors.BusUnavailable`, whose reason says why; at the latest after some seconds.
+        - fails with :exc:`lhttp_tx.errors.BusUnavailable`, whose reason says why, after eight seconds at the latest.
     """
     return in_deferred(_open(url, servers, owner))
 
@@ -52,9 +54,14 @@ async def _open(url: str, servers: NATSServers, owner: LinkOwner) -> Link:
             await link.on_error(error)
 
     options: dict[str, Any] = {}
-    if servers.tls:
-        client.insists = True
-        options["tls"] = await asyncio.get_running_loop().run_in_executor(None, _tls_context, servers)
+    try:
+        if servers.tls:
+            client.insists = True
+            options["tls"] = await asyncio.get_running_loop().run_in_executor(None, tls_context, servers)
+        if servers.credentials_file is not None:
+            options["user_credentials"] = read_credentials(servers.credentials_file)
+    except (OSError, ValueError) as unusable:
+        raise BusUnavailable(f"{shown_server(url)}: {unusable}") from None
     connecting = asyncio.ensure_future(
         client.connect(
             [url],
@@ -70,7 +77,6 @@ async def _open(url: str, servers: NATSServers, owner: LinkOwner) -> Link:
             user=servers.user,
             password=servers.password,
             token=servers.token,
-            user_credentials=servers.credentials_file,
             **options,
         )
     )
@@ -83,7 +89,7 @@ async def _open(url: str, servers: NATSServers, owner: LinkOwner) -> Link:
         raise BusUnavailable(f"{shown_server(url)}: {_why(error)}")
     except BaseException:
         connecting.cancel()
-        connecting.add_done_callback(link.connecting_ended)  # it may have ignored the cancellation
+        connecting.add_done_callback(link.connecting_ended)  # in case it ignores the cancellation
         link.give_up()
         raise
 
@@ -94,7 +100,30 @@ def _why(error: BaseException | None) -> str:
     return str(error) or repr(error)
 
 
-def _tls_context(servers: NATSServers) -> ssl.SSLContext:
+def read_credentials(path: str) -> RawCredentials:
+    """
+    Return the content of a file. If it were a pipe, nats-py itself would wait for it.
+
+    :raises ValueError: if it holds no credentials, or is no file.
+    :raises OSError: if it cannot be read.
+    """
+    content = read_file(path)
+    try:
+        return RawCredentials(check_credentials(content.decode("utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def tls_context(servers: NATSServers) -> ssl.SSLContext:
+    """
+    Return what encrypts the connections.
+
+    :raises ValueError: if one of the files is none.
+    :raises OSError: if one cannot be read, or OpenSSL cannot use it.
+    """
+    for path in (servers.tls_ca, servers.tls_certificate, servers.tls_key):
+        if path is not None:
+            check_file(path)
     context = ssl.create_default_context(cafile=servers.tls_ca)
     if servers.tls_certificate:
         context.load_cert_chain(servers.tls_certificate, servers.tls_key)

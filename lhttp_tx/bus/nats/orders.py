@@ -1,5 +1,5 @@
 """
-The queue of a link's subscribe and unsubscribe orders to NATS, which keeps their order.
+Subscribes and unsubscribes at NATS, one order after another.
 
 A part of :class:`lhttp_tx.bus.nats.link.Link`.
 """
@@ -19,14 +19,14 @@ from lhttp_tx.errors import BusUnavailable
 __all__ = ["Orders"]
 
 _Order: TypeAlias = tuple[str, bool, Deferred[None] | None]
-"""The subject, whether to subscribe or unsubscribe, and the Deferred to fire."""
+"""The subject, whether to subscribe rather than unsubscribe, and the Deferred to fire."""
 
 
 class Orders:
     """
-    Subscribes and unsubscribes, one order after another.
+    The queue of a link's orders.
 
-    :ivar denied: subjects that the server does not let this node subscribe to.
+    :ivar denied: subjects to which the server does not allow this node to subscribe.
     """
 
     def __init__(
@@ -37,9 +37,10 @@ class Orders:
         failed: Callable[[str], None],
     ) -> None:
         """
+        :param client: the client to send the orders with.
         :param receiver_of: returns the function that takes the messages of a subject.
-        :param check: asks the server for a sign of life.
-        :param failed: called with the reason when the link is lost.
+        :param check: pings the server, and raises an exception if no answer comes.
+        :param failed: called with the reason if *check* fails: the link is lost.
         """
         self._client = client
         self._receiver_of = receiver_of
@@ -55,6 +56,8 @@ class Orders:
         """
         Subscribe to *subject*, or unsubscribe.
 
+        :param wanted: whether to subscribe.
+
         :param done: fires when the server has the subscription; fails with :exc:`lhttp_tx.errors.BusUnavailable` if the
             server refuses it, or the link is lost.
         """
@@ -65,7 +68,7 @@ class Orders:
             self.refuse()
 
     async def _work(self) -> None:
-        """Carry out orders in their sequence. One round trip confirms all orders that came together."""
+        """Carry the orders out, one after another. One ping confirms all orders that were waiting."""
         try:
             while self._orders:
                 orders, self._orders = self._orders, []
@@ -75,7 +78,7 @@ class Orders:
                 except Exception as error:
                     self._orders = orders + self._orders
                     self._failed(f"subscribing failed: {error!r}")
-                    self.refuse()  # if the link was lost before, these orders have not been refused yet
+                    self.refuse()  # *failed* does not refuse them if the link was lost before
                     return
                 for subject, _, done in orders:
                     if done is not None and subject in self.denied:
@@ -108,7 +111,7 @@ class Orders:
                 done.errback(BusUnavailable("the bus is unavailable, try again later"))
 
     def end(self) -> None:
-        """Carry out no more orders. The caller calls :meth:`refuse` for the remaining ones."""
+        """Stop carrying out orders. Afterwards, call :meth:`refuse` to fail the remaining ones."""
         self._ended = True
         self._numbers.clear()
         self._client.ignore_all()

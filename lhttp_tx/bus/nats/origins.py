@@ -1,11 +1,12 @@
 """
-Identifies the node and the link of a publication, so that nodes drop publications of a link that its node has replaced.
+Identifies the node and the link of a publication. So nodes can drop publications that come late over a replaced link.
 
 If a NATS server or the network to it pauses, publications may arrive long after their node has moved to another link.
-They may be duplicates, or arrive after newer ones. So each publication of a node has a mark. The mark is in the reply
-subject of NATS, because there it takes only some bytes, and needs no headers. Nobody replies. If an operator limits the
-delay of publications, the mark also has the time, which changes a few times in this limit. Pure logic without I/O, used
-by :mod:`lhttp_tx.bus.nats.incoming` and :mod:`lhttp_tx.bus.nats.bus`. Source: the protocol document, section "Cluster".
+They may be duplicates, or arrive after newer ones. So each publication of a node has a mark, which names the node and
+the link. The mark is in the reply subject of NATS, where it takes only a few bytes and needs no headers. Nobody
+replies. If an operator limits the delay of publications, the mark also has a time, which is renewed four times within
+this limit. Pure logic without I/O, used by :mod:`lhttp_tx.bus.nats.incoming` and :mod:`lhttp_tx.bus.nats.bus`. Source:
+the protocol document, section "Cluster".
 """
 
 from __future__ import annotations
@@ -19,37 +20,38 @@ from typing import Final, final
 __all__ = ["MAX_NODES", "Dates", "Origin", "Origins"]
 
 MAX_NODES: Final = 4_096
-"""Nodes whose newest link is remembered. Beyond that, those that came first are forgotten."""
+"""The most nodes whose newest link is remembered. Beyond that, the node that was seen first is forgotten."""
 
 _BEGIN: Final = b"_L."
-"""How marks begin. The identity of the node follows, a dot, and the number of its link."""
+"""The beginning of a mark. The identity of the node, a dot, and the number of the link follow."""
 
 _INNER: Final = b"." + _BEGIN
 
 _MAX_DIGITS = 15
 
 _MAX_DATES = 16
-"""Dates of one link that are remembered. Those that are older than the bound are looked at anew; it has five steps."""
+"""The most dates of one link that are remembered. The limit of the delay covers about five dates."""
 
 _MEMORY = 60.0
-"""Seconds for which the quickest message of a node counts at least, and half of those for which it counts at most."""
+"""The quickest message of a node counts for at least this many seconds, and for at most twice as many."""
 
 
 @final
 class Origin:
     """
-    One link of one node; if marks have dates, what it brings with one of them.
+    One link of one node; or its publications with one date, if marks have dates.
 
-    :ivar late: whether what it brings is to be dropped: the node has a newer link, or is this node.
-    :ivar dated: those of the same link with dates, by these.
-    :ivar owner: whose clock says when it expires; ``None``: it does not.
+    :ivar number: the number of the link, which counts the links of its node.
+    :ivar late: whether to drop its publications, because the node has a newer link, or is this node.
+    :ivar dated: the origins of the same link with dates, by date.
+    :ivar owner: the object whose clock decides when the date expires; ``None`` without a date.
     """
 
     __slots__ = ("_expires", "dated", "late", "number", "owner")
 
     def __init__(self, number: int, late: bool, owner: Origins | None = None, expires: float = 0.0) -> None:
         """
-        :param expires: the time, by the clock of *owner*, after which what it brings is old.
+        :param expires: the time of the clock of *owner* after which publications with this date are too old.
         """
         self.number = number
         self.late = late
@@ -58,7 +60,7 @@ class Origin:
         self._expires = expires
 
     def is_old(self) -> bool:
-        """Return whether what it brings now is too old, and tell the owner if it is."""
+        """Return whether a publication that arrives now is too old. If so, call ``on_old`` of the owner."""
         owner = self.owner
         if owner is None or owner.now() <= self._expires:
             return False
@@ -68,9 +70,11 @@ class Origin:
 
 class _Quickest:
     """
-    How far the clock of a node is behind this one's, with the time that the quickest of its messages took.
+    The smallest difference between the arrival of a node's messages by this node's clock and their dates by the
+    other's.
 
-    What is older than a minute or two counts no more: a machine that was suspended has another clock.
+    It is the difference of the clocks plus the shortest time of transmission. Messages from more than two minutes ago
+    do not count, because the clock of a machine that was suspended has changed.
     """
 
     __slots__ = ("_before", "_begun", "_least")
@@ -80,7 +84,7 @@ class _Quickest:
         self._begun = now
 
     def take(self, distance: float, now: float) -> float:
-        """Learn from a message; return the least distance."""
+        """Take the difference of one message, in seconds. Return the smallest one."""
         if now - self._begun > _MEMORY:
             self._before, self._least, self._begun = self._least, distance, now
         else:
@@ -91,19 +95,19 @@ class _Quickest:
 @final
 class Origins:
     """
-    What one node knows of the links of all nodes.
+    The links of all nodes, as far as one node knows them.
 
-    :ivar node: the identity of this node, new for each start of the process.
-    :ivar step: seconds for which a link may use the same date; 0: without dates.
-    :ivar now: the clock.
-    :ivar on_old: called when something is dropped because it came too late. May not raise.
+    :ivar node: the identity of this node. It is random, and new at each start.
+    :ivar step: seconds for which a link uses the same date; 0 if marks have no dates.
+    :ivar now: returns the time of the clock, in seconds.
+    :ivar on_old: called when a publication is dropped because it is too old. It must not raise.
     """
 
     def __init__(self, max_delay: float = 0.0, now: Callable[[], float] = time.monotonic) -> None:
         """
-        :param max_delay: seconds that a message may take longer than the quickest one from its node before it is
-            dropped, and a quarter more at most; 0: any time.
-        :param now: a clock that only runs forward, in seconds.
+        :param max_delay: messages are dropped if they take this many seconds longer than the quickest one of their
+            node, or up to a quarter more; 0: never.
+        :param now: returns the time of a monotonic clock, in seconds.
         """
         self.node = secrets.token_urlsafe(6).encode("ascii")
         self.step = max_delay / 4
@@ -115,20 +119,23 @@ class Origins:
         self._quickest: dict[bytes, _Quickest] = {}
 
     def begin(self) -> bytes:
-        """Return the mark of a link of this node that is used from now on. It counts as newer than those before it."""
+        """
+        Return a new mark for a link that this node uses from now on. Other nodes then drop publications with older
+        marks.
+        """
         self._count += 1
         return b"%b%b.%d" % (_BEGIN, self.node, self._count)
 
     def dates(self, mark: bytes) -> Dates | None:
-        """Return what writes the time behind *mark*; ``None`` if nobody wants to know it."""
+        """Return an object that appends dates to *mark*; ``None`` if marks have no dates."""
         return Dates(self, mark) if self.step else None
 
     def find(self, mark: bytes) -> Origin | None:
         """
-        Return where a message comes from; ``None`` if it is none of a node's publications.
+        Return the origin of a message; ``None`` if it has no mark.
 
-        :param mark: its subject for answers. NATS may have written something before it, and later versions may write
-            something behind it.
+        :param mark: the reply subject. NATS may have put something before the mark, and later versions may put
+            something after it.
 
         >>> other = Origins()
         >>> here, old, new = Origins(), other.begin(), other.begin()
@@ -173,7 +180,7 @@ class Origins:
 
 @final
 class Dates:
-    """The mark of a link with the time, which stays the same for a while."""
+    """Appends the date to the mark of a link. The date stays the same for a while."""
 
     __slots__ = ("_dated", "_due", "_mark", "_origins")
 
@@ -183,7 +190,7 @@ class Dates:
         self._due = -math.inf
 
     def mark(self) -> bytes:
-        """Return the mark for what is published now."""
+        """Return the mark for publications that are sent now."""
         now = self._origins.now()
         if now >= self._due:
             self._dated = b"%b.%d" % (self._mark, now * 1_000)
@@ -192,4 +199,4 @@ class Dates:
 
 
 def _nothing() -> None:
-    """Nobody wants to know."""
+    """Do nothing."""

@@ -1,6 +1,4 @@
-"""
-The interface of a link's owner. A part of :class:`lhttp_tx.bus.nats.link.Link`.
-"""
+"""The interface of a link's owner. Used by :class:`lhttp_tx.bus.nats.link.Link`."""
 
 from __future__ import annotations
 
@@ -16,32 +14,33 @@ __all__ = ["LinkOwner"]
 
 class LinkOwner(Protocol):
     """
-    The owner of a link. The link calls these methods to report events. No method may raise.
+    The owner of a link. The link calls these methods to report events. They must not raise.
 
-    :ivar origins: knows which links their nodes have given up.
+    :ivar origins: knows which links nodes have replaced.
     """
 
     origins: Origins
 
     def begin_batch(self) -> None:
-        """Called before publications that one read has brought are passed on. :meth:`end_batch` follows after them."""
+        """Called before the publications of one read. :meth:`end_batch` is called after them."""
 
     def receive(
         self, link: Link, subject: str, payloads: list[bytes], binary: bool, wildcard: str | None = None
     ) -> None:
         """
-        Take publications to *subject* that came one after another.
+        Take consecutive publications to *subject*.
 
-        :param wildcard: the subject of the wildcard subscription that brought them.
+        :param wildcard: the subject of the wildcard subscription that they came through; ``None`` if it was not a
+            wildcard.
         """
 
     def receive_stored(
         self, link: Link, subject: str, heads: list[bytes], payloads: list[bytes], wildcard: str | None
     ) -> None:
         """
-        Take publications that a stream has stored and passed on, and that came one after another.
+        Take consecutive publications that a stream has stored and republished.
 
-        :param heads: the headers of each, which say where it is in the stream.
+        :param heads: the headers of each, which include its sequence number in the stream.
         """
 
     def end_batch(self) -> None:
@@ -51,4 +50,4 @@ class LinkOwner(Protocol):
         """Called once when the link is lost, unless :meth:`Link.close` was called before."""
 
     def link_leaving(self, link: Link) -> None:
-        """Called when the server is going to close its connections soon (lame-duck mode)."""
+        """Called when the server will soon close its connections (lame-duck mode)."""

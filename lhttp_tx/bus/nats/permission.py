@@ -1,7 +1,7 @@
 """
-Finds out whether NATS lets a node publish and subscribe at all, for ``/health`` and the log.
+Finds out whether NATS allows a node to publish and subscribe at all, for ``/health`` and the log.
 
-NATS answers only for one subject at a time, and only when a node tries it. Attempts of clients prove nothing, since an
+A node learns whether a subject is allowed only by trying it. Refusals of clients' channels prove nothing, because an
 operator may forbid some channels on purpose. So the node tries a subject of its own. Used by
 :mod:`lhttp_tx.bus.nats.link`.
 """
@@ -20,10 +20,12 @@ __all__ = ["Complaints", "Permission"]
 _log = Logger()
 
 _COMPLAINT_INTERVAL = 10.0
-"""Seconds between log lines about what NATS forbids."""
+"""Seconds between log lines about subjects that NATS forbids."""
 
 _CHANNEL = "$node.0"
-"""A channel that nobody listens to. It is of the kind that nodes talk to each other on, which they need, too."""
+"""
+A channel without a listener. It resembles the channels that nodes use among themselves, which must be allowed, too.
+"""
 
 
 async def _ignore(_: object) -> None:
@@ -34,7 +36,7 @@ class Permission:
     """
     The permissions of one connection to NATS.
 
-    :ivar denied: whether publishing or subscribing was refused at the last try.
+    :ivar denied: whether the last try was refused.
     """
 
     def __init__(self, client: Any, prefix: str) -> None:
@@ -48,21 +50,21 @@ class Permission:
         self._refused = False
 
     async def ask(self) -> None:
-        """Try to publish and to subscribe. Call :meth:`conclude` after the next sign of life from NATS."""
+        """Try to publish and to subscribe. Call :meth:`conclude` when NATS has answered the next ping."""
         self._refused = False
         await self._client.publish(self._subject, b"")
         subscription = await self._client.subscribe(self._subject, cb=_ignore)
         await subscription.unsubscribe()
 
     def is_about(self, subject: str) -> bool:
-        """Note that NATS refuses *subject*. Return whether it is this object's own test."""
+        """Take the refusal of *subject*. Return whether this was the subject of the try."""
         if subject != self._subject:
             return False
         self._refused = True
         return True
 
     def conclude(self) -> None:
-        """Draw the conclusion: all refusals have arrived."""
+        """Set :attr:`denied`, because all refusals of the last try have arrived by now."""
         if self.denied and not self._refused:
             _log.info("NATS allows this node to publish and subscribe again")
         self.denied = self._refused
@@ -70,16 +72,21 @@ class Permission:
 
 class Complaints:
     """
-    Writes log lines about what NATS forbids.
+    Writes log lines about subjects that NATS forbids.
 
-    :ivar told: for each kind, the time of the next line, and how many lines were left out.
+    :ivar told: by verb, the earliest time of the next line, and the number of lines that were left out.
     """
 
     def __init__(self) -> None:
         self.told: dict[str, tuple[float, int]] = {}
 
     def add(self, verb: str, subject: str) -> None:
-        """Log what NATS forbids. The number of lines is limited, since clients could cause any number of them."""
+        """
+        Log that NATS forbids *subject*. At most one line is logged in ten seconds for each verb, because clients could
+        cause any number.
+
+        :param verb: ``subscribe to`` or ``publish to``.
+        """
         now = asyncio.get_running_loop().time()
         begin, count = self.told.get(verb, (now, 0))
         if now < begin:

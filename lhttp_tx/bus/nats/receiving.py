@@ -1,5 +1,5 @@
 """
-Passes the messages of a subscription on to the owner of a link.
+Passes the messages of a subscription to the owner of a link.
 
 Used by :mod:`lhttp_tx.bus.nats.link`.
 """
@@ -22,10 +22,12 @@ __all__ = ["pass_on"]
 
 def pass_on(owner: LinkOwner, link: Link, run: Run[Any], wildcard: str | None = None) -> None:
     """
-    Pass on publications, those of one kind together.
+    Pass publications on. Consecutive publications of one kind go together.
 
     :param owner: the owner of *link*.
-    :param wildcard: the subject of the subscription that brought them, if it is a wildcard.
+    :param link: the link that they came over.
+    :param run: the publications.
+    :param wildcard: the subject of the subscription that they came through, if it is a wildcard; else ``None``.
     """
     heads, payloads = run.heads, run.payloads
     if heads is None:
@@ -44,7 +46,7 @@ def pass_on(owner: LinkOwner, link: Link, run: Run[Any], wildcard: str | None = 
 
 
 def _kind(head: Head) -> tuple[bool, bool]:
-    """Return whether a stream has stored the publication; if not, whether it is binary."""
+    """Return whether a stream has stored the publication; and whether it is binary, if no stream has."""
     stored = is_stored(head)
     return stored, not stored and binary_of(head)
 
@@ -52,7 +54,7 @@ def _kind(head: Head) -> tuple[bool, bool]:
 def _receive(
     owner: LinkOwner, link: Link, subject: str, payloads: list[bytes], binary: bool, wildcard: str | None
 ) -> None:
-    """Pass on publications; what is no text goes to subscribers as binary in any case."""
+    """Pass publications on. Payloads that are not UTF-8 go to subscribers as binary, whatever *binary* is."""
     if binary or all(map(bytes.isascii, payloads)):
         owner.receive(link, subject, payloads, binary, wildcard)
         return

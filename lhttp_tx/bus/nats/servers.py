@@ -1,5 +1,5 @@
 """
-The settings of the connection to NATS, made from an operator's options: a frozen value.
+The settings of the connection to NATS: a frozen value that is made from an operator's options.
 
 Used by :mod:`lhttp_tx.config` and the bus. Imports nothing that does I/O.
 """
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from lhttp_tx.bus.nats.subjects import check_prefix
 from lhttp_tx.codec.bounds import DELAY, SECONDS, SIZE, check_fields
 
-__all__ = ["NATSServers", "check_server", "is_server", "shown_server"]
+__all__ = ["NATSServers", "check_credentials", "check_server", "is_server", "shown_server"]
 
 _DEFAULT_PORT = 4222
 _SCHEMES = frozenset({"nats", "tls"})
@@ -21,27 +21,27 @@ _SCHEMES = frozenset({"nats", "tls"})
 @dataclass(frozen=True, slots=True)
 class NATSServers:
     """
-    One NATS system, given by some of its servers. Times are seconds, sizes are bytes.
+    The settings of the connection to NATS. Times are seconds, sizes are bytes.
 
-    :ivar urls: ``nats://`` or ``tls://`` URLs of one or more servers. The node learns the other servers of their
-        cluster from them. If one URL says ``tls://``, TLS is required with all servers.
-    :ivar prefix: the prefix of every subject: tokens that end with a dot. An empty prefix shares channels with programs
-        that use the bare names.
+    :ivar urls: ``nats://`` or ``tls://`` URLs of one or more servers. These announce the other servers of their cluster
+        to the node. If one URL begins with ``tls://``, all connections must use TLS.
+    :ivar prefix: the prefix of every subject: tokens that end with a dot. With an empty prefix, other programs that use
+        NATS share the channels under their names.
     :ivar user: the user to log in as, if the URL names none.
     :ivar password: the password for *user*.
-    :ivar token: a token to log in with instead.
-    :ivar credentials_file: a file with a user's JWT and seed (``.creds``) to log in with instead.
+    :ivar token: a token to log in with, instead of a user.
+    :ivar credentials_file: a file with the JWT and the seed of a user (``.creds``) to log in with, instead of these.
     :ivar tls_ca: a file with the certificates of authorities to trust, instead of the system's.
     :ivar tls_certificate: a file with this node's certificate.
-    :ivar tls_key: a file with the key of *tls_certificate*, unless it is in the same file.
-    :ivar local_delivery: whether the bus delivers publications on their own node alone while NATS is away. Otherwise it
-        refuses them with status 503.
-    :ivar name: the name of the node, by which NATS knows its connections.
-    :ivar timeout: how long a subscription may wait for NATS. After that, the bus refuses it with status 503.
-    :ivar pending_size: how many bytes may wait to be sent to NATS. Beyond that, the bus refuses publications with
+    :ivar tls_key: a file with the private key of *tls_certificate*; ``None`` if the key is in the same file.
+    :ivar local_delivery: whether the bus delivers publications only on their own node while NATS is unavailable.
+        Otherwise it refuses them with status 503.
+    :ivar name: the name of the node's connections at NATS.
+    :ivar timeout: the most seconds that a subscription waits for NATS. After that, the bus refuses it with status 503.
+    :ivar pending_size: the most bytes that may wait to be sent to NATS. Beyond that, the bus refuses publications with
         status 503.
-    :ivar max_delay: seconds that a publication of another node may take longer than the quickest ones. Later ones are
-        dropped. 0: any time.
+    :ivar max_delay: publications of another node are dropped if they take this many seconds longer than its quickest
+        ones. 0: never.
     """
 
     urls: tuple[str, ...]
@@ -74,7 +74,7 @@ class NATSServers:
     @property
     def tls(self) -> bool:
         """
-        Whether every connection must be encrypted: true if a URL says ``tls://``, or if an option about TLS is set.
+        Whether every connection must use TLS: a URL begins with ``tls://``, or *tls_ca* or *tls_certificate* is set.
         """
         asked = self.tls_ca or self.tls_certificate
         return bool(asked) or any(urlsplit(url).scheme == "tls" for url in self.urls)
@@ -83,11 +83,23 @@ class NATSServers:
         return f"<NATSServers {' '.join(map(shown_server, self.urls))}>"
 
 
+def check_credentials(text: str) -> str:
+    """
+    Return the content of a file with credentials. In one without a token, nats-py would look for it for ever.
+
+    :raises ValueError: if a part is missing. The text shows none of it.
+    """
+    for part in ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED"):
+        if part not in text:
+            raise ValueError(f"it holds no credentials for NATS, since there is no line {part}")
+    return text
+
+
 def check_server(url: str) -> str:
     """
-    Return *url* if it names a NATS server.
+    Return *url* if it is the URL of a NATS server.
 
-    :raises ValueError: if it does not. The text says what to write, and holds no password.
+    :raises ValueError: if it is not. The text says what to write, and contains no password.
     """
     if not is_server(url):
         raise ValueError(
@@ -97,7 +109,7 @@ def check_server(url: str) -> str:
 
 
 def is_server(url: str) -> bool:
-    """Return whether *url* names a NATS server."""
+    """Return whether *url* is the URL of a NATS server."""
     try:
         parts = urlsplit(url)
         valid = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.path in ("", "/") and parts.port != 0

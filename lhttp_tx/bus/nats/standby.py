@@ -1,6 +1,6 @@
 """
-The standby connection to NATS, if NATS has several servers. With it, the death of a server interrupts the node only for
-a moment.
+The standby connection to NATS, if NATS has several servers. Because of it, the death of a server interrupts the node
+only for a moment.
 
 A part of :class:`lhttp_tx.bus.nats.keeper.LinkKeeper`.
 """
@@ -25,9 +25,9 @@ class Standby:
 
     def __init__(self, addresses: Addresses, reach: _Reach, wanted: Callable[[], bool]) -> None:
         """
-        :param addresses: the servers.
-        :param reach: connects to one of them, and calls one of two functions.
-        :param wanted: returns whether there is a link in use that needs a standby.
+        :param addresses: the URLs of the servers.
+        :param reach: connects to a URL. Calls the first function with the link, or the second with the failure.
+        :param wanted: returns whether the node is connected, so that it needs a standby link.
         """
         self._addresses = addresses
         self._reach = reach
@@ -37,8 +37,7 @@ class Standby:
 
     def check(self, used: Link) -> None:
         """
-        Ask the standby link for a sign of life. If there is no such link, connect to a server other than that of
-        *used*.
+        Ping the server of the standby link. If there is no standby link, connect to a server other than that of *used*.
         """
         if self._link is not None:
             self._link.checked()
@@ -62,21 +61,21 @@ class Standby:
 
     @property
     def is_there(self) -> bool:
-        """Whether there is a usable one."""
+        """Whether there is a usable standby link."""
         return self._link is not None and self._link.usable
 
     def take(self) -> Link | None:
-        """Give up the standby link and return it, for use from now on; ``None`` if there is no usable one."""
+        """Return the standby link, which is no standby any more; ``None`` if there is no usable one."""
         link, self._link = self._link, None
         return link if link is not None and link.usable else None
 
     def lost(self, link: Link) -> None:
-        """Drop *link*, if it is the standby link, because it is lost."""
+        """Forget *link* if it is the standby link, because it is lost."""
         if link is self._link:
             self._link = None
 
     def leave(self, link: Link | None = None) -> None:
-        """Close the link; if *link* is given, only if it is that one."""
+        """Close the standby link. If *link* is given, do so only if *link* is the standby link."""
         if self._link is not None and (link is None or link is self._link):
             self._link.close(flush=False)
             self._link = None

@@ -2,9 +2,9 @@
 Channel names as NATS subjects.
 
 Pure functions, used by :mod:`lhttp_tx.bus.nats.bus`. A subject is the prefix and the channel's name. Bytes of the name
-that NATS would not take as they are become ``%`` and two hexadecimal digits. The mapping is one-to-one. A channel never
-becomes a wildcard, a subject outside the prefix, or a subject of NATS's own. Sources: the protocol document, section
-"Cluster"; the NATS documentation, "Subject-Based Messaging".
+that NATS does not allow in a subject become ``%`` and two hexadecimal digits. The mapping is one-to-one. A channel
+never becomes a wildcard, a subject outside the prefix, or one of NATS's own subjects. Sources: the protocol document,
+section "Cluster"; the NATS documentation, "Subject-Based Messaging".
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ MAX_PREFIX_SIZE = 255
 _ESCAPED = re.compile(
     r"[%*>\s\x00-\x20\x7f-\x9f]"  # the escape itself, wildcards, blanks, control characters
     r"|(?:\A|(?<=\.))\."  # a dot that would leave an empty token before it
-    r"|\.\Z"  # or behind it
+    r"|\.\Z"  # or after it
     r"|\A\$"  # the first character of NATS's own subjects: $SYS, $JS, $KV ...
-    r"|\A_(?=INBOX)"  # where replies to requests go
+    r"|\A_(?=INBOX)"  # the inboxes for replies
 )
 _ESCAPE = re.compile(r"(?:%[0-9A-F]{2})+")
 _PREFIX = re.compile(r"(?!\$|_INBOX)(?:[^\s.*>%\x00-\x20\x7f-\x9f]+\.)+")
@@ -31,7 +31,8 @@ def subject_of(channel: str, prefix: str) -> str:
     """
     Return the subject that carries *channel*.
 
-    :param channel: a name that :func:`lhttp_tx.codec.channels.check_channel` accepts; any other text works too.
+    :param channel: usually a name that :func:`lhttp_tx.codec.channels.check_channel` accepts. Any other text works,
+        too.
     :param prefix: a prefix that :func:`check_prefix` accepts.
 
     >>> subject_of("room.7", "lhttp.")
@@ -84,9 +85,9 @@ def _unescape(match: re.Match[str]) -> str:
 
 def check_prefix(prefix: str) -> str:
     """
-    Return *prefix* if it is empty, or consists of whole tokens that each end with a dot.
+    Return *prefix* if it is valid: empty, or tokens that each end with a dot.
 
-    :raises ValueError: if it is anything else. The text says what to write.
+    :raises ValueError: if it is not, or is longer than :data:`MAX_PREFIX_SIZE`. The text says what to write.
     """
     if prefix and (not _PREFIX.fullmatch(prefix) or len(prefix.encode("utf-8", "replace")) > MAX_PREFIX_SIZE):
         raise ValueError(

@@ -1,8 +1,8 @@
 """
-The paths to the other nodes of the cluster, and the requests of this node to them.
+The questions of this node to the other nodes of the cluster, over its links.
 
-A part of :class:`lhttp_tx.bus.nats.bus.NATSBus`. :mod:`lhttp_tx.cluster.reach` knows the nodes, and asks them over the
-links of the bus.
+A part of :class:`lhttp_tx.bus.nats.bus.NATSBus`. :mod:`lhttp_tx.cluster.reach` knows the nodes, and asks them through
+this module.
 """
 
 from __future__ import annotations
@@ -19,23 +19,26 @@ from lhttp_tx.errors import BusUnavailable
 __all__ = ["Links", "Others", "Ways"]
 
 _Send: TypeAlias = Callable[[str, bytes, bool], object]
-"""Publishes to a channel over a certain link."""
+"""Publishes over one link: takes a channel, a payload, and whether it is binary."""
 
 
 class Others(Protocol):
     """The other nodes; see :class:`lhttp_tx.cluster.reach.Reach`."""
 
     def far_from(self, server: str) -> set[str]:
-        """Return the nodes that do not use *server*."""
+        """Return the nodes that are connected to other NATS servers than *server*."""
 
     def ask(self, send: _Send, server: str | None = None) -> Deferred[bool]:
-        """Find out when all nodes have what was sent before what *send* sends."""
+        """
+        Ask all nodes, or those that do not use *server*, for an answer. The Deferred succeeds with whether all have
+        answered: then they have everything that was sent over the same link before.
+        """
 
     def ask_soon(self, send: _Send, server: str) -> Deferred[bool]:
-        """Do the same for the nodes that do not use *server*, together with other questions."""
+        """Like :meth:`ask` with *server*, but one question may serve several callers."""
 
     def gathered(self, send: _Send, patience: float) -> Deferred[None]:
-        """Wait until all nodes are there."""
+        """Wait until all nodes have answered, or *patience* seconds if none does."""
 
 
 class Links(Protocol):
@@ -46,13 +49,13 @@ class Links(Protocol):
 
     @property
     def steady_for(self) -> float:
-        """Seconds since publications may go; 0 if they may not."""
+        """Seconds since publications may go over the link; 0 if they may not."""
 
 
 @final
 class Ways:
     """
-    Asks the other nodes.
+    Asks the other nodes over links.
 
     :ivar others: the other nodes; ``None`` if they cannot be asked.
     """
@@ -69,25 +72,25 @@ class Ways:
 
     @property
     def server(self) -> str:
-        """What names the NATS server that this node uses; empty if it uses none."""
+        """The id of the NATS server that this node uses; empty if it is not connected."""
         link = self._links.link
         return "" if link is None else link.server
 
     @property
     def steady_for(self) -> float:
-        """Seconds for which the bus has taken publications; 0 if it does not."""
+        """Seconds since the bus accepts publications; 0 if it does not."""
         return self._links.steady_for
 
     @property
     def losses(self) -> int:
-        """How many links were lost while publications went over them."""
+        """The number of links that were lost while publications went over them."""
         return self._links.losses
 
     def urge(self, channel: str, payload: bytes, binary: bool) -> None:
         """
-        Publish to other nodes at once, even while publications wait because this one moves to another server.
+        Publish to other nodes at once, even while this node holds publications back to move to another server.
 
-        :raises BusUnavailable: while NATS is away.
+        :raises BusUnavailable: while NATS is unavailable.
         """
         link = self._links.link
         if link is None:
@@ -104,25 +107,25 @@ class Ways:
 
     def gathered(self, link: Link, patience: float) -> Deferred[None] | None:
         """
-        Find out when the other nodes are there.
+        Wait until the other nodes have answered over a new link.
 
         :param link: a new link.
-        :param patience: seconds to wait if nobody answers.
-        :returns: a Deferred that succeeds; ``None`` if they cannot be asked.
+        :param patience: the most seconds to wait for a first answer.
+        :returns: a Deferred that succeeds in any case; ``None`` if other nodes cannot be asked.
         """
         return None if self.others is None else self.others.gathered(self._over(link), patience)
 
     def reached(self, link: Link) -> Deferred[bool] | None:
         """
-        Find out when all nodes have what was sent over *link*, and their servers know its subscriptions.
+        Find out when all nodes have the earlier publications over *link*, and their servers know its subscriptions.
 
-        :returns: a Deferred that succeeds, at the latest after some seconds: with false if it is not known. ``None`` if
-            they cannot be asked.
+        :returns: a Deferred that succeeds after a limited time: with ``True`` if all have answered, else with
+            ``False``. ``None`` if other nodes cannot be asked.
         """
         return None if self.others is None else self.others.ask(self._over(link))
 
     def reached_far(self, link: Link) -> Deferred[bool] | None:
-        """Do the same for the nodes at other servers; ``None`` if there are none."""
+        """Like :meth:`reached`, but ask only the nodes at other servers. Return ``None`` if there are none."""
         if self.others is None or not self.others.far_from(link.server):
             return None
         return self.others.ask_soon(self._over(link), link.server)

@@ -1,5 +1,5 @@
 """
-What a session has for its client: numbered entries, kept until the client says that it has them.
+Keeps the messages of a session for its client, as numbered entries, until the client acknowledges them.
 
 A part of :mod:`lhttp_tx.transports.http.session`. No I/O.
 """
@@ -14,16 +14,16 @@ from lhttp_tx.errors import Refused
 __all__ = ["Backlog"]
 
 _OVERHEAD = 64
-"""Bytes that an entry counts beside its own, so that their number is bounded, too."""
+"""Bytes that each entry counts in addition to its own. So the limit in bytes also limits the number of entries."""
 
 
 class Backlog:
     """
     The entries of one client. The first one has the number 1.
 
-    Entries are handed out with an answer, and may be handed out again until they are acknowledged. If too many bytes
-    are kept, those that were handed out are dropped first: a client whose answer was lost on its way finds out, because
-    it asks for a number that is not there any more.
+    Answers to requests hand entries out. The same entry may be handed out again until the client acknowledges it. If
+    too many bytes are kept, the oldest handed-out entries are dropped first. A client whose answer was lost notices
+    this, because it then asks for a number that is no longer kept.
 
     :ivar last: the number of the newest entry; 0 if there was none.
     :ivar unhanded: bytes of the entries that were never handed out.
@@ -32,7 +32,7 @@ class Backlog:
     __slots__ = ("_handed", "_kept", "_limit", "_size", "last", "unhanded")
 
     def __init__(self, limit: int) -> None:
-        """:param limit: bytes of the entries that are kept, and of those that were never handed out."""
+        """:param limit: the most bytes of all kept entries, and also of the entries that were never handed out."""
         self.last = 0
         self.unhanded = 0
         self._limit = limit
@@ -42,19 +42,20 @@ class Backlog:
 
     @property
     def dropped(self) -> int:
-        """The number of the newest entry that is not kept any more."""
+        """The number of the newest entry that is no longer kept; 0 if all are."""
         return self.last - len(self._kept)
 
     def add(self, entry: bytes, message: tuple[bytes, bool] | None = None, *, force: bool = False) -> bool:
         """
         Add an entry.
 
-        :param message: what it was made of, if somebody may want to know what was never handed out.
-        :param force: whether to add it whatever the limit.
+        :param message: the payload that the entry was made of, and whether it is binary; ``None`` if no hook asks for
+            undelivered messages.
+        :param force: whether to ignore the limit.
         :returns: whether it was added; ``False`` if too much waits for the client.
         """
         size = len(entry) + _OVERHEAD
-        if self.unhanded + size > self._limit and not force:
+        if self.unhanded and self.unhanded + size > self._limit and not force:
             return False
         self._kept.append((entry, size, message))
         self.last += 1
@@ -65,14 +66,16 @@ class Backlog:
         return True
 
     def acknowledge(self, number: int) -> None:
-        """Drop the entries up to *number*, which the client has. Entries that were not handed out stay."""
+        """Drop the entries up to *number*, because the client has them. Entries that were never handed out stay."""
         while self.dropped < min(number, self._handed):
             self._size -= self._kept.popleft()[1]
 
     def check(self, after: int) -> None:
         """
-        :raises Refused: with status 410 if the entries behind the number *after* are not all kept, 400 if there was no
-            entry with this number.
+        Check that the entries after the number *after* can be handed out.
+
+        :raises Refused: with status 410 if some of them are no longer kept, 400 if no entry with the number *after* was
+            handed out.
         """
         if after < self.dropped:
             raise Refused(410, f"the message with the number {after + 1} is not kept any more: connect again")
@@ -81,9 +84,9 @@ class Backlog:
 
     def take(self, after: int, most: int) -> list[bytes]:
         """
-        Hand out the entries behind the number *after*, which :meth:`check` has taken.
+        Hand out the entries after the number *after*, which must have passed :meth:`check`.
 
-        :param most: bytes; one entry may be larger.
+        :param most: the most bytes to hand out. A single entry may be larger.
         """
         taken: list[bytes] = []
         size = 0
@@ -98,7 +101,11 @@ class Backlog:
         return taken
 
     def give_up(self) -> list[tuple[bytes, bool]]:
-        """Drop the entries that were never handed out. Return the messages that they were made of, if known."""
+        """
+        Drop the entries that were never handed out.
+
+        :returns: the payloads that they were made of, as far as :meth:`add` got them, and whether each is binary.
+        """
         given_up: list[tuple[bytes, bool]] = []
         while self.last > self._handed:
             _, size, message = self._kept.pop()

@@ -1,5 +1,5 @@
 """
-What the body of a request brings: one message or several.
+Reads the body of a request: one message or several.
 
 Pure functions. Source: the protocol document, section "Without WebSocket".
 """
@@ -16,7 +16,7 @@ from lhttp_tx.errors import MessageTooLarge, RemoteProtocolError
 __all__ = ["MAX_MESSAGES", "Run", "read_body"]
 
 Run: TypeAlias = tuple[list[bytes], bool]
-"""Consecutive messages of one kind, and whether they are binary; otherwise they are UTF-8."""
+"""Consecutive messages of one kind, and whether they are binary. Text messages are valid UTF-8."""
 
 MAX_MESSAGES = 1_000
 """The most messages of one body."""
@@ -42,7 +42,7 @@ def read_body(data: bytes, content_type: str, limits: Limits) -> list[Run]:
 
     :param data: the body. Its size must be bounded already.
     :param content_type: the header ``Content-Type``.
-    :raises RemoteProtocolError: if it is neither.
+    :raises RemoteProtocolError: if the body has none of these forms.
     :raises MessageTooLarge: if there are more than :data:`MAX_MESSAGES`, or one is larger than ``message_size``.
     """
     kind = content_type.partition(";")[0].strip(" \t").lower()

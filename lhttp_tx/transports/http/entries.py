@@ -20,19 +20,19 @@ __all__ = ["FORMS", "Form"]
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
 _MISLEADING = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
-"""Characters that end no line of an event stream, but end one for some libraries; and how JSON can write them."""
+"""Characters that some libraries wrongly take for line ends in an event stream, with their escapes in JSON."""
 
 
 class Form(Protocol):
-    """Makes entries of messages: an :class:`~lhttp_tx.engine.delivery.Encoding`, of which there is one object."""
+    """Makes entries from messages: an :class:`~lhttp_tx.engine.delivery.Encoding`. All sessions share one object."""
 
     def encode(self, payloads: list[bytes], binary: bool) -> list[bytes]:
-        """Return the entries of messages. What is no message may be left out."""
+        """Return the entries of messages. Payloads that are not a message may be left out."""
 
 
 class _Whole:
     """
-    Each message as it is: a JSON string, or an object with the key ``base64`` for a binary message.
+    Each message unchanged: a JSON string, or an object with the key ``base64`` for a binary message.
     """
 
     def encode(self, payloads: list[bytes], binary: bool) -> list[bytes]:
@@ -46,7 +46,7 @@ def _whole(payload: bytes, binary: bool) -> bytes:
 
 
 class _Views:
-    """The JSON views of messages. A delivery that has them already shares them."""
+    """The JSON views of messages. A delivery converts its messages once for all transports that use these views."""
 
     view = JSON
 

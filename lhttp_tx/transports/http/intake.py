@@ -1,9 +1,9 @@
 """
-How the messages of a client's requests get to its session.
+Passes the messages of a client's requests to its session.
 
-A part of :mod:`lhttp_tx.transports.http.session`. It does what :mod:`lhttp_tx.transports.websocket.protocol` does for
-what it has read: it passes messages on as long as the session takes them, and keeps the rest until the session takes
-more. A client has at most one request whose messages are not all taken.
+A part of :mod:`lhttp_tx.transports.http.session`. It works like :mod:`lhttp_tx.transports.websocket.protocol`: it
+passes messages on as long as the session takes them, and keeps the rest until the session takes more. A client has at
+most one request whose messages are not all taken.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ __all__ = ["Intake"]
 
 class Intake:
     """
-    The way of one client's messages.
+    The incoming messages of one client.
 
     :ivar session: takes them: a session, or the lobby; ``None`` before there is one, and when it has ended.
     """
 
     def __init__(self, limits: Limits, clock: IReactorTime, outbox: Outbox, broken: Callable[[], None]) -> None:
         """
-        :param limits: how much a second the client may send.
+        :param limits: the messages and bytes that the client may send in a second.
         :param clock: the reactor.
         :param outbox: is corked while messages are handled.
-        :param broken: called where the handling of messages raises an exception.
+        :param broken: called inside the ``except`` clause if the handling of messages raises an exception.
         """
         self.session: Any = None
         self._throttle = Throttle(self, limits, clock) if is_limited(limits) else None
@@ -54,15 +54,15 @@ class Intake:
         """
         Pass on messages that a request has brought.
 
-        :param number: the number of the request, which rises by one, beginning with 1. A request that was taken before
-            is not taken again. ``None``: the client does not count.
+        :param number: the number of the request. Numbers begin with 1 and rise by one. A request that was taken before
+            is not taken again. ``None``: the client does not number its requests.
         :param size: bytes of the request's body.
         :returns: a Deferred that
 
             - succeeds when all of them are taken: they are handled, or wait in the queue of the session;
             - fails with what :meth:`stop` is given.
-        :raises Refused: with status 409 if another request must come first, 429 if the messages of an earlier request
-            are not all taken yet.
+        :raises Refused: with status 409 if an earlier number is missing, 429 if the session has not yet taken all
+            messages of an earlier request.
         """
         done: Deferred[None] = Deferred(self._forget)
         if number is not None and number <= self._number:
@@ -92,7 +92,7 @@ class Intake:
         self._flow |= why
 
     def go_on_reading(self, why: int) -> None:
-        """Go on, unless there is another reason not to."""
+        """Continue to pass on messages, unless there is another reason to wait."""
         self._flow &= ~why
         if not self._is_busy:
             self._hand_over()
@@ -120,7 +120,7 @@ class Intake:
                 done.callback(None)
 
     def stop(self, why: Refused) -> None:
-        """Take no more. Fail the requests whose messages are not all taken, because of *why*."""
+        """Take no more messages. Fail the requests that still wait, with *why*."""
         self.session = None
         self._untaken = []
         if self._throttle is not None:

@@ -1,8 +1,8 @@
 """
-How requests fetch what a session has for its client.
+Lets requests fetch the messages of a session.
 
-A part of :mod:`lhttp_tx.transports.http.session`. One request fetches at a time, and the session is over when none does
-for too long.
+A part of :mod:`lhttp_tx.transports.http.session`. One request fetches at a time. If no request fetches for too long,
+the session ends.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _REPLACED = "another request fetches now"
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """
-    What a client fetches.
+    The answer to one fetch.
 
-    :ivar last: the number of the last of the entries; if there are none, of the last one that the client has.
+    :ivar last: the number of the last entry in *entries*. Without entries, the number after which the client asked.
     :ivar entries: entries with consecutive numbers.
-    :ivar over: whether nothing comes after them.
+    :ivar over: whether no entry will follow.
     """
 
     last: int
@@ -62,16 +62,16 @@ class Outlet:
     The entries of one client, and the request that fetches them.
 
     :ivar backlog: the entries.
-    :ivar patience: seconds for which the next request may take its time.
-    :ivar closed: whether the last entry is there.
+    :ivar patience: seconds within which the next request must come.
+    :ivar closed: whether no more entries may be added.
     """
 
     def __init__(self, clock: IReactorTime, limit: int, patience: float, lapsed: Callable[[], None]) -> None:
         """
         :param clock: the reactor.
         :param limit: bytes of entries; see :class:`~lhttp_tx.transports.http.backlog.Backlog`.
-        :param patience: seconds.
-        :param lapsed: called if no request fetches for so long.
+        :param patience: seconds within which the next request must come.
+        :param lapsed: called if no request comes within this time.
         """
         self.backlog = Backlog(limit)
         self.patience = patience
@@ -85,7 +85,7 @@ class Outlet:
         self._on_drained: Callable[[], None] | None = None
 
     def expect(self) -> None:
-        """Wait for a request, unless there is one."""
+        """Start to wait for the next request, unless a request waits here."""
         if self._fetch is None:
             self._unexpect()
             self._deadline = self._clock.callLater(self.patience, self._lapsed)
@@ -95,7 +95,7 @@ class Outlet:
             self._deadline.cancel()
 
     def stop(self, why: Refused) -> None:
-        """Stop all timers. Fail the request that waits, because of *why*."""
+        """Stop all timers. Fail the waiting request with *why*."""
         self._unexpect()
         if self._waking is not None and self._waking.active():
             self._waking.cancel()
@@ -104,7 +104,7 @@ class Outlet:
             fetch.conclude(why)
 
     def call_when_drained(self, call: Callable[[], None]) -> None:
-        """Call *call* once, as soon as everything was fetched."""
+        """Call *call* once, as soon as all entries were fetched."""
         if self.backlog.unhanded:
             self._on_drained = call
         else:
@@ -114,20 +114,21 @@ class Outlet:
         """
         Get entries as soon as there are any.
 
-        One request fetches at a time. A new one takes the place of the one before, which may be dead for long.
+        One request fetches at a time. A new request replaces the one before, whose connection may be dead.
 
-        :param fetcher: names the request.
-        :param after: the number of the last entry that was fetched. If *begins*, the client has it.
-        :param wait: seconds after which there may be none.
-        :param most: bytes to get at one time; one entry may be larger.
-        :param begins: whether this is the first time that the request asks.
+        :param fetcher: the name of the request. Only this request knows it.
+        :param after: the number of the last entry that was fetched. If *begins* is true, this acknowledges the entries
+            up to it.
+        :param wait: seconds after which the answer may have no entries.
+        :param most: the most bytes to get. A single entry may be larger.
+        :param begins: whether this is the first fetch of the request.
         :returns: a Deferred that
 
             - succeeds with a :class:`Fetched`;
-            - fails with :exc:`~lhttp_tx.errors.Refused`: 409 if another request has taken the place of this one; or
-              with what :meth:`stop` is given.
-        :raises Refused: with status 409, too; 400 if there is no entry with the number *after*, and 410 if there are
-            entries behind it that are not kept any more.
+            - fails with :exc:`~lhttp_tx.errors.Refused`: with status 409 if another request has replaced this one, or
+              with the error that :meth:`stop` gets.
+        :raises Refused: with status 409 if another request has replaced this one before; 400 if no entry with the
+            number *after* was handed out; 410 if entries after it are no longer kept.
         """
         if not begins and fetcher != self._fetcher:
             raise Refused(409, _REPLACED)
@@ -156,7 +157,7 @@ class Outlet:
             self.expect()
 
     def wake(self) -> None:
-        """Answer the request that waits, in the next turn: there may be more by then."""
+        """Answer the waiting request in the next turn of the reactor, because more entries may be added in this one."""
         if self._fetch is not None and self._waking is None:
             self._waking = self._clock.callLater(0, self._awake)
 

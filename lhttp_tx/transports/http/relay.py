@@ -1,8 +1,8 @@
 """
-Lets a client come to any node: its requests are passed on to the node that has its session.
+Lets a client send its requests to any node: they are passed on to the node that has its session.
 
-The secret of a session names the node. Nodes ask each other through the bus, as they do for control and presence. A
-node that cannot be heard has no session any more.
+The secret of a session names the node. Nodes ask each other through the bus, as they do for control and presence. The
+sessions of a node that sends no heartbeats count as ended.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
 from lhttp_tx.cluster.nodes import Nodes
-from lhttp_tx.errors import LHTTPError, Refused
+from lhttp_tx.errors import LHTTPError, MessageTooLarge, Refused
 from lhttp_tx.observe.rationing import RationedLogger
 from lhttp_tx.transports.http.bodies import Run
 from lhttp_tx.transports.http.outlet import Fetched
@@ -29,22 +29,22 @@ _log = RationedLogger(__name__)
 _KIND = "http"
 
 LONGEST_WAIT = 20.0
-"""Seconds for which a request may wait for messages. Proxies often give up after 30."""
+"""Seconds for which a request may wait for messages. Proxies often drop requests after 30 seconds."""
 
 MOST = 65_536
-"""Bytes of the messages that are fetched at one time; one message may be larger."""
+"""The most bytes of messages in one fetch. A single message may be larger."""
 
 _ANSWER_TIME = 10.0
-"""Seconds in which another node must answer, beside those for which it waits."""
+"""Seconds within which another node must answer, in addition to the wait of the request."""
 
 
 class Relay:
     """
-    The requests of clients, wherever their sessions are.
+    Passes requests to sessions on this node and on others.
 
-    The Deferreds of its methods fail with :exc:`~lhttp_tx.errors.Refused`: besides what
-    :class:`~lhttp_tx.transports.http.session.HTTPSession` refuses, with status 504 if the node with the session does
-    not answer.
+    The Deferreds of its methods fail with :exc:`~lhttp_tx.errors.Refused`: with status 504 if the node with the session
+    does not answer, 413 if the bus cannot carry the messages to it, and in the cases of
+    :class:`~lhttp_tx.transports.http.session.HTTPSession`.
     """
 
     def __init__(self, sessions: Sessions, nodes: Nodes | None) -> None:
@@ -59,11 +59,11 @@ class Relay:
 
     def fetch(self, secret: str, fetcher: str, after: int, *, wait: float, begins: bool) -> Deferred[Fetched]:
         """
-        Get messages. Cancel the Deferred if nobody waits for them any more.
+        Get messages. Cancel the Deferred if the request has ended.
 
         :param secret: the client's secret.
-        :param fetcher: names the request; nobody else can know it.
-        :param after: see :meth:`lhttp_tx.transports.http.outlet.Outlet.fetch`, as for the others.
+        :param fetcher: the name of the request, which nobody else knows.
+        :param after: see :meth:`lhttp_tx.transports.http.outlet.Outlet.fetch`, also for the other parameters.
         """
         asked = {"do": "fetch", "secret": secret, "fetcher": fetcher, "after": after, "wait": wait, "begins": begins}
         return self._do(secret, lambda: self._fetch(asked), asked, wait).addCallback(_read_fetched)
@@ -83,9 +83,9 @@ class Relay:
         return self._do(secret, take, asked, 0.0).addCallback(lambda _: None)
 
     def end(self, secret: str) -> Deferred[None]:
-        """End the session of the client, which goes away."""
+        """End the session of the client, because the client wants to leave."""
         asked = {"do": "end", "secret": secret}
-        return self._do(secret, lambda: self._sessions.find(secret).end(), asked, 0.0).addCallback(lambda _: None)
+        return self._do(secret, lambda: self._sessions.find(secret).end(1000), asked, 0.0).addCallback(lambda _: None)
 
     def _is_here(self, secret: str) -> bool:
         try:
@@ -101,10 +101,11 @@ class Relay:
         name = node_of(secret)
         if name not in nodes.others:
             return maybeDeferred(_refuse, 404, ENDED)
-        # Of its own, so that it can be cancelled: the node answers all the same.
+        # A Deferred of its own can be cancelled, although the other node still answers.
         outcome: Deferred[Any] = Deferred(lambda _: None)
         answered = nodes.ask(name, _KIND, asked, wait + _ANSWER_TIME)
         answered.addCallback(lambda answer: _conclude(outcome, answer, name in nodes.others))
+        answered.addErrback(_too_large, outcome)
         return outcome
 
     # What other nodes ask
@@ -118,7 +119,7 @@ class Relay:
             return self._fetch(data).addCallback(_write_fetched)
         session = self._sessions.find(data["secret"])
         if data["do"] == "end":
-            session.end()
+            session.end(1000)
             return succeed({})
         runs = [([b64decode(message) for message in messages], bool(binary)) for messages, binary in data["runs"]]
         taking = session.take(runs, data["number"], data["size"], data["after"])
@@ -145,6 +146,12 @@ def _conclude(outcome: Deferred[Any], answer: Any, is_there: bool) -> None:
         outcome.errback(Failure(Refused(504, "the node with this session does not answer")))
     else:
         outcome.errback(Failure(Refused(404, ENDED)))
+
+
+def _too_large(failure: Failure, outcome: Deferred[Any]) -> None:
+    failure.trap(MessageTooLarge)
+    if not outcome.called:
+        outcome.errback(Failure(Refused(413, "too large to be passed on to the node with this session: send less")))
 
 
 def _as_answer(failure: Failure) -> dict[str, Any]:

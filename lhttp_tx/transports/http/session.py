@@ -1,9 +1,9 @@
 """
-A client without a connection of its own: what it sends comes with requests, and requests fetch what it gets.
+The session of a client without a connection of its own: requests bring its messages, and fetch the messages for it.
 
-It is what a WebSocket is to the engine: an :class:`~lhttp_tx.interfaces.ITransport`. So rules, limits, presence, hooks,
-control and histories know no difference. It knows nothing of HTTP: requests to this node and to others call the same
-methods.
+To the engine, it is an :class:`~lhttp_tx.interfaces.ITransport`, like a WebSocket. So rules, limits, presence, hooks,
+control and histories work in the same way. This module does not know HTTP: requests to this node and to others call the
+same methods.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from lhttp_tx.guard.admission import Seat
 from lhttp_tx.identity import Identity
 from lhttp_tx.interfaces import ITransport
 from lhttp_tx.observe.rationing import RationedLogger
+from lhttp_tx.transports.endings import Ending, note_ending
 from lhttp_tx.transports.http.bodies import Run
 from lhttp_tx.transports.http.entries import Form
 from lhttp_tx.transports.http.intake import Intake
@@ -43,22 +44,22 @@ __all__ = ["ENDED", "HTTPSession"]
 _log = RationedLogger(__name__)
 
 ENDED = "there is no such session, or it has ended: connect again"
-"""What a client is told whose secret is not good, whatever is wrong with it."""
+"""The reason of status 404 for every unknown secret, whatever is wrong with the secret."""
 
 _ID_SIZE, _KEY_SIZE = 8, 24
-"""Bytes of randomness of a session's id, and of what its client has to know."""
+"""Random bytes of a session's id, and of its secret key."""
 
 
 class SessionOwner(Protocol):
     """
-    What a session belongs to: :class:`lhttp_tx.transports.http.sessions.Sessions`.
+    The owner of a session, as the session sees it: :class:`lhttp_tx.transports.http.sessions.Sessions`.
 
     :ivar clock: the reactor.
     :ivar engine: the engine.
     :ivar gate: identifies clients; ``None`` if the server does not authenticate them.
     :ivar outbox: is corked while messages are handled.
     :ivar patience: seconds for which a session waits for a request that fetches.
-    :ivar close_timeout: seconds for which a client may fetch the last entries of a session that is closed.
+    :ivar close_timeout: seconds within which a client may fetch the last entries of a closed session.
     """
 
     clock: IReactorTime
@@ -69,29 +70,30 @@ class SessionOwner(Protocol):
     close_timeout: float
 
     def forget(self, session: HTTPSession) -> None:
-        """Called once, when a session has ended and its client has fetched everything or is gone."""
+        """Forget a session. Called once, when it has ended, and its client has fetched everything or is gone."""
 
 
 @implementer(ITransport)
 class HTTPSession:
     """
-    One client.
+    The session of one client.
 
-    :ivar id: names it on its node.
-    :ivar key: what only the client knows.
+    :ivar id: the name of the session on its node.
+    :ivar key: the secret part, which only the client knows.
     :ivar peer: the address that the client had when it connected, for logs.
     :ivar seat: its place among the connections of the server.
+    :ivar ending: how the session has ended; ``None`` before that.
     """
 
     kind = "http"
-    """What metrics and the admin side call this transport."""
+    """The name of this transport in metrics and on the admin side."""
 
     def __init__(self, owner: SessionOwner, peer: str, seat: Seat, form: Form) -> None:
         """
-        :param owner: what it belongs to.
+        :param owner: the owner of the session.
         :param peer: the address of the client.
-        :param seat: its place.
-        :param form: makes entries of messages.
+        :param seat: its place among the connections of the server.
+        :param form: makes entries from messages.
         """
         engine = owner.engine
         self.id = secrets.token_hex(_ID_SIZE)
@@ -105,20 +107,21 @@ class HTTPSession:
         self._keeps = bool(engine.on_undelivered)
         self._session: Conversation | Lobby | None = None
         self._gone = False
+        self.ending: Ending | None = None
 
     def is_key(self, key: str) -> bool:
-        """Return whether *key* is what only the client knows. It takes the same time for every wrong one."""
+        """Return whether *key* is the secret part. The check takes the same time for every wrong key."""
         return hmac.compare_digest(self.key.encode("ascii"), key.encode("utf-8", "replace"))
 
     # Beginning and end
 
     def open(self, identity: Identity | None, attempt: LoginAttempt | None, handshake: Handshake | None) -> None:
         """
-        Begin.
+        Open the session, or the lobby if the client must log in first.
 
-        :param identity: who the client is; ``None`` if only its address is known.
-        :param attempt: how it has tried to log in; ``None`` if nobody is asked to log in.
-        :param handshake: the request that it has connected with, if any code may ask for it.
+        :param identity: the identity of the client; ``None`` if only its address is known.
+        :param attempt: its attempt to log in; ``None`` if the server has no authenticators.
+        :param handshake: the request that opened the session; ``None`` if no code can ask for it.
         """
         self._outlet.expect()
         engine, gate = self._owner.engine, self._owner.gate
@@ -146,13 +149,19 @@ class HTTPSession:
     def _lapsed(self) -> None:
         if not self._outlet.closed:
             _log.info("{peer}: session ended, nobody fetches its messages", peer=self.peer)
-        self.end()
+        self.end(1006, "nobody fetches its messages")
 
-    def end(self) -> None:
-        """End at once: the client wants it, or it is gone. What was not fetched is dropped."""
+    def end(self, code: int = 1006, reason: str = "") -> None:
+        """
+        End the session at once. Drop the entries that were not fetched.
+
+        :param code: 1000 if the client ends the session, otherwise 1006. Operators see it.
+        :param reason: the reason, for operators.
+        """
         if self._gone:
             return
         self._gone = True
+        self._note_end(Ending(code, reason, "client"))
         self._owner.forget(self)
         self.seat.leave()
         self._tell_undelivered()
@@ -160,14 +169,17 @@ class HTTPSession:
         self._outlet.stop(Refused(404, ENDED))
         self._lose()
 
+    def _note_end(self, ending: Ending) -> None:
+        note_ending(self, self._session, ending, self._owner.engine.counters)
+
     def _lose(self) -> None:
-        """Tell the session that its client has no connection any more."""
+        """Tell the engine's session that its connection is lost."""
         self._intake.stop(Refused(404, ENDED))
         if self._session is not None:
             self._session.connection_lost()
 
     def _tell_undelivered(self) -> None:
-        """Tell the session which messages were never handed out, if a hook asks for them."""
+        """Tell the engine's session which messages were never handed out, if a hook asks for them."""
         given_up = self._outlet.backlog.give_up()
         if given_up and isinstance(self._session, Conversation):
             self._session.undelivered(given_up)
@@ -176,7 +188,7 @@ class HTTPSession:
 
     @property
     def unsent(self) -> int:
-        """See :class:`lhttp_tx.interfaces.ITransport`: what no request has fetched yet."""
+        """See :class:`lhttp_tx.interfaces.ITransport`: the bytes that no request has fetched yet."""
         return self._outlet.backlog.unhanded
 
     def deliver(self, delivery: Delivery) -> None:
@@ -218,20 +230,21 @@ class HTTPSession:
         self._intake.go_on_reading(FULL)
 
     def close(self, code: int, reason: str) -> None:
-        """See :meth:`lhttp_tx.interfaces.ITransport.close`. The client is told by a last message."""
+        """See :meth:`lhttp_tx.interfaces.ITransport.close`. The last message tells the client."""
         outlet = self._outlet
         if outlet.closed:
             return
         if code == TOO_SLOW:
             self._tell_undelivered()
         outlet.closed = True
+        self._note_end(Ending(code, reason, "server"))
         self._intake.session = None
         for entry in self._form.encode([close_message(code, reason).raw], False):
             outlet.backlog.add(entry, force=True)
         outlet.patience = self._owner.close_timeout
         outlet.wake()
         outlet.expect()
-        self._owner.clock.callLater(0, self._lose)  # the session may be in the middle of something
+        self._owner.clock.callLater(0, self._lose)  # the session may be in the middle of a call
 
     # For the requests of the client
 
@@ -240,7 +253,7 @@ class HTTPSession:
         Pass on messages that a request has brought; see :meth:`lhttp_tx.transports.http.intake.Intake.take`.
 
         :param after: the number of the last entry that the client has.
-        :raises Refused: with status 404, too, if the session is closed.
+        :raises Refused: also with status 404, if the session is closed.
         """
         if self._outlet.closed:
             raise Refused(404, ENDED)
@@ -251,7 +264,7 @@ class HTTPSession:
         """
         Get entries as soon as there are any; see :meth:`lhttp_tx.transports.http.outlet.Outlet.fetch`.
 
-        :raises Refused: with status 404, too, if the session has ended. After status 410 it has ended.
+        :raises Refused: also with status 404, if the session has ended. Status 410 ends it.
         """
         outlet = self._outlet
         if outlet.closed and after >= outlet.backlog.last:
@@ -263,7 +276,7 @@ class HTTPSession:
         except Refused as refused:
             if refused.status == 410:
                 _log.info("{peer}: session ended, its client has lost messages", peer=self.peer)
-                self.end()
+                self.end(1006, "its client has lost messages")
             raise
         self.seat.open()
         return fetching

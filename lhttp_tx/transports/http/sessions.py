@@ -35,7 +35,7 @@ def node_of(secret: str) -> str:
     """
     Return the name of the node that has the session with this secret.
 
-    :raises Refused: with status 404 if it is no secret.
+    :raises Refused: with status 404 if *secret* does not have the form of a secret.
     """
     found = _SECRET.fullmatch(secret)
     if found is None:
@@ -50,7 +50,7 @@ class Sessions:
     :ivar name: the name of the node.
     :ivar patience: seconds for which a session waits for a request that fetches: as long as a WebSocket may leave a
         ping without an answer.
-    :ivar close_timeout: seconds for which a client may fetch the last entries of a session that is closed.
+    :ivar close_timeout: seconds within which a client may fetch the last entries of a closed session.
     """
 
     clock: IReactorTime
@@ -61,7 +61,7 @@ class Sessions:
     def __init__(self, factory: LHTTPServerFactory, name: str | None = None) -> None:
         """
         :param factory: makes the WebSockets of the server, among which sessions count.
-        :param name: the name of the node, of 16 hexadecimal digits; by default one that nobody else has.
+        :param name: the name of the node, 16 hexadecimal digits; by default a random one.
         """
         self.name = secrets.token_hex(8) if name is None else name
         self.engine = factory.engine
@@ -87,7 +87,7 @@ class Sessions:
 
     def begin(self, peer: str, seat: Seat, form: str) -> HTTPSession:
         """
-        Return a new session, which is to be opened.
+        Return a new session. Open it next.
 
         :param peer: the address of the client.
         :param seat: its place among the connections of the server.
@@ -101,7 +101,9 @@ class Sessions:
         return session
 
     def secret_of(self, session: HTTPSession) -> str:
-        """Return what the client of *session* has to know. It names the node, for the others."""
+        """
+        Return the secret for the client of *session*. It contains the name of this node, so that other nodes find it.
+        """
         return f"{self.name}.{session.id}.{session.key}"
 
     def find(self, secret: str) -> HTTPSession:
@@ -117,15 +119,15 @@ class Sessions:
         return session
 
     def forget(self, session: HTTPSession) -> None:
-        """Count a session no more."""
+        """Forget a session, and no longer count it."""
         if self._known.pop(session.id, None) is not None:
             self._factory.countConnections -= 1
 
     def stop(self) -> Deferred[None]:
         """
-        End all sessions: the server stops, and has closed them before.
+        End all sessions. The server is stopping, and has closed them before.
 
-        :returns: a Deferred that succeeds when the answers to the requests of their clients are on their way.
+        :returns: a Deferred that succeeds when the answers to the requests of their clients were written.
         """
         if not self._known:
             return succeed(None)

@@ -1,9 +1,10 @@
 """
 One connection on a plain stream, as the transport sees it: its beginning, its end, and the flow of bytes between.
 
-The floor below :mod:`lhttp_tx.transports.tcp.protocol`, which reads the messages. The last message of a connection that
-the server closes is ``close``, with a code and a reason. After it, the server ends its side of the stream, and waits a
-moment for the client to end the other one: it would not get the last messages if it still sent.
+The layer below :mod:`lhttp_tx.transports.tcp.protocol`, which reads the messages. If the server closes a connection,
+the last message is ``close``, with a code and a reason. The server then ends its side of the stream, and waits until
+the client ends the other side, or for the close timeout. If it closed at once while the client still sent, the client
+could lose the last messages.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from lhttp_tx.guard.admission import Place, peer_name
 from lhttp_tx.guard.proxied import is_proxied
 from lhttp_tx.guard.reads import pace
 from lhttp_tx.observe.rationing import RationedLogger
+from lhttp_tx.transports.endings import Ending, note_ending
 from lhttp_tx.transports.tcp.framing import HEARTBEAT, frame
 from lhttp_tx.transports.tcp.owner import Owner
 from lhttp_tx.transports.tcp.sending import Sending
@@ -33,7 +35,7 @@ __all__ = ["HELD_BACK", "YIELDING", "Connection"]
 _log = RationedLogger(__name__)
 
 YIELDING: Final = 128
-"""What was read takes more than its turn. The rest waits until the other clients have had theirs."""
+"""The messages of one read need too much time. The rest waits for the next turn of the reactor."""
 
 HELD_BACK: Final = flow.HELD_BACK | YIELDING
 """While any of these is set, no message is passed on."""
@@ -42,10 +44,10 @@ _NOT_READING: Final = flow.NOT_READING | YIELDING
 """While any of these is set, nothing is read."""
 
 _PAUSES = {THROTTLED: "rate", FULL: "queue", CONGESTED: "unsent"}
-"""Why reading is paused, in one word."""
+"""The reasons for pauses in reading, as the metrics name them."""
 
 _REASON_SIZE = 123
-"""Bytes of a reason that a client is told, as in a close frame of a WebSocket."""
+"""The most bytes of the reason in ``close``, as in a close frame of a WebSocket."""
 
 
 class Connection(Sending):
@@ -53,18 +55,20 @@ class Connection(Sending):
     One connection, without the handling of its messages.
 
     :ivar place: its place among the connections of the server.
-    :ivar part: its part of the heartbeats.
+    :ivar part: see :class:`lhttp_tx.transports.pulse.Beating`.
+    :ivar ending: how the connection has ended; ``None`` before that.
     """
 
     kind = "tcp"
 
-    __slots__ = ("_flow", "_half_closed", "_heard", "_linger", "_throttle", "_waiting", "part", "place")
+    __slots__ = ("_flow", "_half_closed", "_heard", "_linger", "_throttle", "_waiting", "ending", "part", "place")
 
     def __init__(self, owner: Owner) -> None:
         """:param owner: the connections of its server."""
         super().__init__(owner)
         self.part = -1
         self.place: Place | None = None
+        self.ending: Ending | None = None
         self._flow = 0
         self._half_closed = False
         self._heard = True
@@ -75,7 +79,7 @@ class Connection(Sending):
     # Beginning and end
 
     def makeConnection(self, transport: Any) -> None:
-        """Begin a connection, before anything was read."""
+        """Begin a connection. Called before the first read."""
         self.connect(transport, self._owner.patience)
         address = transport.getPeer()
         self.peer = peer_name(address)
@@ -93,7 +97,7 @@ class Connection(Sending):
             self._throttle.stop()
         self._tell_undelivered()
         if not self.ended:
-            self._count_end(1000 if reason.check(ConnectionDone) else 1006, "client")
+            self._note_end(1000 if reason.check(ConnectionDone) else 1006, "", "client")
         self.ended = True
         self._owner.left(self)
         if self.place is not None:
@@ -105,20 +109,18 @@ class Connection(Sending):
         seconds = self._owner.handshake_timeout
         self.end(POLICY_VIOLATION, f"no message within {seconds:g} seconds")
 
-    def _count_end(self, code: int, by: str) -> None:
-        counters = self._owner.engine.counters
-        if counters is not None and self.session is not None:
-            counters.closed[str(code) if code < 3000 or 4400 < code < 4410 else "other", by] += 1
+    def _note_end(self, code: int, reason: str, by: str) -> None:
+        note_ending(self, self.session, Ending(code, reason, by), self._owner.engine.counters)
 
     def end(self, code: int, reason: str) -> None:
-        """Write what was sent before and the last message, and close."""
+        """Write what waits in the outbox, write ``close`` with *code* and *reason*, and close the stream."""
         if not self.ended:
             self._owner.engine.hub.flush()
             self._owner.factory.outbox.flush()
         if self.ended:  # it may have been too much to write
             return
         self.ended = True
-        self._count_end(code, "server")
+        self._note_end(code, reason, "server")
         if self._throttle is not None:
             self._throttle.stop()
         if self._waiting is not None and self._waiting.active():
@@ -126,7 +128,7 @@ class Connection(Sending):
         transport = self.transport
         text = reason.encode("utf-8", "replace")[:_REASON_SIZE].decode("utf-8", "ignore")
         transport.write(frame(close_message(code, text).raw))
-        transport.unregisterProducer()  # one that is paused would keep the connection open
+        transport.unregisterProducer()  # a paused producer would keep the connection open
         if self._half_closed or self.is_secure or not hasattr(transport, "loseWriteConnection"):
             transport.resumeProducing()
             transport.loseConnection()
@@ -142,7 +144,12 @@ class Connection(Sending):
     # Heartbeats
 
     def beat(self) -> None:
-        """Ask for a sign of life: with a heartbeat, or, where bytes wait, by looking whether some of them leave."""
+        """
+        Check whether the client is alive.
+
+        Send a heartbeat, which the client must answer. If bytes wait to be sent, note their number instead:
+        :attr:`is_silent` then looks whether some of them have left.
+        """
         if self.ended:
             return
         self._held_at, self._added = self.held(), 0
@@ -152,17 +159,17 @@ class Connection(Sending):
 
     @property
     def is_silent(self) -> bool:
-        """Whether nothing has come since the last heartbeat, and what waited has not become less."""
-        if self.ended or self._flow & HELD_BACK:  # what has come is not read yet
+        """Whether, since :meth:`beat`, the client has sent nothing, or none of the waiting bytes has left."""
+        if self.ended or self._flow & HELD_BACK:  # an answer may have arrived, but was not read yet
             return False
         if self._held_at:
             return self.held() >= self._held_at + self._added
         return not self._heard
 
     def give_up(self) -> None:
-        """End the connection, because its client is gone, or does not answer heartbeats."""
+        """End the connection, because its client does not answer heartbeats."""
         _log.info("{peer}: closed, it does not answer heartbeats", peer=self.peer)
-        self.end(POLICY_VIOLATION, "no sign of life: answer a heartbeat, an empty message, with another one")
+        self.end(POLICY_VIOLATION, "no answer to a heartbeat: answer an empty message with another one")
 
     # Reading
 
@@ -189,7 +196,7 @@ class Connection(Sending):
         self.transport.pauseProducing()
 
     def go_on_reading(self, why: int) -> None:
-        """Go on reading, unless there is another reason not to. Pass on the data that was read before."""
+        """Continue reading, unless there is another reason to wait. Pass on the data that was read before."""
         self._flow &= ~why
         if self.ended:
             return

@@ -20,7 +20,7 @@ HEARTBEAT: Final = b"0\n"
 """An empty message."""
 
 _MAX_DIGITS = 10
-"""Digits of a length at most. The largest limit on messages has as many."""
+"""The most digits of a length. The largest limit on messages has as many."""
 
 _LENGTH = re.compile(rb"(0|[1-9][0-9]{0,%d})\n" % (_MAX_DIGITS - 1))
 _BEGUN = re.compile(rb"(?:0|[1-9][0-9]{0,%d})?" % (_MAX_DIGITS - 1))
@@ -29,13 +29,13 @@ _HEARTBEATS = re.compile(rb"(?:0\n)+")
 
 class Taken(NamedTuple):
     """
-    What a piece of a stream holds.
+    The messages in a piece of a stream.
 
-    :ivar messages: the whole messages in it, without heartbeats.
-    :ivar position: where the first message begins that is not whole, or the first error.
-    :ivar wanted: bytes that are needed from there before it is worth while to look again; 0 at an error, or if all is
-        taken.
-    :ivar error: what is wrong there; ``None`` if nothing is.
+    :ivar messages: the whole messages, without heartbeats.
+    :ivar position: the index at which the first incomplete message begins, or the first error.
+    :ivar wanted: how many bytes from *position* on are needed before another call can take more; 0 at an error, or if
+        everything was taken.
+    :ivar error: the error at *position*; ``None`` if there is none.
     """
 
     messages: list[bytes]
@@ -49,7 +49,7 @@ def take_messages(data: bytes, largest: int) -> Taken:
     Take the whole messages at the beginning of *data*.
 
     :param data: part of a stream, from the beginning of a message.
-    :param largest: bytes of the largest message that is taken. A length beyond that is an error, as soon as it is read.
+    :param largest: the most bytes of a message. A larger length is an error as soon as it is read.
     """
     messages: list[bytes] = []
     position, size = 0, len(data)
@@ -80,7 +80,7 @@ def begins(data: bytes) -> bool:
 
 
 def _error(data: bytes, position: int) -> LHTTPError | None:
-    """Return what is wrong with a line that is no length; ``None`` if it can still become one."""
+    """Return the error in a line that is not a length; ``None`` if more bytes can still make it one."""
     stop = _BEGUN.match(data, position).end()  # type: ignore[union-attr]
     if stop == len(data):
         return None
@@ -106,7 +106,7 @@ def frame(payload: bytes) -> bytes:
 
 
 class Lengths:
-    """The encoding of deliveries; there is one for all connections. See :class:`lhttp_tx.engine.delivery.Encoding`."""
+    """The encoding of deliveries, shared by all connections. See :class:`lhttp_tx.engine.delivery.Encoding`."""
 
     __slots__ = ()
 

@@ -1,5 +1,5 @@
 """
-What the connections of one server share: their heartbeats, their time limits and their count.
+The state that all connections of one server share: their heartbeats, their time limits and their count.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ __all__ = ["Owner"]
 
 _TURN = 0.005
 """
-Seconds that the messages of one connection may take in one turn of the reactor. The smallest have three bytes, so that
-thousands of them come in one read.
+Seconds that the messages of one connection may take in one turn of the reactor. A message can be so small that one read
+contains thousands.
 """
 
 
 class Owned(Beating, Protocol):
-    """A connection, as its owner sees it. It gets heartbeats, and has to answer them."""
+    """A connection, as its owner sees it. Its client gets heartbeats and must answer them."""
 
     def end(self, code: int, reason: str) -> None:
-        """Tell its client why, and close it."""
+        """Tell the client the code and the reason, and close the connection."""
 
     @property
     def is_silent(self) -> bool:
-        """Whether nothing has come since the last heartbeat, though it could have."""
+        """Whether the client has not answered the last heartbeat."""
 
     def give_up(self) -> None:
-        """End it: its client is gone."""
+        """End the connection, because its client does not answer heartbeats."""
 
 
 class Owner:
@@ -47,11 +47,11 @@ class Owner:
     :ivar clock: the reactor.
     :ivar turn: seconds that the messages of one connection may take in one turn of the reactor.
     :ivar strangers: connections whose first message has not begun.
-    :ivar largest: bytes of the largest message that is read. One between the limit and this gets status 413.
-    :ivar patience: seconds after which a client that acknowledges nothing is gone; 0: the system decides.
-    :ivar handshake_timeout: seconds in which the first message must begin.
-    :ivar login_timeout: seconds in which a client must log in, where it has to.
-    :ivar close_timeout: seconds in which a client must close after it was told to.
+    :ivar largest: the most bytes of a message that is read. A message between the limit and this gets error 413.
+    :ivar patience: seconds for which a client may leave bytes unacknowledged; 0: the default of the system.
+    :ivar handshake_timeout: seconds within which the first message must begin.
+    :ivar login_timeout: seconds within which a client must log in, if it has to.
+    :ivar close_timeout: seconds within which a client must end its side after ``close``.
     """
 
     def __init__(self, factory: LHTTPServerFactory) -> None:
@@ -75,8 +75,10 @@ class Owner:
 
     def check(self, place: Place) -> None:
         """
-        :raises Refused: with status 503 if the server goes away, or has too many connections; 429 if the address of the
-            client has too many.
+        Check whether the server accepts a connection.
+
+        :raises Refused: with status 503 if the server is stopping, or has too many connections; 429 if the address of
+            the client has too many.
         """
         factory = self.factory
         if factory.draining:
@@ -111,7 +113,7 @@ class Owner:
             connection.end(GOING_AWAY, "server is going away")
 
     def _expect(self, connections: tuple[Any, ...]) -> None:
-        """Look in a while at connections that have just got a heartbeat."""
+        """Check the answers of connections that have just got a heartbeat, after the time limit."""
         if self._count:
             self._looks.append(self.clock.callLater(self._timeout, self._look, connections))
 
@@ -119,7 +121,7 @@ class Owner:
         self._looks.popleft()
         silent = tuple(found for found in connections if found.is_silent)
         if silent:
-            # If the process stood still, the answers may have arrived: the reactor reads them before the next turn.
+            # If the process was blocked, the answers may have arrived. The reactor reads them before the next turn.
             self._looks.appendleft(self.clock.callLater(0, self._look_again, silent))
 
     def _look_again(self, connections: tuple[Owned, ...]) -> None:

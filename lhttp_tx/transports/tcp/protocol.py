@@ -2,9 +2,8 @@
 The edge of a plain stream: bytes on one side, a :class:`~lhttp_tx.engine.conversation.Conversation` on the other.
 
 :mod:`lhttp_tx.transports.tcp.connection` has the flow of bytes, and :mod:`lhttp_tx.transports.tcp.framing` the form of
-messages. A connection opens with the line that begins its first message. Until then, it is a stranger, and costs
-next to nothing. A client cannot send its credentials with a handshake, because there is none. It logs in with a
-message.
+messages. A connection opens with the line that begins its first message. Until then, it is a *stranger*, and costs
+almost nothing. There is no handshake, so a client sends its credentials in a login message.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ __all__ = ["TCPProtocol"]
 _log = RationedLogger(__name__)
 
 _TOO_MANY = (429, 503)
-"""Statuses of refusals that may be many. The log does not get a line for each."""
+"""Statuses of refusals that can be frequent. The log gets no line for each."""
 
 _CODES = {400: PROTOCOL_ERROR, 413: TOO_BIG, 500: INTERNAL_ERROR, 503: TOO_SLOW}
 """The close code after an error that ends a connection, by its status; all others have 1008."""
@@ -79,7 +78,7 @@ class TCPProtocol(Connection):
             self._throttle.count_bytes(size)
 
     def readConnectionLost(self) -> None:
-        """The client sends nothing more. It still gets the answers to what it has sent."""
+        """Called when the client has ended its side. It still gets the answers to its messages."""
         if self.ended:
             self.transport.loseConnection()
             return
@@ -87,7 +86,7 @@ class TCPProtocol(Connection):
         self._handle(b"")
 
     def writeConnectionLost(self) -> None:
-        """Called when the last message has left; the client is to end its side now."""
+        """Called when the last message has left. The client must now end its side."""
 
     def go_on(self) -> None:
         """Pass on the data that was read before."""
@@ -116,12 +115,12 @@ class TCPProtocol(Connection):
             _log.failure("{peer}: reading failed", peer=self.peer)
             self.end(INTERNAL_ERROR, "internal error")
         finally:
-            if begin:  # what others get is no fault of who publishes
+            if begin:  # before the deliveries to others, which this client does not pay for
                 self._pace(size, perf_counter() - begin)
             outbox.uncork()
 
     def _take(self, data: bytes) -> None:
-        """Pass on all messages that are whole, and that the session takes."""
+        """Pass on whole messages as long as the session takes them. Keep the rest."""
         kept = self._kept
         if kept is not None:
             kept += data
@@ -149,7 +148,7 @@ class TCPProtocol(Connection):
         """
         Keep bytes until more come, or the session takes more.
 
-        :param wanted: how many are needed before it is worth while to look at them again.
+        :param wanted: how many bytes are needed before another look can find a whole message.
         """
         if data and not self.ended:
             self._kept = bytearray(data)
@@ -159,7 +158,7 @@ class TCPProtocol(Connection):
         """
         Pass on messages. Return whether the session takes even more.
 
-        :param runs: messages of one kind each, how many of them were taken, and whether they are binary.
+        :param runs: runs of messages of one kind, how many of each run were taken before, and whether they are binary.
         """
         end = perf_counter() + self._owner.turn
         for number, (messages, before, binary) in enumerate(runs):
@@ -176,7 +175,7 @@ class TCPProtocol(Connection):
         return not self._flow & HELD_BACK and not self.ended
 
     def _finish(self) -> None:
-        """Nothing more will come: answer what has come, and close."""
+        """Answer the messages that have come, and close, because the client has ended its side."""
         if self._kept is not None:
             self.fail(RemoteProtocolError("the stream has ended inside a message"))
         elif isinstance(self.session, Conversation):
@@ -226,7 +225,7 @@ class TCPProtocol(Connection):
         return self.session is not None and not self._flow & HELD_BACK
 
     def _ask(self, gate: Gate) -> None:
-        """Let the authenticators decide. Nothing is read meanwhile."""
+        """Let the authenticators decide. Stop reading meanwhile."""
         certificate = certificate_of(self.transport) if self.is_secure else None
         attempt = LoginAttempt(self.peer, new_connection_id(), "", secure=self.is_secure, certificate=certificate)
         admission = gate.admit(attempt, by_message=True)
@@ -267,7 +266,7 @@ class TCPProtocol(Connection):
         return session
 
     def _shown(self) -> Handshake | None:
-        """Return what a client has shown to open the connection; ``None`` if no code can ask for it."""
+        """Return how the client has opened the connection; ``None`` if no code can ask for it."""
         if not self._owner.engine.open_steps:
             return None
         return Handshake("", certificate=certificate_of(self.transport) if self.is_secure else None)
@@ -287,7 +286,7 @@ class TCPProtocol(Connection):
         self.fail(error)
 
     def fail(self, error: LHTTPError) -> None:
-        """Tell the client of an error that ends the connection, and close it."""
+        """Send an error to the client, and close the connection."""
         code = _CODES.get(error.status, POLICY_VIOLATION)
         if self._owner.factory.draining:
             code = GOING_AWAY

@@ -1,7 +1,7 @@
 """
 Writes messages to one client on a plain stream, and knows which of them have not left.
 
-The lowest floor of a connection, with :mod:`lhttp_tx.transports.outflow` below it.
+The lowest layer of a connection. Only :mod:`lhttp_tx.transports.outflow` is below it.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class Sending(Outflow):
         self._unread: Unread | None = Unread() if owner.engine.on_undelivered else None
 
     def close(self, code: int, reason: str) -> None:
-        """See :meth:`lhttp_tx.interfaces.ITransport.close`. The client is told by a message."""
+        """See :meth:`lhttp_tx.interfaces.ITransport.close`. The last message tells the client."""
         if code == TOO_SLOW:
             self._tell_undelivered()
         self.end(code, reason)
 
     def end(self, code: int, reason: str) -> None:
-        """Write what was sent before and the last message, and close."""
+        """Write what waits in the outbox, write ``close`` with *code* and *reason*, and close the stream."""
         raise NotImplementedError
 
     @property
@@ -67,7 +67,7 @@ class Sending(Outflow):
         self._put(frame(payload), [payload], binary)
 
     def _put(self, data: bytes, payloads: list[bytes], binary: bool) -> None:
-        """Write messages, at the end of the read that causes them if there is one."""
+        """Write messages. While a read is being handled, gather them until its end."""
         if self.ended:
             return
         outbox = self._owner.factory.outbox
@@ -79,7 +79,7 @@ class Sending(Outflow):
             self.write_frames(data)
 
     def write_frames(self, frames: bytes) -> None:
-        """Write messages now, without the outbox. A client that leaves too many of them unread is cut off."""
+        """Write messages now, without the outbox. Disconnect a client for which too many bytes wait."""
         if self.ended:
             return
         if self._held_at:

@@ -1,8 +1,8 @@
 """
-The views of messages on a WebSocket: what clients of ``lhttp.json`` and ``lhttp.protobuf`` get and send.
+The views of messages on a WebSocket, for clients of ``lhttp.json`` and ``lhttp.protobuf``.
 
-A delivery keeps its views, so a publication is converted once for all clients of a codec. Connections of others have
-none of this. Must not import Autobahn.
+A delivery keeps its views, so a publication is converted once for all clients of a codec. Connections of other clients
+have none of these objects. Must not import Autobahn.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from lhttp_tx.transports.websocket.frames import Framing
 __all__ = ["Coded", "CodedFraming", "Decoder"]
 
 _AT_ONCE = 64
-"""The most messages of a run that are read before the session takes them: it may stop, and they are read again."""
+"""The most views that are converted before the session takes them. If it stops, the rest is converted again later."""
 
 
 class CodedFraming(Framing):
-    """Views of messages in frames of another encoding, which may compress them."""
+    """Puts views of messages into the frames of another encoding, which may compress them."""
 
     def __init__(self, view: View, frames: Framing) -> None:
         """
@@ -42,7 +42,11 @@ class CodedFraming(Framing):
         return self._frames.encode(views, self.view.binary)
 
     def frame(self, payload: bytes, binary: bool) -> bytes:
-        """See :meth:`lhttp_tx.transports.websocket.frames.Framing.frame`. What is no message has no frame."""
+        """
+        See :meth:`lhttp_tx.transports.websocket.frames.Framing.frame`.
+
+        :returns: the frame; empty if *payload* is not a message.
+        """
         try:
             view = self.view.write(payload, binary)
         except RemoteProtocolError:
@@ -66,9 +70,9 @@ class Coded(Protocol):
 
 class Decoder:
     """
-    Stands before the session of a connection, and reads messages out of views.
+    Reads messages out of views, and passes them to the session of a connection.
 
-    A view that cannot be read takes the place of a message, and is refused in its turn.
+    A malformed view is passed on in the place of its message, so that the session refuses it in order.
     """
 
     __slots__ = ("_connection", "_limits", "_throttle", "_view")
@@ -78,7 +82,7 @@ class Decoder:
         :param connection: the connection; its session gets the messages.
         :param view: the view.
         :param limits: the limits of a message.
-        :param throttle: gets the messages in the place of the session; ``None`` if there is none.
+        :param throttle: gets the messages instead of the session; ``None`` if there is none.
         """
         self._connection = connection
         self._view = view

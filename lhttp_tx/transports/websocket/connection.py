@@ -146,7 +146,7 @@ class Connection(WebSocketServerProtocol):
     # Beginning and end, without Autobahn's log lines
 
     def connectionMade(self) -> None:
-        """Begin a connection, before anything was read."""
+        """Begin a connection. Called before the first read."""
         self.peer = peer_name(self.transport.getPeer())
         if self.place is None:
             self.place = self.factory.admission.enter(self.transport.getPeer())
@@ -229,7 +229,7 @@ class Connection(WebSocketServerProtocol):
         self.transport.pauseProducing()
 
     def go_on_reading(self, why: int) -> None:
-        """Go on reading, unless there is another reason not to. Pass on the data that was read before."""
+        """Continue reading, unless there is another reason to wait. Pass on the data that was read before."""
         self._flow &= ~why
         if not self._flow & NOT_READING and self.state != _CLOSED:
             self.transport.resumeProducing()

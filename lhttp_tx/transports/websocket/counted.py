@@ -1,7 +1,7 @@
 """
-WebSocket connections that count what they do.
+WebSocket connections that count for the metrics.
 
-:mod:`lhttp_tx.transports.websocket.factory` uses the class in place of the ordinary one if its engine counts.
+:mod:`lhttp_tx.transports.websocket.factory` uses this class instead of the ordinary one if the engine has counters.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any
 
+from lhttp_tx.codec.codes import COUNTED
 from lhttp_tx.observe.counters import Counters
 from lhttp_tx.transports.websocket.flow import CONGESTED, FULL, THROTTLED
 from lhttp_tx.transports.websocket.protocol import LHTTPServerProtocol
@@ -16,15 +17,7 @@ from lhttp_tx.transports.websocket.protocol import LHTTPServerProtocol
 __all__ = ["counted_protocol"]
 
 _REASONS = {THROTTLED: "rate", FULL: "queue", CONGESTED: "unsent"}
-"""Why reading is paused, in one word."""
-
-_CODES = frozenset(
-    {
-        *(1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013),
-        *(4401, 4408, 4409, 4410),
-    }
-)
-"""Close codes that are counted each for itself. Clients could send any other, so these count as one."""
+"""The reasons for pauses in reading, as the metrics name them."""
 
 
 def counted_protocol(counters: Counters) -> type[LHTTPServerProtocol]:
@@ -58,7 +51,7 @@ def counted_protocol(counters: Counters) -> type[LHTTPServerProtocol]:
             if self.session is not None:
                 by_server = self.closedByMe or self.failedByMe or (self.droppedByMe and not self.remoteCloseCode)
                 number = (self.localCloseCode if self.closedByMe else None) or code or 1006
-                counters.closed[str(number) if number in _CODES else "other", "server" if by_server else "client"] += 1
+                counters.closed[str(number) if number in COUNTED else "other", "server" if by_server else "client"] += 1
             super().onClose(wasClean, code, reason)
 
     return CountedProtocol

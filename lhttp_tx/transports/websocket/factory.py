@@ -34,17 +34,17 @@ __all__ = ["LHTTPServerFactory"]
 ask_inspect()
 
 _HANDSHAKE_METHODS = ("onConnect", "processHandshake", "succeedHandshake")
-"""Methods by which a subclass may decide about handshakes: where it does, every handshake goes their way."""
+"""Methods with which a subclass may decide about handshakes. If it has one, Autobahn handles every handshake."""
 
 _ON_DEMAND = frozenset({"send_queue", "trafficStats", "utf8validator"})
-"""Parts of an Autobahn connection that most connections never use, or not for a long time."""
+"""Attributes of an Autobahn connection that most connections never use. They are made on first use."""
 
 _CLIENT_WINDOW_BITS, _SERVER_WINDOW_BITS = 10, 13
-"""Windows of permessage-deflate, as powers of two: what is kept of a client's messages, and what is looked back at."""
+"""Window sizes of permessage-deflate, as powers of two: of what clients compress, and of what the server compresses."""
 
 
 class _OnDemand:
-    """An attribute of a connection that is made when it is looked at."""
+    """An attribute of a connection that is made on first use."""
 
     def __init__(self, name: str, make: Callable[[], object]) -> None:
         self._name = name
@@ -83,16 +83,16 @@ class LHTTPServerFactory(WebSocketServerFactory):
         gzip: bool = True,
     ) -> None:
         """
-        :param engine: what the sessions belong to.
+        :param engine: opens the sessions.
         :param reactor: the running reactor.
-        :param policy: who may come in.
-        :param gate: knows who they are; ``None``: nobody is asked.
-        :param admission: counts them by address; ``None``: without a limit.
+        :param policy: the access rules; ``None`` for the defaults.
+        :param gate: authenticates clients; ``None``: the server does not authenticate them.
+        :param admission: limits the connections of each address; ``None``: no limit.
         :param max_connections: connections at one time, 0 for no limit; more get status 503.
         :param ping_interval: seconds between pings, 0 for none.
-        :param ping_timeout: seconds in which a ping must be answered.
-        :param handshake_timeout: seconds in which the opening handshake must be complete.
-        :param close_timeout: seconds in which a peer must answer a close before it is dropped.
+        :param ping_timeout: seconds within which a ping must be answered.
+        :param handshake_timeout: seconds within which the opening handshake must be complete.
+        :param close_timeout: seconds within which a peer must answer a close before it is dropped.
         :param deflate: whether clients may ask for the extension permessage-deflate.
         :param gzip: whether clients may ask for gzip-compressed messages.
         """
@@ -114,7 +114,7 @@ class LHTTPServerFactory(WebSocketServerFactory):
         largest = 2 * engine.limits.message_size
         self.setProtocolOptions(
             webStatus=False,
-            versions=[13],  # older ones have their origin in another header
+            versions=[13],  # older versions have the origin in another header
             failByDrop=False,
             allowNullOrigin=True,  # each call sets it; the policy decides
             maxConnections=max_connections,
@@ -173,11 +173,11 @@ class LHTTPServerFactory(WebSocketServerFactory):
 
     def check(self, handshake: Handshake, place: Place | None = None) -> None:
         """
-        Let an opening handshake in or not.
+        Check whether the access rules allow an opening handshake.
 
-        :param place: what its connection counts as; ``None`` if it does not count.
-        :raises Refused: if a rule is against it; with status 400 if too much is in it, 503 while the server goes away,
-            429 if its address has too many connections.
+        :param place: the place of its connection; ``None`` if it does not count.
+        :raises Refused: if a rule forbids it; with status 400 if it has too many parts, 503 while the server is
+            stopping, 429 if its address has too many connections.
         """
         headers = handshake.headers
         if self.draining:
@@ -190,13 +190,13 @@ class LHTTPServerFactory(WebSocketServerFactory):
 
     def admits(self, handshake: Handshake, connections: int, place: Place | None = None) -> bool:
         """
-        Return whether *handshake* may be answered without Autobahn, with the same outcome: the access rules let it in.
+        Return whether the server may accept *handshake* without Autobahn.
 
-        ``False`` does not refuse the handshake yet: Autobahn, or a rule that it asks, decides that. If there is a gate,
-        the gate decides after this.
+        ``True`` means that Autobahn and the access rules would accept it, too. ``False`` does not refuse the handshake:
+        Autobahn and the access rules then decide. If there is a gate, the gate decides after this.
 
-        :param connections: how many there are with this one.
-        :param place: what this one counts as; ``None`` if it does not count.
+        :param connections: the number of connections, including this one.
+        :param place: the place of this one; ``None`` if it does not count.
         """
         if self._configured is None or not issubclass(self._configured, self.protocol):
             self._configure()
@@ -219,7 +219,7 @@ class LHTTPServerFactory(WebSocketServerFactory):
         return protocol
 
     def _configure(self) -> None:
-        """Make the class of the connections, and see what of a handshake their options leave to Autobahn."""
+        """Make the class of the connections, and find out which handshakes its options leave to Autobahn."""
         kind: Any = self.protocol
         options = {name: getattr(self, name) for name in WebSocketServerProtocol.CONFIG_ATTRS}
         # A function on a class would become a method.
@@ -237,10 +237,10 @@ class LHTTPServerFactory(WebSocketServerFactory):
 
     def _trim(self) -> None:
         """
-        Let the class of the connections hold what Autobahn sets on every one of them to begin with.
+        Set the initial attributes of Autobahn's connections on their class, once.
 
-        An idle connection is half as large, and made in half the time. Whatever is not known to be shared safely, as a
-        later Autobahn may add, leaves it to Autobahn.
+        This halves the memory of an idle connection, and the time to make it. If a later Autobahn has an attribute that
+        connections may not be able to share, Autobahn sets all of them as usual.
         """
         pattern = self._configured()
         pattern.factory = self

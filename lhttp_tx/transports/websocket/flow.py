@@ -25,13 +25,13 @@ class Flow(IntFlag):
     """The session takes no more messages. The server reads nothing, and does not pass on what it has read."""
 
     THROTTLED = 4
-    """The client has sent too much recently. The effect is the same as of :attr:`FULL`."""
+    """The client has sent too much recently. The effect is the same as that of :attr:`FULL`."""
 
     CONSUMING = 8
     """The read buffer is being consumed. This flag prevents recursion."""
 
     UNTAKEN = 16
-    """There are messages that were read, but that the session has not taken."""
+    """There are messages that were read, but the session has not taken them."""
 
     BEGUN = 32
     """There are bytes of an incomplete message, or bytes after messages that the session has not taken."""

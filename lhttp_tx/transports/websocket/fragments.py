@@ -13,14 +13,14 @@ __all__ = ["LEAST_FRAGMENT", "Joined", "skip_frames", "take_fragmented", "take_f
 
 LEAST_FRAGMENT = 64
 """
-The fewest bytes of a message's limit that each frame uses up. This bounds the number of frames, too.
+The fewest bytes of a message's limit that each frame uses up. This also limits the number of frames.
 
 The limit for the WebSocket message is twice the limit for an LHTTP message. So a message of the largest LHTTP size may
 come in frames of 32 bytes.
 """
 
 _LARGE = 126
-"""Bytes of a payload from which on a frame has another head. The functions here leave such frames to Autobahn."""
+"""The size of a payload from which on frames have longer heads. The functions here leave such frames to Autobahn."""
 
 
 _TEXT, _CLOSE = 0x01, 0x08

@@ -36,7 +36,7 @@ def build_frame(payload: bytes, binary: bool) -> bytes:
 
 
 class FrameHeads(dict[int, bytes]):
-    """The head of a frame for each size of a payload. Heads for short payloads are kept; others are made each time."""
+    """The head of a frame by the size of its payload. Heads for short payloads are kept. Others are made each time."""
 
     def __init__(self, first: int) -> None:
         super().__init__((size, bytes((first, size))) for size in range(126))
@@ -87,11 +87,10 @@ def split_frames(data: bytes) -> list[tuple[bytes, bool]]:
 
 class Framing(ABC):
     """
-    A way to make frames of messages: an :class:`~lhttp_tx.engine.delivery.Encoding`, shared by all connections that use
-    it.
+    Makes frames from messages: an :class:`~lhttp_tx.engine.delivery.Encoding`, shared by all connections that use it.
 
     :ivar takes_gzip: whether clients that get such frames may send gzip-compressed messages.
-    :ivar view: the view that the frames carry; ``None`` for messages as they are.
+    :ivar view: the view that the frames carry; ``None`` for LHTTP's text.
     """
 
     takes_gzip = False
@@ -115,7 +114,7 @@ class Framing(ABC):
 
 
 class _Plain(Framing):
-    """Messages as they are."""
+    """Unchanged messages in plain frames."""
 
     def encode(self, payloads: list[bytes], binary: bool) -> bytes:
         """See :meth:`Framing.encode`."""

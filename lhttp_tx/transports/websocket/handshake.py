@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 SUBPROTOCOLS = ("lhttp", *VIEWS)
-"""The WebSocket subprotocols of the server. The first one is used if the client asks for none."""
+"""The WebSocket subprotocols of the server. The server speaks the first one if the client offers none."""
 
 _MAX_SUBPROTOCOL = 255
 """The longest unknown subprotocol that the server accepts, in characters. A connection stores it."""
@@ -41,10 +41,10 @@ MAX_HEADERS = 64
 """The most header lines of a handshake, and of any other request. Each one costs work."""
 
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-"""What RFC 6455, section 1.3, adds to the key."""
+"""The text that RFC 6455, section 1.3, appends to the key."""
 
 # The target begins with one slash and has no fragment; names are tokens; values are ASCII without control characters.
-# An origin's port is surely one: Autobahn refuses the others even where every origin is allowed.
+# The port of an origin must be valid: Autobahn refuses others even if every origin is allowed.
 _HEAD = re.compile(
     rb"GET (/(?!/)[!\"$-~]*) HTTP/1\.1"
     rb"((?:\r\n[!#$%%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~]*){1,%d})" % MAX_HEADERS
@@ -56,7 +56,7 @@ _KEY = re.compile(r"[0-9A-Za-z+/]{22}==")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 _UNUSUAL = frozenset({"content-length", "expect", "transfer-encoding"})
-"""Headers of a request that is more than a plain handshake."""
+"""Headers that a plain handshake does not have."""
 
 _OFFERS = frozenset({None, "permessage-deflate", "permessage-deflate; client_max_window_bits"})
 """The extensions that browsers and common clients offer. A server that does not compress need not answer them."""
@@ -65,7 +65,7 @@ _OFFERS = frozenset({None, "permessage-deflate", "permessage-deflate; client_max
 @dataclass(slots=True)
 class Handshake:
     """
-    What a client sent to open a WebSocket.
+    The opening handshake of a client.
 
     :ivar target: path and query, as they were sent.
     :ivar headers: the values by lower-case name.
@@ -89,9 +89,9 @@ class Handshake:
 
 def read_handshake(data: bytes) -> Handshake | None:
     """
-    Return the ordinary opening handshake that *data* begins with, ``None`` if that is not beyond doubt.
+    Return the ordinary opening handshake at the beginning of *data*; ``None`` if it is anything else.
 
-    :param data: all that has come on the connection so far.
+    :param data: everything that the client has sent on this connection.
     """
     end = data.find(b"\r\n\r\n", 0, _MAX_SIZE)
     if end < 0:
@@ -124,7 +124,7 @@ def read_handshake(data: bytes) -> Handshake | None:
 
 
 def certificate_of(transport: Any) -> bytes | None:
-    """Return the certificate, in DER, that the other side of a TLS connection has shown; ``None`` without one."""
+    """Return the certificate, in DER, that the peer of a TLS connection has presented; ``None`` without one."""
     from twisted.internet.ssl import Certificate
 
     found = transport.getPeerCertificate()
@@ -146,10 +146,10 @@ def choose_subprotocol(offer: str | None) -> str | None:
     """
     Return the subprotocol that the server agrees to; ``None`` for none.
 
-    It is the first of the client's that the server knows. If the server knows none and exactly one was offered, it is
-    that one: browsers close a connection whose offer gets no answer.
+    It is the first one in the client's list that the server knows. If the server knows none and the client offers
+    exactly one, it is that one, because browsers close a connection whose offer gets no answer.
 
-    :param offer: the value of ``Sec-WebSocket-Protocol``, of several joined by commas; ``None`` without one.
+    :param offer: the value of ``Sec-WebSocket-Protocol``, repeated headers joined by commas; ``None`` without one.
     """
     if offer is None:
         return None

@@ -1,7 +1,7 @@
 """
 Opens a WebSocket connection: handles the handshake, and accepts or refuses the client.
 
-This is the floor between :mod:`lhttp_tx.transports.websocket.connection` and
+This is the layer between :mod:`lhttp_tx.transports.websocket.connection` and
 :mod:`lhttp_tx.transports.websocket.protocol`.
 """
 
@@ -43,7 +43,7 @@ HANDSHAKE_SIZE = 16_384
 """The largest head of a handshake, in bytes. twisted.web has the same bound."""
 
 _TOO_MANY = (429, 503)
-"""Statuses of refusals that may be many. The log does not get a line for each."""
+"""Statuses of refusals that can be frequent. The log gets no line for each."""
 
 _QUERY = re.compile(r"\?\S*")
 """The query of a request target."""
@@ -56,13 +56,18 @@ _LEFT_BEHIND = (
 """Attributes of a handshake that nobody needs after the answer. Some contain secrets."""
 
 _JUDGED = re.compile(rb"(?i:\r\n(?:connection|host|origin|sec-websocket-[a-z]+|upgrade):[^\r]*)")
-"""The headers that Autobahn checks, each with the line end before it. Autobahn does work for each line that it gets."""
+"""
+The headers that Autobahn checks, each with the line end before it. Each line costs Autobahn time, so it gets only
+these.
+"""
 
 _PLAIN_QUERY = re.compile(rb"[!\"$-~]*")
-"""A query in which Autobahn finds nothing to refuse. It takes steps for each parameter and escape that it is shown."""
+"""
+A query that Autobahn would accept. Each parameter and escape costs Autobahn time, so it does not get such a query.
+"""
 
 _LINE_ENDS = bytes.maketrans(b"\x0b\x0c\x1c\x1d\x1e\x85", b"______")
-"""Takes out what Autobahn would end a line at, though HTTP does not: a value could bring its own headers."""
+"""Replaces characters that end a line for Autobahn but not in HTTP. Otherwise a value could contain headers."""
 
 
 def _phrase(code: int) -> str:
@@ -77,7 +82,7 @@ class Opening(Connection):
     """
     One WebSocket connection, up to the moment when it is open.
 
-    :ivar handshake: how the client opened the connection, for the code that opens the session; it is not kept.
+    :ivar handshake: the handshake, until the session is open.
     :ivar user: the user that a ``twisted.cred`` guard around the resource has found.
     """
 
@@ -92,7 +97,7 @@ class Opening(Connection):
     _head: dict[str, str] | None = None
     _target = ""
 
-    # Where Autobahn need not be asked
+    # Without Autobahn
 
     def open(self, handshake: Handshake, behind: bytes) -> None:
         """
@@ -106,7 +111,7 @@ class Opening(Connection):
             self.dataReceived(behind)
 
     def _accept(self, handshake: Handshake) -> None:
-        """Answer a handshake as soon as the authenticators have decided. Nothing else can refuse it any more."""
+        """Answer a handshake as soon as the authenticators have decided. All other checks have accepted it."""
         self.handshake = handshake
         self._take_place()
         if self.factory.gate is None:
@@ -144,7 +149,7 @@ class Opening(Connection):
     # Autobahn's callbacks
 
     def processHandshake(self) -> None:
-        """Let Autobahn check a handshake. One that can be read in two ways is refused before."""
+        """Let Autobahn check a handshake. Refuse an ambiguous one before that."""
         end = self.data.find(b"\r\n\r\n")
         if end > HANDSHAKE_SIZE:
             self.failHandshake("the head of the handshake is too large", 431)
@@ -168,7 +173,7 @@ class Opening(Connection):
                 self.failHandshake("WebSocket version is not 13", 400, [("Sec-WebSocket-Version", "13")])
                 return
             lines = self.data[len(start) : end]
-            if self.factory.plain:  # or else somebody may look at the rest
+            if self.factory.plain:  # otherwise other code may read the other headers
                 lines = b"".join(_JUDGED.findall(lines))
                 path, _, query = target.partition(b"?")
                 if b"#" not in path and _PLAIN_QUERY.fullmatch(query):
@@ -213,7 +218,7 @@ class Opening(Connection):
         admission = gate.admit(self._attempt)
         if not admission.called:
             self._admission = admission
-            if self.openHandshakeTimeoutCall is not None:  # from here on there is the gate's own limit
+            if self.openHandshakeTimeoutCall is not None:  # the gate has its own time limit
                 self.openHandshakeTimeoutCall.cancel()
                 self.openHandshakeTimeoutCall = None
         return admission.addCallbacks(self._admitted, self._not_admitted)
@@ -261,7 +266,7 @@ class Opening(Connection):
             data, self._beginning = self._beginning, b""
             self.dataReceived(data)
 
-    # What is known once it is open
+    # After opening
 
     def _nobody(self) -> Identity | None:
         """Return the identity of a client if there are no authenticators; ``None`` if only its address is known."""

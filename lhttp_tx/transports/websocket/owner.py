@@ -28,7 +28,7 @@ class ConnectionOwner(Protocol):
     :class:`lhttp_tx.transports.websocket.factory.LHTTPServerFactory`.
 
     :ivar admission: counts connections by address.
-    :ivar countConnections: how many there are.
+    :ivar countConnections: the number of connections.
     :ivar draining: whether the server is stopping.
     :ivar engine: the engine of its session.
     :ivar gate: identifies clients; ``None`` if the server does not authenticate them.

@@ -35,6 +35,7 @@ from lhttp_tx.transports.websocket.handshake import read_handshake
 from lhttp_tx.transports.websocket.opening import HANDSHAKE_SIZE, Opening
 from lhttp_tx.transports.websocket.pings import take_pings
 from lhttp_tx.transports.websocket.reader import take_messages
+from lhttp_tx.transports.websocket.trial import SUBPROTOCOL, Trial
 
 __all__ = ["LHTTPServerProtocol"]
 
@@ -64,26 +65,31 @@ class LHTTPServerProtocol(Opening):
         connection is open.
     """
 
-    session: Conversation | Lobby | None = None
+    session: Conversation | Lobby | Trial | None = None
 
     _unwanted = 0  # bytes of a skipped frame that have not come yet, while the connection closes
 
     # The session
 
     def onOpen(self) -> None:
-        """Begin the session. If the client has to log in first, begin the lobby instead."""
+        """Begin the session; the lobby if the client has to log in first, and neither for a trial."""
         if self.place is not None:
             self.place.open()
         self._begin_flow()
         self._choose_encoding()
-        if self.factory.gate is None:
+        if self.websocket_protocol_in_use == SUBPROTOCOL:
+            self._attempt = self._identity = None
+            self.session = Trial(self, self.factory.reactor)
+        elif self.factory.gate is None:
             self.session = self.factory.engine.open_session(self, self._nobody(), self._shown())
         else:
             self._open_known(self.factory.gate)
         self.handshake = None
 
     def _choose_encoding(self) -> None:
-        """Compress outgoing data, and write it in another form, if the client asked for it. Others pay nothing."""
+        """
+        Compress outgoing messages, or write them as views, if the client asked for it. Other clients cost nothing.
+        """
         handshake, extensions = self.handshake, self.websocket_extensions_in_use
         asked = read_parameters(handshake.query) if handshake is not None and "?" in handshake.target else {}
         if self.factory.gzip is not None and asked.get(_GZIP_PARAMETER) == "1":
@@ -132,14 +138,15 @@ class LHTTPServerProtocol(Opening):
 
     def onAutoPingTimeout(self) -> None:
         """
-        Drop a peer that does not answer, unless its answer waits after messages that the server does not read yet.
+        Drop a peer that does not answer a ping. If the server does not read at the moment, the answer may wait behind
+        unread messages: send another ping instead.
         """
         if self._flow & HELD_BACK:
             self.autoPingTimeoutCall = None
             self.autoPingPending = None
             self._sendAutoPing()
         else:
-            # If the process stood still, the answer may have arrived: the reactor reads it before the next turn.
+            # If the process was blocked, the answer may have arrived. The reactor reads it before the next turn.
             self.autoPingTimeoutCall = self.factory._batched_timer.call_later(0, super().onAutoPingTimeout)
 
     # Reading
@@ -195,8 +202,9 @@ class LHTTPServerProtocol(Opening):
         """
         Handle the whole messages at the beginning of *data*, and return the data for Autobahn.
 
-        An incomplete message is kept until the next read, but no longer. Autobahn gets frames that come in more pieces,
-        because it finds errors at the first byte. While the session takes no messages, all data is kept.
+        An incomplete message is kept until the next read, but no longer. If it is still incomplete then, Autobahn gets
+        it, because Autobahn finds errors at the first wrong byte. While the session takes no messages, all data is
+        kept.
         """
         kept, self._beginning = self._beginning, b""
         data = kept + data if kept else data
@@ -227,7 +235,7 @@ class LHTTPServerProtocol(Opening):
         return data[position:]
 
     def _hand_over(self, messages: list[bytes], taken: int, binary: bool) -> bool:
-        """Pass on all messages except the first *taken* ones. Return whether the session takes even more."""
+        """Pass on all messages except the first *taken* ones. Return whether the session takes more."""
         session: Any = self._front or self.session
         while taken < len(messages):
             taken = session.receive_run(messages, taken, binary)
@@ -278,8 +286,8 @@ class LHTTPServerProtocol(Opening):
         """
         Take many small frames together, so that each costs little: pings and fragments, even if they alternate.
 
-        Autobahn gets the fragments as one. Together, they use up as many bytes of the message's limit as they would one
-        by one. If a subclass overrides the handling of pings, Autobahn passes it each of them.
+        Autobahn gets the fragments as one fragment. It uses up as many bytes of the message's limit as the single
+        fragments. If a subclass overrides the handling of pings, Autobahn handles each ping.
         """
         if first not in _CONTROLS and (first or not self.inside_message):
             return

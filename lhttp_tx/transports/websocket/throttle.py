@@ -1,7 +1,7 @@
 """
 Limits on the messages and bytes a second of one connection.
 
-A connection has a :class:`Throttle` only if there are such limits, so that no limits cost nothing. Beyond a limit, the
+A connection has a :class:`Throttle` only if there are such limits. Beyond a limit, the
 server refuses nothing and loses nothing: it stops reading until the client may go on, and TCP slows the client down.
 Compressed bytes count with their inflated size, too. Must not import Autobahn.
 """
@@ -19,7 +19,7 @@ from lhttp_tx.transports.websocket.flow import THROTTLED
 __all__ = ["Throttle", "is_limited"]
 
 _LEAST_BYTE_BURST = 65_536
-"""Bytes that a client may always send at once: as many as one read takes."""
+"""Bytes that a client may always send at once: the size of one read."""
 
 _LEAST_READ = 512
 """The fewest bytes of a read."""
@@ -39,7 +39,7 @@ class Throttled(Protocol):
         """Stop reading, and stop passing messages on."""
 
     def go_on_reading(self, why: int) -> None:
-        """Go on reading, unless there is another reason not to."""
+        """Continue reading, unless there is another reason to wait."""
 
 
 class Throttle:
@@ -56,7 +56,7 @@ class Throttle:
     def __init__(self, connection: Throttled, limits: Limits, clock: IReactorTime) -> None:
         """
         :param connection: the connection.
-        :param limits: the rates, and the bursts.
+        :param limits: the rates and the bursts.
         :param clock: the reactor.
         """
         self._connection = connection

@@ -1,5 +1,5 @@
 """
-Remembers messages that were not sent to a client that does not read, for a hook that keeps them.
+Remembers which messages wait for a client that does not read, for a hook that asks for undelivered messages.
 
 A connection has an :class:`Unsent` only if there is such a hook. Must not import Autobahn.
 """

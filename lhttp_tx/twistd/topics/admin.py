@@ -60,7 +60,7 @@ class AdminOptions(Topic):
 
         :param keys: the keys of the configuration file, if there is one.
         :param public: the endpoints of the server.
-        :raises UsageError: if the options do not fit together.
+        :raises UsageError: if the options contradict each other.
         """
         listen = self["admin"]
         if self["metrics"]:

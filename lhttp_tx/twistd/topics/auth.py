@@ -23,8 +23,9 @@ from twisted.cred.strcred import (
 from twisted.logger import Logger
 from twisted.python import usage
 
-from lhttp_tx.auth.cred import CredAuthenticator
+from lhttp_tx.auth.cred import MAX_USERS_FILE, CredAuthenticator
 from lhttp_tx.codec.bounds import COUNT, SECONDS, SECONDS_OR_NONE
+from lhttp_tx.guard.files import check_file, read_file
 from lhttp_tx.interfaces import IAuthenticator
 from lhttp_tx.observe.extras import install_command
 from lhttp_tx.twistd.loading import load_object
@@ -45,7 +46,7 @@ class AuthOptions(AuthOptionMixin, Topic):
     """
     ``--auth``, ``--authenticator`` and the options of tokens.
 
-    :ivar authenticators: the authenticators of ``--authenticator``; once the command line is parsed, all
+    :ivar authenticators: the authenticators of ``--authenticator``. After the command line is parsed, all
         authenticators.
     """
 
@@ -98,7 +99,10 @@ class AuthOptions(AuthOptionMixin, Topic):
         """Checker for users and passwords, such as file:PATH; --help-auth lists all kinds (repeatable)"""
         kind, _, argument = description.partition(":")  # the rest may be a password
         if kind == "file" and argument and not Path(argument).is_file():
-            raise usage.UsageError(f"--auth file: there is no file {argument!r}; give its path: file:PATH")
+            if not Path(argument).exists():
+                raise usage.UsageError(f"--auth file: there is no file {argument!r}; give its path: file:PATH")
+            with usage_errors("--auth file:"):
+                check_file(argument, most=MAX_USERS_FILE)
         try:
             checker = makeChecker(description)
         except InvalidAuthType:
@@ -128,7 +132,7 @@ class AuthOptions(AuthOptionMixin, Topic):
 
         :param plugins: the installed authenticators.
         :param any_origin: whether pages of every site may connect.
-        :raises UsageError: if the options do not fit together.
+        :raises UsageError: if the options contradict each other.
         """
         self._add_tokens(any_origin)
         if self._checkers:
@@ -155,7 +159,7 @@ class AuthOptions(AuthOptionMixin, Topic):
 
         :raises UsageError: if it cannot be used.
         """
-        return _read_keys(self["jwt-key-file"], self["jwks-file"])
+        return _read_keys(self["jwt-key-file"], self["jwks-file"], self.wait)
 
     def _add_tokens(self, any_origin: bool) -> None:
         key_file, set_file = self["jwt-key-file"], self["jwks-file"]
@@ -212,7 +216,7 @@ class _Refresh:
             return None
         self._state = state
         try:
-            keys = read_jwks(self._path.read_bytes())
+            keys = read_jwks(read_file(self._path))
         except (OSError, ValueError) as error:
             _log.error("{path}: {why}; the old keys stay active", path=str(self._path), why=str(error))
             return None
@@ -231,14 +235,14 @@ def _takes_passwords(found: Any) -> bool:
     return IUsernamePassword in found.credentialInterfaces
 
 
-def _read_keys(key_file: str | None, set_file: str | None) -> Key | KeySet:
+def _read_keys(key_file: str | None, set_file: str | None, wait: float) -> Key | KeySet:
     from lhttp_tx.auth.keys import read_jwks, read_key
 
     option, path = ("--jwt-key-file", key_file) if key_file is not None else ("--jwks-file", cast(str, set_file))
     assert path is not None
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
+        content = read_file(path, wait=wait)
+    except (OSError, ValueError) as error:
         raise usage.UsageError(f"{option}: {error}") from None
     try:
         if key_file is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.python import usage
 
-from lhttp_tx.bus.nats.servers import NATSServers, check_server
+from lhttp_tx.bus.nats.servers import NATSServers, check_credentials, check_server
 from lhttp_tx.codec.bounds import COUNT_OR_NONE, DELAY, HANG, SECONDS_OR_NONE, WORKERS
 from lhttp_tx.config import Config
 from lhttp_tx.observe.extras import install_command
@@ -35,10 +35,10 @@ _PAIRS = (
 
 
 _OWN = ("nats-local-delivery", "nats-max-delay", "require-nodes", "close-after-gap")
-"""Those that workers may have without ``--nats``, too."""
+"""Options that workers may have also without ``--nats``."""
 
 _SOMEWHERE = "nats://127.0.0.1"
-"""Stands for the nats-server of the workers, whose port is not known yet."""
+"""A placeholder for the nats-server of the workers, whose port is not known yet."""
 
 
 class ClusterOptions(Topic):
@@ -72,7 +72,7 @@ class ClusterOptions(Topic):
     ]
 
     installs_reactor = True
-    """Whether the options install the reactor that they need."""
+    """Whether the options may install the reactor that they need."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class ClusterOptions(Topic):
         """
         Return the settings of NATS, and install the reactor that it needs; ``None`` without NATS.
 
-        :raises UsageError: if the options do not fit together, a file cannot be read, or nats-py is missing.
+        :raises UsageError: if the options contradict each other, a file cannot be read, or nats-py is missing.
         """
         if not self._nats:
             for name in _OPTIONS:
@@ -100,9 +100,12 @@ class ClusterOptions(Topic):
                 raise usage.UsageError(f"--{name} needs --{other}: give both")
         for name in ("nats-credentials", "nats-tls-ca", "nats-tls-certificate", "nats-tls-key"):
             if self[name]:
-                read_secret(f"--{name}", self[name])
-        password = read_secret("--nats-password-file", self["nats-password-file"])
-        token = read_secret("--nats-token-file", self["nats-token-file"])
+                content = read_secret(f"--{name}", self[name], wait=0)  # each connection to NATS reads it again
+                if name == "nats-credentials":
+                    with usage_errors(f"--{name} {self[name]}:"):
+                        check_credentials(content or "")
+        password = read_secret("--nats-password-file", self["nats-password-file"], wait=self.wait)
+        token = read_secret("--nats-token-file", self["nats-token-file"], wait=self.wait)
         with usage_errors("--nats-prefix"):
             servers = NATSServers(
                 tuple(self._nats or [_SOMEWHERE]),
@@ -132,12 +135,12 @@ class ClusterOptions(Topic):
 
     @property
     def has_own_broker(self) -> bool:
-        """Whether there are workers without a NATS that the operator names. They get a nats-server of their own."""
+        """Whether there are workers without ``--nats``. They get a nats-server of their own."""
         return not self._nats and self["workers"] > 1
 
     def check_store(self, config: Config) -> None:
         """
-        Check that a nats-server of the workers has a place for histories.
+        Check that a nats-server of the workers has a directory for histories.
 
         :param config: the settings.
         :raises UsageError: if there is none.
@@ -154,7 +157,7 @@ class ClusterOptions(Topic):
             )
 
     def make_broker(self, reactor: Any) -> Broker | None:
-        """Return the nats-server of the workers, not started; ``None`` if they use another one."""
+        """Return the nats-server of the workers, not started; ``None`` if they do not need one."""
         program = find_server() if self.has_own_broker else None
         if program is None:
             return None

@@ -27,7 +27,7 @@ class CommunityOptions(Topic):
     """
     ``--presence``, ``--hooks`` and the options for logins.
 
-    :ivar hooks: the hooks of ``--hooks``; once the command line is parsed, the installed plugins, too.
+    :ivar hooks: the hooks of ``--hooks``. After the command line is parsed, also the installed plugins.
     """
 
     optFlags = [["single-login", None, "Allow one connection for each user: a new one closes the old one."]]
@@ -76,7 +76,7 @@ class CommunityOptions(Topic):
         :param processors: the processors.
         :param rules: the channel rules.
         :param knows_users: whether clients log in.
-        :raises UsageError: if the options do not fit together.
+        :raises UsageError: if the options contradict each other.
         """
         self.hooks.extend(plugins)
         parameter, single, most = self["login-parameter"], self["single-login"], self["max-per-user"]

@@ -27,7 +27,7 @@ __all__ = ["HistoryOptions"]
 
 class HistoryOptions(Topic):
     """
-    ``--history`` and its like.
+    ``--history`` and similar options.
 
     :ivar idle: a warning for each option that has no effect, because no channel has history.
     """
@@ -78,7 +78,7 @@ class HistoryOptions(Topic):
         :param processors: the processors.
         :param rules: the channel rules.
         :param has_nats: whether there is NATS.
-        :raises UsageError: if the options do not fit.
+        :raises UsageError: if the options contradict each other.
         """
         store = self["history-store"]
         if store is not None and store not in ("memory", "jetstream") and not store.startswith("sqlite:"):
@@ -152,10 +152,12 @@ def _check_path(path: Path) -> None:
     """:raises UsageError: if there is no folder for a history, or a folder in its place."""
     if path.is_dir():
         raise usage.UsageError(f"--history-store sqlite:{path}: this is a folder; write the path of a file")
+    if path.exists() and not path.is_file():
+        raise usage.UsageError(f"--history-store sqlite:{path}: this is no regular file; write the path of one")
     if not path.parent.is_dir():
         raise usage.UsageError(f"--history-store sqlite:{path}: there is no folder {path.parent}; create it")
 
 
 def _number(text: str) -> str | float:
-    """Return *text*, or the number of seconds that it is."""
+    """Return *text* as a number of seconds if it is one, otherwise unchanged."""
     return float(text) if text.replace(".", "", 1).isdigit() else text

@@ -1,13 +1,14 @@
 """
 The options for the log, and for the name of the node in it.
 
-A part of :mod:`lhttp_tx.twistd.options`. They belong to the process; those about connections and processors are also
-in the :class:`~lhttp_tx.config.Config`.
+A part of :mod:`lhttp_tx.twistd.options`. The log belongs to the process. Only the options about connections and
+processors are also in the :class:`~lhttp_tx.config.Config`.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from twisted.logger import ILogObserver
 from twisted.python import usage
 
 from lhttp_tx.codec.bounds import COUNT_OR_NONE, GRACE, SIZE_OR_NONE
+from lhttp_tx.guard.files import check_file
 from lhttp_tx.history.tables import read_age
 from lhttp_tx.observe.lines import log_observer
 from lhttp_tx.observe.rotating import RotatingLogFile
@@ -29,11 +31,11 @@ _LEVELS = ("debug", "info", "warn", "error", "critical")
 _OURS = ("log-level", "log-size", "log-age", "log-keep")
 
 _chosen: list[Callable[[], ILogObserver]] = []
-"""What makes the observer of this process, once the options are read."""
+"""The function that makes the log observer of this process; empty until the options are read."""
 
 
 def chosen_observer() -> ILogObserver:
-    """Return the observer that the options ask for; ``twistd`` calls it."""
+    """Return the log observer that the options ask for. ``twistd`` calls this function."""
     return _chosen[0]()
 
 
@@ -70,7 +72,7 @@ class LogOptions(Topic):
         self._log_path: str | None = None
 
     def check_logs(self) -> None:
-        """:raises UsageError: if an option is malformed, or does not go with the others."""
+        """:raises UsageError: if an option is malformed, or contradicts another one."""
         for name, known in (
             ("log-format", ("text", "json")),
             ("log-level", _LEVELS),
@@ -99,7 +101,7 @@ class LogOptions(Topic):
         Let ``twistd`` or ``twist`` write the log as the options say.
 
         :param parent: its options; ``None`` in a worker, whose log its supervisor writes.
-        :raises UsageError: if they say something else.
+        :raises UsageError: if they contradict the options of ``--log-format``.
         """
         if self["log-format"] is None or parent is None:
             return
@@ -117,8 +119,10 @@ class LogOptions(Topic):
         if path is not None:
             self._log_path = str(Path(path).absolute())
             try:
+                if Path(path).exists():
+                    check_file(path, most=sys.maxsize)
                 self._open().close()
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 raise usage.UsageError(f"--log-file: {error}") from None
 
     def _open(self) -> RotatingLogFile:

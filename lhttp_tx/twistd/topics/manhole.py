@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 
 from twisted.python import usage
 
@@ -50,7 +51,7 @@ class ManholeOptions(Topic):
         """
         Return the settings of the prompt; ``None`` if the options do not ask for it.
 
-        :raises UsageError: if the options do not fit together, or a package that it needs is missing.
+        :raises UsageError: if the options contradict each other, or a package that it needs is missing.
         """
         listen, keys = self["manhole"], self["manhole-keys"]
         if listen is None:
@@ -61,7 +62,9 @@ class ManholeOptions(Topic):
             raise usage.UsageError("--manhole: say who may come in, with --manhole-keys ~/.ssh/authorized_keys")
         if self["workers"] > 1:
             raise usage.UsageError("--manhole shows one process: leave out --workers")
-        read_secret("--manhole-keys", keys)
+        read_secret("--manhole-keys", keys, wait=0)  # each login reads it again
+        if self["manhole-host-key"] is not None and Path(self["manhole-host-key"]).exists():
+            read_secret("--manhole-host-key", self["manhole-host-key"], wait=0)
         if listen.isascii() and listen.isdigit():
             listen = f"tcp:{checked_port('--manhole', listen)}:interface=127.0.0.1"
         check_endpoint("--manhole", listen)

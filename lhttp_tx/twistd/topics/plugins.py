@@ -23,9 +23,9 @@ class PluginOptions(Topic):
     """
     ``--processor``, ``--filter``, ``--bus``, ``--reload`` and ``--no-plugins``.
 
-    :ivar processors: the processors of ``--processor``; once the command line is parsed, the installed plugins, too.
+    :ivar processors: the processors of ``--processor``. After the command line is parsed, also the installed plugins.
     :ivar named: the names in ``--processor``, each with its processor.
-    :ivar filters: the filters of ``--filter``, likewise.
+    :ivar filters: the filters of ``--filter``, and later also the installed plugins.
     :ivar bus: the bus of ``--bus``; ``None``: the built-in one, or NATS.
     """
 

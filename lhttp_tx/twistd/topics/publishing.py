@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from twisted.python import usage
 
 from lhttp_tx.guard.access import check_token
+from lhttp_tx.guard.files import read_file
 from lhttp_tx.twistd.topics.topic import Topic, usage_errors
 
 __all__ = ["PublishingOptions"]
@@ -52,8 +52,8 @@ class PublishingOptions(Topic):
         else:
             source = path
             try:
-                token = Path(path).read_bytes()
-            except OSError as error:
+                token = read_file(path, wait=self.wait)
+            except (OSError, ValueError) as error:
                 raise usage.UsageError(f"--publish-token-file: {error}") from None
         with usage_errors(f"the token in {source}"):
             return check_token(token.strip())

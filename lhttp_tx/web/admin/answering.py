@@ -33,7 +33,7 @@ WINDOW = 120.0
 """Seconds for which the answer to a call with an Idempotency-Key is kept."""
 
 MAX_ANSWER = 4_194_304
-"""The most bytes of the answers of a batch; later calls of it are not made."""
+"""The most bytes of the answers in a batch. Beyond that, the remaining calls are not made."""
 
 _KEPT_SIZE = 8_388_608
 """The most bytes of kept answers. Beyond that, the oldest are dropped."""
@@ -54,7 +54,7 @@ class _Kept:
 
 
 class Remembered:
-    """Answers to calls with an Idempotency-Key, for a time, within a bound of bytes."""
+    """Keeps the answers to calls with an Idempotency-Key, for a limited time and within a limit of bytes."""
 
     def __init__(self, clock: IReactorTime) -> None:
         """:param clock: the reactor."""
@@ -64,12 +64,13 @@ class Remembered:
 
     def begin(self, key: str, idempotency: str, digest: bytes) -> bytes | None:
         """
-        Return the answer that a call has had, or note that it begins.
+        Return the answer to an earlier call with this key. If there is none, note that the call begins.
 
         :param key: the name of the caller's key.
         :param idempotency: its Idempotency-Key.
         :param digest: a hash of the call.
-        :raises Problem: 409 while the first call is under way, or if it was another call.
+        :returns: the body of the answer; ``None`` if the call must be made.
+        :raises Problem: with status 409 while the first call is under way, or if it was a different call.
         """
         now = self._clock.seconds()
         while self._kept and next(iter(self._kept.values())).until <= now:
@@ -102,7 +103,7 @@ class Remembered:
         """Drop the oldest answers while there are too many bytes."""
         if self.size > _KEPT_SIZE:
             for place, found in tuple(self._kept.items()):
-                if found.body is not None:  # a call under way may not be made a second time
+                if found.body is not None:  # a call under way must not be repeated
                     self._drop(place)
                 if self.size <= _KEPT_SIZE:
                     break
@@ -179,7 +180,7 @@ class Answering:
         size = 0
         for number, call in enumerate(calls):
             if number:
-                await deferLater(self._clock, 0)  # each call may take its time: others have theirs in between
+                await deferLater(self._clock, 0)  # other clients get their turn between the calls
             if not wanted():
                 raise Problem(504, f"nobody waits any more: of {len(calls)} calls, {number} were made")
             try:
@@ -213,7 +214,7 @@ def problem_of(failure: Failure) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, LHTTPError):
-        own = isinstance(error, LocalProtocolError)  # what the caller wanted to be written cannot be
+        own = isinstance(error, LocalProtocolError)  # the caller asked for a message that cannot be written
         return Problem(400 if own else error.status if 400 <= error.status <= 599 else 500, error.reason)
     _log.failure("a call of the admin API failed", failure)
     return Problem(500, "internal error; see the log of the server")

@@ -87,7 +87,7 @@ class _Proto(AdminResource):
 
 
 class _OwnKey(AdminResource):
-    """``GET /api/key``, for every key: what it may do."""
+    """``GET /api/key``, for every key: its name and scope."""
 
     def respond(self, request: Request, key: AdminKey | None) -> bytes:
         assert key is not None
@@ -102,7 +102,7 @@ class ApiResource(Resource):
 
     def __init__(self, gate: AdminGate, answering: Answering, version: str, nothing: IResource) -> None:
         """
-        :param gate: decides who may call.
+        :param gate: checks the keys.
         :param answering: answers the calls.
         :param version: the version of the package.
         :param nothing: answers every other path.
@@ -116,7 +116,7 @@ class ApiResource(Resource):
         self.putChild(b"openapi.json", _Description(gate, version))
 
     def getChild(self, path: bytes, request: Request) -> IResource:
-        """Return what answers paths of no method."""
+        """Return the resource for paths without a method."""
         return self._nothing
 
     def render(self, request: Request) -> int | bytes:

@@ -15,9 +15,10 @@ from twisted.internet.defer import Deferred
 from lhttp_tx.cluster.control import Reached
 from lhttp_tx.codec.limits import UNLIMITED
 from lhttp_tx.codec.message import Message, parse_head
+from lhttp_tx.codec.plain import usual_head, usual_pairs
 from lhttp_tx.codec.positions import format_position, parse_position
 from lhttp_tx.codec.text import is_text
-from lhttp_tx.history.pages import checked
+from lhttp_tx.history.pages import checked, size_of
 from lhttp_tx.history.values import Filing, Page, Retention, Stored
 from lhttp_tx.web.admin.keys import AdminKey
 from lhttp_tx.web.admin.lookups import PAGE, Lookups, Params, Told
@@ -26,14 +27,14 @@ from lhttp_tx.web.admin.problems import Problem
 __all__ = ["Calls"]
 
 _ANSWER_SIZE = 1_048_576
-"""Bytes of a history's messages in one answer, approximately; at least one message is in it."""
+"""The approximate bytes of a history's messages in one answer. It contains at least one message."""
 
 _PATIENCE = 10.0
-"""Seconds that a store may take."""
+"""Seconds within which a history store must answer."""
 
 _SERVERS_OWN = frozenset({"publish", "subscribe", "unsubscribe", "receipt", "upstream", "message-id", "store", "offset",
                           "after"})  # fmt: skip
-"""Headers that publish and broadcast do not take, because parameters stand for them, or the server writes them."""
+"""Headers that publish and broadcast refuse, because there are parameters for them, or the server writes them."""
 
 
 class Calls(Lookups):
@@ -56,7 +57,7 @@ class Calls(Lookups):
         return await self._publish([params["channel"]], params)
 
     async def do_broadcast(self, params: Params, key: AdminKey) -> Told:
-        """Publish to several."""
+        """Publish to several channels."""
         return await self._publish(list(dict.fromkeys(params["channels"])), params)
 
     async def _publish(self, channels: list[str], params: Params) -> Told:
@@ -95,7 +96,7 @@ class Calls(Lookups):
         return _reached(await self._managed.control.subscribe(params["channels"], **_whom(params)))
 
     async def do_unsubscribe(self, params: Params, key: AdminKey) -> Told:
-        """Take back subscriptions."""
+        """End subscriptions."""
         return _reached(await self._managed.control.unsubscribe(params["channels"], **_whom(params)))
 
     async def do_disconnect(self, params: Params, key: AdminKey) -> Told:
@@ -143,6 +144,9 @@ class Calls(Lookups):
         """Read a history."""
         channel = params["channel"]
         retention = self._retention(channel)
+        waiting = self._managed.histories.archive.turns.wait()
+        if waiting is not None:
+            await waiting
         store = self._managed.histories.store
         epoch = store.epoch_of(retention)
         limit = int(params.get("limit", PAGE))
@@ -162,6 +166,7 @@ class Calls(Lookups):
                 before = max(offset, 1)
             page = await self._wait(store.newest(channel, retention, before=before, limit=limit, size=_ANSWER_SIZE))
         messages = page.messages
+        self._managed.histories.archive.turns.spend(size_of(page), len(messages))
         forward = "since" in params
         tip = messages[-1].offset if forward and messages and page.more else page.tip
         told: Told = {
@@ -198,12 +203,14 @@ def _too_slow(result: Any, seconds: float) -> Any:
 
 def _told(stored: Stored, epoch: str) -> Told:
     raw, blank, body = stored.payload.partition(b"\r\n\r\n")
-    head = parse_head(raw + b"\r\n" if blank else raw, UNLIMITED)
-    told: Told = {
-        "position": format_position(epoch, stored.offset),
-        "command": head.command,
-        "headers": [*head.headers],
-    }
+    raw = raw + b"\r\n" if blank else raw
+    usual = usual_head(raw)
+    if usual is not None:
+        command, headers = usual[0].decode("ascii"), usual_pairs(usual[1])
+    else:
+        head = parse_head(raw, UNLIMITED)
+        command, headers = head.command, [*head.headers]
+    told: Told = {"position": format_position(epoch, stored.offset), "command": command, "headers": headers}
     if is_text(body):
         return told | {"body": body.decode("utf-8")}
     return told | {"body_base64": base64.b64encode(body).decode("ascii")}

@@ -36,7 +36,7 @@ def check_call(method: Method, params: Any) -> dict[str, Any]:
     Return the parameters of a call.
 
     :param params: a JSON value.
-    :raises Problem: 400 if they are not what *method* takes; the text names the parameter.
+    :raises Problem: with status 400 if *method* does not take them. The text names the parameter.
     """
     if not isinstance(params, dict):
         raise Problem(400, "the parameters are an object in JSON")
@@ -75,14 +75,14 @@ _TESTS: Mapping[str, Callable[[str], bool]] = {
     "lhttp-value": _is_value,
     "lhttp-index": _is_index,
 }
-"""The formats of patterns in the table. Each says the same as its pattern."""
+"""Checks for the formats that have a pattern in the table. Each has the same effect as its pattern."""
 
 _FORMATS: Mapping[str, Callable[[str], object]] = {
     "lhttp-channel": check_channel,
     "lhttp-pattern": check_pattern,
     "lhttp-position": parse_position,
 }
-"""Formats with more rules than their pattern; the pattern is for the document alone."""
+"""Checks for formats whose pattern covers only some of the rules. The pattern is only for the OpenAPI document."""
 
 
 def _check(name: str, value: Any, schema: Mapping[str, Any]) -> None:
@@ -114,7 +114,7 @@ def _check_text(name: str, value: str, schema: Mapping[str, Any]) -> None:
         raise Problem(400, f"{name} has {schema.get('minLength', 0)} to {schema.get('maxLength', 'any')} characters")
     check = _FORMATS.get(schema.get("format", ""))
     if check is check_channel and len(value.encode("utf-8")) > MAX_CHANNEL_SIZE:
-        # JSON Schema counts characters, so this is no mistake in the form of the call: there is no such channel.
+        # JSON Schema counts characters, so the form of the call is correct: there is no such channel.
         raise Problem(404, f"{name}: no channel has a name of more than {MAX_CHANNEL_SIZE} bytes")
     if check is not None:
         try:
@@ -131,7 +131,7 @@ def _check_text(name: str, value: str, schema: Mapping[str, Any]) -> None:
             size = len(base64.b64decode(value, validate=True))
         except (binascii.Error, ValueError):
             raise Problem(400, f"{name} is not base64") from None
-        if len(value) != (size + 2) // 3 * 4:  # more padding than there has to be
+        if len(value) != (size + 2) // 3 * 4:  # more padding than needed
             raise Problem(400, f"{name} is not base64")
 
 

@@ -32,7 +32,7 @@ class ServerCollector:
     def __init__(self, managed: Managed, counters: Counters) -> None:
         """
         :param managed: the server.
-        :param counters: what it counts.
+        :param counters: its counters.
         """
         self._managed = managed
         self._counters = counters
@@ -58,12 +58,10 @@ class ServerCollector:
             if state != "closing":
                 unsent += transport.unsent
         yield _gauges("lhttp_connections", "Open connections.", ("transport", "codec", "state"), states)
-        yield _gauge("lhttp_connections_pending", "Connections that are no WebSocket, or not yet.", managed.pending)
+        yield _gauge("lhttp_connections_pending", "Connections that have not opened a WebSocket.", managed.pending)
         yield _gauge("lhttp_connections_limit", "The most connections; 0: no limit.", managed.config.max_connections)
         yield _counter("lhttp_connections_opened", "Connections that got a session.", counters.opened)
-        yield _counters(
-            "lhttp_connections_closed", "WebSocket connections that ended.", ("code", "by"), counters.closed
-        )
+        yield _counters("lhttp_connections_closed", "Connections that ended.", ("code", "by"), counters.closed)
         yield _counters(
             "lhttp_handshakes_refused", "Refused opening handshakes.", ("status",), _single(counters.refused)
         )
@@ -78,7 +76,7 @@ class ServerCollector:
     def _of_messages(self) -> Iterator[Metric]:
         counters, managed = self._counters, self._managed
         yield _counter("lhttp_received_messages", "Messages of clients.", counters.received_messages)
-        yield _counter("lhttp_received_bytes", "Bytes read from WebSocket clients.", counters.received_bytes)
+        yield _counter("lhttp_received_bytes", "Bytes read from WebSocket and TCP clients.", counters.received_bytes)
         yield _counter("lhttp_publications", "Publications, one for each channel.", counters.publications)
         yield _counter("lhttp_deliveries", "Publications handed to subscribers.", counters.deliveries)
         yield _counter("lhttp_delivered_bytes", "Bytes of these, before framing.", counters.delivered_bytes)
@@ -129,7 +127,7 @@ class ServerCollector:
 
 
 def make_registry(managed: Managed, counters: Counters) -> CollectorRegistry:
-    """Return what collects the metrics of one server and of its process."""
+    """Return the registry with the metrics of one server and of its process."""
     registry = CollectorRegistry()
     registry.register(ServerCollector(managed, counters))
     ProcessCollector(registry=registry)

@@ -27,7 +27,7 @@ FAILURES = 10
 """Wrong keys that one address may send in a row. After these, it may send one a second."""
 
 MAX_ADDRESSES = 1_000
-"""The most addresses whose wrong keys are counted. Beyond that, the one that was wrong longest ago is forgotten."""
+"""The most addresses whose wrong keys are counted. Beyond that, the oldest one is forgotten."""
 
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
@@ -53,15 +53,16 @@ class AdminGate:
 
     def check_site(self, host: str | None, origin: str | None, fetch_site: str | None) -> None:
         """
-        Let in programs, and pages of the admin side itself.
+        Accept programs and pages of the admin side itself.
 
-        A name that somebody lets resolve to this machine does not reach it (DNS rebinding), and a page of another site
-        cannot use a browser that reaches it (cross-site request forgery).
+        This prevents DNS rebinding, in which a foreign name resolves to this machine, and cross-site request forgery,
+        in which a page of another site uses the browser of an operator.
 
         :param host: the header ``Host``.
         :param origin: the header ``Origin``; browsers send it.
         :param fetch_site: the header ``Sec-Fetch-Site``; browsers send it.
-        :raises Problem: 400 if the host is malformed, 403 if it is another one, or the page is another site's.
+        :raises Problem: with status 400 if the host is malformed, 403 if the admin side does not answer to it, or if
+            the page is from another site.
         """
         try:
             self.policy.check_host(host)
@@ -76,8 +77,8 @@ class AdminGate:
 
         :param address: the caller's address; ``None`` if it has none, as over a UNIX socket.
         :param authorization: the header ``Authorization``: ``Bearer SECRET``.
-        :raises Problem: 401 without a valid key; 429 after too many wrong ones. Then no key is looked at, not even a
-            valid one.
+        :raises Problem: with status 401 without a valid key; 429 after too many wrong ones. Then even a valid key is
+            refused.
         """
         told = {"www-authenticate": 'Bearer realm="lhttp admin"'}
         scheme, _, secret = (authorization or "").partition(" ")
@@ -105,7 +106,7 @@ class AdminGate:
 
 
 def _is_own(origin: str, host: str | None) -> bool:
-    """Return whether a page of *origin* comes from the very host and port that it asks."""
+    """Return whether a page of *origin* comes from the same host and port that it calls."""
     try:
         page, asked = urlsplit(origin), urlsplit(f"//{host or ''}")
         default = _DEFAULT_PORTS.get(page.scheme)

@@ -1,8 +1,8 @@
 """
-The newest errors, closed connections and warnings of this node, for the operator who looks.
+Keeps the newest errors, closed connections and warnings of this node, for operators.
 
-They are kept in rings of a fixed size, and in memory only. The log has all of them. Nothing
-here runs for a message, except when its client is told of an error.
+They are in rings of a fixed size, and in memory only. The log has all of them. For a message, this code runs only if
+its client gets an error.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from lhttp_tx.engine.session import Session
 from lhttp_tx.engine.watchers import SessionWatcher
 from lhttp_tx.identity import Identity
 from lhttp_tx.observe.events import name_of as event_name
+from lhttp_tx.transports.endings import ending_of
 
 __all__ = ["KINDS", "MAX_INCIDENTS", "MAX_TEXT", "Incidents"]
 
@@ -27,13 +28,13 @@ KINDS: Final = ("error", "close", "log")
 """An error message to a client; a connection that ended; a warning, an error or a refused login in the log."""
 
 MAX_INCIDENTS: Final = 200
-"""The most that are kept of each kind."""
+"""The most incidents of each kind that are kept."""
 
 MAX_TEXT: Final = 300
-"""The most characters of a text."""
+"""The most characters of the text of an incident."""
 
 _MAX_CLOSES: Final = 100
-"""The most closes that are looked at in one turn of the reactor. Others are only counted."""
+"""The most closed connections that are recorded in one turn of the reactor. Others are only counted."""
 
 _REFUSALS: Final = frozenset({"login.refused", "handshake.refused"})
 """Events that are kept whatever their level."""
@@ -72,7 +73,7 @@ class Incidents(SessionWatcher):
             globalLogPublisher.addObserver(self)
 
     def stop(self, engine: Engine) -> None:
-        """Watch no more. What is kept stays."""
+        """Stop watching. Keep the incidents so far."""
         if self in engine.watchers:
             engine.watchers.remove(self)
             globalLogPublisher.removeObserver(self)
@@ -81,7 +82,7 @@ class Incidents(SessionWatcher):
         """
         Return the newest incidents, the newest first.
 
-        :param order: ``kinds``, those to return; ``limit``, the most of them.
+        :param order: ``kinds``, the kinds to return; ``limit``, the most incidents.
         """
         found = [row for kind in order["kinds"] for row in self._kept.get(kind, ())]
         found.sort(key=lambda row: (row["time"], row["number"]), reverse=True)
@@ -91,14 +92,16 @@ class Incidents(SessionWatcher):
         self._number += 1
         self._kept[kind].append({"number": self._number, "time": self._now(), "kind": kind, **details})
 
-    # What happens
+    # See SessionWatcher
 
     def session_opened(self, session: Session) -> None:
-        """Count it."""
+        """Count a connection that has opened."""
         self.opened += 1
 
     def session_closed(self, session: Session) -> None:
-        """Keep it, once the close has its code."""
+        """
+        Count a connection that has ended, and record it in the next turn of the reactor, when its close code is known.
+        """
         self.closed += 1
         if len(self._closing) < _MAX_CLOSES:
             self._closing.append(session)
@@ -108,12 +111,8 @@ class Incidents(SessionWatcher):
     def _look_at_closed(self) -> None:
         closing, self._closing = self._closing, []
         for session in closing:
-            transport: Any = session._transport
-            code = getattr(transport, "localCloseCode", None) or getattr(transport, "remoteCloseCode", None)
-            if code is None and hasattr(transport, "remoteCloseCode"):
-                code = 1006
-            reason = getattr(transport, "localCloseReason", None) or getattr(transport, "remoteCloseReason", None) or ""
-            self._keep("close", **self._who(session), code=code, text=str(reason)[:MAX_TEXT])
+            ending = ending_of(session._transport)
+            self._keep("close", **self._who(session), code=ending.code, text=ending.reason[:MAX_TEXT])
 
     def session_failed(self, session: Session, status: int, reason: str) -> None:
         """Keep an error message to a client."""
@@ -129,14 +128,14 @@ class Incidents(SessionWatcher):
         }
 
     def __call__(self, event: LogEvent) -> None:
-        """Keep a warning, an error, or a refusal of the log."""
+        """Record a warning, an error, or a refused login or handshake of the log."""
         level = event.get("log_level")
         name = event_name(event)
         if level is None or (level < LogLevel.warn and name not in _REFUSALS):
             return
         try:
             text = eventAsText(event, includeTraceback=False, includeTimestamp=False, includeSystem=False)
-        except Exception as error:  # a mistake in what is logged is not the admin side's
+        except Exception as error:  # other code has logged a broken event
             text = f"unformattable event: {type(error).__name__}"
         failure = event.get("log_failure")
         if failure is not None:

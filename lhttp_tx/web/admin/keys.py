@@ -1,7 +1,7 @@
 """
 The keys of the admin side: who may call which methods, for which channels.
 
-A key is a secret that the operator has made. The server keeps only its SHA-256 hash. Pure, except that
+A key is a secret that the operator creates. The server keeps only its SHA-256 hash. Pure, except that
 :func:`read_keys` reads files with secrets. Used by :mod:`lhttp_tx.web.admin.gate`, and by
 :mod:`lhttp_tx.twistd.settings`, which has the tables ``[admin.keys.NAME]``.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import hmac
 import re
-import stat
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -20,12 +19,13 @@ from typing import Any
 
 from lhttp_tx.codec.wildcards import is_wildcard
 from lhttp_tx.guard.access import check_token
+from lhttp_tx.guard.files import read_file
 from lhttp_tx.rules.patterns import USER, check_pattern, covers, split_pattern
 
 __all__ = ["EVERY", "MAX_KEYS", "AdminKey", "Keyring", "digest_of", "read_keys"]
 
 MAX_KEYS = 100
-"""The most keys of a server: each wrong secret is compared with all of them."""
+"""The most keys of a server. Each secret is compared with all of them."""
 
 EVERY = "*"
 """Stands for every method in the scope of a key."""
@@ -120,7 +120,7 @@ class Keyring:
 
     def replace(self, keys: Iterable[AdminKey]) -> None:
         """
-        Put other keys in force, for all requests from now on.
+        Replace all keys, for all requests from now on.
 
         :raises ValueError: if there are more than :data:`MAX_KEYS`, or if two have the same name or secret. Then
             nothing changes.
@@ -135,7 +135,9 @@ class Keyring:
         self._keys = found
 
     def find(self, secret: bytes) -> AdminKey | None:
-        """Return the key with this secret. The time that this takes tells nothing about the secrets."""
+        """
+        Return the key with this secret; ``None`` without one. The time that this takes does not depend on the secrets.
+        """
         digest = digest_of(secret)
         found: AdminKey | None = None
         for key in self._keys:
@@ -153,7 +155,7 @@ def read_keys(
 
     :param tables: the table ``admin.keys`` as :mod:`tomllib` reads it.
     :param known: the names of all methods.
-    :param base: the directory that names of files are relative to.
+    :param base: the directory to which names of files are relative.
     """
     if not isinstance(tables, dict):
         return [], [((), "admin.keys is a table of tables: write [admin.keys.NAME]")], []
@@ -213,14 +215,9 @@ def _digest(table: dict[str, Any], base: Path) -> bytes:
             raise ValueError("hash is the SHA-256 of the secret, 64 hexadecimal digits: printf %s SECRET | sha256sum")
         return bytes.fromhex(found[1])
     try:
-        if not stat.S_ISREG((base / value).stat().st_mode):  # a pipe would stop the server, which reads it at SIGHUP
-            raise ValueError(f"secret_file {value} is no regular file")
-        with (base / value).open("rb") as file:
-            secret = file.read(_MAX_SECRET + 1).strip()
+        secret = read_file(base / value, most=_MAX_SECRET, name=f"secret_file {value}").strip()
     except OSError as error:
         raise ValueError(f"secret_file {value}: {error.strerror or error}") from None
-    if len(secret) > _MAX_SECRET:
-        raise ValueError(f"secret_file {value} is larger than {_MAX_SECRET} bytes")
     try:
         return digest_of(check_token(secret))
     except ValueError as error:

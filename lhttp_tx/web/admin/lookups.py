@@ -1,5 +1,5 @@
 """
-The methods of the API that list what is there, and tell what went on. They change nothing.
+The methods of the API that list and show things. They change nothing.
 
 A part of :mod:`lhttp_tx.web.admin.calls`.
 """
@@ -23,13 +23,13 @@ from lhttp_tx.web.admin.rates import MAX_SAMPLES
 __all__ = ["PAGE", "Lookups", "Params", "Told"]
 
 PAGE = 100
-"""Entries of an answer, unless the caller says how many."""
+"""The most entries in an answer if the call has no ``limit``."""
 
 _FOUND = 20
-"""Of each kind that is searched for, unless the caller says how many."""
+"""The most results of each kind in a search if the call has no ``limit``."""
 
 _KINDS = ("user", "connection", "channel")
-"""The kinds that are searched for."""
+"""The kinds of results in a search."""
 
 Params = Mapping[str, Any]
 Told = dict[str, Any]
@@ -192,7 +192,7 @@ class Lookups:
 
 
 def _may_trace(key: AdminKey, channel: str) -> bool:
-    """Return whether the scope of *key* contains a channel, whose name nobody has checked."""
+    """Return whether the scope of *key* contains a channel. Its name need not be valid."""
     return key.has_all_channels or (not is_wildcard(channel) and key.may_use(channel))
 
 

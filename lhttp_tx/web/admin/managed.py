@@ -1,7 +1,7 @@
 """
 A server, as its admin side sees it.
 
-:class:`lhttp_tx.assembly.Assembly` is one. The service adds what it knows about connections.
+:class:`lhttp_tx.assembly.Assembly` has most of it. The service adds the number of pending connections.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Managed:
 
     :ivar parts: its parts.
     :ivar version: the version of the package.
-    :ivar started: when it was made, in seconds since 1970.
-    :ivar count_pending: returns how many connections are no WebSocket, or not yet.
+    :ivar started: the time at which it was made, in seconds since 1970.
+    :ivar count_pending: returns the number of connections that have not opened a WebSocket.
     """
 
     parts: Parts
@@ -121,7 +121,7 @@ class Managed:
 
     @property
     def pending(self) -> int:
-        """Connections that are no WebSocket, or not yet."""
+        """The number of connections that have not opened a WebSocket."""
         return self.count_pending()
 
 
@@ -131,8 +131,8 @@ class Siblings:
     The workers of one supervisor, as one of them sees them.
 
     :ivar number: its own number, from 1 on.
-    :ivar count: how many there are.
-    :ivar group: a text that only these workers have in common. A cluster may have more of them, on other machines.
+    :ivar count: the number of workers.
+    :ivar group: a text that only these workers share. A cluster may have workers of other supervisors, too.
     """
 
     number: int

@@ -28,7 +28,7 @@ __all__ = ["MAX_AGE", "MetricsResource"]
 _log = Logger()
 
 MAX_AGE = 1.0
-"""Seconds for which an answer is given again. So it costs little, however often somebody asks."""
+"""Seconds for which the same answer is sent again, so that frequent requests cost little."""
 
 
 class MetricsResource(AdminResource):
@@ -45,11 +45,11 @@ class MetricsResource(AdminResource):
         siblings: Siblings | None = None,
     ) -> None:
         """
-        :param gate: decides who may ask.
+        :param gate: checks the keys.
         :param managed: the server.
-        :param counters: what it counts.
+        :param counters: its counters.
         :param clock: the reactor.
-        :param siblings: the workers whose metrics are told together; ``None``: those of this server alone.
+        :param siblings: the workers whose metrics are answered together; ``None``: only those of this server.
         """
         super().__init__(gate)
         self._clock = clock
@@ -62,7 +62,7 @@ class MetricsResource(AdminResource):
         self._waiting: list[Deferred[CollectorRegistry]] = []
 
     def respond(self, request: Request, key: AdminKey | None) -> int | bytes:
-        """Answer."""
+        """Answer with the metrics, or with the last answer if it is at most :data:`MAX_AGE` old."""
         encode, content_type = choose_encoder(header(request, b"accept") or "")
         now = self._clock.seconds()
         kept = self._kept.get(content_type)
@@ -92,7 +92,7 @@ class MetricsResource(AdminResource):
         return NOT_DONE_YET
 
     def _gather(self, siblings: Siblings) -> Deferred[CollectorRegistry]:
-        """Gather the metrics of all workers, once for all who ask meanwhile."""
+        """Gather the metrics of all workers, once for all requests that arrive meanwhile."""
         waiting: Deferred[CollectorRegistry] = Deferred()
         self._waiting.append(waiting)
         if len(self._waiting) == 1:

@@ -1,8 +1,8 @@
 """
-The dashboard: the files of a page that asks the API.
+The dashboard: the files of a page that calls the API.
 
-The page itself knows nothing. Whoever opens it has to type in a key, and the page sends the key to the API with each
-call. So the files need no key.
+The files contain no data, so they need no key. An operator types a key into the page, and the page sends it to the API
+with each call.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ _POLICY: Final = (
     "trusted-types 'none'"
 )
 """
-What the page may load: nothing from another host, no code and no style that is not a file of its own. A text can never
-become a part of the page's HTML, either.
+The page may load nothing from other hosts, and code and style only from its own files. It cannot make HTML from text.
 """
 
 _HEADERS: Final = {
@@ -47,15 +46,15 @@ _TYPES: Final = {
 
 
 class PageFile(AdminResource):
-    """One file. Links may lead to the page from anywhere; the other files are for the page alone."""
+    """One file. Links on pages of other sites may lead to the page itself, but not to its other files."""
 
     is_open = True
 
     def __init__(self, gate: AdminGate, name: str, content: bytes) -> None:
         """
-        :param gate: decides who may ask.
-        :param name: the name of the file, which tells its type.
-        :param content: what is in it.
+        :param gate: checks the requests.
+        :param name: the name of the file. Its ending gives the media type.
+        :param content: the content of the file.
         """
         super().__init__(gate)
         self._content = content
@@ -63,18 +62,18 @@ class PageFile(AdminResource):
         self.is_linked = self._type.startswith("text/html")
 
     def respond(self, request: Request, key: AdminKey | None) -> bytes:
-        """Answer."""
+        """Answer with the file."""
         for name, value in _HEADERS.items():
             request.setHeader(name.encode("ascii"), value.encode("ascii"))
         return answer(request, 200, self._type, self._content)
 
 
 class Static(Resource):
-    """``/static``, with the files of the dashboard, which are read once."""
+    """``/static``: the files of the dashboard, which are read once."""
 
     def __init__(self, gate: AdminGate, nothing: IResource) -> None:
         """
-        :param gate: decides who may ask.
+        :param gate: checks the requests.
         :param nothing: answers every other path.
         """
         super().__init__()
@@ -88,7 +87,7 @@ class Static(Resource):
                     self.putChild(file.name.encode("ascii"), found)
 
     def getChild(self, path: bytes, request: Request) -> IResource:
-        """Return what answers paths of no file."""
+        """Return the resource for paths without a file."""
         return self._nothing
 
     def render(self, request: Request) -> int | bytes:

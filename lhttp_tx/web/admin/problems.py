@@ -1,7 +1,7 @@
 """
 Answers of the admin side: JSON, and errors as ``application/problem+json`` (RFC 9457).
 
-Used by all resources of the admin side. They answer nothing that a browser or a proxy may keep.
+Used by all resources of the admin side. Browsers and proxies may not store their answers.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ PROBLEM = "application/problem+json"
 
 class Problem(Exception):
     """
-    An error that a caller is told.
+    An error that a caller gets as the answer.
 
     :ivar status: the HTTP status.
-    :ivar detail: what is wrong, and what to do, in one sentence for people.
+    :ivar detail: one sentence for people: what is wrong, and what to do.
     :ivar headers: further headers of the answer.
     """
 

@@ -1,8 +1,8 @@
 """
-What went through this node in the last minutes: a ring of samples, for plots.
+Samples of the load of this node in the last ten minutes, for plots.
 
-A timer takes one sample every two seconds, of numbers that others count. With ``Config(metrics=True)`` a sample has the
-messages and times of :class:`~lhttp_tx.observe.counters.Counters`, too.
+A timer takes one sample every two seconds. With ``Config(metrics=True)``, a sample also has the messages and times of
+:class:`~lhttp_tx.observe.counters.Counters`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INTERVAL: Final = 2.0
 """Seconds between two samples."""
 
 MAX_SAMPLES: Final = 300
-"""The most samples that are kept: those of ten minutes."""
+"""The most samples that are kept: ten minutes of them."""
 
 _TIMES: Final = {
     "handshake": "handshakes",
@@ -32,7 +32,7 @@ _TIMES: Final = {
     "history": "history_times",
     "round_trip": "round_trips",
 }
-"""Times in a sample, and the histograms that they come from."""
+"""The times in a sample, with the names of their histograms."""
 
 
 class Rates:
@@ -49,7 +49,7 @@ class Rates:
         """
         :param engine: has the connections.
         :param incidents: counts what opens, ends and fails.
-        :param counters: counts messages; ``None``: nobody does.
+        :param counters: counts messages; ``None``: they are not counted.
         :param clock: the reactor.
         :param now: returns the time in seconds since 1970.
         """
@@ -65,7 +65,7 @@ class Rates:
         self._times: dict[str, tuple[int, float]] = {}
 
     def start(self) -> None:
-        """Begin."""
+        """Begin to take samples. Does nothing if this has begun."""
         if self._timer is None:
             self._totals, self._times = self._count(), self._time()
             self._wait()
@@ -80,7 +80,8 @@ class Rates:
         """
         Return samples, the oldest first.
 
-        :param order: ``since``, a time in seconds since 1970: only later ones; ``limit``, the most: the newest.
+        :param order: ``since``, a time in seconds since 1970: return only later samples; ``limit``: return at most this
+            many, the newest.
         """
         found = [sample for sample in self._samples if sample["time"] > order["since"]]
         return found[-order["limit"] :]
@@ -105,7 +106,7 @@ class Rates:
         self._wait()
 
     def _count(self) -> dict[str, float]:
-        """Return numbers that only rise."""
+        """Return the totals of all counters. They only rise."""
         incidents, counters = self._incidents, self._counters
         found: dict[str, float] = {
             "opened": incidents.opened,
@@ -123,7 +124,7 @@ class Rates:
         return found
 
     def _time(self) -> dict[str, tuple[int, float]]:
-        """Return how often something was timed, and the seconds that it took together."""
+        """Return, for each time, the number of measurements and their sum in seconds."""
         counters = self._counters
         if counters is None:
             return {}

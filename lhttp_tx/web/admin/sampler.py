@@ -24,7 +24,7 @@ class Sampler:
     def __init__(self, counters: Counters, bus: IBus, clock: IReactorTime) -> None:
         """
         :param counters: get the samples.
-        :param bus: asked for a confirmation: what that takes is a round trip.
+        :param bus: confirms, which takes a round trip.
         :param clock: the reactor.
         """
         self._counters = counters
@@ -35,12 +35,12 @@ class Sampler:
         self._is_asking = False
 
     def start(self) -> None:
-        """Begin."""
+        """Begin to take samples. Does nothing if this has begun."""
         if self._timer is None:
             self._wait()
 
     def stop(self) -> None:
-        """Stop."""
+        """Take no more samples."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
@@ -69,4 +69,4 @@ class Sampler:
 
 
 def _ignored(_: object) -> None:
-    """A bus that does not answer shows in other metrics."""
+    """Ignore a failed round trip, because other metrics show it."""

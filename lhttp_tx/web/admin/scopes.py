@@ -9,4 +9,4 @@ from lhttp_tx.observe.methods import METHODS
 __all__ = ["SCOPES"]
 
 SCOPES: frozenset[str] = frozenset({"metrics", "trace_bodies", *(method.name for method in METHODS)})
-"""The methods of the API, and what else needs a scope."""
+"""The methods of the API, and the other permissions: ``metrics`` and ``trace_bodies``."""

@@ -26,14 +26,11 @@ from lhttp_tx.web.admin.answering import Answering
 from lhttp_tx.web.admin.api import ApiResource
 from lhttp_tx.web.admin.calls import Calls
 from lhttp_tx.web.admin.gate import AdminGate
-from lhttp_tx.web.admin.incidents import Incidents
 from lhttp_tx.web.admin.keys import AdminKey, Keyring
 from lhttp_tx.web.admin.managed import Managed, Parts, Siblings
 from lhttp_tx.web.admin.page import Static
-from lhttp_tx.web.admin.rates import Rates
-from lhttp_tx.web.admin.sampler import Sampler
 from lhttp_tx.web.admin.site import AdminRoot, AdminSite
-from lhttp_tx.web.admin.traces import Traces
+from lhttp_tx.web.admin.watch import Watch
 
 __all__ = ["MAX_CONNECTIONS", "AdminService", "manage"]
 
@@ -45,7 +42,7 @@ MAX_CONNECTIONS = 200
 
 class AdminService(Service):
     """
-    Listens for the admin side. Start it with the server, and stop it after the server.
+    Listens for the admin side. Start it with the server. Stop it after the server.
 
     :ivar root: the root resource.
     """
@@ -67,15 +64,15 @@ class AdminService(Service):
         :param reactor: the running reactor.
         :param parts: the server's parts, ``service.parts``. With ``Config(metrics=True)``, there is ``/metrics``.
         :param listen: the description of the endpoint, such as ``tcp:9081:interface=127.0.0.1``.
-        :param keys: the keys. Without any, the admin side answers only ``/live``.
+        :param keys: the keys. Without keys, the admin side answers only ``/live`` and the files of the dashboard.
         :param server_names: the host names that it answers to, besides loopback names. If empty, it answers to any
-            name; if it listens on the loopback interface, only to loopback names.
+            name, or only to loopback names if it listens on the loopback interface.
         :param make_endpoint: takes the reactor and a description, and returns the endpoint.
-        :param count_pending: returns how many connections of the server are no WebSocket, or not yet.
-        :param siblings: the workers whose metrics ``/metrics`` tells together; ``None``: those of this server alone.
+        :param count_pending: returns the number of the server's connections that have not opened a WebSocket.
+        :param siblings: the workers whose metrics ``/metrics`` answers together; ``None``: only those of this server.
         :param grpc: the description of an endpoint for gRPC, ``tcp:`` or ``ssl:``; ``None``: there is none. It needs
             the asyncio reactor and the extra ``grpc``.
-        :raises ValueError: if two keys have the same name or secret, if no request can have one of *server_names*, or
+        :raises ValueError: if two keys have the same name or secret, if one of *server_names* is not a valid name, or
             if the reactor or the description is not one for gRPC.
         """
         self._listen = listen
@@ -89,21 +86,11 @@ class AdminService(Service):
         static = Static(self.gate, self.root.nothing)
         self.root.putChild(b"", static.page)
         self.root.putChild(b"static", static)
-        self._engine = parts.engine
-        self._incidents = Incidents(reactor, time.time, parts.control.name_of)
-        self._rates = Rates(parts.engine, self._incidents, parts.counters, reactor, time.time)
-        self._traces = Traces(parts.engine, lambda: parts.nodes.name, time.time, parts.control.name_of)
-        parts.control.questions |= {
-            "incidents": self._incidents.newest,
-            "rates": self._rates.newest,
-            "trace": self._traces.ask,
-        }
-        self._sampler: Sampler | None = None
+        self._watch = Watch(parts, reactor)
         if parts.counters is not None:
             from lhttp_tx.web.admin.metrics import MetricsResource  # needs an optional package
 
             self.root.putChild(b"metrics", MetricsResource(self.gate, managed, parts.counters, reactor, siblings))
-            self._sampler = Sampler(parts.counters, parts.bus, reactor)
         self._admission = Admission(reactor, max_pending=MAX_CONNECTIONS)
         site = AdminSite(self.root, self.gate, reactor=reactor, admission=self._admission)
         self._others: list[tuple[Listeners, str]] = []
@@ -124,7 +111,7 @@ class AdminService(Service):
 
     def set_keys(self, keys: Iterable[AdminKey]) -> None:
         """
-        Put other keys in force, for all requests from now on.
+        Replace all keys, for all requests from now on.
 
         :raises ValueError: if two keys have the same name or secret. Then nothing changes.
         """
@@ -145,12 +132,9 @@ class AdminService(Service):
         """Listen, if it does not listen yet."""
         self.privilegedStartService()
         super().startService()
-        self._incidents.start(self._engine)
-        self._rates.start()
-        if self._sampler is not None:
-            self._sampler.start()
+        self._watch.startService()
         if not len(self._keyring):
-            _log.warn("the admin side has no key, so it answers only /live: add [admin.keys.NAME] to the file")
+            _log.warn("the admin side has no key, so nobody can use it: add [admin.keys.NAME] to the file")
 
     def stopService(self) -> Deferred[None]:
         """
@@ -159,11 +143,7 @@ class AdminService(Service):
         :returns: a Deferred that succeeds when this is done.
         """
         super().stopService()
-        self._incidents.stop(self._engine)
-        self._rates.stop()
-        self._traces.stop()
-        if self._sampler is not None:
-            self._sampler.stop()
+        self._watch.stopService()
         closing = [listeners.close() for listeners in (self._listeners, *(each for each, _ in self._others))]
         return DeferredList(closing, consumeErrors=True).addCallback(lambda _: self._admission.stop())
 
@@ -199,5 +179,5 @@ def _version() -> str:
     """Return the version of the package."""
     try:
         return version("lhttp_tx")
-    except PackageNotFoundError:  # it is run from a copy that nobody has installed
+    except PackageNotFoundError:  # it runs from a copy that is not installed
         return "unknown"

@@ -34,7 +34,7 @@ class AdminRequest(BoundedRequest):
     """A request whose errors are problems (RFC 9457), even those before it is complete."""
 
     def gotLength(self, length: int | None) -> None:
-        """Take the length of the body, and refuse a body of a stranger before it arrives."""
+        """Take the length of the body. Refuse a request without a valid key before its body arrives."""
         super().gotLength(length)
         if length == 0 or self.refused:
             return
@@ -52,22 +52,22 @@ class AdminSite(LHTTPSite):
     """
     The site of the admin side.
 
-    :ivar gate: decides who may ask.
+    :ivar gate: checks the keys.
     """
 
     def __init__(self, root: IResource, gate: AdminGate, *, reactor: Any, admission: Admission | None = None) -> None:
         """
-        :param root: the root.
-        :param gate: decides who may ask.
+        :param root: the root resource.
+        :param gate: checks the keys.
         :param reactor: the running reactor.
-        :param admission: counts its connections; ``None``: nobody does.
+        :param admission: limits its connections; ``None``: no limit.
         """
         super().__init__(root, max_body_size=MAX_BODY_SIZE, reactor=reactor, admission=admission)
         self.gate = gate
         self.requestFactory = AdminRequest
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return what takes the requests of a connection; ``None`` refuses it, because there are too many."""
+        """Return the channel for a connection; ``None`` refuses it, because there are too many."""
         if self.admission is not None and not self.admission.admits(addr):
             return None
         return super().buildProtocol(addr)
@@ -78,9 +78,10 @@ class AdminResource(Resource):
     The base class of the resources of the admin side. Subclasses override :meth:`respond`.
 
     :ivar methods: the HTTP methods that it answers.
-    :ivar scope: the method that a key needs in its scope; ``None``: any key will do.
+    :ivar scope: the method that a key needs in its scope; ``None``: any key is enough.
     :ivar is_open: whether it needs no key.
-    :ivar is_linked: whether a link on a page of another site may lead to it. Then it shows, but no script can read it.
+    :ivar is_linked: whether a link on a page of another site may lead to it. The browser then shows the answer, but
+        scripts of that page cannot read it.
     """
 
     isLeaf = True
@@ -90,7 +91,7 @@ class AdminResource(Resource):
     is_linked = False
 
     def __init__(self, gate: AdminGate) -> None:
-        """:param gate: decides who may ask."""
+        """:param gate: checks the keys."""
         super().__init__()
         self.gate = gate
 
@@ -115,7 +116,7 @@ class AdminResource(Resource):
 
     def respond(self, request: Request, key: AdminKey | None) -> int | bytes:
         """
-        Answer a request that may be answered; like :meth:`render`.
+        Answer a request with a sufficient key. Like ``render``, return the body, or ``NOT_DONE_YET``.
 
         :param key: the key of the caller; ``None`` if none is needed.
         :raises Problem: if it is refused.
@@ -124,12 +125,12 @@ class AdminResource(Resource):
 
 
 class LiveResource(AdminResource):
-    """``GET /live`` tells that the process answers, and nothing else. It needs no key."""
+    """``GET /live``: shows only that the process answers. It needs no key."""
 
     is_open = True
 
     def respond(self, request: Request, key: AdminKey | None) -> bytes:
-        """Answer."""
+        """Answer with ``{"status": "live"}``."""
         return answer(request, 200, "application/json", json.dumps({"status": "live"}).encode("ascii") + b"\n")
 
 
@@ -144,19 +145,19 @@ class _Nothing(AdminResource):
 
 class AdminRoot(Resource):
     """
-    The root of the admin side: ``/live``, and what was put beside it with ``putChild``.
+    The root of the admin side: ``/live``, and resources that were added with ``putChild``.
 
     :ivar nothing: answers every path that has no resource.
     """
 
     def __init__(self, gate: AdminGate) -> None:
-        """:param gate: decides who may ask."""
+        """:param gate: checks the keys."""
         super().__init__()
         self.nothing = _Nothing(gate)
         self.putChild(b"live", LiveResource(gate))
 
     def getChild(self, path: bytes, request: Request) -> IResource:
-        """Return what answers every path that has no resource of its own."""
+        """Return the resource for all paths that have none of their own."""
         return self.nothing
 
     def render(self, request: Request) -> int | bytes:
@@ -166,7 +167,7 @@ class AdminRoot(Resource):
 
 def admit(gate: AdminGate, request: Request, *, is_open: bool = False, is_linked: bool = False) -> AdminKey | None:
     """
-    Let in a request with a key that no page of another site has sent. Its body need not be there yet.
+    Check that a request has a valid key and does not come from a page of another site. Its body need not be complete.
 
     :param is_open: whether it needs no key.
     :param is_linked: whether a link on a page of another site may lead to it.

@@ -1,9 +1,8 @@
 """
-Sessions and hubs that somebody listens to, while somebody does.
+Lets traces listen to sessions and to the hub.
 
-A session or a hub gets another class for that time, and its own one back afterwards. So the way of a message has no
-call more while nobody listens, and the classes here are the only ones that pay. Used by
-:mod:`lhttp_tx.web.admin.traces`.
+While a trace listens, a session or the hub gets another class, and afterwards its own class again. So messages cost no
+additional call while there is no trace. Used by :mod:`lhttp_tx.web.admin.traces`.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ class Ear(Protocol):
     """Listens. No method may raise."""
 
     def received(self, session: Conversation, data: bytes) -> None:
-        """Called with a message of a client, before it is handled."""
+        """Called with a message from a client, before it is handled."""
 
     def sent(self, session: Conversation, data: bytes) -> None:
-        """Called with a message of the server to one client."""
+        """Called with a message from the server to one client."""
 
     def published(self, channels: tuple[str, ...], data: bytes) -> None:
-        """Called with a publication, on the node that was asked for it."""
+        """Called with a publication, on the node that publishes it."""
 
     def delivering(self, channel: str, payloads: list[bytes], members: Any) -> None:
         """Called with publications on their way to *members*, the subscribers of *channel* on this node."""
@@ -45,7 +44,7 @@ class Taps:
     def __init__(self, hub: Hub, ear: Ear) -> None:
         """
         :param hub: the hub of the server.
-        :param ear: listens.
+        :param ear: gets the messages.
         """
         self._hub = hub
         self._ear = ear
@@ -75,7 +74,7 @@ class Taps:
             session.__class__ = self._classes[own]
 
     def drop(self, session: Conversation) -> None:
-        """Listen to one session no more."""
+        """Stop listening to one session."""
         own = self._tapped.pop(session, None)
         if own is not None:
             session.__class__ = own
@@ -88,7 +87,7 @@ def _tapped_conversation(own: type[Conversation], ear: Ear) -> type[Conversation
         __slots__ = ()
 
         def receive_run(self, messages: list[bytes], first: int, binary: bool) -> int:
-            if self.stage is not State.IDLE:  # then it calls receive
+            if self.stage is not State.IDLE:  # in these states it calls receive itself
                 return own.receive_run(self, messages, first, binary)
             ear.received(self, messages[first])
             return first + own.receive_run(self, [messages[first]], 0, binary)
@@ -122,7 +121,7 @@ def _tapped_hub(own: type[Hub], ear: Ear) -> type[Hub]:
             return own.publish(self, names, payload, binary, filing)
 
         def publish_run(self, channels: tuple[str, ...], payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
-            if len(channels) > 1:  # it calls publish for each
+            if len(channels) > 1:  # it calls publish for each channel itself
                 return own.publish_run(self, channels, payloads, binary)
             return own.publish_run(self, channels, _heard(ear, channels, payloads), binary)
 
@@ -137,7 +136,7 @@ def _tapped_hub(own: type[Hub], ear: Ear) -> type[Hub]:
 
 
 def _heard(ear: Ear, channels: tuple[str, ...], payloads: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield payloads, and tell of each when it is taken. Those that nobody takes stay in *payloads*."""
+    """Yield payloads, and pass each one to *ear* when it is taken. The others stay in *payloads*."""
     for payload in payloads:
         ear.published(channels, payload)
         yield payload

@@ -1,15 +1,15 @@
 """
 Live traces: messages of a user, a connection, a channel or a command, as they pass this node.
 
-The admin side asks again and again for what has come since. A trace begins with the first question, and ends when
-nobody has asked for a while. :mod:`lhttp_tx.web.admin.taps` listens meanwhile, and not a moment longer.
+The admin side asks repeatedly for new messages. A trace begins with the first request, and ends when no request has
+come for some time. Only while there is a trace, :mod:`lhttp_tx.web.admin.taps` listens.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall
@@ -30,7 +30,7 @@ __all__ = ["KINDS", "LIFETIME", "MAX_BODY", "MAX_BYTES", "MAX_KEPT", "MAX_RATE",
 _log = Logger()
 
 KINDS: Final = ("user", "connection", "channel", "command")
-"""What a trace may follow."""
+"""The things that a trace may follow."""
 
 MAX_TRACES: Final = 4
 """The most traces of a node at one time."""
@@ -42,16 +42,22 @@ MAX_BYTES: Final = 262_144
 """The most bytes of messages that a trace looks at in a second. Others are only counted."""
 
 MAX_KEPT: Final = 500
-"""The most messages that wait to be asked for. Beyond that, the oldest are dropped, and counted."""
+"""The most messages that wait for the next request. Beyond that, the oldest are dropped and counted."""
 
 MAX_BODY: Final = 2_000
 """The most bytes of a body that are shown."""
 
 LIFETIME: Final = 15.0
-"""Seconds after the last question at which a trace ends."""
+"""Seconds after the last request after which a trace ends."""
 
 _MAX_ANSWER: Final = 200
 """The most messages of one answer."""
+
+_MAX_PARSED: Final = 128
+"""
+The most headers of a message that is looked at, or as many as a client may send. To read thousands of empty headers,
+for each trace, would cost much more than to refuse them.
+"""
 
 _MAX_HEADERS: Final = 30
 _MAX_VALUE: Final = 300
@@ -66,9 +72,9 @@ class _Trace:
     One trace.
 
     :ivar kind: one of :data:`KINDS`.
-    :ivar name: what it follows.
+    :ivar name: the user, connection, channel or command that it follows.
     :ivar has_bodies: whether bodies are kept.
-    :ivar sessions: those whose messages it follows.
+    :ivar sessions: the sessions whose messages it follows.
     """
 
     kind: str
@@ -84,7 +90,7 @@ class _Trace:
     end: IDelayedCall | None = None
 
     def admits(self, now: float, size: int) -> bool:
-        """Return whether one more message may be looked at in this second. Count it if not."""
+        """Return whether the trace may look at one more message in this second. If not, count the message."""
         if int(now) != self.second:
             self.second, self.count, self.size = int(now), 0, 0
         if self.count >= MAX_RATE or (self.count and self.size + size > MAX_BYTES):
@@ -95,7 +101,7 @@ class _Trace:
         return True
 
     def keep(self, message: dict[str, Any]) -> None:
-        """Keep a message until somebody asks for it."""
+        """Keep a message until the next request."""
         if len(self.messages) >= MAX_KEPT:
             self.messages.popleft()
             self.dropped += 1
@@ -105,7 +111,7 @@ class _Trace:
 
 
 class Traces(SessionWatcher):
-    """The traces of a node. Without any, nothing calls it."""
+    """The traces of a node. Without a trace, this object gets no calls for messages."""
 
     def __init__(
         self,
@@ -126,6 +132,7 @@ class Traces(SessionWatcher):
         self._name_of = name_of
         self._traces: dict[str, _Trace] = {}
         self._taps = Taps(engine.hub, self)
+        self._limits = replace(UNLIMITED, header_count=max(_MAX_PARSED, engine.limits.header_count))
 
     def __len__(self) -> int:
         """Return the number of traces."""
@@ -133,10 +140,10 @@ class Traces(SessionWatcher):
 
     def ask(self, order: Order) -> dict[str, Any]:
         """
-        Return what has come since, and begin the trace if there is none.
+        Return the new messages of a trace. Begin the trace if it does not exist yet.
 
         :param order: ``trace``, an id; ``kind``, ``name`` and ``bodies``, which say what to follow; ``after``, the
-            number of the last message that the asker knows, by the names of nodes; ``key``, the name of the asker's
+            number of the last message that the caller knows, by the names of nodes; ``key``, the name of the caller's
             key; ``stop``, whether the trace ends now.
         """
         trace_id = f"{order['key']} {order['trace']}"
@@ -196,7 +203,7 @@ class Traces(SessionWatcher):
             self._listen()
 
     def _listen(self) -> None:
-        """Listen to what the traces follow, and to nothing else."""
+        """Listen to the sessions and the hub that the traces follow, and to nothing else."""
         watchers = self._engine.watchers
         if self._traces and self not in watchers:
             watchers.append(self)
@@ -208,7 +215,7 @@ class Traces(SessionWatcher):
         )
 
     def _follows(self, trace: _Trace, session: Session) -> bool:
-        """Return whether a trace follows what *session* receives and sends."""
+        """Return whether a trace follows the messages of *session*."""
         if trace.kind == "user":
             return trace.name == self._name_of(session.identity)
         return trace.kind == "command" or (trace.kind == "connection" and trace.name == session.identity.connection_id)
@@ -216,20 +223,20 @@ class Traces(SessionWatcher):
     # See SessionWatcher
 
     def session_opened(self, session: Session) -> None:
-        """Follow it, if a trace does."""
+        """Add a session to the traces that follow it."""
         for trace in self._traces.values():
             if isinstance(session, Conversation) and self._follows(trace, session):
                 trace.sessions.add(session)
                 self._taps.add(session)
 
     def session_identified(self, session: Session, old: Identity | None, new: Identity) -> None:
-        """Follow it, if a trace follows its new user."""
+        """Update the traces that follow a session, because its user has changed."""
         if not session.closed:
             self.session_closed(session)
             self.session_opened(session)
 
     def session_closed(self, session: Session) -> None:
-        """Follow it no more."""
+        """Remove a session from all traces."""
         if isinstance(session, Conversation):
             for trace in self._traces.values():
                 trace.sessions.discard(session)
@@ -296,7 +303,7 @@ class Traces(SessionWatcher):
         if count is not None:
             told["count"] = count
         try:
-            message = parse(data, binary=True, limits=UNLIMITED)
+            message = parse(data, binary=True, limits=self._limits)
         except LHTTPError as error:
             return {**told, "command": "", "headers": [], "problem": error.reason[:_MAX_VALUE]}
         told["command"] = message.command

@@ -1,5 +1,5 @@
 """
-The metrics of several workers as one: each worker tells its own, and the first one gathers them.
+Joins the metrics of several workers: each worker reports its own, and the first one gathers them.
 
 Every sample gets a label ``worker`` with the number of its worker. Needs the extra ``metrics`` (prometheus-client).
 """
@@ -13,48 +13,18 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 
 from lhttp_tx.cluster.control import Control
-from lhttp_tx.web.admin.collector import make_registry
-from lhttp_tx.web.admin.managed import Managed, Siblings
-from lhttp_tx.web.admin.sampler import Sampler
+from lhttp_tx.web.admin.managed import Siblings
 
-__all__ = ["WorkerMetrics", "gather", "tell"]
+__all__ = ["gather", "tell"]
 
 _DO = "metrics"
 
 
-class WorkerMetrics(Service):
-    """Counts in a worker that has no admin side of its own, and tells the worker that has it."""
-
-    def __init__(self, managed: Managed, siblings: Siblings, clock: IReactorTime) -> None:
-        """
-        :param managed: the server; with ``Config(metrics=True)``.
-        :param siblings: the workers.
-        :param clock: the reactor.
-        """
-        counters = managed.parts.counters
-        if counters is None:
-            raise ValueError("this server does not count: make it with Config(metrics=True)")
-        tell(managed.control, make_registry(managed, counters), siblings)
-        self._sampler = Sampler(counters, managed.bus, clock)
-
-    def startService(self) -> None:
-        """Begin to take samples."""
-        super().startService()
-        self._sampler.start()
-
-    def stopService(self) -> None:
-        """Take no more samples."""
-        super().stopService()
-        self._sampler.stop()
-
-
 def tell(control: Control, registry: CollectorRegistry, siblings: Siblings) -> None:
-    """Answer the others of *siblings* that gather metrics."""
+    """Report the metrics of this worker when one of *siblings* asks for them."""
 
     def answer(order: dict[str, Any]) -> Any:
         if order.get("group") != siblings.group:
@@ -85,7 +55,7 @@ def gather(control: Control, siblings: Siblings) -> Deferred[CollectorRegistry]:
 
 
 class _Gathered:
-    """Collects what workers have told."""
+    """Yields the metrics that workers have reported."""
 
     def __init__(self, answers: Iterable[dict[str, Any]], count: int) -> None:
         self._answers = sorted(answers, key=lambda answer: int(answer["worker"]))

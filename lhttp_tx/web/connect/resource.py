@@ -1,8 +1,8 @@
 """
 ``POST``, ``GET`` and ``DELETE /connect``, and ``POST /send``.
 
-The rules are those of the WebSocket: who may not open one gets no session either. A session's secret comes in the
-header ``Authorization`` alone, because URLs end up in logs.
+The access rules are those of the WebSocket: a client that may not open one gets no session either. The secret of a
+session is accepted only in the header ``Authorization``, because URLs end up in logs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _JSON = (("Content-Type", "application/json"), ("X-Content-Type-Options", "nosni
 
 
 class _SessionResource(AskedResource):
-    """A resource for clients that have a session, or get one."""
+    """The base of the resources for sessions."""
 
     _headers = "Authorization, Cache-Control, Content-Type, Last-Event-ID"
     _subject = "session"
@@ -55,8 +55,8 @@ class _SessionResource(AskedResource):
     ) -> None:
         """
         :param factory: makes the WebSockets of the server, among which sessions count.
-        :param policy: who may come in.
-        :param websocket: what answers opening handshakes of WebSockets on the same path.
+        :param policy: the access rules.
+        :param websocket: answers opening handshakes of WebSockets on the same path.
         :param sessions: the sessions of this node.
         :param relay: finds a session on this node or another.
         """
@@ -65,7 +65,7 @@ class _SessionResource(AskedResource):
         self._relay = relay
 
     def render(self, request: Request) -> int | bytes:
-        """Answer now or later, with a status and a text that says why where it is not 200 or 204."""
+        """Answer now or later. A status other than 200 and 204 comes with a text that gives the reason."""
         if request.getHeader(b"upgrade"):
             rendered: int | bytes = self.websocket.render(request)
             return rendered
@@ -78,11 +78,11 @@ class _SessionResource(AskedResource):
         return NOT_DONE_YET
 
     def _do(self, request: Request, asked: Asked) -> Deferred[Any]:
-        """Do what is asked for, and answer."""
+        """Do what the request asks for, and answer it."""
         raise NotImplementedError
 
     def _check(self, request: Request, asked: Asked) -> None:
-        """A client that has a session is not to be counted as another one."""
+        """Check a request without counting its client again, because its session counts already."""
         asked.check_known()
 
     def _challenges(self, request: Request) -> Pairs:
@@ -155,15 +155,15 @@ class ConnectResource(_SessionResource):
         size: int,
     ) -> None:
         factory, sessions = self._factory, self._sessions
-        if getattr(request.channel, "transport", None) is None:  # the client left while an authenticator was asked
+        if getattr(request.channel, "transport", None) is None:  # the client left while the authenticators decided
             return
-        factory.check(asked.handshake, asked.place)  # others may have come meanwhile
+        factory.check(asked.handshake, asked.place)  # other clients may have connected meanwhile
         sessions.check()
         session = sessions.begin(asked.peer, self._seat(request, asked), form)
         session.open(identity, None if factory.gate is None else attempt, asked.shown(bool(factory.engine.open_steps)))
         if runs:
             taking = maybeDeferred(session.take, runs, None, size, 0)
-            taking.addErrback(lambda failure: failure.trap(LHTTPError))  # it is closed: its last message says why
+            taking.addErrback(lambda failure: failure.trap(LHTTPError))  # its last message says why it is closed
         told = {
             "session": sessions.secret_of(session),
             "wait": int(LONGEST_WAIT),
@@ -250,9 +250,9 @@ def _unless_cancelled(failure: Failure) -> Failure:
 
 def _secret(asked: Asked) -> str:
     """
-    Return the secret that a request brings.
+    Return the secret in a request.
 
-    :raises Refused: with status 401 if it brings none.
+    :raises Refused: with status 401 if there is none.
     """
     scheme, _, secret = (asked.header("authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or not secret:

@@ -1,8 +1,8 @@
 """
 Streams the messages of a session to its client, as server-sent events.
 
-It takes over the connection of its request. It fetches what there is, from this node or another, and fetches more when
-the client has read that. So a slow client makes the messages wait in its session alone, where they are bounded.
+It takes over the connection of its request. It fetches the messages so far, from this node or another, and fetches more
+when the client has read them. So the messages for a slow client wait in its session, which limits their size.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ _HEARTBEAT = b":\n\n"
 """A comment (HTML standard, section "Authoring notes")."""
 
 _MAX_READ = 16_384
-"""Bytes that a client may send behind its request. They are not looked at."""
+"""The most bytes that a client may send after its request. The server ignores them."""
 
 
 class LiveStream(Outflow):
     """
-    One stream, the owner of its connection.
+    One stream. It owns its connection.
 
-    :ivar place: its place among the connections of the server.
+    :ivar place: its place among the connections of the server; ``None`` if the site does not count them.
     """
 
     def __init__(
         self, relay: Relay, clock: Any, *, secret: str, fetcher: str, patience: float, close_timeout: float, limit: int
     ) -> None:
         """
-        :param relay: gets the messages.
+        :param relay: fetches the messages.
         :param clock: the reactor.
         :param secret: the client's secret.
-        :param fetcher: names this request.
-        :param patience: seconds in which the client must read what it gets.
-        :param close_timeout: seconds in which it must read the last bytes.
-        :param limit: bytes that may wait to be sent.
+        :param fetcher: the name of this request.
+        :param patience: seconds within which the client must read each piece of the stream.
+        :param close_timeout: seconds within which it must read the last bytes.
+        :param limit: the most bytes that may wait to be sent.
         """
         super().__init__()
         self.place: Place | None = None
@@ -82,7 +82,7 @@ class LiveStream(Outflow):
         self._write(first, response(200, [*STREAM_HEADERS, *headers]))
 
     def _write(self, fetched: Fetched, head: bytes = b"") -> None:
-        """Write messages, or a heartbeat if there are none; go on when the client has read them."""
+        """Write messages, or a heartbeat if there are none. Fetch more when the client has read them."""
         self._fetching = None
         if self.ended:
             return
@@ -111,7 +111,7 @@ class LiveStream(Outflow):
         fetching.addErrback(self._broken)
 
     def _failed(self, failure: Failure) -> None:
-        """End. The client comes again, and is told why by the answer."""
+        """End the stream. The client connects again, and the answer then gives the reason."""
         failure.trap(LHTTPError, CancelledError)
         self._fetching = None
         if not self.ended:
@@ -123,10 +123,10 @@ class LiveStream(Outflow):
             self._abort()
 
     def _end(self) -> None:
-        """Close the connection once everything is sent, or nobody takes it."""
+        """Close the connection when the client has read everything, or its time for this is over."""
         self.ended = True
         self._stop_timer()
-        self.transport.unregisterProducer()  # one that is paused would keep the connection open
+        self.transport.unregisterProducer()  # a paused producer would keep the connection open
         self.transport.loseConnection()
         self._timer = self._clock.callLater(self._close_timeout, self.transport.abortConnection)
 
@@ -140,7 +140,7 @@ class LiveStream(Outflow):
             self._timer.cancel()
 
     def dataReceived(self, data: bytes) -> None:
-        """Look at nothing that follows the request: another request would not be answered."""
+        """Ignore all data after the request. Another request would get no answer."""
         self._read += len(data)
         if self._read > _MAX_READ:
             self._abort()

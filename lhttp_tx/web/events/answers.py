@@ -1,5 +1,5 @@
 """
-How ``/events`` begins a stream, and how it refuses a client.
+The beginning of an event stream, and the answers to refused clients.
 
 Pure functions.
 """
@@ -17,27 +17,31 @@ __all__ = ["beginning", "passes", "refusal"]
 _RETRY = 1_000
 _RETRY_REFUSED = 5_000
 """
-Milliseconds after which a client comes again, at least, and when it was refused. Each client is told a time of its own,
-up to three times as long: clients of a node that stops do not all come to another one at once.
+The shortest ``retry`` in milliseconds: of an ordinary stream, and of a refused client. Each client gets a random time
+of up to three times as long, so that the clients of a node that stops do not all reconnect at once.
 """
 
 
 def beginning(least: int = _RETRY) -> bytes:
-    """Return the first bytes of a stream: when a client that has lost it is to come again."""
+    """
+    Return the first bytes of a stream: the time after which a client reconnects.
+
+    :param least: the shortest time, in milliseconds.
+    """
     return b"retry: %d\n\n" % random.randint(least, 3 * least)  # noqa: S311 - no secret
 
 
 def passes(status: int) -> bool:
-    """Return whether a client that was refused with *status* may have more luck later."""
+    """Return whether a client that was refused with *status* may succeed later."""
     return status == 429 or status >= 500
 
 
 def refusal(status: int, reason: str, headers: Pairs, accept: str) -> tuple[int, list[tuple[str, str]], bytes]:
     """
-    Return status, headers and body of the response to a client that is refused.
+    Return status, headers and body of the response to a refused client.
 
-    A browser's ``EventSource`` never comes again after a status other than 200. So one that may have more luck later
-    gets a stream that ends at once, with the error as its only event.
+    The ``EventSource`` of a browser does not reconnect after a status other than 200. So if the client may succeed
+    later, it gets a stream that ends at once, with the error as its only event.
 
     :param headers: further headers.
     :param accept: the header ``Accept`` of the request.

@@ -1,5 +1,5 @@
 """
-Messages as events: what an event stream consists of.
+Makes the events of a stream from messages.
 
 Pure functions, and the encodings of deliveries to streams. Source: the HTML standard, section "Parsing an event
 stream".
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TypeAlias
 
 from lhttp_tx.codec.json_view import encode_json
@@ -25,27 +26,28 @@ View: TypeAlias = Callable[[bytes, bool], bytes]
 """
 Returns the event of a message, without its id: the lines ``event`` and ``data``, and the blank line.
 
-It raises :exc:`~lhttp_tx.errors.RemoteProtocolError` if the bytes are no message.
+It raises :exc:`~lhttp_tx.errors.RemoteProtocolError` if the bytes are not a message.
 """
 
 Event: TypeAlias = tuple[int, bytes, bytes]
 """
-The offset of a publication, 0 if it has none; the position that the event itself tells, if any; and the event.
+The offset of a publication, 0 without one; the position in a ``missed`` event, empty in others; and the event.
 """
 
 _BODY_TYPE = b"data:application/octet-stream;base64,"
-"""What the base64 of a binary message's body begins with. So the whole is a URL (RFC 2397)."""
+"""The prefix of a binary body in base64. The whole is a URL (RFC 2397)."""
 
 _OWN = frozenset({b"close", b"error", b"missed", b"receipt"})
-"""The commands of the server's own messages, which say what they have to say in their headers."""
+"""The commands of the server's own messages. Their content is in their headers."""
 
 _MISSED = re.compile(rb"LHTTP/1\.0 missed\r\nchannel:[^\r\n]*\r\nposition:([0-9A-Za-z_]{1,32}-[0-9]{1,19})\r\n\r\n")
-"""What the server says of a gap in a channel with history. A publication has a header ``publish``: it never matches."""
+"""
+The message ``missed`` for a channel with history. A publication never matches, because it has the header ``publish``.
+"""
 
 _MISLEADING = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
 """
-Characters that end no line of an event stream, and how JSON can write them. Libraries that split lines as their
-language does would end one there.
+Characters that some libraries wrongly take for line ends in an event stream, with their escapes in JSON.
 """
 
 
@@ -62,13 +64,14 @@ def view_body(payload: bytes, binary: bool) -> bytes:
     """
     Return the event of a message, with its body as the data; see :data:`View`.
 
-    The body of a binary message is written as a ``data:`` URL. The server's own messages have their contents in their
-    headers, and are written as JSON. So is a publication that has a command of theirs: nobody may pass for the server.
+    The body of a binary message becomes a ``data:`` URL. The server's own messages become JSON, because their content
+    is in their headers. So do publications with the same commands, so that a client can tell them from the server's
+    own.
     """
     head, _, body = payload.partition(b"\r\n\r\n")
     start, _, lines = head.partition(b"\r\n")
     command = plain_command(start)
-    if command is None or not are_lines(lines and lines + b"\r\n"):  # or it is no message
+    if command is None or not are_lines(lines and lines + b"\r\n"):  # it is not a message
         message = parse(payload, binary=binary, limits=UNLIMITED)
         command, body = message.command.encode("ascii"), message.body
     if command in _OWN:
@@ -79,20 +82,24 @@ def view_body(payload: bytes, binary: bool) -> bytes:
 
 
 VIEWS: Mapping[str, View] = {"json": view_json, "body": view_body}
-"""What the parameter ``data`` may say."""
+"""The values of the parameter ``data``."""
 
 
 def id_line(identifier: bytes) -> bytes:
-    """Return the line that says what a client is to send to go on behind an event."""
+    """Return the line with the id of an event, from which a client can continue."""
     return b"id: %b\n" % identifier
 
 
 def _events(payloads: list[bytes], binary: bool, view: View) -> list[Event]:
+    offsets = [*map(offset_of, payloads)]
+    if all(offsets):  # a page of a history may have many
+        with suppress(LHTTPError):
+            return [(offset, b"", view(payload, binary)) for offset, payload in zip(offsets, payloads, strict=True)]
     found: list[Event] = []
     for payload in payloads:
         try:
             event = view(payload, binary)
-        except LHTTPError:  # a bus may bring anything
+        except LHTTPError:  # a bus may deliver any bytes
             continue
         offset = offset_of(payload)
         missed = None if offset else _MISSED.fullmatch(payload)
@@ -106,13 +113,13 @@ class Several:
 
     An :class:`~lhttp_tx.engine.delivery.Encoding`; all streams with one form share one.
 
-    :ivar form: makes events of messages.
+    :ivar form: makes events from messages.
     """
 
     __slots__ = ("form",)
 
     def __init__(self, form: View) -> None:
-        """:param form: makes events of messages."""
+        """:param form: makes events from messages."""
         self.form = form
 
     def encode(self, payloads: list[bytes], binary: bool) -> list[Event]:
@@ -126,14 +133,14 @@ class Single:
 
     An :class:`~lhttp_tx.engine.delivery.Encoding`; all streams of the channel with one form share one.
 
-    :ivar form: makes events of messages.
+    :ivar form: makes events from messages.
     """
 
     __slots__ = ("__weakref__", "_channel", "_epoch_of", "form")
 
     def __init__(self, form: View, channel: str, epoch_of: Callable[[str], str | None]) -> None:
         """
-        :param form: makes events of messages.
+        :param form: makes events from messages.
         :param epoch_of: returns the epoch of the positions of a channel; ``None`` if it is not known.
         """
         self.form = form

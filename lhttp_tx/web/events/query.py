@@ -1,5 +1,5 @@
 """
-What a client asks for in the query of ``GET /events``, and the ids of events.
+Reads the query of ``GET /events``, and makes and reads the ids of events.
 
 Pure functions on text. Source: the protocol document, section "Event streams".
 """
@@ -22,8 +22,8 @@ __all__ = ["MAX_ID_SIZE", "RECEIPT", "Places", "Wish", "read_id", "read_wish"]
 
 MAX_ID_SIZE = 4_096
 """
-The most bytes of an id. A client sends it back in a header, beside a query that names the same channels. The head of a
-request has at most 16 KiB.
+The most bytes of an id. A client sends it back in a header, together with a query that names the same channels. The
+head of a request has at most 16 KiB.
 """
 
 RECEIPT = "events"
@@ -39,13 +39,13 @@ _ONCE = ("data", "last", "since", "ticket")
 @dataclass(frozen=True, slots=True)
 class Wish:
     """
-    What a client asks for.
+    The query of a client.
 
     :ivar channels: the channels, each once, in the order of the query. Their names are not checked yet.
-    :ivar view: makes events of messages.
-    :ivar positions: from where the client wants to go on, by channel.
+    :ivar view: makes events from messages.
+    :ivar positions: the positions after which the client wants to continue, by channel.
     :ivar last: how many of the newest messages the client wants first, of channels without a position; 0: none.
-    :ivar resumes: whether the client has had a stream before, and comes again.
+    :ivar resumes: whether the client continues an earlier stream: it has sent ``Last-Event-ID``.
     :ivar ticket: the client's ticket; ``None`` without one.
     """
 
@@ -62,7 +62,7 @@ class Wish:
 
         Each asks for a receipt: ``events0``, and ``events1``.
 
-        :raises RemoteProtocolError: if a name of a channel cannot be in a message at all.
+        :raises RemoteProtocolError: if a header of a message cannot hold the name of a channel.
         """
         known = [channel for channel in self.channels if channel in self.positions]
         others = [channel for channel in self.channels if channel not in self.positions]
@@ -87,9 +87,10 @@ def read_wish(query: str, last_event_id: str | None, limits: Limits = DEFAULT_LI
     """
     Read the query of a request.
 
-    :param query: what follows the ``?``, as it was sent. Its size and the number of its parameters are bounded already.
-    :param last_event_id: the header ``Last-Event-ID``, which replaces ``since`` and ``last``; ``None`` without one.
-    :param limits: ``listed`` bounds the channels.
+    :param query: the query as it was sent. The caller has checked its size and the number of its parameters.
+    :param last_event_id: the header ``Last-Event-ID``, which replaces ``since``; ``None`` without one. ``last`` still
+        applies to channels that it does not name.
+    :param limits: ``listed`` limits the number of channels.
     :raises Refused: with status 400, or 429 if there are too many channels. The text says what is wrong.
     """
     names: list[str] = []
@@ -131,9 +132,9 @@ def _unquoted(text: str) -> str:
 
 class Places:
     """
-    Where a stream of several channels is, and the ids that say so.
+    The positions of a stream of several channels, and the ids that contain them.
 
-    An id names all channels, and every event has one: what stays the same from event to event is made once.
+    Every event has an id, and an id names all channels. The parts that stay the same are made once.
     """
 
     __slots__ = ("_pieces",)
@@ -147,39 +148,43 @@ class Places:
         return bool(self._pieces)
 
     def update(self, positions: Mapping[str, str]) -> None:
-        """Be at other positions in some channels."""
+        """Change the positions in some channels."""
         for channel, position in positions.items():
             self._pieces[channel] = self._name(channel) + position.encode("ascii")
 
     def id(self) -> bytes:
         """
-        Return the id that stands for all positions.
+        Return the id that contains all positions.
 
         It is ASCII without line ends: names are escaped as in URLs.
         """
         return b" ".join(self._pieces.values())
 
     def ids(self, channel: str, positions: list[bytes]) -> list[bytes]:
-        """Return the ids with which the stream goes through *positions* of a channel, at least one; be at the last."""
+        """
+        Move through *positions* of a channel, and return an id for each.
+
+        :param positions: one or more positions, in order. The last one becomes the current position.
+        """
         name = self._name(channel)
-        self._pieces[channel] = b"\0"  # no piece holds one
+        self._pieces[channel] = b"\0"  # no piece contains this byte
         before, _, after = self.id().partition(b"\0")
         self._pieces[channel] = name + positions[-1]
         before += name
         return [before + position + after for position in positions]
 
     def _name(self, channel: str) -> bytes:
-        """Return what a position of a channel stands behind."""
+        """Return the escaped name of a channel, followed by ``=``."""
         known = self._pieces.get(channel)
         return f"{quote(channel, safe='')}=".encode("ascii") if known is None else known[: known.index(b"=") + 1]
 
 
 def read_id(text: str | None, channels: Iterable[str]) -> Mapping[str, str]:
     """
-    Return the positions that an id says, by channel.
+    Return the positions in an id, by channel.
 
-    :param text: one position for all *channels*, or what :meth:`Places.id` returns; ``None`` for none.
-    :raises RemoteProtocolError: if it is neither, or names a channel twice, or one that is not in *channels*.
+    :param text: one position for all *channels*, or an id as :meth:`Places.id` returns it; ``None`` without one.
+    :raises RemoteProtocolError: if *text* is neither, or names a channel twice, or one that is not in *channels*.
     """
     if not text:
         return MappingProxyType({})

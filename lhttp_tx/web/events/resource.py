@@ -1,8 +1,8 @@
 """
 ``GET /events`` and ``POST /events/ticket``.
 
-The rules are those of the WebSocket: who may not open one gets no stream either. Source: the protocol document, section
-"Event streams".
+The access rules are those of the WebSocket: a client that may not open one gets no stream either. Source: the protocol
+document, section "Event streams".
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _log = RationedLogger(__name__)
 
 
 class _StreamResource(AskedResource):
-    """A resource for clients that only listen."""
+    """The base of the resources for clients that only receive."""
 
     def __init__(self, streams: Streams, policy: AccessPolicy, websocket: IResource) -> None:
         """
         :param streams: the streams of the server.
-        :param policy: who may come in.
-        :param websocket: what answers opening handshakes of WebSockets on the same path.
+        :param policy: the access rules.
+        :param websocket: answers opening handshakes of WebSockets on the same path.
         """
         super().__init__(streams.factory, policy, websocket)
         self._streams = streams
@@ -52,9 +52,9 @@ class _StreamResource(AskedResource):
 
     def _leave(self, request: Request) -> int | bytes:
         """
-        Refuse a client because the server goes away.
+        Refuse a client because the server is stopping.
 
-        An ``EventSource`` gets no answer: then it comes again, to another node or after the restart.
+        An ``EventSource`` gets no answer. It then reconnects, to another node or after the restart.
         """
         channel: Any = request.channel
         if STREAM_TYPE.encode("ascii") in (request.getHeader(b"accept") or b"").lower():
@@ -64,11 +64,11 @@ class _StreamResource(AskedResource):
 
     def _identify(self, request: Request, asked: Asked, ticket: str | None = None) -> Deferred[Identity | None]:
         """
-        Find out who the client is, as long as it waits for that.
+        Authenticate the client while it waits.
 
         :returns: a Deferred that
 
-            - succeeds with the identity, ``None`` if nobody is asked to log in and only the address is known;
+            - succeeds with the identity, or with ``None`` if there are no authenticators and only the address is known;
             - fails with :exc:`~lhttp_tx.errors.Refused`.
         """
         gate = self._factory.gate
@@ -95,15 +95,15 @@ class EventsResource(_StreamResource):
     def __init__(self, factory: LHTTPServerFactory, policy: AccessPolicy, websocket: IResource) -> None:
         """
         :param factory: makes the WebSockets of the server, among which streams count.
-        :param policy: who may come in.
-        :param websocket: what answers opening handshakes of WebSockets on the same path.
+        :param policy: the access rules.
+        :param websocket: answers opening handshakes of WebSockets on the same path.
         """
         streams = Streams(factory)
         super().__init__(streams, policy, websocket)
         self.putChild(b"ticket", TicketResource(streams, policy, websocket))
 
     def render(self, request: Request) -> int | bytes:
-        """Take over the connection and begin a stream, or answer with a status and a text that says why not."""
+        """Take over the connection and begin a stream, or refuse with a status and a text that gives the reason."""
         if request.getHeader(b"upgrade"):
             rendered: int | bytes = self.websocket.render(request)
             return rendered
@@ -160,7 +160,7 @@ class TicketResource(_StreamResource):
     _methods = ("POST",)
 
     def render(self, request: Request) -> int | bytes:
-        """Answer with 200 and JSON, or with a status and a text that says why not."""
+        """Answer with 200 and JSON, or refuse with a status and a text that gives the reason."""
         if request.getHeader(b"upgrade"):
             rendered: int | bytes = self.websocket.render(request)
             return rendered

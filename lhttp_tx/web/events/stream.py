@@ -1,9 +1,9 @@
 """
-One event stream: a session that only listens.
+One event stream: the transport of a session that only receives.
 
-It is what a WebSocket is to the engine: an :class:`~lhttp_tx.interfaces.ITransport`, whose session takes subscribe
-messages that :mod:`lhttp_tx.web.events.query` writes. So rules, limits, presence, hooks, control and histories know no
-difference. The stream takes over the connection of its request, and ends with it.
+To the engine, it is an :class:`~lhttp_tx.interfaces.ITransport`, like a WebSocket. Its session gets subscribe messages
+that :mod:`lhttp_tx.web.events.query` writes. So rules, limits, presence, hooks, control and histories work in the same
+way. The stream takes over the connection of its request, and ends with it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -27,6 +28,7 @@ from lhttp_tx.guard.admission import Place, peer_name
 from lhttp_tx.identity import Identity
 from lhttp_tx.interfaces import ITransport
 from lhttp_tx.observe.rationing import RationedLogger
+from lhttp_tx.transports.endings import Ending, note_ending
 from lhttp_tx.transports.outflow import Outflow, Unread
 from lhttp_tx.web.answers import STREAM_HEADERS, Pairs, response
 from lhttp_tx.web.events.answers import beginning, refusal
@@ -42,20 +44,20 @@ _HEARTBEAT = b":\n\n"
 """A comment (HTML standard, section "Authoring notes")."""
 
 _MISSED = b"LHTTP/1.0 missed\r\nchannel:%b\r\n\r\n"
-"""What :func:`~lhttp_tx.engine.answers.missed_message` returns for a channel without history."""
+"""The result of :func:`~lhttp_tx.engine.answers.missed_message` for a channel without history."""
 
 _MAX_READ = 16_384
-"""Bytes that a client may send behind its request. They are not looked at."""
+"""The most bytes that a client may send after its request. The server ignores them."""
 
 
 class _Opening:
     """
-    What a stream knows until its subscriptions are made.
+    The state of a stream until it is subscribed.
 
-    :ivar wish: what the client asks for.
+    :ivar wish: the query of the client.
     :ivar headers: headers of the response that depend on the request.
     :ivar accept: the header ``Accept`` of the request.
-    :ivar pending: receipts that are still to come.
+    :ivar pending: the number of receipts that have not come yet.
     """
 
     __slots__ = ("accept", "headers", "pending", "wish")
@@ -70,24 +72,25 @@ class _Opening:
 @implementer(ITransport)
 class EventStream(Outflow):
     """
-    One stream, the owner of its connection.
+    One stream. It owns its connection.
 
     :ivar peer: the address of the client, for logs.
     :ivar place: its place among the connections of the server.
     :ivar session: takes its messages; ``None`` before it is open.
-    :ivar part: its part of the heartbeats.
+    :ivar part: see :class:`lhttp_tx.transports.pulse.Beating`.
+    :ivar ending: how the stream has ended; ``None`` before that.
     """
 
     kind = "events"
-    """What metrics and the admin side call this transport."""
+    """The name of this transport in metrics and on the admin side."""
 
-    __slots__ = ("_begun", "_encoding", "_linger", "_opening", "_places", "_read", "_streams", "_unread", "part",
-                 "peer", "place", "session")  # fmt: skip
+    __slots__ = ("_begun", "_encoding", "_linger", "_opening", "_places", "_read", "_streams", "_unread", "ending",
+                 "part", "peer", "place", "session")  # fmt: skip
 
     def __init__(self, streams: Streams, wish: Wish, headers: Pairs, accept: str) -> None:
         """
         :param streams: the streams of its server.
-        :param wish: what the client asks for.
+        :param wish: the query of the client.
         :param headers: headers of the response that depend on the request.
         :param accept: the header ``Accept`` of the request.
         """
@@ -96,6 +99,7 @@ class EventStream(Outflow):
         self.peer = ""
         self.place: Place | None = None
         self.session: Conversation | None = None
+        self.ending: Ending | None = None
         self._streams = streams
         self._opening: _Opening | None = _Opening(wish, headers, accept)
         self._begun = False
@@ -126,8 +130,8 @@ class EventStream(Outflow):
         """
         Begin the session, and subscribe.
 
-        :param identity: who the client is; ``None`` if only its address is known.
-        :param handshake: how the client opened the connection, if any code may ask for it.
+        :param identity: the identity of the client; ``None`` if only its address is known.
+        :param handshake: how the client opened the connection; ``None`` if no code can ask for it.
         """
         opening = self._opening
         assert opening is not None
@@ -147,7 +151,7 @@ class EventStream(Outflow):
             self._refuse(500, "internal error")
 
     def dataReceived(self, data: bytes) -> None:
-        """Look at nothing that follows the request: another request would not be answered."""
+        """Ignore all data after the request. Another request would get no answer."""
         self._read += len(data)
         if self._read > _MAX_READ:
             self._abort()
@@ -157,6 +161,8 @@ class EventStream(Outflow):
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         self._tell_undelivered()
+        ending = Ending(1000 if reason.check(ConnectionDone) else 1006, "", "server" if self.ended else "client")
+        note_ending(self, self.session, ending, self._streams.engine.counters)
         self.ended = True
         self._streams.left(self)
         if self.place is not None:
@@ -165,7 +171,7 @@ class EventStream(Outflow):
             self.session.connection_lost()
 
     def beat(self) -> None:
-        """Send a heartbeat, unless other bytes wait, or are the first to come."""
+        """Send a heartbeat, unless the stream has not begun, or other bytes wait."""
         if self._begun and not self.held():
             self.write_frames(_HEARTBEAT)
 
@@ -197,7 +203,7 @@ class EventStream(Outflow):
             self.deliver_alone([payload], binary)
 
     def deliver_alone(self, payloads: list[bytes], binary: bool) -> None:
-        """Send messages to this client, which are no answers to its own."""
+        """Send messages to this client that are not answers to its own."""
         self._begin()
         made: Any = self._encoding.encode(payloads, binary)
         self._put(made if self._places is None else self._numbered("", made), payloads, binary)
@@ -212,20 +218,23 @@ class EventStream(Outflow):
             self.when_drained(call)
 
     def pause_reading(self) -> None:
-        """See :meth:`lhttp_tx.interfaces.ITransport.pause_reading`. Its client sends no messages."""
+        """
+        See :meth:`lhttp_tx.interfaces.ITransport.pause_reading`. Does nothing, because the client sends no messages.
+        """
 
     def resume_reading(self) -> None:
         """See :meth:`lhttp_tx.interfaces.ITransport.resume_reading`."""
 
     def close(self, code: int, reason: str) -> None:
-        """See :meth:`lhttp_tx.interfaces.ITransport.close`. The client is told by an event."""
+        """See :meth:`lhttp_tx.interfaces.ITransport.close`. The last event tells the client."""
         if code == TOO_SLOW:
             self._tell_undelivered()
         if self.ended:
             return
+        note_ending(self, self.session, Ending(code, reason, "server"), self._streams.engine.counters)
         if not self._begun:
             if code == GOING_AWAY:
-                self._abort()  # the client comes again, and to another node
+                self._abort()  # the client reconnects, to another node
             else:
                 self._refuse(403 if code == POLICY_VIOLATION else 503, reason or "the connection was closed")
             return
@@ -237,7 +246,7 @@ class EventStream(Outflow):
     # The answers to the subscribe messages
 
     def _is_answer(self, opening: _Opening, payload: bytes) -> bool:
-        """Return whether a message answers the client's own, and do what it says."""
+        """Return whether a message answers one of the subscribe messages. If it does, handle it."""
         try:
             message = parse(payload, binary=True, limits=UNLIMITED)
         except LHTTPError:
@@ -253,7 +262,7 @@ class EventStream(Outflow):
         self._subscribed(opening, message)
         if not opening.pending:
             self._opening = None
-            if self._places:  # though nothing has happened yet
+            if self._places:  # even before the first event
                 self._put(id_line(self._places.id()) + b"\n", [], False)
         return True
 
@@ -269,7 +278,7 @@ class EventStream(Outflow):
             self.session.close(POLICY_VIOLATION, reason.encode("utf-8")[:123].decode("utf-8", "ignore"))
 
     def _subscribed(self, opening: _Opening, receipt: Message) -> None:
-        """Take over what a receipt says of positions and of gaps."""
+        """Take the positions and gaps from a receipt."""
         wish = opening.wish
         told = dict(word.rpartition("=")[::2] for word in receipt.headers.get("position", "").split(" ") if word)
         if self._places is not None:
@@ -284,13 +293,13 @@ class EventStream(Outflow):
             if self._places is None or channel in told:
                 self.deliver(Delivery(channel, [missed_message(channel, told.get(channel)).raw], False))
         others = [_MISSED % name.encode("utf-8") for name in missed if name not in told]
-        if self._places is not None and others:  # there may be many, and none of them has an id
+        if self._places is not None and others:  # there may be many, and their events have no ids
             self.deliver_alone(others, False)
 
     # Writing
 
     def _numbered(self, channel: str, events: list[tuple[int, bytes, bytes]]) -> bytes:
-        """Return events of a channel with their ids, which tell the positions of all channels."""
+        """Return events of a channel with their ids, which contain the positions of all channels."""
         places = self._places
         assert places is not None
         epoch = self._streams.epoch_of(channel) if any(offset for offset, _, _ in events) else None
@@ -307,7 +316,7 @@ class EventStream(Outflow):
         return b"".join(lines)
 
     def _begin(self) -> None:
-        """Answer the request, if that has not been done."""
+        """Answer the request, unless it is answered already."""
         if self._begun or self.ended or self._opening is None:
             return
         self._begun = True
@@ -330,7 +339,7 @@ class EventStream(Outflow):
         self._end(response(code, headers, body))
 
     def _put(self, data: bytes, payloads: list[bytes], binary: bool) -> None:
-        """Write events, at the end of the read that causes them if there is one."""
+        """Write events. While a read is being handled, gather them until its end."""
         if self.ended or not data:
             return
         outbox = self._streams.factory.outbox
@@ -342,7 +351,7 @@ class EventStream(Outflow):
             self.write_frames(data)
 
     def write_frames(self, frames: bytes) -> None:
-        """Write events now, without the outbox. A client that leaves too many of them unread is cut off."""
+        """Write events now, without the outbox. Disconnect a client for which too many bytes wait."""
         if self.ended:
             return
         limit = self._streams.engine.limits.unsent_size
@@ -353,10 +362,10 @@ class EventStream(Outflow):
             self.close(TOO_SLOW, "too slow: unsent messages pass the limit")
 
     def _end(self, last: bytes) -> None:
-        """Write the last bytes, and close the connection once they are sent, or nobody takes them."""
+        """Write the last bytes. Close the connection when the client has read them, or its time for this is over."""
         self.ended = True
         self.transport.write(last)
-        self.transport.unregisterProducer()  # one that is paused would keep the connection open
+        self.transport.unregisterProducer()  # a paused producer would keep the connection open
         self.transport.loseConnection()
         self._linger = self._streams.clock.callLater(self._streams.close_timeout, self.transport.abortConnection)
 

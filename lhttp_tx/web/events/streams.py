@@ -1,5 +1,5 @@
 """
-The event streams of one server, and what they share.
+The event streams of one server, and the objects that they share.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from lhttp_tx.web.events.tickets import Tickets
 __all__ = ["Streams"]
 
 _POSITION_SIZE = 22
-"""Bytes of a position beside its channel and epoch: the offset, and what parts them."""
+"""Bytes of a position in an id, without its channel and epoch: the offset and the separators."""
 
 
 class Streams:
     """
-    What the streams of a server share: their encodings, their heartbeats, and their count.
+    The objects that the streams of a server share: encodings, heartbeats, tickets, and the count.
 
     :ivar factory: makes the WebSockets of the server. Streams count as such, and use its outbox.
     :ivar engine: the engine.
     :ivar clock: the reactor.
-    :ivar tickets: the tickets that are not used yet.
-    :ivar patience: seconds after which a client that acknowledges nothing is gone; 0: the system decides.
-    :ivar close_timeout: seconds in which a client must read the last bytes.
+    :ivar tickets: the unused tickets.
+    :ivar patience: seconds for which a client may leave bytes unacknowledged; 0: the default of the system.
+    :ivar close_timeout: seconds within which a client must read the last bytes.
     """
 
     def __init__(self, factory: LHTTPServerFactory) -> None:
@@ -51,7 +51,7 @@ class Streams:
         return self._several[view]
 
     def single(self, view: View, channel: str) -> Single:
-        """Return the encoding for streams of one channel. It is kept as long as there is one."""
+        """Return the encoding for streams of one channel. It is kept while a stream uses it."""
         found = self._singles.get((view, channel))
         if found is None:
             found = self._singles[view, channel] = Single(view, channel, self.epoch_of)
@@ -95,7 +95,7 @@ class Streams:
         self._pulse.add(stream)
 
     def left(self, stream: Beating) -> None:
-        """Count a stream no more."""
+        """Stop counting a stream, and send it no more heartbeats."""
         if stream.part >= 0:
             self.factory.countConnections -= 1
             self._pulse.discard(stream)

@@ -1,8 +1,8 @@
 """
-One-time tickets: how a page's ``EventSource`` logs in, which can send no header.
+One-time tickets, with which an ``EventSource`` logs in, because it cannot send headers.
 
-A token in a URL ends up in the logs of proxies, and is good for as long as the token is. A ticket is good once, and for
-some seconds.
+A token in a URL ends up in the logs of proxies, and remains valid there. A ticket is valid once, and only for some
+seconds.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from lhttp_tx.identity import Identity
 __all__ = ["LIFETIME", "Tickets"]
 
 LIFETIME = 30.0
-"""Seconds for which a ticket is good."""
+"""Seconds for which a ticket is valid."""
 
 _MAX_COUNT = 10_000
 _MAX_PER_USER = 16
-"""The most tickets at one time, of all users and of one. They would be more only if hardly any was used."""
+"""The most unused tickets at one time, of all users together and of one user."""
 
 _MAX_SIZE = 16_777_216
 _CLAIM_COST = 8
 """
-The most bytes of what is known of the users of all tickets; and how many count for each character of it as text, since
-the claims of a token may be many small values.
+The most bytes of the claims of all tickets, and the bytes that each character of the claims counts. The claims of a
+token may be many small values, which take more memory than their text.
 """
 
 _SIZE = 24
-"""Bytes of randomness of a ticket."""
+"""Random bytes of a ticket."""
 
 
 class Tickets:
-    """The tickets that a server has given away, and that are not used yet."""
+    """The tickets that a server has issued and that are not used yet."""
 
     def __init__(self, clock: IReactorTime) -> None:
         """:param clock: the reactor."""
@@ -54,7 +54,7 @@ class Tickets:
         """
         Return a new ticket for a user: 32 characters that need no escapes in a URL.
 
-        :raises Refused: with status 429 if the user, or all users together, have too many that are not used.
+        :raises Refused: with status 429 if the user, or all users together, have too many unused tickets.
         """
         self._expire()
         kept = replace(identity, parameters={})
@@ -70,9 +70,9 @@ class Tickets:
 
     def redeem(self, ticket: str) -> Identity:
         """
-        Return whose ticket it is. From now on, it is not good any more.
+        Return the identity of the user of a ticket. The ticket becomes invalid.
 
-        :raises Refused: with status 403 if it is not good. A browser would ask its user for a password after 401.
+        :raises Refused: with status 403 if it is not valid. After 401, a browser would ask its user for a password.
         """
         self._expire()
         found = self._known.pop(ticket, None)

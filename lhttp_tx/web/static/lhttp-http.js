@@ -15,13 +15,19 @@
   const LAST_WORDS = 2000; // milliseconds for what is still to be sent when the socket is closed
   const GRACE = 1000; // milliseconds in which a last message may say why a session has ended
   const MAX_EMPTY = 3; // streams in a row that end with nothing in them
+  const TOO_BIG = 1009; // the close code of a WebSocket when a message was too large for the server
   const CLOSE = /^LHTTP\/1\.0 close\r\ncode:(\d{3,4})\r\nreason:([^\r\n]*)\r\n\r\n$/;
 
   const encoder = new TextEncoder();
   const sleep = (delay) => new Promise((resolve) => setTimeout(resolve, delay));
 
   /** The session is over, or the server does not want it; anything else is tried again. */
-  class Refusal extends Error {}
+  class Refusal extends Error {
+    constructor(text, status = 0) {
+      super(text);
+      this.status = status;
+    }
+  }
 
   class HttpSocket {
     binaryType = "arraybuffer";
@@ -107,7 +113,7 @@
     }
 
     async #judge(status, text) {
-      if (status < 500 && status !== 429 && status !== 408) throw new Refusal(text.trim());
+      if (status < 500 && status !== 429 && status !== 408) throw new Refusal(text.trim(), status);
     }
 
     async #connect() {
@@ -245,8 +251,13 @@
           this.#sending = null;
           this.#pump();
         },
-        async () => {
+        async (error) => {
           this.#sending = null;
+          if (error.status === 413) {
+            this.#leave();
+            this.#closed(TOO_BIG, error.message);
+            return;
+          }
           await sleep(GRACE);
           this.#closed(1006, "");
         },

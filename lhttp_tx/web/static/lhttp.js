@@ -89,6 +89,7 @@
   const PRESENCE = "$presence."; // what the names of channels begin with that tell who comes to a channel and who goes
   const RETRY_AFTER = /; retry-after=(\d{1,5}(?:\.\d{1,3})?)$/; // the end of a close's reason: seconds to come back in
   const UNWANTED = new Set([1008, 4409]); // close codes after which connecting again would do no good
+  const TOO_BIG = 1009; // the close code when a message was too large for the server
   const EXPIRED = 4401; // the close code when what the client had logged in with has expired
 
   const START = "LHTTP/1.0 ";
@@ -1041,6 +1042,7 @@
   const MAX_TIMER = 2147483647; // what setTimeout can hold
   const PROGRESS = 50; // the least time between two looks at how much has left the WebSocket
   const PRESENCE_AGAIN = 3000; // after so long presence is asked for again where an answer was not complete, or failed
+  const TRIAL = "lhttp.trial"; // the subprotocol of a WebSocket without a session, which ends no other of the same user
   const STABLE = 5000; // a connection that lasted so long counts as good: the next wait begins at the first bound
   const MAX_TURNS = 64;
   const MAX_OFFSETS = 1024;
@@ -2792,7 +2794,7 @@
         };
         timer = setTimeout(() => end(false), connectTimeout);
         try {
-          trial = new WebSocket(this.url);
+          trial = new WebSocket(this.url, TRIAL);
         } catch {
           end(false);
           return;
@@ -2849,9 +2851,12 @@
       this.#holes.clear();
       const what = reason || (wasOpen ? "connection lost" : "no connection");
       const error = new ConnectionLost(what, { code });
-      for (const entry of [...this.#pending.values()]) {
+      const pending = [...this.#pending.values()];
+      // What was too large would end every other connection, too.
+      const largest = code === TOO_BIG ? pending.reduce((one, other) => (sizeOf(other) > sizeOf(one) ? other : one), null) : null;
+      for (const entry of pending) {
         this.#settled(entry);
-        if (!this.#keepToSend(entry, error)) entry.reject(error);
+        if (entry === largest || !this.#keepToSend(entry, error)) entry.reject(error);
       }
       if (this.#down) {
         const down = this.#down;
@@ -2926,6 +2931,10 @@
     map.delete(key);
     map.set(key, value);
     if (map.size > most) map.delete(map.keys().next().value);
+  }
+
+  function sizeOf(entry) {
+    return entry?.message.raw.length ?? -1;
   }
 
   function isOptions(value) {

@@ -657,6 +657,17 @@ def test_what_was_sent_and_not_answered_fails_with_the_connection(world: World) 
     assert len(world.pending.waiting) == 1, "it was sent again"
 
 
+def test_what_is_too_large_for_the_server_fails_and_the_rest_is_sent_again(world: World) -> None:
+    client = world.connected()
+    sent = [client.publish("room.a", "chat", body="x" * size) for size in (1, 200_000, 2)]
+    for _ in range(10):
+        world.run(1.0)
+    error = error_of(sent[1])
+    assert (type(error), error.code) == (ConnectionLost, 1009)
+    assert [type(outcome(one)) for one in (sent[0], sent[2])] == [Published, Published]
+    assert client.state is State.CONNECTED
+
+
 def test_what_is_sent_without_a_connection_waits_for_one_in_order(world: World) -> None:
     client = world.connected()
     subscription = world.result(client.subscribe("room.a").confirmed())

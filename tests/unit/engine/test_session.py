@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from line_counter import count_lines
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import globalLogPublisher
@@ -1218,3 +1219,12 @@ def test_what_is_no_close_code_or_reason_changes_nothing(code: Any, reason: Any)
     with pytest.raises(TypeError):
         client.session.close(code, reason)
     assert not client.session.closed
+
+
+def test_end_of_a_client_with_many_subscriptions_takes_few_lines() -> None:
+    server = Server()
+    client = server.connect()
+    client.send(Message("chat", {"subscribe": " ".join(f"room.{number}" for number in range(128))}))
+    assert len(server.engine.hub.channels) == 128
+    assert count_lines(client.disconnect) < 21 * 128
+    assert not server.engine.hub.channels

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from pipes import at_once, put_pipe
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from lhttp_tx.codec.positions import offsets_of, unmarked
 from lhttp_tx.errors import HistoryUnavailable, StartFailed
 from lhttp_tx.history import sqlite, sqlite_reader
 from lhttp_tx.history.sqlite import SQLiteHistory
-from lhttp_tx.history.sqlite_file import explain, open_file
+from lhttp_tx.history.sqlite_file import FileLock, explain, open_file
 from lhttp_tx.history.sqlite_tables import Tables, Write
 from lhttp_tx.history.values import Page, Placing, Retention
 from lhttp_tx.testing import HistoryContract
@@ -497,3 +498,11 @@ async def test_clients_are_not_told_where_the_file_is_and_the_log_is(tmp_path: P
         await store.stop()
     assert [("history" in text, str(tmp_path) in text) for text in told] == [(True, False)] * 2
     assert sum(str(path) in text for text in logged) >= 2
+
+
+def test_a_lock_that_is_a_pipe_makes_nobody_wait(tmp_path: Path) -> None:
+    put_pipe(tmp_path / "history-lock")
+    lock = FileLock(tmp_path / "history")
+    with at_once(), pytest.raises(StartFailed, match="used by another server: stop that one"):
+        FileLock(tmp_path / "history")
+    lock.release()

@@ -27,6 +27,7 @@ class Parsed(Options):
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("token", "creds", "node.pem", "passwords", "secret", "key.pem"):
         (tmp_path / name).write_text("alice:sesame sesame sesame\n")
+    (tmp_path / "creds").write_text("BEGIN NATS USER JWT\nBEGIN USER NKEY SEED\n")
     (tmp_path / "secret").write_bytes(SECRET)
     (tmp_path / "public.pem").write_bytes(public_pem("EdDSA"))
     for path in tmp_path.iterdir():

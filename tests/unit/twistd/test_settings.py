@@ -202,7 +202,7 @@ def test_all_mistakes_are_told_in_order(file: Path) -> None:
         (b"size = 4\nsize = 6\n", "my.toml:2: not TOML: Cannot overwrite a value"),
         (b'size = 4\nname = """x', "my.toml:2: not TOML: Unterminated string"),
         (b"size = 4\n\nname = '\xff'", "my.toml:3: not UTF-8; save the file as UTF-8"),
-        (b"#" * 1_048_577, "my.toml: larger than 1048576 bytes"),
+        (b"#" * 1_048_577, "my.toml is larger than 1048576 bytes"),
         (b"size = " + b"9" * 5_000, "my.toml: a number has too many digits, or something is nested too deeply"),
         (b"size = " + b"[" * 50_000, "my.toml: a number has too many digits, or something is nested too deeply"),
     ],

@@ -1,1 +1,1 @@
-"""The history of a cluster, in streams of NATS JetStream, on the links of the bus."""
+"""The history of a cluster. It is in streams of NATS JetStream, and uses the links of the bus."""

@@ -2,7 +2,7 @@
 Publications on their way into a stream.
 
 Each publication has a reply subject, to which the stream sends an acknowledgement. Only a limited number is in flight
-at one time, because a server drops what it cannot handle. The others wait here.
+at the same time, because a server drops what it cannot handle. The others wait here.
 """
 
 from __future__ import annotations
@@ -33,29 +33,32 @@ _log = RationedLogger(__name__)
 
 _MAX_COUNT = 50_000
 _MAX_SIZE = 16_777_216
-"""Publications of one class, and their bytes, that may be without an answer; those past it are refused."""
+"""
+The most publications of one history class that may wait for an acknowledgement, and the most bytes of these. Beyond
+that, publications are refused.
+"""
 
 _WINDOW = 2_000
 _WINDOW_SIZE = 1_048_576
-"""How many of them, and how many bytes, are with NATS at one time."""
+"""The most publications, and the most bytes, that are in flight at the same time."""
 
 _MAX_WAITING = 50_000
-"""How many may wait at one time to hear that what they appended is safe."""
+"""The most callers that may wait at the same time until their publications are stored."""
 
 _MAX_ID = 256
-"""Bytes of a message id with its channel that NATS is given as they are; a longer one as its hash."""
+"""The most bytes of a channel and a message id that NATS gets unchanged. Of longer ones, NATS gets a hash."""
 
 _CHECK_INTERVAL = 1.0
-"""Seconds between looks for what has waited too long."""
+"""Seconds between checks for publications that have waited too long."""
 
 _COST = 100
-"""Bytes that are counted for a publication beside its own."""
+"""Bytes that are added to the size of each publication."""
 
 _MAX_TIPS = 20_000
-"""Channels of which the last offset is kept in mind."""
+"""The most channels whose last offset is remembered."""
 
 UNKNOWN = "the history store has not confirmed the publication: it is not known whether it is stored"
-"""What is told of a publication whose answer did not come."""
+"""The error text for a publication without an acknowledgement."""
 
 
 @final
@@ -66,11 +69,11 @@ class Tips:
         self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     def find(self, stream: Stream, channel: str) -> int:
-        """Return the largest offset that is known; 0 if none is."""
+        """Return the largest known offset of *channel*; 0 if none is known."""
         return self._known.get((stream.name, channel), 0)
 
     def note(self, stream: Stream, channel: str, offset: int) -> None:
-        """Remember that *channel* has *offset*."""
+        """Remember that *channel* has a publication with *offset*."""
         key = stream.name, channel
         if offset > self._known.get(key, 0):
             self._known[key] = offset
@@ -79,7 +82,7 @@ class Tips:
                 self._known.popitem(last=False)
 
     def forget(self, stream: Stream) -> None:
-        """Forget what is known of *stream*: its offsets begin anew."""
+        """Forget the offsets of *stream*, because its offsets start again."""
         for key in [key for key in self._known if key[0] == stream.name]:
             del self._known[key]
 
@@ -89,11 +92,11 @@ class _Run:
     """
     Publications that were appended together.
 
-    :ivar sent: how many of them are sent.
-    :ivar open: how many have no answer yet.
-    :ivar floor: what was in use in the stream before any of them was sent.
-    :ivar tip: the largest offset that one of them got.
-    :ivar since: when it was appended, or some of it sent.
+    :ivar sent: the number of publications that were sent.
+    :ivar open: the number of publications without an acknowledgement.
+    :ivar floor: the largest known offset in the stream before the first was sent. Their own offsets are larger.
+    :ivar tip: the largest offset that one of them has got; 0 if none has.
+    :ivar since: the time of the clock at which publications of the run were last sent, or else appended.
     """
 
     __slots__ = (
@@ -144,10 +147,11 @@ class Appends:
         self, stream: Stream, link: Callable[[], Link | None], tips: Tips, *, clock: Any, timeout: float
     ) -> None:
         """
-        :param link: returns the link to send over; ``None`` to send nothing for now.
-        :param tips: where to note what was stored.
+        :param stream: the stream.
+        :param link: returns the link to send over; ``None`` if publications have to wait.
+        :param tips: gets the offsets of stored publications.
         :param clock: the reactor.
-        :param timeout: seconds for which an answer is waited for.
+        :param timeout: the most seconds to wait for an acknowledgement.
         """
         self.stream = stream
         self._link = link
@@ -164,7 +168,7 @@ class Appends:
 
     @property
     def empty(self) -> bool:
-        """Whether everything has its answer."""
+        """Whether no publication waits for an acknowledgement."""
         return not self._runs
 
     def add(
@@ -173,9 +177,9 @@ class Appends:
         """
         Append *payloads* to the stream; parameters as of :meth:`lhttp_tx.interfaces.IHistoryStore.append`.
 
-        :param link: the link that the node has, to see what sizes it takes.
-        :raises HistoryUnavailable: if too many wait for their answer.
-        :raises MessageTooLarge: if NATS does not take messages of this size.
+        :param link: the link of the node, which knows the largest allowed message; ``None`` if there is none.
+        :raises HistoryUnavailable: if too many publications wait for their acknowledgements.
+        :raises MessageTooLarge: if NATS does not accept messages of this size.
         """
         if link is not None:
             for payload in payloads:
@@ -199,7 +203,7 @@ class Appends:
         self.send()
 
     def send(self) -> None:
-        """Send what waits, as far as it may be."""
+        """Send publications that wait, as far as the limits allow."""
         link = self._link()
         if link is None or not self.stream.ready:
             return
@@ -225,7 +229,7 @@ class Appends:
                 self._unsent.popleft()
 
     def answered(self, run: _Run, answers: list[bytes], heads: list[Head] | None) -> bool:
-        """Take answers of the stream to the next ones of *run*; return whether the last one was among them."""
+        """Take the stream's acknowledgements of the next publications of *run*. Return whether no more are expected."""
         if run.number not in self._runs:
             return True
         if heads is None and run.placing is None and len(answers) <= run.open:
@@ -242,7 +246,7 @@ class Appends:
     def _answered(self, run: _Run, data: bytes, head: Head | None) -> None:
         position, duplicate, why = _read(data, head)
         if not why and position <= run.floor and not duplicate:
-            why = UNKNOWN  # the stream has begun anew, and its epoch is not known yet
+            why = UNKNOWN  # the stream was created again, and its epoch is not known yet
         if why:
             self.stream.kick()
             if run.placing is None:
@@ -257,7 +261,12 @@ class Appends:
         self._done(run, 0 if why else position, 1)
 
     def _done(self, run: _Run, position: int, count: int) -> None:
-        """Note that the next ones of *run* have their answer; the largest offset among these is *position*."""
+        """
+        Note that the next publications of *run* were acknowledged.
+
+        :param position: the largest of their offsets; 0 if they were not stored.
+        :param count: the number of these publications.
+        """
         if position > run.tip:
             run.tip = position
             if position > self.stream.tip:
@@ -283,7 +292,7 @@ class Appends:
             self._tell_up_to(self._oldest - 1, None)
 
     def fail(self, run: _Run, why: str) -> None:
-        """Give *run* up: what has no answer yet is not known to be stored."""
+        """Stop waiting for *run*, and report *why* for its publications without an acknowledgement."""
         if run.number not in self._runs:
             return
         for link, subject in run.links.items():
@@ -301,10 +310,10 @@ class Appends:
         self._end(run)
 
     def _check(self) -> None:
-        """Give up what has waited too long."""
+        """Fail the runs that have waited too long."""
         self._checking = None
         limit, trouble = self._clock.seconds() - self._timeout, self.stream.trouble
-        stuck = self._link() is None or not self.stream.ready  # those that only wait their turn are not late
+        stuck = self._link() is None or not self.stream.ready  # runs that only wait for earlier ones are not late
         late = [
             run
             for run in self._runs.values()
@@ -319,14 +328,14 @@ class Appends:
             self._checking = self._clock.callLater(_CHECK_INTERVAL, self._check)
 
     def close(self) -> None:
-        """Give everything up, and look no more."""
+        """Fail all runs, and stop checking."""
         for run in tuple(self._runs.values()):
             self.fail(run, UNKNOWN if run.sent else "the history store has stopped")
         if self._checking is not None:
             self._checking.cancel()
             self._checking = None
 
-    # Those who wait
+    # Callers that wait
 
     def confirm(self) -> MaybeDeferred:
         """See :meth:`lhttp_tx.interfaces.IHistoryStore.confirm`."""
@@ -340,12 +349,12 @@ class Appends:
         return waiter
 
     def _tell_up_to(self, number: int, error: HistoryUnavailable | None) -> None:
-        """Tell those who wait for what was appended up to *number*."""
+        """Fire the Deferreds of callers that wait for runs up to *number*."""
         while self._waiters and self._waiters[0][0] <= number:
             tell(self._waiters.popleft()[1], error)
 
     def _tell_from(self, number: int, error: HistoryUnavailable) -> None:
-        """Tell those who wait for what was appended at *number*, and others before."""
+        """Fail the Deferreds of callers that wait for run *number*, including those that wait for later runs, too."""
         told = [waiter for last, waiter in self._waiters if last >= number]
         self._waiters = deque(entry for entry in self._waiters if entry[0] < number)
         for waiter in told:
@@ -358,7 +367,7 @@ def _id_of(channel: str, message_id: str) -> bytes:
 
 
 def _read(data: bytes, head: Head | None) -> tuple[int, bool, str]:
-    """Return sequence number, whether it was there before, and what is wrong, of the answer of a stream."""
+    """Return the sequence number in an acknowledgement, whether it is a duplicate, and the error text or nothing."""
     if head is not None and "Status" in read_head(head):
         return 0, False, "no stream of NATS takes it: the stream was deleted, or JetStream is unavailable"
     end = data.rfind(b'"seq":')
@@ -374,7 +383,10 @@ def _read(data: bytes, head: Head | None) -> tuple[int, bool, str]:
 
 
 def _read_all(answers: list[bytes]) -> list[int] | None:
-    """Return the sequence numbers in answers that say nothing else; ``None`` if one of them is of another kind."""
+    """
+    Return the sequence numbers of plain acknowledgements; ``None`` if one is not plain, such as an error or a
+    duplicate.
+    """
     begin = answers[0][: answers[0].rfind(b'"seq":') + 6]
     if len(begin) <= 6 or not all(map(bytes.startswith, answers, repeat(begin))):
         return None

@@ -19,20 +19,20 @@ from lhttp_tx.errors import HistoryUnavailable
 __all__ = ["NO_JETSTREAM", "Found", "Got", "Outdated", "ask", "get", "put"]
 
 _TIMEOUT = 4.0
-"""Seconds for an answer, or for the next piece of one."""
+"""The most seconds to wait for an answer, or for its next part."""
 
 _OUTDATED = (10071, 10164)
-"""Error codes of JetStream for a sequence number that is another one than expected."""
+"""JetStream's error codes for a message that expects another last sequence number."""
 
 NO_JETSTREAM = "NATS has no JetStream, or not for this user: turn it on (nats-server -js)"
-"""Why nobody has answered."""
+"""The error text if nobody has answered."""
 
 _AWAY = "the history store is unavailable, try again later"
 _SILENT = f"JetStream did not answer within {_TIMEOUT:g} s"
 
 
 class Outdated(Exception):
-    """A stream is not in the state that the headers of a message expect."""
+    """A stream is not in the state that the headers of a message require."""
 
 
 class Found(NamedTuple):
@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
     :ivar offset: its sequence number.
     :ivar subject: its subject in the stream.
-    :ivar payload: as it was published.
+    :ivar payload: its payload, as it was published.
     :ivar headers: its headers.
     """
 
@@ -56,7 +56,7 @@ class Got(NamedTuple):
     The answer to a direct get.
 
     :ivar found: the messages, oldest first.
-    :ivar total: how many there would have been without bounds.
+    :ivar total: the number of messages that a request without limits would have found.
     """
 
     found: list[Found]
@@ -65,7 +65,12 @@ class Got(NamedTuple):
 
 @final
 class _Answer:
-    """The part of an answer that has arrived so far."""
+    """
+    The parts of an answer that have arrived so far.
+
+    :ivar pieces: payload and headers of each part.
+    :ivar done: succeeds when the answer is complete.
+    """
 
     def __init__(self, *, several: bool) -> None:
         self.pieces: list[tuple[bytes, Mapping[str, str] | None]] = []
@@ -116,20 +121,25 @@ async def ask(link: Link | None, name: str, body: Mapping[str, Any] | None = Non
     """
     Ask the JetStream API.
 
-    :param name: which question, without ``$JS.API.``.
-    :returns: the answer, which may hold an ``error``.
-    :raises HistoryUnavailable: if there is none.
+    :param link: the link to ask over.
+    :param name: the name of the API call, without ``$JS.API.``.
+    :param body: the request, or ``None`` for an empty one.
+    :returns: the answer, which may contain an ``error``.
+    :raises HistoryUnavailable: if there is no link, no JetStream, or no valid answer in time.
     """
     return _read(await _ask(link, f"$JS.API.{name}", body))
 
 
 async def put(link: Link | None, subject: str, headers: Mapping[str, str]) -> int:
     """
-    Put a message without a payload into a stream, behind all that is known of it.
+    Append a message without a payload to a stream.
 
+    :param link: the link to ask over.
+    :param subject: the subject of the message.
+    :param headers: its headers. They may require a state of the stream.
     :returns: its sequence number.
-    :raises HistoryUnavailable: if the stream does not take it.
-    :raises Outdated: if something else is not as *headers* expect it.
+    :raises HistoryUnavailable: if there is no answer, or the stream does not accept the message.
+    :raises Outdated: if the stream is not in the state that *headers* require.
     """
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     answer = _read(await _ask(link, subject, None, head=f"NATS/1.0\r\n{head}\r\n".encode()))
@@ -155,11 +165,12 @@ def _read(answer: _Answer) -> dict[str, Any]:
 
 async def get(link: Link | None, stream: str, body: Mapping[str, Any]) -> Got:
     """
-    Get messages of a stream, of any of its replicas.
+    Get messages of a stream from any of its replicas.
 
-    :param stream: its name.
-    :param body: what to get; with ``batch``.
-    :raises HistoryUnavailable: if there is no answer, or no such stream.
+    :param link: the link to ask over.
+    :param stream: the name of the stream.
+    :param body: the request of a direct get, with ``batch``.
+    :raises HistoryUnavailable: if there is no answer, no such stream, or the request is refused.
     """
     answer = await _ask(link, f"$JS.API.DIRECT.GET.{stream}", body, several=True)
     _, last = answer.pieces.pop()

@@ -1,5 +1,5 @@
 """
-The streams of all history classes of a node, and the publications on their way into the streams.
+The streams of all history classes of a node, and the publications on their way into these streams.
 
 A part of :class:`lhttp_tx.bus.nats.jetstream.store.JetStreamHistory`.
 """
@@ -24,17 +24,17 @@ from lhttp_tx.interfaces import MaybeDeferred
 __all__ = ["Classes"]
 
 _MAX_CLASSES = 64
-"""History classes that one node has at most."""
+"""The most history classes of one node."""
 
 
 @final
 class Classes:
     """
-    One stream for each class.
+    One stream for each history class.
 
-    :ivar tips: what this node has stored last in each channel.
-    :ivar wanted: called when there is one more.
-    :ivar changed: called as ``changed`` of :class:`lhttp_tx.bus.nats.jetstream.streams.Stream`.
+    :ivar tips: the largest offset that this node knows of each channel.
+    :ivar wanted: called without arguments when a class was added.
+    :ivar changed: called like ``changed`` of :class:`lhttp_tx.bus.nats.jetstream.streams.Stream`.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class Classes:
         clock: Any,
     ) -> None:
         """
-        :param parts: what is used of the bus.
-        :param settings: what the streams are like.
-        :param link: returns the link to use.
+        :param parts: the parts of the bus.
+        :param settings: the settings of the streams.
+        :param link: returns the link to use; ``None`` if there is none.
         :param clock: the reactor.
         """
         self.tips = Tips()
@@ -67,14 +67,14 @@ class Classes:
         return self._streams.values()
 
     def named(self, name: str) -> Stream | None:
-        """Return the stream of this name, if it is one of these."""
+        """Return the stream with this name; ``None`` if none of these has it."""
         return self._streams.get(name)
 
     def stream(self, retention: Retention) -> Stream:
         """
-        Return the stream of a history class, which begins to look for it where it is new.
+        Return the stream of a history class. If the class is new, begin to open its stream.
 
-        :raises HistoryUnavailable: if there are too many classes, or subjects have no prefix.
+        :raises HistoryUnavailable: if there are too many classes, or the subjects of the bus have no prefix.
         """
         stream = self._by_class.get(retention.name)
         if stream is not None:
@@ -97,7 +97,7 @@ class Classes:
         return stream
 
     def appends(self, stream: Stream) -> Appends:
-        """Return what is on its way into a stream."""
+        """Return the publications on their way into *stream*."""
         return self._appends[stream.name]
 
     def _stream_changed(self, stream: Stream, before: StreamState | None, now: StreamState) -> None:
@@ -108,22 +108,22 @@ class Classes:
             self._appends[stream.name].send()
 
     def _sending_link(self) -> Link | None:
-        """Return the link to send over; none in the moment in which the node moves to another one."""
+        """Return the link to send over; ``None`` if there is none, or while the node moves to another one."""
         return self._link() if self._parts.keeper.waiting is None else None
 
     def open(self) -> None:
-        """There is a link, or another one."""
+        """Open the streams on a new link, and send what waits."""
         for stream in self._streams.values():
             stream.open()
             self._appends[stream.name].send()
 
     def unlinked(self, why: str) -> None:
-        """There is no link."""
+        """Note that there is no link. *why* is the reason that publishers get."""
         for stream in self._streams.values():
             stream.trouble = why
 
     def close(self) -> None:
-        """Forget all of them, and give up what is under way."""
+        """Close all streams, and fail the publications that wait for acknowledgements."""
         for stream in self._streams.values():
             self._appends[stream.name].close()
             stream.close("the history store has stopped")
@@ -140,15 +140,15 @@ class Classes:
 
 
 def _nothing_changed(stream: Stream, before: StreamState | None, now: StreamState) -> None:
-    """Nobody wants to know."""
+    """Do nothing."""
 
 
 def _nothing_wanted() -> None:
-    """Nobody wants to know."""
+    """Do nothing."""
 
 
 def _nothing(_: object) -> None:
-    """All is well."""
+    """Return ``None``, whatever the results were."""
 
 
 def _first_failure(failure: Failure) -> Failure:

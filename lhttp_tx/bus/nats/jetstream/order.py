@@ -1,8 +1,8 @@
 """
-The order of the publications that come out of streams.
+Sorts the publications that come from streams.
 
-Each stored publication names its predecessor in the channel. If the predecessor has not arrived, later publications are
-held back until the missing ones were read from the stream. Duplicates are dropped. So all subscribers see each
+Each stored publication has the offset of the one before it in its channel. If that one has not arrived, later ones are
+held back until the missing ones were read from the stream. Duplicates are dropped. So all subscribers get each
 publication once, in the order of the offsets, even if links or servers fail.
 """
 
@@ -32,28 +32,30 @@ _log = RationedLogger(__name__)
 _MAX_HELD = 1_000
 _MAX_HELD_SIZE = 4_194_304
 _MAX_HELD_IN_ALL = 67_108_864
-"""Publications of a channel that are held back, their bytes, and those of all channels; more are read again later."""
+"""
+The most publications of a channel that are held back, their bytes, and the bytes of all channels. More are read later.
+"""
 
 _PAGE = 500
 _PAGE_SIZE = 1_048_576
-"""Publications, and their bytes, that are read at one time."""
+"""The most publications, and the most bytes, of one page that is read."""
 
 _WORKERS = 32
-"""Channels that are read at one time."""
+"""The most channels that are read at the same time."""
 
 _PATIENCE = 10.0
-"""Seconds for which a store may fail to answer before subscribers are told that they have missed something."""
+"""Seconds without progress in reading after which subscribers are told that they have missed publications."""
 
 _WAITS = (0.05, 0.1, 0.2, 0.5)
-"""Seconds between attempts to read; the last one holds for all that follow."""
+"""Seconds between attempts to read. The last value is used for all further attempts."""
 
 
 @final
 class Order:
     """
-    The publications of each channel that this node has passed on.
+    Delivers the publications of channels with history on this node in order.
 
-    :ivar seen: the largest offset of each stream that came by itself, by its name.
+    :ivar seen: the largest offset that has arrived over the bus, by the name of the stream.
     """
 
     def __init__(
@@ -66,10 +68,11 @@ class Order:
         clock: Any,
     ) -> None:
         """
-        :param parts: what is used of the bus.
-        :param missed: called with a channel and the position from which it goes on.
-        :param meet: called with a channel that nobody subscribed to by its name, its stream, and the offset before the
-            first publication that came; returns the offset of the last one that is known not to be missing.
+        :param reader: reads from streams.
+        :param parts: the parts of the bus.
+        :param missed: called with a channel that has lost publications, and the position after which it continues.
+        :param meet: called for the first publication of a channel that only wildcards match: with the channel, its
+            stream, and the offset before that publication. Returns the offset up to which no publication is missing.
         :param clock: the reactor.
         """
         self.seen: dict[str, int] = {}
@@ -85,46 +88,47 @@ class Order:
 
     @property
     def sequences(self) -> dict[str, Sequence]:
-        """What is known, by channel."""
+        """The states of all channels, by channel. Do not change it."""
         return self._channels
 
     def known(self, stream: Stream, channel: str) -> int:
-        """Return the largest offset that *channel* is known to have; 0 if none is."""
+        """Return the largest known offset of *channel* in *stream*; 0 if none is known."""
         found = self._channels.get(channel)
         return found.top if found is not None and found.stream is stream else 0
 
     def add(self, channel: str, stream: Stream, *, held: bool = True) -> Sequence:
         """
-        Begin with a channel.
+        Begin to deliver a channel.
 
-        :param held: whether what comes is to be held back until it is known what there is.
+        :param held: whether to hold publications back until the end of the channel's history is known.
         """
         found = self._channels[channel] = Sequence(channel, stream, -1)
         found.held = [] if held else None
         return found
 
     def remove(self, channel: str) -> None:
-        """Forget a channel."""
+        """Forget a channel, and fire the Deferreds that wait for it."""
         found = self._channels.pop(channel, None)
         if found is not None:
             self._let_go(found)
             found.tell()
 
     def clear(self) -> None:
-        """Forget all, and end what is under way."""
+        """Forget all channels, and stop reading."""
         for channel in tuple(self._channels):
             self.remove(channel)
         self._queue.clear()
         for worker in self._workers:
             worker.cancel()
 
-    # What comes
+    # Publications that arrive over the bus
 
     def take(self, channel: str, stream: Stream, news: News) -> bool:
         """
-        Take publications that came by themselves; return whether they are passed on here, now or later, or were before.
+        Take publications that have arrived over the bus.
 
-        :param stream: the stream that they came out of.
+        :param stream: the stream that has stored them.
+        :returns: ``False`` if this object does not deliver them, because the channel has another stream now.
         """
         found = self._channels.get(channel)
         if found is None:
@@ -163,7 +167,7 @@ class Order:
         self._parts.deliver(found.name, mark_all(news.payloads, news.offsets, after, found.name), news.binary)
 
     def take_missing(self, channel: str, stream: Stream, message: Found) -> None:
-        """Take a publication that was read because a wildcard takes it in, with all that were behind it."""
+        """Deliver a publication that was read for a wildcard, unless it is delivered in another way."""
         found = self._channels.get(channel)
         if found is None:
             found = self._channels[channel] = Sequence(channel, stream, message.offset - 1)
@@ -176,7 +180,7 @@ class Order:
         self._parts.deliver(channel, [shown.payload], shown.binary)
 
     def _repeated(self, found: Sequence, news: News) -> None:
-        """Drop what came before, unless its time says that the stream has begun anew."""
+        """Drop a duplicate. If its time is later than that of the last one, check whether the stream was reset."""
         stamp = news.stamps[0]
         if stamp == found.stamp or stamp_order(stamp) <= stamp_order(found.stamp) or not found.stamp:
             return
@@ -185,7 +189,7 @@ class Order:
         self.queue(found, first=True)
 
     def _hold(self, found: Sequence, news: News, after: int) -> None:
-        """Hold back one publication until it is known what is before it."""
+        """Hold back one publication until the ones before it were delivered. Beyond the limits, drop it."""
         if found.held is None:
             found.held = []
         held, offset, payload = found.held, news.offsets[0], news.payloads[0]
@@ -198,7 +202,7 @@ class Order:
             or found.held_size + size > _MAX_HELD_SIZE
             or self._held_size + size > _MAX_HELD_IN_ALL
         ):
-            found.overflown = True  # it is read from the stream like those before it
+            found.overflown = True  # it is read from the stream later
             return
         held.append(Held(offset, after, payload, news.binary))
         found.held_size += size
@@ -210,19 +214,19 @@ class Order:
         found.held_size = 0
         return held
 
-    # What is missing
+    # Missing publications
 
     def queue(self, found: Sequence, *, first: bool = False) -> None:
         """
-        Read what is missing of a channel, if anything is, as soon as it is its turn.
+        Read the missing publications of a channel, if there are any, when it is its turn.
 
-        :param first: whether it is its turn before that of others.
+        :param first: whether it comes before other channels.
         """
         if found.running or (found.queued and (found.urgent or not first)):
             return
         found.queued, found.urgent = True, first
         if first:
-            self._queue.appendleft(found)  # it may be in there once more, further back
+            self._queue.appendleft(found)  # it may be in the queue a second time
         else:
             self._queue.append(found)
         if len(self._workers) < _WORKERS:
@@ -246,7 +250,7 @@ class Order:
                 found.tell()
 
     async def _mend(self, found: Sequence) -> None:
-        """Read until nothing is missing; give up where the store does not tell what is."""
+        """Read until nothing is missing. Without progress for :data:`_PATIENCE` seconds, continue without it."""
         begin, last, failures, why = self._clock.seconds(), found.last, 0, "the stream does not hold it"
         while self._channels.get(found.name) is found:
             tip = found.stream.tip
@@ -256,8 +260,8 @@ class Order:
                     return
             except HistoryUnavailable as error:
                 why = error.reason
-                if found.held is None and not found.anew:
-                    return  # it is looked at when the store is well again
+                if found.held is None and not found.reset:
+                    return  # it is checked again when the store works
                 found.tell()
                 if found.last < 0:
                     self._pass_held(found)
@@ -272,47 +276,47 @@ class Order:
             failures += 1
 
     async def _try(self, found: Sequence) -> bool:
-        """Find out what is missing, or some of it, and pass it on; return whether that was all."""
+        """Read and deliver some missing publications; return whether no more are missing."""
         if found.doubted:
             await found.stream.look()
             found.doubted = False
-        if found.last >= 0 and not found.anew:
+        if found.last >= 0 and not found.reset:
             return await self._read(found)
-        if not found.waiters and not found.anew:
-            return True  # it begins with what comes next: subscribers are there already
+        if not found.waiters and not found.reset:
+            return True  # it begins with the next publication
         await self._begin(found)
         return self._merge(found)
 
     async def _begin(self, found: Sequence) -> None:
-        """Find out what there is, for a channel of which nothing is known in this stream."""
+        """Find the newest offset of a channel of which no offset in this stream is known."""
         stream = found.stream
-        if found.anew or not stream.ready:
+        if found.reset or not stream.ready:
             await stream.look()
         epoch, tip = stream.epoch, stream.tip
         offset = await self._reader.last_offset(stream, stream.subject_of(found.name))
         if stream.epoch != epoch:
             raise HistoryUnavailable("the history was reset")
-        if not found.anew and found.last >= 0:
-            return  # it has begun by itself meanwhile
+        if not found.reset and found.last >= 0:
+            return  # a publication has arrived in the meantime
         found.last, found.top, found.stamp = offset or tip, offset, ""
-        if found.anew:
-            found.anew = False
+        if found.reset:
+            found.reset = False
             self._miss(found, found.last)
 
     async def _read(self, found: Sequence) -> bool:
-        """Read one page; return whether nothing more is missing."""
+        """Read and deliver one page; return whether no more are missing."""
         stream, asked = found.stream, found.last
         if found.held is None:
             got = await self._reader.behind(stream, stream.subject_of(found.name), asked + 1, 1, 1)
-            if not got.found and not found.anew:
+            if not got.found and not found.reset:
                 return found.held is None
         page = await self._reader.read(stream, found.name, asked, _PAGE, _PAGE_SIZE)
-        if found.anew or self._channels.get(found.name) is not found:
+        if found.reset or self._channels.get(found.name) is not found:
             return False
         bound = stream.retention.recovery
         if not page.reaches or (bound and page.total > bound):
             if found.last != asked:
-                return False  # it went on by itself meanwhile
+                return False  # others have arrived in the meantime
             _log.warn(
                 "publications to {channel} are missing, and the history does not reach back far enough",
                 channel=found.name,
@@ -331,7 +335,7 @@ class Order:
         return self._merge(found)
 
     def _merge(self, found: Sequence) -> bool:
-        """Pass on what was held back; return whether nothing is missing before any of it."""
+        """Deliver the publications that were held back, up to a gap; return whether there is none."""
         held, passed = self._let_go(found), []
         for number, (offset, after, payload, binary) in enumerate(held):
             if after <= found.last < offset:
@@ -348,26 +352,26 @@ class Order:
         return found.held is None and not overflown
 
     def _pass_on(self, found: Sequence, publications: list[tuple[bytes, bool]]) -> None:
-        """Deliver publications, those that follow each other together."""
+        """Deliver publications. Consecutive ones of one kind, text or binary, are delivered together."""
         self._parts.begin()
         for binary, several in groupby(publications, key=itemgetter(1)):
             self._parts.deliver(found.name, [payload for payload, _ in several], binary)
         self._parts.end()
 
-    def begin_anew(self, stream: Stream) -> None:
-        """The offsets of *stream* have begun anew: find out what there is, and tell subscribers where they are."""
+    def restart(self, stream: Stream) -> None:
+        """The offsets of *stream* start again: read the end of each channel, and tell subscribers the new positions."""
         self.seen.pop(stream.name, None)
         for found in self._channels.values():
             if found.stream is stream:
                 self._let_go(found)
-                found.held, found.anew, found.overflown = [], True, False
+                found.held, found.reset, found.overflown = [], True, False
                 self.queue(found)
 
     def _give_up(self, found: Sequence, why: str) -> None:
-        """Go on without what is missing."""
+        """Continue without the missing publications."""
         _log.error("publications to {channel} may be missing: {why}", channel=found.name, why=why)
         held = found.held
-        if found.anew:
+        if found.reset:
             found.last = -1
         elif held:
             self._miss(found, held[0].after)

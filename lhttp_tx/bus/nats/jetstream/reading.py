@@ -1,8 +1,8 @@
 """
-Reading the history of channels out of streams, with direct gets.
+Reads the history of channels from streams, with direct gets.
 
-Any replica of a stream answers a direct get. A replica may be a moment behind. So the reader waits for messages that
-are known to exist.
+Any replica of a stream may answer a direct get, and a replica may lag behind. So the reader asks again until messages
+that are known to exist are there.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ __all__ = ["Reader", "shown_offset", "stored"]
 
 _BATCH = 1_000
 _BATCH_SIZE = 1_048_576
-"""Messages, and their bytes, that one direct get asks for at most."""
+"""The most messages, and the most bytes, that one direct get asks for."""
 
 _NEWEST_SIZE = 67_108_864
-"""Bytes of messages that may be read to find the newest ones of a channel."""
+"""The most bytes that are read to find the newest messages of a channel."""
 
 _MAX_READING = 8
-"""Direct gets that are under way at one time."""
+"""The most direct gets that are under way at the same time."""
 
 _PATIENCE = 100
 _WAIT = 0.02
-"""How often a replica that is behind is asked again, and seconds between."""
+"""How often a replica that lags behind is asked, and the seconds in between. Also how often a removal is tried."""
 
 _PROBES = 40
-"""Direct gets that find the place where the newest messages begin, at most."""
+"""The most direct gets to find the place where the newest messages begin."""
 
 
 _Asked: TypeAlias = tuple[str, int, int, int]
@@ -46,29 +46,38 @@ _Read: TypeAlias = Callable[..., Coroutine[Any, Any, Page]]
 
 
 class _Behind(Exception):
-    """A replica does not have yet what its leader has."""
+    """A replica lags behind the leader of its stream."""
 
 
 def shown_offset(found: Found) -> int:
-    """Return the offset that the next message names; where the history was removed, that of the last one of it."""
+    """
+    Return the offset that the next message has as ``after``. For a removal marker, this is the offset of the last
+    message that was removed.
+    """
     removed = found.headers.get(REMOVED)
     return found.offset if removed is None else int(removed)
 
 
 def stored(found: Found, after: int, channel: str) -> Stored:
-    """Return a message of a stream as subscribers get it."""
+    """
+    Return a message of a stream as subscribers get it.
+
+    :param found: the message.
+    :param after: the offset of the message before it in the channel, or 0.
+    :param channel: its channel.
+    """
     binary = found.headers.get("Lhttp-Frame") == "binary" or not is_text(found.payload)
     return Stored(found.offset, mark(found.payload, found.offset, after, channel), binary)
 
 
 @final
 class Reader:
-    """Reads pages. Callers that ask for the same page at the same time share one reading."""
+    """Reads pages. Callers that ask for the same page at the same time share one request."""
 
     def __init__(self, link: Callable[[], Link | None], known: Callable[[Stream, str], int]) -> None:
         """
-        :param link: returns the link to use.
-        :param known: returns the largest offset that a channel is known to have; 0 if none is.
+        :param link: returns the link to use; ``None`` if there is none.
+        :param known: returns the largest known offset of a channel in a stream; 0 if none is known.
         """
         self._link = link
         self._known = known
@@ -103,26 +112,29 @@ class Reader:
     def _ended(self, key: tuple[object, ...], task: asyncio.Task[Page]) -> None:
         self._shared.pop(key, None)
         if not task.cancelled():
-            task.exception()  # asyncio complains of errors that nobody looks at
+            task.exception()  # asyncio logs errors that nobody has retrieved
 
     async def _patiently(self, stream: Stream, channel: str, what: _Asked, read: _Read) -> Page:
-        """Read until the page has what is known to be there, or it is known that it is gone."""
+        """Read until the page reaches the known offset, or the leader says that this message is gone."""
         known = self._known(stream, channel)
         for _ in range(_PATIENCE):
             with contextlib.suppress(_Behind):
                 page: Page = await read(stream, channel, *what[1:])
                 if page.tip >= known or await self._last_of_leader(stream, stream.subject_of(channel)) <= page.tip:
-                    return page  # or what was known is gone
+                    return page  # or the message is gone
             await asyncio.sleep(_WAIT)
         raise HistoryUnavailable("the history store is behind, try again later")
 
     async def last_offset(self, stream: Stream, subject: str) -> int:
-        """Return the offset of the newest message to *subject*, for sure; 0 if there is none."""
+        """
+        Return the offset of the newest message to *subject*; 0 if there is none. Replicas that lag behind do not affect
+        the 0.
+        """
         found = await self.last(stream, subject)
         return await self._last_of_leader(stream, subject) if found is None else found.offset
 
     async def _last_of_leader(self, stream: Stream, subject: str) -> int:
-        """Return the offset of the newest message to *subject*; 0 if there is none."""
+        """Ask the leader for the offset of the newest message to *subject*; 0 if there is none."""
         answer = await ask(self._link(), f"STREAM.MSG.GET.{stream.name}", {"last_by_subj": subject})
         if "error" not in answer:
             return int(answer["message"]["seq"])
@@ -139,12 +151,14 @@ class Reader:
 
     async def behind(self, stream: Stream, subject: str, start: int, limit: int, size: int, *, spare: int = 0) -> Got:
         """
-        Return messages to *subject*, which may be a wildcard, from a sequence number on.
+        Return messages from a sequence number on.
 
-        :param start: the sequence number of the first one that may be among them.
-        :param limit: messages, at most.
-        :param size: bytes after which no further one is fetched.
-        :param spare: how many of the first ones do not count for *size*.
+        :param stream: the stream.
+        :param subject: their subject, or a wildcard.
+        :param start: the smallest sequence number.
+        :param limit: the most messages.
+        :param size: the bytes of payloads after which no more are fetched.
+        :param spare: the number of messages at the beginning whose bytes do not count.
         """
         start = max(start, 1)
         got = await self.get(
@@ -168,7 +182,11 @@ class Reader:
         return Got(found, total)
 
     async def last(self, stream: Stream, subject: str, up_to: int = 0) -> Found | None:
-        """Return the newest message to *subject* up to a sequence number, if one is given."""
+        """
+        Return the newest message to *subject*; ``None`` if there is none.
+
+        :param up_to: the largest sequence number; 0: any.
+        """
         body: dict[str, Any] = {"multi_last": [subject], "batch": 1}
         if up_to:
             body["up_to_seq"] = up_to
@@ -176,7 +194,7 @@ class Reader:
         return found[0] if found else None
 
     async def remove(self, stream: Stream, channel: str) -> None:
-        """Remove what is there of a channel; those who read it from now on wait for that."""
+        """Remove the history of a channel. Callers that read it from now on wait until it is removed."""
         key = stream.name, channel
         before = self._removals.get(key)
         removal = self._removals[key] = asyncio.ensure_future(self._remove(stream, channel, before))
@@ -187,7 +205,7 @@ class Reader:
                 del self._removals[key]
 
     async def _remove(self, stream: Stream, channel: str, before: asyncio.Task[None] | None) -> None:
-        """Put down what says where the history ends now, and then remove what is before it."""
+        """Append a marker with the offset of the last message, then remove all messages before the marker."""
         if before is not None:
             await asyncio.wait((before,))
         subject = stream.subject_of(channel)
@@ -196,7 +214,7 @@ class Reader:
             if last is None or REMOVED in last.headers:
                 return
             headers = {REMOVED: str(last.offset), "Nats-Expected-Last-Subject-Sequence": str(last.offset)}
-            with contextlib.suppress(Outdated):  # something was appended meanwhile
+            with contextlib.suppress(Outdated):  # a message was appended in the meantime
                 offset = await put(self._link(), subject, headers)
                 answer = await ask(self._link(), f"STREAM.PURGE.{stream.name}", {"filter": subject, "seq": offset})
                 if "error" in answer:
@@ -223,7 +241,7 @@ class Reader:
         else:
             reaches, before = await self._reaches(stream, subject, total, after)
             floor = after
-            hidden = max(total - stream.retention.messages, 0)  # it is kept for its offset alone
+            hidden = max(total - stream.retention.messages, 0)  # these are kept only for their offsets
             if hidden:
                 before = floor = found[min(hidden, len(found)) - 1].offset
         found, total = found[hidden:], total - hidden
@@ -235,9 +253,9 @@ class Reader:
 
     async def _empty(self, stream: Stream, subject: str, after: int, tip: int) -> Page:
         """
-        Return the page of a channel that has nothing at *after* or behind it.
+        Return the page of a channel that has no message at *after* or later.
 
-        :param tip: what was in use before that was found out.
+        :param tip: the largest known sequence number of the stream before this was found.
         """
         last = await self._last_of_leader(stream, subject)
         if last >= max(after, 1):
@@ -251,9 +269,11 @@ class Reader:
 
     async def _reaches(self, stream: Stream, subject: str, total: int, after: int) -> tuple[bool, int]:
         """
-        Return whether nothing of *total* messages behind *after* is lost, and the offset of the one before them.
+        Return whether no message after *after* is lost, and the offset of the message before the first of them, or 0.
 
-        Messages go oldest first: of a channel where it has too many, of the whole stream where they are too old.
+        :param total: the number of messages after *after*.
+
+        JetStream removes the oldest messages first: those of a channel that has too many, and all that are too old.
         """
         before = await self.last(stream, subject, after) if after else None
         if before is not None:
@@ -280,7 +300,7 @@ class Reader:
         start = await self._start_of(stream, subject, ends, (count + hidden, behind), limit + 1)
         got = await self.behind(stream, subject, start, count + hidden, _NEWEST_SIZE)
         found = [each for each in got.found if not before or each.offset < before]
-        spare = hidden if start == ends[0] else 1  # the first one is known for its offset alone
+        spare = hidden if start == ends[0] else 1  # the first message serves only as the offset before the second
         earlier, shown = shown_offset(found[spare - 1]) if found and spare else 0, found[spare:]
         return Page(_backward(channel, shown, earlier, limit, size), True, count, last.offset)
 
@@ -288,10 +308,10 @@ class Reader:
         self, stream: Stream, subject: str, ends: tuple[int, int], counts: tuple[int, int], wanted: int
     ) -> int:
         """
-        Return a sequence number from which on there are *wanted* messages of a channel, or some more.
+        Return a sequence number from which on a channel has at least *wanted* messages, but not many more.
 
-        :param ends: the sequence numbers of its oldest one and of its newest one that counts.
-        :param counts: how many there are from the one to the other, and how many behind.
+        :param ends: the sequence numbers of the oldest message, and of the newest one that counts.
+        :param counts: the number of messages between these, both included, and the number after these.
         """
         (low, high), (count, behind) = ends, counts
         if count <= 2 * wanted + 100:
@@ -313,7 +333,7 @@ class Reader:
 
 
 def _within(channel: str, found: list[Found], before: int, limit: int, size: int) -> list[Stored]:
-    """Return the first messages that fit, each marked with the offset of the one before it."""
+    """Return the first messages within *limit* and *size*, with the headers ``offset`` and ``after``."""
     messages: list[Stored] = []
     room = 0
     for each in found[:limit]:

@@ -15,10 +15,10 @@ from lhttp_tx.codec.text import is_text
 __all__ = ["REMOVED", "News", "read_news", "stamp_order"]
 
 REMOVED: Final = "Lhttp-Removed"
-"""The header of a message that stands where the history of a channel was removed. It is no publication."""
+"""The header of a removal marker: a message that is not a publication, at the place where a history was removed."""
 
 _OFFSET, _STAMP, _AFTER = b"Nats-Sequence: ", b"Nats-Time-Stamp: ", b"Nats-Last-Sequence: "
-"""How the last headers begin, in the order in which a stream writes them behind all others."""
+"""The beginnings of the last three headers, in the order in which a stream appends them."""
 
 _OFFSET_CUT, _STAMP_CUT, _AFTER_CUT = len(_OFFSET), len(_STAMP), len(_AFTER)
 
@@ -28,15 +28,15 @@ _ID = b"Nats-Msg-Id: "
 @dataclass(slots=True)
 class News:
     """
-    Publications to one channel that came out of one stream one after another, and are of one kind.
+    Consecutive publications to one channel from one stream that have the same kind, text or binary.
 
     :ivar stream: the name of the stream; empty if it is not known.
     :ivar binary: whether they are binary.
-    :ivar removed: the offset of the last publication of the history that was removed; ``None`` for publications.
+    :ivar removed: for a removal marker, the offset of the last publication that was removed; ``None`` for publications.
     :ivar offsets: their sequence numbers in the stream.
-    :ivar afters: the sequence number of the one before, of each.
-    :ivar stamps: when each was stored, as the stream writes it.
-    :ivar payloads: as they were published.
+    :ivar afters: for each, the sequence number of the one before it in the channel; 0 if there is none.
+    :ivar stamps: the time at which each was stored, in the format of JetStream.
+    :ivar payloads: the payloads as they were published.
     """
 
     stream: str
@@ -48,7 +48,7 @@ class News:
     payloads: list[bytes]
 
     def only(self, number: int) -> News:
-        """Return one of them, counted from 0."""
+        """Return the publication with this index."""
         if len(self.payloads) == 1:
             return self
         cut = slice(number, number + 1)
@@ -58,10 +58,10 @@ class News:
 
 def read_news(heads: list[Head], payloads: list[bytes]) -> list[News]:
     """
-    Return what streams have published again, those of one kind together, in their order.
+    Return publications that streams have republished. Consecutive ones of one kind are together.
 
-    :param heads: the headers of each; they have a sequence number.
-    :param payloads: as many.
+    :param heads: the headers of each, with its sequence number.
+    :param payloads: the payload of each.
     """
     found: list[News] = []
     news = News("", False, None, [], [], [], [])
@@ -77,7 +77,7 @@ def read_news(heads: list[Head], payloads: list[bytes]) -> list[News]:
                 raise ValueError
             numbers = int(offset[_OFFSET_CUT:]), int(after[_AFTER_CUT:])
             when = stamp[_STAMP_CUT:].decode("ascii")
-        except ValueError:  # another program wrote some of it, or another NATS
+        except ValueError:  # written by another program, or by another version of NATS
             headers = read_head(head)
             numbers = _number(headers.get("Nats-Sequence")), _number(headers.get("Nats-Last-Sequence"))
             when, others = headers.get("Nats-Time-Stamp", ""), []
@@ -97,11 +97,11 @@ def read_news(heads: list[Head], payloads: list[bytes]) -> list[News]:
 
 
 def _number(text: str | None) -> int:
-    """Return a sequence number; 0 if *text* is none."""
+    """Return *text* as a sequence number; 0 if it is not one."""
     return int(text) if text is not None and text.isascii() and text.isdigit() else 0
 
 
 def stamp_order(stamp: str) -> tuple[str, str]:
-    """Return what puts times of the JetStream API in order: they have as many digits as they need."""
+    """Return a sort key for a time of the JetStream API, whose fraction of a second has up to nine digits."""
     seconds, _, rest = stamp.rstrip("Z").partition(".")
     return seconds, rest.ljust(9, "0")

@@ -1,5 +1,5 @@
 """
-The settings of the streams for history: pure functions and a value, without I/O.
+The settings of the streams for history: a value and pure functions, without I/O.
 
 Source: the NATS documentation, "Streams".
 """
@@ -19,10 +19,10 @@ __all__ = ["ERA", "MARK", "NO_PREFIX", "StreamSettings", "check_streams", "sourc
 
 MARK = "lhttp-tx"
 ERA = "lhttp-tx-era"
-"""What is written into the metadata of streams."""
+"""Keys of the metadata of streams: the owner of the stream, and the number of its resets."""
 
 NO_PREFIX = "history in NATS needs a prefix of subjects, such as lhttp.: streams cannot do without"
-"""Why a cluster without a prefix has no history."""
+"""The error text if the subjects of a cluster have no prefix."""
 
 
 @final
@@ -31,10 +31,10 @@ class StreamSettings:
     """
     The operator's settings for the streams.
 
-    :ivar replicas: on how many NATS servers each message is, from 1 to 5.
+    :ivar replicas: the number of NATS servers that store each message, 1 to 5.
     :ivar storage: ``file`` or ``memory``.
-    :ivar size: bytes that each stream may take, from 65,536 on; 0: any number.
-    :ivar window: seconds for which message ids are known.
+    :ivar size: the most bytes of each stream, at least 65,536; 0: no limit.
+    :ivar window: seconds for which message ids are remembered.
     """
 
     replicas: int = 1
@@ -52,8 +52,8 @@ class StreamSettings:
         """
         Check the fields.
 
-        :raises TypeError: if one is of another type.
-        :raises ValueError: if one is out of bounds.
+        :raises TypeError: if a field has another type.
+        :raises ValueError: if a field is out of bounds.
         """
         check_fields(self, self.BOUNDS)
         if self.storage not in ("file", "memory"):
@@ -65,9 +65,9 @@ def check_streams(classes: Iterable[Retention], prefix: str) -> None:
     Check that NATS can keep history classes.
 
     :param classes: the history classes of a node.
-    :param prefix: what subjects begin with.
-    :raises ValueError: if there are some, and the prefix is empty; if one bounds the bytes of a channel; or if two have
-        the same name, and so the same stream, but different bounds.
+    :param prefix: the prefix of all subjects of the bus.
+    :raises ValueError: if there are classes and the prefix is empty; if a class limits the bytes of a channel; or if
+        two classes have the same name, and so the same stream, but different limits.
     """
     known: dict[str, Retention] = {}
     for retention in classes:
@@ -91,7 +91,8 @@ def stream_name(prefix: str, name: str) -> str:
     """
     Return the name of the stream of a history class.
 
-    :param prefix: what subjects begin with, see :func:`lhttp_tx.bus.nats.subjects.check_prefix`; not empty.
+    :param prefix: the prefix of all subjects of the bus, see :func:`lhttp_tx.bus.nats.subjects.check_prefix`; not
+        empty.
     :param name: the name of the class.
 
     >>> stream_name("lhttp.", "default")
@@ -106,7 +107,7 @@ def stream_name(prefix: str, name: str) -> str:
 
 def source_of(prefix: str, name: str) -> str:
     """
-    Return what the subjects of a history class begin with, in the place of *prefix*.
+    Return the prefix of the subjects of a history class, which replaces *prefix* in its stream.
 
     >>> source_of("lhttp.", "default")
     'lhttp-history.default.'
@@ -128,7 +129,7 @@ def wanted_config(prefix: str, retention: Retention, settings: StreamSettings) -
         "max_msgs": -1,
         "max_bytes": settings.size or -1,
         "max_age": age,
-        "max_msgs_per_subject": retention.messages + 1,  # the oldest shows that nothing is gone behind it
+        "max_msgs_per_subject": retention.messages + 1,  # the extra one shows that no later one is lost
         "max_msg_size": -1,
         "num_replicas": settings.replicas,
         "duplicate_window": min(int(settings.window * 1e9), age),

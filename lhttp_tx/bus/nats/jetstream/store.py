@@ -2,10 +2,10 @@
 The history of a cluster, in streams of NATS JetStream.
 
 A publication goes only to a stream. The stream stores and acknowledges it, and republishes it with its offset on the
-ordinary subject of its channel. From there, it reaches all nodes over the bus. Appending is
-:mod:`lhttp_tx.bus.nats.jetstream.appends`, reading :mod:`lhttp_tx.bus.nats.jetstream.reading`, the order of what comes
-:mod:`lhttp_tx.bus.nats.jetstream.order`, and :mod:`lhttp_tx.bus.nats.jetstream.streams` makes the streams. It uses the
-connection of the bus.
+ordinary subject of its channel. From there, it reaches all nodes over the bus.
+:mod:`lhttp_tx.bus.nats.jetstream.appends` appends, :mod:`lhttp_tx.bus.nats.jetstream.reading` reads,
+:mod:`lhttp_tx.bus.nats.jetstream.order` sorts publications that arrive, and :mod:`lhttp_tx.bus.nats.jetstream.streams`
+creates the streams. The store uses the links of the bus.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _log = Logger()
 _AWAY = "the bus is unavailable, try again later"
 
 _FAREWELL = 2.0
-"""Seconds for which a store that stops waits for the streams to take what was appended last."""
+"""The most seconds for which a store that stops waits for acknowledgements."""
 
 
 @final
@@ -48,8 +48,8 @@ class JetStreamHistory:
     """
     Keeps each history class in a stream of its own.
 
-    :ivar on_missed: called with a channel, or a wildcard, and the position from which it goes on, where subscribers of
-        this node have missed something that the store cannot give any more. May not raise.
+    :ivar on_missed: functions that are called when subscribers of this node have missed publications that the store no
+        longer has: with a channel or a wildcard, and the position after which it continues. They must not raise.
     :ivar check_classes: see :func:`~lhttp_tx.bus.nats.jetstream.settings.check_streams`.
     """
 
@@ -65,10 +65,11 @@ class JetStreamHistory:
         clock: Any,
     ) -> None:
         """
-        :param bus: the bus of the node, which is not started or stopped here.
+        :param bus: the bus of the node. The store does not start or stop it.
         :param retention_of: returns the history class of a channel; ``None`` if it has no history.
-        :param classes: those whose streams are made at the start; others are made when they are first used.
-        :param settings: what the streams are like.
+        :param classes: the history classes whose streams are created at the start. Other streams are created when they
+            are first used.
+        :param settings: the settings of the streams.
         :param clock: the reactor.
         """
         self.on_missed: list[Callable[[str, str], None]] = []
@@ -114,7 +115,7 @@ class JetStreamHistory:
     # Start and stop
 
     def start(self) -> Deferred[None]:
-        """See :meth:`lhttp_tx.interfaces.IHistoryStore.start`. It does not wait for NATS."""
+        """See :meth:`lhttp_tx.interfaces.IHistoryStore.start`. The Deferred does not wait for NATS."""
         try:
             self.check_classes(self._retentions)
         except ValueError as error:
@@ -134,7 +135,9 @@ class JetStreamHistory:
             self.linked(link)
 
     def stop(self) -> Deferred[None]:
-        """See :meth:`lhttp_tx.interfaces.IHistoryStore.stop`. What was appended is in the streams when it fires."""
+        """
+        See :meth:`lhttp_tx.interfaces.IHistoryStore.stop`. The Deferred waits up to two seconds for acknowledgements.
+        """
         if self._users != 1:
             self._users = max(self._users - 1, 0)
             return succeed(None)
@@ -153,9 +156,9 @@ class JetStreamHistory:
     # The link: see lhttp_tx.bus.nats.bus.BusHistory
 
     def linked(self, link: Link) -> None:
-        """See :class:`lhttp_tx.bus.nats.bus.BusHistory`; also called with a link that is going to be used."""
+        """See :class:`lhttp_tx.bus.nats.bus.BusHistory`."""
         if not self._classes.all():
-            return  # it is not needed yet
+            return  # no channel has history yet
         if self._users and link.inbox.open:
             self._opened(None, link)
         elif self._users:
@@ -177,13 +180,13 @@ class JetStreamHistory:
                 self._watch.look()
 
     def unlinked(self) -> None:
-        """There is no link."""
+        """See :class:`lhttp_tx.bus.nats.bus.BusHistory`."""
         self._link = None
         self._watch.doubt()
         self._classes.unlinked(_AWAY)
 
     def doubt(self) -> None:
-        """Publications may not have come though the link is there."""
+        """See :class:`lhttp_tx.bus.nats.bus.BusHistory`."""
         self._watch.doubt()
         if self._users:
             self._watch.look()
@@ -204,11 +207,11 @@ class JetStreamHistory:
         return self._watch.add(name, subscribed) if self._users else subscribed
 
     def left(self, name: str) -> None:
-        """Nobody is subscribed to a channel any more."""
+        """See :class:`lhttp_tx.bus.nats.bus.BusHistory`."""
         self._watch.remove(name)
 
     def reconsider(self) -> None:
-        """Find out anew which channels have history, and of which class: the rules have changed."""
+        """Look up the history classes of all subscribed channels again, because the rules have changed."""
         if self._users:
             self._watch.reconsider(self._bus.channels)
 
@@ -224,13 +227,13 @@ class JetStreamHistory:
         """
         See :meth:`lhttp_tx.interfaces.IHistoryStore.append`.
 
-        :raises MessageTooLarge: if NATS does not take messages of this size.
+        :raises MessageTooLarge: if NATS does not accept messages of this size.
         """
         self._appends(retention).add(channel, payloads, binary, placing, self._parts.keeper.link)
         return []
 
     def _appends(self, retention: Retention) -> Appends:
-        """:raises HistoryUnavailable: if the stream of a class takes nothing."""
+        """:raises HistoryUnavailable: if the stream of the class does not accept messages."""
         if not self._users:
             raise HistoryUnavailable("the history store has stopped")
         stream = self._classes.stream(retention)
@@ -259,7 +262,7 @@ class JetStreamHistory:
         return self._settled(retention, lambda stream: self._reader.newest(stream, channel, before, limit, size))
 
     def _settled(self, retention: Retention, call: Callable[[Stream], Coroutine[Any, Any, Any]]) -> Deferred[Any]:
-        """Call once the stream has answered for all that was appended before, or has not in time."""
+        """Run *call* when the stream has acknowledged all earlier publications, or they have failed."""
         try:
             appends = self._appends(retention)
         except HistoryUnavailable:

@@ -1,7 +1,7 @@
 """
 The NATS streams that keep history: one for each history class.
 
-:class:`Stream` creates its stream, checks it, and detects that it was deleted or replaced. Source: the NATS
+:class:`Stream` creates a stream, checks it regularly, and detects that it was deleted or replaced. Source: the NATS
 documentation, "Streams".
 """
 
@@ -29,46 +29,51 @@ __all__ = ["Stream", "StreamState"]
 _log = Logger()
 
 _NOT_FOUND = 10059
-"""The error code of JetStream for a stream that does not exist."""
+"""JetStream's error code for a stream that does not exist."""
 
 _OVERLAP = 10065
-"""Its error code for a stream that would take subjects of another one."""
+"""JetStream's error code for a stream whose subjects belong to another stream."""
 
 _WATCH = 2.0
-"""Seconds between looks at a stream that is well."""
+"""Seconds between checks of a stream that works."""
 
 _SHORT = 0.02
-"""Seconds before it is looked at again because something is wrong."""
+"""Seconds before a check that somebody has asked for."""
 
 _SUSPICION = 6.0
-"""Seconds for which a stream must tell less than before until that is believed."""
+"""Seconds for which a stream must report fewer messages than before until the node believes it."""
 
 _WAITS = (0.1, 0.1, 0.2, 0.2, 0.5, 0.5, 1.0)
-"""Seconds between looks at one that is not; the last one holds for all that follow."""
+"""Seconds between checks of a stream that does not work. The last value is used for all further checks."""
 
 _SAMPLES = 1_000
-"""How many moments are remembered of which it is known what was the last message then."""
+"""The most times at which the last message of a stream is remembered."""
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def _differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Return the names of settings that are not as wanted."""
+    """Return the names of settings that differ, without the metadata."""
     return [name for name, value in wanted.items() if name != "metadata" and found.get(name) != value]
 
 
 def _nanoseconds(time: str) -> int:
     """
-    Return a time of the JetStream API, which is UTC with up to nine digits behind the second.
+    Return a time of the JetStream API as nanoseconds since 1970. It is in UTC, with up to nine digits after the second.
 
-    :raises ValueError: if it is written in another way.
+    :raises ValueError: if it has another format.
     """
     seconds, _, rest = time.removesuffix("Z").partition(".")
     return int(datetime.fromisoformat(seconds + "+00:00").timestamp()) * 10**9 + int(rest[:9].ljust(9, "0"))
 
 
 def _epoch_of(created: str, era: str) -> str:
-    """Return the epoch of a stream that was made at a time."""
+    """
+    Return the epoch of a stream.
+
+    :param created: the time of its creation.
+    :param era: the number of its resets; empty if there was none.
+    """
     number = _nanoseconds(created)
     text = ""
     while number:
@@ -81,13 +86,13 @@ def _epoch_of(created: str, era: str) -> str:
 @dataclass(frozen=True, slots=True)
 class StreamState:
     """
-    A stream as it was at one moment.
+    The state of a stream at one time.
 
-    :ivar epoch: changes when its sequence numbers begin anew.
-    :ivar first: the sequence number of its oldest message; one more than *last* if it has none.
-    :ivar last: that of its newest, be it gone or not.
-    :ivar leader: which server leads it.
-    :ivar young: nothing from this sequence number on is gone for its age.
+    :ivar epoch: changes when the sequence numbers start again.
+    :ivar first: the sequence number of the oldest message; *last* + 1 if there is none.
+    :ivar last: the last sequence number, even if this message was removed.
+    :ivar leader: the name of the server that leads the stream; empty if NATS is not a cluster.
+    :ivar young: no message from this sequence number on was removed because of its age.
     """
 
     epoch: str
@@ -100,14 +105,14 @@ class StreamState:
 @final
 class Stream:
     """
-    One stream, which is checked again and again.
+    One stream, which is checked regularly.
 
-    :ivar retention: how much it keeps.
-    :ivar name: its name.
-    :ivar trouble: why it takes nothing at the moment; empty if it does, and before it was looked at.
-    :ivar state: how it was when it was last looked at; ``None`` before that.
-    :ivar tip: the largest sequence number that is known to be in use.
-    :ivar source: what the subjects of its channels begin with.
+    :ivar retention: the history class, which says how much the stream keeps.
+    :ivar name: the name of the stream.
+    :ivar trouble: why the stream does not accept messages; empty if it does, and before the first check.
+    :ivar state: the result of the last successful check; ``None`` before the first.
+    :ivar tip: the largest known sequence number.
+    :ivar source: the prefix of the subjects in the stream.
     :ivar subject_of: returns the subject of a channel in the stream.
     """
 
@@ -120,10 +125,12 @@ class Stream:
         changed: Callable[[Stream, StreamState | None, StreamState], None],
     ) -> None:
         """
-        :param prefix: what the subjects of channels begin with.
-        :param link: returns the link to use.
-        :param changed: called with what it was before, and what it is, when it is well again, another one, or led by
-            another server. May not raise.
+        :param retention: the history class.
+        :param prefix: the prefix of all subjects of the bus.
+        :param settings: the operator's settings.
+        :param link: returns the link to use; ``None`` if there is none.
+        :param changed: called with the stream, its state before or ``None``, and its state now: when it works again,
+            was reset, or has another leader. It must not raise.
         """
         self.retention = retention
         self.name = stream_name(prefix, retention.name)
@@ -146,48 +153,52 @@ class Stream:
 
     @property
     def ready(self) -> bool:
-        """Whether it takes messages."""
+        """Whether the stream accepts messages."""
         return not self.trouble and self.state is not None
 
     @property
     def why(self) -> str:
-        """Why it takes nothing at the moment, for the operator."""
+        """Why the stream does not accept messages, for the operator."""
         return self.trouble or "the history store is not open yet"
 
     @property
     def epoch(self) -> str:
         """
-        The epoch of its positions.
+        The epoch of positions in the stream.
 
-        :raises HistoryUnavailable: while that is not known.
+        :raises HistoryUnavailable: while the epoch is not known.
         """
         if self.state is None:
             raise HistoryUnavailable(self.why)
         return self.state.epoch
 
     def keep(self, retention: Retention) -> None:
-        """Keep as much as *retention* says from now on."""
+        """Use other limits from now on."""
         if retention != self.retention:
             self.retention = retention
             self._checked = False
             self.kick()
 
     def open(self) -> None:
-        """Look at it, over and over; also where the link is another one now."""
+        """Begin to check the stream regularly. If it was open already, check it now, because the link is new."""
         self._checked = False
         if self._task is None:
             self._task = asyncio.ensure_future(self._watch())
         self.kick()
 
     def close(self, why: str) -> None:
-        """Look at it no more."""
+        """
+        Stop checking the stream.
+
+        :param why: the value of *trouble* from now on.
+        """
         self.trouble = why
         if self._task is not None:
             self._task.cancel()
             self._task = None
 
     def kick(self) -> None:
-        """Look at it now: something is wrong."""
+        """Check the stream now, because something is wrong."""
         self._kick.set()
 
     async def _watch(self) -> None:
@@ -215,15 +226,15 @@ class Stream:
 
     async def look(self) -> StreamState:
         """
-        Return what the stream is like after this call; make it if there is none.
+        Check the stream after this call, and return its state. Create the stream if it does not exist.
 
-        One question is under way at a time, and the next one asks for all who came meanwhile.
+        One check is under way at a time. The next one serves all callers that came in the meantime.
 
-        :raises HistoryUnavailable: if it is not as it must be.
+        :raises HistoryUnavailable: if the stream cannot be used.
         """
         if self._next_look is None:
             self._next_look = asyncio.ensure_future(self._look_next())
-            self._next_look.add_done_callback(_look_away)
+            self._next_look.add_done_callback(_retrieve)
         return await asyncio.shield(self._next_look)
 
     async def _look_next(self) -> StreamState:
@@ -253,14 +264,14 @@ class Stream:
 
     def _has_lost(self, last: int, tip: int) -> bool:
         """
-        Return whether the stream has less than it had.
+        Return whether the stream has lost messages at its end.
 
-        A server that was leader, was stopped, and goes on says so for a moment, until it knows that there is another
-        leader. So it must be said for a while.
+        A server that was the leader and was paused may report an old state for a moment, until it notices the new
+        leader. So the stream must report the loss for :data:`_SUSPICION` seconds.
 
-        :param last: the last sequence number that is told now.
-        :param tip: the last one that was seen before.
-        :raises HistoryUnavailable: while it is not sure.
+        :param last: the last sequence number that the stream reports.
+        :param tip: the largest sequence number that was known before.
+        :raises HistoryUnavailable: while this is not certain.
         """
         now = asyncio.get_running_loop().time()
         if last >= tip:
@@ -287,7 +298,14 @@ class Stream:
             )
 
     async def _update(self, found: Mapping[str, Any], *, lost: bool) -> dict[str, Any] | None:
-        """Change what is not as wanted; return the answer, or ``None`` if nothing was to change."""
+        """
+        Change the settings that differ.
+
+        :param found: the configuration of the stream.
+        :param lost: whether the stream has lost messages, so that it needs a new epoch.
+        :returns: JetStream's answer; ``None`` if there was nothing to change.
+        :raises HistoryUnavailable: if a setting cannot be changed.
+        """
         wanted = wanted_config(self._prefix, self.retention, self._settings)
         different = _differences(wanted, found)
         if found["storage"] != wanted["storage"]:
@@ -338,17 +356,21 @@ class Stream:
 
     def _young(self, created: int, now: int, last: int) -> int:
         """
-        Return from which sequence number on all are younger than the age at which messages go.
+        Return a sequence number from which on no message was removed because of its age.
 
-        What was the last one at a time is older than that time, and what is behind it is younger. Where messages go
-        for their bytes, too, nothing is known in this way.
+        The node remembers the last sequence number at several times: later messages are younger than that time. If the
+        stream also limits bytes, this says nothing, because messages are removed earlier.
+
+        :param created: the time at which the stream was created, in nanoseconds since 1970.
+        :param now: the time of the check, likewise.
+        :param last: the last sequence number.
         """
         age = self.retention.age
         if not self._samples or now - self._samples[-1][0] > age * 1e9 / _SAMPLES:
             self._samples.append((now, last))
         if self._settings.size:
             return last + 1
-        oldest = now - int((age - min(60.0, age / 4)) * 1e9)  # clocks of servers differ
+        oldest = now - int((age - min(60.0, age / 4)) * 1e9)  # the clocks of servers differ
         if created >= oldest:
             return 1
         return next((known + 1 for time, known in self._samples if time >= oldest), last + 1)
@@ -361,6 +383,6 @@ def _checked(answer: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _look_away(future: asyncio.Future[StreamState]) -> None:
+def _retrieve(future: asyncio.Future[StreamState]) -> None:
     if not future.cancelled():
-        future.exception()  # asyncio complains of errors that nobody looks at
+        future.exception()  # asyncio logs errors that nobody has retrieved

@@ -1,8 +1,8 @@
 """
-The channels with history that this node watches, and the checks for missing publications.
+The subscribed channels with history of this node, and the checks for missing publications.
 
 The node checks a channel when somebody subscribes, a moment later, and when the link or the leader of a stream has
-changed. From time to time, it also checks channels without new publications whose stream has new ones.
+changed. From time to time, it also checks channels without new publications, if their stream has new ones.
 """
 
 from __future__ import annotations
@@ -37,39 +37,41 @@ __all__ = ["Watch"]
 _log = Logger()
 
 _TICK = 0.25
-"""Seconds between looks at what is due."""
+"""Seconds between looks for checks that are due."""
 
 _SPREAD = 0.5
-"""Seconds after a subscription in which the servers of a cluster may not all know of it."""
+"""Seconds after a subscription during which some servers of the NATS cluster may not know it yet."""
 
 _QUIET = 10.0
-"""Seconds after which a channel that is quiet is looked at again, if its stream is not quiet."""
+"""Seconds after which a channel without new publications is checked again, if its stream has new ones."""
 
 _LOOKS = 25
 _CANDIDATES = 1_000
-"""How many channels are looked at in a tick, and how many may be considered for it."""
+"""The most channels that are checked in a tick, and the most that are considered for a check."""
 
 _SNAPSHOTS = 40
-"""Ticks for which what came by itself must stand before it counts as complete for wildcards."""
+"""Ticks after which publications that have arrived over the bus count as complete for wildcards."""
 
 _MAX_SWEPT = 100_000
-"""Publications that are read for a wildcard before its subscribers are told to load anew."""
+"""
+The most publications that are read for a wildcard. Beyond that, its subscribers are told that they have missed some.
+"""
 
 _PAGE = 1_000
 _PAGE_SIZE = 4_194_304
-"""How many of them are read at one time, and their bytes."""
+"""The most publications, and the most bytes, that are read at once for a wildcard."""
 
 _MAX_MET = 50_000
-"""Channels that are known because of wildcards alone."""
+"""The most channels that are known only because of wildcards."""
 
 
 @final
 class Watch:
     """
-    The channels and wildcards that are subscribed to on this node.
+    The subscribed channels and wildcards of this node.
 
-    :ivar reader: reads what is in the streams.
-    :ivar order: what was passed on of each of them.
+    :ivar reader: reads from the streams.
+    :ivar order: delivers their publications in order.
     """
 
     def __init__(
@@ -83,10 +85,10 @@ class Watch:
         clock: Any,
     ) -> None:
         """
-        :param link: returns the link to use.
+        :param link: returns the link to use; ``None`` if there is none.
         :param classes: the streams.
-        :param retention_of: returns the history class of a channel, if it has history.
-        :param parts: what is used of the bus.
+        :param retention_of: returns the history class of a channel; ``None`` if it has no history.
+        :param parts: the parts of the bus.
         :param missed: as for :class:`lhttp_tx.bus.nats.jetstream.order.Order`.
         :param clock: the reactor.
         """
@@ -110,11 +112,11 @@ class Watch:
         return max(self._classes.tips.find(stream, channel), self.order.known(stream, channel))
 
     def start(self) -> None:
-        """Look at what is due, from now on."""
+        """Begin to check channels."""
         self._ticking = self._clock.callLater(_TICK, self._tick)
 
     def stop(self) -> None:
-        """Look at nothing more."""
+        """Stop checking, and forget all channels."""
         if self._ticking is not None:
             self._ticking.cancel()
             self._ticking = None
@@ -128,10 +130,12 @@ class Watch:
 
     def add(self, name: str, subscribed: MaybeDeferred) -> MaybeDeferred:
         """
-        Watch a channel, or what a wildcard takes in.
+        Begin to watch a channel, or the channels that a wildcard matches.
 
-        :param subscribed: fires when NATS has the subscription.
-        :returns: what fires when it is known, too, from where on publications come.
+        :param name: the channel or wildcard.
+        :param subscribed: ``None`` if NATS has the subscription, else a Deferred that fires when it has.
+        :returns: ``None`` or a Deferred. It fires when NATS has the subscription, and the offset is known after which
+            publications are delivered.
         """
         if is_wildcard(name):
             if name in self._floors or not self._classes.all():
@@ -167,7 +171,7 @@ class Watch:
         if self.order.sequences.get(found.name) is not found:
             return None
         self._fresh.append((self._clock.seconds() + _SPREAD, found))
-        if found.last >= 0 and not found.anew:
+        if found.last >= 0 and not found.reset:
             return None
         waiter: Deferred[None] = Deferred()
         found.waiters.append(waiter)
@@ -175,7 +179,7 @@ class Watch:
         return waiter
 
     async def _find_floors(self, wildcard: str) -> None:
-        """Find out which publications were there before a wildcard was subscribed to."""
+        """Find the last publication of each stream before a wildcard was subscribed to."""
         for stream in [stream for stream in self._classes.all() if stream.ready]:
             try:
                 last = (await stream.look()).last
@@ -185,7 +189,7 @@ class Watch:
                 self._floors[wildcard][stream.name] = last
 
     def remove(self, name: str) -> None:
-        """Watch it no more."""
+        """Stop watching a channel or a wildcard."""
         if name in self._floors:
             del self._floors[name]
             self._wildcards.discard(name)
@@ -194,12 +198,16 @@ class Watch:
             return
         found = self.order.sequences.get(name)
         if found is not None and self._floors and self._wildcards.matching(name):
-            found.exact = False  # it goes on for the wildcard
+            found.exact = False  # a wildcard still needs it
         else:
             self.order.remove(name)
 
     def reconsider(self, names: Iterable[str]) -> None:
-        """Find out anew which of the channels that are subscribed to have history, and of which class."""
+        """
+        Look up the history classes of subscribed channels again.
+
+        :param names: the channels and wildcards that are subscribed to.
+        """
         for name in names:
             found = self.order.sequences.get(name)
             stream = None if is_wildcard(name) else self._stream_of(name)
@@ -219,7 +227,9 @@ class Watch:
         return min([after, *known])
 
     def _forget(self) -> None:
-        """Forget what is known because of wildcards alone; what comes next is taken as it comes."""
+        """
+        Forget the channels that are known only because of wildcards. They begin again with their next publication.
+        """
         for name, found in tuple(self.order.sequences.items()):
             if not found.exact and not found.queued:
                 for floors in self._floors.values():
@@ -228,10 +238,10 @@ class Watch:
                 self.order.remove(name)
         self._met = 0
 
-    # Looking
+    # Checks
 
     def look(self, stream: Stream | None = None) -> None:
-        """Look whether something is missing of all channels, or of those of one stream."""
+        """Check whether publications are missing in the channels of one stream, or of all streams."""
         for found in self.order.sequences.values():
             if found.exact and (stream is None or found.stream is stream):
                 self.order.queue(found)
@@ -281,7 +291,7 @@ class Watch:
                 floors[name] = max(floor, seen.get(name, 0))
 
     def doubt(self) -> None:
-        """What came by itself lately is not known to be complete."""
+        """Note that publications that have recently arrived over the bus may be incomplete."""
         self._seen.clear()
 
     def changed(self, stream: Stream, before: StreamState | None, now: StreamState) -> None:
@@ -292,10 +302,13 @@ class Watch:
         self._seen.clear()
         for floors in self._floors.values():
             floors[stream.name] = 0
-        self.order.begin_anew(stream)
+        self.order.restart(stream)
 
     async def _sweep(self, wildcard: str, floors: dict[str, int], stream: Stream) -> None:
-        """Read what a wildcard takes in and has not come; channels that are subscribed to do that for themselves."""
+        """
+        Read the missing publications for a wildcard in one stream. Channels with subscribers by name are read
+        separately.
+        """
         subject = wildcard_subject_of(wildcard, stream.source)
         try:
             if stream.name not in floors:

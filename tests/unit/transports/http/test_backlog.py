@@ -68,6 +68,15 @@ def test_what_was_not_handed_out_is_bounded() -> None:
     assert backlog.take(0, 1_000)[-1] == entry(4)
 
 
+def test_one_entry_may_be_larger_than_all_together() -> None:
+    backlog = Backlog(3 * ROOM)
+    assert backlog.add(b"x" * 1_000)
+    assert not backlog.add(entry(2))
+    assert backlog.take(0, 10) == [b"x" * 1_000]
+    assert backlog.add(b"x" * 1_000)
+    assert (status(backlog, 0), status(backlog, 1)) == (410, 200)
+
+
 def test_small_entries_count_too() -> None:
     backlog = Backlog(1_000)
     count = 0

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 
 from lhttp_tx import Message
 from lhttp_tx.bus.memory import MemoryBus
+from lhttp_tx.errors import MessageTooLarge
 from lhttp_tx.transports.http.relay import LONGEST_WAIT, Relay
 from unit.transports.http._stack import Node, outcome, texts
 
@@ -40,6 +41,14 @@ class Cluster:
     def send(self, *messages: Message, number: int | None = None, at: int = 1) -> Any:
         runs = [([message.raw], message.binary) for message in messages]
         return outcome(self.relays[at].send(self.secret, runs, number, 0, 0))
+
+
+class SmallBus(MemoryBus):
+    """Takes no large messages."""
+
+    def publish(self, channel: str, payload: bytes, binary: bool) -> None:
+        if len(payload) > 1000:
+            raise MessageTooLarge("larger than the limit of the bus")
 
 
 SUBSCRIBE = Message("x", [("subscribe", "room"), ("receipt", "r")])
@@ -117,6 +126,15 @@ def test_a_node_that_does_not_answer_is_not_waited_for() -> None:
     assert not waiting.called
     cluster.clock.advance(1)
     assert outcome(waiting) == 504
+
+
+def test_what_the_bus_cannot_carry_is_refused_and_makes_no_noise(failures: list[Any]) -> None:
+    cluster = Cluster()
+    cluster.away.server.assembly.nodes._bus = SmallBus()
+    message = Message("chat", [("publish", "room")], "x" * 1000)
+    sending = cluster.relays[1].send(cluster.secret, [([message.raw], False)], 1, 0, 0)
+    assert outcome(sending) == 413
+    assert failures == []
 
 
 def test_a_node_that_leaves_has_no_sessions() -> None:

@@ -11,6 +11,7 @@ from lhttp_tx import Authenticator, Hooks, Message, Processor, Request
 from lhttp_tx.auth.attempts import LoginAttempt
 from lhttp_tx.codec.limits import Limits
 from lhttp_tx.errors import Refused
+from lhttp_tx.transports.endings import Ending, ending_of
 from unit.transports.http._stack import Node, outcome, texts
 
 pytestmark = pytest.mark.usefixtures("clock")
@@ -370,3 +371,34 @@ def test_a_client_may_get_views() -> None:
     node.publish("room", "hi")
     found: list[object] = [*texts(outcome(node.fetch(client)))]
     assert found == [{"VERSION": "LHTTP/1.0", "COMMAND": "chat", "HEADERS": {"publish": "room"}, "BODY": "hi"}]
+
+
+# How it ends, for operators
+
+
+@pytest.mark.parametrize("how", ["client", "lapsed", "lost", "server"])
+def test_operators_are_told_how_a_session_has_ended(how: str) -> None:
+    node = Node(metrics=True, limits=Limits(unsent_size=1_000))
+    session = node.begin()
+    if how == "client":
+        session.end(1000)
+    elif how == "lapsed":
+        node.clock.advance(100)
+    elif how == "server":
+        session.close(4001, "go")
+        node.clock.advance(100)
+    else:
+        node.subscribe(session, "room")
+        for _ in range(20):
+            node.publish("room", "x" * 100)
+            outcome(node.fetch(session, session._outlet.backlog.last - 1))
+        assert refused(lambda: node.fetch(session, 0)) == 410
+    ending = {
+        "client": Ending(1000),
+        "lapsed": Ending(1006, "nobody fetches its messages"),
+        "lost": Ending(1006, "its client has lost messages"),
+        "server": Ending(4001, "go", "server"),
+    }[how]
+    assert ending_of(session) == ending
+    counters: Any = node.server.engine.counters
+    assert counters.closed == {("other" if how == "server" else str(ending.code), ending.by): 1}

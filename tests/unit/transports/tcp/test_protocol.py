@@ -14,6 +14,7 @@ from lhttp_tx.codec.message import parse
 from lhttp_tx.engine.conversation import Conversation
 from lhttp_tx.engine.delivery import Delivery
 from lhttp_tx.observe.counters import Counters
+from lhttp_tx.transports.endings import ending_of
 from lhttp_tx.transports.tcp.framing import Lengths
 from lhttp_tx.transports.tcp.protocol import TCPProtocol
 from unit.transports.tcp._stack import Stack, framed, split
@@ -405,3 +406,29 @@ def test_it_counts() -> None:
     assert counters.refused == {"400": 1}
     assert counters.closed == {("1000", "client"): 1}
     assert counters.pauses == {"unsent": 1}
+
+
+@pytest.mark.parametrize(("code", "counted"), [(4401, "4401"), (4410, "4410"), (4402, "other"), (3000, "other")])
+def test_a_close_code_counts_as_it_does_for_a_websocket(code: int, counted: str) -> None:
+    stack = Stack(metrics=True)
+    peer = stack.connect()
+    peer.protocol.dataReceived(b"0\n")
+    peer.protocol.close(code, "")
+    counters: Counters | None = stack.server.engine.counters
+    assert counters is not None
+    assert counters.closed == {(counted, "server"): 1}
+
+
+@pytest.mark.parametrize("how", ["server", "client", "error"])
+def test_operators_are_told_how_a_connection_has_ended(how: str) -> None:
+    stack = Stack()
+    peer = stack.connect()
+    peer.protocol.dataReceived(b"0\n")
+    if how == "server":
+        peer.protocol.close(4001, "go")
+    elif how == "error":
+        peer.protocol.dataReceived(b"GET / HTTP/1.1")
+    peer.end()
+    code, reason, by = ending_of(peer.protocol)
+    assert (code, by) == {"server": (4001, "server"), "client": (1000, "client"), "error": (1002, "server")}[how]
+    assert bool(reason) is (how != "client")

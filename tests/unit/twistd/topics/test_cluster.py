@@ -25,6 +25,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files to name, in the working directory."""
     for name in ("password", "token", "creds", "ca.pem", "node.pem", "node.key"):
         (tmp_path / name).write_text(f" {name}\n", encoding="utf-8")
+    (tmp_path / "creds").write_text("BEGIN NATS USER JWT\nBEGIN USER NKEY SEED\n", encoding="utf-8")
     (tmp_path / "binary").write_bytes(b"\xff")
     monkeypatch.chdir(tmp_path)
 

@@ -9,9 +9,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from lhttp_tx.observe.methods import BY_NAME
+from lhttp_tx.testing import Server
 from lhttp_tx.web.admin.answering import WINDOW, Answering, Remembered
 from lhttp_tx.web.admin.calls import Calls
 from lhttp_tx.web.admin.keys import AdminKey, digest_of
+from lhttp_tx.web.admin.managed import Managed
 from lhttp_tx.web.admin.problems import Problem
 
 
@@ -120,3 +122,21 @@ def test_a_batch_that_nobody_waits_for_makes_no_more_calls() -> None:
         "nobody waits any more: of 3 calls, 2 were made",
     )
     assert calls.names == ["a", "b"]
+
+
+def test_histories_of_the_admin_side_wait_for_their_turn() -> None:
+    server = Server(history=["room"])
+    server.engine.publish(["room"], "say", [], "hello")
+    server.clock.advance(0)
+    calls = Calls(Managed(server.assembly, "1", 0.0, lambda: 0), server.clock)
+    key = AdminKey("k", digest_of(b"secret"), frozenset({"*"}))
+    turns = server.assembly.histories.archive.turns
+    turns.spend(1_000_000, 0)
+    answer = Deferred.fromCoroutine(calls.call("history", {"channel": "room"}, key))
+    assert not answer.called
+    server.clock.advance(0)
+    assert answer.called
+    found: list[Any] = []
+    answer.addCallback(found.append)
+    assert [told["body"] for told in found[0]["messages"]] == ["hello"]
+    assert found[0]["messages"][0]["headers"] == [("offset", "1"), ("after", "0"), ("publish", "room")]

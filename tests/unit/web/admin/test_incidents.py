@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger
 
 from lhttp_tx.testing import Client, Server
+from lhttp_tx.transports.endings import Ending
 from lhttp_tx.web.admin.incidents import MAX_INCIDENTS, MAX_TEXT, Incidents
 
 _log = Logger("lhttp_tx.somewhere")
@@ -104,3 +105,12 @@ def test_it_stops(stage: Stage) -> None:
     assert stage.newest("log") == []
     assert stage.incidents.opened == 0
     assert stage.server.engine.watchers == []
+
+
+def test_a_close_tells_its_code_and_why_whatever_the_transport(stage: Stage) -> None:
+    client = stage.connect()
+    client.session._transport.ending = Ending(4001, "go " * MAX_TEXT, "server")
+    client.disconnect()
+    stage.clock.advance(0)
+    (found,) = stage.newest("close")
+    assert (found["code"], found["text"]) == (4001, ("go " * MAX_TEXT)[:MAX_TEXT])

@@ -210,6 +210,16 @@ def test_what_is_malformed_is_told_as_such(stage: Stage) -> None:
     assert row["problem"]
 
 
+def test_thousands_of_headers_are_not_looked_at(stage: Stage) -> None:
+    client = stage.connect("ann")
+    stage.answer("user", "ann")
+    for count in (64, 10_000):
+        client.send(b"LHTTP/1.0 x\r\n" + b"a:\r\n" * count + b"\r\n")
+    few, many = [row for row in stage.answer("user", "ann")["messages"] if row["direction"] == "in"]
+    assert ("problem" in few, few["command"], len(few["headers"])) == (False, "x", 30)
+    assert (many["command"], many["headers"], many["problem"]) == ("", [], "10000 headers are more than 128")
+
+
 def test_what_was_seen_is_not_told_again(stage: Stage) -> None:
     client = stage.connect("ann")
     stage.answer("user", "ann")

@@ -14,6 +14,7 @@ from lhttp_tx.codec.limits import Limits
 from lhttp_tx.errors import Refused
 from lhttp_tx.rules.grants import NOBODY
 from lhttp_tx.rules.model import Rule, Rules
+from lhttp_tx.transports.endings import Ending, ending_of
 from unit.history.test_recovery import LateStore
 from unit.web.events._stack import Stack, Transport
 
@@ -365,3 +366,16 @@ def test_streams_of_one_address_have_a_limit() -> None:
     assert stack.request("/events?channel=a", host="192.0.2.2").status == 200
     streams[0].end()
     assert stack.request("/events?channel=a").status == 200
+
+
+@pytest.mark.parametrize("how", ["server", "client"])
+def test_operators_are_told_how_a_stream_has_ended(how: str) -> None:
+    stack = Stack(metrics=True)
+    stream = stack.stream("channel=news")
+    (session,) = stack.server.engine.sessions
+    if how == "server":
+        session.close(4401, "expired")
+    stream.end()
+    ending = Ending(4401, "expired", "server") if how == "server" else Ending(1000)
+    assert ending_of(session._transport) == ending
+    assert stack.server.engine.counters.closed == {(str(ending.code), how): 1}

@@ -1,0 +1,97 @@
+"""
+Reads the files that an operator has named: bounded, and without waiting for ever.
+
+Opening a pipe waits until somebody writes, and a device may never end. Either would stop the start, or the whole server
+when it reads the file again. So all that reads such a file does it here, or checks here what a library is about to
+open.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import time
+
+__all__ = ["MAX_FILE", "START_WAIT", "check_file", "read_file"]
+
+MAX_FILE = 1_048_576
+"""The most bytes of a file, unless its reader says otherwise."""
+
+START_WAIT = 30.0
+"""Seconds that a start waits for the whole content of a pipe, such as one of ``<(command)`` in a shell."""
+
+_PIECE = 65_536
+"""Bytes that are read at a time."""
+
+_KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
+"""What a file may be instead of a regular one; all others are devices."""
+
+
+def check_file(path: str | os.PathLike[str], *, most: int = MAX_FILE) -> None:
+    """
+    Check that a file can be read without waiting. A link counts as the file that it leads to.
+
+    :param path: its path.
+    :param most: bytes that it may have.
+    :raises ValueError: if it is no regular file, or is too large. The text names it.
+    :raises OSError: if it is not there.
+    """
+    _check(str(path), os.stat(path), most)  # noqa: PTH116 - a str is as good as a path
+
+
+def read_file(
+    path: str | os.PathLike[str], *, wait: float = 0.0, most: int = MAX_FILE, name: str | None = None
+) -> bytes:
+    """
+    Return the content of a file.
+
+    :param path: its path.
+    :param wait: seconds that what is no regular file may take, such as a pipe or a terminal. This blocks the process,
+        so only a server that starts has this time. 0: nothing but a regular file is read.
+    :param most: bytes that it may have.
+    :param name: what texts call it; ``None``: its path.
+    :raises ValueError: if it is too large, is no regular file and there is no time to wait, or takes too long. The text
+        names it.
+    :raises OSError: if it cannot be read.
+    """
+    # A pipe without a writer would make open() wait, and a terminal could become the one that controls the process.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    name = str(path) if name is None else name
+    try:
+        found = os.fstat(descriptor)
+        is_regular = stat.S_ISREG(found.st_mode)
+        if not wait or stat.S_ISDIR(found.st_mode):
+            _check(name, found, most)
+        deadline = None if is_regular else time.monotonic() + wait
+        data = bytearray()
+        while piece := _read(descriptor, name, deadline, wait):
+            data += piece
+            if len(data) > most:
+                raise ValueError(f"{name} is larger than {most} bytes")
+        return bytes(data)
+    finally:
+        os.close(descriptor)
+
+
+def _check(name: str, found: os.stat_result, most: int) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((known for is_kind, known in _KINDS if is_kind(found.st_mode)), "a device")
+        raise ValueError(
+            f"{name} is no regular file, but {kind}; the server does not wait for it: write the content into a file"
+        )
+    if found.st_size > most:
+        raise ValueError(f"{name} is larger than {most} bytes")
+
+
+def _read(descriptor: int, name: str, deadline: float | None, wait: float) -> bytes:
+    """Return the next piece; nothing at the end. *deadline* is ``None`` for what never makes a reader wait."""
+    if deadline is not None:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise ValueError(f"{name} has not ended within {wait:g} seconds; close it after writing, or name a file")
+    try:
+        return os.read(descriptor, _PIECE)
+    except BlockingIOError:  # another process was quicker
+        return _read(descriptor, name, deadline, wait)
