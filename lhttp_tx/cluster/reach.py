@@ -5,7 +5,7 @@ NATS keeps the order of one connection, including subscriptions. Suppose that th
 request, and another node answers the request. Then the NATS server of the other node knows the subscription, and this
 node gets everything that the other node publishes from then on. In the same way, a node that answers a request after a
 publication has the publication. :func:`connect` connects it with :class:`lhttp_tx.bus.nats.bus.NATSBus`. Source: the
-protocol document, section "Receipts".
+protocol document, section "Errors and receipts".
 """
 
 from __future__ import annotations

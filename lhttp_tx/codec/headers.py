@@ -2,7 +2,7 @@
 Headers: names with values, and the lines that contain them.
 
 :mod:`lhttp_tx.codec.message` uses it for the head of a message, and :mod:`lhttp_tx.codec.multipart` for the head of a
-part. Source of the grammar: the protocol document, section "A message".
+part. Source of the grammar: the protocol document, section "Message format".
 """
 
 import re

@@ -2,7 +2,7 @@
 The codec: bytes to :class:`Message` and back.
 
 Pure functions without I/O. Everything above uses them; this module imports only its neighbours in the codec.
-Source of the grammar: the protocol document, section "A message".
+Source of the grammar: the protocol document, section "Message format".
 
 A message keeps its original bytes. The codec parses the head at once, but reads the body only on request, so that
 forwarding a message makes no copy.
@@ -11,6 +11,7 @@ forwarding a message makes no copy.
 import json
 import re
 from collections.abc import Iterable
+from copy import copy
 from operator import methodcaller
 from typing import Any, Literal, final
 
@@ -280,7 +281,7 @@ class Unreadable(bytes):
     def of(cls, error: RemoteProtocolError, receipt: str | None) -> "Unreadable":
         """Return the place of a message with this *error*."""
         self = cls()
-        self.error = error
+        self.error = copy(error)  # without what led to it, which would keep the frames of all callers
         self.receipt = receipt
         return self
 
@@ -319,7 +320,7 @@ def split_head(data: bytes, limits: Limits = DEFAULT_LIMITS) -> bytes:
     elif data.endswith(b"\r\n"):
         head = data
     elif isinstance(data, Unreadable):
-        raise data.error
+        raise copy(data.error)  # the same one would refer to itself, by this frame
     else:
         raise RemoteProtocolError("no CRLF ends the head" if data else "message is empty")
     if len(head) > limits.head_size:

@@ -2,7 +2,7 @@
 Multipart bodies by offset.
 
 Part of the codec: pure functions. Used by the multipart filter and by clients.
-Source: the protocol document, section "Multipart: offsets instead of boundaries".
+Source: the protocol document, section "Multipart".
 """
 
 from collections.abc import Iterable

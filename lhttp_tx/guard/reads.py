@@ -1,5 +1,5 @@
 """
-How much the server reads from a client at a time: less if the client's bytes are expensive to handle.
+Controls how much the server reads from a client at a time: less if the client's bytes are expensive to handle.
 
 Used by the modules that read from a socket: :mod:`lhttp_tx.transports.websocket.connection` and
 :mod:`lhttp_tx.web.channel`. One turn of the reactor handles all data of one read, and the other clients wait for it.
@@ -12,13 +12,16 @@ from typing import Any
 from twisted.internet.abstract import FileDescriptor
 from twisted.protocols.policies import ProtocolWrapper
 
-__all__ = ["LEAST_READ", "begin_reading", "pace"]
+__all__ = ["LEAST_READ", "TURN", "begin_reading", "pace"]
 
 _FIRST_READ, LEAST_READ, _LARGEST_READ = 8_192, 512, 65_536
 """Bytes of a read: the first size, the smallest, and the largest, which is Twisted's."""
 
-_READ_TIME = 0.005
-"""Seconds that handling one read may take. If it takes longer, the next reads from that client are smaller."""
+TURN = 0.005
+"""
+Seconds that the messages of one read may take in one turn of the reactor. The rest waits for the next turn, and the
+next reads from that client are smaller. A message can be so small that one read contains ten thousand.
+"""
 
 
 def begin_reading(transport: Any) -> FileDescriptor | None:
@@ -39,8 +42,8 @@ def pace(bottom: FileDescriptor | None, size: int, elapsed: float) -> None:
     """
     Read less at a time from a client whose bytes are expensive to handle, and more if they are cheap.
 
-    A read of empty pings keeps the server busy a hundred times longer than one of publications: taken in small
-    bites, it does not keep the other clients waiting.
+    A read full of empty pings takes a hundred times longer than one of publications. In smaller reads, it does not
+    delay the other clients.
 
     :param bottom: the result of :func:`begin_reading`.
     :param size: bytes of the last read.
@@ -48,7 +51,7 @@ def pace(bottom: FileDescriptor | None, size: int, elapsed: float) -> None:
     """
     if bottom is None:
         return
-    if elapsed > _READ_TIME:
-        bottom.bufferSize = max(LEAST_READ, min(bottom.bufferSize // 2, int(size * _READ_TIME / elapsed)))
-    elif size >= bottom.bufferSize and elapsed < _READ_TIME / 4:
+    if elapsed > TURN:
+        bottom.bufferSize = max(LEAST_READ, min(bottom.bufferSize // 2, int(size * TURN / elapsed)))
+    elif size >= bottom.bufferSize and elapsed < TURN / 4:
         bottom.bufferSize = min(_LARGEST_READ, 4 * bottom.bufferSize)

@@ -8,6 +8,7 @@ connections that never end.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from time import perf_counter
 from types import MappingProxyType
@@ -24,7 +25,7 @@ from lhttp_tx.errors import Refused
 from lhttp_tx.guard.admission import Admission, Place
 from lhttp_tx.guard.heads import check_headers, origin_form
 from lhttp_tx.guard.proxied import is_proxied
-from lhttp_tx.guard.reads import LEAST_READ, begin_reading, pace
+from lhttp_tx.guard.reads import LEAST_READ, TURN, begin_reading, pace
 from lhttp_tx.observe.rationing import RationedLogger
 from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 from lhttp_tx.transports.websocket.handshake import read_handshake
@@ -52,6 +53,7 @@ class ChannelOwner(Protocol):
     :ivar head_timeout: seconds within which a request's head must be complete.
     :ivar body_timeout: seconds within which its body must be complete.
     :ivar lifetime: seconds after which a connection is closed.
+    :ivar reactor: the running reactor.
     """
 
     admission: Admission | None
@@ -59,6 +61,7 @@ class ChannelOwner(Protocol):
     head_timeout: float
     body_timeout: float
     lifetime: float
+    reactor: Any
 
     def find_websocket(self, path: bytes) -> LHTTPServerFactory | None:
         """See :meth:`lhttp_tx.web.site.LHTTPSite.find_websocket`."""
@@ -184,6 +187,8 @@ class BoundedChannel(HeadChannel):
     _deadline: IDelayedCall | None = None
     _end_of_life: IDelayedCall | None = None
     _bottom: FileDescriptor | None = None
+    _yielding: IDelayedCall | None = None
+    _turn_end = math.inf
     _untouched = True
     _old = False
 
@@ -212,9 +217,10 @@ class BoundedChannel(HeadChannel):
     def end_timers(self) -> None:
         """End all time limits, because the connection ends, or a WebSocket takes it over."""
         self._limit(None)
-        if self._end_of_life is not None and self._end_of_life.active():
-            self._end_of_life.cancel()
-        self._end_of_life = None
+        for timer in (self._end_of_life, self._yielding):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._end_of_life = self._yielding = None
 
     def loseConnection(self) -> None:
         """Close the connection when the client has read the remaining data, or its time for this is over."""
@@ -248,6 +254,8 @@ class BoundedChannel(HeadChannel):
         """Open a WebSocket at once if the data is a plain handshake. Otherwise handle the data as HTTP."""
         size = len(data) + len(self._buffer)
         begin = perf_counter() if size >= LEAST_READ else 0.0
+        if not self._busyReceiving:
+            self._turn_end = self.site.reactor.seconds() + TURN if begin else math.inf
         self._take(data)
         if begin and self.transport is not None:
             # Bytes that are kept for later were no work yet. Bytes that were kept before are.
@@ -287,9 +295,19 @@ class BoundedChannel(HeadChannel):
         super().allContentReceived()
 
     def requestDone(self, request: Any) -> None:
-        """Continue after a request was answered."""
+        """Continue after a request was answered: at once, or in the next turn of the reactor."""
         super().requestDone(request)
+        goes_on = self._busyReceiving and self._buffer and not self._handlingRequest and not self.paused
+        if goes_on and self.site.reactor.seconds() > self._turn_end:
+            self.paused = True
+            self._networkProducer.pauseProducing()
+            self._yielding = self.callLater(0, self._have_a_turn)
         self._look_around()
+
+    def _have_a_turn(self) -> None:
+        self._yielding = None
+        if not self._waitingForTransport:
+            self.resumeProducing()
 
     def _look_around(self) -> None:
         """When all data is used up, set the time limit for what the connection waits for now."""
@@ -334,6 +352,9 @@ class BoundedChannel(HeadChannel):
 
     def resumeProducing(self) -> None:
         """Called when the transport has sent everything. Continue with the data that has arrived meanwhile."""
+        if self._yielding is not None:
+            self._waitingForTransport = False
+            return
         self.paused = False
         super().resumeProducing()
         if not self._handlingRequest:

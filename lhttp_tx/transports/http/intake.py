@@ -18,8 +18,9 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.codec.limits import Limits
 from lhttp_tx.errors import Refused
+from lhttp_tx.guard.reads import TURN
 from lhttp_tx.transports.http.bodies import Run
-from lhttp_tx.transports.websocket.flow import HELD_BACK
+from lhttp_tx.transports.websocket.flow import HELD_BACK, YIELDING
 from lhttp_tx.transports.websocket.outbox import Outbox
 from lhttp_tx.transports.websocket.throttle import Throttle, is_limited
 
@@ -42,6 +43,7 @@ class Intake:
         """
         self.session: Any = None
         self._throttle = Throttle(self, limits, clock) if is_limited(limits) else None
+        self._clock = clock
         self._outbox = outbox
         self._broken = broken
         self._flow = 0
@@ -60,14 +62,16 @@ class Intake:
         :returns: a Deferred that
 
             - succeeds when all of them are taken: they are handled, or wait in the queue of the session;
-            - fails with what :meth:`stop` is given.
+            - fails with what :meth:`stop` is given, or with status 409 if the same request comes again: that one waits.
         :raises Refused: with status 409 if an earlier number is missing, 429 if the session has not yet taken all
             messages of an earlier request.
         """
         done: Deferred[None] = Deferred(self._forget)
         if number is not None and number <= self._number:
             if number == self._number and self._waiting:
-                self._waiting.append(done)
+                older, self._waiting = self._waiting, [done]
+                for waiting in older:
+                    waiting.errback(Failure(Refused(409, "the same request has come again")))
             else:
                 done.callback(None)
             return done
@@ -98,8 +102,9 @@ class Intake:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        """Pass messages to the session until it takes no more."""
+        """Pass messages to the session until it takes no more, or the others are to have their turn."""
         self._is_busy = True
+        end = self._clock.seconds() + TURN
         self._outbox.cork()
         try:
             while self._untaken and not self._flow & HELD_BACK and self.session is not None:
@@ -109,6 +114,9 @@ class Intake:
                     self._untaken[0] = messages[taken:], binary
                 else:
                     del self._untaken[:1]
+                if self._untaken and self._clock.seconds() > end and not self._flow & YIELDING:
+                    self._flow |= YIELDING
+                    self._clock.callLater(0, self.go_on_reading, YIELDING)
         except Exception:
             self._broken()
         finally:

@@ -9,7 +9,7 @@ could lose the last messages.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
@@ -26,22 +26,12 @@ from lhttp_tx.transports.endings import Ending, note_ending
 from lhttp_tx.transports.tcp.framing import HEARTBEAT, frame
 from lhttp_tx.transports.tcp.owner import Owner
 from lhttp_tx.transports.tcp.sending import Sending
-from lhttp_tx.transports.websocket import flow
-from lhttp_tx.transports.websocket.flow import CONGESTED, FULL, THROTTLED
+from lhttp_tx.transports.websocket.flow import CONGESTED, FULL, HELD_BACK, NOT_READING, THROTTLED
 from lhttp_tx.transports.websocket.throttle import Throttle
 
-__all__ = ["HELD_BACK", "YIELDING", "Connection"]
+__all__ = ["Connection"]
 
 _log = RationedLogger(__name__)
-
-YIELDING: Final = 128
-"""The messages of one read need too much time. The rest waits for the next turn of the reactor."""
-
-HELD_BACK: Final = flow.HELD_BACK | YIELDING
-"""While any of these is set, no message is passed on."""
-
-_NOT_READING: Final = flow.NOT_READING | YIELDING
-"""While any of these is set, nothing is read."""
 
 _PAUSES = {THROTTLED: "rate", FULL: "queue", CONGESTED: "unsent"}
 """The reasons for pauses in reading, as the metrics name them."""
@@ -185,7 +175,7 @@ class Connection(Sending):
         """
         Stop reading.
 
-        :param why: the reason, one of those of :mod:`lhttp_tx.transports.websocket.flow`, or :data:`YIELDING`.
+        :param why: the reason, one of those of those of :mod:`lhttp_tx.transports.websocket.flow`.
         """
         if self.ended:
             return
@@ -200,7 +190,7 @@ class Connection(Sending):
         self._flow &= ~why
         if self.ended:
             return
-        if not self._flow & _NOT_READING and not self._half_closed:
+        if not self._flow & NOT_READING and not self._half_closed:
             self.transport.resumeProducing()
         if not self._flow & HELD_BACK:
             self.go_on()
@@ -226,6 +216,6 @@ class Connection(Sending):
     def resumeProducing(self) -> None:
         """Called when the transport has sent everything."""
         self._flow &= ~CONGESTED
-        if not self._flow & _NOT_READING and not self._half_closed and not self.ended:
+        if not self._flow & NOT_READING and not self._half_closed and not self.ended:
             self.transport.resumeProducing()
         super().resumeProducing()

@@ -12,16 +12,11 @@ from twisted.internet.interfaces import IDelayedCall
 from lhttp_tx.codec.codes import GOING_AWAY
 from lhttp_tx.errors import Refused
 from lhttp_tx.guard.admission import Place
+from lhttp_tx.guard.reads import TURN
 from lhttp_tx.transports.pulse import Beating, Pulse
 from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 
 __all__ = ["Owner"]
-
-_TURN = 0.005
-"""
-Seconds that the messages of one connection may take in one turn of the reactor. A message can be so small that one read
-contains thousands.
-"""
 
 
 class Owned(Beating, Protocol):
@@ -59,7 +54,7 @@ class Owner:
         self.factory = factory
         self.engine = factory.engine
         self.clock: Any = factory.reactor
-        self.turn = _TURN
+        self.turn = TURN
         self.strangers: set[Owned] = set()
         self.largest = 2 * factory.engine.limits.message_size
         interval: float = factory.autoPingInterval

@@ -30,10 +30,10 @@ from lhttp_tx.guard.reads import LEAST_READ
 from lhttp_tx.identity import Identity, new_connection_id
 from lhttp_tx.interfaces import ITransport
 from lhttp_tx.observe.rationing import RationedLogger
-from lhttp_tx.transports.tcp.connection import HELD_BACK, YIELDING, Connection
+from lhttp_tx.transports.tcp.connection import Connection
 from lhttp_tx.transports.tcp.framing import begins, by_kind, take_messages
 from lhttp_tx.transports.tcp.owner import Owner
-from lhttp_tx.transports.websocket.flow import FULL
+from lhttp_tx.transports.websocket.flow import FULL, HELD_BACK, YIELDING
 from lhttp_tx.transports.websocket.handshake import certificate_of
 from lhttp_tx.transports.websocket.throttle import Throttle, is_limited
 

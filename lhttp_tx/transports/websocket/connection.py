@@ -31,7 +31,7 @@ from lhttp_tx.guard.reads import begin_reading, pace
 from lhttp_tx.observe.escapes import printable
 from lhttp_tx.observe.rationing import RationedLogger
 from lhttp_tx.transports.websocket.coded import Decoder
-from lhttp_tx.transports.websocket.flow import CONGESTED, HELD_BACK, NOT_READING, Flow
+from lhttp_tx.transports.websocket.flow import CONGESTED, HELD_BACK, NOT_READING, YIELDING, Flow
 from lhttp_tx.transports.websocket.frames import PLAIN, Framing
 from lhttp_tx.transports.websocket.owner import ConnectionOwner
 from lhttp_tx.transports.websocket.throttle import Throttle, is_limited
@@ -231,10 +231,17 @@ class Connection(WebSocketServerProtocol):
     def go_on_reading(self, why: int) -> None:
         """Continue reading, unless there is another reason to wait. Pass on the data that was read before."""
         self._flow &= ~why
-        if not self._flow & NOT_READING and self.state != _CLOSED:
+        if self.state == _CLOSED:
+            return
+        if not self._flow & NOT_READING:
             self.transport.resumeProducing()
         if not self._flow & HELD_BACK and (self.data or self._beginning or self._untaken is not None):
             self.dataReceived(b"")
+
+    def _give_way(self) -> None:
+        """Stop reading until the next turn of the reactor."""
+        self.hold_reading(YIELDING)
+        self.factory.reactor.callLater(0, self.go_on_reading, YIELDING)
 
     # Writing
 

@@ -39,7 +39,8 @@ def counted_protocol(counters: Counters) -> type[LHTTPServerProtocol]:
             super().dataReceived(data)
 
         def hold_reading(self, why: int) -> None:
-            counters.pauses[_REASONS.get(why, "other")] += 1
+            if why in _REASONS:
+                counters.pauses[_REASONS[why]] += 1
             super().hold_reading(why)
 
         def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntFlag
 from typing import Final
 
-__all__ = ["CONGESTED", "CONSUMING", "FULL", "HELD_BACK", "INFLATED", "NOT_READING", "THROTTLED", "Flow"]
+__all__ = ["CONGESTED", "CONSUMING", "FULL", "HELD_BACK", "INFLATED", "NOT_READING", "THROTTLED", "YIELDING", "Flow"]
 
 
 class Flow(IntFlag):
@@ -39,6 +39,12 @@ class Flow(IntFlag):
     INFLATED = 64
     """The client's binary messages may be gzip data. They are inflated one at a time. Set from the opening on."""
 
+    YIELDING = 128
+    """
+    The messages of one read need too much time. The rest waits for the next turn of the reactor. The effect is the same
+    as of :attr:`FULL`.
+    """
+
 
 # Plain integers, for checks on the path of each message.
 CONGESTED: Final = int(Flow.CONGESTED)
@@ -46,8 +52,9 @@ FULL: Final = int(Flow.FULL)
 THROTTLED: Final = int(Flow.THROTTLED)
 CONSUMING: Final = int(Flow.CONSUMING)
 INFLATED: Final = int(Flow.INFLATED)
+YIELDING: Final = int(Flow.YIELDING)
 
-HELD_BACK: Final = FULL | THROTTLED
+HELD_BACK: Final = FULL | THROTTLED | YIELDING
 """While any of these is set, no message is passed on."""
 
 NOT_READING: Final = HELD_BACK | CONGESTED

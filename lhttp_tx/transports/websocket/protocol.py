@@ -22,7 +22,7 @@ from lhttp_tx.codec.text import is_text
 from lhttp_tx.codec.views import VIEWS
 from lhttp_tx.engine.conversation import Conversation
 from lhttp_tx.engine.delivery import Delivery
-from lhttp_tx.guard.reads import LEAST_READ
+from lhttp_tx.guard.reads import LEAST_READ, TURN
 from lhttp_tx.identity import Identity
 from lhttp_tx.interfaces import ITransport
 from lhttp_tx.observe.rationing import RationedLogger
@@ -209,24 +209,30 @@ class LHTTPServerProtocol(Opening):
         kept, self._beginning = self._beginning, b""
         data = kept + data if kept else data
         position, more = 0, self.session is not None
+        end = 0.0
+        if len(data) >= LEAST_READ or self._untaken is not None:
+            end = self.factory.reactor.seconds() + TURN
         if self._flow and self._flow & (HELD_BACK | INFLATED):
             return data if self._flow & INFLATED else self._stop_at(data)
         if self._untaken is not None:
             untaken, self._untaken = self._untaken, None
-            if not self._hand_over(*untaken):
+            if not self._hand_over(*untaken, end):
                 return self._stop_at(data)
         while more:
             messages, binary, position, more = take_messages(data, position, self.maxMessagePayloadSize)
-            if messages and not self._hand_over(messages, 0, binary):
+            if messages and not self._hand_over(messages, 0, binary, end):
                 return self._stop_at(data[position:])
             if more:
                 if not messages:
                     break
             elif position < len(data) and data[position] in _FRAGMENTED:
                 messages, binary, position = take_fragmented(data, position, self.maxMessagePayloadSize)
-                if messages and not self._hand_over(messages, 0, binary):
+                if messages and not self._hand_over(messages, 0, binary, end):
                     return self._stop_at(data[position:])
                 more = bool(messages)
+            if more and end and self.factory.reactor.seconds() > end:
+                self._give_way()
+                return self._stop_at(data[position:])
         if position and self.autoPingTimeoutCall is not None:
             self._cancelAutoPingTimeoutCall()
         if more and (position or not kept):
@@ -234,13 +240,23 @@ class LHTTPServerProtocol(Opening):
             return b""
         return data[position:]
 
-    def _hand_over(self, messages: list[bytes], taken: int, binary: bool) -> bool:
-        """Pass on all messages except the first *taken* ones. Return whether the session takes more."""
+    def _hand_over(self, messages: list[bytes], taken: int, binary: bool, end: float) -> bool:
+        """
+        Pass on all messages except the first *taken* ones. Return whether the session takes more.
+
+        :param end: when the turn of this client is over; 0: the read is so small that it needs no limit.
+        """
         session: Any = self._front or self.session
-        while taken < len(messages):
+        seconds = self.factory.reactor.seconds if end else None
+        count = len(messages)
+        while taken < count:
             taken = session.receive_run(messages, taken, binary)
             if (self._flow and self._flow & HELD_BACK) or self.state != _OPEN:
-                self._untaken = (messages, taken, binary) if taken < len(messages) else None
+                self._untaken = (messages, taken, binary) if taken < count else None
+                return False
+            if seconds is not None and taken < count and seconds() > end:
+                self._give_way()
+                self._untaken = messages, taken, binary
                 return False
         return True
 
@@ -259,6 +275,7 @@ class LHTTPServerProtocol(Opening):
         if self._flow & CONSUMING:
             return
         self._flow |= CONSUMING
+        end = self.factory.reactor.seconds() + TURN
         try:
             more = True
             while more and not self._flow & HELD_BACK and self.state != _CLOSED:
@@ -267,6 +284,8 @@ class LHTTPServerProtocol(Opening):
                 if self.current_frame is None and self.state == _OPEN and self.data:
                     self._take_small(self.data[0])
                 more = self.processData()
+                if more and self.data and self.factory.reactor.seconds() > end:
+                    self._give_way()
         finally:
             self._flow &= ~CONSUMING
 

@@ -70,6 +70,10 @@ class AdminOptions(Topic):
                 raise usage.UsageError(f"--metrics needs prometheus-client: {install_command('metrics')}")
         grpc = self["grpc"]
         if grpc is not None:
+            if self["upgrade"] is not None:
+                raise usage.UsageError(
+                    "--grpc and --upgrade cannot be combined: gRPC opens its port itself, and cannot hand it over"
+                )
             grpc = _checked_grpc(grpc, listen)
         if listen is None:
             if keys is not None and keys.keys:

@@ -75,7 +75,6 @@ class Remembered:
         now = self._clock.seconds()
         while self._kept and next(iter(self._kept.values())).until <= now:
             self._drop(next(iter(self._kept)))
-        self._make_room()
         found = self._kept.get((key, idempotency))
         if found is None:
             self._kept[key, idempotency] = _Kept(digest, now + WINDOW)

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from line_counter import count_lines
+from turns import spend, turn
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from lhttp_tx.guard.reads import LEAST_READ, TURN
 from lhttp_tx.web.site import LHTTPSite
 from unit.guard.test_admission import Server, lose
 from unit.transports.websocket.test_handshake import FIELDS, head
@@ -114,6 +116,69 @@ def test_what_is_kept_while_a_client_does_not_read_is_work_when_it_goes_on() -> 
     assert (answers(transport), transport.bufferSize) == (1, 8_192)
     transport.read()
     assert (answers(transport), transport.bufferSize) == (206, 512)
+
+
+class Paced(Resource):
+    """Takes a third of a turn, and answers with *size* bytes."""
+
+    isLeaf = True
+
+    def __init__(self, stack: Stack, size: int = 1) -> None:
+        super().__init__()
+        self._clock = stack.clock
+        self._size = size
+
+    def render(self, request: Request) -> bytes:
+        spend(self._clock, TURN / 3 + 1e-6)
+        return b"x" * self._size
+
+
+PACED = b"GET /paced HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def test_requests_of_one_read_are_answered_in_several_turns() -> None:
+    stack = Stack()
+    stack.root.putChild(b"paced", Paced(stack))
+    transport = connect(stack)
+    transport.protocol.dataReceived(PACED * 60)
+    turns = [answers(transport)]
+    while turns[-1] < 60:
+        assert transport.producerState == "paused"
+        turn(stack.clock)
+        turns.append(answers(transport))
+    assert (60 - turns[-2]) * len(PACED) < LEAST_READ  # the rest is too little to look at the clock
+    assert turns[:-1] == [*range(3, turns[-2] + 1, 3)]
+    assert len(turns) > 10
+    assert transport.producerState == "producing"
+    transport.protocol.dataReceived(PACED)
+    assert answers(transport) == 61
+
+
+def test_a_client_has_its_turn_only_while_it_reads() -> None:
+    stack = Stack()
+    stack.root.putChild(b"paced", Paced(stack))
+    transport = connect(stack)
+    transport.protocol.dataReceived(PACED * 60)
+    transport.producer.pauseProducing()
+    turn(stack.clock)
+    assert (answers(transport), transport.producerState) == (3, "paused")
+    transport.producer.resumeProducing()
+    assert answers(transport) == 6
+    transport.producer.pauseProducing()
+    transport.producer.resumeProducing()  # before its turn
+    assert (answers(transport), transport.producerState) == (6, "paused")
+    turn(stack.clock)
+    assert answers(transport) == 9
+
+
+def test_a_client_that_is_gone_has_no_turn() -> None:
+    stack = Stack()
+    stack.root.putChild(b"paced", Paced(stack))
+    transport = connect(stack)
+    transport.protocol.dataReceived(PACED * 20)
+    lose(transport)
+    turn(stack.clock)
+    assert answers(transport) == 3
 
 
 # A client that does not read

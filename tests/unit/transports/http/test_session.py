@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from turns import spend, turn
 from twisted.internet.defer import Deferred
 
 from lhttp_tx import Authenticator, Hooks, Message, Processor, Request
 from lhttp_tx.auth.attempts import LoginAttempt
 from lhttp_tx.codec.limits import Limits
 from lhttp_tx.errors import Refused
+from lhttp_tx.guard.reads import TURN
 from lhttp_tx.transports.endings import Ending, ending_of
 from unit.transports.http._stack import Node, outcome, texts
 
@@ -46,6 +48,47 @@ def refused(call: Any) -> int:
 
 
 # What comes
+
+
+def test_the_messages_of_a_request_are_handled_in_several_turns() -> None:
+    class Dear(Slow):
+        command = "dear"
+
+        def on_message(self, request: Request) -> None:
+            spend(node.clock, TURN / 2 + 1e-6)
+            self.seen.append(request.message.text)
+
+    dear = Dear()
+    node = Node(processors=[dear])
+    client = node.begin()
+    raw = [Message("dear", [("number", str(number))], str(number)).raw for number in range(10)]
+    runs = [([message], number % 3 == 0) for number, message in enumerate(raw[:5])] + [(raw[5:], False)]
+    done = client.take(runs, None, 1_000, 0)
+    turns = [len(dear.seen)]
+    while not done.called:
+        assert refused(lambda: client.take([([raw[0]], False)], None, 100, 0)) == 429
+        turn(node.clock)
+        turns.append(len(dear.seen))
+    assert turns == [2, 4, 6, 8, 10]
+    assert dear.seen == [str(number) for number in range(10)]
+
+
+def test_a_session_that_ends_has_no_more_turns() -> None:
+    class Dear(Slow):
+        command = "dear"
+
+        def on_message(self, request: Request) -> None:
+            spend(node.clock, 2 * TURN)
+            self.seen.append(request.message.text)
+
+    dear = Dear()
+    node = Node(processors=[dear])
+    client = node.begin()
+    done = client.take([([Message("dear", (), str(number)).raw], False) for number in range(3)], None, 100, 0)
+    client.end()
+    assert outcome(done) == 404
+    turn(node.clock)
+    assert dear.seen == ["0"]
 
 
 def test_what_was_published_is_fetched_in_order() -> None:
@@ -260,6 +303,19 @@ def test_a_request_that_comes_again_is_not_handled_again() -> None:
     assert len(watcher.received) == 2
 
 
+def test_a_request_that_comes_again_takes_the_place_of_the_one_that_waits() -> None:
+    processor = Slow()
+    node = Node(processors=[processor], limits=Limits(queue_length=1))
+    client = node.begin()
+    runs = [([slow(f"{number}").raw for number in range(3)], False)]
+    waiting = [client.take(runs, 1, 0, 0) for _ in range(3)]
+    assert [outcome(found) for found in waiting] == [409, 409, None]
+    for _ in range(3):
+        processor.go_on()
+    assert waiting[2].called
+    assert processor.seen == ["0", "1", "2"]
+
+
 def test_a_request_that_is_missing_is_noticed() -> None:
     node = Node()
     client = node.begin()
@@ -272,12 +328,10 @@ def test_a_full_queue_makes_the_client_wait() -> None:
     client = node.begin()
     sending = client.take([([slow(str(number)).raw for number in range(6)], False)], 1, 0, 0)
     assert not sending.called
-    again = client.take([], 1, 0, 0)
     assert refused(lambda: client.take([], 2, 0, 0)) == 429
     while processor.waiting:
         processor.go_on()
     assert sending.called
-    assert again.called
     assert processor.seen == [str(number) for number in range(6)]
     assert client.take([], 2, 0, 0).called
 

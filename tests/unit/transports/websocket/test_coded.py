@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 from typing import Any
@@ -219,6 +220,22 @@ def test_a_full_queue_pauses_and_nothing_is_lost(factory: LHTTPServerFactory, wa
     assert len(client.protocol.session._queue) == 4
     waiting[0].callback(None)
     assert [one["BODY"] for one in client.take_json()] == ["done", *map(str, range(200))]
+
+
+@pytest.mark.parametrize(("subprotocol", "broken"), [("lhttp.json", "{"), ("lhttp.protobuf", b"\x0f")])
+def test_views_that_cannot_be_read_leave_nothing_behind(
+    factory: LHTTPServerFactory, subprotocol: str, broken: str | bytes
+) -> None:
+    client = Client(factory, subprotocol)
+    client.send(*[broken] * 3)  # what is made once is made
+    gc.collect()
+    gc.disable()
+    try:
+        client.send(*[broken] * 100)
+        assert gc.collect() < 100  # circles of objects, which make the server stand still when they are looked for
+    finally:
+        gc.enable()
+    assert len(client.take()) == 103
 
 
 def test_limits_are_of_the_message(factory: LHTTPServerFactory) -> None:
