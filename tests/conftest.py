@@ -49,7 +49,7 @@ PROGRAMS = frozenset(
         *("test_logs.py", "test_manhole.py", "test_metrics.py", "test_options.py", "test_renewal.py"),
         *("test_systemd.py", "test_tcp.py", "test_upgrade.py", "test_upstream_dead.py"),
         *("test_wildcards.py", "test_tracing.py"),
-        *("test_container.py", "test_proxies.py"),
+        *("test_container.py", "test_helm.py", "test_proxies.py"),
     }
 )
 """Modules of ``integration`` that are about commands and options, each with programs of its own."""

@@ -228,7 +228,9 @@ def test_a_node_of_the_cluster_gets_ready_with_its_three_nats_servers(tmp_path: 
         for _ in process.moments("get ready"):
             if http_request(port, "GET", "/ready")[0] == 200:
                 break
-        key = {"Authorization": f"Bearer {SECRET}prometheus.key"}
+        (scraped,) = yaml.safe_load((FOLDER / "prometheus.yml").read_text("utf-8"))["scrape_configs"]
+        target = scraped["static_configs"][0]["targets"][0]
+        key = {"Authorization": f"Bearer {SECRET}prometheus.key", "Host": target}
         status, _, metrics = http_request(admin, "GET", "/metrics", headers=key)
         assert status == 200 and b"lhttp_bus_up 1" in metrics
 

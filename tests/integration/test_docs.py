@@ -57,7 +57,7 @@ RUNNABLE = {block.page: None for block in BLOCKS if block.kind and block.kind no
 
 FOREIGN_OPTIONS = {
     *("--data-binary", "--experimental-websocket", "--insecure", "--pidfile", "--unix-socket"),
-    *("--build", "--python", "--reactor"),
+    *("--build", "--from-file", "--python", "--reactor", "--set"),
     "--retry-connrefused",
     *("--kill-whom", "--logfile", "--retry", "--retry-delay", "--rootdir", "--signal"),
     "--all",  # of lhttp check-config, which does without click
