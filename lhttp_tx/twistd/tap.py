@@ -21,6 +21,7 @@ from lhttp_tx.ports.starting import one_by_one
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.service import LHTTPService
 from lhttp_tx.twistd.fresh import Freshener
+from lhttp_tx.twistd.memory import freeze_when
 from lhttp_tx.twistd.mishaps import check_places, end_if_not_started, explain_failures
 from lhttp_tx.twistd.notify import Notifier
 from lhttp_tx.twistd.options import Options
@@ -58,6 +59,7 @@ def makeService(options: Options) -> IService:
         renew = renewal_of(options, server, certificates).renew
         hurry.append(server.hurry)
         end_if_not_started(server.when_started(), reactor)
+        freeze_when(server.when_started())
         service = server if options.manhole is None else _with_manhole(server, options.manhole, reactor)
         if options["reload"]:
             service = _with_freshener(service, Freshener(server, options.named, reactor=reactor))
