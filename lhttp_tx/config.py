@@ -50,87 +50,88 @@ class Config:
     :ivar listen: endpoint descriptions (:func:`twisted.internet.endpoints.serverFromString`); empty for a server that
         is mounted into another site.
     :ivar tcp: endpoint descriptions for LHTTP on a plain stream, without WebSocket; empty: there is none.
-    :ivar limits: the bounds of a message and of a connection.
+    :ivar limits: the limits of a message and of a connection.
     :ivar max_connections: connections of clients at one time; 0: no limit.
     :ivar max_per_address: connections of clients of one address, or of one IPv6 network (/64); 0: no limit. Loopback
         addresses have no limit.
-    :ivar max_pending: connections at one time that are not, or not yet, a WebSocket. Beyond that, the server closes
-        idle ones to make room. 0: no limit.
+    :ivar max_pending: connections at one time that have not opened a WebSocket. Beyond that, the server closes idle
+        ones to make room. 0: no limit.
     :ivar trusted_proxies: addresses and networks of proxies whose ``X-Forwarded-For`` the server believes; ``unix``
         stands for every client of a UNIX socket.
     :ivar ping_interval: time between pings; 0: none.
-    :ivar ping_timeout: time in which the client must answer a ping.
-    :ivar handshake_timeout: time in which an opening handshake must be complete.
-    :ivar body_timeout: time in which the body of an HTTP request must be complete, including its trailer.
-    :ivar http_lifetime: age at which the server closes a connection that is not a WebSocket, once its request is
-        answered.
-    :ivar close_timeout: time in which a client must answer a close.
-    :ivar drain_timeout: time that the server has to finish work in progress when it stops.
-    :ivar drain_delay: time that the server goes on before it stops, while ``/ready`` answers with status 503; 0: none.
-    :ivar drain_time: time in which the server then closes its connections, one after another; 0: all at once.
+    :ivar ping_timeout: time within which the client must answer a ping.
+    :ivar handshake_timeout: time within which an opening handshake must be complete.
+    :ivar body_timeout: time within which the body of an HTTP request must be complete, including its trailer.
+    :ivar http_lifetime: age at which the server closes a connection that is not a WebSocket, after its current request
+        is answered.
+    :ivar close_timeout: time within which a client must answer a close.
+    :ivar drain_timeout: time within which the server must finish work in progress when it stops.
+    :ivar drain_delay: time for which the server continues before it stops, while ``/ready`` answers with status 503; 0:
+        none.
+    :ivar drain_time: time over which the server then spreads the closes of its connections; 0: all at once.
     :ivar log_connections: the level, ``info`` or ``debug``, of log lines about each connection that opens and ends;
         ``None``: there are none.
-    :ivar log_slow: time from which on the log tells of a processor's call; 0: never.
+    :ivar log_slow: time from which on a call of a processor is logged; 0: never.
     :ivar allow_origins: origins of pages on other hosts that may connect; ``*``: all.
     :ivar server_names: the host names that the server answers to, besides loopback names. If empty, it answers to any
-        name; if it listens on the loopback interface alone, only to loopback names.
+        name, or only to loopback names if it listens only on the loopback interface.
     :ivar publish_token: the secret for ``POST /publish``; ``None``: only programs on this machine may publish.
     :ivar upstream_allow: URLs of backends that clients may name; empty: upstream is off.
     :ivar upstream_original: more URLs, of backends that were written for the original LHTTP server. They get only a
         message's body, and the message's headers as headers of the request.
     :ivar upstream_public_only: whether the server refuses backends at private and loopback addresses.
-    :ivar upstream_timeout: time that a backend may take for its whole answer.
-    :ivar upstream_max_response: size of an answer's body.
+    :ivar upstream_timeout: time within which a backend must have sent its whole answer.
+    :ivar upstream_max_response: the most bytes of an answer's body.
     :ivar upstream_max_in_flight: requests to backends under way at one time; each connection has at most one.
-    :ivar upstream_max_failures: consecutive failures after which the server leaves a backend alone for a while; 0:
+    :ivar upstream_max_failures: consecutive failures after which the server stops calling a backend for some time; 0:
         never.
-    :ivar upstream_cool_down: how long the server then leaves the backend alone.
+    :ivar upstream_cool_down: time for which the server then does not call the backend.
     :ivar allow_anonymous: whether clients without credentials may connect although there are authenticators.
     :ivar require_auth: whether :class:`~lhttp_tx.service.LHTTPService` raises an error if clients without credentials
         could connect.
-    :ivar login_timeout: time in which a client that connects without credentials must send a login message; 0: such a
-        client may not connect.
+    :ivar login_timeout: time within which a client that connects without credentials must send a login message; 0: such
+        a client may not connect.
     :ivar max_failed_logins: failed login messages of one connection after which the server closes it.
-    :ivar auth_timeout: time that an authenticator may take.
+    :ivar auth_timeout: time within which an authenticator must answer.
     :ivar auth_max_in_flight: handshakes and login messages that may wait for authenticators at one time.
     :ivar rules: who may do what in which channels. ``None``: everybody may do everything, and rules cannot be set
         later.
-    :ivar default_headers: what every message of a command gets that does not have it itself.
-    :ivar presence: patterns of channels whose presence the server keeps, besides those of the rules.
-    :ivar presence_grace: time that a user may be gone before presence reports that the user has left.
+    :ivar default_headers: headers that the server adds to messages of a command that do not have them.
+    :ivar presence: patterns of channels with presence, besides those of the rules.
+    :ivar presence_grace: time for which a user may be gone before presence reports that the user has left.
     :ivar max_per_user: connections of one user. If there are more, the server closes the oldest ones. 0: no limit.
     :ivar login_parameter: the query parameter that holds a client's user name, on a server without authenticators.
-    :ivar wait_timeout: time that a message may wait for the messages before it; 0: no limit.
+    :ivar wait_timeout: time for which a message may wait for the messages before it; 0: no limit.
     :ivar nats: the NATS servers through which this server shares all channels with other nodes; ``None``: it has no
         other nodes.
-    :ivar require_nodes: how many nodes, with this one, ought to hear each other. If there are fewer, receipts and
-        health say so. 0: any number.
-    :ivar close_after_gap: time within which clients are closed, after a gap, that may have missed publications and did
-        not ask to be told; 0: they stay.
-    :ivar history: patterns of channels with history, beside those of the rules.
+    :ivar require_nodes: the number of nodes that should be connected, including this one. If fewer are, receipts and
+        ``/health`` say so. 0: any number.
+    :ivar close_after_gap: time within which the server closes, after a gap, the clients that may have missed
+        publications and have not subscribed with ``gaps:tell``; 0: they stay.
+    :ivar history: patterns of channels with history, besides those of the rules.
     :ivar retention: how much of these channels is kept.
-    :ivar history_store: ``memory``, ``sqlite:PATH`` or, with *nats*, ``jetstream``; ``None``: in the memory, or in
-        JetStream where there is *nats*.
-    :ivar history_size: bytes of all histories together; 0: 64 MiB in memory, 1 GiB on disk, and in JetStream as much as
-        it lets a stream have.
-    :ivar history_replicas: NATS servers that keep each message, in JetStream.
+    :ivar history_store: ``memory``, ``sqlite:PATH`` or, with *nats*, ``jetstream``; ``None``: ``jetstream`` with
+        *nats*, otherwise ``memory``.
+    :ivar history_size: the most bytes of all histories together; 0: 64 MiB in memory, 1 GiB on disk, and in JetStream
+        the limit of NATS.
+    :ivar history_replicas: the number of NATS servers that keep each message, in JetStream.
     :ivar history_in_memory: whether JetStream keeps messages in its memory, and not on disk.
-    :ivar message_id_window: time for which a message id is known.
+    :ivar message_id_window: time for which the server knows a message id.
     :ivar deflate: whether clients may ask for the WebSocket extension permessage-deflate.
     :ivar events: whether clients without WebSocket are served: event streams at ``/events``, and whole clients at
         ``/connect`` and ``/send``.
     :ivar gzip: whether clients may ask for gzip-compressed messages.
-    :ivar unix_mode: the mode of UNIX sockets. ``None``: 0660 if *unix_group* is set, else what their endpoint
-        descriptions say (0666 by default).
+    :ivar unix_mode: the mode of UNIX sockets. ``None``: 0660 if *unix_group* is set, otherwise the mode in their
+        endpoint descriptions (0666 by default).
     :ivar unix_group: the name or number of the group of UNIX sockets; ``None``: the group of the process.
     :ivar plugins: settings for processors, filters, hooks and authenticators: one table for each name. Plugins read a
         table with :meth:`server.settings <lhttp_tx.running.RunningServer.settings>`. No error text shows its contents.
     :ivar demo: whether the server has a chat page at ``/``.
-    :ivar metrics: whether the server counts what it does, for ``GET /metrics`` of the admin side.
+    :ivar metrics: whether the server collects metrics, for ``GET /metrics`` of the admin side.
     :ivar trace: where spans for OpenTelemetry go: the URL of a collector, or a ``TracerProvider``; ``None``: there are
         none.
     :ivar trace_ratio: the share of the messages without ``traceparent`` that are traced, from 0 to 1.
-    :ivar trace_rate: messages a second that are traced.
+    :ivar trace_rate: the most messages a second that are traced.
     :ivar trace_headers: headers of requests to the collector. They may be secret.
     """
 
@@ -315,7 +316,7 @@ class Config:
 
 
 def _say(what: str, check: Callable[[Any], object], value: object) -> None:
-    """Check a value; if it is wrong, name the setting in the error."""
+    """Check a value. If it is not valid, name the setting in the error."""
     try:
         check(value)
     except ValueError as error:

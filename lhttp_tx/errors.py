@@ -1,8 +1,8 @@
 """
-Every error the project raises on purpose, in one tree.
+All errors that the project raises on purpose, in one tree.
 
-Every module may import this one; it imports nothing of the project. :exc:`StartFailed` is not in the tree, because no
-client is told of it.
+Every module may import this one. It imports nothing of the project. :exc:`StartFailed` is not in the tree, because no
+client ever gets it.
 
 ::
 
@@ -57,7 +57,7 @@ class LHTTPError(Exception):
         """
         :param reason: one line of text for the client.
         :param status: overrides the status of the class, 100 to 599.
-        :raises ValueError: if *status* is out of these bounds, or is no integer.
+        :raises ValueError: if *status* is out of these bounds, or is not an integer.
         """
         super().__init__(reason)
         self.reason = reason
@@ -97,7 +97,7 @@ class Refused(LHTTPError):
         """
         :param status: the status that the client gets, 400 to 599.
         :param reason: one line of text for the client.
-        :raises ValueError: if *status* is anything else, since other numbers do not mean a refusal.
+        :raises ValueError: if *status* is anything else, because other numbers do not mean a refusal.
         """
         if not isinstance(status, int) or not 400 <= status <= 599:
             raise ValueError(f"{status!r} is no status of a refusal: use 400 to 599")
@@ -105,7 +105,7 @@ class Refused(LHTTPError):
 
 
 class TooMany(LHTTPError):
-    """A client reached a bound on what it may hold or send."""
+    """A client reached a limit."""
 
     status = 429
 

@@ -1,8 +1,8 @@
 """
 Hooks: what an application can do when a connection opens, subscribes, ends and so on.
 
-Users subclass :class:`Hooks` and override what they need. A method that is not overridden costs nothing: the server
-finds out once, when it is made, which ones are.
+Users subclass :class:`Hooks` and override what they need. A method that is not overridden costs nothing, because the
+server checks once, when it is made, which methods are overridden.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = ["Hooks"]
 _log = RationedLogger(__name__)
 
 _MAX_IN_FLIGHT = 10_000
-"""How many calls of hooks that nothing waits for may run at one time. Further calls are not made."""
+"""The most calls of hooks without a waiting connection that may run at one time. Further calls are not made."""
 
 
 @implementer(IPlugin, IHooks)
@@ -246,7 +246,7 @@ class HookRunner:
         """
         :param hooks: called in this order.
         :param clock: the reactor, for time limits.
-        :param private_commands: commands whose messages hold secrets; ``on_message`` does not see them.
+        :param private_commands: commands whose messages contain secrets. ``on_message`` does not get them.
         :raises ValueError: if an object in *hooks* does not provide :class:`~lhttp_tx.interfaces.IHooks`.
         """
         known = tuple(hooks)
@@ -272,7 +272,7 @@ class HookRunner:
 
     @property
     def watches_channels(self) -> bool:
-        """Whether any hook wants to know which channels have subscribers."""
+        """Whether any hook handles the first and last subscribers of channels."""
         return bool(self._opened or self._closed)
 
     def attach(self, engine: Engine) -> None:
@@ -307,7 +307,10 @@ class HookRunner:
 
     def channel_changed(self, channel: str, opened: bool, scope: str) -> None:
         """
-        Tell the hooks that *channel* got its first subscriber, or lost its last, on the ``node`` or in the ``cluster``.
+        Call the hooks because *channel* has got its first subscriber, or lost its last one.
+
+        :param opened: whether it has got its first subscriber.
+        :param scope: ``node`` or ``cluster``.
         """
         if channel.startswith(PRESENCE):
             return

@@ -1,8 +1,8 @@
 """
-Who a connection belongs to.
+The identity of the client of a connection.
 
-A value, made when a connection opens or logs in, and read by processors, filters and rules as ``session.identity``.
-Imports nothing of the project, so every module may import it.
+A value, made when a connection opens or logs in. Processors, filters and rules read it as ``session.identity``. Imports
+nothing of the project, so every module may import it.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def _nothing() -> Mapping[str, Any]:
 @dataclass(frozen=True, slots=True)
 class Identity:
     """
-    Who a connection belongs to. Its representation shows neither claims nor parameters.
+    The identity of the client of a connection. Its representation shows neither claims nor parameters.
 
-    :ivar user: the name of the user; ``None`` for a client that has not said who it is.
+    :ivar user: the name of the user; ``None`` for an anonymous client.
     :ivar connection_id: the name of the connection, unique in the cluster.
-    :ivar claims: what else an authenticator knows about the user, such as the claims of a token.
+    :ivar claims: more facts about the user from an authenticator, such as the claims of a token.
     :ivar parameters: the query parameters of the handshake, without the secret ones. If a parameter is repeated, the
         last value counts.
     :ivar address: the client's address.

@@ -68,12 +68,12 @@ raise, and must not change the list.
 
 class ITransport(Interface):
     """
-    What a session needs of its connection: WebSocket, or anything else that can carry messages.
+    The connection of a session: a WebSocket, or anything else that can carry messages.
 
-    To write one, call :meth:`lhttp_tx.engine.engine.Engine.open_session` once the connection is open. Pass each message
-    to the session's ``receive``, or several messages to its ``receive_run``. Call its ``connection_lost`` once when the
-    connection has ended. You may pass messages as soon as ``open_session`` has returned; you need not return to the
-    reactor first.
+    To write a transport, call :meth:`lhttp_tx.engine.engine.Engine.open_session` once the connection is open. Pass each
+    message to the session's ``receive``, or several messages to its ``receive_run``. Call its ``connection_lost`` once
+    when the connection has ended. You may pass messages as soon as ``open_session`` has returned; you need not return
+    to the reactor first.
 
     The session calls every method on the reactor's thread. No method raises, whatever the state of the connection. A
     message sent to a connection that is closing or closed is dropped. Messages arrive in the order of the calls of
@@ -115,11 +115,11 @@ class ITransport(Interface):
         Stop passing messages to the session until :meth:`resume_reading` is called.
 
         The session calls this inside ``receive`` or ``receive_run`` when its queue is full. It still takes a message
-        that it gets after that, so a transport that goes on passing messages makes the queue grow without a bound.
+        that it gets after that. So a transport that continues to pass messages makes the queue grow without limit.
         """
 
     def resume_reading() -> None:
-        """Pass messages to the session again. Messages that were kept back may be passed before this returns."""
+        """Pass messages to the session again. Messages that were held back may be passed before this returns."""
 
     def close(code: int, reason: str) -> None:
         """
@@ -244,15 +244,15 @@ class IBus(Interface):
         """
         Find out when earlier publications can no longer be lost on their way to the bus.
 
-        Callers use it only where somebody waits for an answer, not for each publication. One question to the bus serves
-        all callers that ask at about the same time. It does not raise. Publishers wait for the Deferred, and the server
-        sets no limit: a bus that asks another program sets its own.
+        Callers use it only if a receipt waits, not for each publication. One request to the bus serves all callers of
+        about the same time. It does not raise. Publishers wait for the Deferred, and the server sets no time limit: a
+        bus that asks another program must set its own.
 
         :returns: ``None`` if the bus has all of them already, else a Deferred that
 
             - succeeds when the bus has all of them;
-            - fails with :exc:`lhttp_tx.errors.BusUnavailable` if the bus may not have all of them. The receivers of the
-              own node have got them, and others may have.
+            - fails with :exc:`lhttp_tx.errors.BusUnavailable` if the bus may not have all of them. The receivers of
+              this node have got them, and others may have got them.
         """
 
 
@@ -307,11 +307,12 @@ class IHistoryStore(Interface):
         :param payloads: LHTTP messages, at least one; not changed. The store removes ``offset`` and
             ``after`` that a publisher has written.
         :param binary: whether they travel as binary messages.
-        :param placing: the store writes into it what becomes of the publication: at once, or before the Deferred of
-            :meth:`confirm` fires. The caller passes it only with a single payload. If its ``message_id`` was
-            appended to *channel* within the window, the store appends nothing.
-        :returns: what the subscribers of this node get now, marked with :func:`lhttp_tx.codec.positions.mark_run`. The
-            list is empty if there is nothing to deliver, or if the store *spreads*.
+        :param placing: the store writes the outcome of the publication into it: at once, or before the Deferred of
+            :meth:`confirm` fires. The caller passes it only with a single payload. If its ``message_id`` was appended
+            to *channel* within the window, the store appends nothing.
+        :returns: the messages that the subscribers of this node get now, marked with
+            :func:`lhttp_tx.codec.positions.mark_run`. The list is empty if there is nothing to deliver, or if the store
+            *spreads*.
         :raises HistoryUnavailable: if the store does not take them. Then it has appended nothing.
         """
 
@@ -322,31 +323,33 @@ class IHistoryStore(Interface):
         :returns: ``None`` if it is safe already, else a Deferred that
 
             - succeeds when all of it is safe, except publications whose placing has a ``failure``. Publishers wait for
-              it, and the server sets no limit: a store that waits for a disk or a server sets its own;
+              it, and the server sets no time limit: a store that waits for a disk or a server must set its own;
             - fails with :exc:`lhttp_tx.errors.HistoryUnavailable` if the store does not know whether it is safe.
         """
 
     def read(channel: str, retention: Retention, *, after: int, limit: int, size: int) -> Page | Deferred[Page]:
         """
-        Return the oldest messages behind an offset. This includes everything that was appended before the call.
+        Return the oldest messages after an offset. This includes everything that was appended before the call.
 
         :param after: an offset of this epoch.
-        :param limit: messages, at most.
-        :param size: once the messages have this many bytes together, the store adds none. If there are messages, it
+        :param limit: the most messages.
+        :param size: when the messages have this many bytes together, the store adds no more. If there are messages, it
             returns at least one.
         :returns: the page, or a Deferred of it that fails with :exc:`lhttp_tx.errors.HistoryUnavailable`.
         """
 
     def newest(channel: str, retention: Retention, *, before: int, limit: int, size: int) -> Page | Deferred[Page]:
         """
-        Return the newest messages before an offset, oldest first. Otherwise like :meth:`read`. Nobody looks at
+        Return the newest messages before an offset, oldest first. Otherwise like :meth:`read`. Callers ignore
         :attr:`~lhttp_tx.history.values.Page.reaches`.
 
         :param before: an offset of this epoch; 0 for no bound.
         """
 
     def remove(channel: str, retention: Retention) -> MaybeDeferred:
-        """Remove the messages of a channel. Positions stay valid, and a client that has missed messages is told."""
+        """
+        Remove the messages of a channel. Positions stay valid. A client that has missed messages then gets ``missed``.
+        """
 
 
 class IProcessor(Interface):
@@ -364,7 +367,7 @@ class IProcessor(Interface):
 
     def on_start(server: RunningServer) -> MaybeAwaitable:
         """
-        Called when the server starts, before it takes connections. If it fails, the server stops.
+        Called when the server starts, before it accepts connections. If it fails, the server stops.
 
         Open here what the processor needs, such as a pool of database connections, and close it in :meth:`on_stop`. If
         several servers use one object, each of them calls it.
@@ -405,7 +408,7 @@ class IAuthenticator(Interface):
 
         Return ``None`` if the client has sent no credentials that this authenticator knows; the server then asks the
         next authenticator. The answer may be a Deferred or a coroutine. Any exception other than
-        :exc:`~lhttp_tx.errors.Refused` is logged, and the client gets status 500. Its text must hold no secret.
+        :exc:`~lhttp_tx.errors.Refused` is logged, and the client gets status 500. Its text must not contain a secret.
 
         :raises Refused: to refuse the client: 401 if its credentials are wrong, 403 if it may not connect.
         """
@@ -432,7 +435,7 @@ class IHeaderFilter(Interface):
 
     def check(head: Head) -> None:
         """
-        Called before anything else is done with a message. Raise to refuse the message.
+        Called before the server acts on a message. Raise to refuse the message.
 
         The server keeps the outcome for messages with the same head, so the outcome must depend on *head* alone.
         """
@@ -450,7 +453,7 @@ class IHeaderFilter(Interface):
 
     def judge(request: Request) -> MaybeAwaitable:
         """
-        Called after every filter's :meth:`before`, and ahead of the processor, with the final message. Raise to refuse
+        Called after every filter's :meth:`before`, and before the processor, with the final message. Raise to refuse
         the message. This method must not replace it.
         """
 
@@ -463,7 +466,7 @@ class IHeaderFilter(Interface):
 
 class IHooks(Interface):
     """
-    What an application does when a connection opens, subscribes, ends and so on. One object serves every connection.
+    Calls of an application when a connection opens, subscribes, ends and so on. One object serves every connection.
 
     Each method may return ``None``, a Deferred or a coroutine. If the connection waits for a method, an
     :exc:`lhttp_tx.errors.LHTTPError` that it raises goes to the client. Errors of the other methods are logged.
@@ -486,21 +489,21 @@ class IHooks(Interface):
 
     def on_message(request: Request) -> MaybeAwaitable:
         """
-        Called for each message of a client, except login messages, before anything is done with it. Raising refuses the
+        Called for each message of a client, except login messages, before the server acts on it. Raising refuses the
         message. It may replace ``request.message``, as in :meth:`IHeaderFilter.before`.
         """
 
     def before_subscribe(session: Session, channel: str) -> MaybeAwaitable:
         """
-        Called before a client is subscribed to *channel*, and before it learns who is there. Raising refuses the whole
-        message. It is not called for subscriptions that ``trusted`` code asks for.
+        Called before a client is subscribed to *channel*, and before it gets the presence of the channel. Raising
+        refuses the whole message. It is not called for subscriptions that ``trusted`` code makes.
         """
 
     def on_subscribe(session: Session, channel: str) -> MaybeAwaitable:
-        """Called when a connection is subscribed to *channel*; nobody waits for it."""
+        """Called when a connection is subscribed to *channel*. The server does not wait for it."""
 
     def on_unsubscribe(session: Session, channel: str) -> MaybeAwaitable:
-        """Called when a subscription ends, also at the end of the connection; nobody waits for it."""
+        """Called when a subscription ends, also at the end of the connection. The server does not wait for it."""
 
     def before_delivery(session: Session, message: Message) -> bool | Awaitable[bool | None] | None:
         """
@@ -512,21 +515,21 @@ class IHooks(Interface):
 
     def on_wait_timeout(session: Session, message: Message) -> MaybeAwaitable:
         """
-        Called when a message has waited longer than the server allows for the messages before it. The server does not
-        handle the message, and has told the client so. Nobody waits for this call.
+        Called when a message has waited too long for the messages before it. The server does not handle the message,
+        and the client has got an error. The server does not wait for this call.
         """
 
     def on_undelivered(session: Session, messages: list[Message]) -> MaybeAwaitable:
         """
         Called when a connection that did not read has ended, with the messages of which no byte has left the server.
-        Other messages may have been lost on their way. Nobody waits for this call.
+        Other messages may have been lost on their way. The server does not wait for this call.
         """
 
     def on_channel_opened(channel: str, scope: str) -> MaybeAwaitable:
         """
-        Called when *channel* gets its first subscriber; nobody waits for it.
+        Called when *channel* gets its first subscriber. The server does not wait for it.
 
-        :param scope: ``node`` or ``cluster``. Every node of a cluster is told of ``cluster``.
+        :param scope: ``node`` or ``cluster``. Every node of a cluster makes the call for ``cluster``.
         """
 
     def on_channel_closed(channel: str, scope: str) -> MaybeAwaitable:
@@ -543,14 +546,15 @@ class IShortcutFilter(IHeaderFilter):
         """
         Return the function to call instead of ``before`` and ``after`` for messages with *head*, or ``None``.
 
-        The server asks once for each head that it keeps, after :meth:`~IHeaderFilter.check`. It asks only if the steps
-        of this filter are all the work: no processor, no step of another filter, no receipt. If a class overrides
-        ``before``, ``judge`` or ``after`` but not this method, it has no shortcut.
+        The server calls this once for each head that it keeps, after :meth:`~IHeaderFilter.check`. It does so only if
+        there are no other steps than those of this filter: no processor, no step of another filter, no receipt. If a
+        class overrides ``before``, ``judge`` or ``after`` but not this method, it has no shortcut.
 
-        The function takes messages out of the iterator, and does with each message what the steps would do. It returns
-        ``None`` when the iterator is empty. If it raises, the exception concerns the message that it took last. If it
-        raises or returns an awaitable, it leaves the rest in the iterator, and the server calls it again. The server
-        keeps the function. If the function holds much memory, give it an attribute ``cost``, the number of bytes.
+        The function takes messages out of the iterator, and has the same effect for each message as the steps. It
+        returns ``None`` when the iterator is empty. If it raises, the exception concerns the message that it took last.
+        If it raises or returns an awaitable, it leaves the rest in the iterator, and the server calls it again. The
+        server keeps the function. If the function needs much memory, give it an attribute ``cost``, the number of
+        bytes.
 
         If the class that defines this method also has ``tells_nothing = True``, the function also gets messages that
         ask for a receipt, without that header. The filter must add nothing to receipts then.

@@ -1,9 +1,9 @@
 """
 The server as users' code sees it, and the list of the servers that run in this process.
 
-The list is for code that has no reference to a server. Only the functions here read it; :mod:`lhttp_tx.service` writes
-it. Nothing else depends on it, so several servers can run in one process. In a test, a server of
-:mod:`lhttp_tx.testing` takes the place of a running one.
+The list is for code that has no reference to a server. Only the functions here read it, and :mod:`lhttp_tx.service`
+writes it. Nothing else depends on it, so several servers can run in one process. In a test, a server of
+:mod:`lhttp_tx.testing` replaces a running one.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Running(Protocol):
 
     @property
     def presence(self) -> Presence:
-        """Who is in the channels whose presence is kept."""
+        """The people in the channels with presence."""
 
 
 class Parts(Running, Protocol):
-    """A server with all that :class:`RunningServer` shows: :class:`lhttp_tx.assembly.Assembly`."""
+    """A server with everything that :class:`RunningServer` offers: :class:`lhttp_tx.assembly.Assembly`."""
 
     config: Config
     nodes: Nodes
@@ -88,7 +88,7 @@ class RunningServer:
 
     @property
     def presence(self) -> Presence:
-        """Who is in the channels whose presence is kept."""
+        """The people in the channels with presence."""
         return self._parts.presence
 
     def publish(
@@ -116,7 +116,7 @@ class RunningServer:
 
     @property
     def unasked(self) -> tuple[str, ...]:
-        """The names of plugins' settings that no plugin has asked for yet."""
+        """The names of plugin tables in the settings that no plugin has read yet."""
         return tuple(sorted(self.config.plugins.keys() - self._asked))
 
     def __repr__(self) -> str:
@@ -163,7 +163,7 @@ def control() -> Control:
 
 def presence() -> Presence:
     """
-    Return the running server's record of who is in its channels, for channels whose presence is kept.
+    Return the presence of the running server: the people in the channels with presence.
 
     :raises RuntimeError: unless exactly one server runs in this process; with several, use ``service.presence``.
     """

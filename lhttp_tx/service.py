@@ -53,11 +53,12 @@ _log = Logger()
 
 class LHTTPService(Service):
     """
-    One LHTTP server. It opens nothing before it is started, so it can be made before the process daemonizes.
+    One LHTTP server. It opens nothing before it is started, so you can make it before the process daemonizes.
 
     :ivar engine: the server without its sockets; ``engine.publish`` publishes from code.
     :ivar parts: the parts of the server, for its admin side.
     :ivar factory: makes the WebSocket connections.
+    :ivar departure: the slow part of a stop.
     :ivar resource: the HTTP tree with ``/publish`` and the WebSocket; mount it into an existing site.
     """
 
@@ -85,7 +86,7 @@ class LHTTPService(Service):
         :param bus: carries publications; by default NATS if *config* names it, else the bus in memory.
         :param make_endpoint: takes the reactor and an endpoint description, and returns the endpoint. The default makes
             Twisted's endpoint, and gives UNIX sockets the rights that *config* asks for.
-        :param history_store: what remembers publications to channels with history; by default what *config* says.
+        :param history_store: stores publications to channels with history; by default the store that *config* names.
         :raises ValueError: if two processors have the same command; if *config* needs to know users and nothing
             identifies them (:meth:`~lhttp_tx.config.Config.check_users`); if *config* names NATS and *reactor* is not
             Twisted's asyncio reactor; if an object does not provide the interface of its kind, for instance because it
@@ -159,12 +160,12 @@ class LHTTPService(Service):
         self._tcp = TCPFactory(self.factory)
         self._tcp_ports: list[IListeningPort] = []
         self._listeners = Listeners(reactor, self._site, make_endpoint=make_endpoint, opened=self._listens)
-        self._departure = Departure(parts.engine, reactor, delay=config.drain_delay, time=config.drain_time)
+        self.departure = Departure(parts.engine, reactor, delay=config.drain_delay, time=config.drain_time)
         put_checks(
             self.resource,
             *(parts.bus, self.factory, self._listeners, self._guard),
             has_store=lambda: parts.histories.available,
-            is_leaving=lambda: self._departure.begun,
+            is_leaving=lambda: self.departure.begun,
             missing=lambda: parts.nodes.missing,
             shortfall=lambda: parts.nodes.shortfall(config.require_nodes),
         )
@@ -181,34 +182,29 @@ class LHTTPService(Service):
 
     @property
     def tcp_ports(self) -> list[IListeningPort]:
-        """Those of them that are for LHTTP on a plain stream."""
+        """The ports of ``Config(tcp=...)``, for LHTTP on a plain stream."""
         return [port for port in self._tcp_ports if port in self.ports]
 
     @property
     def rules(self) -> Rules:
-        """The channel rules in force."""
+        """The current channel rules."""
         return Rules() if self._parts.rules is None else self._parts.rules
 
     @property
     def presence(self) -> Presence:
-        """Who is in the channels whose presence is kept."""
+        """The people in the channels with presence."""
         return self._parts.presence
 
     @property
     def control(self) -> Control:
-        """Control over the connections of this node, and of the others."""
+        """Control over the connections of this node and of the others."""
         return self._parts.control
-
-    @property
-    def hurry(self) -> Callable[[], bool]:
-        """See :meth:`lhttp_tx.assembly.departure.Departure.hurry`."""
-        return self._departure.hurry
 
     def set_rules(self, rules: Rules) -> None:
         """
-        Put other channel rules in force, for everything that clients do from now on.
+        Replace the channel rules, for everything that clients do from now on.
 
-        The server takes back subscriptions that the new rules do not allow, and tells the clients. If it has many
+        The server revokes subscriptions that the new rules do not allow, and tells the clients. If it has many
         connections, it checks a few at a time.
 
         :raises TypeError: if *rules* is not a :class:`~lhttp_tx.rules.model.Rules`.
@@ -232,17 +228,17 @@ class LHTTPService(Service):
         """
         Listen, while the process may still bind low ports.
 
-        :raises CannotListenError: if an endpoint cannot listen and says so at once; then the server listens nowhere.
+        :raises CannotListenError: if an endpoint reports this at once. Then the server listens nowhere.
         """
         if self._stopping is None and not self._listeners.is_open:
             self._listen()
 
     def startService(self) -> None:
         """
-        Start the bus and take connections. If the server is still stopping, it starts as soon as it has stopped.
+        Start the bus and accept connections. If the server is still stopping, it starts as soon as it has stopped.
 
-        :raises CannotListenError: if an endpoint cannot listen and says so at once; then the server does not run, and
-            listens nowhere.
+        :raises CannotListenError: if an endpoint reports at once that it cannot listen. Then the server does not run,
+            and listens nowhere.
         """
         if self.running:
             return
@@ -261,8 +257,8 @@ class LHTTPService(Service):
               bus has then begun to connect, and ``/health`` says when it is connected;
             - fails with :exc:`~lhttp_tx.errors.StartFailed` when an ``on_start`` fails, or the history store does not
               open; then the server stops;
-            - fails with the error of an endpoint or of the bus. The other endpoints go on listening until the service
-              is stopped;
+            - fails with the error of an endpoint or of the bus. The other endpoints continue to listen until the
+              service is stopped;
             - fails with :exc:`twisted.internet.defer.CancelledError` if the server is stopped first.
         """
         return awaitable(self._starts.wait())
@@ -280,7 +276,7 @@ class LHTTPService(Service):
 
     def _start(self) -> None:
         self._has_begun = True
-        self._departure.reset()
+        self.departure.reset()
         bus = self._parts.start()
         if not self._parts.is_alone:
             self._parts.join()
@@ -362,7 +358,7 @@ class LHTTPService(Service):
             self._stopping.addCallback(done.callback)
             return awaitable(done)
         self._listening.addErrback(lambda _: None)
-        self._departure.begin()
+        self.departure.begin()
         stopping = self._stopping = Deferred()
         stopping.addCallback(done.callback)
         one_by_one(self._steps(was_starting)).addCallback(self._stopped, stopping)
@@ -372,11 +368,11 @@ class LHTTPService(Service):
         """Return the steps of a stop, in their order."""
         begun, self._has_begun = self._has_begun, False
         return (
-            *((self._departure.wait,) if begun and not was_starting else ()),
+            *((self.departure.wait,) if begun and not was_starting else ()),
             self._refuse_more,
             self._listeners.close,
             self._guard.stop,
-            self._departure.spread,
+            self.departure.spread,
             self._parts.drain,
             self.resource.sessions.stop,
             *((lambda: self._parts.lifecycle.stop(self.server),) if begun else ()),

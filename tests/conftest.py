@@ -40,7 +40,8 @@ PROGRAMS = frozenset(
         "test_client_login.py",
         *("test_command.py", "test_community.py", "test_config.py", "test_connect.py", "test_events.py"),
         *("test_logs.py", "test_manhole.py", "test_metrics.py", "test_options.py", "test_renewal.py"),
-        *("test_systemd.py", "test_tcp.py", "test_tracing.py", "test_upstream_dead.py", "test_wildcards.py"),
+        *("test_systemd.py", "test_tcp.py", "test_upgrade.py", "test_upstream_dead.py"),
+        *("test_wildcards.py", "test_tracing.py"),
         *("test_container.py", "test_proxies.py"),
     }
 )

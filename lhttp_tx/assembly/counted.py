@@ -1,8 +1,8 @@
 """
-Parts of a server that count what they do.
+Parts of a server that count for the metrics.
 
-:mod:`lhttp_tx.assembly.parts` uses them in place of the ordinary ones if ``Config(metrics=True)``, so that a server
-without metrics pays nothing. They count where a run of messages begins or ends.
+:mod:`lhttp_tx.assembly.parts` uses them instead of the ordinary ones if ``Config(metrics=True)``, so that they cost a
+server without metrics nothing. They count where a run of messages begins or ends.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ _IDLE = State.IDLE
 
 
 def cause_of(error: object) -> str:
-    """Return the name of an exception of this project; ``internal`` for all others, whose names code could make up."""
+    """
+    Return the name of an exception of this project; ``internal`` for all others, because their names have no limit.
+    """
     kind = type(error)
     return kind.__name__ if isinstance(error, LHTTPError) and kind.__module__.startswith(_PACKAGE) else "internal"
 
@@ -49,7 +51,7 @@ class CountedHub(Hub):
     def __init__(self, *, bus: IBus, counters: Counters) -> None:
         """
         :param bus: carries publications.
-        :param counters: what it counts with.
+        :param counters: its counters.
         """
         super().__init__(bus=bus)
         self._counters = counters
@@ -64,7 +66,7 @@ class CountedHub(Hub):
 
     def publish_run(self, channels: tuple[str, ...], payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
         """See :meth:`lhttp_tx.engine.hub.Hub.publish_run`."""
-        if len(channels) > 1:  # it calls publish for each
+        if len(channels) > 1:  # it calls publish for each channel
             return super().publish_run(channels, payloads, binary)
         before = length_hint(payloads)
         if not before:  # a generator, such as for heads that have to be changed
@@ -108,7 +110,7 @@ class CountedHub(Hub):
 
 
 def counted_conversation(counters: Counters) -> type[Conversation]:
-    """Return the class of sessions that count what they receive, and the errors that they answer with."""
+    """Return the class of sessions that count received messages and errors."""
 
     class CountedConversation(Conversation):
         __slots__ = ()
@@ -140,7 +142,7 @@ def counted_conversation(counters: Counters) -> type[Conversation]:
 
 
 def counted_step(step: Step, own: Step, counters: Counters) -> Step:
-    """Return *step* with its time taken, if *own* is a processor's ``on_message``."""
+    """Return a step that also measures its time, if *own* is a processor's ``on_message``; otherwise *step*."""
     call, owner = step
     if own[0] != getattr(owner, "on_message", None):
         return step
@@ -192,13 +194,13 @@ class CountedUpstream(UpstreamClient):
 
 def count(engine: Engine, upstream: UpstreamClient, recovery: Recovery | None, bus: IBus, counters: Counters) -> None:
     """
-    Let the parts of a server count what they do; once, before it starts.
+    Let the parts of a server count. Call this once, before the server starts.
 
     :param engine: its engine.
     :param upstream: makes its requests to backends.
-    :param recovery: hands over what clients have missed; ``None``: nobody does.
+    :param recovery: delivers the messages that clients have missed; ``None`` without history.
     :param bus: its bus.
-    :param counters: what they count with.
+    :param counters: the counters.
     """
     engine.counters = counters
     engine.conversation = counted_conversation(counters)

@@ -1,8 +1,8 @@
 """
-The slow stop of a server: it serves for a while longer, then closes its clients a few at a time.
+The slow stop of a server: it continues to serve for some time, and then closes its clients a few at a time.
 
-So no client is without a server for long. :class:`Departure` is two steps of a stop. Between them,
-:mod:`lhttp_tx.service` stops listening. With neither ``drain_delay`` nor ``drain_time``, both do nothing.
+So no client is without a server for long. :class:`Departure` has two steps of a stop. Between them,
+:mod:`lhttp_tx.service` stops listening. Without ``drain_delay`` and ``drain_time``, both steps do nothing.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ["GOING_AWAY_REASON", "RETURN_WITHIN", "Departure"]
 _log = Logger()
 
 GOING_AWAY_REASON: Final = "server is going away"
-"""Why the server closes a connection when it stops."""
+"""The reason of closes when the server stops."""
 
 RETURN_WITHIN: Final = 0.2
-"""Seconds within which a client that was closed in its turn is asked to connect again."""
+"""Seconds within which a closed client is asked to connect again, unless the stop was hurried."""
 
 _TURN = 0.05
 """Seconds between two turns. In each, the same share of the clients is closed."""
@@ -36,15 +36,15 @@ class Departure:
     """
     The slow part of a stop.
 
-    :ivar begun: whether the server stops, or has stopped: it should get no new clients.
+    :ivar begun: whether the server is stopping or has stopped, and should get no new clients.
     """
 
     def __init__(self, engine: Engine, clock: IReactorTime, *, delay: float, time: float) -> None:
         """
         :param engine: has the connections.
         :param clock: the reactor.
-        :param delay: seconds for which the server goes on, 0 for none.
-        :param time: seconds in which the connections are closed, 0 to leave all of them to the rest of the stop.
+        :param delay: seconds for which the server continues to serve; 0: none.
+        :param time: seconds over which the closes are spread; 0: the rest of the stop closes all connections at once.
         """
         self.begun = False
         self._engine = engine
@@ -57,16 +57,20 @@ class Departure:
         self._hurries = False
 
     def begin(self) -> None:
-        """Remember that the server stops."""
+        """Note that the server is stopping."""
         self.begun, self._hurries = True, False
 
     def reset(self) -> None:
-        """Remember that the server has started again."""
+        """Note that the server has started again."""
         self.begun = False
+
+    def skip_delay(self) -> None:
+        """Do not go on for the delay: another process takes the new clients already."""
+        self._delay = 0.0
 
     def wait(self) -> Deferred[None]:
         """
-        Go on for the delay.
+        Wait for the delay, while the server continues to serve.
 
         :returns: a Deferred that succeeds when the delay is over, which may be now.
         """
@@ -77,12 +81,12 @@ class Departure:
 
     def spread(self) -> Deferred[None]:
         """
-        Close every connection with code 1001, in a random order, at the same pace through all the time.
+        Close every connection with code 1001, in a random order, evenly spread over the time.
 
-        Each gets the work done that it has begun. The reason of its close asks the client to connect again within
-        :data:`RETURN_WITHIN` seconds; if :meth:`hurry` was called, within what is left of the time.
+        Each session first finishes the messages that it has received. The reason of the close asks the client to
+        connect again within :data:`RETURN_WITHIN` seconds, or within the rest of the time after :meth:`hurry`.
 
-        :returns: a Deferred that succeeds when all have been told, which may be now.
+        :returns: a Deferred that succeeds when all sessions were told to close, which may be now.
         """
         if not self._time or not self._engine.sessions:
             return succeed(None)
@@ -110,7 +114,7 @@ class Departure:
         """
         End the delay, and close all connections now.
 
-        :returns: whether this makes a difference.
+        :returns: whether this has an effect.
         """
         done, timer = self._done, self._timer
         if not self.begun or done is None or timer is None or not timer.active():

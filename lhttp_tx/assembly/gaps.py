@@ -1,7 +1,8 @@
 """
-What happens when a node may have missed publications: it tells its clients, and can close those that did not ask.
+Handles gaps, in which a node may have missed publications: tells its clients, and can close those that did not ask.
 
-The bus knows gaps of this node, and the nodes know holes in what others send. Used by :mod:`lhttp_tx.assembly.parts`.
+The bus reports interruptions of this node. The nodes report missing heartbeats of others. Used by
+:mod:`lhttp_tx.assembly.parts`.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ __all__ = ["REASON", "UnawareClients", "follow_gaps"]
 _log = Logger()
 
 REASON: Final = "messages may have been missed; retry-after=0"
-"""Why the server closes them. It asks them to connect again at once."""
+"""The reason of these closes. It asks the clients to connect again at once."""
 
 _TURN = 0.05
 """Seconds between two turns. In each, the same share of the clients is closed."""
 
 
 class UnawareClients:
-    """Those who are subscribed to channels without history, and did not ask to be told of gaps there."""
+    """The clients that have subscribed to channels without history, and without ``gaps:tell``."""
 
     def __init__(self, engine: Engine, clock: IReactorTime, *, time: float) -> None:
         """
@@ -47,7 +48,9 @@ class UnawareClients:
         self._timer: IDelayedCall | None = None
 
     def close(self) -> None:
-        """Close those who are there now, in a random order. Each gets the work done that it has begun."""
+        """
+        Close the current clients of this kind, in a random order. Each session first finishes its received messages.
+        """
         self.stop()
         unaware = self._engine.hub.unaware()
         self._waiting = [session for session in self._engine.sessions if session in unaware]
@@ -70,7 +73,7 @@ class UnawareClients:
             self._timer = self._clock.callLater(_TURN, self._turn)
 
     def stop(self) -> None:
-        """Close nobody any more."""
+        """Close no more clients."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -79,16 +82,16 @@ class UnawareClients:
 
 def follow_gaps(engine: Engine, nodes: Nodes, bus: Any, clock: IReactorTime, time: float) -> UnawareClients:
     """
-    Let clients know of what their node may have missed.
+    Let clients know when their node may have missed publications in channels without history.
 
-    :param bus: may have a list ``on_gap``. What histories do then is not done here.
-    :param time: seconds within which clients that did not ask are closed; 0: they stay.
+    :param bus: the bus. If it has a list ``on_gap``, it calls these functions after a gap.
+    :param time: seconds within which clients without ``gaps:tell`` are closed; 0: they stay.
     """
     unaware = UnawareClients(engine, clock, time=time)
     on_gap: list[Callable[[], None]] = getattr(bus, "on_gap", [])
     on_gap.append(nodes.begin_anew)
     nodes.on_hole.append(engine.hub.tell_gaps)
-    nodes.on_loss.append(engine.hub.tell_gaps)  # closes nobody: a single node could disturb the clients of all
+    nodes.on_loss.append(engine.hub.tell_gaps)  # no closes: one node could disconnect the clients of all
     if time:
         for calls in (nodes.on_hole, on_gap):
             calls.append(unaware.close)

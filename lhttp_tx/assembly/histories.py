@@ -38,7 +38,7 @@ _log = Logger()
 
 _MEMORY_SIZE = 67_108_864
 _DISK_SIZE = 1_073_741_824
-"""Bytes of all histories, in memory and on disk, unless the operator sets another number."""
+"""The default limit of all histories together, in bytes: in memory, and on disk."""
 
 
 class Histories:
@@ -47,7 +47,7 @@ class Histories:
 
     :ivar archive: joins the bus and the store.
     :ivar is_active: whether a channel may have history.
-    :ivar timeout: seconds that the start of the store may take; ``None``: the server's own limit.
+    :ivar timeout: seconds within which the store must start; ``None``: the server's own limit.
     """
 
     timeout: float | None = None
@@ -75,8 +75,8 @@ class Histories:
         :param subscribing: the filter behind the header ``subscribe``.
         :param publishing: the filter behind the header ``publish``.
         :param check_access: raises, or fails, if a client may not subscribe to a channel.
-        :raises ValueError: if *store* is not a history store, or does not fit the bus or the rules; if two history
-            classes have the same name and different bounds.
+        :raises ValueError: if *store* is not a history store, or does not work with the bus or the rules; if two
+            history classes have the same name and different limits.
         """
         if store is not None:
             check_instance(store, IHistoryStore)
@@ -106,10 +106,10 @@ class Histories:
 
     def attach(self, engine: Engine) -> None:
         """
-        Let *engine* use it, once and before anything is published.
+        Let *engine* use the histories. Call this once, before anything is published.
 
-        :raises ValueError: if the rules ask for what the store or the bus cannot do, or another processor has the
-            command ``history``.
+        :raises ValueError: if the rules need something that the store or the bus cannot do, or if another processor has
+            the command ``history``.
         """
         self._engine = engine
         engine.hub.archive = self.archive
@@ -124,7 +124,7 @@ class Histories:
         self.rules_changed()
 
     def check(self, rules: Rules) -> None:
-        """:raises ValueError: if *rules* ask for what the store or the bus cannot do."""
+        """:raises ValueError: if *rules* need something that the store or the bus cannot do."""
         classes = kept_classes(rules, self._patterns)
         if not classes:
             return
@@ -140,7 +140,7 @@ class Histories:
             )
 
     def rules_changed(self) -> None:
-        """Look again at which channels have history."""
+        """Find out again which channels have history."""
         self.archive.forget()
         rules = self._rules()
         self.is_active = bool(self._patterns) or any(rule.history is not None for rule in rules or ())
@@ -156,7 +156,7 @@ class Histories:
         """
         Open the store; see :class:`lhttp_tx.engine.lifecycle.Lifecycle`.
 
-        A server that stops meanwhile stops waiting; the store goes on, and :meth:`close` waits for it.
+        If the server stops meanwhile, it no longer waits. The store continues to open, and :meth:`close` waits for it.
         """
         self._has_begun = True
         waiter: Deferred[None] = Deferred()
@@ -186,7 +186,7 @@ class Histories:
             return self._make_streams(config, clock)
         chosen = config.history_store or "memory"
         if chosen.startswith("sqlite:"):
-            path = Path(chosen.removeprefix("sqlite:")).absolute()  # a daemon works elsewhere
+            path = Path(chosen.removeprefix("sqlite:")).absolute()  # a daemon has another working directory
             return SQLiteHistory(path, clock, size=config.history_size or _DISK_SIZE, window=window)
         return MemoryHistory(clock, size=config.history_size or _MEMORY_SIZE, window=window)
 

@@ -58,7 +58,7 @@ __all__ = ["Assembly"]
 _log = Logger()
 
 _SLOW_STOP = 10.0
-"""Seconds after which the log says what a stop waits for."""
+"""Seconds after which the log names the part for which a stop still waits."""
 
 
 class Assembly:
@@ -76,10 +76,10 @@ class Assembly:
     :ivar control: control over connections, here and on the other nodes.
     :ivar server: the server as plugins see it, ``request.server``.
     :ivar histories: the histories of channels.
-    :ivar counters: what the parts count; ``None`` without ``Config(metrics=True)``.
+    :ivar counters: the counters of the parts; ``None`` without ``Config(metrics=True)``.
     :ivar tracer: makes spans; ``None`` without ``Config(trace=...)``.
-    :ivar lifecycle: tells processors, filters, hooks and authenticators of the start and the stop.
-    :ivar is_alone: whether there can be no other node.
+    :ivar lifecycle: calls ``on_start`` and ``on_stop`` of processors, filters, hooks and authenticators.
+    :ivar is_alone: whether there can be no other nodes.
     """
 
     def __init__(
@@ -224,12 +224,12 @@ class Assembly:
 
     @property
     def presence(self) -> Presence:
-        """Who is in the channels whose presence is kept."""
+        """The people in the channels with presence."""
         return self.members.presence
 
     @property
     def rules(self) -> Rules | None:
-        """The channel rules in force; ``None``: there are none, and none can be set."""
+        """The current channel rules; ``None``: there are none, and none can be set."""
         return None if self._book is None else self._book.rules
 
     def set_rules(self, rules: Rules) -> None:
@@ -237,7 +237,8 @@ class Assembly:
         Replace the channel rules, for new messages and for existing subscriptions.
 
         :raises TypeError: if *rules* is not a :class:`~lhttp_tx.rules.model.Rules`.
-        :raises ValueError: if the server was made without rules, or if the bus cannot keep one of these.
+        :raises ValueError: if the server was made without rules, or if the bus or the store cannot do what a rule
+            needs.
         """
         if self._book is None or self._revoker is None:
             raise ValueError("a server without channel rules cannot get any later: make it with Config(rules=Rules())")
@@ -279,14 +280,14 @@ class Assembly:
         return maybeDeferred(self.bus.start).addErrback(_bus_failed)
 
     def join(self) -> None:
-        """Start to look for the other nodes. Does nothing if this has already begun."""
+        """Begin to look for the other nodes. Does nothing if this has begun."""
         if not self.nodes.running:
             if not self.is_alone:
                 self.control.expect_others()
             self.nodes.start()
 
     def close_lobbies(self) -> None:
-        """Close the connections of all clients that have not logged in yet, because the server is going away."""
+        """Close the connections of all clients that have not logged in yet, because the server is stopping."""
         if self.gate is not None:
             self.gate.close_lobbies(GOING_AWAY, "server is going away")
 
@@ -295,7 +296,7 @@ class Assembly:
         return self.engine.drain(self.config.drain_timeout)
 
     def leave(self) -> None:
-        """Say goodbye to the other nodes, and stop all timers. The assembly may be started again."""
+        """Tell the other nodes that this node leaves, and stop all timers. The assembly may be started again."""
         self._unaware.stop()
         self.members.stop()
         if self._revoker is not None:
@@ -307,8 +308,8 @@ class Assembly:
 
     def stop_bus(self) -> Deferred[Any]:
         """
-        Close the histories, then stop the bus. Others may use them too, so this stops only what was started here. Send
-        the spans that are left.
+        Close the histories, then stop the bus. Both only if this assembly has started them, because others may use
+        them. Send the remaining spans.
         """
         begun, self._has_begun = self._has_begun, False
         stopping = self._stop("the history store", self.histories.close)
@@ -317,7 +318,10 @@ class Assembly:
         return stopping if tracer is None else stopping.addCallback(lambda _: tracer.stop())
 
     def _stop(self, name: str, stop: Callable[[], Any]) -> Deferred[Any]:
-        """Call a *stop*, and say in the log if it fails or takes long. The others stop, too."""
+        """
+        Call *stop*. Log if it fails or takes long. The Deferred succeeds in any case, so that the other parts stop,
+        too.
+        """
         stopping = maybeDeferred(stop)
         if not stopping.called:
             warning = self.engine.clock.callLater(
@@ -329,12 +333,16 @@ class Assembly:
     # Callbacks between the parts
 
     def _note(self) -> bytes:
-        """Say in receipts that fewer nodes are heard than the operator requires."""
+        """
+        Return the header line ``nodes`` for receipts if fewer nodes are connected than required; otherwise nothing.
+        """
         shortfall = self.nodes.shortfall(self.config.require_nodes)
         return b"nodes:%b\r\n" % shortfall.encode() if shortfall else b""
 
     def _check_echo(self, rules: Rules) -> None:
-        """:raises ValueError: if a rule has ``echo = false``, and the bus does not let the hub know the publisher."""
+        """
+        :raises ValueError: if a rule has ``echo = false``, but the bus does not show the hub who the publisher is.
+        """
         silent = next((rule.match for rule in rules if not rule.echo), None)
         if silent is not None and not getattr(self.bus, "is_immediate", False):
             raise ValueError(
@@ -369,7 +377,7 @@ def _bus_failed(failure: Failure) -> Failure:
 
 
 def _without(result: Any, warning: IDelayedCall) -> Any:
-    """Return *result*, which makes a warning needless."""
+    """Cancel a warning that is no longer needed, and return *result*."""
     if warning.active():
         warning.cancel()
     return result

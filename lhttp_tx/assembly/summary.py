@@ -18,9 +18,9 @@ _log = Logger(namespace="lhttp_tx.service")
 
 def log_summary(parts: Assembly, proxies: TrustedProxies) -> None:
     """
-    Log what a server is made of, a line each.
+    Log the parts and the main settings of a server, one line each.
 
-    :param proxies: the proxies whose word it takes.
+    :param proxies: the trusted proxies.
     """
     config = parts.config
     commands = ", ".join(sorted(processor.command for processor in parts.engine.registry)) or "none"
@@ -55,7 +55,7 @@ def tell_listening(host: Any, description: str, *, is_open: bool) -> None:
     Log that a port listens.
 
     :param host: the address of the port.
-    :param is_open: whether clients need no login there, which is worth a warning unless only this machine has any.
+    :param is_open: whether clients need no login there. This causes a warning, except on the loopback interface.
     """
     _log.info("listening on {address} ({description})", address=_shown(host), description=description)
     if is_open and isinstance(host, IPv4Address | IPv6Address) and not is_loopback(host.host):

@@ -39,7 +39,7 @@ class ConnectionLog(SessionWatcher):
     def __init__(self, clock: IReactorTime, level: str) -> None:
         """
         :param clock: the reactor.
-        :param level: of the lines, ``info`` or ``debug``.
+        :param level: the level of the lines, ``info`` or ``debug``.
         """
         self._clock = clock
         self._level = LogLevel.levelWithName(level)
@@ -49,7 +49,7 @@ class ConnectionLog(SessionWatcher):
         self._left_out = 0
 
     def session_opened(self, session: Session) -> None:
-        """Log it."""
+        """Log the new connection."""
         self._opened[session] = self._clock.seconds()
         self._say("{peer}: opened, user {user}", "connection.opened", peer=session.peer, user=_user(session))
 
@@ -59,7 +59,7 @@ class ConnectionLog(SessionWatcher):
             self._say("{peer}: logged in as {user}", "login.accepted", peer=session.peer, user=_user(session))
 
     def session_closed(self, session: Session) -> None:
-        """Log it, once the close has its code."""
+        """Log the end of the connection in the next turn of the reactor, when its close code is known."""
         begun = self._opened.pop(session, None)
         if begun is not None:
             self._clock.callLater(0, self._tell_closed, session, self._clock.seconds() - begun)
@@ -93,7 +93,7 @@ class ConnectionLog(SessionWatcher):
 
 
 def _user(session: Session) -> str | None:
-    identity = session._identity  # reading the property would make one for a client that has said nothing
+    identity = session._identity  # the property would create an identity for an anonymous client
     return None if identity is None else identity.user
 
 
@@ -103,13 +103,13 @@ class SlowSteps:
     def __init__(self, clock: IReactorTime, threshold: float) -> None:
         """
         :param clock: the reactor.
-        :param threshold: seconds from which on a call is slow.
+        :param threshold: the seconds from which on a call counts as slow.
         """
         self._clock = clock
         self._threshold = threshold
 
     def watch(self, step: Step, own: Step) -> Step:
-        """Return a step that does the same, and is timed if it belongs to a processor."""
+        """Return a step that also measures its time, if *step* belongs to a processor; otherwise *step*."""
         call, owner = step
         if not IProcessor.providedBy(owner):
             return step
@@ -143,7 +143,7 @@ class SlowSteps:
                 "{peer}: the processor of {command!r} took {seconds:.2f} s",
                 peer=request.session.peer,
                 command=owner.command,
-                code=owner.command,  # lines about each are counted apart
+                code=owner.command,  # lines about each processor are counted separately
                 seconds=seconds,
                 event="processor.slow",
             )
@@ -151,7 +151,7 @@ class SlowSteps:
 
 def witness(engine: Engine, clock: IReactorTime, *, connections: str | None, slow: float) -> None:
     """
-    Let *engine* be watched as far as the operator asks for it; once, before the server starts.
+    Watch *engine* as the operator has configured. Call this once, before the server starts.
 
     :param clock: the reactor.
     :param connections: the level of lines about connections; ``None``: no lines.

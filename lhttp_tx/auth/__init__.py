@@ -27,7 +27,7 @@ __all__ = ["Authenticator"]
 @implementer(IPlugin, IAuthenticator)
 class Authenticator:
     """
-    An authenticator that knows nobody yet: subclass it and override :meth:`authenticate`.
+    An authenticator that knows no clients yet: subclass it and override :meth:`authenticate`.
 
     One object serves every connection. The server finds an instance in a module of ``twisted.plugins`` as a plugin.
 

@@ -40,8 +40,8 @@ class LoginAttempt:
     :ivar parameters: the query parameters of the handshake. If a parameter is repeated, the last value counts.
     :ivar headers: the headers of the handshake by lower-case name; empty for a login message.
     :ivar secure: whether the connection is encrypted, as far as the server can see.
-    :ivar certificate: the TLS certificate, in DER, that the client has shown to connect; ``None`` without one, and for
-        a login message.
+    :ivar certificate: the TLS certificate, in DER, that the client has presented; ``None`` without one, and for a login
+        message.
     :ivar message: the login message; ``None`` on the handshake.
     :ivar identity: the connection's identity so far; ``None`` on the handshake, and before the first login.
     """
@@ -92,7 +92,7 @@ class LoginAttempt:
         Return the identity of *user* on this connection.
 
         :param user: 1 to 255 bytes of UTF-8, without control characters, and without blanks around them.
-        :param claims: what else is known about the user, for rules, processors and filters.
+        :param claims: more facts about the user, for rules, processors and filters.
         :param expires: when the identity expires, in seconds since 1970. The server then closes the connection, unless
             the client has logged in again. ``None``: never.
         """
@@ -135,7 +135,7 @@ def read_cookies(header: str) -> dict[str, str]:
     Return the cookies of a ``Cookie`` header (RFC 6265, section 5.4). If a cookie is repeated, the first one counts.
     """
     names, equals, values = zip(*map(methodcaller("partition", "="), header.split(";")), strict=True)
-    stripped = map(str.strip, values)  # there may be thousands; Python takes no step for each
+    stripped = map(str.strip, values)  # there may be thousands, so no loop in Python
     for side in ("removeprefix", "removesuffix"):
         stripped = map(methodcaller(side, '"'), stripped)
     found = [*compress(zip(map(str.strip, names), stripped, strict=True), equals)]

@@ -29,7 +29,7 @@ __all__ = ["MAX_USERS_FILE", "CredAuthenticator", "Password"]
 _log = Logger()
 
 MAX_USERS_FILE = 16_777_216
-"""The most bytes of a file with users, all of which each login reads."""
+"""The most bytes of a file with users. Each login reads the whole file."""
 
 
 @implementer(IUsernamePassword)
@@ -103,7 +103,9 @@ class CredAuthenticator(Authenticator):
 
 @implementer(ICredentialsChecker)
 class _UsersFile:
-    """The users of a file, which Twisted opens for each login. It is looked at before, since a pipe would stop all."""
+    """
+    The users of a file, which Twisted opens for each login. This checks the file first, because a pipe would block.
+    """
 
     def __init__(self, checker: FilePasswordDB) -> None:
         self._checker: Any = checker
@@ -120,9 +122,9 @@ class _UsersFile:
 
 def _mended(checker: Any) -> Any:
     """
-    Return a checker that waits for no file, and has bytes as names.
+    Return a checker that does not block on its file, and stores names as bytes.
 
-    The checker of ``--auth memory:`` holds text, which would match no user.
+    The checker of ``--auth memory:`` stores text, which would match no user.
     """
     if type(checker) is FilePasswordDB:
         return _UsersFile(checker)

@@ -1,7 +1,7 @@
 """
-The gate: asks the authenticators who a client is, and decides about clients that none of them knows.
+The gate: asks the authenticators for the identity of a client, and decides about clients that none of them knows.
 
-The protocol uses it for handshakes, and :mod:`lhttp_tx.auth.lobby` for login messages. It knows no sockets.
+The transports use it for handshakes, and :mod:`lhttp_tx.auth.lobby` for login messages. No I/O.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Gate:
     Decides which clients may connect, and gives them identities.
 
     :ivar allow_anonymous: whether clients without credentials may connect.
-    :ivar login_timeout: seconds in which a client that connects without credentials must send a login message; 0: such
-        a client may not connect.
+    :ivar login_timeout: seconds within which a client that connects without credentials must send a login message; 0:
+        such a client may not connect.
     :ivar max_failures: failed logins of one connection after which it is closed.
     :ivar clock: the reactor, for time limits.
     :ivar now: returns the current time, in seconds since 1970.
@@ -88,7 +88,7 @@ class Gate:
 
     @property
     def description(self) -> str:
-        """One line for the log: who may connect."""
+        """One line for the log that says who may connect."""
         kinds = ", ".join(type(found).__name__ for found in self._authenticators)
         if self.allow_anonymous:
             return f"anybody; users authenticated by {kinds}"
@@ -105,7 +105,8 @@ class Gate:
         """
         Decide about a handshake.
 
-        :param by_message: whether the client may log in with a message in any case, as it has no other way.
+        :param by_message: whether the client may log in with a message even without *login_timeout*, because it cannot
+            send credentials otherwise.
         :returns: a Deferred that
 
             - succeeds with the identity, which may be anonymous if anonymous clients may connect;
@@ -190,7 +191,7 @@ class Gate:
 
 
 def _limited(answer: Awaitable[_T], owner: object, clock: IReactorTime, seconds: float) -> Deferred[_T]:
-    """Return the outcome of *answer*. After *seconds*, cancel it, and stop waiting even if it goes on."""
+    """Return the outcome of *answer*. After *seconds*, cancel it, and stop waiting even if it does not end."""
     waiting: Deferred[_T] = as_deferred(answer, owner)
 
     def cancel(_: object) -> None:

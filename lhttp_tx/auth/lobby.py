@@ -1,12 +1,12 @@
 r"""
-Login messages: for clients whose handshake cannot carry credentials, and for clients whose token is about to expire.
+Login messages, for clients whose handshake cannot contain credentials, and for clients whose token will soon expire.
 
 ::
 
     LHTTP/1.0 login\r\ntoken:TOKEN\r\n\r\n
     LHTTP/1.0 login\r\nuser:USER\r\npassword:PASSWORD\r\n\r\n
 
-:class:`Lobby` takes the place of the session until the first login. :class:`LoginProcessor` handles later logins.
+:class:`Lobby` replaces the session until the first login. :class:`LoginProcessor` handles later logins.
 Source: the protocol document, section "Login".
 """
 
@@ -47,7 +47,7 @@ COMMAND = "login"
 """The command of a login message, and of the answer to it."""
 
 _FOREIGN = ("publish", "subscribe", "unsubscribe", "upstream", "multipart")
-"""Headers that a login message must not have, because its contents are for the server alone."""
+"""Headers that a login message must not have, because its contents are only for the server."""
 
 _FAILURES = (401, 403)
 """Statuses that count as a failed login."""
@@ -94,9 +94,9 @@ class Lobby:
         :param gate: decides about the logins.
         :param attempt: the handshake. The lobby does not keep its headers.
         :param transport: the open connection.
-        :param limits: the bounds of a message.
+        :param limits: the limits of a message.
         :param enter: opens the session of the connection.
-        :param timeout: seconds in which the client must log in; ``None``: those of the gate.
+        :param timeout: seconds within which the client must log in; ``None``: the time limit of the gate.
         """
         self._gate = gate
         self._attempt = replace(attempt, headers={}, certificate=None)
@@ -230,7 +230,7 @@ class LoginFilter(HeaderFilter):
     headers = _FOREIGN
 
     def __init__(self, gate: Gate) -> None:
-        """:param gate: knows the time."""
+        """:param gate: has the clock."""
         self._gate = gate
         self._timers: WeakKeyDictionary[Session, IDelayedCall] = WeakKeyDictionary()
 
@@ -284,7 +284,7 @@ class LoginProcessor(Processor):
 
     def on_message(self, request: Request) -> MaybeAwaitable:
         """
-        Renew the identity of the connection, or give it one.
+        Renew the identity of the connection, or set its first one.
 
         :raises Refused: if the login is refused, or if the connection belongs to another user.
         """
@@ -315,7 +315,7 @@ class LoginProcessor(Processor):
         if error.status in _FAILURES:
             failures = self._failures[session] = self._failures.get(session, 0) + 1
             if failures >= self._gate.max_failures:
-                # Send this before the session handles any other message; otherwise it would come too late.
+                # Send this before the session handles another message. Otherwise it would come too late.
                 session.send(error_message(error.status, error.reason, request.receipt))
                 session.close(POLICY_VIOLATION, "too many failed logins")
         return failure

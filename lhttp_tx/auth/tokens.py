@@ -87,11 +87,11 @@ class TokenAuthenticator(Authenticator):
 
     @property
     def keys(self) -> Key | KeySet:
-        """What verifies tokens: a key, or a set of named ones."""
+        """The key that verifies tokens, or a set of named keys."""
         return self._keys if self._named else self._keys.keys[None]
 
     def set_keys(self, keys: Key | KeySet) -> None:
-        """Verify tokens with other keys from now on. Clients that have logged in stay as long as their tokens."""
+        """Verify tokens with other keys from now on. Clients that have logged in stay until their tokens expire."""
         self._keys = KeySet({None: keys}) if isinstance(keys, Key) else keys
         self._named = isinstance(keys, KeySet)
 
@@ -168,7 +168,7 @@ class TokenAuthenticator(Authenticator):
         return found
 
     def _refreshed_keys(self) -> Mapping[str | None, Key]:
-        """Return the keys, after refreshing them if the last refresh was a while ago."""
+        """Return the keys. Refresh them first, unless the last refresh was less than ten seconds ago."""
         if self._refresh is not None and self._now() - self._refreshed >= _REFRESH_INTERVAL:
             self._refreshed = self._now()
             self._keys = self._refresh() or self._keys
@@ -176,7 +176,7 @@ class TokenAuthenticator(Authenticator):
 
     def _check_times(self, claims: Mapping[str, Any]) -> float:
         """
-        Return when a token expires, in seconds since 1970.
+        Return the time at which a token expires, in seconds since 1970.
 
         :raises Refused: if the token has expired, or is not valid yet.
         """

@@ -1,12 +1,12 @@
 """
-A client for LHTTP servers, on Twisted, for programs and for the ``lhttp`` command.
+A client for LHTTP servers on Twisted. Programs and the ``lhttp`` command use it.
 
 >>> from twisted.internet import reactor
 >>> from lhttp_tx.client import Client
 >>> Client("ws://127.0.0.1:8081/", reactor=reactor)
 <Client ws://127.0.0.1:8081/ idle>
 
-Programs find here what they need. The client shares only the codec with the server.
+Everything that programs need is in this module. The client shares only the codec with the server.
 """
 
 from lhttp_tx.client.client import Client, State

@@ -1,5 +1,5 @@
 """
-The client for programs of asyncio. No reactor needs to be installed, and nothing of Twisted is visible.
+The client for asyncio programs. It needs no installed reactor, and hides Twisted.
 
 ::
 
@@ -11,8 +11,8 @@ The client for programs of asyncio. No reactor needs to be installed, and nothin
         async for message in subscription:
             print(message.json())
 
-Names and the order of arguments are those of the JavaScript client. It is the client of :mod:`lhttp_tx.client` inside,
-so all that is written there about lost connections, history and logins holds for it.
+The names and the order of arguments are those of the JavaScript client. Inside, it is the client of
+:mod:`lhttp_tx.client`. So lost connections, history and logins work as described there.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from lhttp_tx.codec.multipart import Part
 __all__ = ["Client", "Subscription"]
 
 _OWN_TLS = ("tls:", "ssl:", "wrappedTLS:")
-"""Descriptions of endpoints that bring a TLS of Twisted's own, which needs the installed reactor."""
+"""Endpoint descriptions that use Twisted's own TLS, which needs the installed reactor."""
 
 Result = TypeVar("Result")
 Headers = HeaderPairs | dict[str, str]
 Listener = Callable[[Message, str], object]
-"""Gets a message and its channel."""
+"""Called with a message and its channel."""
 
 
 @final
 class Client:
     """
-    A client of one server, for coroutines of one asyncio loop.
+    A client of one server, for coroutines in one asyncio loop.
 
-    Each call that waits may be cancelled, by ``asyncio.timeout`` for example. Failures are the exceptions of
+    Each call that waits may be cancelled, for example by ``asyncio.timeout``. Calls raise the exceptions of
     :mod:`lhttp_tx.client.errors`.
     """
 
@@ -59,13 +59,13 @@ class Client:
         self, url: str, *, command: str = "chat", login: Callable[[], Any] | None = None, **options: Any
     ) -> None:
         """
-        :param url: a ``ws://`` or ``wss://`` URL, or a description of an endpoint, such as ``unix:/run/lhttp.sock``.
-        :param command: the command of messages whose command is not given.
-        :param login: returns the headers of the login message; it may be a coroutine function of asyncio.
+        :param url: a ``ws://`` or ``wss://`` URL, or an endpoint description, such as ``unix:/run/lhttp.sock``.
+        :param command: the command of publications, unless the call gives one.
+        :param login: returns the headers of the login message. It may be a coroutine function.
         :param options: the other options of :class:`lhttp_tx.client.client.Client`, such as ``codec``, ``headers``,
-            ``on_state``, ``on_error``, ``positions`` and ``timeout``, except ``reactor``.
-        :raises TypeError: if an option has a wrong type, or is not one; when the client connects.
-        :raises ValueError: if *url* is a description with TLS: use ``wss://``.
+            ``on_state``, ``on_error``, ``positions`` and ``timeout``, except ``reactor``. Mistakes in *options* raise
+            an exception only when the client connects.
+        :raises ValueError: if *url* is an endpoint description with TLS. Use ``wss://`` instead.
         """
         if url.startswith(_OWN_TLS):
             raise ValueError(f"{url} has a TLS of its own: use a wss:// URL")
@@ -84,16 +84,17 @@ class Client:
 
     @property
     def user(self) -> str | None:
-        """The user of the connection, as the server has told; ``None`` without a connection or without *login*."""
+        """The user of the connection, according to the server; ``None`` without a connection or without *login*."""
         return None if self._made is None else self._made.user
 
     async def connect(self, *, attempts: int | None = 1, timeout: float | None = None) -> None:
         """
-        Connect.
+        Connect to the server.
 
-        :param attempts: how many attempts may fail; ``None``: any number.
-        :param timeout: seconds to wait; ``None``: no limit except that of the attempts.
-        :raises ConnectFailed: if it cannot connect; the client is then closed.
+        :param attempts: the most attempts; ``None``: no limit.
+        :param timeout: the most seconds to wait; ``None``: no limit except that of the attempts.
+        :raises ConnectFailed: if the client cannot connect. It is then closed.
+        :raises TypeError: if an option of the client has a wrong type, or does not exist.
         """
         client = self._open()
         try:
@@ -103,7 +104,7 @@ class Client:
             raise
 
     async def close(self) -> None:
-        """Close the client. What waits fails with ``ClientClosed``; iterators end."""
+        """Close the client. Calls that wait raise ``ClientClosed``. Iterators end."""
         client, self._made = self._made, None
         reactor, self._reactor = self._reactor, None
         if client is None or reactor is None or self._loop is None:
@@ -136,16 +137,17 @@ class Client:
         timeout: float | None = None,
     ) -> Published:
         """
-        Publish a message. See :meth:`lhttp_tx.client.client.Client.publish`.
+        Publish a message, like :meth:`lhttp_tx.client.client.Client.publish`.
 
         :param channels: a channel, or several.
-        :param body: text, bytes, or a value that is sent as JSON.
-        :param command: by default that of the client.
-        :param parts: a multipart body, in the place of *body*.
-        :param binary: whether it is a binary message; by default if the body is bytes.
-        :param receipt: whether to wait until the server has it.
-        :param id: the message id; by default a new one.
-        :param timeout: seconds for the receipt.
+        :param body: a str, bytes, or a value that is sent as JSON.
+        :param command: the command; by default, that of the client.
+        :param headers: pairs of name and value, or a dict.
+        :param parts: the parts of a multipart body, instead of *body*.
+        :param binary: whether to send a binary message; by default, if the body is bytes.
+        :param receipt: whether to wait for the receipt.
+        :param id: the message id; by default, a new one.
+        :param timeout: the most seconds to wait for the receipt; ``None``: the client's own limit.
         """
         message = made(command or self._command, body, headers, parts, binary)
         names = [channels] if isinstance(channels, str) else list(channels)
@@ -164,10 +166,10 @@ class Client:
 
     async def batch(self, messages: Iterable[tuple[str | Iterable[str], Any]]) -> list[Published | BaseException]:
         """
-        Publish several messages in one go.
+        Publish several messages at once.
 
         :param messages: pairs of channels and body.
-        :returns: for each its result, or the exception with which it failed.
+        :returns: for each message, its result or its exception.
         """
         found = [self.publish(channels, body) for channels, body in messages]
         return list(await asyncio.gather(*found, return_exceptions=True))
@@ -183,7 +185,7 @@ class Client:
         receipt: bool = True,
         timeout: float | None = None,
     ) -> Message | None:
-        """Send a message to the server, and return the receipt; ``None`` if *receipt* is false."""
+        """Send a message to the server, and return the receipt, or ``None`` if *receipt* is false."""
         message = made(command, body, headers, parts, binary)
         if not receipt:
             self._running().send(message)
@@ -202,10 +204,10 @@ class Client:
         timeout: float | None = None,
     ) -> Message:
         """
-        Send a message to a processor, and return its reply.
+        Send a message to a processor, and return the reply.
 
-        :param reply: the command of the reply, by default that of the request.
-        :raises NoReply: if no reply came before the receipt.
+        :param reply: the command of the reply; by default, that of the request.
+        :raises NoReply: if no reply has come before the receipt.
         """
         message = made(command, body, headers, parts, binary)
         return await self._wait(self._running().request(message, reply_command=reply, timeout=timeout))
@@ -222,7 +224,7 @@ class Client:
         """
         Send *parts* as one multipart message, and return the reply.
 
-        :param on_progress: called with the bytes that were sent so far, and all.
+        :param on_progress: called with the number of bytes sent so far, and the number of all bytes.
         """
         message = made(command, "", headers, parts, None)
         if on_progress is None:
@@ -239,7 +241,7 @@ class Client:
         order: Literal["oldest", "newest"] = "oldest",
         timeout: float | None = None,
     ) -> HistoryPage:
-        """Return a part of the history of a channel; see :meth:`lhttp_tx.client.client.Client.history`."""
+        """Return a part of the history of a channel, like :meth:`lhttp_tx.client.client.Client.history`."""
         return await self._wait(
             self._running().history(channel, limit=limit, since=since, before=before, order=order, timeout=timeout)
         )
@@ -254,15 +256,16 @@ class Client:
         buffer: int = 1_000,
     ) -> Subscription:
         """
-        Subscribe to a channel, now and after each reconnection.
+        Subscribe to a channel, on this connection and on later ones.
 
-        :param channel: a channel, or a wildcard such as ``room.*``.
-        :param listener: called with each message and its channel. It must not wait: to wait, iterate instead.
-        :param since: a position; what came after it comes first.
-        :param last: so many of the newest messages come first, where no position is known.
-        :param buffer: messages that may wait for the loop. A new one then pushes out the oldest.
-        :returns: the subscription, confirmed by the server. Without *listener*, iterate over it.
-        :raises ReplyError: if the server refuses it.
+        :param channel: a channel name, or a wildcard such as ``room.*``.
+        :param listener: called with each message and its channel. It must not be a coroutine function: iterate instead.
+        :param since: a position. The messages after it come first.
+        :param last: the most earlier messages that come first, if no position is known. They are the newest ones.
+        :param buffer: the most messages that wait for the iteration. Beyond that, a new one pushes out the oldest.
+        :returns: the subscription, when the server has confirmed it. Without *listener*, iterate over it.
+        :raises ReplyError: if the server refuses the subscription.
+        :raises TypeError: if *listener* is a coroutine function.
         """
         if listener is not None and inspect.iscoroutinefunction(listener):
             raise TypeError("a listener cannot wait: leave it out, and use async for")
@@ -280,11 +283,11 @@ class Client:
         return Subscription(made, self._loop)
 
     def position(self, channel: str) -> str | None:
-        """Return the position of the last message of a channel that the program got; ``None`` if there is none."""
+        """Return the position of the last message of a channel that the program has got; ``None`` if there is none."""
         return self._running().position(channel)
 
     def _open(self) -> _Client:
-        """Return the client inside, made on the running loop."""
+        """Return the client inside. Make it on the running loop if it does not exist yet."""
         loop = asyncio.get_running_loop()
         if self._made is None:
             self._loop, self._reactor = loop, lend(loop)
@@ -309,7 +312,7 @@ class Client:
         return self._made
 
     def _waiting_for(self, call: Callable[[], Any]) -> Callable[[], Any]:
-        """Return *call* in a form that may return something for ``await`` of asyncio."""
+        """Return a function like *call* whose result, if it is an awaitable of asyncio, becomes a Deferred."""
 
         def called() -> Any:
             found = call()
@@ -333,7 +336,9 @@ async def _awaited(found: Awaitable[Result]) -> Result:
 
 @final
 class Subscription:
-    """The messages of a channel: ``async for message in subscription``, until :meth:`unsubscribe`."""
+    """
+    A subscription. Iterate over its messages with ``async for message in subscription``, until :meth:`unsubscribe`.
+    """
 
     def __init__(self, made: _Subscription, loop: asyncio.AbstractEventLoop) -> None:
         self._made = made
@@ -346,12 +351,12 @@ class Subscription:
 
     @property
     def closed(self) -> bool:
-        """Whether no more messages come."""
+        """Whether the subscription has ended, so that no more messages arrive."""
         return not self._made.active
 
     @property
     def dropped(self) -> int:
-        """How many messages a full buffer has pushed out."""
+        """The number of messages that were pushed out of a full buffer."""
         return self._made.dropped
 
     @property
@@ -361,14 +366,14 @@ class Subscription:
 
     async def next(self) -> Message:
         """
-        Return the next message. It may be cancelled; then no message is lost.
+        Return the next message. If the call is cancelled, no message is lost.
 
-        :raises ClientClosed: if no more come.
+        :raises ClientClosed: if the subscription has ended.
         """
         return await self._made.next().asFuture(self._loop)
 
     def left(self) -> Message | None:
-        """Take a message that waits in the buffer, at once; ``None`` if there is none."""
+        """Take a message from the buffer without waiting. Return ``None`` if it is empty."""
         found: list[Message] = []
         taken = self._made.next()
         taken.addCallbacks(found.append, lambda _: None)
@@ -376,7 +381,7 @@ class Subscription:
         return found[0] if found else None
 
     async def unsubscribe(self) -> None:
-        """End it. Messages in the buffer can still be taken."""
+        """End the subscription. Messages in the buffer can still be taken."""
         await self._made.unsubscribe().asFuture(self._loop)
 
     def __aiter__(self) -> Subscription:

@@ -2,8 +2,8 @@
 The answers that a client waits for: receipts, and replies to requests.
 
 Each answer has a token, sent as the ``receipt`` header, a time limit, and a place in the order of the requests.
-:class:`~lhttp_tx.client.client.Client` asks, and :mod:`lhttp_tx.client.inbox` brings the answers. The caller passes the
-function that sends; this module imports nothing that sends.
+:class:`~lhttp_tx.client.client.Client` asks, and :mod:`lhttp_tx.client.inbox` passes the answers in. The caller passes
+the function that sends. This module imports nothing that sends.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ from lhttp_tx.errors import LHTTPError
 __all__ = ["Answers", "Pending", "instead_of", "reply_error"]
 
 _MAX_PENDING = 10_000
-"""The most receipts and replies that one client may wait for at one time."""
+"""The most receipts and replies that one client may wait for at the same time."""
 
 _MAX_KEPT = 1_000
-"""The most messages that one client keeps to send them again."""
+"""The most messages that one client keeps for sending them again."""
 
 _MAX_TIMES = 5
-"""The most connections on which a message is sent again."""
+"""The most times that a message is sent again, each on another connection."""
 
 _KEPT_SECONDS = 100.0
-"""Seconds after the call in which a message may be sent again. Servers remember its id for 120 seconds."""
+"""
+Seconds after the call within which a message may be sent again. By default, servers remember its id for 120 seconds.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,12 +45,16 @@ class Pending:
     """
     An answer that the client waits for.
 
-    :ivar reply_command: the command of the reply, if the client waits for a reply besides the receipt.
-    :ivar reply: that reply, once it has come.
+    :ivar token: the token of the receipt.
+    :ivar deferred: fires with the answer.
+    :ivar timer: ends the wait.
+    :ivar reply_command: the command of the reply, if the client waits for a reply and a receipt; ``None`` for a receipt
+        only.
+    :ivar reply: the reply; ``None`` until it has come.
     :ivar sent: whether the request has been passed to a connection.
-    :ivar message: the request, if it may be sent again after a loss of the connection.
-    :ivar since: the time of the call, by the reactor's clock.
-    :ivar times: how often the request has been sent again.
+    :ivar message: the request, if it may be sent again after a loss of the connection; else ``None``.
+    :ivar since: the time of the call, by the reactor's clock, if *message* is set.
+    :ivar times: the number of times that the request was sent again.
     """
 
     token: str
@@ -68,8 +74,9 @@ class Answers:
 
     def __init__(self, reactor: Any, withdraw: Callable[[Pending], object], kept_size: int) -> None:
         """
-        :param withdraw: called when nobody waits any longer for the answer to a request that has not been sent yet.
-        :param kept_size: bytes of the messages to keep for sending them again.
+        :param reactor: the reactor, for time limits.
+        :param withdraw: called with a request that has not been sent yet, when its answer is no longer awaited.
+        :param kept_size: the most bytes of messages that are kept for sending them again.
         """
         self._reactor = reactor
         self._kept_room = kept_size
@@ -88,11 +95,11 @@ class Answers:
         keep: bool = False,
     ) -> Deferred[Message]:
         """
-        Send *message* with a token and wait for its answer.
+        Send *message* with a token, and wait for its answer.
 
-        :param seconds: how long to wait.
-        :param reply_command: the command of the reply to wait for; None for the receipt alone.
-        :param send: sends the message. If it raises, the Deferred fails with the exception.
+        :param seconds: the most seconds to wait.
+        :param reply_command: the command of the reply to wait for; ``None`` to wait only for the receipt.
+        :param send: sends the message. If it raises an :exc:`~lhttp_tx.errors.LHTTPError`, the Deferred fails with it.
         :param keep: whether to keep the message, if there is room, and send it again if the connection is lost.
         :returns: a Deferred that
 
@@ -118,12 +125,19 @@ class Answers:
         return pending.deferred
 
     def limited(self, waiting: Deferred[Any], seconds: float, what: str) -> Deferred[Any]:
-        """Return *waiting* with a time limit, after which it fails like a request."""
+        """
+        Add a time limit to *waiting*, and return it. After *seconds*, it fails with a
+        :exc:`~lhttp_tx.client.errors.RequestTimeout`.
+
+        :param what: the beginning of the error text.
+        """
         error = RequestTimeout(f"{what} within {seconds:g} seconds")
         return waiting.addTimeout(seconds, self._reactor).addErrback(instead_of(DeferredTimeout, error))
 
     def answered(self, message: Message) -> bool:
-        """Finish the request that *message*, a receipt or an error, answers. Return whether there is such a request."""
+        """
+        Take a receipt or an error, and finish the request that it answers. Return whether there is such a request.
+        """
         token = message.headers.get("receipt-id")
         pending = None if token is None else self._pending.pop(token, None)
         if pending is None:
@@ -139,7 +153,10 @@ class Answers:
         return True
 
     def replied(self, message: Message) -> bool:
-        """Take *message* as the reply to the first request that waits for a reply. Return whether it is that reply."""
+        """
+        Take *message* as the reply to the first request that waits for one, if it has the right command. Return whether
+        it has.
+        """
         first = next((one for one in self._pending.values() if one.sent and one.reply_command is not None), None)
         if first is None or first.reply is not None or first.reply_command != message.command:
             return False
@@ -147,7 +164,7 @@ class Answers:
         return True
 
     def fail(self, pending: Pending, error: LHTTPError) -> None:
-        """Fail one request."""
+        """Fail one request with *error*."""
         self._pending.pop(pending.token, None)
         self._finish(pending, Failure(error))
 
@@ -155,11 +172,11 @@ class Answers:
         self, error: LHTTPError, send_again: Callable[[list[tuple[Message, Pending]]], object] | None = None
     ) -> None:
         """
-        Fail the requests that were sent on a connection that has ended, or send them again.
+        Handle the end of a connection: send the unanswered requests again if possible, and fail the others.
 
-        :param error: why it has ended. If a message was too large for the server, the largest is not sent again: it
-            would end every other connection, too.
-        :param send_again: gets the requests that may be sent again, in order; ``None`` fails these, too.
+        :param error: why the connection has ended. If a message was too large for the server, the largest one is not
+            sent again, because it would end every connection.
+        :param send_again: called with the requests that may be sent again, in order. ``None``: these fail, too.
         """
         sent = [pending for pending in self._pending.values() if pending.sent]
         again = [] if send_again is None else [pending for pending in sent if self._may_go_again(pending)]
@@ -195,7 +212,7 @@ class Answers:
             pending.message = None
 
     def close(self, error: LHTTPError) -> None:
-        """Fail all requests."""
+        """Fail all requests with *error*."""
         self._fail_all(list(self._pending.values()), error)
 
     def _fail_all(self, lost: list[Pending], error: LHTTPError) -> None:
@@ -213,8 +230,8 @@ class Answers:
 
     def _give_up(self, pending: Pending) -> None:
         """
-        Stop waiting. A request that was sent keeps its place, so that its late reply is not taken for another
-        request's.
+        Stop waiting for an answer. A request that was sent keeps its place. Otherwise, a late reply could be taken for
+        that of another request.
         """
         self._let_go(pending)
         if pending.timer is not None and pending.timer.active():
@@ -229,7 +246,7 @@ class Answers:
 
 
 def reply_error(message: Message) -> ReplyError:
-    """Return the error in an ``error`` message."""
+    """Return the error in an ``error`` message. If its status is malformed, the status is 500."""
     status = message.headers.get("status", "")
     known = status.isascii() and status.isdigit() and len(status) == 3 and status[0] in "12345"
     number = int(status) if known else 500
@@ -237,7 +254,7 @@ def reply_error(message: Message) -> ReplyError:
 
 
 def instead_of(kind: type[Exception], error: LHTTPError) -> Callable[[Failure], Failure]:
-    """Return an errback that turns failures of *kind* into *error*."""
+    """Return an errback that replaces failures of *kind* by *error*."""
 
     def errback(failure: Failure) -> Failure:
         failure.trap(kind)

@@ -1,7 +1,7 @@
 """
-Checks what a program passes to a client: a wrong argument raises at once, and not when the client comes to use it.
+Checks the arguments of a client, so that a wrong one raises an exception at once, and not when the client uses it.
 
-Knows nothing of the rest of the client.
+Imports nothing of the client.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from lhttp_tx.codec.bounds import Bound
 __all__ = ["COUNT", "SECONDS", "check_callbacks", "check_codec", "check_positions", "check_target", "loaded"]
 
 SECONDS = Bound(float, 0, 2**31 - 1)
-"""The bounds of times, which a reactor can wait for."""
+"""The bounds of times in seconds, for which a reactor can wait."""
 
 COUNT = Bound(int, 0, 2**63 - 1)
 """The bounds of sizes and numbers."""
 
 
 def check_callbacks(**callbacks: object) -> None:
-    """:raises TypeError: if one of *callbacks* is neither a function nor ``None``."""
+    """:raises TypeError: if one of *callbacks* is neither callable nor ``None``."""
     for name, callback in callbacks.items():
         if callback is not None and not callable(callback):
             raise TypeError(f"{name} is a function or None, not {type(callback).__name__}")
 
 
 def check_target(target: object) -> None:
-    """:raises TypeError: if *target* is neither a text nor a client endpoint."""
+    """:raises TypeError: if *target* is neither a str nor a client endpoint."""
     if not isinstance(target, str) and not IStreamClientEndpoint.providedBy(target):
         raise TypeError(f"target is a URL, an endpoint or its description, not {target!r}")
 
 
 def check_codec(codec: object) -> None:
-    """:raises ValueError: if *codec* is no name of a form of messages."""
+    """:raises ValueError: if *codec* is not ``text``, ``json`` or ``protobuf``."""
     if codec not in ("text", "json", "protobuf"):
         raise ValueError(f"codec is text, json or protobuf, not {codec!r:.80}")
 
@@ -51,9 +51,9 @@ def check_positions(store: object) -> None:
 
 def loaded(found: Any) -> Mapping[str, str]:
     """
-    Return what ``load`` of a store of positions has returned.
+    Check the result of ``load`` of a store of positions, and return it.
 
-    :raises ValueError: if it is no mapping of a text to a text.
+    :raises ValueError: if it is not a mapping of str to str.
     """
     if not isinstance(found, Mapping) or not all(isinstance(each, str) for pair in found.items() for each in pair):
         raise ValueError(f"load of the positions did not return a mapping of channels to positions: {found!r:.80}")

@@ -1,11 +1,11 @@
 """
-The client that programs use.
+The class of the client.
 
-:class:`Client` puts the parts together. :mod:`lhttp_tx.client.service` makes it an ``IService``,
-:mod:`lhttp_tx.client.requests` sends, and :mod:`lhttp_tx.client.uplink` keeps the connection.
-:mod:`lhttp_tx.client.registry` holds the subscriptions, :mod:`lhttp_tx.client.positions` their positions, and
-:mod:`lhttp_tx.client.answers` the pending answers. :mod:`lhttp_tx.client.inbox` passes on arriving messages. Programs
-import it from :mod:`lhttp_tx.client`, and the ``lhttp`` command uses it. Of the server, it imports only the codec.
+:class:`Client` connects the parts. :mod:`lhttp_tx.client.service` makes it an ``IService``,
+:mod:`lhttp_tx.client.requests` sends, and :mod:`lhttp_tx.client.uplink` keeps the client connected.
+:mod:`lhttp_tx.client.registry` has the subscriptions, :mod:`lhttp_tx.client.positions` their positions, and
+:mod:`lhttp_tx.client.answers` the pending answers. :mod:`lhttp_tx.client.inbox` distributes arriving messages. Programs
+import the class from :mod:`lhttp_tx.client`. Of the server, this module imports only the codec.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from lhttp_tx.errors import LHTTPError
 __all__ = ["Client", "State"]
 
 _HEAD_SIZE = 65_536
-"""Bytes of the head of a received message. A receipt may contain the positions of a hundred channels."""
+"""The most bytes of the head of a received message. A receipt may contain the positions of a hundred channels."""
 
 
 @final
@@ -57,33 +57,34 @@ class Client(RequestingService):
         await client.publish("room.a", "chat", body="hello")
         await client.close()
 
-    **Connections.** After losing its connection, the client connects again, after a pause that grows and varies by
-    chance. It restores the subscriptions before it sends anything else. It sends a publication with a receipt again if
-    it was not answered, on up to five further connections and within 100 seconds. The server recognizes it by its
-    message id. Other requests that were sent and not answered fail with
-    :exc:`~lhttp_tx.client.errors.ConnectionLost`, since the server may have handled them. Messages sent while there is
-    no connection wait, up to ``queue_length`` messages. Further ones are refused with
+    **Connections.** If the client loses its connection, it connects again after a pause. The pause grows with each
+    failed attempt, and is partly random. The client restores the subscriptions before it sends anything else. It sends
+    unanswered publications with a receipt again, on up to five further connections and within 100 seconds. The server
+    recognizes them by their message ids. Other unanswered requests fail with
+    :exc:`~lhttp_tx.client.errors.ConnectionLost`, because the server may have handled them. Messages that are sent
+    without a connection wait, up to ``queue_length`` messages. Further ones are refused with
     :exc:`~lhttp_tx.client.errors.QueueFull`.
 
-    **History.** If the server keeps a history of a channel, the client gets each publication of that channel once. It
-    remembers its position, and asks for what it has missed after it has connected again, or if the server has left
-    something out. If the history does not reach back, it calls ``on_missed``, and the program must load its state
-    again. Wildcard subscriptions and channels without history miss what is published while there is no connection.
+    **History.** If the server keeps a history of a channel, the client gets each publication of this channel once. It
+    remembers its position. After a reconnection, or if a message is missing, it asks for the messages after the
+    position. If the history does not reach back far enough, the client calls ``on_missed``, and the program must load
+    its state again. Wildcard subscriptions, and channels without history, miss the messages that are published while
+    there is no connection.
 
     **Logins.** With ``login``, every connection begins with a login message. The client sends nothing else before the
-    server has answered it, and its state until then is *connecting*. A refused login counts as a failed attempt. After
-    the tenth refused login in a row, the client gives up. During a connection, the client logs in again when half of
-    the remaining time has passed.
+    server has answered, and its state until then is *connecting*. A refused login counts as a failed attempt. After ten
+    refused logins in a row, the client is closed. During a connection, the client logs in again when half of the time
+    until the expiry has passed.
 
-    **Answers.** Every Deferred fires within its time limit, and when the client is closed.
+    **Answers.** Every Deferred fires within its time limit, or when the client is closed.
 
-    **Arriving messages.** A message goes to the subscriptions that match a channel in its ``publish`` header; else to
-    the request that it replies to; else to ``on_message``. A message published to several of the client's channels
-    arrives once for each channel, and once for each wildcard that matches one. Each subscription gets one of these
-    copies. A published message is never taken for a receipt or an error. If the client is subscribed to its channel, it
-    is never taken for a reply either.
+    **Arriving messages.** A message goes to the subscriptions that match a channel in its ``publish`` header; or else
+    to the request that it replies to; or else to ``on_message``. If a message is published to several channels of the
+    client, it arrives once for each channel, and once for each wildcard that matches a channel. Each subscription gets
+    one of these copies. A publication is never taken for a receipt or an error. If the client is subscribed to its
+    channel, it is never taken for a reply either.
 
-    Use it in the reactor's thread alone, like everything of Twisted.
+    Use the client only in the reactor's thread.
     """
 
     def __init__(
@@ -116,50 +117,52 @@ class Client(RequestingService):
         now: Callable[[], float] = time.time,
     ) -> None:
         """
-        :param target: a ``ws://`` or ``wss://`` URL; or a client endpoint, or the description of one, such as
+        :param target: a ``ws://`` or ``wss://`` URL; a client endpoint; or an endpoint description, such as
             ``unix:/run/lhttp.sock`` or ``tls:host:443``.
-        :param reactor: the running reactor, of any kind.
-        :param url: the path and host name to request from an endpoint; by default ``ws://localhost/``.
-        :param tls: how ``wss://`` verifies the server, from ``twisted.internet.ssl.optionsForClientTLS``; by default
-            with the authorities that the system trusts.
-        :param headers: HTTP headers to add to the opening handshake. It may also be a function like *login*, which is
-            called for each handshake and returns them.
+        :param reactor: the reactor, of any kind.
+        :param url: a URL with the host name and the path to request, if *target* is not a URL; by default
+            ``ws://localhost/``.
+        :param tls: how to verify a ``wss://`` server, from ``twisted.internet.ssl.optionsForClientTLS``. By default,
+            the client trusts the authorities that the system trusts.
+        :param headers: HTTP headers for the opening handshake. It may also be a function like *login* that returns
+            them. The client calls it for each handshake.
         :param codec: the form of messages on the connection: ``text``, ``json`` or ``protobuf`` (:doc:`/howto/codecs`).
-            The program does not notice a difference. A server that does not know the codec is spoken to in text.
+            The program does not notice a difference. With a server that does not know the codec, the client uses text.
         :param login: called for each connection and each renewal. It returns the headers of the login message, such as
             ``{"token": ...}`` or ``{"user": ..., "password": ...}``. It may be a plain function, a function that
             returns a Deferred, or a coroutine function. If it fails, the attempt or the renewal has failed, and the
-            client tries again. If it raises :exc:`~lhttp_tx.client.errors.ClientClosed`, the client is closed for good.
-        :param login_required: whether to drop a connection whose login is refused. Use ``False`` if *headers* has
-            already sent the credentials. The login message then only finds out when they expire, and renews them.
-        :param on_message: gets messages that belong to no subscription and to no request.
-        :param on_error: gets errors that belong to no call: answers to messages without a receipt, refused
-            subscriptions, malformed messages. By default, they are logged.
-        :param on_state: called with each new state, and one line of text with the reason.
+            client tries again. If it raises :exc:`~lhttp_tx.client.errors.ClientClosed`, the client is closed.
+        :param login_required: whether to close a connection whose login is refused. Use ``False`` if *headers* already
+            contains the credentials. The login message then only finds out when they expire, and renews them.
+        :param on_message: called with messages that belong to no subscription and no request.
+        :param on_error: called with errors that belong to no call: errors about messages without a receipt, refused
+            subscriptions, and malformed messages. By default, they are logged.
+        :param on_state: called with each new state and a line of text with the reason.
         :param on_recovered: called with a channel, the number of recovered messages, and the position, when the client
             has recovered everything that it had missed. The subscriptions already have the messages.
-        :param on_missed: called with a channel and the position after which it goes on, when messages before this
-            position are missing. In a channel without history, the position is ``None``: a node of a cluster may have
-            missed messages.
-        :param positions: stores the positions over a restart of the program, such as
-            :class:`~lhttp_tx.client.positions.FilePositions`. A subscription then goes on where the last run has
-            stopped. By default, the client forgets them when it is closed.
+        :param on_missed: called with a channel and a position, when messages are missing. The next messages follow the
+            position. In a channel without history, the position is ``None``: a node of a cluster may have missed
+            messages.
+        :param positions: stores the positions for the next run of the program, such as
+            :class:`~lhttp_tx.client.positions.FilePositions`. A subscription then continues where the last run has
+            stopped. By default, the client forgets the positions when it is closed.
         :param retry_policy: takes the number of failed attempts, and returns the seconds to wait before the next one.
-            By default, it is half a second, half as much more each time up to 30, and up to one more by chance, as in
-            ``backoffPolicy``.
-        :param timeout: seconds for a receipt or a reply, unless the call says otherwise.
-        :param connect_timeout: seconds for one attempt to connect, including the handshake. The same limit applies to
-            each call of *headers* and of *login*, and to the server's answer to the login.
-        :param close_timeout: seconds in which the server must answer a close.
-        :param ping_interval: seconds between pings, 0 for none.
-        :param ping_timeout: seconds in which the server must answer a ping.
-        :param queue_length: messages that may wait for a connection; 0: none.
-        :param unsent_size: bytes that may wait for a server that does not read.
-        :param resend_size: bytes of the publications that the client keeps to send them again, up to 1,000
-            publications; 0: none. A publication that does not fit fails when the connection is lost.
-        :param max_message_size: bytes of a received message. A larger one closes the connection.
-        :param now: returns the current time, in seconds since 1970, to tell when a login expires.
-        :raises ValueError: if *target*, *url*, or the content of *positions* is malformed, or a number is negative.
+            By default, it is that of Twisted's ``backoffPolicy`` with 0.5 seconds at first: the wait grows by half each
+            time, up to 30 seconds, plus up to one random second.
+        :param timeout: the most seconds to wait for a receipt or a reply, unless the call has its own limit.
+        :param connect_timeout: the most seconds for one attempt to connect, including the handshake. The same limit
+            applies to each call of *headers* and *login*, and to the server's answer to the login.
+        :param close_timeout: the most seconds to wait for the server's answer to a close.
+        :param ping_interval: seconds between pings; 0: none.
+        :param ping_timeout: the most seconds to wait for the answer to a ping. After that, the connection counts as
+            lost.
+        :param queue_length: the most messages that wait for a connection; 0: none.
+        :param unsent_size: the most bytes that wait for a server that does not read.
+        :param resend_size: the most bytes of publications that the client keeps for sending them again, up to 1,000
+            publications; 0: none. Other publications fail when the connection is lost.
+        :param max_message_size: the most bytes of a received message. A larger one closes the connection.
+        :param now: returns the time in seconds since 1970, to know when a login expires.
+        :raises ValueError: if *target*, *url* or the content of *positions* is malformed, or a number is out of bounds.
         :raises TypeError: if another argument has a wrong type.
         :raises RemoteProtocolError: if *positions* contains an invalid position.
         """
@@ -290,24 +293,25 @@ class Client(RequestingService):
         """
         Subscribe to a channel, on this connection and on later ones.
 
-        :param channel: a channel name, or a wildcard subscription: the token ``*`` stands for one token, ``>`` at the
-            end for one or more. A server accepts a wildcard only if its rules allow it.
-        :param callback: called with each message. Without it, iterate over the subscription.
-        :param named: whether *callback* gets the message's channel as its second argument. This is useful for a
-            wildcard subscription.
-        :param buffer: messages to keep for the iterator, at least 1, and at most 16 MiB of them. When the buffer is
-            full, a new message pushes out the oldest; see :class:`~lhttp_tx.client.subscription.Subscription`.
-        :param since: a position, as returned by :meth:`position`. The messages after it come first. By default, the
-            stored position, if there is one.
-        :param last: the maximum number of old messages that come first, if there is no position. They are the newest
-            ones of the history. A server without history sends none.
-        :returns: the subscription; ``await`` it until the server has confirmed it. If the server refuses it, it ends
-            with that error, and ``on_error`` is called.
+        :param channel: a channel name, or a wildcard subscription. The token ``*`` stands for one token. ``>`` at the
+            end stands for one or more tokens. A server accepts a wildcard only if its rules allow it.
+        :param callback: called with each message. ``None``: iterate over the subscription.
+        :param named: whether *callback* gets the message's channel as its second argument. This is useful with
+            wildcards.
+        :param buffer: the most messages that wait for the iteration, at least 1. They have at most 16 MiB. If the
+            buffer is full, a new message pushes out the oldest; see
+            :class:`~lhttp_tx.client.subscription.Subscription`.
+        :param since: a position, as returned by :meth:`position`. The messages after it come first. By default, it is
+            the stored position, if there is one.
+        :param last: the most earlier messages that come first, if there is no position. They are the newest ones of the
+            history. Without a history, there are none.
+        :returns: the subscription. You may ``await`` it until the server has confirmed it. If the server refuses it, it
+            ends with that error, and ``on_error`` is called.
         :raises RemoteProtocolError: if the channel name is malformed or reserved, or *since* is malformed.
         :raises ClientClosed: if the client is closed.
-        :raises TypeError: if *callback* is no function.
-        :raises ValueError: if *buffer* or *last* is not positive. Also if *since* or *last* is used with a wildcard, or
-            with a channel that this client has already subscribed to.
+        :raises TypeError: if *callback* is not callable.
+        :raises ValueError: if *buffer* or *last* is less than 1; or if *since* or *last* is used with a wildcard, or
+            with a channel that this client is already subscribed to.
         """
         check_subscription(channel)
         check_callbacks(callback=callback)
@@ -323,16 +327,16 @@ class Client(RequestingService):
 
     def position(self, channel: str) -> str | None:
         """
-        Return the position of the last message of a channel that the program got.
+        Return the position of the last message of a channel that the program has got.
 
-        In a callback, it is the position of the callback's message. Messages that wait in a buffer do not count.
+        In a callback, this is the position of the callback's message. Messages in a buffer do not count.
 
         :returns: the position; ``None`` if the channel has no history, or the client has not subscribed to it.
         """
         return self._positions.taken(channel)
 
     def positions(self) -> dict[str, str]:
-        """Return the positions of all channels, like :meth:`position`."""
+        """Return the positions of all channels, by channel; see :meth:`position`."""
         return self._positions.all_taken()
 
     def _entered(self, account: Account) -> None:

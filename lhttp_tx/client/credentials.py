@@ -1,9 +1,9 @@
 """
-The program's credentials: calls the functions that return headers, and checks the headers.
+The credentials of the program: calls the functions that return headers, and checks the headers.
 
 :mod:`lhttp_tx.client.websocket.entrance` uses it for each new connection, :mod:`lhttp_tx.client.renewal` for each
-renewal. Nothing here keeps the headers, logs them, or shows them in a text. Exceptions of a function are the program's
-own, and are logged or reported. Imports neither the connection nor anything above it.
+renewal. This module does not keep the headers, log them, or show them in texts. Exceptions of the functions are logged
+or reported. It imports neither the connection nor anything above it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ __all__ = ["COMMAND", "Account", "Credentials", "HeaderSource", "http_headers", 
 _log = Logger()
 
 COMMAND = "login"
-"""The command of a login message and of the server's answer."""
+"""The command of login messages, and of the server's answers."""
 
 _RECEIPT = "login"
 """The token of the receipt for the first login message of a connection."""
 
 _FOREIGN = frozenset({"publish", "subscribe", "unsubscribe", "upstream", "multipart", "receipt"})
-"""Headers that a login message must not have; see the protocol document, section "Login"."""
+"""The headers that a login message must not have. Source: the protocol document, section "Login"."""
 
 _HTTP_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -50,11 +50,11 @@ Pairs = list[tuple[str, str]]
 @dataclass(frozen=True, slots=True)
 class Account:
     """
-    The user of a connection, as the server has told.
+    The user of a connection, according to the server.
 
-    :ivar user: the name of the user.
-    :ivar expires: when the server closes the connection unless the client logs in again, in seconds since 1970;
-        ``None``: never.
+    :ivar user: the name of the user; ``None`` if the server gave none.
+    :ivar expires: the time at which the server closes the connection unless the client logs in again, in seconds since
+        1970; ``None``: never.
     """
 
     user: str | None
@@ -68,8 +68,9 @@ class Credentials:
     def __init__(self, source: HeaderSource, what: str, *, reactor: Any, timeout: float) -> None:
         """
         :param source: the function.
-        :param what: its name in texts.
-        :param timeout: seconds that it may take.
+        :param what: its name in error texts.
+        :param reactor: the reactor, for the time limit.
+        :param timeout: the most seconds that the function may take.
         """
         self._source = source
         self._what = what
@@ -78,13 +79,13 @@ class Credentials:
 
     def fetch(self) -> Deferred[Pairs]:
         """
-        Ask for the headers.
+        Call the function.
 
         :returns: a Deferred that
 
             - succeeds with pairs of name and value;
-            - fails with :exc:`~lhttp_tx.client.errors.LoginFailed` if the function fails, takes too long or returns
-              anything else; with :exc:`~lhttp_tx.client.errors.ClientClosed` if the function raises that.
+            - fails with :exc:`~lhttp_tx.client.errors.LoginFailed` if the function fails, takes too long, or returns
+              anything else; or with :exc:`~lhttp_tx.client.errors.ClientClosed` if the function raises this.
         """
         try:
             found = self._source()
@@ -95,7 +96,7 @@ class Credentials:
         return self._limited(found) if isinstance(found, Deferred) else self._checked(found)
 
     def _limited(self, waiting: Deferred[Any]) -> Deferred[Pairs]:
-        """Limit the time of *waiting*, even if the function goes on after its cancellation."""
+        """Limit the time of *waiting*, even if the function continues after its cancellation."""
         is_wanted = True
 
         def cancel(_: object) -> None:
@@ -148,7 +149,7 @@ class Credentials:
 
 
 def _pairs(found: Any) -> Pairs | None:
-    """Return *found* as pairs of text; ``None`` if it is empty or anything else."""
+    """Return *found* as pairs of str; ``None`` if it is empty or has another type."""
     try:
         pairs = [(name, value) for name, value in (found.items() if isinstance(found, dict) else found)]
     except (TypeError, ValueError):
@@ -158,7 +159,7 @@ def _pairs(found: Any) -> Pairs | None:
 
 def http_headers(pairs: Pairs) -> dict[str, str]:
     """
-    Return *pairs* as headers of an HTTP request.
+    Return *pairs* as headers for an HTTP request.
 
     :raises LoginFailed: if a header is malformed. The text does not show it.
     """
@@ -172,7 +173,7 @@ def login_message(pairs: Pairs) -> Message:
     """
     Return the login message with the headers *pairs*, and a receipt.
 
-    :raises LoginFailed: if a header is malformed, or must not be there. The text does not show it.
+    :raises LoginFailed: if a header is malformed or not allowed. The text does not show its value.
     """
     try:
         message = Message(COMMAND, [*pairs, ("receipt", _RECEIPT)])

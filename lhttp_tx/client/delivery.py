@@ -1,8 +1,8 @@
 """
-Decides which subscription gets a publication, and whether it has arrived before.
+Decides which subscriptions get a publication, and whether it has arrived before.
 
 Used by :mod:`lhttp_tx.client.registry`. A server sends one copy for each of the client's subscriptions that match. If
-the channel has history, the copy contains its offset in that channel. Sends nothing itself. Source: the protocol
+the channel has history, the copy has an offset in this channel. This module sends nothing. Source: the protocol
 document, section "History".
 """
 
@@ -26,11 +26,13 @@ from lhttp_tx.errors import RemoteProtocolError
 __all__ = ["Dispatch"]
 
 _MAX_COPIES = 1_024
-"""The most publications that match several subscriptions, and of which more copies are still to come."""
+"""The most publications whose copies are counted, because they match several subscriptions."""
 
 _MAX_IDS = 4_096
 _ID_TIME = 120.0
-"""Ids of messages that are remembered at most, and the seconds for which they are; servers remember them as long."""
+"""
+The most message ids that are remembered, and the seconds for which they are. By default, servers remember them as long.
+"""
 
 _Way = tuple[str, str]
 """A channel, and the subscription that matches it: its own name, or a wildcard."""
@@ -42,14 +44,14 @@ class Dispatch:
     Passes publications to the subscriptions of one client.
 
     :ivar subscriptions: the subscriptions, by name.
-    :ivar asked: the channels that catch up: how many messages have come for each. The server sends what they missed in
-        this order, before it confirms them.
+    :ivar asked: the number of messages that have come for each channel that catches up. The server sends the missed
+        messages of the channels in this order, before it confirms the subscriptions.
     """
 
     def __init__(self, positions: Positions, hole: Callable[[str], object]) -> None:
         """
-        :param positions: the positions in the channels that have history.
-        :param hole: called with a channel when messages are missing in its stream.
+        :param positions: the positions in channels with history.
+        :param hole: called with a channel when messages of it are missing.
         """
         self.subscriptions: dict[str, list[Subscription]] = {}
         self.asked: dict[str, int] = {}
@@ -60,7 +62,7 @@ class Dispatch:
         self._ids: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def add(self, subscription: Subscription) -> list[Subscription]:
-        """Add a subscription; return all of the same name."""
+        """Add a subscription. Return all subscriptions with the same name."""
         found = self.subscriptions.setdefault(subscription.channel, [])
         found.append(subscription)
         if is_wildcard(subscription.channel):
@@ -69,7 +71,7 @@ class Dispatch:
         return found
 
     def drop(self, name: str) -> list[Subscription]:
-        """Forget all subscriptions of a name, and its position. Return the subscriptions."""
+        """Remove all subscriptions with a name, and forget its position. Return the subscriptions."""
         self._wildcards.discard(name)
         self._copies.clear()
         for key in [key for key in self._ids if key[0] == name]:
@@ -79,14 +81,14 @@ class Dispatch:
         return self.subscriptions.pop(name, [])
 
     def clear(self) -> list[Subscription]:
-        """Forget all subscriptions, and return them."""
+        """Remove all subscriptions, and return them."""
         found, self.subscriptions = self.subscriptions, {}
         self._wildcards = Wildcards()
         self.down()
         return [one for several in found.values() for one in several]
 
     def down(self) -> None:
-        """Note that the connection has ended: no more copies come."""
+        """Note that the connection has ended, so that no more copies come."""
         self.asked.clear()
         self._copies.clear()
 
@@ -95,14 +97,12 @@ class Dispatch:
         return channel in self.subscriptions or bool(self._wildcards and self._wildcards.matching(channel))
 
     def deliver(self, message: Message) -> bool:
-        """
-        Pass one copy of a publication to the subscriptions of the name that it came by. Return whether there are any.
-        """
+        """Pass one copy of a publication to the subscriptions that it is for. Return whether there are any."""
         ways: list[_Way] = []
         offset, after = offsets_of(message.raw)
         listed = _published(message)
-        named = message.headers.get("offset-of") if offset else None  # the channel that this copy is for
-        if named in listed:  # where no channel has history, anybody can write such a header
+        named = message.headers.get("offset-of") if offset else None  # the channel of this copy
+        if named in listed:  # in channels without history, anybody can write such a header
             listed = (named,)
         for channel in listed:
             if channel in self.subscriptions:
@@ -117,7 +117,7 @@ class Dispatch:
             return True
         if len(ways) > 1:
             if not offset and message.headers.get("store") != "no":
-                # The copies for channels with history have an offset, so this is for another one.
+                # Copies for channels with history have an offset, so this one is for another channel.
                 ways = [way for way in ways if self._positions.get(way[0]) is None] or ways
             number = self._count(message.raw, len(ways)) if len(ways) > 1 else 0
             ways = ways[number:]
@@ -128,7 +128,7 @@ class Dispatch:
         return self._positions.get(channel) is not None or channel in self.asked
 
     def _deliver_kept(self, message: Message, ways: list[_Way], kept: list[str], offset: int, after: int) -> None:
-        """Pass on a message that has an offset in one of the channels *kept*, unless it has arrived before."""
+        """Deliver a message with an offset in one of the channels *kept*, unless it has arrived before."""
         channel = self._choose(kept, offset, after)
         if channel is not None:
             before = self._positions.get(channel)
@@ -154,10 +154,10 @@ class Dispatch:
 
     def _is_repeated(self, channel: str, message_id: str | None) -> bool:
         """
-        Return whether a message with this id was passed on a moment ago, and note the id.
+        Return whether a message with this id was delivered recently, and remember the id.
 
-        A server that dies may have delivered a message that it had not stored yet. Its publisher sends it again, and it
-        gets another offset.
+        A server may die after delivering a message and before storing it. Then the publisher sends the message again,
+        and it gets another offset.
         """
         if message_id is None:
             return False
@@ -170,7 +170,10 @@ class Dispatch:
         return before is not None and before >= now - _ID_TIME
 
     def _choose(self, kept: list[str], offset: int, after: int) -> str | None:
-        """Return the channel whose next message this is; ``None`` if one is missing before it, or it came twice."""
+        """
+        Return the channel in which this is the next message; ``None`` if one before it is missing, or if it is a
+        duplicate.
+        """
         if len(kept) > 1:
             return self._choose_of_several(kept, offset, after)
         found = self._positions.get(kept[0])
@@ -178,11 +181,11 @@ class Dispatch:
 
     def _choose_of_several(self, kept: list[str], offset: int, after: int) -> str | None:
         """
-        Find the channel of this copy. Each channel of the message gets a copy with another offset.
+        Find the channel of this copy. The copies for the channels of a message have different offsets.
 
-        If the copy follows the last message of a channel, it belongs to this channel. Otherwise it belongs to the
-        channel that catches up, because the server handles one subscribe message after another. Otherwise the channels
-        get their copies in the order of the message's list.
+        If the copy directly follows the last message of a channel, it belongs to this channel. Otherwise, it belongs to
+        the channel that catches up, because the server handles one subscribe message after another. If there is none,
+        the copies come in the order of the channels in the message.
         """
         current = next(iter(self.asked), None)
         kept = sorted(kept, key=lambda channel: channel != current)
@@ -204,8 +207,12 @@ class Dispatch:
             subscription.deliver(message, channel, before)
 
     def _count(self, raw: bytes, copies: int) -> int:
-        """Return how many copies of a publication came before this one, if it matches several subscriptions."""
-        key = blake2b(raw, digest_size=16).digest()  # the publication itself may be large
+        """
+        Return the number of copies of a publication before this one.
+
+        :param copies: the number of all copies.
+        """
+        key = blake2b(raw, digest_size=16).digest()  # a digest, because the publication may be large
         number = self._copies.pop(key, 0)
         if number + 1 < copies:
             self._note(key, number + 1)
@@ -218,11 +225,11 @@ class Dispatch:
 
 
 def _published(message: Message) -> tuple[str, ...]:
-    """Return the channels that a message was published to; an empty tuple if the list is malformed."""
+    """Return the channels that a message was published to; an empty tuple if their list is malformed."""
     try:
         return message.head.channels("publish")
     except RemoteProtocolError:
-        with suppress(RemoteProtocolError):  # the server itself may have published it
+        with suppress(RemoteProtocolError):  # reserved names, if the server itself has published it
             values = [value for name, value in message.headers if name.lower() == "publish"]
             return split_channels(values, _check_published)
         return ()

@@ -3,16 +3,12 @@ The errors of the client, in addition to those of :mod:`lhttp_tx.errors`.
 
 ::
 
-    LHTTPError
-    ├── ReplyError            any  the server answered with an error
-    │   └── NoReply           404  the server is done with a request and has not replied
-    ├── RequestTimeout        504  the server has not answered in time
-    ├── ConnectFailed         503  no connection came about
-    │   └── LoginFailed       any  the server has refused the login, or the client has no credentials
-    ├── ConnectionLost        503  the connection ended before the answer came
-    │   └── ClientClosed      409  the client was closed, or was never started
-    └── TooMany
-        └── QueueFull         429  too much waits to be sent, or to be answered
+    LHTTPError ├── ReplyError            any  the server answered with an error │   └── NoReply           404  the
+    server is done with a request and has not replied ├── RequestTimeout        504  the server has not answered in time
+    ├── ConnectFailed         503  no connection came about │   └── LoginFailed       any  the server has refused the
+    login, or the client has no credentials ├── ConnectionLost        503  the connection ended before the answer came │
+    └── ClientClosed      409  the client was closed, or was never started └── TooMany └── QueueFull         429  too
+    much waits to be sent, or to be answered
 """
 
 from lhttp_tx.errors import LHTTPError, TooMany
@@ -35,7 +31,8 @@ class ReplyError(LHTTPError):
 
 class NoReply(ReplyError):
     """
-    The server is done with a request and has not replied: it has no processor for the command, or that did not reply.
+    The server has handled a request without a reply: it has no processor for the command, or the processor did not
+    reply.
     """
 
     status = 404
@@ -57,11 +54,11 @@ class LoginFailed(ConnectFailed):
     """
     The server has refused a login or has not answered it, or the function for the credentials has failed.
 
-    ``status`` is the server's status, such as 401 for wrong credentials and 409 for those of another user. If the
-    server gave none, it is 404 if the server has no logins, 502 if its answer is not an answer to a login, 504 if no
-    answer came in time, and 503 if the connection ended or the client's ``login`` or ``headers`` failed.
+    ``status`` is the server's status, such as 401 for wrong credentials and 409 for those of another user. Without a
+    status of the server, it is 404 if the server has no logins, 502 if its answer is not one to a login, 504 if no
+    answer came in time, and 503 if the connection ended, or the client's ``login`` or ``headers`` failed.
 
-    :ivar code: the WebSocket close code, if the server closed the connection instead of answering.
+    :ivar code: the WebSocket close code, if the server has closed the connection instead of answering; else ``None``.
     """
 
     code: int | None = None
@@ -71,8 +68,9 @@ class ConnectionLost(LHTTPError):
     """
     The connection ended before the answer came. The server may or may not have handled the request.
 
-    :ivar code: the WebSocket close code, if the server closed it.
-    :ivar retry_after: the seconds within which the server asked to connect again, if it did.
+    :ivar code: the WebSocket close code, if the server has closed the connection; else ``None``.
+    :ivar retry_after: the seconds within which the server has asked the client to connect again; ``None`` if it has
+        not.
     """
 
     status = 503
@@ -81,10 +79,10 @@ class ConnectionLost(LHTTPError):
 
 
 class ClientClosed(ConnectionLost):
-    """The client is closed. It sends nothing more, and no answers will come."""
+    """The client is closed or was never started. It sends nothing, and no answers will come."""
 
     status = 409
 
 
 class QueueFull(TooMany):
-    """A limit is reached: too much waits for a connection, for a server that does not read, or for answers."""
+    """Too many messages wait for a connection, for a server that does not read, or for answers."""

@@ -1,8 +1,8 @@
 """
-Passes arriving messages on: to a subscription, to a pending answer, or to a callback.
+Passes arriving messages to subscriptions, pending answers, or a callback.
 
-:class:`~lhttp_tx.client.client.Client` makes it, and :mod:`lhttp_tx.client.uplink`, whose owner it is, calls it. It
-sends no requests itself, and does not import the client.
+:class:`~lhttp_tx.client.client.Client` makes an :class:`Inbox`, and :mod:`lhttp_tx.client.uplink` calls it, as its
+owner. It sends no requests itself, and does not import the client.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ class Reporter:
     """Reports errors that belong to no call."""
 
     def __init__(self, url: str, on_error: Callable[[LHTTPError], object] | None) -> None:
-        """:param on_error: called with each error; by default, errors are logged."""
+        """
+        :param url: the server's URL, for the log.
+        :param on_error: called with each error; ``None``: errors are logged.
+        """
         self._url = url
         self._on_error = on_error
 
@@ -45,7 +48,7 @@ class Reporter:
 
 @final
 class Inbox:
-    """An :class:`~lhttp_tx.client.uplink.UplinkOwner` that passes everything on to the right part of the client."""
+    """An :class:`~lhttp_tx.client.uplink.UplinkOwner` that passes everything to the right part of the client."""
 
     def __init__(
         self,
@@ -56,8 +59,11 @@ class Inbox:
         renewal: Renewal | None,
     ) -> None:
         """
-        :param on_message: gets messages that belong to no subscription and to no request.
-        :param renewal: keeps the login fresh, if the client logs in.
+        :param answers: the pending answers.
+        :param registry: the subscriptions.
+        :param report: reports errors.
+        :param on_message: called with messages that belong to no subscription and no request.
+        :param renewal: renews the login; ``None`` if the client does not log in.
         """
         self._renewal = renewal
         self._answers = answers
@@ -66,7 +72,7 @@ class Inbox:
         self._on_message = on_message
 
     def received(self, message: Message) -> None:
-        """Pass a message on to the right part of the client."""
+        """Pass a message to the right part of the client."""
         if "publish" in message.headers:
             if self._registry.deliver(message):
                 return
@@ -106,10 +112,13 @@ class Inbox:
         self._registry.down()
 
     def lost(self, error: LHTTPError, send_again: SendAgain | None) -> None:
-        """Fail the requests that were sent on the connection that has ended, or send them again."""
+        """
+        Send unanswered requests of the ended connection again, or fail them; see
+        :meth:`~lhttp_tx.client.answers.Answers.lose`.
+        """
         self._answers.lose(error, send_again)
 
     def closed(self, error: LHTTPError) -> None:
-        """Fail everything that waits, and end the subscriptions."""
+        """Fail all requests with *error*, and end the subscriptions."""
         self._answers.close(error)
         self._registry.close(error)

@@ -1,8 +1,8 @@
 """
-Twisted's side of an asyncio loop, for :mod:`lhttp_tx.client.aio`: one reactor for each loop, which is never installed.
+Reactors for asyncio loops, for :mod:`lhttp_tx.client.aio`: one for each loop. They are never installed.
 
-The loop runs everything. The reactor only lends it timers and sockets, so it need not be started, takes no signals, and
-has no threads: the loop resolves names.
+The loop runs everything. The reactor only gives Twisted's code access to the loop's timers and sockets. So it is not
+started, handles no signals, and has no threads: the loop resolves names.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ _lent: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopReactor] = WeakKeyDictio
 
 class LoopReactor(AsyncioSelectorReactor):
     """
-    A reactor on a loop that somebody else runs.
+    A reactor on a loop that the program runs.
 
-    :ivar users: how many clients use it.
+    :ivar users: the number of clients that use it.
     """
 
     users = 0
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """:param loop: a running loop."""
+        """:param loop: the running loop."""
         super().__init__(loop)
         self.installNameResolver(_Resolver(loop))
 
     def close(self) -> None:
-        """Let go of the sockets of the reactor itself."""
+        """Close the reactor's own sockets."""
         for found in self.removeAll():
             found.connectionLost(Failure(ConnectionDone()))
 
 
 def lend(loop: asyncio.AbstractEventLoop) -> LoopReactor:
-    """Return the reactor of a running *loop*. Call :func:`take_back` later."""
+    """Return the reactor of *loop*, which must be running. Call :func:`take_back` once for each call."""
     reactor = _lent.get(loop)
     if reactor is None:
         reactor = _lent[loop] = LoopReactor(loop)
@@ -55,7 +55,7 @@ def lend(loop: asyncio.AbstractEventLoop) -> LoopReactor:
 
 
 def take_back(reactor: LoopReactor, loop: asyncio.AbstractEventLoop) -> None:
-    """Close the reactor of *loop* if nobody uses it any more."""
+    """Undo one call of :func:`lend`. The last call closes the reactor."""
     reactor.users -= 1
     if reactor.users == 0:
         _lent.pop(loop, None)
@@ -71,14 +71,14 @@ class _Resolution:
         self.task: asyncio.Task[None] | None = None
 
     def cancel(self) -> None:
-        """Stop."""
+        """Stop resolving."""
         if self.task is not None:
             self.task.cancel()
 
 
 @implementer(IHostnameResolver)
 class _Resolver:
-    """Resolves names with the loop, in the place of Twisted's threads."""
+    """Resolves names with the loop, instead of Twisted's threads."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -91,7 +91,7 @@ class _Resolver:
         addressTypes: Sequence[type[IAddress]] | None = None,
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
-        """See the interface."""
+        """See ``IHostnameResolver`` of Twisted."""
         resolution = _Resolution(hostName)
         resolutionReceiver.resolutionBegan(resolution)
         resolution.task = self._loop.create_task(self._resolve(resolutionReceiver, hostName, portNumber))
@@ -107,6 +107,6 @@ class _Resolver:
                 elif family == socket.AF_INET6:
                     receiver.addressResolved(IPv6Address("TCP", *place))
         except OSError:
-            pass  # there is no such name: no address
+            pass  # there is no such name, so no address
         finally:
             receiver.resolutionComplete()

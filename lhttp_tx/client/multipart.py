@@ -1,5 +1,5 @@
 """
-Makes and splits multipart messages, on top of the codec.
+Makes and splits multipart messages.
 
 Used by programs and by the ``lhttp`` command.
 """
@@ -19,9 +19,11 @@ def multipart_message(
     """
     Return a message whose body consists of *parts*.
 
-    :param headers: headers besides ``multipart``, as pairs of name and value or a dict.
+    :param command: the command.
+    :param parts: at least one part.
+    :param headers: more headers than ``multipart``, as pairs of name and value or a dict.
     :param binary: whether to send it as a binary WebSocket message. Bodies that are not UTF-8 need this.
-    :raises LocalProtocolError: if there is no part, or the message would be malformed.
+    :raises LocalProtocolError: if there is no part, or if a value is malformed.
     """
     offsets, body = join_parts(parts)
     return Message(command, [*pairs_of(headers), ("multipart", offsets)], body, binary=binary)
@@ -29,7 +31,7 @@ def multipart_message(
 
 def parts_of(message: Message) -> tuple[Part, ...]:
     """
-    Return the parts of a message's body; an empty tuple if it has no ``multipart`` header.
+    Return the parts of a message; an empty tuple if it has no ``multipart`` header.
 
     :raises RemoteProtocolError: if the header or a part is malformed.
     """

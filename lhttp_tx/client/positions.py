@@ -1,8 +1,8 @@
 """
-The positions of a client in the histories of its channels, and how they are stored over a restart of the program.
+The positions of a client in the histories of its channels, and their storage between runs of the program.
 
-Used by :mod:`lhttp_tx.client.registry`. Programs pass in a :class:`PositionStore`. Knows no connection. Source: the
-protocol document, section "History".
+Used by :mod:`lhttp_tx.client.registry`. Programs pass in a :class:`PositionStore`. This module uses no connection.
+Source: the protocol document, section "History".
 """
 
 from __future__ import annotations
@@ -26,45 +26,45 @@ __all__ = ["FilePositions", "PositionStore", "Positions"]
 _log = Logger()
 
 _MAX_CHANNELS = 10_000
-"""The most positions to load from a store. The first ones of a longer list are left out."""
+"""The most positions that are loaded from a store. If there are more, the first ones are ignored."""
 
 _SAVE_INTERVAL = 1.0
-"""Seconds from a change until the positions are saved."""
+"""Seconds between a change and saving the positions."""
 
 
 class PositionStore(Protocol):
     """Stores positions from one run of a program to the next."""
 
     def load(self) -> Mapping[str, str]:
-        """Return the positions that :meth:`save` got last, by channel. Called once, when the client is created."""
+        """Return the positions of the last :meth:`save`, by channel. Called once, when the client is created."""
 
     def save(self, positions: Mapping[str, str]) -> object:
         """
         Replace the stored positions.
 
-        Called one second after a change, and when the client is closed. If it raises, the client calls ``on_error``,
-        and tries again after the next change.
+        Called one second after a change, and when the client is closed. If it raises an exception, the client calls
+        ``on_error``, and saves again after the next change.
         """
 
 
 @final
 class FilePositions:
     """
-    Stores positions in a file, as a JSON object. It replaces the file in one step, so the file is always complete.
+    Stores positions in a file, as a JSON object. The file is replaced in one step, so it is always complete.
 
     Use one file for each client.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """:param path: the file; it need not exist, its folder must."""
+        """:param path: the file. It need not exist, but its folder must."""
         self._path = Path(path)
 
     def load(self) -> Mapping[str, str]:
         """
-        See :class:`PositionStore`; there are none if the file does not exist.
+        See :class:`PositionStore`. If the file does not exist, there are no positions.
 
-        :raises ValueError: if the file holds something else.
-        :raises OSError: if it cannot be read, or its folder is not there, or may not be written to.
+        :raises ValueError: if the file is not a JSON object of strings.
+        :raises OSError: if the file cannot be read, or if its folder does not exist or is not writable.
         """
         folder = self._path.parent
         if not folder.is_dir():
@@ -87,7 +87,7 @@ class FilePositions:
         """
         See :class:`PositionStore`.
 
-        :raises OSError: if the file cannot be written; the one that is there stays as it is.
+        :raises OSError: if the file cannot be written. An existing file is then not changed.
         """
         written = self._path.with_name(f"{self._path.name}.{os.getpid()}.new")
         try:
@@ -114,11 +114,12 @@ class Positions:
 
     def __init__(self, store: PositionStore | None, *, reactor: Any, report: Callable[[LHTTPError], object]) -> None:
         """
-        :param store: stores them over a restart.
-        :param report: called when the store fails.
-        :raises Exception: if ``store.load`` raises.
-        :raises ValueError: if it returns no mapping of texts.
-        :raises RemoteProtocolError: if it returns an invalid position.
+        :param store: stores the positions between runs of the program; ``None``: nothing does.
+        :param reactor: the reactor.
+        :param report: called with an error when the store fails.
+        :raises Exception: any exception of ``store.load``.
+        :raises ValueError: if ``store.load`` does not return a mapping of str to str.
+        :raises RemoteProtocolError: if ``store.load`` returns a malformed position.
         """
         self._store = store
         self._reactor = reactor
@@ -131,32 +132,33 @@ class Positions:
 
     def attach(self, behind: Callable[[str], tuple[str, int] | None]) -> None:
         """
-        Set the function that tells which messages wait in a buffer.
+        Set the function that knows the messages in buffers.
 
-        :param behind: returns the position just before the oldest such message of a channel; ``None`` if there is none.
+        :param behind: returns the position just before the oldest message of a channel that is still in a buffer;
+            ``None`` if there is none.
         """
         self._behind = behind
 
     def get(self, channel: str) -> tuple[str, int] | None:
-        """Return the epoch and the offset of the last message that arrived; ``None`` if they are not known."""
+        """Return the epoch and the offset of the last message that has arrived; ``None`` if they are not known."""
         return self._known.get(channel)
 
     def is_seen(self, channel: str) -> bool:
-        """Return whether the position is that of a message that arrived, and not one that a receipt has told."""
+        """Return whether the position is that of a message that has arrived, rather than that of a receipt."""
         return channel in self._seen
 
     def text(self, channel: str) -> str | None:
-        """Return the position of the last message that arrived; ``None`` if it is not known."""
+        """Return the position of the last message that has arrived; ``None`` if it is not known."""
         found = self._known.get(channel)
         return None if found is None else format_position(*found)
 
     def taken(self, channel: str) -> str | None:
-        """Return the position of the last message that the program got; ``None`` if it is not known."""
+        """Return the position of the last message that the program has got; ``None`` if it is not known."""
         found = self._known.get(channel)
         return None if found is None else format_position(*(self._behind(channel) or found))
 
     def all_taken(self) -> dict[str, str]:
-        """Return the position of the last message that the program got, by channel."""
+        """Return the positions of the last messages that the program has got, by channel."""
         return {channel: format_position(*(self._behind(channel) or found)) for channel, found in self._known.items()}
 
     def took(self, channel: str, offset: int) -> None:
@@ -167,7 +169,7 @@ class Positions:
 
     def put(self, channel: str, position: str | None) -> None:
         """
-        Set the position of a channel; ``None`` forgets it.
+        Set the position of a channel. ``None`` removes it.
 
         :raises RemoteProtocolError: if the position is malformed.
         """
@@ -179,7 +181,9 @@ class Positions:
         self._changed()
 
     def advance(self, channel: str, position: str) -> None:
-        """Note that everything up to *position* has arrived. A later position of the same epoch stays."""
+        """
+        Note that all messages up to *position* have arrived. If a later position of the same epoch is known, it stays.
+        """
         found, known = parse_position(position), self._known.get(channel)
         if known is None or known[0] != found[0] or known[1] < found[1]:
             self._known[channel] = found
@@ -203,7 +207,7 @@ class Positions:
             self._report(LHTTPError(f"cannot save the positions: {why}"))
 
     def close(self) -> None:
-        """Save changes. Without a store, forget the positions."""
+        """Save changes that are not saved yet. Without a store, forget the positions."""
         self._seen.clear()
         if self._store is None:
             self._known.clear()

@@ -1,8 +1,8 @@
 """
-Publishes from another process with one HTTP POST.
+Publishes a message from another process, with one HTTP POST.
 
-It is for scripts, cron jobs and web applications. It uses only the standard library, and blocks until the server has
-answered. Code in the server's own process uses :func:`lhttp_tx.publish`.
+It is for scripts, cron jobs and web applications. It uses only the standard library for the network, and blocks until
+the server has answered. Code in the server's own process uses :func:`lhttp_tx.publish`.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ __all__ = ["PublishFailed", "post_message"]
 _MAX_REASON_SIZE = 1_024
 
 _MAX_ANSWER_SIZE = 65_536
-"""The most bytes of an answer to read. A longer answer tells no positions."""
+"""The most bytes of an answer that are read. From a longer answer, no positions are returned."""
 
 _PAUSE = 0.5
-"""Seconds before the second attempt. Each pause is twice as long as the one before."""
+"""Seconds before the second attempt. Each further pause is twice as long as the one before."""
 
 _LATER = (502, 503, 504)
-"""Statuses after which another attempt may succeed."""
+"""The statuses after which another attempt may succeed."""
 
 
 class PublishFailed(LHTTPError):
-    """The server did not take the message. ``status`` is the HTTP status, or 503 if the server was not reached."""
+    """The server has not accepted the message. ``status`` is the HTTP status, or 503 if the server was not reached."""
 
 
 def post_message(
@@ -54,8 +54,8 @@ def post_message(
     """
     Publish through the server at *url*.
 
-    A message with an id can safely be sent again after an error: a server that already has it does not publish it
-    again. The id goes into the header ``Idempotency-Key``, and subscribers see it as ``message-id``.
+    After an error, you can safely send a message with an id again: a server that already has it does not publish it
+    again. The function sends the id in the header ``Idempotency-Key``, and subscribers see it as ``message-id``.
 
     :param url: the server's publishing address, such as ``http://127.0.0.1:8081/publish``.
     :param channels: a channel name, or several.
@@ -63,17 +63,17 @@ def post_message(
     :param headers: pairs of name and value, or a dict.
     :param body: the body; a str is sent as UTF-8.
     :param binary: whether subscribers get a binary WebSocket message.
-    :param token: the server's secret, if the operator has set one.
-    :param timeout: seconds that connecting and each read may take.
-    :param message_id: 1 to 64 visible ASCII characters, unique for this publication. By default, the message has an id
-        only if there may be several attempts, and the id is random.
+    :param token: the server's token for publishing, if the operator has set one.
+    :param timeout: the most seconds for connecting, and for each read.
+    :param message_id: 1 to 64 visible ASCII characters, unique for this publication. By default, the message gets a
+        random id if *attempts* is more than 1, and else none.
     :param attempts: the most attempts, at least 1. The function tries again if the server cannot be reached, does not
         answer, or answers with 502, 503 or 504. It waits half a second before the second attempt, and twice as long
-        before each further one. The server remembers an id for two minutes.
+        before each further one. By default, the server remembers an id for two minutes.
     :returns: the result.
-    :raises PublishFailed: if the server refuses it or cannot be reached.
+    :raises PublishFailed: if the server refuses the message or cannot be reached.
     :raises LocalProtocolError: if the message or the id is malformed, or a channel name is malformed or reserved.
-    :raises ValueError: if *url* is not an http or https URL, or *attempts* is not positive.
+    :raises ValueError: if *url* is not an ``http://`` or ``https://`` URL, or *attempts* is less than 1.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{url!r} is no http or https URL")
@@ -113,7 +113,7 @@ def _post(request: urllib.request.Request, url: str, timeout: float) -> bytes:
 
 
 def _published(answer: bytes, message_id: str | None) -> Published:
-    """Return the result in an answer. A server without history tells no positions."""
+    """Return the result in an answer. Without a history, there are no positions."""
     try:
         told: Any = json.loads(answer)
     except ValueError:

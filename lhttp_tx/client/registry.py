@@ -1,9 +1,9 @@
 """
-The channels that a client is subscribed to, on its side and on the server's, and the recovery of missed messages.
+The subscriptions of a client, at the client and at the server, and the recovery of missed messages.
 
 Used by :class:`~lhttp_tx.client.client.Client` and :mod:`lhttp_tx.client.inbox`. It uses the connection, and sends
-requests through the client, but imports neither the client nor the answers. :mod:`lhttp_tx.client.delivery` passes
-publications to the subscriptions.
+requests with functions of the client, but imports neither the client nor the answers. :mod:`lhttp_tx.client.delivery`
+passes publications to the subscriptions.
 """
 
 from __future__ import annotations
@@ -27,25 +27,32 @@ from lhttp_tx.errors import LHTTPError
 __all__ = ["Limited", "MissedCallback", "RecoveredCallback", "Registry"]
 
 _CHANNEL_LIST_SIZE = 4_096
-"""Bytes of channel names in one message that subscribes again. A server takes heads of 8,192 bytes."""
+"""
+The most bytes of channel names in one message that subscribes again. By default, a server accepts heads of 8,192 bytes.
+"""
 
 _POSITION_SIZE = 24
-"""Bytes to count for each channel of a list, so that the receipt with its positions stays in its bounds, too."""
+"""
+Bytes that are added for each channel of such a list, so that the receipt, which has their positions, is not too large.
+"""
 
 _RETRY_INTERVAL = 5.0
-"""Seconds before the client subscribes again if the server could not read the history."""
+"""Seconds until the client subscribes again if the server cannot read the history."""
 
 _UNAVAILABLE = 503
 
 RecoveredCallback = Callable[[str, int, str], object]
-"""Gets a channel, the number of recovered messages, and the position after which the channel goes on."""
+"""Called with a channel, the number of recovered messages, and the position after which the next messages follow."""
 
 MissedCallback = Callable[[str, "str | None"], object]
-"""Gets a channel whose messages are missing, and the position after which it goes on; ``None`` without history."""
+"""
+Called with a channel in which messages are missing, and the position after which the next ones follow; ``None`` without
+history.
+"""
 
 
 class Limited(Protocol):
-    """Puts a time limit on a Deferred."""
+    """A function that adds a time limit to a Deferred."""
 
     def __call__(self, waiting: Deferred[Any], timeout: float | None, what: str, /) -> Deferred[Any]:
         """See :meth:`lhttp_tx.client.subscription.SubscriptionOwner.limited`."""
@@ -70,8 +77,10 @@ class Registry:
         """
         :param uplink: the connection.
         :param positions: the positions of the client.
-        :param confirm: sends a message and waits for its receipt.
-        :param report: called when the server refuses a subscription.
+        :param reactor: the reactor.
+        :param confirm: sends a message, and waits for its receipt.
+        :param limited: adds a time limit to a Deferred.
+        :param report: called with the error when the server refuses a subscription.
         :param on_recovered: called when the client has recovered everything that it had missed in a channel.
         :param on_missed: called when messages of a channel are missing.
         """
@@ -102,7 +111,9 @@ class Registry:
         """
         Make a subscription. If it is the first one to the channel, subscribe at the server.
 
-        :raises ValueError: if it is not the first one, and *since* or *last* is given.
+        The parameters are those of :meth:`lhttp_tx.client.client.Client.subscribe`.
+
+        :raises ValueError: if *since* or *last* is given, and it is not the first subscription.
         """
         if channel in self._delivery.subscriptions and (since is not None or last is not None):
             raise ValueError(f"this client has already subscribed to {channel}: use history() instead of since or last")
@@ -137,17 +148,19 @@ class Registry:
         return self._limited(waiting, timeout, what)
 
     def restore(self) -> list[Deferred[None]]:
-        """Subscribe to all channels on a new connection. The Deferreds succeed when the server has answered."""
+        """
+        Subscribe to all channels on a new connection. The Deferreds succeed when the server has confirmed or refused.
+        """
         lists = list(self._channel_lists(self._delivery.subscriptions))
         return [self._ask(channels) for channels in lists]
 
     def taken_back(self, channel: str, error: LHTTPError) -> None:
-        """End the subscriptions to *channel* with *error*, because the server has taken it back."""
+        """End the subscriptions to *channel* with *error*, because the server has revoked them."""
         for subscription in self._drop(channel):
             subscription.end(error)
 
     def down(self) -> None:
-        """Note that the connection has ended, and the server's side of the subscriptions with it."""
+        """Note that the connection has ended, so that the server has forgotten the subscriptions."""
         self._on_server.clear()
         self._delivery.down()
         self._unavailable.clear()
@@ -164,11 +177,11 @@ class Registry:
             subscription.end(error)
 
     def deliver(self, message: Message) -> bool:
-        """Pass a publication to the subscriptions that it came by. Return whether there are any."""
+        """Pass a publication to the subscriptions that it is for. Return whether there are any."""
         return self._delivery.deliver(message)
 
     def missed(self, message: Message) -> bool:
-        """Handle a ``missed`` message. Return whether the client is subscribed to its channel."""
+        """Handle a ``missed`` message. Return ``False`` if the client is not subscribed to its channel."""
         channel = message.headers.get("channel", "")
         if not self._delivery.concerns(channel):
             return False
@@ -188,19 +201,19 @@ class Registry:
         return min((one for one in found if one is not None), key=lambda one: one[1], default=None)
 
     def _drop(self, channel: str) -> list[Subscription]:
-        """Forget all subscriptions to *channel*, and return them."""
+        """Remove all subscriptions to *channel*, and return them."""
         self._on_server.discard(channel)
         self._last.pop(channel, None)
         return self._delivery.drop(channel)
 
-    # Asking
+    # Subscribe messages
 
     def _channel_lists(self, channels: Iterable[str]) -> Iterator[list[str]]:
         """
         Split *channels* into one list for each subscribe message.
 
-        A channel that catches up is alone. So while it does, it is known to which channel a message belongs that was
-        published to several.
+        A channel that catches up gets a message of its own. So it is clear to which channel a missed message belongs
+        that was published to several.
         """
         others: list[str] = []
         for channel in channels:
@@ -211,7 +224,7 @@ class Registry:
         yield from _fitting(others)
 
     def _question(self, channels: list[str]) -> tuple[Message, bool]:
-        """Return the message that subscribes to *channels*, and whether it has a position."""
+        """Return the message that subscribes to *channels*, and whether it has the header ``since``."""
         headers = {"subscribe": " ".join(channels)}
         position = self._positions.text(channels[0]) if len(channels) == 1 else None
         if position is not None:
@@ -223,8 +236,8 @@ class Registry:
 
     def _ask(self, channels: list[str]) -> Deferred[None]:
         """
-        Subscribe to *channels*. The Deferred succeeds when all are confirmed or refused; it fails if the server does
-        not answer.
+        Subscribe to *channels*. The Deferred succeeds when the server has confirmed or refused all of them, or the
+        connection is lost.
         """
         link = self._uplink.link
         message, since = self._question(channels)
@@ -247,7 +260,7 @@ class Registry:
         return asked.addCallbacks(lambda receipt: self._confirmed(receipt, channels, since), failed)
 
     def _confirmed(self, receipt: Message, channels: list[str], since: bool) -> None:
-        """Handle the receipt of a subscribe message, and tell the program."""
+        """Handle the receipt of a subscribe message, and call the program's functions."""
         positions = channel_values(receipt.headers.get("position"))
         recovered = receipt.headers.get("recovered", "").split()
         missed = receipt.headers.get("missed", "").split()
@@ -268,20 +281,23 @@ class Registry:
             for subscription in tuple(self._delivery.subscriptions.get(channel, ())):
                 subscription.confirm(unsure=channel in unsure)
         for channel, count in told:
-            if channel not in recovered:  # a server without history says nothing of it
+            if channel not in recovered:  # a server without history has no such header
                 self._tell_missed(channel, positions.get(channel))
             elif self._on_recovered is not None:
                 position = self._positions.text(channel) or positions.get(channel, "")
                 call_safely(self._on_recovered, channel, count, position)
 
     def _refused(self, channels: list[str], error: ReplyError) -> Deferred[None] | None:
-        """Subscribe again later if the history is away. Otherwise ask for each channel alone, or give it up."""
+        """
+        If the history is unavailable, subscribe again later. Otherwise, subscribe to each channel separately; or end
+        the subscriptions if there is only one channel.
+        """
         channels = [channel for channel in channels if channel in self._delivery.subscriptions]
         several = [one for channel in channels for one in self._delivery.subscriptions[channel]]
         if error.status == _UNAVAILABLE and channels and all(one.was_confirmed for one in several):
             self._ask_later(channels)
         elif len(channels) > 1:
-            # One of them is at fault, or all are too many.
+            # One of them is refused, or all together are too many.
             return self._ask_in_turn(iter([[channel] for channel in channels]))
         else:
             for channel in channels:
@@ -314,7 +330,7 @@ class Registry:
 
 
 def _fitting(channels: Iterable[str]) -> Iterator[list[str]]:
-    """Split *channels* into lists that fit into the head of one message each."""
+    """Split *channels* into lists. Each list fits into the head of one message."""
     found: list[str] = []
     size = 0
     for channel in channels:

@@ -1,8 +1,9 @@
 """
-Keeps a connection logged in: sends a login message well before the login expires.
+Keeps a connection logged in: sends login messages well before the login expires.
 
-:class:`~lhttp_tx.client.client.Client` makes it, and :mod:`lhttp_tx.client.inbox` tells it about connections. The
-connection stays in use during a renewal. :mod:`lhttp_tx.client.credentials` provides the contents of a login message.
+:class:`~lhttp_tx.client.client.Client` makes a :class:`Renewal`, and :mod:`lhttp_tx.client.inbox` tells it about
+connections. The connection stays in use during a renewal. :mod:`lhttp_tx.client.credentials` provides the contents of a
+login message.
 """
 
 from __future__ import annotations
@@ -33,20 +34,23 @@ _MAX_PAUSE = 86_400.0
 """The most seconds between two renewals."""
 
 _BLIND_PAUSE = 30.0
-"""Seconds to the next renewal if the clocks disagree: by this program's clock, the login has already expired."""
+"""
+Seconds until the next renewal if the login has already expired by this machine's clock, because the clocks differ.
+"""
 
 _REFUSED = frozenset({401, 403})
-"""Statuses of wrong credentials. Trying again soon does not help, and the server counts these failures."""
+"""The statuses of wrong credentials. Trying again soon does not help, and the server counts these failures."""
 
 _MAX_REFUSALS = 2
 """
-Refused renewals of one connection, after which the client stops renewing. A server closes the connection after three.
+The number of refused renewals after which the client stops renewing on a connection. By default, a server closes the
+connection after three.
 """
 
 
 @final
 class Renewal:
-    """Logs in again on a connection, each time when half of the remaining time has passed."""
+    """Logs in again on a connection, whenever half of the time until the expiry has passed."""
 
     def __init__(
         self,
@@ -64,11 +68,12 @@ class Renewal:
         :param uplink: the connection.
         :param answers: the pending answers.
         :param login: returns the headers of the login message.
-        :param now: returns the current time, in seconds since 1970.
+        :param reactor: the reactor.
+        :param now: returns the time in seconds since 1970.
         :param retry_policy: takes the number of consecutive failed renewals, and returns the seconds to wait. The wait
             is never longer than half of the remaining time.
-        :param timeout: seconds for the server's answer.
-        :param report: called when a renewal fails.
+        :param timeout: the most seconds to wait for the server's answer.
+        :param report: called with the error when a renewal fails.
         """
         self._uplink = uplink
         self._answers = answers
@@ -84,7 +89,7 @@ class Renewal:
         self._running: Deferred[Any] | None = None
 
     def up(self) -> None:
-        """Called when a connection is up and logged in."""
+        """Called when a connection is made and logged in."""
         self._failures = self._refusals = 0
         self._wait(None)
 
@@ -98,7 +103,7 @@ class Renewal:
             running.cancel()
 
     def _wait(self, retry: float | None) -> None:
-        """:param retry: the most seconds to the next try, if the last renewal failed."""
+        """:param retry: the most seconds until the next renewal, if the last one has failed; else ``None``."""
         account = self._uplink.account
         if account is None or account.expires is None:
             return
@@ -120,7 +125,7 @@ class Renewal:
         return await self._answers.ask(message, self._timeout, COMMAND, self._send)
 
     def _send(self, message: Message, pending: Pending) -> None:
-        """Send on the current connection, never on a later one, which has a login of its own."""
+        """Send only on the current connection, because a later one has its own login."""
         link = self._uplink.link
         if link is None:
             raise LoginFailed("the connection was lost")

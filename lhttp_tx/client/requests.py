@@ -1,7 +1,7 @@
 """
-What a client sends: messages, publications, requests, and questions for the history of a channel.
+The methods of a client that send: messages, publications, requests, and requests for histories.
 
-A part of :class:`lhttp_tx.client.client.Client`; knows no subscriptions.
+A part of :class:`lhttp_tx.client.client.Client`, without subscriptions.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ __all__ = ["RequestingService"]
 
 
 class RequestingService(ConnectedService):
-    """A connected service that sends, and waits for answers. A subclass makes its parts."""
+    """A connected service that sends messages and waits for answers. The subclass makes its parts."""
 
     timeout: float
     _answers: Answers
 
     def send(self, message: Message) -> None:
         """
-        Send a message without asking for an answer. If the server refuses it, ``on_error`` is called.
+        Send a message without asking for a receipt. If the server refuses the message, ``on_error`` is called.
 
-        :raises QueueFull: if the queue is full.
+        :raises QueueFull: if too many messages or bytes wait to be sent.
         :raises ClientClosed: if the client is closed.
         """
         self._uplink.send(message)
 
     def confirm(self, message: Message, timeout: float | None = None) -> Deferred[Message]:
         """
-        Send a message and wait for the server's receipt.
+        Send a message, and wait for the server's receipt.
 
-        :param message: the message, to which the client adds a ``receipt`` header.
-        :param timeout: seconds, by default the client's.
+        :param message: the message. The client adds a ``receipt`` header.
+        :param timeout: the most seconds to wait; ``None``: the client's own limit.
         :returns: a Deferred that
 
-            - succeeds with the receipt, once everything that the message asked for is done. With an ``upstream``
-              header, the receipt contains the answer of the backend;
-            - fails with :exc:`~lhttp_tx.client.errors.ReplyError` if the server refuses it, with
+            - succeeds with the receipt when everything that the message asks for is done. With an ``upstream`` header,
+              the receipt contains the answer of the backend;
+            - fails with :exc:`~lhttp_tx.client.errors.ReplyError` if the server refuses the message; or with
               :exc:`~lhttp_tx.client.errors.RequestTimeout`, :exc:`~lhttp_tx.client.errors.ConnectionLost` or
               :exc:`~lhttp_tx.client.errors.QueueFull`.
         """
@@ -72,9 +72,9 @@ class RequestingService(ConnectedService):
         """
         Publish a message.
 
-        A publication with a receipt has a message id. If the connection is lost before the answer, the client sends it
-        again, and a server that already has it does not publish it again. A processor for its command may still be
-        called twice.
+        A publication with a receipt has a message id. If the connection is lost before the answer, the client sends the
+        message again, and a server that already has it does not publish it again. But a processor for its command may
+        be called twice.
 
         :param channels: a channel name, or several.
         :param command: the command of the message.
@@ -82,15 +82,15 @@ class RequestingService(ConnectedService):
         :param body: the body; a str is sent as UTF-8.
         :param binary: whether to send it as a binary WebSocket message.
         :param receipt: whether to ask for a receipt.
-        :param message_id: 1 to 64 visible ASCII characters, unique for this publication; by default random ones. The
-            server does not publish a second message with the same id within two minutes.
-        :param timeout: seconds for the receipt, by default the client's.
+        :param message_id: 1 to 64 visible ASCII characters, unique for this publication. By default, it is random. By
+            default, the server does not publish a second message with the same id within two minutes.
+        :param timeout: the most seconds to wait for the receipt; ``None``: the client's own limit.
         :returns: a Deferred that
 
-            - succeeds with the result when the server has published it; without a receipt, when it was passed to the
-              connection or waits for one;
-            - fails like that of :meth:`confirm`. It fails with :exc:`~lhttp_tx.client.errors.ConnectionLost` if the
-              connection was lost, and the client could not keep the message or has sent it too often already.
+            - succeeds with the result when the server has published the message; without a receipt, when the message
+              was sent, or waits for a connection;
+            - fails like that of :meth:`confirm`. It fails with :exc:`~lhttp_tx.client.errors.ConnectionLost` only if
+              the client could not keep the message for sending it again, or has already sent it too often.
         :raises LocalProtocolError: if the message or the id is malformed.
         :raises RemoteProtocolError: if a channel name is malformed or reserved.
         """
@@ -119,21 +119,21 @@ class RequestingService(ConnectedService):
         timeout: float | None = None,
     ) -> Deferred[Message]:
         """
-        Send a message to a processor and wait for its reply.
+        Send a message to a processor, and wait for the reply.
 
-        The request asks for a receipt. Its reply is the first message with the expected command that comes before this
-        receipt, and after the receipts of everything sent earlier. A server handles the messages of a connection one
-        after another, so the reply of another request cannot be taken for it.
+        The request asks for a receipt. The reply is the first message with the expected command that comes before this
+        receipt, and after the receipts of earlier requests. A server handles the messages of a connection one after
+        another. So the reply to another request cannot be taken for it.
 
         :param message: the message; or its command, with the other arguments of
             :class:`~lhttp_tx.codec.message.Message`.
-        :param reply_command: the command of the reply, by default that of the request.
-        :param timeout: seconds, by default the client's.
+        :param reply_command: the command of the reply; by default, that of the request.
+        :param timeout: the most seconds to wait; ``None``: the client's own limit.
         :returns: a Deferred that
 
             - succeeds with the reply;
-            - fails with :exc:`~lhttp_tx.client.errors.NoReply` if the receipt came and no reply; otherwise like that of
-              :meth:`confirm`.
+            - fails with :exc:`~lhttp_tx.client.errors.NoReply` if the receipt has come without a reply; otherwise like
+              that of :meth:`confirm`.
         :raises LocalProtocolError: if the message is malformed.
         """
         if isinstance(message, str):
@@ -145,15 +145,15 @@ class RequestingService(ConnectedService):
         self, message: Message, progress: Callable[[int, int], object], timeout: float | None = None
     ) -> Deferred[Message]:
         """
-        Send a large message like :meth:`request`, and report its progress.
+        Send a large message like :meth:`request`, and report the progress.
 
-        The client sends it in fragments, each when the one before has left this process. Other messages wait until it
-        is sent.
+        The client sends the message in fragments. It sends each when the one before has left this process. Other
+        messages wait until all are sent.
 
         :param progress: called with the number of bytes sent so far, and the size of the message.
-        :param timeout: seconds for all of it, by default the client's.
-        :returns: a Deferred like that of :meth:`request`; it also fails with
-            :exc:`~lhttp_tx.client.errors.ConnectionLost` if there is no connection.
+        :param timeout: the most seconds for sending and the reply together; ``None``: the client's own limit.
+        :returns: a Deferred like that of :meth:`request`; It also fails with
+            :exc:`~lhttp_tx.client.errors.ConnectionLost` if there is no connection, or another upload is under way.
         """
         link = self._uplink.link
         if link is None or link.uploading:
@@ -178,22 +178,24 @@ class RequestingService(ConnectedService):
         """
         Ask for a part of the history of a channel.
 
-        Without *since* and *before*, it starts with the oldest message, or with the newest one if *order* is
+        Without *since* and *before*, the page begins with the oldest message, or with the newest one if *order* is
         ``"newest"``.
 
         :param channel: a channel that the client may subscribe to.
-        :param limit: the maximum number of messages, at least 1. A server may return fewer, and then sets ``more``.
-        :param since: a position; asks for the messages after it.
-        :param before: a position; asks for the newest messages before it.
+        :param limit: the most messages, at least 1. The server may return fewer messages than this and than there are.
+            Then :attr:`~lhttp_tx.client.results.HistoryPage.more` is true.
+        :param since: a position. The page has the messages after it.
+        :param before: a position. The page has the newest messages before it.
         :param order: which message comes first.
-        :param timeout: seconds, by default the client's.
+        :param timeout: the most seconds to wait; ``None``: the client's own limit.
         :returns: a Deferred that
 
-            - succeeds with the messages;
-            - fails with :exc:`~lhttp_tx.client.errors.NoReply` if the server keeps no history, with a
+            - succeeds with the page;
+            - fails with :exc:`~lhttp_tx.client.errors.NoReply` if the server keeps no history; with a
               :exc:`~lhttp_tx.client.errors.ReplyError` of status 404 if this channel has none; otherwise like that of
               :meth:`confirm`.
-        :raises ValueError: if *limit* is not positive, *since* is used with *before* or *order*, or *order* is invalid.
+        :raises ValueError: if *limit* is less than 1, if *since* is used with *before* or ``order="newest"``, or if
+            *order* is invalid.
         :raises RemoteProtocolError: if the channel name or a position is malformed.
         """
         check_channel(channel)

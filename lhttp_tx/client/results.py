@@ -1,7 +1,7 @@
 """
-The results of publications, and pages of the history of a channel.
+The results of publications, and pages of histories.
 
-Used by :mod:`lhttp_tx.client.requests` and :mod:`lhttp_tx.client.publisher`. Knows no connection.
+Used by :mod:`lhttp_tx.client.requests` and :mod:`lhttp_tx.client.publisher`. This module uses no connection.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Published:
     """
     The result of a publication.
 
-    :ivar message_id: its id; ``None`` if it has none.
-    :ivar positions: its position in each channel that has history.
-    :ivar duplicate: whether the server already had a message with this id in all of its channels. It has not published
-        this one, and *positions* are those of the first.
+    :ivar message_id: the message id; ``None`` if the publication has none.
+    :ivar positions: the position in each channel with history, by channel.
+    :ivar duplicate: whether the server already had a message with this id in all of the channels. If so, it has not
+        published this one, and *positions* are those of the first.
     """
 
     message_id: str | None = None
@@ -44,15 +44,16 @@ class Published:
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
     """
-    A page of the history of a channel. It is a sequence of messages, in the requested order.
+    A page of the history of a channel: a sequence of messages, in the requested order.
 
     :ivar channel: the channel.
-    :ivar messages: the messages, as subscribers got them.
-    :ivar position: the position to pass as ``since`` for the next page. It is the position of the last message, or of
-        the newest message of the channel if there are no more. If the page was requested with ``before`` or
-        ``order="newest"``, it is the position of the newest message of the channel.
+    :ivar messages: the messages, as subscribers get them.
+    :ivar position: the position to pass as ``since`` for the next page. It is that of the last message of the page if
+        there are more, else that of the newest message of the channel, or a later one. This is always so with
+        ``before`` or ``order="newest"``.
     :ivar more: whether there are more messages in the requested direction.
-    :ivar missed: whether messages after the requested ``since`` are missing, because the history does not reach back.
+    :ivar missed: whether messages after the requested ``since`` are missing, because the history does not reach back
+        that far.
     """
 
     channel: str
@@ -69,7 +70,7 @@ class HistoryPage:
         return min((self.position_of(message) for message in self.messages), key=lambda found: parse_position(found)[1])
 
     def position_of(self, message: Message) -> str:
-        """Return the position of a message of this page."""
+        """Return the position of *message*, which must be one of this page."""
         return format_position(parse_position(self.position)[0], int(message.headers.get("offset", "0")))
 
     def __iter__(self) -> Iterator[Message]:
@@ -83,7 +84,7 @@ class HistoryPage:
 
 
 def channel_values(value: str | None) -> dict[str, str]:
-    """Return the positions in the header ``position`` of a receipt, by channel. Malformed ones are left out."""
+    """Return the positions in the header ``position`` of a receipt, by channel. Malformed ones are ignored."""
     pairs = [word.rpartition("=") for word in (value or "").split()]
     return {channel: position for channel, equals, position in pairs if equals and _is_position(position)}
 
@@ -100,9 +101,9 @@ def identified(headers: HeaderPairs | dict[str, str], message_id: str | None) ->
     """
     Return the headers of a publication with its message id, and the id.
 
-    :param message_id: the id; by default the one in *headers*, or a new random one. If ids could be guessed, somebody
-        could publish a message with the next id first, and the server would take ours for a duplicate.
-    :raises LocalProtocolError: if it is not 1 to 64 visible ASCII characters, or *headers* contains another one.
+    :param message_id: the id; by default, that in *headers*, or a random one. If others could guess it, they could
+        publish a message with this id first, and the server would take this one for a duplicate.
+    :raises LocalProtocolError: if the id is not 1 to 64 visible ASCII characters, or *headers* contains another one.
     """
     pairs = pairs_of(headers)
     given = next((value for name, value in pairs if name.lower() == "message-id"), None)
@@ -126,7 +127,7 @@ def history_page(reply: Message, channel: str) -> HistoryPage:
     """
     Return the page in the answer to a ``history`` message.
 
-    :raises RemoteProtocolError: if it is malformed.
+    :raises RemoteProtocolError: if the answer is malformed.
     """
     headers = reply.headers
     position, offsets = headers.get("position", ""), headers.get("multipart")
@@ -141,7 +142,7 @@ def _message(part: Part) -> Message:
     names = [name.lower() for name, _ in pairs]
     if "command" not in names:
         raise RemoteProtocolError("a message of the history has no command")
-    _, command = pairs.pop(names.index("command"))  # the first one; a publisher may have written others
+    _, command = pairs.pop(names.index("command"))  # the server's comes first; a publisher may have written others
     try:
         part.body.decode("utf-8")
         return Message(command, pairs, part.body)

@@ -1,7 +1,7 @@
 """
 The client as an ``IService``: the start and the end of its connection.
 
-A part of :class:`lhttp_tx.client.client.Client`; knows neither messages nor subscriptions.
+A part of :class:`lhttp_tx.client.client.Client`, without messages and subscriptions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["ConnectedService"]
 
 
 class ConnectedService(Service):
-    """A service that keeps the connection of an uplink. The subclass makes the uplink."""
+    """A service that starts and stops an uplink. The subclass makes the uplink."""
 
     _uplink: Uplink
 
@@ -30,29 +30,33 @@ class ConnectedService(Service):
 
     @property
     def user(self) -> str | None:
-        """The user of the connection, as the server has told; ``None`` without a connection, or without *login*."""
+        """The user of the connection, according to the server; ``None`` without a connection, or without *login*."""
         account = self._uplink.account
         return None if account is None else account.user
 
     @property
     def expires(self) -> float | None:
-        """When the server closes the connection unless the login is renewed, in seconds since 1970; or ``None``."""
+        """
+        The time at which the server closes the connection unless the login is renewed, in seconds since 1970; ``None``:
+        never.
+        """
         account = self._uplink.account
         return None if account is None else account.expires
 
     def connect(self, attempts: int | None = 1, timeout: float | None = None) -> Deferred[None]:
         """
-        Start the client, unless it runs, and wait until it is connected. If it is closing, it finishes that first.
+        Start the client if it does not run, and wait until it is connected. If it is still closing, it finishes this
+        first.
 
-        :param attempts: how many attempts may fail; ``None``: any number.
-        :param timeout: seconds to wait; ``None``: no limit except that of the attempts.
+        :param attempts: the most attempts; ``None``: no limit.
+        :param timeout: the most seconds to wait; ``None``: no limit except that of the attempts.
         :returns: a Deferred that
 
-            - succeeds when the connection is up and the subscriptions are confirmed;
+            - succeeds when the client is connected, and the server has confirmed the subscriptions;
             - fails with :exc:`~lhttp_tx.client.errors.ConnectFailed`, or with its subclass
               :exc:`~lhttp_tx.client.errors.LoginFailed` if the server refuses the credentials. The client is then
               closed;
-            - fails with :exc:`~lhttp_tx.client.errors.ClientClosed` if the client was closed.
+            - fails with :exc:`~lhttp_tx.client.errors.ClientClosed` if the client is closed in the meantime.
         """
 
         def failed(failure: Failure) -> Deferred[Any]:
@@ -68,14 +72,16 @@ class ConnectedService(Service):
 
     def when_connected(self, attempts: int | None = None, timeout: float | None = None) -> Deferred[None]:
         """
-        Wait until the client is connected. Unlike :meth:`connect`, this starts and closes nothing.
+        Wait until the client is connected. Unlike :meth:`connect`, this neither starts nor closes the client.
 
+        :param attempts: the most attempts from now on; ``None``: no limit.
+        :param timeout: the most seconds to wait; ``None``: no limit except that of the attempts.
         :returns: a Deferred like that of :meth:`connect`.
         """
         return self._uplink.when_connected(attempts, timeout)
 
     def startService(self) -> None:
-        """Begin to connect. If a connection is still closing, begin after its end. Part of ``IService``."""
+        """Begin to connect. If a connection is still closing, wait for its end first. Part of ``IService``."""
         if self.running:
             return
         super().startService()
@@ -92,9 +98,9 @@ class ConnectedService(Service):
 
     def close(self) -> Deferred[None]:
         """
-        Close the client for good. Pending calls fail with :exc:`~lhttp_tx.client.errors.ClientClosed`; iterators end.
+        Close the client. Pending calls fail with :exc:`~lhttp_tx.client.errors.ClientClosed`. Iterators end.
 
-        :returns: a Deferred that succeeds when the connection has ended. Messages sent before may still be on their
-            way. Wait for receipts to be sure that they have arrived.
+        :returns: a Deferred that succeeds when the connection has ended. Earlier messages may not have arrived. To be
+            sure that they have, wait for their receipts.
         """
         return self.stopService()

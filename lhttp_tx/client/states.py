@@ -1,7 +1,7 @@
 """
 The states of a client.
 
-:mod:`lhttp_tx.client.uplink` changes the state, and programs may show it. Imports nothing of the project.
+:mod:`lhttp_tx.client.uplink` sets the state, and programs may show it. Imports nothing of the project.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class State(Enum):
     CONNECTING = "connecting"
     """The client is trying to connect."""
     CONNECTED = "connected"
-    """The connection is up and the server has confirmed the subscriptions."""
+    """The client is connected, and the server has confirmed the subscriptions."""
     WAITING = "waiting"
     """There is no connection. The client tries again after a pause."""
     CLOSING = "closing"

@@ -1,8 +1,8 @@
 """
-One subscription of a client: a callback, or a bounded buffer to iterate over.
+One subscription of a client, with a callback, or with a buffer of limited size to iterate over.
 
-Made by :mod:`lhttp_tx.client.registry` for :meth:`lhttp_tx.client.client.Client.subscribe`. Imports nothing that sends:
-it uses the client through :class:`~lhttp_tx.client.subscription.SubscriptionOwner`.
+Made by :mod:`lhttp_tx.client.registry` for :meth:`lhttp_tx.client.client.Client.subscribe`. It imports nothing that
+sends. It uses the client through :class:`~lhttp_tx.client.subscription.SubscriptionOwner`.
 """
 
 from __future__ import annotations
@@ -27,39 +27,46 @@ _BUFFER_SIZE = 16_777_216
 """The most bytes of messages in a buffer. A single message may be larger."""
 
 MessageCallback = Callable[[Message], object]
-"""Gets a message. Exceptions are logged. It may return a Deferred or a coroutine, which nobody waits for."""
+"""
+Called with a message. Exceptions are logged. It may return a Deferred or a coroutine, but the client does not wait for
+these.
+"""
 
 
 ChannelCallback = Callable[[Message, str], object]
-"""Like :data:`MessageCallback`, but also gets the message's channel."""
+"""Like :data:`MessageCallback`, but also called with the message's channel."""
 
 
 class SubscriptionOwner(Protocol):
-    """The owner of a subscription, as the subscription uses it."""
+    """The owner of a subscription. The subscription calls these methods."""
 
     def forget(self, subscription: Subscription) -> Deferred[None]:
         """End *subscription*; see :meth:`Subscription.unsubscribe`."""
 
     def limited(self, waiting: Deferred[Any], timeout: float | None, what: str) -> Deferred[Any]:
-        """Return *waiting* with a time limit, by default the client's, after which it fails like a request."""
+        """
+        Add a time limit to *waiting*, and return it; see :meth:`lhttp_tx.client.answers.Answers.limited`.
+
+        :param timeout: seconds; ``None``: the client's own limit.
+        """
 
 
 @final
 class Subscription:
     """
-    The messages of a channel, or of channels that match a wildcard, until :meth:`unsubscribe`, across connections.
+    A subscription to a channel or a wildcard. It lasts over several connections, until :meth:`unsubscribe`.
 
-    In a coroutine of Twisted, ``await client.subscribe(...)`` waits until the server has confirmed it, and ``async for
-    message in subscription`` gives the messages. A coroutine of asyncio uses :meth:`iterate` and
-    ``confirmed().asFuture(loop)``.
+    In a coroutine of Twisted, ``await client.subscribe(...)`` waits until the server has confirmed the subscription,
+    and ``async for message in subscription`` iterates over the messages. A coroutine of asyncio uses :meth:`iterate`
+    and ``confirmed().asFuture(loop)``.
 
-    While nobody takes messages out, the buffer keeps up to ``buffer`` of them, and up to 16 MiB. Then a new message
-    pushes out the oldest ones, and :attr:`dropped` counts them. With a callback, there is no buffer.
+    The buffer keeps up to ``buffer`` messages that nobody has taken, and up to 16 MiB. Beyond that, a new message
+    pushes out the oldest ones, and :attr:`dropped` counts these. With a callback, there is no buffer.
 
     :ivar channel: the channel, or the wildcard.
-    :ivar dropped: how many messages were pushed out of the full buffer.
-    :ivar unsure: whether the server did not know, when it last confirmed the subscription, if all nodes of its cluster
-        pass on what they publish. To ask again, subscribe again.
+    :ivar dropped: the number of messages that were pushed out of the full buffer.
+    :ivar unsure: whether the last confirmation of the server said that publications of some nodes of its cluster may
+        not arrive (header ``unsure``). To ask again, subscribe again.
     """
 
     def __init__(
@@ -86,7 +93,9 @@ class Subscription:
 
     @property
     def active(self) -> bool:
-        """Whether messages may still come. False after :meth:`unsubscribe`, a refusal, or the end of the client."""
+        """
+        Whether messages may still come. It is false after :meth:`unsubscribe`, a refusal, or the end of the client.
+        """
         return self._end is None
 
     def confirmed(self, timeout: float | None = None) -> Deferred[Subscription]:
@@ -97,9 +106,9 @@ class Subscription:
         :returns: a Deferred that
 
             - succeeds with this subscription;
-            - fails with :exc:`~lhttp_tx.client.errors.ReplyError` if the server has refused it, with
+            - fails with :exc:`~lhttp_tx.client.errors.ReplyError` if the server has refused it; with
               :exc:`~lhttp_tx.client.errors.RequestTimeout` if the server has not answered in time (the subscription
-              then stays), or with :exc:`~lhttp_tx.client.errors.ClientClosed`.
+              stays); or with :exc:`~lhttp_tx.client.errors.ClientClosed`.
         """
         if self._end is not None:
             return fail(self._end)
@@ -115,9 +124,9 @@ class Subscription:
 
         :returns: a Deferred that
 
-            - succeeds with the message; it may be cancelled;
-            - fails with :exc:`~lhttp_tx.client.errors.ClientClosed` when no more will come, or with the
-              :exc:`~lhttp_tx.client.errors.ReplyError` of a server that refused the subscription.
+            - succeeds with the message. If it is cancelled, no message is lost;
+            - fails with :exc:`~lhttp_tx.client.errors.ClientClosed` if the subscription has ended; or with the
+              :exc:`~lhttp_tx.client.errors.ReplyError` of a server that has refused it.
         :raises TypeError: if the subscription has a callback.
         """
         if self._callback is not None:
@@ -138,8 +147,8 @@ class Subscription:
 
         :returns: a Deferred that
 
-            - succeeds when the server has confirmed it. It succeeds at once if another subscription of this client
-              needs the channel, or if there is no connection;
+            - succeeds when the server has confirmed this; or at once if another subscription of this client needs the
+              channel, or if there is no connection;
             - fails like that of :meth:`lhttp_tx.client.client.Client.confirm`.
         """
         if self._end is not None:
@@ -173,18 +182,20 @@ class Subscription:
 
     @property
     def was_confirmed(self) -> bool:
-        """Whether the server has confirmed it at least once."""
+        """Whether the server has confirmed the subscription at least once."""
         return self._is_confirmed
 
     def behind(self) -> tuple[str, int] | None:
-        """Return the position just before the oldest stored message in the buffer; ``None`` if there is none."""
+        """
+        Return the position just before the oldest message with a position in the buffer; ``None`` if there is none.
+        """
         return next((before for _, before in self._messages if before is not None), None)
 
     def deliver(self, message: Message, channel: str, before: tuple[str, int] | None = None) -> None:
         """
-        Called with each message and its channel; never raises.
+        Take a message and its channel. This never raises.
 
-        :param before: the position just before the message, if the channel has history.
+        :param before: the position just before the message, if the channel has history; else ``None``.
         """
         if self._end is not None:
             return
@@ -210,7 +221,7 @@ class Subscription:
         fire_all(self._confirming, self)
 
     def end(self, error: LHTTPError) -> None:
-        """Called when no more messages will come. *error* goes to everyone who waits."""
+        """Called when no more messages will come. All Deferreds that wait fail with *error*."""
         self._end = error
         fire_all(self._confirming, Failure(error))
         fire_all(self._takers, Failure(error))
@@ -236,7 +247,7 @@ class _AsyncioIterator:
 
 
 def call_safely(callback: Callable[..., object], *args: object) -> None:
-    """Call a user's *callback*, and log its exceptions, and those of its Deferred or coroutine."""
+    """Call a program's *callback*. Log its exceptions, and those of its Deferred or coroutine."""
     try:
         result = callback(*args)
     except Exception:

@@ -1,5 +1,5 @@
 """
-The client for programs without a loop: scripts, and views of Django or Flask. Each call waits until it is done.
+The client for programs without a loop: scripts, and views of Django or Flask. Each call blocks until it is done.
 
 ::
 
@@ -8,8 +8,8 @@ The client for programs without a loop: scripts, and views of Django or Flask. E
     with Client("ws://127.0.0.1:8081/") as client:
         client.publish("room.a", {"text": "hello"})
 
-One thread runs the connection, with :mod:`lhttp_tx.client.aio` inside, whose names and arguments these are. Several
-threads may use one client.
+A thread runs the connection, with :mod:`lhttp_tx.client.aio` inside. Names and arguments are the same. Several threads
+may use one client.
 """
 
 from __future__ import annotations
@@ -48,7 +48,12 @@ class _Thread:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run *work* in the thread, and return its result. An exception of the caller, such as Ctrl-C, cancels it."""
+        """
+        Run *work* in the thread, and return its result. An exception in the waiting thread, such as Ctrl-C, cancels it.
+
+        :raises ClientClosed: if the client is closed, or was made before a fork.
+        :raises RuntimeError: if a callback calls this in the thread itself.
+        """
         if os.getpid() != self._process:
             work.close()
             raise ClientClosed("the client was made before a fork: make one in each process")
@@ -69,7 +74,7 @@ class _Thread:
             raise
 
     def stop(self) -> None:
-        """End the thread. Whatever still runs in it is cancelled."""
+        """End the thread. Work that still runs in it is cancelled."""
         with self._lock:
             self._has_ended = True
             ending = asyncio.run_coroutine_threadsafe(_end_others(), self._loop)
@@ -81,7 +86,7 @@ class _Thread:
 
 
 async def _end_others() -> None:
-    """Cancel all tasks but this one, and wait for them."""
+    """Cancel all tasks except this one, and wait for them."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
@@ -91,14 +96,17 @@ async def _end_others() -> None:
 @final
 class Client:
     """
-    A client of one server whose calls wait. Failures are the exceptions of :mod:`lhttp_tx.client.errors`.
+    A client of one server whose calls block. They raise the exceptions of :mod:`lhttp_tx.client.errors`.
 
     The arguments are those of :class:`lhttp_tx.client.aio.Client`. Callbacks such as ``on_state`` are called in the
     client's own thread.
     """
 
     def __init__(self, url: str, **options: Any) -> None:
-        """:param options: those of :class:`lhttp_tx.client.aio.Client`."""
+        """
+        :param url: a ``ws://`` or ``wss://`` URL, or an endpoint description.
+        :param options: the options of :class:`lhttp_tx.client.aio.Client`.
+        """
         self._client = aio.Client(url, **options)
         self._thread: _Thread | None = None
         self._lock = threading.Lock()
@@ -110,7 +118,7 @@ class Client:
 
     @property
     def user(self) -> str | None:
-        """The user of the connection, as the server has told."""
+        """The user of the connection, according to the server; ``None`` without a connection or without *login*."""
         return self._client.user
 
     def connect(self, *, attempts: int | None = 1, timeout: float | None = None) -> None:
@@ -190,7 +198,7 @@ class Client:
     def subscribe(
         self, channel: str, *, since: str | None = None, last: int | None = None, buffer: int = 1_000
     ) -> Subscription:
-        """Subscribe to a channel, and return what to iterate over. See :meth:`lhttp_tx.client.aio.Client.subscribe`."""
+        """Subscribe to a channel. Iterate over the result. See :meth:`lhttp_tx.client.aio.Client.subscribe`."""
         return Subscription(
             self._run(self._client.subscribe(channel, since=since, last=last, buffer=buffer)), self._run
         )
@@ -216,7 +224,7 @@ class Client:
 
 @final
 class Subscription:
-    """The messages of a channel: ``for message in subscription``, until :meth:`unsubscribe`."""
+    """A subscription. Iterate over its messages with ``for message in subscription``, until :meth:`unsubscribe`."""
 
     def __init__(self, made: aio.Subscription, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         self._made = made
@@ -229,12 +237,12 @@ class Subscription:
 
     @property
     def closed(self) -> bool:
-        """Whether no more messages come."""
+        """Whether the subscription has ended, so that no more messages arrive."""
         return self._made.closed
 
     @property
     def dropped(self) -> int:
-        """How many messages a full buffer has pushed out."""
+        """The number of messages that were pushed out of a full buffer."""
         return self._made.dropped
 
     @property
@@ -246,9 +254,9 @@ class Subscription:
         """
         Return the next message.
 
-        :param timeout: seconds to wait for it; ``None``: for ever.
-        :raises TimeoutError: if none came in time.
-        :raises ClientClosed: if no more come.
+        :param timeout: the most seconds to wait; ``None``: no limit.
+        :raises TimeoutError: if no message has come in time.
+        :raises ClientClosed: if the subscription has ended.
         """
 
         async def take() -> Message:
@@ -257,7 +265,7 @@ class Subscription:
 
         try:
             found: Message = self._run(take())
-        except ClientClosed:  # what came before can still be taken
+        except ClientClosed:  # messages in the buffer can still be taken
             last = self._made.left()
             if last is None:
                 raise
@@ -265,7 +273,7 @@ class Subscription:
         return found
 
     def unsubscribe(self) -> None:
-        """End it. Messages in the buffer can still be taken."""
+        """End the subscription. Messages in the buffer can still be taken."""
         self._run(self._made.unsubscribe())
 
     def __iter__(self) -> Subscription:

@@ -1,9 +1,9 @@
 """
-The connection that a client keeps alive: its states, the calls that wait for it, and the queue of messages.
+Keeps a client connected: the states, the calls that wait for a connection, and the queue of messages.
 
-Below it, Twisted's ``ClientService`` connects again after a loss. Above it, an :class:`UplinkOwner` is told what
-happens. :class:`~lhttp_tx.client.client.Client` makes it. It knows neither answers nor subscriptions: it only passes
-:class:`~lhttp_tx.client.answers.Pending` on, and imports no subscription.
+Below an uplink, Twisted's ``ClientService`` connects again after a loss. Above it, an :class:`UplinkOwner` is told
+about events. :class:`~lhttp_tx.client.client.Client` makes the uplink. It does not handle answers or subscriptions: it
+only passes :class:`~lhttp_tx.client.answers.Pending` on.
 """
 
 from __future__ import annotations
@@ -38,22 +38,25 @@ __all__ = ["Uplink", "UplinkOwner"]
 _log = Logger()
 
 _MAX_REFUSALS = 10
-"""Consecutive logins that a server may refuse. After that, the client gives up."""
+"""The number of consecutive refused logins after which the client is closed."""
 
 
 _MOST_ASKED = 60.0
-"""The most seconds that the client waits because a server asks for it."""
+"""The most seconds that the client waits because a server has asked for it."""
 
 
 SendAgain = Callable[[list[tuple[Message, Pending]]], None]
-"""Gets messages, each with the answer that it waits for."""
+"""Called with messages to send again, each with its pending answer."""
 
 
 class UplinkOwner(Protocol):
-    """The owner of an uplink, which is told what happens to the connection, and gets its messages."""
+    """The owner of an uplink. The uplink calls these methods to report events and messages."""
 
     def restore(self) -> list[Deferred[None]]:
-        """Subscribe to all channels again, on a new connection. The Deferreds succeed when the server has answered."""
+        """
+        Subscribe to all channels again, on a new connection. The Deferreds succeed when the server has confirmed or
+        refused.
+        """
 
     def received(self, message: Message) -> None:
         """Called with each message."""
@@ -62,31 +65,32 @@ class UplinkOwner(Protocol):
         """Called with an error that belongs to no call."""
 
     def unsent(self, pending: Pending, error: LHTTPError) -> None:
-        """Called when a request that waited for the connection could not be sent on it."""
+        """Called when a request that waited for a connection could not be sent on it."""
 
     def down(self) -> None:
-        """Called first when the connection has ended, so that callbacks find a consistent state."""
+        """Called first when the connection has ended, before any callback of the program."""
 
     def lost(self, error: LHTTPError, send_again: SendAgain | None) -> None:
         """
-        Called last when the connection has ended. Requests that were sent on it will get no answers.
+        Called last when the connection has ended. Requests that were sent on it get no answers.
 
-        :param send_again: takes requests to send on the next connection; ``None`` if there will be no connection.
+        :param error: why the connection has ended.
+        :param send_again: takes requests to send on the next connection; ``None`` if there will be none.
         """
 
     def closed(self, error: LHTTPError) -> None:
-        """Called when there will be no further connection."""
+        """Called when there will be no other connection."""
 
 
 @final
 class Uplink:
     """
-    The connection that a client keeps alive.
+    Keeps a client connected.
 
-    :ivar url: the name of the connection in texts.
-    :ivar state: the state.
-    :ivar link: the connection, while there is one.
-    :ivar account: the account that the server has told, if the client has logged in.
+    :ivar url: the URL, for texts.
+    :ivar state: the state of the client.
+    :ivar link: the connection; ``None`` if there is none.
+    :ivar account: the user of the connection, according to the server; ``None`` if the client is not logged in.
     """
 
     def __init__(
@@ -103,7 +107,7 @@ class Uplink:
     ) -> None:
         """
         :param endpoint: makes connections that can send messages.
-        :param queue_length: messages that may wait for a connection.
+        :param queue_length: the most messages that wait for a connection.
 
         The other parameters are those of :class:`~lhttp_tx.client.client.Client`.
         """
@@ -128,7 +132,7 @@ class Uplink:
         self._queue: deque[tuple[Message, Pending | None]] = deque()
 
     def attach(self, owner: UplinkOwner) -> None:
-        """Tell *owner* what happens. Call this before :meth:`start`."""
+        """Report events to *owner*. Call this before :meth:`start`."""
         self._owner = owner
 
     @property
@@ -139,7 +143,7 @@ class Uplink:
     # Start and stop
 
     def start(self) -> None:
-        """Begin to connect, unless this has already begun."""
+        """Begin to connect. Do nothing if it has begun already."""
         if self._service is not None:
             return
         self._refusals = 0
@@ -152,7 +156,10 @@ class Uplink:
         self._service.startService()
 
     def _pause(self, failures: int) -> float:
-        """Return the seconds to wait before the next attempt: a random part of what the server asks for, if it does."""
+        """
+        Return the seconds to wait before the next attempt. If the server has asked for a pause, it is a random part of
+        that.
+        """
         asked, self._retry_after = self._retry_after, None
         return self._retry_policy(failures) if asked is None else random.uniform(0, min(asked, _MOST_ASKED))  # noqa: S311 - no secret
 
@@ -167,7 +174,7 @@ class Uplink:
             return succeed(None)
         service, self._service = self._service, None
         self._set_state(State.CLOSING, "closed by this side")
-        # In the next turn, since a callback may have called this while the service is in the middle of its work.
+        # In the next turn, because a callback may have called this while the service is working.
         stopped: Deferred[Any] = deferLater(self._reactor, 0, service.stopService)
         return stopped.addCallback(lambda _: self._finish("the client is closed"))
 
@@ -203,7 +210,7 @@ class Uplink:
         return self.wait(attempts, timeout)
 
     def wait(self, attempts: int | None, timeout: float | None) -> Deferred[None]:
-        """Wait for the next time that the client is connected, whatever its state is now."""
+        """Wait until the client is connected the next time, whatever its state is now."""
 
         def cancelled(deferred: Deferred[None]) -> None:
             self._waiting = [entry for entry in self._waiting if entry[0] is not deferred]
@@ -220,11 +227,11 @@ class Uplink:
 
     def send(self, message: Message, pending: Pending | None = None) -> None:
         """
-        Send a message, or keep it until there is a connection.
+        Send a message, or keep it until the client is connected.
 
-        :param pending: the answer that the message asks for.
-        :raises QueueFull: if the queue is full.
-        :raises ClientClosed: if there will be no connection.
+        :param pending: the answer that the message asks for; ``None`` if it asks for none.
+        :raises QueueFull: if too many messages or bytes wait to be sent.
+        :raises ClientClosed: if the uplink is closed or closing.
         """
         if self.ended:
             raise ClientClosed("the client is closed")
@@ -238,11 +245,11 @@ class Uplink:
             raise QueueFull(f"no connection, and {len(self._queue)} messages are waiting already")
 
     def withdraw(self, pending: Pending) -> None:
-        """Remove the message that asks for *pending* from the queue, if it still waits."""
+        """Remove the message with the answer *pending* from the queue, if it still waits."""
         self._queue = deque(entry for entry in self._queue if entry[1] is not pending)
 
     def _send_first(self, messages: list[tuple[Message, Pending]]) -> None:
-        """Send messages on the next connection, before those that already wait for it."""
+        """Send messages on the next connection, before those that already wait."""
         self._queue.extendleft(reversed(messages))
 
     # Called by the endpoint and the link
@@ -271,13 +278,14 @@ class Uplink:
 
     def link_made(self, link: ClientLink) -> None:
         """
-        Called when a connection is up. The service below does not know it yet, so tell others only in the next turn.
+        Called when a connection is made. Twisted's service does not know it yet, so others are told only in the next
+        turn.
         """
         self._opening = link
         self._reactor.callLater(0, self._open, link)
 
     def _open(self, link: ClientLink) -> None:
-        """Restore the subscriptions and send the queue. When all subscriptions are confirmed, report the new state."""
+        """Restore the subscriptions, and send the queue. When all subscriptions are confirmed, report the new state."""
         if self._opening is not link or self.state is not State.CONNECTING:
             return
         self.link, self._opening = link, None
@@ -322,11 +330,11 @@ class Uplink:
         self._owner.lost(error, None if self.ended else self._send_first)
 
     def entered(self, account: Account) -> None:
-        """Called when the client has logged in, on the current connection, or on one that is about to be returned."""
+        """Called when the client has logged in, on the current connection or on a new one."""
         self.account = account
 
     def give_up(self, reason: str) -> None:
-        """Close the connection if there is one, and do not connect again."""
+        """Close the client, because it cannot or must not connect again."""
         service, self._service = self._service, None
         if service is None:
             return
@@ -340,20 +348,21 @@ class Uplink:
         self._owner.received(message)
 
     def malformed(self, error: LHTTPError) -> None:
-        """Called when a message does not follow the protocol."""
+        """Called when a message is malformed."""
         self._owner.report(error)
 
 
 def _ends_for_good(failure: Failure) -> bool:
     """
-    Return whether another attempt to connect would be pointless.
+    Return whether the client must not connect again.
 
-    This is so if the same user has connected elsewhere, because a new connection would only close that one. It is also
-    so if the program has said that it does not log in any more. Any other failure may be temporary.
+    This is so if the user has connected elsewhere, because a new connection would close that one. It is also so if the
+    program's ``login`` or ``headers`` has raised :exc:`~lhttp_tx.client.errors.ClientClosed`. Any other failure may be
+    temporary.
     """
     return failure.check(ClientClosed) is not None or getattr(failure.value, "code", None) == LOGGED_IN_ELSEWHERE
 
 
 def _is_refused_login(error: LHTTPError) -> bool:
-    """Return whether the server has refused the credentials, rather than being too busy to check them."""
+    """Return whether the server has refused the credentials. It has not if it was too busy to check them (429)."""
     return isinstance(error, LoginFailed) and 400 <= error.status < 500 and error.status != 429

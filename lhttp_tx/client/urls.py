@@ -1,6 +1,4 @@
-"""
-URLs of WebSockets.
-"""
+"""URLs of WebSockets."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """
-Bodies as programs give them to :mod:`lhttp_tx.client.aio` and :mod:`lhttp_tx.client.sync`: text, bytes, or JSON.
+Converts bodies that programs pass to :mod:`lhttp_tx.client.aio` and :mod:`lhttp_tx.client.sync`: str, bytes, or JSON
+values.
 
-Knows no connection.
+This module uses no connection.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ __all__ = ["filled", "made"]
 
 def filled(body: Any, headers: HeaderPairs | dict[str, str]) -> tuple[bytes | str, list[tuple[str, str]]]:
     """
-    Return a body as text or bytes, with the headers. What is neither becomes JSON, with a ``content-type``.
+    Return a body as a str or bytes, and the headers. Other values become JSON, with a header ``content-type``.
 
-    :raises LocalProtocolError: if JSON cannot hold it.
+    :raises LocalProtocolError: if JSON cannot represent the body.
     """
     pairs = list(pairs_of(headers))
     if isinstance(body, str | bytes | bytearray | memoryview):
@@ -46,9 +47,13 @@ def made(
     """
     Return a message.
 
-    :param parts: a multipart body, in the place of *body*.
-    :param binary: whether it is a binary message; by default if the body is bytes, or that of a part is not UTF-8.
-    :raises LocalProtocolError: if it is malformed.
+    :param command: the command.
+    :param body: see :func:`filled`.
+    :param headers: pairs of name and value, or a dict.
+    :param parts: the parts of a multipart body, instead of *body*; or ``None``.
+    :param binary: whether it is a binary message. By default, it is if the body is bytes, or if the multipart body is
+        not UTF-8.
+    :raises LocalProtocolError: if a value is malformed.
     """
     if parts is not None:
         offsets, joined = join_parts(parts)

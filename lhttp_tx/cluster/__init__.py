@@ -1,1 +1,1 @@
-"""The connections of all nodes as a whole: presence, limits for users, and control."""
+"""The connections of all nodes together: presence, limits for users, and control."""

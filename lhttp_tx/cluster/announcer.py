@@ -1,12 +1,12 @@
 r"""
-How clients learn who is in a channel: by asking, and by subscribing to the presence of the channel.
+Tells clients who is in a channel. They ask, or subscribe to the presence of the channel.
 
 ::
 
     LHTTP/1.0 presence\r\nchannel:room\r\n\r\n
     LHTTP/1.0 chat\r\nsubscribe:$presence.room\r\n\r\n
 
-Turns what :class:`lhttp_tx.cluster.presence.Presence` knows into messages. Source: the protocol document, section
+Makes messages of the state of :class:`lhttp_tx.cluster.presence.Presence`. Source: the protocol document, section
 "Presence".
 """
 
@@ -32,13 +32,13 @@ from lhttp_tx.interfaces import MaybeAwaitable
 __all__ = ["COMMAND", "Announcer", "PresenceProcessor"]
 
 COMMAND = "presence"
-"""The command of presence questions, of their answers, and of the messages about joins and leaves."""
+"""The command of questions about presence, of the answers, and of the messages about joins and leaves."""
 
 _JSON = ("content-type", "application/json")
 
 
 class PresenceProcessor(Processor):
-    """Answers who is in the channel that the header ``channel`` names, if the client may subscribe to it."""
+    """Answers who is in the channel in the header ``channel``, if the client may subscribe to it."""
 
     command = COMMAND
 
@@ -52,8 +52,9 @@ class PresenceProcessor(Processor):
         """
         :param presence: knows who is in the channels.
         :param has_presence: returns whether the server keeps the presence of a channel.
-        :param check_access: raises, or fails, if a client may not subscribe to a channel.
-        :param is_complete: returns whether this node hears all others.
+        :param check_access: raises an exception, or returns an awaitable that fails, if a client may not subscribe to a
+            channel.
+        :param is_complete: returns whether this node hears all other nodes.
         """
         self._presence = presence
         self._has_presence = has_presence
@@ -95,7 +96,7 @@ def _told(channel: str, room: Room, more: dict[str, object]) -> Message:
 
 
 class Announcer:
-    """Tells the subscribers of this node who joins or leaves a channel. Each node tells its own subscribers."""
+    """Tells subscribers on this node who joins or leaves a channel. Each node does so for its own subscribers."""
 
     def __init__(self, presence: Presence, hub: Hub) -> None:
         """

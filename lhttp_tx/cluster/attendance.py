@@ -1,8 +1,8 @@
 """
-Enters the connections of this node into the roster, and limits the connections of one user.
+Enters the connections of this node into the roster, and limits the connections of each user.
 
-A watcher of sessions. The roster contains only the connections that it needs: those in channels whose presence is kept,
-and, if there is a limit for users, those of users.
+A watcher of sessions. The roster contains only the connections that are needed: those in channels with presence, and,
+if there is a limit for users, all connections of users.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["Attendance"]
 _log = RationedLogger(__name__)
 
 _MOMENT = 1e-6
-"""Seconds by which a user's newest connection counts as later than the one before that its node knows of."""
+"""A new connection of a user counts as at least this many seconds younger than the user's newest known one."""
 
 
 class Attendance(SessionWatcher):
-    """Keeps the entries of this node's sessions."""
+    """Keeps the entries of this node's sessions in the roster."""
 
     def __init__(
         self,
@@ -42,10 +42,11 @@ class Attendance(SessionWatcher):
         """
         :param engine: the engine with the sessions.
         :param roster: holds the entries.
-        :param now: returns the time that the nodes share, in seconds.
-        :param name_of: returns the name of a client's user.
-        :param is_kept: returns whether the server keeps the presence of a channel.
-        :param max_per_user: connections of one user. If there are more, the server closes the oldest ones. 0: no limit.
+        :param now: returns the shared time of the nodes, in seconds.
+        :param name_of: returns the name of a client's user; ``None`` if the client is anonymous.
+        :param is_kept: returns whether a channel has presence.
+        :param max_per_user: the most connections of one user. Beyond that, the server closes the oldest ones. 0: no
+            limit.
         """
         self._engine = engine
         self._roster = roster
@@ -60,7 +61,7 @@ class Attendance(SessionWatcher):
         engine.watchers.append(self)
 
     def refresh(self) -> None:
-        """Look at every session again, because presence is now kept in other channels."""
+        """Check every session again, because other channels have presence now."""
         for session in tuple(self._engine.sessions):
             for channel in session.channels:
                 if self._is_kept(channel):
@@ -115,7 +116,7 @@ class Attendance(SessionWatcher):
         self._roster.enter(connection, user, since)
 
     def _entered(self, entry: Entry) -> None:
-        """Close the connections of this user beyond the limit. Each node closes its own."""
+        """Close those connections of the user that are beyond the limit. Each node closes its own."""
         if entry.user is None:
             return
         for oldest in self._roster.beyond(entry.user, self._max_per_user):

@@ -1,9 +1,9 @@
 """
-The clocks of the nodes: how old a message of another node is, and a time that all nodes share.
+The clocks of the nodes: the age of another node's message, and a time that all nodes share.
 
 The clocks of machines may be hours apart. So no code here compares the time of day of two machines. Each message
-between nodes says when it was sent, by a clock that only runs forward, and each node measures how far the clocks of the
-others are from its own. Used by :mod:`lhttp_tx.cluster.nodes`.
+between nodes has the time at which it was sent, by a monotonic clock. Each node measures the difference between the
+clocks of the others and its own. Used by :mod:`lhttp_tx.cluster.nodes`.
 """
 
 from __future__ import annotations
@@ -19,32 +19,34 @@ from twisted.internet.interfaces import IReactorTime
 __all__ = ["Clocks"]
 
 _DRIFT = 1e-4
-"""Seconds by which two clocks may drift apart in a second. Clocks of computers are several times better."""
+"""The most seconds by which two clocks drift apart in a second. Clocks of computers are several times better."""
 
 _QUICK = 2.0
-"""Seconds within which an answer must come to say anything about the other clock."""
+"""Seconds within which an answer must come for the difference to count as known."""
 
 _JUMP = 1.0
-"""Seconds by which the shared time must be wrong before times that were told are told anew."""
+"""If the shared time jumps by at least this many seconds, times that were sent before are sent again."""
 
 _MAX_KNOWN = 4_096
-"""How many clocks are remembered, also those of nodes that are gone: a node that stood still reads old messages."""
+"""
+The most clocks that are remembered. Those of nodes that are gone count, too: a node that was paused reads old messages.
+"""
 
 _MAX_WAITING = 1_000
-"""How many orders may wait for a clock."""
+"""The most orders that may wait until a clock is known."""
 
 _LATEST = 2.0**50
-"""No time is later, in seconds."""
+"""Times must be less than this many seconds. Others are ignored."""
 
 
 @dataclass(slots=True)
 class _Distance:
     """
-    How far another clock is behind this one.
+    The difference between this node's clock and that of another node: how far the other is behind.
 
-    :ivar seconds: at least the true distance; more by the time that the quickest message took.
-    :ivar since: when this was measured.
-    :ivar sure: whether a question was answered quickly, so that the messages cannot all have been old.
+    :ivar seconds: the difference plus the shortest time of transmission.
+    :ivar since: the time of this node's clock at which it was measured.
+    :ivar sure: whether a question was answered quickly. If not, all messages may have been old.
     """
 
     seconds: float
@@ -54,16 +56,16 @@ class _Distance:
 
 class Clocks:
     """
-    The clocks of the other nodes, as one node sees them.
+    The clocks of the other nodes, as seen by one node.
 
-    :ivar on_jump: called with the seconds by which the shared time of this node has jumped forward, if it is a second
-        or more. What was told before is to be told again, later by so much.
-    :ivar ask: called with the name of a node to ask for its clock. The answer goes to :meth:`answered`.
+    :ivar on_jump: functions that are called if the shared time of this node has jumped forward by a second or more,
+        with this number of seconds. Times that were sent before must be sent again, later by this number.
+    :ivar ask: called with the name of a node, to ask for its time. The answer goes to :meth:`answered`.
     """
 
     def __init__(self, clock: IReactorTime, now: Callable[[], float] = time.time) -> None:
         """
-        :param clock: the reactor. Its time must only run forward, as on Twisted's asyncio reactor.
+        :param clock: the reactor. Its time must be monotonic, as on Twisted's asyncio reactor.
         :param now: returns the time of day, in seconds since 1970.
         """
         self.ask: Callable[[str], object] = _nobody
@@ -78,17 +80,17 @@ class Clocks:
 
     def shared(self) -> float:
         """
-        Return the time that the nodes share, in seconds.
+        Return the shared time of the nodes, in seconds since about 1970.
 
-        Each node begins with its time of day. Nodes that hear of a later time go on from there, so all nodes that have
-        heard of each other have the time of the one whose clock is most ahead. It never goes back.
+        Each node begins with its time of day. If a node hears a later shared time, it takes that time. So all nodes
+        that have heard each other have the time of the one whose clock is most ahead. The shared time never goes back.
         """
         if self._offset is None:
             self._offset = self._now() - self._clock.seconds()
         return self._clock.seconds() + self._offset
 
     def follow(self, told: object) -> None:
-        """Take the shared time of a message from another node."""
+        """Take the shared time in a message from another node. Values that are not a time are ignored."""
         if not _is_time(told):
             return
         assert isinstance(told, int | float)
@@ -104,9 +106,11 @@ class Clocks:
 
     def heard(self, name: str, sent: object) -> None:
         """
-        Learn from a message of another node.
+        Measure the difference of the clocks with a message from another node.
 
-        :param sent: when it was sent, by the clock of its sender.
+        :param name: the node.
+        :param sent: the time at which the message was sent, by the sender's clock. Values that are not a time are
+            ignored.
         """
         if not _is_time(sent):
             return
@@ -123,9 +127,10 @@ class Clocks:
 
     def answered(self, name: str, asked: object) -> None:
         """
-        Learn from an answer, after :meth:`heard`.
+        Take an answer about the time, after :meth:`heard`. If it came quickly, the difference counts as known.
 
-        :param asked: when this node asked, by its own clock.
+        :param name: the node.
+        :param asked: the time at which this node asked, by its own clock.
         """
         known = self._distances.get(name)
         if known is not None and _is_time(asked):
@@ -136,7 +141,10 @@ class Clocks:
                     self._go_on(waiter)
 
     def when_known(self, name: str) -> Deferred[None]:
-        """Return a Deferred that succeeds when the node :meth:`knows` another one, or has asked for too long."""
+        """
+        Return a Deferred that succeeds when this node :meth:`knows` the clock of *name*, or two seconds later at the
+        latest.
+        """
         waiter: Deferred[None] = Deferred()
         if self.knows(name) or len(self._waiting) >= _MAX_WAITING:
             waiter.callback(None)
@@ -152,28 +160,28 @@ class Clocks:
             waiter.callback(None)
 
     def here_now(self) -> float:
-        """Return the time by the clock of this node, in seconds since some moment in the past."""
+        """Return the time of this node's clock, in seconds since some time in the past."""
         return self._clock.seconds()
 
     def knows(self, name: str) -> bool:
-        """Return whether the node knows how old messages of another one are."""
+        """Return whether this node knows the clock of *name*, and so the age of its messages."""
         known = self._distances.get(name)
         return known is not None and known.sure
 
     def here(self, name: str, sent: float) -> float:
         """
-        Return when something was sent by another node, by this node's clock. It is never too early, and too late by no
-        more than the quickest message took.
+        Return the time at which another node sent something, by this node's clock. It is never too early, and at most
+        too late by the shortest time of transmission.
 
-        :param name: a node that it :meth:`knows`.
-        :param sent: the time by the clock of that node.
+        :param name: a node whose clock this node :meth:`knows`.
+        :param sent: the time, by the clock of that node.
         """
         known = self._distances[name]
         return sent + known.seconds + (self._clock.seconds() - known.since) * _DRIFT
 
 
 def _nobody(name: str) -> None:
-    """There are no other nodes."""
+    """Do nothing: there are no other nodes."""
 
 
 def _is_time(told: object) -> bool:

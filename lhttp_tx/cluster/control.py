@@ -1,8 +1,8 @@
 """
 Control over the connections of a cluster from code: send, subscribe, close, and list.
 
-Each node carries out an order on its own connections (:mod:`lhttp_tx.cluster.orders`), and answers how many it has
-reached. The outcome names the nodes that did not answer in time.
+Each node carries out an order on its own connections (:mod:`lhttp_tx.cluster.orders`), and answers with their number.
+The outcome lists the nodes that did not answer in time.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Reached:
     """
     The outcome of an order.
 
-    :ivar count: the number of connections that it has reached.
+    :ivar count: the number of connections that the order has reached.
     :ivar unanswered: the names of nodes that did not answer in time, or no longer send heartbeats. They may or may not
         have carried out the order.
-    :ivar nodes: the names of the nodes that answered, this node's among them.
-    :ivar complete: whether all nodes answered, as far as this node can know. It is false if some are unanswered, and
-        while this node is not connected to the others.
+    :ivar nodes: the names of the nodes that answered, including this node.
+    :ivar complete: whether all nodes answered, as far as this node knows. It is false if some are unanswered, and while
+        this node is not connected to the others.
     """
 
     count: int
@@ -53,11 +53,11 @@ class Reached:
 @dataclass(frozen=True, slots=True)
 class Found:
     """
-    One connection, as :meth:`Control.subscribers` finds it.
+    One connection in the result of :meth:`Control.subscribers`.
 
-    :ivar connection: its id.
-    :ivar user: the name of its user, or ``None``.
-    :ivar node: the name of its node.
+    :ivar connection: the id of the connection.
+    :ivar user: the name of the user; ``None`` if the client is anonymous.
+    :ivar node: the name of the node.
     """
 
     connection: str
@@ -67,11 +67,11 @@ class Found:
 
 class Channels(dict[str, int]):
     """
-    Channels, and how many subscribers each has.
+    Channels, and the number of subscribers of each.
 
-    :ivar unanswered: see :class:`Reached`. What these nodes have is not counted.
+    :ivar unanswered: see :class:`Reached`. Subscribers on these nodes are not counted.
     :ivar nodes: see :class:`Reached`.
-    :ivar complete: see :class:`Reached`. It is false, too, if a node has more than fit into an answer.
+    :ivar complete: see :class:`Reached`. It is also false if the channels of a node did not all fit into its answer.
     """
 
     unanswered: tuple[str, ...] = ()
@@ -81,7 +81,7 @@ class Channels(dict[str, int]):
 
 class Subscribers(list[Found]):
     """
-    Connections, each a :class:`Found`.
+    A list of connections, each a :class:`Found`.
 
     :ivar unanswered: see :class:`Channels`.
     :ivar nodes: see :class:`Channels`.
@@ -98,16 +98,16 @@ class Control:
     Control over the connections of a server and of its cluster.
 
     ``user`` is the name of an authenticated user, or the value of the query parameter of ``--login-parameter``.
-    ``connection`` is an id, as in ``session.identity.connection_id``. The Deferreds of these methods never fail. A name
-    or message of a wrong type raises :exc:`TypeError` at once.
+    ``connection`` is an id, as in ``session.identity.connection_id``. The Deferreds of these methods never fail. If a
+    name or a message has a wrong type, the methods raise :exc:`TypeError`.
 
-    :ivar name_of: returns the name of a client's user.
-    :ivar questions: what answers questions of :meth:`survey` on this node, by the name of the question.
+    :ivar name_of: returns the name of a client's user; ``None`` if the client is anonymous.
+    :ivar questions: the functions that answer questions of :meth:`survey` on this node, by the name of the question.
     """
 
     def __init__(self, engine: Engine, nodes: Nodes, *, name_of: Callable[[Identity], str | None]) -> None:
         """
-        :param engine: the server.
+        :param engine: the engine of this node.
         :param nodes: the other nodes.
         :param name_of: returns the name of a client's user.
         """
@@ -118,7 +118,7 @@ class Control:
         nodes.handle(_KIND, self._ordered)
 
     def expect_others(self) -> None:
-        """Be ready for orders from other nodes, which may be late."""
+        """Prepare for orders from other nodes, which may arrive late: remember which connections are new."""
         self._orders.expect()
 
     # Orders
@@ -127,29 +127,30 @@ class Control:
         """
         Send *message* to all connections of *user*.
 
-        :returns: a Deferred that succeeds with a :class:`Reached`. Other nodes carry an order out within 10 seconds or
-            not at all, and on connections that were there when it was given.
+        :returns: a Deferred that succeeds with a :class:`Reached`. Another node does not carry out an order that is
+            older than 10 seconds when it arrives. If the order is older than 2 seconds, it applies only to connections
+            that were there when it was given.
         """
         return self._order({"do": "send", "user": _name(user), "message": _dump(message)})
 
     def send_to_connection(self, connection: str, message: Message) -> Deferred[Reached]:
-        """Send *message* to one connection; like :meth:`send_to_user`."""
+        """Send *message* to one connection, like :meth:`send_to_user`."""
         return self._order({"do": "send", "connection": _name(connection), "message": _dump(message)})
 
     def broadcast(self, message: Message) -> Deferred[Reached]:
-        """Send *message* to all connections; like :meth:`send_to_user`."""
+        """Send *message* to all connections, like :meth:`send_to_user`."""
         return self._order({"do": "send", "message": _dump(message)})
 
     def subscribe(
         self, channels: str | Iterable[str], *, user: str | None = None, connection: str | None = None
     ) -> Deferred[Reached]:
         """
-        Subscribe the connections of a user, or one connection, without applying the channel rules.
+        Subscribe the connections of a user, or one connection. The channel rules do not apply.
 
         :param channels: a channel name, or several.
         :returns: a Deferred that succeeds with the number of connections that are subscribed to all of them.
         :raises LocalProtocolError: if a name is malformed or reserved.
-        :raises ValueError: unless one of *user* and *connection* is given.
+        :raises ValueError: unless exactly one of *user* and *connection* is given.
         """
         return self._order({"do": "subscribe", "channels": own_channels(channels), **_whom(user, connection)})
 
@@ -157,7 +158,8 @@ class Control:
         self, channels: str | Iterable[str], *, user: str | None = None, connection: str | None = None
     ) -> Deferred[Reached]:
         """
-        Take back subscriptions; like :meth:`subscribe`. The outcome counts connections that had at least one of them.
+        Unsubscribe connections, with the parameters and errors of :meth:`subscribe`. The outcome counts connections
+        that had at least one of the subscriptions.
         """
         return self._order({"do": "unsubscribe", "channels": own_channels(channels), **_whom(user, connection)})
 
@@ -168,19 +170,19 @@ class Control:
         Close the connections of a user, or one connection.
 
         :param code: a WebSocket close code: 1000, 1001, 1008, 1011, 1013 or 3000 to 4999.
-        :param reason: at most 123 bytes of UTF-8 are sent.
+        :param reason: text for people. At most 123 bytes of its UTF-8 are sent.
         :returns: a Deferred that succeeds with a :class:`Reached`.
-        :raises ValueError: if *code* is any other number, or unless one of *user* and *connection* is given.
+        :raises ValueError: if *code* is any other number, or unless exactly one of *user* and *connection* is given.
         """
         check_close_code(code, reason)
         return self._order({"do": "close", "code": code, "reason": reason, **_whom(user, connection)})
 
     def unsubscribe_all(self, channel: str) -> Deferred[Reached]:
         """
-        Unsubscribe everybody from *channel*.
+        Unsubscribe all connections from *channel*.
 
-        :returns: a Deferred that succeeds with the number of connections that were in it.
-        :raises LocalProtocolError: if its name is malformed or reserved.
+        :returns: a Deferred that succeeds with a :class:`Reached`, which counts the connections that were subscribed.
+        :raises LocalProtocolError: if the name is malformed or reserved.
         """
         return self._order({"do": "unsubscribe-all", "channel": own_channels(channel)[0]})
 
@@ -190,7 +192,7 @@ class Control:
         """
         List all channels that have subscribers.
 
-        :returns: a Deferred that succeeds with :class:`Channels`. Each other node names as many as fit into 16 MiB.
+        :returns: a Deferred that succeeds with :class:`Channels`. The answer of each other node has at most 16 MiB.
         """
         return awaitable(self._ask({"do": "channels"}).addCallback(self._total))
 
@@ -199,8 +201,8 @@ class Control:
         List the connections subscribed to *channel*.
 
         :param channel: the name of a channel, or a wildcard subscription.
-        :returns: a Deferred that succeeds with :class:`Subscribers`, with those of this node first. Each other node
-            names as many as fit into 16 MiB.
+        :returns: a Deferred that succeeds with :class:`Subscribers`, with those of this node first. The answer of each
+            other node has at most 16 MiB.
         :raises LocalProtocolError: if the name is malformed or reserved.
         """
         try:
@@ -221,28 +223,28 @@ class Control:
         """
         List the channels that *user* is subscribed to.
 
-        :returns: a Deferred that succeeds with :class:`Channels`, which count only the user's connections.
+        :returns: a Deferred that succeeds with :class:`Channels`. They count only the user's connections.
         """
         return awaitable(self._ask({"do": "channels-of", "user": _name(user)}).addCallback(self._total))
 
     def survey(self, do: str, **details: Any) -> Deferred[tuple[dict[str, Any], tuple[str, ...]]]:
         """
-        Ask all nodes; for the admin side.
+        Ask all nodes. The admin side uses this.
 
-        :param do: what; see :class:`lhttp_tx.cluster.orders.Orders`.
-        :param details: the rest of the order, JSON values.
+        :param do: the name of the question; see :class:`lhttp_tx.cluster.orders.Orders`.
+        :param details: the other keys of the order. The values are JSON values.
         :returns: a Deferred that succeeds with the answers by the nodes' names, and the names of nodes that did not
-            answer in time, or do not know how.
+            answer in time, or do not know the question.
         """
         asking = self._ask({"do": do, **details})
         return awaitable(asking.addCallback(lambda answers: (dict(answers.by_node), tuple(answers.unanswered))))
 
     def add_answer(self, do: str, answer: Callable[[Order], Any]) -> None:
         """
-        Answer a question of :meth:`survey`, also to other nodes.
+        Set the function that answers a question of :meth:`survey`, from this node and from others.
 
-        :param do: which.
-        :param answer: is called with the order, and returns a JSON value; ``None``: this node has no answer to it.
+        :param do: the name of the question.
+        :param answer: called with the order; returns a JSON value, or ``None`` if this node has no answer.
         """
         self._orders.questions[do] = answer
 
@@ -282,7 +284,7 @@ class Control:
 
     def _ordered(self, sender: str, order: Order) -> Any:
         given = order.get("at")
-        if not isinstance(given, int | float):  # a node of an earlier version, which does not say it
+        if not isinstance(given, int | float):  # a node of an earlier version, which does not send the time
             return self._answer(order, self._orders.obey(order))
         if self._nodes.clocks.knows(sender):
             return self._obey(None, sender, order)
@@ -294,7 +296,7 @@ class Control:
         return self._answer(order, self._orders.obey_late(order, self._nodes.clocks.here(sender, float(order["at"]))))
 
     def _answer(self, order: Order, answer: Any) -> Any:
-        """Return what fits into an answer, and before that whether it is all."""
+        """Return a pair: whether the answer is complete, and as much of it as fits."""
         if isinstance(answer, Deferred):
             return answer.addCallback(lambda found: self._answer(order, found))
         if not order.get("pieces"):  # a node of an earlier version asks
@@ -307,16 +309,18 @@ class _Answers:
     """
     The answers to an order.
 
-    :ivar by_node: the answers by the nodes' names, with this node's first.
-    :ivar nodes: see :class:`Reached`; so are the others.
+    :ivar by_node: the answers by the nodes' names. That of this node comes first.
+    :ivar nodes: see :class:`Reached`.
+    :ivar unanswered: see :class:`Reached`.
+    :ivar complete: see :class:`Reached`.
     """
 
     def __init__(self, answers: dict[str, Any], asked: frozenset[str], kind: type, complete: bool) -> None:
         """
-        :param answers: what the nodes have answered.
-        :param asked: the names of the nodes that ought to have answered.
-        :param kind: the type of an answer.
-        :param complete: whether this node knows all others.
+        :param answers: the answers by the nodes' names. One of another type does not count.
+        :param asked: the names of the nodes that should have answered.
+        :param kind: the type of a valid answer.
+        :param complete: whether this node hears all other nodes.
         """
         self.by_node: dict[str, Any] = {}
         for name, answer in answers.items():

@@ -17,12 +17,12 @@ __all__ = ["SessionDirectory"]
 
 
 class SessionDirectory(SessionWatcher):
-    """Finds connections. It builds its index on the first question, so that it costs nothing before."""
+    """Finds connections. The index is built at the first question, and costs nothing before."""
 
     def __init__(self, engine: Engine, name_of: Callable[[Identity], str | None]) -> None:
         """
-        :param engine: the server.
-        :param name_of: returns the name of a client's user.
+        :param engine: the engine with the sessions.
+        :param name_of: returns the name of a client's user; ``None`` if the client is anonymous.
         """
         self._engine = engine
         self._name_of = name_of
@@ -31,7 +31,7 @@ class SessionDirectory(SessionWatcher):
         self._connections: dict[str, Session] = {}
 
     def find(self, user: str | None, connection: str | None) -> list[Session]:
-        """Return the connections of *user*, or the one with the id *connection*; all if neither is given."""
+        """Return the connections of *user*, or the connection with the id *connection*, or all if neither is given."""
         if user is None and connection is None:
             return list(self._engine.sessions)
         if self._users is None:

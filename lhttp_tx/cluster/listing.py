@@ -1,8 +1,8 @@
 """
-What a node tells the admin side about its connections and channels.
+Answers the admin side's questions about the connections and channels of a node.
 
-A private part of :mod:`lhttp_tx.cluster.orders`. Lists come page by page: what is behind ``after``, in order, at most
-``limit``. Nothing here changes anything.
+A private part of :mod:`lhttp_tx.cluster.orders`. A list is read in pages. A page has the entries whose names follow
+``after`` in order, at most ``limit``. Questions change nothing.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from lhttp_tx.rules.patterns import PatternIndex, split_pattern
 __all__ = ["Listing", "codec_of", "kind_of", "stage_of"]
 
 _SHOWN_CHANNELS: Final = 50
-"""The most channels that a list tells of one connection."""
+"""The most channels of each connection in a list."""
 
 _ALL_CHANNELS: Final = 1_000
-"""The most channels that are told of the one connection that is asked about."""
+"""The most channels in the details of one connection."""
 
 _SHOWN_CLAIMS: Final = 50
-"""The most names of claims that are told of it."""
+"""The most names of claims in the details of one connection."""
 
 _STATES: Final = {State.IDLE: "idle", State.BUSY: "busy", State.FINISHING: "finishing", State.SETTLING: "finishing"}
-"""The states of sessions whose clients are served. All others count as closing."""
+"""The words for states of sessions. All other states are ``closing``."""
 
 _CODECS: Final = frozenset({"lhttp", "lhttp.json", "lhttp.protobuf"})
 _TRANSPORTS: Final = {"LHTTPServerProtocol": "websocket", "CountedProtocol": "websocket"}
-"""Names of transports, by their classes. Others are named by their attribute ``kind``."""
+"""The words for transports, by the names of their classes. Others have a class attribute ``kind``."""
 
 Order = dict[str, Any]
 
@@ -49,13 +49,13 @@ def kind_of(transport: Any) -> str:
 
 
 def codec_of(transport: Any) -> str:
-    """Return the form of a transport's messages, such as ``lhttp.json``."""
+    """Return the subprotocol of a transport's messages, such as ``lhttp.json``; ``lhttp`` if it has none."""
     codec = getattr(transport, "websocket_protocol_in_use", None)
     return codec if codec in _CODECS else "lhttp"
 
 
 def stage_of(session: Session) -> str:
-    """Return the state of a session, in one word."""
+    """Return the state of a session: ``idle``, ``busy``, ``finishing`` or ``closing``."""
     return _STATES.get(session.stage, "closing")
 
 
@@ -63,14 +63,14 @@ class Listing:
     """
     Answers questions about the connections and channels of this node.
 
-    :ivar questions: what answers, by the key ``do`` of the question.
+    :ivar questions: the functions that answer, by the value of ``do`` in the question.
     """
 
     def __init__(self, engine: Engine, sessions: SessionDirectory, name_of: Callable[[Identity], str | None]) -> None:
         """
-        :param engine: the server.
+        :param engine: the engine of this node.
         :param sessions: finds connections.
-        :param name_of: returns the name of a client's user.
+        :param name_of: returns the name of a client's user; ``None`` if the client is anonymous.
         """
         self._engine = engine
         self._sessions = sessions
@@ -85,7 +85,7 @@ class Listing:
         }
 
     def channel_page(self, order: Order) -> list[list[Any]]:
-        """Return channels that match ``patterns``, each with the number of its subscribers."""
+        """Return a page of channels that match ``patterns``, each with the number of its subscribers here."""
         patterns = PatternIndex([split_pattern(pattern) for pattern in order["patterns"]])
         names = (
             (name, count)
@@ -95,7 +95,10 @@ class Listing:
         return [list(found) for found in nsmallest(order["limit"], names)]
 
     def connection_page(self, order: Order) -> list[dict[str, Any]]:
-        """Return connections: all, or those of ``user``, with the id ``connection``, or subscribed to ``channel``."""
+        """
+        Return a page of connections: all, or those of ``user``, with the id ``connection``, or subscribed to
+        ``channel``.
+        """
         channel = order.get("channel")
         if channel is None:
             among = self._sessions.find(order.get("user"), order.get("connection"))
@@ -111,7 +114,9 @@ class Listing:
         return [self._told(session, _SHOWN_CHANNELS) for _, session in page]
 
     def connection(self, order: Order) -> list[dict[str, Any]]:
-        """Return all about the connection with the id ``connection``; nothing if this node does not have it."""
+        """
+        Return the details of the connection with the id ``connection``; an empty list if this node does not have it.
+        """
         return [
             {
                 **self._told(session, _ALL_CHANNELS),
@@ -140,7 +145,7 @@ class Listing:
         }
 
     def user_page(self, order: Order) -> list[list[Any]]:
-        """Return users, each with the number of connections."""
+        """Return a page of users, each with the number of connections."""
         counts: Counter[str] = Counter()
         for session in self._engine.sessions:
             name = None if session.closed else self._name_of(session.identity)
@@ -149,7 +154,7 @@ class Listing:
         return [list(found) for found in nsmallest(order["limit"], counts.items())]
 
     def info(self, order: Order) -> dict[str, int]:
-        """Return how many there are."""
+        """Return the numbers of connections, users, channels and subscriptions of this node."""
         channels = self._engine.hub.channels
         here = [session for session in self._engine.sessions if not session.closed]
         return {
@@ -161,11 +166,12 @@ class Listing:
 
     def search(self, order: Order) -> list[list[Any]]:
         """
-        Return what has ``text`` in its name, whatever the case: kind, name, and the number of its subscribers or
-        connections. Connections are found by their addresses, too, which come fourth.
+        Return users, connections and channels whose names contain ``text``. Upper and lower case count as equal. Each
+        is a list of kind, name, and the number of connections or subscribers. Connections are also found by their
+        addresses, and have the address as a fourth item.
 
-        ``kinds`` are those to look at, of ``user``, ``connection`` and ``channel``; ``patterns`` those that channels
-        have to match. At most ``limit`` of each kind.
+        ``kinds`` lists what to search: ``user``, ``connection`` and ``channel``. Channels must match one of
+        ``patterns``. The answer has at most ``limit`` of each kind.
         """
         text, kinds = order["text"].casefold(), order["kinds"]
         searches: tuple[tuple[str, Iterable[tuple[Any, ...]]], ...] = (

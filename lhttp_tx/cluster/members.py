@@ -1,7 +1,7 @@
 """
 Who is connected, on all nodes: presence, and the connections of each user.
 
-Part of :mod:`lhttp_tx.assembly`. Features that the settings do not ask for are not attached to the engine, and cost
+Used by :mod:`lhttp_tx.assembly`. Features that the settings do not use are not attached to the engine, and cost
 nothing.
 """
 
@@ -33,9 +33,9 @@ _log = Logger()
 
 class Members:
     """
-    The connections that other nodes have to know: those in channels with presence, and those of users with a limit.
+    The connections that all nodes must know: those in channels with presence, and those of users if these have a limit.
 
-    :ivar presence: who is in the channels whose presence is kept.
+    :ivar presence: the people in channels with presence.
     """
 
     def __init__(
@@ -54,16 +54,21 @@ class Members:
         login_parameter: str | None = None,
     ) -> None:
         """
-        :param engine: the engine, made with the filters *subscribing* and *unsubscribing*.
+        :param engine: the engine. It has the filters *subscribing* and *unsubscribing*.
         :param nodes: the other nodes.
         :param clock: the reactor.
-        :param check_access: raises, or fails, if a session may not subscribe to a channel.
-        :param book: the channel rules in force.
-        :param presence: patterns of channels whose presence the server keeps, besides those of the rules.
-        :param presence_grace: seconds that a user may be gone before presence reports that the user has left.
-        :param max_per_user: connections of one user. If there are more, the server closes the oldest ones. 0: no limit.
-        :param login_parameter: the query parameter that holds the user name of a client that has not logged in.
-        :raises ValueError: if another processor has the command of the server's own.
+        :param subscribing: the filter that handles ``subscribe``.
+        :param unsubscribing: the filter that handles ``unsubscribe``.
+        :param check_access: raises an exception, or returns an awaitable that fails, if a session may not subscribe to
+            a channel.
+        :param book: the current channel rules; ``None`` if there are none.
+        :param presence: patterns of channels with presence, in addition to those of the rules.
+        :param presence_grace: seconds for which a person may be gone before there is a leave event.
+        :param max_per_user: the most connections of one user. Beyond that, the server closes the oldest ones. 0: no
+            limit.
+        :param login_parameter: the query parameter with the name of a client that has not logged in; ``None``: such
+            clients have no name.
+        :raises ValueError: if a processor of the operator has the command ``presence``, and a channel has presence.
         """
         self._engine = engine
         self._subscribing = subscribing
@@ -92,9 +97,9 @@ class Members:
 
     def rules_changed(self, before: Rules) -> None:
         """
-        Keep the presence of the channels that the new rules name.
+        Keep the presence of the channels that have it according to the new rules.
 
-        :param before: the rules that were in force.
+        :param before: the rules before.
         """
         if self._book is None or _presence_rules(self._book.rules) == _presence_rules(before):
             return
@@ -107,14 +112,17 @@ class Members:
             self._attendance.refresh()
 
     def name_of(self, identity: Identity) -> str | None:
-        """Return a client's name: its user, or the value of its query parameter if the operator allows that."""
+        """
+        Return the name of a client: its user, or the value of its query parameter if the operator allows that. Return
+        ``None`` if it has no name.
+        """
         if identity.user is not None or self._parameter is None:
             return identity.user
         name = identity.parameters.get(self._parameter)
         return name if name is not None and is_name(name) else None
 
     def has_presence(self, channel: str) -> bool:
-        """Return whether the server keeps the presence of *channel*."""
+        """Return whether *channel* has presence."""
         if channel.startswith("$") or is_wildcard(channel):
             return False
         if self._book is not None and self._book.rules.find(channel).presence:
@@ -155,6 +163,6 @@ class Members:
 
 
 def _presence_rules(rules: Rules) -> list[tuple[str, bool]]:
-    """Return the parts of *rules* that decide where presence is kept; an empty list if it is kept nowhere."""
+    """Return the parts of *rules* that decide which channels have presence; an empty list if none has."""
     found = [(rule.match, rule.presence) for rule in rules]
     return found if any(kept for _, kept in found) else []

@@ -1,7 +1,8 @@
 """
-The connections that have been new on this node, or have had a new user, for only a few seconds.
+The connections that came to this node, or got another user, a few seconds ago.
 
-A part of :mod:`lhttp_tx.cluster.control`. An order from another node may arrive late, and then does not apply to them.
+A part of :mod:`lhttp_tx.cluster.orders`. An order from another node may arrive late. Then it does not apply to these
+connections.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["Newcomers"]
 
 
 class Newcomers(SessionWatcher):
-    """Remembers when connections came, for a limited time."""
+    """Remembers for a limited time when connections came or got another user."""
 
     def __init__(self, clock: IReactorTime, limit: float) -> None:
         """
@@ -34,9 +35,9 @@ class Newcomers(SessionWatcher):
 
     def came_after(self, session: Session, time: float) -> bool:
         """
-        Return whether a connection is here, or has its user, only since after *time*.
+        Return whether a connection came, or got its user, after *time*.
 
-        :param time: no longer ago than the limit, by the clock of this node.
+        :param time: a time of this node's clock, not longer ago than the limit.
         """
         return self._came.get(session, time) > time
 
@@ -55,8 +56,8 @@ class Newcomers(SessionWatcher):
 
     def _note(self, session: Session) -> None:
         came, now = self._came, self._clock.seconds()
-        came.pop(session, None)  # so that the oldest come first
+        came.pop(session, None)  # keep the oldest first
         came[session] = now
-        for oldest in list(islice(came, 2)):  # two go for each that comes, so the old ones run out
+        for oldest in list(islice(came, 2)):  # two may go for each that comes, so the old ones run out
             if now - came[oldest] > self._limit:
                 del came[oldest]

@@ -1,9 +1,9 @@
 """
-The nodes of a cluster: how they find each other, and how they talk to each other.
+The nodes of a cluster: they find each other, and send each other messages.
 
-Nodes find each other through the bus, on channels that clients cannot name. Every node sends a heartbeat every few
-seconds. A node without heartbeats for some time counts as dead. On a bus within one process, a node is simply alone.
-Used by :mod:`lhttp_tx.cluster.roster` and :mod:`lhttp_tx.cluster.control`.
+Nodes find each other through the bus, on channels that clients cannot use. Every node sends a heartbeat every few
+seconds. A node without heartbeats for some time counts as dead. On a bus within one process, a node is alone. Used by
+:mod:`lhttp_tx.cluster.roster` and :mod:`lhttp_tx.cluster.control`.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ __all__ = ["DEAD_AFTER", "HELLO_INTERVAL", "Answer", "Nodes"]
 _log = Logger()
 
 HELLO_INTERVAL = 2.5
-"""Seconds between a node's signs of life."""
+"""Seconds between a node's heartbeats."""
 
 SETTLED_AFTER = 1.0
-"""Seconds in which the other nodes greet a node that has just begun to listen."""
+"""Seconds within which the other nodes answer the first heartbeat of a new node."""
 
 _EVERYBODY = "$nodes"
 _ONE = "$node."
 
 Handler: TypeAlias = Callable[[str, Any], Answer]
-"""Called with the sender's name and data. Returns the answer, a JSON value or a Deferred that succeeds with one."""
+"""Called with the sender's name and the data. Returns the answer, a JSON value or a Deferred that succeeds with one."""
 
 _Greeting: TypeAlias = tuple[Callable[[], Any], Callable[[str, Any], None]]
-"""What this node says of itself, and what hears the same of others."""
+"""A function that returns data for this node's heartbeats, and one that takes those of others."""
 
 Publish: TypeAlias = Callable[[str, bytes, bool], Any]
 """Publishes to a channel, as :meth:`lhttp_tx.interfaces.IBus.publish` does."""
@@ -51,20 +51,20 @@ Publish: TypeAlias = Callable[[str, bytes, bool], Any]
 
 class Nodes:
     """
-    The nodes of a cluster, as one of them sees them.
+    The nodes of a cluster, as seen by one of them.
 
-    :ivar name: this node's name, new for each start of the process.
+    :ivar name: the name of this node. It is random, and new for each object.
     :ivar shortfall: see :meth:`lhttp_tx.cluster.peers.Peers.shortfall`.
-    :ivar on_join: called with the name of each node that appears. That node does not know what happened before.
-    :ivar listens: whether what other nodes send comes. What they are told before may make them ask in vain.
-    :ivar on_leave: called with the name of each node that has stopped or died.
-    :ivar on_missing: called when :attr:`missing` has changed.
-    :ivar on_hole: called when messages of another node have not come, so that publications may be missing, too.
-    :ivar on_loss: called when another node has lost a link to the bus, and perhaps what it had sent over it.
-    :ivar hear_losses: to be called with the name of another node, and how many links to the bus it has lost.
-    :ivar begin_anew: to be called when it is known already that messages may be missing.
+    :ivar on_join: functions that are called with the name of each node that appears. It has missed earlier messages.
+    :ivar listens: whether this node gets the messages of other nodes. Before that, it would not get answers.
+    :ivar on_leave: functions that are called with the name of each node that has stopped or died.
+    :ivar on_missing: functions that are called when :attr:`missing` has changed.
+    :ivar on_hole: functions that are called when messages of another node are missing, and publications may be, too.
+    :ivar on_loss: functions that are called when another node has lost a link to the bus, and perhaps publications.
+    :ivar hear_losses: see :meth:`lhttp_tx.cluster.peers.Peers.hear_losses`.
+    :ivar begin_anew: see :meth:`lhttp_tx.cluster.peers.Peers.begin_anew`.
     :ivar clocks: the clocks of the nodes.
-    :ivar running: whether this node looks for others, and can send to them.
+    :ivar running: whether this node looks for other nodes, and can send to them.
     """
 
     def __init__(self, bus: IBus, clock: IReactorTime, now: Callable[[], float] = time.time) -> None:
@@ -103,52 +103,52 @@ class Nodes:
         self._subscribed = False
         on_open: list[Callable[[], None]] | None = getattr(bus, "on_open", None)
         if on_open is not None:
-            # All are to know that it is another link before anything else comes over it.
+            # All nodes must learn of the new link before anything else comes over it.
             on_open.append(lambda: self._greet_all(fresh=True) if self.listens else None)
 
     @property
     def others(self) -> frozenset[str]:
-        """The names of the other nodes that are alive, as far as this one knows."""
+        """The names of the other nodes that are alive, as far as this node knows."""
         return self._peers.others
 
     @property
     def missing(self) -> frozenset[str]:
-        """The names of nodes that no longer send heartbeats, and did not say that they leave."""
+        """The names of nodes that no longer send heartbeats, although they did not announce that they leave."""
         return self._peers.missing
 
     @property
     def complete(self) -> bool:
-        """Whether this node hears all nodes that it ought to hear, as far as it can know; true before the start."""
+        """Whether this node hears all other nodes, as far as it knows; true before the start."""
         if not self.running:
             return True
         return self._settled and not self._peers.missing and self._bus.available
 
     def handle(self, kind: str, handler: Handler) -> None:
         """
-        Let *handler* take the data that other nodes send as *kind*.
+        Pass data of *kind* from other nodes to *handler*.
 
-        It must not raise. If the sender asks for an answer, the handler returns it, or a Deferred that succeeds with
-        it.
+        The handler must not raise. If the sender asks for an answer, the handler returns the answer, or a Deferred that
+        succeeds with it.
         """
         self._handlers[kind] = handler
 
     def greet(self, kind: str, say: Callable[[], Any], hear: Callable[[str, Any], None]) -> None:
         """
-        Add data of *kind* to the signs of life.
+        Add data of *kind* to the heartbeats.
 
-        :param say: returns the data for this node's signs of life, a JSON value.
-        :param hear: called with the name of another node, and the data in its sign of life.
+        :param say: returns the data for this node's heartbeats, a JSON value.
+        :param hear: called with the name of another node, and the data in its heartbeat.
         """
         self._greetings[kind] = (say, hear)
 
     def start(self) -> None:
-        """Start to look for the other nodes."""
+        """Begin to look for the other nodes."""
         self.running = True
         self._due = self._clock.seconds()
         self._beat()
 
     def stop(self) -> None:
-        """Tell the other nodes that this one leaves, and stop."""
+        """Tell the other nodes that this node leaves, and stop."""
         self.running = False
         for timer in (self._timer, self._settling):
             if timer is not None and timer.active():
@@ -169,13 +169,13 @@ class Nodes:
 
         :param kind: selects the handler.
         :param data: a JSON value.
-        :param publish: sends it; by default as the bus sends publications.
+        :param publish: sends the message; by default, the bus does.
         :returns: whether the bus has taken it.
         """
         return self._send(_EVERYBODY, {"kind": kind, "data": data}, publish)
 
     def tell(self, name: str, kind: str, data: Any, publish: Publish | None = None) -> bool:
-        """Send data to the node *name*; otherwise like :meth:`tell_all`."""
+        """Send data to the node *name*, like :meth:`tell_all`."""
         return self._send(_ONE + name, {"kind": kind, "data": data}, publish)
 
     def ask_all(self, kind: str, data: Any, timeout: float = 2.0) -> Deferred[dict[str, Answer]]:
@@ -184,9 +184,9 @@ class Nodes:
 
         :param kind: selects the handler that answers.
         :param data: a JSON value.
-        :param timeout: seconds to wait for answers.
-        :returns: a Deferred that succeeds with the answers by the nodes' names. It does not fail: a node that cannot be
-            reached is missing. If this node has just begun to listen, it first gives the others time to greet it.
+        :param timeout: the most seconds to wait for answers.
+        :returns: a Deferred that succeeds with the answers by the nodes' names. It does not fail: a node that does not
+            answer is missing in the result. If this node has just started, it first waits for the others.
         """
         if not self.running or self._settled or not self._bus.available:
             return self._ask(kind, data, timeout)
@@ -209,10 +209,10 @@ class Nodes:
         Ask one node.
 
         :param name: the node; for *kind* and *data* see :meth:`ask_all`.
-        :param timeout: seconds to wait for the answer.
-        :returns: a Deferred that succeeds with the answer; with ``None`` if there is no such node, if it does not
-            answer in time, or if the bus is away. It fails with :exc:`~lhttp_tx.errors.MessageTooLarge` if the bus
-            cannot carry the question.
+        :param timeout: the most seconds to wait for the answer.
+        :returns: a Deferred that succeeds with the answer; or with ``None`` if there is no such node, if it does not
+            answer in time, or if the bus is unavailable. It fails with :exc:`~lhttp_tx.errors.MessageTooLarge` if the
+            bus cannot carry the question.
         """
         if name not in self.others or not self._questions.has_room(is_private=True):
             return succeed(None)
@@ -227,24 +227,24 @@ class Nodes:
             self._questions.end(number)
         return answers.addCallback(lambda found: found.get(name))
 
-    # Signs of life
+    # Heartbeats
 
     def _beat(self) -> None:
         if not self._subscribed:
             self._subscribe()
         now = self._clock.seconds()
-        # Silence proves nothing without the bus, nor if this process stood still.
+        # Silence means nothing if the bus was unavailable or this process was paused.
         self._peers.look(blind=not self._bus.available or now - self._due > HELLO_INTERVAL)
         for name in self.others:
             if not self.clocks.knows(name):
                 self.clocks.ask(name)
-        if self.listens:  # an answer to an earlier greeting would be lost
+        if self.listens:  # an answer to an earlier heartbeat would be lost
             self._greet_all()
         self._due = now + HELLO_INTERVAL
         self._timer = self._clock.callLater(HELLO_INTERVAL, self._beat)
 
     def _subscribe(self) -> None:
-        """Listen to the other nodes, then greet them. If the bus is not available yet, the next beat tries again."""
+        """Listen to the other nodes, then send a heartbeat. If the bus is unavailable, :meth:`_beat` tries again."""
         self._subscribed = True
         waiting: list[Deferred[Any]] = []
         for channel in (_EVERYBODY, _ONE + self.name):
@@ -266,7 +266,7 @@ class Nodes:
         done.addCallbacks(lambda _: self._listening(), lambda _: setattr(self, "_subscribed", False))
 
     def _listening(self) -> None:
-        """NATS has the subscriptions: the other nodes answer a greeting now."""
+        """Send the first heartbeat, because the bus has the subscriptions now."""
         self.listens = True
         self.begin_anew()
         self._greet_all(fresh=True)
@@ -286,9 +286,10 @@ class Nodes:
 
     def _greet_all(self, fresh: bool = False) -> None:
         """
-        Give a sign of life.
+        Send a heartbeat.
 
-        :param fresh: whether all nodes are to answer, also those that know this node: so it knows what it has had.
+        :param fresh: whether all nodes must answer, even those that know this node. So this node learns what it has
+            missed.
         """
         hello = {"kind": "hello", "data": self._greeting()}
         self._send(_EVERYBODY, {**hello, "fresh": True} if fresh else hello)
@@ -304,7 +305,7 @@ class Nodes:
     ) -> bool:
         now = self._clock.seconds()
         numbered = channel == _EVERYBODY and publish is None
-        if publish is None:  # what goes another way may overtake
+        if publish is None:  # a message on another path may overtake those on the bus
             if self._begun is None:
                 self._begun = now
             number = ("n", self._number + 1) if numbered else ("last", self._number)

@@ -1,7 +1,7 @@
 """
 Carries out orders of the cluster's nodes on this node's connections.
 
-A private part of :mod:`lhttp_tx.cluster.control`. An order is a JSON value, and so is its answer.
+A private part of :mod:`lhttp_tx.cluster.control`. An order and its answer are JSON values.
 """
 
 from __future__ import annotations
@@ -32,34 +32,35 @@ __all__ = ["LIFETIME", "Order", "Orders", "fitting"]
 _log = RationedLogger(__name__)
 
 _ANSWER_SIZE = 786_432
-"""The most bytes of an answer to another node. By default, NATS takes messages of up to 1 MiB."""
+"""The most bytes of an answer in one message to another node. By default, NATS accepts messages of up to 1 MiB."""
 
 LIFETIME = 10.0
-"""Seconds after which an order that changes something is not carried out any more."""
+"""Seconds after which a node ignores an order that changes something."""
 
 _PROMPT = 2.0
 """
-Seconds within which an order is carried out on all that are there. Its giver still waits for the answer, and what is
-open for a client may open a moment later for the node.
+Seconds within which an order applies to all connections, even new ones. The node that has sent it still waits for the
+answer. And a client may know about its connection a moment before the node does.
 """
 
 _LASTING = frozenset({"channels", "subscribers", "channels-of"})
-"""What changes nothing, and so may be late."""
+"""Orders that change nothing, so they may be late."""
 
 Order: TypeAlias = dict[str, Any]
 
 
 class Orders:
     """
-    Carries out orders. The key ``do`` holds the action; the other keys say on which connections, and how.
+    Carries out orders. The key ``do`` has the action. The other keys say on which connections, and how.
 
-    :ivar questions: what else is answered, by the value of ``do``. A question changes nothing, so it may be late.
+    :ivar questions: the functions that answer questions, by the value of ``do``. A question changes nothing, so it may
+        be late.
     """
 
     def __init__(self, engine: Engine, name_of: Callable[[Identity], str | None]) -> None:
         """
-        :param engine: the server.
-        :param name_of: returns the name of a client's user.
+        :param engine: the engine of this node.
+        :param name_of: returns the name of a client's user; ``None`` if the client is anonymous.
         """
         self.questions: dict[str, Callable[[Order], Any]] = {}
         self._engine = engine
@@ -70,7 +71,7 @@ class Orders:
         self._given: float | None = None
 
     def expect(self) -> None:
-        """Be ready for orders from other nodes, which may be late."""
+        """Prepare for orders from other nodes, which may arrive late: remember which connections are new."""
         if self._newcomers not in self._engine.watchers:
             self._engine.watchers.append(self._newcomers)
 
@@ -78,10 +79,9 @@ class Orders:
         """
         Carry out an order of another node, unless it is too old.
 
-        If it comes later than its giver waits for an answer, it is carried out only on the connections that were there
-        when it was given.
+        An order that is older than :data:`_PROMPT` applies only to connections that were there when it was given.
 
-        :param given: when it was given, by the clock of this node.
+        :param given: the time at which it was given, by this node's clock.
         :returns: the answer, like :meth:`obey`; ``None`` if the order is too old.
         """
         if order["do"] in _LASTING or order["do"] in self.questions:
@@ -166,7 +166,7 @@ class Orders:
         return self._present([found for found in self._engine.hub.subscribers(channel) if isinstance(found, Session)])
 
     def _present(self, sessions: list[Session]) -> list[Session]:
-        """Return those that were there when the order in hand was given."""
+        """Return those that were there when the current order was given."""
         given = self._given
         if given is None:
             return sessions
@@ -180,7 +180,12 @@ def _log_not_subscribed(failure: Failure, session: Session) -> Failure:
 
 
 def fitting(answer: Any, order: str, most: int = _ANSWER_SIZE) -> Any:
-    """Return the answer, cut to *most* bytes; by default to what fits into one message between nodes."""
+    """
+    Return the first entries of an answer that fit into *most* bytes as JSON. Answers other than lists and dicts are not
+    cut.
+
+    :param order: the action, for the log.
+    """
     if not isinstance(answer, list | dict) or len(json.dumps(answer)) <= most:
         return answer
     size = 0

@@ -1,5 +1,5 @@
 """
-The other nodes: which ones send heartbeats, and which ones are missing.
+The other nodes: those that send heartbeats, and those that are missing.
 
 A part of :mod:`lhttp_tx.cluster.nodes`.
 """
@@ -17,29 +17,29 @@ __all__ = ["DEAD_AFTER", "FORGET_AFTER", "Peers"]
 _log = Logger()
 
 DEAD_AFTER = 8.0
-"""Seconds without a sign of life after which a node counts as dead."""
+"""Seconds without a message after which a node counts as dead."""
 
 FORGET_AFTER = 600.0
-"""Seconds for which a node that fell silent without a farewell counts as missing. After that it counts as gone."""
+"""Seconds for which a dead node counts as missing. After that, it counts as gone."""
 
 FIRST_WORD_AFTER = 3.5
 """
-Seconds in which a node that is there gives a sign of life to one that has just begun to listen: the interval of these,
-and a second.
+Seconds within which a node that has just begun to listen gets a heartbeat of every other node: the interval of
+heartbeats, and a second.
 """
 
 _MAX_MISSING = 1_000
-"""How many nodes may count as missing."""
+"""The most nodes that may count as missing."""
 
 
 class Peers:
     """
     The other nodes.
 
-    :ivar on_join: called by the owner with the name of each node that appears.
-    :ivar on_leave: called with the name of each node that has stopped or died.
-    :ivar on_missing: called when :attr:`missing` has changed.
-    :ivar on_loss: called when another node has lost a link to the bus.
+    :ivar on_join: functions that the owner calls with the name of each node that appears.
+    :ivar on_leave: functions that are called with the name of each node that has stopped or died.
+    :ivar on_missing: functions that are called when :attr:`missing` has changed.
+    :ivar on_loss: functions that are called when another node has lost a link to the bus.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -62,20 +62,21 @@ class Peers:
 
     @property
     def missing(self) -> frozenset[str]:
-        """The names of nodes that no longer send heartbeats, and did not say that they leave."""
+        """The names of nodes that no longer send heartbeats, although they did not announce that they leave."""
         return frozenset(self._missing)
 
     def shortfall(self, required: int) -> str:
         """
-        Return how many nodes are heard of those that are required, such as ``2/3``; nothing if they are enough.
+        Return how many nodes this node hears of those that are required, such as ``2/3``; an empty string if they are
+        enough.
 
-        :param required: the number of nodes, with this one.
+        :param required: the number of nodes, including this one.
         """
         count = len(self._heard) + 1
         return "" if count >= required else f"{count}/{required}"
 
     def heard(self, name: str) -> bool:
-        """Take a sign of life. Return whether the node is new, or was dead."""
+        """Note that a message of a node has come. Return whether the node is new, or was dead."""
         known = name in self._heard
         self._heard[name] = self._clock.seconds()
         if not known:
@@ -85,11 +86,11 @@ class Peers:
 
     def has_hole(self, name: str, message: Mapping[str, Any]) -> bool:
         """
-        Return whether messages of a node to all others have not come.
+        Return whether messages of a node to all others are missing.
 
-        :param message: holds ``n``, the number of a message to all, which rises by one; or ``last``, the number of the
-            one before it. And ``age``, the seconds since the node sent its first one. A node of an earlier version may
-            leave out all of them.
+        :param message: a message of the node. ``n`` is the number of a message to all, which rises by one. Another
+            message has ``last``, the number of the last message to all before it. ``age`` is the seconds since the
+            node's first message. A node of an earlier version sends none of these.
         """
         number, last, age = message.get("n"), message.get("last"), message.get("age")
         if isinstance(number, int):
@@ -106,9 +107,9 @@ class Peers:
 
     def _is_overdue(self, age: float) -> bool:
         """
-        Return whether a node, whose numbers are not known, ought to have been heard before.
+        Return whether a node whose numbers are not known should have been heard before.
 
-        :param age: seconds since it sent its first message to all.
+        :param age: the seconds since its first message.
         """
         if self._anew is None:
             return False
@@ -116,9 +117,10 @@ class Peers:
 
     def hear_losses(self, name: str, count: Any) -> None:
         """
-        Tell if a node has lost a link since it was last heard, and perhaps what it had sent over it.
+        Call :attr:`on_loss` if a node has lost a link since its last heartbeat, and perhaps publications.
 
-        :param count: how many it has lost since its start; anything else from a node of an earlier version.
+        :param name: the node.
+        :param count: the number of links that it has lost since its start; anything but an int is ignored.
         """
         if not isinstance(count, int):
             return
@@ -130,13 +132,13 @@ class Peers:
                 call()
 
     def begin_anew(self) -> None:
-        """Look for holes only behind what comes from now on: those before are known."""
+        """Forget the numbers of messages, because it is already known that earlier ones may be missing."""
         self._numbers.clear()
         self._losses.clear()
         self._anew = self._clock.seconds()
 
     def left(self, name: str) -> None:
-        """A node says that it leaves."""
+        """Note that a node has announced that it leaves."""
         self._forget_numbers(name)
         self._forget(name)
         if name in self._heard:
@@ -145,10 +147,10 @@ class Peers:
 
     def look(self, blind: bool) -> None:
         """
-        Find out who has fallen silent.
+        Find the nodes that have been silent for too long.
 
-        :param blind: whether silence proves nothing, because this node could not hear anybody. Then all others get time
-            for a sign of life.
+        :param blind: whether silence means nothing, because this node could hear nobody. Then the time begins again for
+            all nodes.
         """
         now = self._clock.seconds()
         if blind:
@@ -167,7 +169,7 @@ class Peers:
             self._forget(name)
 
     def forget_missing(self) -> None:
-        """Wait for nobody any more."""
+        """Count no node as missing any more."""
         for name in tuple(self._missing):
             self._forget(name)
 

@@ -1,7 +1,7 @@
 """
-Splits the answers of a node that are too large for one message between nodes, and joins them again.
+Splits answers that are too large for one message between nodes, and joins the pieces.
 
-No I/O: those who send are passed in. Incomplete answers are kept.
+No I/O: the functions that send are passed in.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ __all__ = ["MAX_ANSWER", "PIECE_SIZE", "Pieces", "in_pieces", "send_pieces"]
 
 PIECE_SIZE = 131_072
 """
-The most characters of a piece. As JSON, they have twice as many bytes at most. NATS takes messages of 1 MiB by default,
-and of a little more than ``--max-message-size`` if an operator changes that.
+The most characters of a piece. In JSON, a piece has at most twice as many bytes. NATS accepts messages of 1 MiB by
+default. If an operator changes that, it accepts at least a little more than ``--max-message-size``.
 """
 
 MAX_ANSWER = 16_777_216
 """The most characters of an answer as JSON."""
 
 _AT_ONCE = 8
-"""How many pieces of an answer are sent before the bus is asked whether it has them."""
+"""The number of pieces of an answer that are sent before waiting until the bus has them."""
 
 _MAX_WAITING = 4 * MAX_ANSWER
-"""The most characters of all pieces of the answers to one question that wait for their ends."""
+"""The most characters of incomplete answers to one question, all together."""
 
 
 def in_pieces(answer: Any) -> list[str]:
-    """Return an answer, a JSON value, in pieces; an empty list if it fits into one message."""
+    """Split an answer, a JSON value, into pieces. Return an empty list if it fits into one message."""
     if not isinstance(answer, list | dict):
         return []
     text = json.dumps(answer, separators=(",", ":"))
@@ -44,11 +44,12 @@ def send_pieces(
     pieces: list[str], send: Callable[[dict[str, Any]], bool], confirm: Callable[[], Any], begin: int = 0
 ) -> None:
     """
-    Send a few pieces, and the next ones when the bus has these: it refuses what it cannot hold.
+    Send a few pieces. Send the next ones when the bus has these, because it refuses more than it can buffer.
 
+    :param pieces: the pieces of one answer.
     :param send: sends a piece; returns whether the bus has taken it. If not, the rest is not sent.
     :param confirm: see :meth:`lhttp_tx.interfaces.IBus.confirm`.
-    :param begin: how many have been sent before.
+    :param begin: the number of pieces that were sent before.
     """
     end = begin + _AT_ONCE
     for number, piece in enumerate(pieces[begin:end], begin + 1):
@@ -57,7 +58,7 @@ def send_pieces(
     if end < len(pieces):
         sent = maybeDeferred(confirm)
         sent.addCallback(lambda _: send_pieces(pieces, send, confirm, end))
-        sent.addErrback(lambda failure: None)  # the bus is away, so the answer is, too
+        sent.addErrback(lambda failure: None)  # without the bus, nobody gets the answer
 
 
 class Pieces:
@@ -72,9 +73,9 @@ class Pieces:
         Take a piece.
 
         :param sender: the name of the node that answers.
-        :param message: the message with the piece.
-        :returns: a dict whose ``answer`` is the whole answer, after the last piece. A piece that does not follow the
-            one before it, or would take too much memory, is dropped, and the answer never gets whole.
+        :param message: the message. ``piece`` is the text, ``number`` counts the pieces from 1, ``of`` is their number.
+        :returns: after the last piece, a dict whose ``answer`` is the whole answer; else ``None``. A piece that is out
+            of order, or would take too much memory, is dropped. The answer then stays incomplete.
         """
         piece, number, count = message.get("piece"), message.get("number"), message.get("of")
         waiting = self._waiting.setdefault(sender, [])

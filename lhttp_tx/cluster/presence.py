@@ -1,8 +1,8 @@
 """
 Presence: the people in a channel, their connections, and events when people join and leave.
 
-It is made from the roster, so every node knows the presence of the whole cluster. If a person comes back within a few
-seconds, as on a reload of a page, there is no leave event.
+It is derived from the roster, so every node knows the presence of the whole cluster. If a person comes back within a
+few seconds, for example after reloading a page, there is no leave event.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from lhttp_tx.cluster.roster import Entry, Roster
 __all__ = ["GRACE", "Presence", "PresenceEvent"]
 
 GRACE = 3.0
-"""Seconds that a person may be gone before there is a leave event."""
+"""Seconds for which a person may be gone before there is a leave event."""
 
 PresenceEvent: TypeAlias = Callable[[str, str, str | None, str], None]
-"""Called with ``join`` or ``leave``, the channel, the user (``None``: anonymous), and the connection that caused it."""
+"""Called with ``join`` or ``leave``, the channel, the user (``None``: anonymous), and the id of the connection."""
 
 
 class Presence:
     """
     The people in all channels.
 
-    :ivar on_event: called when a person joins or leaves a channel. Further connections of the same person cause no
-        event.
+    :ivar on_event: functions that are called when a person joins or leaves a channel. Further connections of the same
+        person cause no events.
     """
 
     def __init__(self, roster: Roster, clock: IReactorTime, *, grace: float = GRACE) -> None:
         """
-        :param roster: knows the connections.
+        :param roster: has the connections of all nodes.
         :param clock: the reactor.
-        :param grace: seconds that a person may be gone before there is a leave event.
+        :param grace: seconds for which a person may be gone before there is a leave event.
         """
         self.on_event: list[PresenceEvent] = []
         self._clock = clock
@@ -48,7 +48,7 @@ class Presence:
 
     def people(self, channel: str) -> list[dict[str, Any]]:
         """
-        Return the people in *channel*, with those first who have been there longest.
+        Return the people in *channel*. Those who have been there longest come first.
 
         :returns: for each person, ``user``, a name or ``None``, and ``connections``, the ids of the person's
             connections.
@@ -65,12 +65,12 @@ class Presence:
         return (0, 0) if room is None else (len(room), room.connections)
 
     def totals(self) -> tuple[int, int, int]:
-        """Return the numbers of channels with somebody in them, of people in these, and of the people's connections."""
+        """Return three numbers: of channels with people, of people in all channels, and of their connections."""
         rooms = self._rooms.values()
         return len(rooms), sum(map(len, rooms)), sum(room.connections for room in rooms)
 
     def stop(self) -> None:
-        """Stop, without events for the people who have left up to now."""
+        """Stop. There are no leave events for people who have just left."""
         for timer in self._leaving.values():
             timer.cancel()
         self._leaving.clear()
@@ -107,5 +107,5 @@ class Presence:
 
 
 def _key(entry: Entry) -> str:
-    """Return a key for the person: the user, or the connection itself if it has no user."""
+    """Return a key for the person of a connection: its user, or the connection itself if it has no user."""
     return f"user {entry.user}" if entry.user is not None else f"connection {entry.connection}"

@@ -1,5 +1,5 @@
 """
-The questions of a node to all others, until they are answered.
+The questions of a node to other nodes, until they are answered.
 
 A part of :mod:`lhttp_tx.cluster.nodes`.
 """
@@ -16,14 +16,24 @@ from lhttp_tx.cluster.pieces import Pieces
 __all__ = ["Answer", "Questions"]
 
 _MAX_ASKED = 10_000
-"""How many questions to all nodes may wait for answers at one time, and how many to one node."""
+"""The most questions to all nodes that may wait for answers at the same time, and the most to one node."""
 
 Answer: TypeAlias = Any
 """A JSON value."""
 
 
 class _Question:
-    """A question to all other nodes, or to one."""
+    """
+    A question to all other nodes, or to one.
+
+    :ivar missing: the nodes that have not answered yet.
+    :ivar timeout: the most seconds to wait for an answer, or for its next piece.
+    :ivar pieces: incomplete answers.
+    :ivar answers: the answers so far, by node.
+    :ivar done: succeeds with *answers*.
+    :ivar limit: the timer.
+    :ivar is_private: whether the question went to one node only.
+    """
 
     def __init__(self, missing: set[str], timeout: float) -> None:
         self.missing = missing
@@ -46,7 +56,9 @@ class Questions:
         self._private = 0
 
     def has_room(self, is_private: bool = False) -> bool:
-        """Return whether another question may wait: one to all nodes, or a private one. Each kind has its own room."""
+        """
+        Return whether another question to all nodes, or another private one, may wait. Each kind has its own limit.
+        """
         return (self._private if is_private else len(self._waiting) - self._private) < _MAX_ASKED
 
     def open(
@@ -55,10 +67,11 @@ class Questions:
         """
         Wait for answers.
 
-        :param names: the nodes that are going to answer.
-        :param timeout: seconds to wait for an answer, and for each piece of a large one.
-        :param is_private: whether the question goes to one node alone.
-        :returns: the number of the question, and a Deferred that succeeds with the answers by the nodes' names.
+        :param names: the nodes that will answer.
+        :param timeout: the most seconds to wait for the answers, and for each piece of a large one.
+        :param is_private: whether the question goes to one node only.
+        :returns: the number of the question, and a Deferred that succeeds with the answers by the nodes' names. Nodes
+            that have not answered in time are missing.
         """
         self._number += 1
         number = self._number
@@ -70,23 +83,23 @@ class Questions:
         return number, question.done
 
     def end(self, number: int) -> None:
-        """Wait no more for the answers to a question."""
+        """Stop waiting for answers to a question. Its Deferred succeeds with the answers so far."""
         self._finish(self._waiting[number])
 
     def end_all(self) -> None:
-        """Wait no more for any answer."""
+        """Stop waiting for all answers."""
         for question in tuple(self._waiting.values()):
             self._finish(question)
 
     def left(self, name: str) -> None:
-        """A node has gone, and answers nothing more."""
+        """Stop waiting for answers of a node, because it is gone."""
         for question in tuple(self._waiting.values()):
             question.missing.discard(name)
             if not question.missing:
                 self._finish(question)
 
     def take(self, sender: str, message: dict[str, Any]) -> None:
-        """Take a message with an answer, or with a piece of one."""
+        """Take a message with an answer or a piece of one. Ignore it if nobody waits for it."""
         asked = message.get("to")
         question = self._waiting.get(asked) if isinstance(asked, int) else None
         if question is None or sender not in question.missing:

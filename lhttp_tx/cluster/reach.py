@@ -1,11 +1,11 @@
 """
-Finds out whether the other nodes are connected, and whether their publications reach this node.
+Finds out whether publications of the other nodes reach this node.
 
 NATS keeps the order of one connection, including subscriptions. Suppose that this node sends a subscription and then a
-request, and another node answers the request. Then the NATS server of the other node knows the subscription, and this
-node gets everything that the other node publishes from then on. In the same way, a node that answers a request after a
-publication has the publication. :func:`connect` connects it with :class:`lhttp_tx.bus.nats.bus.NATSBus`. Source: the
-protocol document, section "Receipts".
+question, and another node answers the question. Then the NATS server of the other node knows the subscription, and this
+node gets everything that the other node publishes from then on. In the same way, a node that answers a question after a
+publication has the publication. :func:`connect` connects this with :class:`lhttp_tx.bus.nats.bus.NATSBus`. Source: the
+protocol document, section "Errors and receipts".
 """
 
 from __future__ import annotations
@@ -23,60 +23,66 @@ __all__ = ["Reach", "Ways", "connect"]
 _QUESTION, _ANSWER, _SERVER, _LOSSES = "reach", "reached", "server", "losses"
 
 _ANSWER_TIME = 4.0
-"""Seconds in which the other nodes must answer; less than subscriptions may wait for NATS."""
+"""The most seconds to wait for answers of other nodes. This is less than subscriptions may wait for NATS."""
 
 _REPEAT_INTERVAL = 0.5
-"""Seconds between two questions to nodes that have not answered."""
+"""Seconds until a question is repeated for nodes that have not answered."""
 
 _TOGETHER = 0.005
-"""Seconds in which those who ask the same are gathered."""
+"""Seconds within which callers share one question."""
 
 _ROLL_INTERVAL = 0.1
-"""Seconds between two questions to nodes that are not back yet."""
+"""Seconds until a question is repeated for nodes that are not back yet."""
 
 _RETURN_TIME = 4.0
 """
-Seconds that nodes may take to come back after NATS does. It is longer than the longest wait between their attempts, an
-attempt that hangs, and a moment in which a machine stands still.
+The most seconds to wait until other nodes are back after NATS is. This covers the longest wait between their attempts,
+an attempt that hangs, and a short pause of a machine.
 """
 
 _CALM_RETURN_TIME = 1.0
-"""The same where nodes are there that were never away."""
+"""The same if some nodes were never disconnected."""
 
 _MAX_NAMES = 10_000
-"""How many nodes that others tell of are waited for."""
+"""The most nodes that an answer lists."""
 
 _Send: TypeAlias = Callable[[str, bytes, bool], object]
-"""Publishes to a channel over a certain link."""
+"""Publishes over one link: takes a channel, a payload, and whether it is binary."""
 
 
 class Ways(Protocol):
     """
-    The ways of a bus to the other nodes; see :class:`lhttp_tx.bus.nats.ways.Ways`.
+    Sends a bus's questions to other nodes; see :class:`lhttp_tx.bus.nats.ways.Ways`.
 
-    :ivar others: what the bus asks.
+    :ivar others: the object that the bus asks, a :class:`Reach`.
     """
 
     others: Any
 
     @property
     def server(self) -> str:
-        """What names the server that the bus is connected to."""
+        """The id of the NATS server that the bus is connected to; empty if it is not connected."""
 
     @property
     def steady_for(self) -> float:
-        """Seconds for which the bus has taken publications."""
+        """Seconds since the bus accepts publications; 0 if it does not."""
 
     @property
     def losses(self) -> int:
-        """How many links were lost while publications went over them."""
+        """The number of links that were lost while publications went over them."""
 
     def urge(self, channel: str, payload: bytes, binary: bool) -> None:
-        """Publish at once, even while publications wait."""
+        """Publish at once, even while publications are held back."""
 
 
 class _Question:
-    """A question to some nodes. ``done`` gets whether they have answered, or others at the same servers."""
+    """
+    A question to some nodes.
+
+    :ivar missing: the nodes that have not answered.
+    :ivar servers: the servers of the nodes that have.
+    :ivar done: succeeds with whether all have answered, or at least one node at each of their servers.
+    """
 
     def __init__(self, missing: set[str]) -> None:
         self.missing = missing
@@ -87,7 +93,15 @@ class _Question:
 
 
 class _Roll:
-    """A call to all nodes after this one has connected; see :meth:`Reach.gathered`."""
+    """
+    The wait for all nodes after this one has connected; see :meth:`Reach.gathered`.
+
+    :ivar known: the nodes that this one knew before.
+    :ivar told: the nodes that others have listed.
+    :ivar heard: the nodes that have answered.
+    :ivar calm: whether a node has answered that was never disconnected.
+    :ivar patience: the most seconds to wait for a first answer.
+    """
 
     def __init__(self, known: set[str], patience: float) -> None:
         self.known = known
@@ -99,7 +113,11 @@ class _Roll:
         self.done: Deferred[None] = Deferred()
 
     def is_over(self, elapsed: float) -> bool:
-        """Return whether all are there, or have been waited for."""
+        """
+        Return whether all nodes are back, or the time is up.
+
+        :param elapsed: the seconds since the beginning.
+        """
         if self.calm:
             return self.known <= self.heard or elapsed >= _CALM_RETURN_TIME
         if not self.known | self.told <= self.heard:
@@ -108,12 +126,12 @@ class _Roll:
 
 
 class Reach:
-    """The state of the paths from the other nodes to this one, and the requests to these nodes."""
+    """Asks the other nodes, and answers their questions."""
 
     def __init__(self, nodes: Nodes, ways: Ways, clock: IReactorTime) -> None:
         """
         :param nodes: the nodes.
-        :param ways: the ways of the bus.
+        :param ways: sends over the links of the bus.
         :param clock: the reactor.
         """
         self._nodes = nodes
@@ -142,20 +160,24 @@ class Reach:
     # For the bus
 
     def far_from(self, server: str) -> set[str]:
-        """Return the nodes that do not use *server*, as far as is known."""
+        """Return the nodes that do not use *server*, as far as this node knows."""
         return {name for name in self._nodes.others if self._servers.get(name) != server}
 
     def _answering(self, names: Iterable[str]) -> set[str]:
-        """Return those of *names* that answer: older versions do not, and do not say which server they use."""
+        """
+        Return those of *names* that answer questions. Nodes of older versions do not, and do not send their server.
+        """
         return {name for name in names if name in self._servers}
 
     def ask(self, send: _Send, server: str | None = None) -> Deferred[bool]:
         """
-        Find out when all nodes have what this one has sent over a link, and their servers its subscriptions.
+        Find out when all nodes have everything that this one has sent over a link, and their servers know its
+        subscriptions.
 
         :param send: publishes over this link.
-        :param server: if given, only those are asked that do not use it.
-        :returns: a Deferred that succeeds: with false if it cannot be known, after four seconds.
+        :param server: if given, only nodes that do not use this server are asked.
+        :returns: a Deferred that succeeds with ``True``; or with ``False`` if this cannot be known, after four seconds
+            at the latest.
         """
         names = self._nodes.others if server is None else self.far_from(server)
         missing = self._answering(names)
@@ -170,13 +192,16 @@ class Reach:
         return question.done.addCallback(lambda sure: sure and all_answer)
 
     def _repeat(self, question: _Question, number: int, send: _Send) -> None:
-        """Ask again and again: a node may have answered before its server knew the way, or heard it too early."""
+        """
+        Send the question, and repeat it. A node may have got the question, or its answer may have been sent, before the
+        servers knew the subscriptions.
+        """
         if not question.done.called:
             self._nodes.tell_all(_QUESTION, {"number": number, _SERVER: self._ways.server}, send)
             question.repeating = self._clock.callLater(_REPEAT_INTERVAL, self._repeat, question, number, send)
 
     def ask_soon(self, send: _Send, server: str) -> Deferred[bool]:
-        """Do the same as :meth:`ask`, together with others who ask over the same link at about the same time."""
+        """Like :meth:`ask`, but callers that ask over the same link within a few milliseconds share a question."""
         if self._waiting is not None and self._waiting[0] != send:
             self._ask_together()
         if self._waiting is None:
@@ -200,13 +225,13 @@ class Reach:
 
     def gathered(self, send: _Send, patience: float) -> Deferred[None]:
         """
-        Wait until those nodes are back that were there before NATS was away, because they subscribe when they are back.
+        Wait until all nodes are back that were there before NATS was unavailable. Then they have subscribed again.
 
-        This node knows those that it has heard before, and asks all that are back whom they know.
+        This node waits for the nodes that it knew before, and for those that other nodes knew.
 
         :param send: publishes over the new link.
-        :param patience: seconds to wait if nobody answers and nobody is known.
-        :returns: a Deferred that succeeds, after a few seconds in any case.
+        :param patience: the most seconds to wait if no node is known, and none answers.
+        :returns: a Deferred that succeeds after a few seconds at the latest.
         """
         roll = self._roll = _Roll(self._answering(self._nodes.others), patience)
         roll.begun = self._clock.seconds()
@@ -227,7 +252,7 @@ class Reach:
     # Questions and answers
 
     def _asked(self, name: str, question: Any) -> None:
-        """Answer at once, so that two nodes that hold publications back do not wait for each other."""
+        """Answer at once. So two nodes that hold publications back do not wait for each other."""
         number = question["number"]
         self._servers[name] = str(question[_SERVER])
         answer: dict[str, Any] = {"to": number, _SERVER: self._ways.server}
@@ -274,7 +299,7 @@ class Reach:
 
 
 def connect(nodes: Nodes, bus: Any, clock: IReactorTime) -> None:
-    """Let *bus* ask the other nodes, if it is one that wants to."""
+    """Let *bus* ask the other nodes, if it has an attribute ``ways``."""
     ways: Ways | None = getattr(bus, "ways", None)
     if ways is not None:
         ways.others = Reach(nodes, ways, clock)

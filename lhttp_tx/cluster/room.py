@@ -1,8 +1,8 @@
 """
 The people of one channel, in order, and as JSON.
 
-A join or leave costs only the work for that person: nothing is sorted again, and only that person's JSON is made anew.
-So a question costs little even in a room of thousands with many joins and leaves. Used by
+A join or leave costs work only for that person: nothing is sorted again, and only that person's JSON is made again. So
+a question costs little, even in a room of thousands with many joins and leaves. Used by
 :mod:`lhttp_tx.cluster.presence` and :mod:`lhttp_tx.cluster.announcer`.
 """
 
@@ -19,20 +19,22 @@ from lhttp_tx.codec.message import Message
 __all__ = ["MAX_CONNECTIONS", "MAX_PEOPLE", "MAX_SIZE", "Person", "Room", "to_json"]
 
 MAX_PEOPLE = 500
-"""The most people that an answer names: those who have been there longest. It always contains the number of all."""
+"""
+The most people that an answer lists: those who have been there longest. The answer always has the number of all people.
+"""
 
 MAX_CONNECTIONS = 16
-"""The most connections that an answer names for each person: the oldest."""
+"""The most connections that an answer lists for each person: the oldest."""
 
 MAX_SIZE = 60_000
-"""The most bytes of all this, so that an answer is no larger than other messages."""
+"""The most bytes of the list of people, so that an answer is not larger than other messages."""
 
 
 class Person:
     """
     A person in a room, with any number of connections.
 
-    :ivar user: the name, or ``None``.
+    :ivar user: the name; ``None`` if the person is anonymous.
     """
 
     __slots__ = ("_ages", "_told", "user")
@@ -44,12 +46,12 @@ class Person:
 
     @property
     def age(self) -> Age:
-        """The age of the oldest connection."""
+        """The age of the person's oldest connection."""
         return self._ages[0]
 
     @property
     def connections(self) -> list[str]:
-        """The ids of all connections, with the oldest first."""
+        """The ids of all connections. The oldest comes first."""
         return [connection for _, connection in self._ages]
 
     def add(self, age: Age) -> None:
@@ -58,13 +60,13 @@ class Person:
         self._told = None
 
     def remove(self, age: Age) -> bool:
-        """Remove a connection. Return whether there are others."""
+        """Remove a connection. Return whether the person has others."""
         del self._ages[bisect_left(self._ages, age)]
         self._told = None
         return bool(self._ages)
 
     def told(self) -> bytes:
-        """Return this person in JSON, as an answer contains it."""
+        """Return this person as JSON, for answers."""
         if self._told is None:
             connections = [connection for _, connection in islice(self._ages, MAX_CONNECTIONS)]
             self._told = to_json({"user": self.user, "connections": connections}).encode("utf-8", "replace")
@@ -75,8 +77,8 @@ class Room:
     """
     The people in one channel.
 
-    :ivar answer: the answer to questions, kept until somebody joins or leaves.
-    :ivar connections: the number of connections.
+    :ivar answer: the answer to questions, if it was made since somebody joined or left; else ``None``.
+    :ivar connections: the number of connections of all people.
     """
 
     __slots__ = ("_order", "_people", "answer", "connections")
@@ -92,7 +94,7 @@ class Room:
         return len(self._people)
 
     def __iter__(self) -> Iterator[Person]:
-        """Iterate over the people, with those first who have been there longest."""
+        """Iterate over the people. Those who have been there longest come first."""
         return (self._people[key] for _, key in self._order)
 
     def join(self, key: str, entry: Entry) -> bool:
@@ -132,7 +134,7 @@ class Room:
         return True
 
     def told(self) -> bytes:
-        """Return a JSON list of as many people as fit into an answer."""
+        """Return a JSON list of the people, as many as fit into an answer."""
         found: list[bytes] = []
         size = 0
         for person in islice(self, MAX_PEOPLE):

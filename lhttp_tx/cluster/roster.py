@@ -1,9 +1,9 @@
 """
-The roster: who is connected, and who is in which channel, across the cluster.
+The roster: who is connected, and who is in which channel, in the whole cluster.
 
-Each node tells the others what happens to its own connections, in numbered batches. A node that has missed a batch asks
-for everything again. When a node dies, the others forget its connections. Used by :mod:`lhttp_tx.cluster.presence` and
-:mod:`lhttp_tx.cluster.control`.
+Each node sends the others the changes of its own connections, in numbered batches. A node that has missed batches asks
+for them, and gets everything if they are forgotten. When a node dies, the others forget its connections. Used by
+:mod:`lhttp_tx.cluster.presence` and :mod:`lhttp_tx.cluster.attendance`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from lhttp_tx.cluster.telling import Backlog, Journal
 __all__ = ["Age", "Entry", "Roster", "watch_channels"]
 
 _BATCH_TIME = 0.05
-"""Seconds for which a node gathers changes before it sends them to the others."""
+"""Seconds for which a node collects changes before it sends them to the others."""
 
 _BATCH_COUNT = 1_000
 """The most changes, or entries, in one message between nodes."""
 
 _BATCH_SIZE = 262_144
-"""The most bytes of these, approximately. NATS takes at most 1 MiB."""
+"""The most bytes of these, approximately. By default, NATS accepts messages of up to 1 MiB."""
 
 Age: TypeAlias = tuple[float, str]
-"""The time when a connection was entered, in seconds since 1970, and its id."""
+"""The time since which a connection belongs to its user (see :class:`Entry`), and its id."""
 
 
 @dataclass(slots=True)
@@ -40,12 +40,12 @@ class Entry:
     """
     One connection.
 
-    :ivar connection: its id, unique in the cluster.
+    :ivar connection: the id of the connection, unique in the cluster.
     :ivar node: the name of the node that it is connected to.
-    :ivar user: the name of its user, or ``None``.
-    :ivar since: the time since when it belongs to this user, by the time that the nodes share
-        (:meth:`lhttp_tx.cluster.clocks.Clocks.shared`). If two times are equal, the greater id counts as later.
-    :ivar channels: the channels in which its presence counts.
+    :ivar user: the name of its user; ``None`` if the client is anonymous.
+    :ivar since: the shared time of the nodes (:meth:`lhttp_tx.cluster.clocks.Clocks.shared`) since which it belongs to
+        this user. If two times are equal, the connection with the greater id counts as later.
+    :ivar channels: the channels with presence that it is subscribed to.
     """
 
     connection: str
@@ -56,7 +56,7 @@ class Entry:
 
     @property
     def age(self) -> Age:
-        """The sort key of connections; the oldest come first."""
+        """The sort key of connections. The oldest comes first."""
         return (self.since, self.connection)
 
 
@@ -85,17 +85,17 @@ class _ByAge:
 
 class Roster:
     """
-    The connections of all nodes, as far as the nodes enter them.
+    The connections of all nodes, as far as the nodes have entered them.
 
-    :ivar on_enter: called with a new entry.
-    :ivar on_exit: called with a removed entry, which has no channels any more.
-    :ivar on_join: called with an entry and a channel that it has joined.
-    :ivar on_leave: called with an entry and a channel that it has left.
+    :ivar on_enter: functions that are called with a new entry.
+    :ivar on_exit: functions that are called with a removed entry, which has no channels any more.
+    :ivar on_join: functions that are called with an entry and a channel that it has joined.
+    :ivar on_leave: functions that are called with an entry and a channel that it has left.
     """
 
     def __init__(self, nodes: Nodes, clock: IReactorTime, *, kind: str = "roster") -> None:
         """
-        :param nodes: the other nodes. The roster sends to them once this node looks for them.
+        :param nodes: the other nodes. The roster sends nothing before they are started.
         :param clock: the reactor.
         :param kind: the kind of its messages between nodes. Each roster of a node has its own.
         """
@@ -128,23 +128,23 @@ class Roster:
     # Questions
 
     def newest(self, user: str) -> Entry | None:
-        """Return the newest connection of *user*, if there is one."""
+        """Return the newest connection of *user*; ``None`` if there is none."""
         found = self._users.get(user)
         return None if found is None else found.entries[-1]
 
     def beyond(self, user: str, count: int) -> list[Entry]:
-        """Return all connections of *user* except the *count* newest ones, with the oldest first."""
+        """Return all connections of *user* except the *count* newest ones. The oldest comes first."""
         found = self._users.get(user)
         return [] if found is None else found.entries[: max(0, len(found.entries) - count)]
 
     def size(self, channel: str) -> int:
-        """Return the number of connections whose presence counts in *channel*."""
+        """Return the number of connections in *channel*, if it has presence."""
         return self._channels.get(channel, 0)
 
     # Changes on this node
 
     def enter(self, connection: str, user: str | None, since: float) -> Entry:
-        """Add a connection of this node, or give it another *user*."""
+        """Add a connection of this node, or give it another *user*. Return its entry."""
         old = self._entries[self._nodes.name].get(connection)
         if old is not None and old.user == user:
             return old
@@ -172,11 +172,11 @@ class Roster:
             self._leave(self._nodes.name, connection, channel)
 
     def shift(self, seconds: float) -> None:
-        """Let all connections of this node belong to their users since *seconds* later, in the same order as before."""
+        """Add *seconds* to the times of all connections of this node. Their order stays the same."""
         mine = self._entries[self._nodes.name]
-        for entry in sorted(mine.values(), key=_AGE, reverse=True):  # none passes another one, not even for a moment
+        for entry in sorted(mine.values(), key=_AGE, reverse=True):  # so none passes another, even for a moment
             if mine.get(entry.connection) is not entry:
-                continue  # it was closed meanwhile
+                continue  # it was closed in the meantime
             self._change(["enter", entry.connection, entry.user, entry.since + seconds])
             self._enter(entry.node, entry.connection, entry.user, entry.since + seconds)
 
@@ -259,7 +259,7 @@ class Roster:
             self._nodes.tell_all(self._kind, batch)
 
     def _heard(self, node: str, number: object) -> None:
-        """Take the number of batches from a node's sign of life."""
+        """Take the number of the last batch from a node's heartbeat. Ask if it is missing here."""
         if isinstance(number, int) and number != self._numbers.get(node, 0):
             self._ask(node)
 
@@ -267,7 +267,7 @@ class Roster:
         known = self._numbers.get(node, 0)
         if data["number"] != known + 1:
             if data["number"] <= known:
-                self._parts.pop(node, None)  # it has come before
+                self._parts.pop(node, None)  # it is a duplicate
             elif node not in self._parts:
                 self._ask(node)
             return
@@ -288,7 +288,7 @@ class Roster:
             self._leave(node, connection, rest[0])
 
     def _ask(self, node: str) -> None:
-        """Ask a node for what this one does not have; wait where something has come since it was asked before."""
+        """Ask a node for missing batches. If parts of an answer have come since the last call, wait for the rest."""
         count = len(self._parts.get(node, ()))
         if count > self._seen.get(node, 0):
             self._seen[node] = count
@@ -298,17 +298,17 @@ class Roster:
         self._nodes.tell(node, self._kind + "-ask", {"since": self._numbers.get(node, 0)})
 
     def _asked(self, node: str, data: Any) -> None:
-        """Send one node the batches that it has missed, or everything if they are forgotten."""
+        """Send a node the batches that it has missed; or everything, if some of these are forgotten."""
         missed = self._journal.after(data and data.get("since"), self._number)
         if missed is None:
             if not self._asking:
-                self._clock.callLater(0, self._tell_everything)  # together with others who ask
+                self._clock.callLater(0, self._tell_everything)  # other nodes may ask in the meantime
             self._asking.append(node)
             return
         self._backlog.add(node, self._kind, missed or [({"number": self._number, "changes": []}, 0)])
 
     def _tell_everything(self) -> None:
-        """Send everything to those who asked, in parts."""
+        """Send everything to the nodes that have asked, in parts."""
         names, self._asking = dict.fromkeys(self._asking), []
         self._tell()
         parts = list(_in_parts(self._entries[self._nodes.name].values()))
@@ -355,7 +355,7 @@ class Roster:
 
 
 def _in_parts(entries: Iterable[Entry]) -> Iterator[tuple[list[list[Any]], int]]:
-    """Yield parts of a bounded size, with their sizes. An entry with many channels spans several parts."""
+    """Yield parts of limited size, with their sizes. An entry with many channels spans several parts."""
     part: list[list[Any]] = []
     size = 0
     for entry in entries:
@@ -376,7 +376,7 @@ def _in_parts(entries: Iterable[Entry]) -> Iterator[tuple[list[list[Any]], int]]
 
 
 def _size(told: object) -> int:
-    """Return the bytes of *told* in a message between nodes."""
+    """Return the number of bytes of *told* in a message between nodes."""
     return len(json.dumps(told)) + 1
 
 
@@ -386,7 +386,7 @@ def _call(watchers: list[Callable[..., None]], *arguments: Any) -> None:
 
 
 def watch_channels(roster: Roster, call: Callable[[str, bool], None]) -> None:
-    """Call *call* with a channel when it gets its first entry (``True``), or loses its last (``False``)."""
+    """Call *call* with a channel and whether it has entries, when it gets its first entry or loses its last."""
 
     def joined(_: Entry, channel: str) -> None:
         if roster.size(channel) == 1:

@@ -1,5 +1,5 @@
 """
-What a node tells others of its entries: what it has told before, and what it has yet to tell.
+The messages of a node about its entries: those that it has sent, and those that it will send.
 
 Parts of :mod:`lhttp_tx.cluster.roster`.
 """
@@ -15,10 +15,12 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 __all__ = ["JOURNAL_SIZE", "TURN_SIZE", "Backlog", "Journal"]
 
 JOURNAL_SIZE = 2_097_152
-"""The most bytes of batches that a node remembers, for nodes that have missed some of them."""
+"""The most bytes of batches that a node remembers, for nodes that have missed some."""
 
 TURN_SIZE = 524_288
-"""The most bytes of entries that a node sends in one turn. The bus refuses publications while 4 MiB wait."""
+"""
+The most bytes of entries that a node sends in one turn. By default, the bus refuses publications while 4 MiB wait.
+"""
 
 _TURN = 0.05
 """Seconds between two turns."""
@@ -27,11 +29,11 @@ Batch: TypeAlias = dict[str, Any]
 """Changes, and the ``number`` of the batch."""
 
 Sized: TypeAlias = tuple[Any, int]
-"""The data of a message, and about how many bytes it has."""
+"""The data of a message, and its approximate number of bytes."""
 
 
 class Journal:
-    """The last batches, without a hole in their numbers."""
+    """The last batches. Their numbers are consecutive."""
 
     def __init__(self) -> None:
         self._batches: deque[tuple[Batch, int]] = deque()
@@ -39,10 +41,11 @@ class Journal:
 
     def add(self, batch: Batch, size: int) -> None:
         """
-        Remember a batch, and forget the oldest ones if they are too many.
+        Remember a batch, and forget the oldest ones beyond :data:`JOURNAL_SIZE`.
 
-        :param batch: its number is higher by one than that of the batch before, or :meth:`clear` was called in between.
-        :param size: bytes of the changes.
+        :param batch: the batch. Its number is that of the batch before plus one, unless :meth:`clear` was called in
+            between.
+        :param size: the bytes of the changes.
         """
         self._batches.append((batch, size))
         self._size += size
@@ -50,17 +53,17 @@ class Journal:
             self._size -= self._batches.popleft()[1]
 
     def clear(self) -> None:
-        """Forget all: something has changed without a batch."""
+        """Forget all batches, because something has changed without a batch."""
         self._batches.clear()
         self._size = 0
 
     def after(self, number: object, last: int) -> list[Sized] | None:
         """
-        Return the batches behind a number.
+        Return the batches after a number.
 
-        :param number: the number of the last batch that another node has.
-        :param last: the number of the last batch of all.
-        :returns: ``None`` if some of them are forgotten, or *number* is none.
+        :param number: the number of the last batch that another node has; other values than an int count as unknown.
+        :param last: the number of this node's last batch.
+        :returns: ``None`` if some of these batches are forgotten, or *number* is unknown.
         """
         if not isinstance(number, int) or not 0 < number <= last:
             return None
@@ -69,12 +72,13 @@ class Journal:
 
 
 class Backlog:
-    """Messages that are sent a few at a time, so that publications can go between them."""
+    """Messages that are sent a few at a time, so that publications can go in between."""
 
     def __init__(self, clock: IReactorTime, tell: Callable[[str, str, Any], bool]) -> None:
         """
         :param clock: the reactor.
-        :param tell: sends data of a kind to the node with this name; returns whether the bus has taken it.
+        :param tell: called with the name of a node, a kind and data; sends the data, and returns whether the bus has
+            taken it.
         """
         self._clock = clock
         self._tell = tell
@@ -82,14 +86,14 @@ class Backlog:
         self._timer: IDelayedCall | None = None
 
     def add(self, name: str, kind: str, messages: list[Sized]) -> None:
-        """Send messages to a node, and no more of those that it was to get before."""
+        """Send messages to a node. They replace messages that still wait for this node."""
         self._waiting.pop(name, None)
         self._waiting[name] = kind, deque(messages)
         if self._timer is None:
             self._turn()
 
     def left(self, name: str) -> None:
-        """Send nothing more to a node."""
+        """Drop the messages that wait for a node."""
         self._waiting.pop(name, None)
 
     def _turn(self) -> None:
@@ -101,14 +105,14 @@ class Backlog:
                 message, message_size = messages.popleft()
                 size += message_size
                 if not self._tell(name, kind, message):
-                    messages.clear()  # it asks again
+                    messages.clear()  # the node will ask again
             if not messages:
                 del self._waiting[name]
         if self._waiting:
             self._timer = self._clock.callLater(_TURN, self._turn)
 
     def stop(self) -> None:
-        """Send nothing more."""
+        """Drop all messages that wait."""
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()

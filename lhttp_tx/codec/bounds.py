@@ -1,7 +1,7 @@
 """
-The bounds of numbers, in one place: for options, which are text, and for fields of values.
+The bounds of numbers, in one place: for options, whose values are text, and for fields of dataclasses.
 
-Used by :mod:`lhttp_tx.codec.limits`, :mod:`lhttp_tx.config` and the options; imports nothing of the project.
+Used by :mod:`lhttp_tx.codec.limits`, :mod:`lhttp_tx.config` and the options. Imports nothing of the project.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ __all__ = [
 
 
 _SHOWN = 40
-"""The most characters of an option's text that an error shows."""
+"""The most characters of an option's value that an error text shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
     """
-    The numbers from *low* to *high*.
+    The numbers from *low* to *high*, both included.
 
     >>> Bound(int, 1, 5)("3")
     3
 
     :ivar kind: ``int`` or ``float``.
-    :ivar low: the least.
-    :ivar high: the greatest.
-    :ivar zero: whether 0 is allowed, too, with the meaning "none".
+    :ivar low: the smallest number.
+    :ivar high: the largest number.
+    :ivar zero: whether 0 is also allowed, with the meaning "none".
     """
 
     kind: type
@@ -62,7 +62,7 @@ class Bound:
 
     def __call__(self, text: str) -> Any:
         """
-        Return the number that an option's text stands for.
+        Return the number in the text of an option.
 
         :raises ValueError: if the text is not one of these numbers.
         """
@@ -81,7 +81,7 @@ class Bound:
 
     def check(self, name: str, value: object) -> None:
         """
-        Check a value.
+        Check the type and the bounds of a value.
 
         :param name: the name of the value, for the error text.
         :raises TypeError: if *value* is not a number of this kind.
@@ -122,8 +122,8 @@ def check_fields(value: Any, bounds: Mapping[str, Bound]) -> None:
     """
     Check the types of a dataclass's fields, and the bounds of its numbers.
 
-    :param value: the instance. No error shows its contents, which may be secret.
-    :param bounds: the bounds of its numbers. No number may be negative in any case.
+    :param value: the instance. Errors do not show the values of fields that are not numbers, which may be secret.
+    :param bounds: the bounds of its numbers, by the name of the field. Other numbers must not be negative.
     :raises TypeError: if a field has a wrong type.
     :raises ValueError: if a number is out of bounds.
     """

@@ -1,7 +1,7 @@
 """
-A bounded cache of recently used entries.
+A cache of recently used entries, with a limit of bytes.
 
-Part of the codec: no I/O. The engine keeps its plans in one.
+Part of the codec: no I/O. The engine keeps its plans in such a cache.
 """
 
 from collections.abc import Hashable
@@ -10,14 +10,14 @@ from typing import Generic, Protocol, TypeVar
 __all__ = ["Generations"]
 
 _ADMITTED = 8
-"""Once there are old values, the cache keeps one of this many new values."""
+"""As soon as the cache has old entries, it keeps only one of this many new entries."""
 
 
 class Costing(Protocol):
     """
-    A value that the cache can keep.
+    A value that a cache can keep.
 
-    :ivar cost: its memory in bytes, approximately, including its key.
+    :ivar cost: the approximate memory of the value and its key, in bytes.
     """
 
     @property
@@ -30,18 +30,19 @@ Value = TypeVar("Value", bound=Costing)
 
 class Generations(Generic[Key, Value]):
     """
-    A mapping in two generations.
+    A mapping that keeps entries in two generations.
 
     New entries, and old entries that are used again, join the young generation. When the young generation reaches half
-    of the size, it becomes the old one, and the former old one is dropped. So every entry used since the last change of
-    generations survives. The use of a young entry costs nothing extra, and no operation takes longer than a few
-    look-ups. Fast code may read *young* directly.
+    of the limit, it becomes the old one, and the former old one is dropped. So all entries that were used since the
+    last change of generations survive. Using a young entry costs nothing extra, and no operation takes longer than a
+    few look-ups. Fast code may read *young* directly.
 
-    From the first change on, only one in eight new entries is kept. Entries in frequent use get in soon. If more
-    entries are used in turn than there is room for, some of them stay, rather than all of them pushing each other out.
+    After the first change, the cache keeps only one in eight new entries. Frequently used entries soon get in. If
+    entries that do not all fit are used in turn, some of them stay. Otherwise, each would push out another before it is
+    used again.
 
-    :ivar young: the entries used since the last change of generations, and some older ones. Read it, but do not change
-        or keep it: each change makes a new dict.
+    :ivar young: the entries that were used since the last change of generations. Do not change or keep this dict: each
+        change of generations makes a new one.
     """
 
     __slots__ = ("_cost", "_offered", "_old", "_old_cost", "_size", "young")
@@ -55,7 +56,7 @@ class Generations(Generic[Key, Value]):
         self._size = size
 
     def get(self, key: Key) -> Value | None:
-        """Return the value of *key*, or ``None``."""
+        """Return the value of *key*; ``None`` if the cache does not have it."""
         value = self.young.get(key)
         if value is None:
             value = self._old.pop(key, None)
@@ -65,7 +66,7 @@ class Generations(Generic[Key, Value]):
         return value
 
     def put(self, key: Key, value: Value) -> None:
-        """Add *value* under *key*, which must be new. The cache may decide not to keep it."""
+        """Add *value* with *key*, which must be new. The cache may ignore it."""
         if 2 * value.cost > self._size:
             return
         if self._old:
@@ -88,7 +89,7 @@ class Generations(Generic[Key, Value]):
 
     @property
     def cost(self) -> int:
-        """The bytes of all entries, as their costs count them."""
+        """The bytes of all entries, as the values' ``cost`` counts them."""
         return self._cost + self._old_cost
 
     def __len__(self) -> int:

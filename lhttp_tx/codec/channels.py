@@ -1,7 +1,7 @@
 """
-Valid channel names, and lists of channels in header values.
+Checks channel names, and reads lists of channels in header values.
 
-Part of the codec: pure functions, used by :mod:`lhttp_tx.codec.message` and by code that takes a name from outside.
+Part of the codec: pure functions. Used by :mod:`lhttp_tx.codec.message`, and by all code that gets names from outside.
 Source: the protocol document, section "Subscribe, publish, unsubscribe".
 """
 
@@ -24,25 +24,25 @@ __all__ = [
 ]
 
 MAX_CHANNEL_SIZE = 255
-"""The longest channel name, in bytes of UTF-8."""
+"""The most bytes of a channel name in UTF-8."""
 
 PRESENCE = "$presence."
-"""Prefix of the server's own channels that announce who joins and who leaves a channel."""
+"""The prefix of the server's own channels with messages about joins and leaves."""
 
 _PLAIN = re.compile(r"[0-9A-Za-z-][0-9A-Za-z_-]*(?:\.[0-9A-Za-z_-]+)*")
-"""Names that are certainly valid, if their size and number of tokens are."""
+"""Matches names that are valid, if their size and their number of tokens are allowed."""
 
 _FORBIDDEN = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
-"""Blanks, as :meth:`str.isspace` defines them, and control characters (category Cc)."""
+"""Matches white space, as :meth:`str.isspace` defines it, and control characters (category Cc)."""
 
 
 def check_channel(name: str) -> str:
     """
-    Return *name* if it is a valid name for a channel.
+    Return *name* if it is a valid channel name.
 
-    :param name: the name as a client wrote it.
-    :raises RemoteProtocolError: with status 400 if it is malformed, with 403 if it is one of the server's own
-        (it begins with ``$`` or ``_``). The text says which rule was broken.
+    :param name: the name, as a client has written it.
+    :raises RemoteProtocolError: with status 400 if the name is malformed; with status 403 if it is reserved for the
+        server, because it begins with ``$`` or ``_``. The text says which rule the name breaks.
     """
     try:
         size = len(name.encode("utf-8"))
@@ -59,10 +59,11 @@ def check_channel(name: str) -> str:
 
 def own_channels(channels: str | Iterable[str]) -> list[str]:
     """
-    Return the names of channels that this side's own code gives, one or several.
+    Return channel names from code on this side, as a list.
 
-    :raises LocalProtocolError: if a name is malformed or reserved. The mistake is the code's, not a client's.
-    :raises TypeError: if one is no text.
+    :param channels: a channel name, or several.
+    :raises LocalProtocolError: if a name is malformed or reserved. The code is wrong, not a client.
+    :raises TypeError: if a name is not a str.
     """
     names = [channels] if isinstance(channels, str) else [*channels]
     if not all(isinstance(name, str) for name in names):
@@ -75,10 +76,11 @@ def own_channels(channels: str | Iterable[str]) -> list[str]:
 
 def check_wildcard(name: str) -> str:
     """
-    Return *name* if it is a valid wildcard subscription: a channel's name with wildcards.
+    Return *name* if it is a valid channel name or wildcard subscription.
 
-    :param name: the name as a client wrote it. The token ``*`` stands for one token, ``>`` at the end for one or more.
-    :raises RemoteProtocolError: like :func:`check_channel`, and with status 400 if ``>`` is not the last token.
+    :param name: the name, as a client has written it. The token ``*`` stands for one token. ``>`` at the end stands for
+        one or more tokens.
+    :raises RemoteProtocolError: like :func:`check_channel`; and with status 400 if ``>`` is not the last token.
     """
     tokens = name.split(".")
     if ">" in tokens[:-1]:
@@ -86,13 +88,17 @@ def check_wildcard(name: str) -> str:
     try:
         check_channel(".".join("x" if token in ("*", ">") else token for token in tokens))
     except RemoteProtocolError:
-        check_channel(name)  # so that the error text contains the original name
+        check_channel(name)  # raises an error with the original name in its text
         raise
     return name
 
 
 def check_subscription(name: str) -> str:
-    """Return *name* if it is valid in a list of subscriptions: a channel, a presence, or a wildcard subscription."""
+    """
+    Return *name* if clients may subscribe to it: a channel, ``$presence.CHANNEL``, or a wildcard subscription.
+
+    :raises RemoteProtocolError: like :func:`check_channel`.
+    """
     if name.startswith(PRESENCE):
         check_channel(name[len(PRESENCE) :])
         return name
@@ -120,13 +126,14 @@ def split_channels(
     is_published: bool = False,
 ) -> tuple[str, ...]:
     """
-    Return the channels that header *values* list, in order, each once.
+    Return the channels in the values of a header, in order. Each occurs once.
 
-    :param values: the values of a ``subscribe``, ``unsubscribe`` or ``publish`` header and of its repetitions.
-    :param check: returns a name if it is valid in this header. Plain names are valid in every header.
+    :param values: the values of a ``subscribe``, ``unsubscribe`` or ``publish`` header, including repetitions.
+    :param check: returns a name if it is valid in this header, else raises. It is not called for plain names, which are
+        always valid.
     :param limits: the limits for the number of names, including repeated ones, and for the tokens and wildcards of a
-        name. The number is checked before any name.
-    :param is_published: whether it is a ``publish`` header, in which each name makes another publication.
+        name. The number is checked before the names.
+    :param is_published: whether it is a ``publish`` header, in which each name causes a publication.
     :raises RemoteProtocolError: with status 429 if there are too many names; with status 400 if there is no name, or if
         a name has too many tokens or wildcards; and like *check*.
     """

@@ -1,7 +1,7 @@
 """
 The codes with which the server closes a WebSocket, and the codes that users' code may choose.
 
-Every module may import this one; it imports nothing of the project. Codes from 4000 on are the server's own (RFC 6455,
+Every module may import this one. It imports nothing of the project. Codes from 4000 on are the server's own (RFC 6455,
 section 7.4.2): 4000 plus the HTTP status with the same meaning.
 """
 
@@ -25,34 +25,34 @@ __all__ = [
 ]
 
 GOING_AWAY: Final = 1001
-"""The server stops."""
+"""The server is stopping."""
 
 PROTOCOL_ERROR: Final = 1002
-"""The bytes of the peer cannot be told apart into messages."""
+"""The bytes of the peer cannot be split into messages."""
 
 POLICY_VIOLATION: Final = 1008
 """A filter refuses the connection, or there were too many failed logins or too many errors."""
 
 TOO_BIG: Final = 1009
-"""A message is far too large: more than twice the limit."""
+"""A message has more than twice as many bytes as allowed."""
 
 INTERNAL_ERROR: Final = 1011
-"""The server failed."""
+"""The server has failed."""
 
 TOO_SLOW: Final = 1013
-"""The peer does not read."""
+"""The peer does not read what the server sends."""
 
 CREDENTIALS_EXPIRED: Final = 4401
-"""The client's credentials have expired, and the client did not log in again before that."""
+"""The client's credentials have expired, and the client has not logged in again before."""
 
 LOGIN_TIMEOUT: Final = 4408
-"""The client connected without credentials, and did not log in within the time limit."""
+"""The client has connected without credentials, and has not logged in within the time limit."""
 
 LOGGED_IN_ELSEWHERE: Final = 4409
 """The user has too many connections, and this one is the oldest."""
 
 MAY_HAVE_MISSED: Final = 4410
-"""The node was cut off from others, so that the client may have missed publications, and did not ask to be told."""
+"""The client may have missed publications, because its node was cut off from others. It did not ask to be told."""
 
 COUNTED: Final = frozenset(
     {
@@ -63,12 +63,12 @@ COUNTED: Final = frozenset(
 """Codes that the metrics count separately. Peers and processors may use many others, which count together."""
 
 _SENDABLE = frozenset({1000, GOING_AWAY, POLICY_VIOLATION, INTERNAL_ERROR, TOO_SLOW})
-"""Codes below 3000 that a server may send for its own reasons."""
+"""The codes below 3000 that code may choose."""
 
 
 def check_close_code(code: int, reason: str = "") -> None:
     """
-    Check a code and a reason for a close frame.
+    Check the code and the reason of a close frame that code has chosen.
 
     :raises ValueError: if *code* is not one that a server may send: 1000, 1001, 1008, 1011, 1013 or 3000 to 4999
         (RFC 6455, section 7.4).

@@ -1,8 +1,8 @@
 """
-Default headers: what every message of a command gets that does not have it itself.
+Default headers: headers that the messages of a command get if they do not have them.
 
-Pure values, made from the tables ``[default-headers.COMMAND]`` of a configuration file. The engine asks once for each
-different head. Source: the protocol document, section "How the server handles a message".
+Pure values, made from the tables ``[default-headers.COMMAND]`` of a configuration file. The engine uses them once for
+each different head. Source: the protocol document, section "How the server handles a message".
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lhttp_tx.errors import LHTTPError, MessageTooLarge, RemoteProtocolError
 __all__ = ["NO_DEFAULTS", "Addition", "DefaultHeaders", "read_defaults"]
 
 _MAX_SIZE = 2_048
-"""The most bytes that the default headers of one command may have."""
+"""The most bytes of the default headers of one command."""
 
 _MAX_COMMANDS = 1_000
 
@@ -34,10 +34,10 @@ _REFUSED = {
 
 class Addition(NamedTuple):
     """
-    What is to be done with the bytes of each message that has one head.
+    How to add the default headers to messages with one head.
 
-    :ivar start: replaces the first *cut* bytes: the start line, and the default headers.
-    :ivar cut: the length of the start line.
+    :ivar start: the start line and the default headers, which replace the first *cut* bytes of a message.
+    :ivar cut: the bytes of the start line, with its CRLF.
     """
 
     start: bytes
@@ -49,12 +49,12 @@ class Addition(NamedTuple):
 
     @property
     def lines(self) -> bytes:
-        """The default headers, each with a CRLF before it."""
+        """The default headers as bytes. A CRLF comes before each."""
         return self.start[self.cut - 2 : -2]
 
     @property
     def size(self) -> int:
-        """The bytes that a message gets."""
+        """The number of bytes that are added to a message."""
         return len(self.start) - self.cut
 
 
@@ -63,15 +63,16 @@ class DefaultHeaders:
     """
     The default headers of all commands.
 
-    :ivar size: the most bytes that a message may get.
+    :ivar size: the most bytes that are added to a message.
     """
 
     __slots__ = ("_tables", "size")
 
     def __init__(self, tables: Mapping[str, Mapping[str, str]] | None = None) -> None:
         """
-        :param tables: by command, the headers.
-        :raises ValueError: if a command, a name or a value is malformed, or cannot have a default.
+        :param tables: the headers, by command.
+        :raises ValueError: if a command, a name or a value is malformed, if a header cannot have a default, or if there
+            are too many.
         """
         found = {command: dict(table) for command, table in (tables or {}).items()}
         for _, problem in _problems(found):
@@ -81,14 +82,14 @@ class DefaultHeaders:
 
     def complete(self, head: Head, limits: Limits = UNLIMITED, size: int = 0) -> tuple[Head, Addition | None]:
         """
-        Return *head* with the default headers of its command, right behind the start line, and what is to be done with
-        the bytes of such messages. Headers that *head* has, even if they are empty, get no default.
+        Return *head* with the default headers of its command, and how to add them to messages. They come directly after
+        the start line. A header that *head* already has, even an empty one, is not added.
 
-        :param limits: ``message_size``, ``head_size`` and ``header_count`` count here.
+        :param limits: this uses ``message_size``, ``head_size`` and ``header_count``.
         :param size: the bytes of the message.
         :returns: *head* itself and ``None`` if there is nothing to add.
-        :raises RemoteProtocolError: if there would be more headers than allowed.
-        :raises MessageTooLarge: if the head or the message would be larger than allowed.
+        :raises RemoteProtocolError: with status 413 if there would be too many headers.
+        :raises MessageTooLarge: if the head or the message would be too large.
         """
         table = self._tables.get(head.command)
         if table is None:
@@ -118,7 +119,7 @@ class DefaultHeaders:
 
     def complete_message(self, message: Message, limits: Limits) -> Message:
         """
-        Return *message* with the default headers of its command; itself if there is nothing to add.
+        Return *message* with the default headers of its command; *message* itself if there is nothing to add.
 
         :raises RemoteProtocolError: like :meth:`complete`.
         :raises MessageTooLarge: like :meth:`complete`.
@@ -129,7 +130,7 @@ class DefaultHeaders:
         return Message.from_parts(head, addition.to(message.raw), message.binary)
 
     def __iter__(self) -> Iterator[str]:
-        """The commands."""
+        """Iterate over the commands that have default headers."""
         return iter(self._tables)
 
     def __len__(self) -> int:
@@ -147,9 +148,11 @@ class DefaultHeaders:
 
 def read_defaults(tables: Any) -> tuple[DefaultHeaders, list[tuple[tuple[str, ...], str]]]:
     """
-    Return the default headers of the tables ``[default-headers.COMMAND]``, and what is wrong with them, with its place.
+    Return the default headers of the tables ``[default-headers.COMMAND]``, and the mistakes in them.
 
     :param tables: the table ``default-headers`` as :mod:`tomllib` reads it.
+    :returns: the headers, none if there is a mistake; and the mistakes, each as a pair of its place below
+        ``default-headers`` and a text.
     """
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         return NO_DEFAULTS, [((), "default-headers is a table of tables: write [default-headers.COMMAND]")]

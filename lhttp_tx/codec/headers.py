@@ -1,8 +1,8 @@
 """
-Headers: names with values, and the lines that contain them.
+Headers: pairs of name and value, and the lines that contain them.
 
-:mod:`lhttp_tx.codec.message` uses it for the head of a message, and :mod:`lhttp_tx.codec.multipart` for the head of a
-part. Source of the grammar: the protocol document, section "A message".
+:mod:`lhttp_tx.codec.message` uses this module for the head of a message, and :mod:`lhttp_tx.codec.multipart` for the
+head of a part. Source of the grammar: the protocol document, section "Message format".
 """
 
 import re
@@ -30,23 +30,21 @@ _BLANKS = b" \t"
 _PAIR = re.compile(r"^([^:\r\n]++):([^\r\n]*+)\r\n", re.MULTILINE)
 
 HeaderPairs = Iterable[tuple[str, str]]
-"""Names and values."""
+"""Pairs of name and value."""
 
 
 @final
 class Headers:
     """
-    The headers of one message or part: ordered, immutable, names compared without regard to case.
+    The headers of one message or part. They keep their order, cannot be changed, and names are not case-sensitive.
 
-    Iterating gives ``(name, value)`` pairs as they were written, repetitions included.
+    Iterating yields pairs of name and value as they were written, including repetitions.
     """
 
     __slots__ = ("_pairs", "_values")
 
     def __init__(self, pairs: HeaderPairs = ()) -> None:
-        """:param pairs: names and values, already known to be well-formed or checked later by
-        :class:`~lhttp_tx.codec.message.Message`.
-        """
+        """:param pairs: pairs of name and value. They are not checked here."""
         self._pairs = tuple(pairs)
         self._values: dict[str, tuple[str, ...]] | None = None
 
@@ -67,12 +65,12 @@ class Headers:
     def get(self, name: str, default: str) -> str: ...
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """Return the value of *name*, the last one if it was repeated, else *default*."""
+        """Return the value of *name*; the last one if it occurs several times; *default* if it does not occur."""
         values = (self._values or self._index()).get(name.lower())
         return default if values is None else values[-1]
 
     def get_all(self, name: str) -> tuple[str, ...]:
-        """Return every value of *name* in order; empty if it is absent."""
+        """Return all values of *name* in order; an empty tuple if it does not occur."""
         return (self._values or self._index()).get(name.lower(), ())
 
     def names(self) -> frozenset[str]:
@@ -80,7 +78,7 @@ class Headers:
         return frozenset([name.lower() for name, _ in self._pairs])
 
     def without(self, names: Iterable[str]) -> "Headers":
-        """Return these headers without those called *names* (lower case)."""
+        """Return these headers without those whose names are in *names*, which are in lower case."""
         dropped = frozenset(names)
         return Headers(pair for pair in self._pairs if pair[0].lower() not in dropped)
 
@@ -112,8 +110,8 @@ def parse_header_lines(raw: bytes) -> Headers:
     """
     Parse header lines without a start line, such as those of a part of a multipart body.
 
-    :param raw: the lines, each with its CRLF; may be empty.
-    :raises RemoteProtocolError: if the grammar does not allow one of them.
+    :param raw: the lines, each with its CRLF. It may be empty.
+    :raises RemoteProtocolError: if a line is malformed.
     """
     if are_lines(raw):
         return Headers([(name, value.strip(" \t")) for name, value in _PAIR.findall(raw.decode("utf-8"))])
@@ -122,9 +120,9 @@ def parse_header_lines(raw: bytes) -> Headers:
 
 def split_lines(raw: bytes) -> list[bytes]:
     """
-    Return the lines of a head, without their ends.
+    Return the lines of a head, without their CRLFs.
 
-    :raises RemoteProtocolError: if a line does not end with CRLF, or contains a single CR or LF.
+    :raises RemoteProtocolError: if a line does not end in CRLF, or contains a CR or LF alone.
     """
     lines = raw.split(b"\r\n")
     if lines.pop():
@@ -138,7 +136,7 @@ def read_pairs(lines: list[bytes]) -> list[tuple[str, str]]:
     """
     Return the names and values of header lines.
 
-    :raises RemoteProtocolError: if the grammar does not allow a line. The text names the value.
+    :raises RemoteProtocolError: if a line is malformed. The text shows what is wrong.
     """
     pairs = []
     for line in lines:
@@ -158,9 +156,11 @@ def read_pairs(lines: list[bytes]) -> list[tuple[str, str]]:
 
 def header_line(name: str, value: str) -> bytes:
     """
-    Return a header as bytes of the protocol, without the end of its line.
+    Return a header line in UTF-8, without its CRLF.
 
-    :raises LocalProtocolError: if the grammar does not allow it. The text names the value.
+    :raises LocalProtocolError: if the name or the value is malformed, or the value begins or ends with a blank. The
+        text shows it.
+    :raises TypeError: if one is not a str.
     """
     raw_name, raw_value = encode(name, "header name"), encode(value, "header value")
     if not _NAME.fullmatch(raw_name):
@@ -176,9 +176,9 @@ def encode(text: str, what: str) -> bytes:
     """
     Return *text* as UTF-8.
 
-    :param what: what the text is, for the error.
-    :raises LocalProtocolError: if *text* contains half of a surrogate pair.
-    :raises TypeError: if it is no text.
+    :param what: what the text is, for error texts.
+    :raises LocalProtocolError: if *text* has a surrogate.
+    :raises TypeError: if *text* is not a str.
     """
     try:
         return text.encode("utf-8")
@@ -189,6 +189,6 @@ def encode(text: str, what: str) -> bytes:
 
 
 def shown(raw: bytes) -> str:
-    """Return *raw* for an error text: short, one line, ASCII."""
+    """Return *raw* for an error text: at most 64 bytes of it, in one line of ASCII."""
     text = ascii(raw[:64].decode("utf-8", "replace"))
     return text if len(raw) <= 64 else text + "..."

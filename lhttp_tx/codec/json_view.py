@@ -1,8 +1,8 @@
 """
-The JSON view of a message: the bytes of a message to one JSON object, and back.
+The JSON view of a message: converts the bytes of a message to a JSON object, and back.
 
 Part of the codec: pure functions. The subprotocol ``lhttp.json``, event streams and ``POST /publish`` use them. A view
-changes how a message is written, not what it says. Source: the protocol document, section "JSON".
+is the same message in another form. Source: the protocol document, section "JSON".
 """
 
 from __future__ import annotations
@@ -33,42 +33,42 @@ _MULTIPART = frozenset({"multipart"})
 
 _CACHED_SIZE = 512
 _CACHED_COUNT = 512
-"""The largest head, in bytes, that is kept with its view, and how many are kept, for writing and for reading."""
+"""The most bytes of a head whose view is cached; and the most entries of each cache, for writing and for reading."""
 
 _WRITTEN_COUNT = 4
-"""How many views of messages are kept that are dear to write."""
+"""The most views in the cache for messages that are expensive to convert."""
 
 _SMALL = 4_096
-"""Bytes of a JSON text that is parsed without a look at its structure."""
+"""The most bytes of a JSON text that is parsed without checking its structure first."""
 
 _MARKS_PER_HEADER = 64
-"""How many marks of structure (brackets, braces, commas, colons) a JSON text may have for each header of the limits."""
+"""The most brackets, braces, commas and colons that a larger JSON text may have for each header of the limits."""
 
 _MARKS = b"[]{},:"
 _NO_MARKS = bytes(range(256)).translate(None, _MARKS)
 
 _BODY = b'"BODY":"'
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
-"""How the body of most views begins, and what stands for itself in a string."""
+"""The key of the body in most views; and the characters of a string that need no escape."""
 
 _ASCII_LINE = re.compile(r"[\x21-\x39\x3b-\x7e]+:[\t\x20-\x7e]*\r\n")
 
 _RECEIPTS = re.compile(rb'(?i)"receipt"[ \t\r\n]*[:,][ \t\r\n]*"([^"\\\x00-\x1f\x7f]*)"')
-"""Finds receipts in a text that is malformed elsewhere, so that its sender gets an answer."""
+"""Finds ``receipt`` in a text that is otherwise malformed, so that its error can have a ``receipt-id``."""
 
 _TOLD = 64
 _REASON = 200
-"""The most characters of what a client sent that an error repeats, and of a whole reason."""
+"""The most characters of a client's text that an error shows; and the most characters of a reason."""
 
 _Pairs: TypeAlias = tuple[tuple[str, Any], ...]
-"""A JSON object, as the parser returns it. Lists are lists."""
+"""A JSON object as the parser returns it. JSON arrays are lists."""
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-# No place of a message takes a number, so none is read: each becomes True.
+# Views contain no numbers. The parser does not compute them: each becomes True.
 _decode = json.JSONDecoder(
     object_pairs_hook=tuple, parse_int=bool, parse_float=bool, parse_constant=_no_constant
 ).decode
@@ -79,18 +79,18 @@ _decode = json.JSONDecoder(
 
 def encode_json(message: bytes) -> bytes:
     r"""
-    Return the JSON view of a message: one object without line ends, in UTF-8.
+    Return the JSON view of a message: one object in UTF-8, without line breaks.
 
-    Its keys are ``VERSION``, ``COMMAND``, ``HEADERS`` (values are strings, or lists of strings where a header is
-    repeated) and one of ``BODY`` (a string), ``BODY_BASE64`` (where the body is not UTF-8) and ``BODYS`` (the parts of
-    a multipart message, without the header ``multipart``). A multipart body that cannot be split, or that has more
-    than 500 parts or 5,000 headers, is written as any other body.
+    Its keys are ``VERSION``, ``COMMAND``, ``HEADERS`` (the values are strings, or lists of strings for repeated
+    headers), and one of these: ``BODY`` (a string), ``BODY_BASE64`` (if the body is not UTF-8), or ``BODYS`` (the parts
+    of a multipart message, without the header ``multipart``). A multipart body that is malformed, or has more than 500
+    parts or 5,000 headers, is written like any other body.
 
     >>> encode_json(b"LHTTP/1.0 chat\r\npublish:room\r\n\r\nhi")
     b'{"VERSION":"LHTTP/1.0","COMMAND":"chat","HEADERS":{"publish":"room"},"BODY":"hi"}'
 
     :param message: a whole message, of any size.
-    :raises RemoteProtocolError: if it is not an LHTTP message.
+    :raises RemoteProtocolError: if *message* is malformed.
     """
     end = message.find(b"\r\n\r\n") + 2
     if 2 <= end <= _CACHED_SIZE:
@@ -102,7 +102,7 @@ def encode_json(message: bytes) -> bytes:
 
 @lru_cache(_WRITTEN_COUNT)
 def _written(message: bytes) -> bytes:
-    """Return the view of a message with a large head or with parts; other forms of it, as events, begin with it too."""
+    """Return the view of a message with a large head or with parts. It is cached, because events need it again."""
     parsed = parse(message, binary=True, limits=UNLIMITED)
     parts = split_raw_message(parsed)
     if parts is None:
@@ -112,7 +112,7 @@ def _written(message: bytes) -> bytes:
 
 
 def _make_opening(raw: bytes) -> bytes | None:
-    """Return the view of a head without its closing brace; ``None`` if it is that of a multipart message."""
+    """Return the view of a head without the closing brace; ``None`` if the message is multipart."""
     usual = usual_head(raw)
     if usual is not None:
         return b'{"VERSION":"LHTTP/1.0","COMMAND":"%b","HEADERS":%b' % (usual[0], usual_json(usual[1]))
@@ -125,7 +125,7 @@ def _make_opening(raw: bytes) -> bytes | None:
 
 
 _opening = lru_cache(_CACHED_COUNT)(_make_opening)
-"""The same, for heads that other messages are likely to have as well."""
+"""The same with a cache, for heads that other messages probably have, too."""
 
 
 def _opened(head: Head) -> bytes:
@@ -145,21 +145,21 @@ def _body_field(body: bytes) -> bytes:
 
 def decode_json(data: bytes, limits: Limits = DEFAULT_LIMITS, *, max_parts: int = MAX_PARTS) -> tuple[bytes, bool]:
     r"""
-    Return the bytes of the message that a JSON view describes, and whether it is a binary message.
+    Return the message that a JSON view represents, and whether it is binary.
 
-    Keys are read in any case. ``COMMAND`` is required. What is ``null`` counts as left out. ``HEADERS`` is an object,
-    or a list of pairs. A message with a ``BODY_BASE64`` is binary; every other one is text. The work is bounded,
-    whatever *data* is: a text of more than 4,096 bytes may have 64 brackets, braces, commas and colons for each header
-    of the limits, outside strings. No number is ever read.
+    Keys are not case-sensitive. ``COMMAND`` is required. ``null`` means that a key is missing. ``HEADERS`` is an
+    object, or a list of pairs. A message with ``BODY_BASE64`` is binary, and all others are text. The work is limited,
+    whatever *data* is: outside strings, a text of more than 4,096 bytes may have 64 brackets, braces, commas and colons
+    for each header of the limits. Numbers are not computed.
 
     >>> decode_json(b'{"COMMAND": "chat", "HEADERS": {"publish": "room"}, "BODY": "hi"}')
     (b'LHTTP/1.0 chat\r\npublish:room\r\n\r\nhi', False)
 
-    :param data: the JSON text in UTF-8. Its size must be bounded already.
-    :param limits: ``message_size``, ``head_size`` and ``header_count`` bound the message that is returned.
-    :param max_parts: the most parts of a multipart message; 0: any number.
-    :raises RemoteProtocolError: if it is not such a view. The text names the place.
-    :raises MessageTooLarge: if it has too much of something.
+    :param data: the JSON text in UTF-8. The caller must limit its size.
+    :param limits: ``message_size`` and ``header_count`` limit the message. The caller checks the size of its head.
+    :param max_parts: the most parts of a multipart message; 0: no limit.
+    :raises RemoteProtocolError: if *data* is not a view. The text names the place.
+    :raises MessageTooLarge: if a limit is exceeded.
     """
     at = data.find(_BODY, 0, _CACHED_SIZE) + len(_BODY)
     if len(_BODY) <= at <= len(data) - 2 and data.endswith(b'"}'):
@@ -173,10 +173,10 @@ def decode_json(data: bytes, limits: Limits = DEFAULT_LIMITS, *, max_parts: int 
 @lru_cache(_CACHED_COUNT)
 def _read_opening(opening: bytes) -> tuple[bytes, int]:
     """
-    Return the head and the blank line of a text that begins with *opening*, which ends inside the string ``BODY``; and
-    how many headers they have.
+    Return the head and the blank line for the beginning of a JSON text, and the number of headers.
 
-    :returns: no bytes if the text cannot end with this string and a brace.
+    :param opening: the beginning, up to the opening quote of ``BODY``.
+    :returns: empty bytes and 0 if the text would be malformed with only a string and a brace after it.
     """
     try:
         raw, _ = _read(opening + b'"}', UNLIMITED, 0)
@@ -186,7 +186,7 @@ def _read_opening(opening: bytes) -> tuple[bytes, int]:
 
 
 def _string(raw: bytes) -> bytes | None:
-    """Return what a string with the characters *raw* holds; ``None`` if that is no string."""
+    """Return the value of a JSON string with the characters *raw*; ``None`` if this is not a string."""
     if _PLAIN.fullmatch(raw):
         return raw if is_text(raw) else None
     try:
@@ -203,13 +203,12 @@ def _read(data: bytes, limits: Limits, max_parts: int) -> tuple[bytes, bool]:
 
 def decode_json_list(data: bytes, limits: Limits = DEFAULT_LIMITS) -> list[tuple[bytes, bool]]:
     """
-    Return the messages that a JSON list of views describes, or a single view.
+    Return the messages that a JSON list of views, or a single view, represents.
 
-    The bounds are those of :func:`decode_json`: the list may have as many brackets, braces, commas and colons as one
-    view.
+    The limits of :func:`decode_json` apply to the whole list.
 
-    :raises RemoteProtocolError: if any of them is not such a view.
-    :raises MessageTooLarge: if there is too much of something.
+    :raises RemoteProtocolError: if an element is not a view.
+    :raises MessageTooLarge: if a limit is exceeded.
     """
     found = _parsed(data, limits)
     return [_message(one, limits, MAX_PARTS) for one in (found if isinstance(found, list) else (found,))]
@@ -238,7 +237,7 @@ def _message(found: object, limits: Limits, max_parts: int) -> tuple[bytes, bool
 
 
 def receipt_of_json(data: bytes, limits: Limits = DEFAULT_LIMITS) -> str | None:
-    """Return the token of the receipt that a refused view asks for, if the token can be read."""
+    """Return the token of the receipt that a malformed view asks for; ``None`` if it cannot be found."""
     found = _RECEIPTS.findall(data[: limits.head_size])
     return found[-1].decode("utf-8", "replace").strip(" \t") if found else None
 
@@ -264,14 +263,14 @@ def _parsed(data: bytes, limits: Limits) -> object:
 
 def _check_structure(data: bytes, most: int) -> None:
     """
-    Refuse a text that would make many objects.
+    Refuse a text whose parsing would make too many objects.
 
-    :raises MessageTooLarge: if it has more than *most* marks of structure outside strings.
+    :raises MessageTooLarge: if it has more than *most* brackets, braces, commas and colons outside strings.
     """
     if len(data.translate(None, _NO_MARKS)) <= most:
         return
-    plain = data.replace(b"\\\\", b"").replace(b'\\"', b"")  # no quote is escaped any more
-    pieces = plain.split(b'"', 2 * most + 2)  # every other one is in a string; between two strings there is a mark
+    plain = data.replace(b"\\\\", b"").replace(b'\\"', b"")  # now no quote is escaped
+    pieces = plain.split(b'"', 2 * most + 2)  # every second piece is in a string, and strings have a mark between them
     marks = len(b"".join(pieces[::2]).translate(None, _NO_MARKS))
     if marks > most or len(pieces) > 2 * most + 2:
         raise MessageTooLarge(f"the JSON text has more than {most} brackets, braces, commas and colons")
@@ -279,10 +278,12 @@ def _check_structure(data: bytes, most: int) -> None:
 
 def _fields(found: object, known: frozenset[str], what: str) -> dict[str, Any]:
     """
-    Return the values of an object by their keys in capitals.
+    Return the values of an object, by key in upper case.
 
-    :param known: the keys that it may have, in capitals.
-    :param what: what the object is, for the error.
+    :param found: the object, as the parser returns it.
+    :param known: the allowed keys, in upper case.
+    :param what: the name of the object, for error texts.
+    :raises RemoteProtocolError: if *found* is not an object, or has an unknown key, or a key twice.
     """
     if not isinstance(found, tuple):
         raise RemoteProtocolError(f"{what} is not a JSON object")
@@ -298,9 +299,10 @@ def _fields(found: object, known: frozenset[str], what: str) -> dict[str, Any]:
 
 def _pairs(found: object, most: int) -> list[tuple[str, str]]:
     """
-    Return the pairs of ``HEADERS``.
+    Return the pairs of name and value in ``HEADERS``.
 
-    :param most: how many there may be.
+    :param most: the most pairs.
+    :raises RemoteProtocolError: if *found* is malformed; with status 413 if there are more.
     """
     if found is None:
         return []
@@ -331,7 +333,7 @@ def _named(found: _Pairs) -> Iterator[tuple[str, str]]:
 
 
 def _body(fields: dict[str, Any]) -> tuple[bytes, bool]:
-    """Return the body, and whether it makes a message binary."""
+    """Return the body, and whether the message is binary because of it."""
     body, coded = fields.get("BODY"), fields.get("BODY_BASE64")
     if coded is not None:
         if body is not None:
@@ -354,8 +356,9 @@ def _body(fields: dict[str, Any]) -> tuple[bytes, bool]:
 
 def _joined(fields: dict[str, Any], headers: HeaderPairs, limits: Limits, max_parts: int) -> tuple[str, bytes, bool]:
     """
-    Return the offsets and the body of ``BODYS``, and whether it makes a message binary.
+    Return the offsets and the body for ``BODYS``, and whether a part makes the message binary.
 
+    :raises RemoteProtocolError: if ``BODYS`` is malformed, contradicted or too long.
     :raises LocalProtocolError: if a header of a part is malformed.
     """
     found = fields["BODYS"]
@@ -386,9 +389,9 @@ def _joined(fields: dict[str, Any], headers: HeaderPairs, limits: Limits, max_pa
 
 def _line(name: str, value: str) -> bytes:
     """
-    Return a header as a line; its value has no blanks around it.
+    Return a header line with its CRLF. The value must have no blanks at its ends.
 
-    :raises LocalProtocolError: if it is malformed.
+    :raises LocalProtocolError: if the name or the value is malformed.
     """
     line = f"{name}:{value}\r\n"
     if ":" not in name and _ASCII_LINE.fullmatch(line):

@@ -1,5 +1,5 @@
 """
-The bounds of one message and of one connection.
+The limits of one message and of one connection.
 
 Used by the codec and the engine.
 """
@@ -18,34 +18,36 @@ class Limits:
     """
     The limits of one message or one connection. Sizes are bytes, times are seconds.
 
-    Each limit has the bounds of the command-line option with the same meaning. A value out of bounds raises
-    :exc:`ValueError`, and a value of a wrong type raises :exc:`TypeError`.
+    Each limit has the same bounds as the command-line option with the same meaning. A value out of bounds raises
+    :exc:`ValueError`. A value of a wrong type raises :exc:`TypeError`.
 
-    :ivar message_size: the largest accepted LHTTP message; larger ones get status 413. A WebSocket message of more than
-        twice this size closes the connection with 1009, before it is buffered.
-    :ivar head_size: the largest head (start line and header lines); larger ones get status 413.
-    :ivar header_count: the most header lines of one message.
-    :ivar queue_length: messages of one connection that may wait while one is being handled. A full queue pauses reading
-        until half of them are handled. A queue is also full with as many bytes as 16 messages of *message_size*.
-    :ivar subscription_count: channels that one connection may be subscribed to; more get status 429.
-    :ivar unsent_size: bytes that may wait for one slow reader. With more, its connection is closed with 1013.
-    :ivar message_rate: messages a second that a client may send. Beyond that, reading from it pauses. 0: no limit.
-    :ivar message_burst: messages that a client may send at once before reading pauses; 0: as many as in one second.
-    :ivar byte_rate: bytes a second that a client may send, likewise. A client may send 64 KiB at once in any case.
-        Compressed data counts with its inflated size, too.
-    :ivar error_count: consecutive messages that may get an error that is the client's fault (400 to 499). After that,
-        the connection is closed with 1008. 0: no limit.
-    :ivar processor_timeout: how long a processor or filter may take for one message. After that, it is cancelled
-        (status 500).
-    :ivar list_length: channels that one message may list under ``publish``, ``subscribe`` or ``unsubscribe``; more get
-        status 429. 0: as many as *subscription_count*, but at most 32 under ``publish``.
-    :ivar token_count: tokens of a channel's name in a client's list; more get status 400.
-    :ivar wildcard_tokens: tokens that a wildcard subscription may have; more get status 400.
-    :ivar wildcard_count: how many of these tokens may be ``*``; more get status 400. These two limits bound the work of
-        finding the wildcard subscriptions that match a channel (:class:`lhttp_tx.codec.wildcards.Wildcards`).
-    :ivar subscription_rate: channels a second that a connection may subscribe to if the bus has to subscribe, too. In a
-        cluster, this happens if nobody on the node is subscribed yet. More get status 429. After a pause, the
-        connection may subscribe to *subscription_count* channels at once. 0: no limit.
+    :ivar message_size: the most bytes of an LHTTP message. A larger one gets status 413. A WebSocket message of more
+        than twice this size closes the connection with 1009 before it is buffered.
+    :ivar head_size: the most bytes of a head (start line and header lines). A larger one gets status 413.
+    :ivar header_count: the most header lines of one message. More get status 413.
+    :ivar queue_length: the most messages of one connection that wait while one is being handled. If the queue is full,
+        reading pauses until half of them are handled. The queue is also full if it has 16 times *message_size* bytes.
+    :ivar subscription_count: the most subscriptions of one connection. More get status 429.
+    :ivar unsent_size: the most bytes that wait to be sent to one slow client. Beyond that, its connection is closed
+        with 1013.
+    :ivar message_rate: the most messages per second of a client. Beyond that, reading from it pauses. 0: no limit.
+    :ivar message_burst: the most messages that a client may send at once before reading pauses. 0: as many as in one
+        second. It requires *message_rate*.
+    :ivar byte_rate: the most bytes per second of a client. Beyond that, reading from it pauses. A client may always
+        send 64 KiB at once. Compressed data also counts with its inflated size. 0: no limit.
+    :ivar error_count: the number of consecutive messages with errors from 400 to 499 after which the connection is
+        closed with 1008. 0: no limit.
+    :ivar processor_timeout: the most seconds that a processor or filter may take for one message. After that, it is
+        cancelled, and the client gets status 500.
+    :ivar list_length: the most channels in a ``publish``, ``subscribe`` or ``unsubscribe`` header. More get status 429.
+        0: *subscription_count*, but at most 32 in ``publish``.
+    :ivar token_count: the most tokens of a channel name in a client's list. More get status 400.
+    :ivar wildcard_tokens: the most tokens of a wildcard subscription. More get status 400.
+    :ivar wildcard_count: the most tokens ``*`` of a wildcard subscription. More get status 400. These two limits bound
+        the work to find the wildcard subscriptions that match a channel (:class:`lhttp_tx.codec.wildcards.Wildcards`).
+    :ivar subscription_rate: the most channels per second to which a connection may subscribe if the bus has to
+        subscribe, too. In a cluster, this is so if nobody on the node is subscribed yet. More get status 429. After a
+        pause, the connection may subscribe to *subscription_count* such channels at once. 0: no limit.
     """
 
     message_size: int = 65_536
@@ -67,12 +69,12 @@ class Limits:
 
     @property
     def listed(self) -> int:
-        """The most channels that one message may list under ``subscribe`` or ``unsubscribe``."""
+        """The most channels in a ``subscribe`` or ``unsubscribe`` header."""
         return self.list_length or self.subscription_count
 
     @property
     def published(self) -> int:
-        """The most channels that one message may be published to. Each of them makes another publication."""
+        """The most channels in a ``publish`` header. Each of them causes a publication."""
         return self.list_length or min(self.subscription_count, PUBLISHED)
 
     BOUNDS: ClassVar[Mapping[str, Bound]] = {
@@ -101,7 +103,7 @@ class Limits:
 
 
 PUBLISHED = 32
-"""The most channels that one message may be published to, unless ``list_length`` says otherwise."""
+"""The most channels in a ``publish`` header, unless ``list_length`` is set."""
 
 DEFAULT_LIMITS = Limits()
 
@@ -114,4 +116,4 @@ UNLIMITED = Limits(
     wildcard_tokens=1_000_000,
     wildcard_count=1_000_000,
 )
-"""For messages that were already checked when they came in."""
+"""For messages that were already checked when they arrived, and for the server's own."""

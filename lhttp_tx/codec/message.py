@@ -1,11 +1,11 @@
 """
-The codec: bytes to :class:`Message` and back.
+The codec: parses bytes to a :class:`Message`, and makes the bytes of messages.
 
-Pure functions without I/O. Everything above uses them; this module imports only its neighbours in the codec.
-Source of the grammar: the protocol document, section "A message".
+Pure functions without I/O. Everything above uses them. This module imports only other modules of the codec. Source of
+the grammar: the protocol document, section "Message format".
 
-A message keeps its original bytes. The codec parses the head at once, but reads the body only on request, so that
-forwarding a message makes no copy.
+A message keeps its original bytes. The codec parses the head at once, and reads the body only on request. So passing on
+a message makes no copy.
 """
 
 import json
@@ -33,28 +33,28 @@ __all__ = [
 ]
 
 CHANNEL_LISTS = ("subscribe", "publish", "unsubscribe")
-"""Headers that list channels."""
+"""The headers that list channels."""
 
 SERVER_ONLY = frozenset({"upstream", "receipt"})
-"""Headers meant for the server alone: subscribers do not get them."""
+"""The headers that are only for the server. Subscribers do not get them."""
 
 _START = b"LHTTP/1.0 "
 _PARTED = methodcaller("partition", ":")
 _COMMAND = re.compile(rb"[\x21-\x7e]{1,64}")
 _HEAD = re.compile(rb"LHTTP/1\.0 [\x21-\x7e]{1,64}\r\n(?:[\x21-\x39\x3b-\x7e]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
-"""A head that is valid, if its values are UTF-8 and the number of its headers is allowed."""
+"""Matches a head that is valid, if its values are UTF-8 and the number of its headers is allowed."""
 
 
 @final
 class Head:
     """
-    A parsed start line with its headers. Equal bytes give equal heads, so a head can be parsed once and kept.
+    A parsed start line with its headers. Heads with equal bytes are equal, so a head can be parsed once and kept.
 
-    :ivar raw: start line and header lines, each with its CRLF, without the blank line.
-    :ivar command: 1 to 64 visible ASCII characters.
+    :ivar raw: the start line and the header lines, each with its CRLF, without the blank line.
+    :ivar command: the command, 1 to 64 visible ASCII characters.
     :ivar headers: the headers.
-    :ivar reply: a cache for the code that makes replies: the head of a reply that copies this one, or ``True`` if that
-        is the same head; ``None`` at first.
+    :ivar reply: a cache for code that makes replies: the head of a reply with the headers of this one, or ``True`` if
+        it is this head itself. ``None`` at first.
     """
 
     __slots__ = ("_channels", "_plain", "_stripped", "_without", "command", "headers", "raw", "reply")
@@ -66,17 +66,18 @@ class Head:
         self._channels: tuple[tuple[str, tuple[str, ...]], ...] = ()
         self._plain: bool | None = None
         self._stripped: Head | None = None
-        self._without: tuple[frozenset[str], Head | None] | None = None  # never this head itself: a cycle
+        self._without: tuple[frozenset[str], Head | None] | None = None  # None: this head itself
         self.reply: Head | Literal[True] | None = None
 
     def channels(self, name: str, limits: Limits = UNLIMITED) -> tuple[str, ...]:
         """
-        Return the channels that the header *name* lists, each once; empty if there is no such header.
+        Return the channels in the header *name*. Each occurs once. The tuple is empty if there is no such header.
 
-        The list is computed once for each head, so *limits* matter only in the first call, which the engine makes.
+        The list is computed once for each head, so *limits* matter only in the first call. The engine makes this call.
 
+        :param name: ``subscribe``, ``publish`` or ``unsubscribe``.
         :param limits: the limits for the number of channels, and for their names.
-        :raises RemoteProtocolError: if a name is malformed or reserved, or the list is empty or too long.
+        :raises RemoteProtocolError: if a name is malformed or reserved, or if the list is empty or too long.
         """
         for known, channels in self._channels:
             if known == name:
@@ -90,7 +91,7 @@ class Head:
 
     def stripped(self) -> "Head":
         """
-        Return this head without the headers meant for the server alone. If it has none of them, return this head
+        Return this head without the headers that are only for the server. If it has none of them, return this head
         itself.
         """
         if self._plain is None:
@@ -103,9 +104,10 @@ class Head:
 
     def without(self, names: frozenset[str]) -> "Head":
         """
-        Return this head without the headers *names*, in lower case. If it has none of them, return this head itself.
+        Return this head without the headers in *names*, which are in lower case. If it has none of them, return this
+        head itself.
 
-        The result is kept for the next call with the same object *names*.
+        The result is cached for the next call with the same object *names*.
         """
         if self._without is None or self._without[0] is not names:
             self._without = names, self._make_without(names)
@@ -131,12 +133,12 @@ class Head:
 @final
 class Message:
     """
-    One LHTTP message: command, headers, body, and whether it is a text or binary WebSocket message.
+    One LHTTP message: command, headers, body, and whether it is a text or a binary message.
 
-    Two messages are equal if their bytes and their kinds are. Do not set the attributes.
+    Messages are equal if their bytes are equal, and both are text or both binary. Do not set the attributes.
 
     :ivar head: the parsed head.
-    :ivar raw: the whole message as bytes of the protocol.
+    :ivar raw: the bytes of the whole message.
     :ivar binary: whether it is a binary WebSocket message.
     """
 
@@ -151,14 +153,14 @@ class Message:
         binary: bool = False,
     ) -> None:
         """
-        Build a message, checked to parse back the same.
+        Make a message. The values are checked, so that parsing the message returns the same values.
 
         :param command: 1 to 64 visible ASCII characters.
         :param headers: pairs of name and value, or a dict.
         :param body: the body; a str is sent as UTF-8.
-        :param binary: whether it is a binary WebSocket message. A text message must be UTF-8 throughout.
-        :raises LocalProtocolError: if the grammar does not allow a value. The text names it.
-        :raises TypeError: if one has a wrong type.
+        :param binary: whether it is a binary WebSocket message. The body of a text message must be UTF-8.
+        :raises LocalProtocolError: if a value is malformed. The text shows it.
+        :raises TypeError: if a value has a wrong type.
         """
         pairs = tuple(pairs_of(headers))
         raw_command = encode(command, "command")
@@ -172,10 +174,11 @@ class Message:
     @classmethod
     def from_parts(cls, head: Head, raw: bytes, binary: bool) -> "Message":
         """
-        Return a message of parts that came out of the codec, without checks.
+        Return a message without checks. The arguments must come from the codec.
 
         :param head: the parsed head. *raw* begins with its bytes.
-        :param raw: the whole message.
+        :param raw: the bytes of the whole message.
+        :param binary: whether it is a binary message.
         """
         self = cls.__new__(cls)
         self.head = head
@@ -195,15 +198,15 @@ class Message:
 
     @property
     def body(self) -> bytes:
-        """The body, verbatim. Each access makes a copy."""
+        """The bytes of the body. Each access makes a copy."""
         return self.raw[len(self.head.raw) + 2 :]
 
     @property
     def text(self) -> str:
         """
-        The body as text.
+        The body as a str.
 
-        :raises RemoteProtocolError: if it is not UTF-8, which can happen only in a binary message.
+        :raises RemoteProtocolError: if the body is not UTF-8. This can happen only in binary messages.
         """
         try:
             return self.body.decode("utf-8")
@@ -212,9 +215,9 @@ class Message:
 
     def json(self) -> Any:
         """
-        Return the value of the body, which is JSON.
+        Parse the body as JSON, and return the value.
 
-        :raises RemoteProtocolError: if it is not.
+        :raises RemoteProtocolError: if the body is not JSON in UTF-8.
         """
         try:
             return json.loads(self.text)
@@ -222,7 +225,7 @@ class Message:
             raise RemoteProtocolError(f"body is not JSON: {str(error)[:100]}") from None
 
     def stripped(self) -> "Message":
-        """Return the message as subscribers get it, without the headers meant for the server alone."""
+        """Return the message as subscribers get it: without the headers that are only for the server."""
         head = self.head.stripped()
         if head is self.head:
             return self
@@ -237,9 +240,10 @@ class Message:
         binary: bool | None = None,
     ) -> "Message":
         """
-        Return a message with some of its fields replaced; ``None`` keeps a field.
+        Return a copy of this message with other fields. ``None`` keeps a field.
 
-        :raises LocalProtocolError: like the constructor.
+        :raises LocalProtocolError: if a value is malformed.
+        :raises TypeError: if a value has a wrong type.
         """
         binary = self.binary if binary is None else binary
         body = self.body if body is None else body
@@ -267,11 +271,11 @@ class Message:
 
 class Unreadable(bytes):
     """
-    Stands in the place of a message that cannot be read out of what a client sent in another form: no bytes, which
-    :func:`split_head` refuses with the error that the reading gave. So the error is told in its turn.
+    A placeholder for a message from a client's view that cannot be read. It has no bytes. :func:`split_head` raises its
+    error. So the client gets the error in the order of its messages.
 
-    :ivar error: that error.
-    :ivar receipt: the token of the receipt that the client asked for, if it is known.
+    :ivar error: the error of reading the view.
+    :ivar receipt: the token of the receipt that the client asked for; ``None`` if it is not known.
     """
 
     error: RemoteProtocolError
@@ -279,7 +283,7 @@ class Unreadable(bytes):
 
     @classmethod
     def of(cls, error: RemoteProtocolError, receipt: str | None) -> "Unreadable":
-        """Return the place of a message with this *error*."""
+        """Return a placeholder with these attributes."""
         self = cls()
         self.error = copy(error)  # without what led to it, which would keep the frames of all callers
         self.receipt = receipt
@@ -295,21 +299,21 @@ def publication(
     binary: bool = False,
 ) -> Message:
     """
-    Return a message for publishing. The other parameters are those of :class:`Message`.
+    Return a message with a ``publish`` header. The other parameters are those of :class:`Message`.
 
-    :param channels: names of channels, already checked.
-    :raises LocalProtocolError: like the constructor of :class:`Message`.
+    :param channels: valid channel names.
+    :raises LocalProtocolError: if a value is malformed.
     """
     return Message(command, [("publish", " ".join(channels)), *pairs_of(headers)], body, binary=binary)
 
 
 def split_head(data: bytes, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """
-    Return the bytes of the head that *data* begins with: start line and header lines, without the blank line.
+    Return the bytes of the head of *data*: start line and header lines, without the blank line.
 
     :param data: one whole message.
-    :param limits: ``message_size`` and ``head_size`` count here.
-    :raises RemoteProtocolError: if no CRLF ends the head.
+    :param limits: this uses ``message_size`` and ``head_size``.
+    :raises RemoteProtocolError: if no CRLF ends the head, or *data* is an :class:`Unreadable`.
     :raises MessageTooLarge: if the message or its head is too large.
     """
     if len(data) > limits.message_size:
@@ -330,10 +334,11 @@ def split_head(data: bytes, limits: Limits = DEFAULT_LIMITS) -> bytes:
 
 def parse_head(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Head:
     """
-    Parse what :func:`split_head` returned.
+    Parse the bytes of a head.
 
-    :param limits: ``header_count`` counts here.
-    :raises RemoteProtocolError: if the grammar does not allow it. The text names the value.
+    :param raw: the result of :func:`split_head`.
+    :param limits: this uses ``header_count``.
+    :raises RemoteProtocolError: if the head is malformed. The text shows what is wrong.
     """
     if not _HEAD.fullmatch(raw):
         raise _what_is_wrong(raw, limits)
@@ -353,8 +358,8 @@ def parse(data: bytes, *, binary: bool = False, limits: Limits = DEFAULT_LIMITS)
 
     :param data: the payload of one WebSocket data message.
     :param binary: whether it came as a binary message.
-    :raises RemoteProtocolError: if the grammar does not allow it.
-    :raises MessageTooLarge: if it exceeds one of the *limits*.
+    :raises RemoteProtocolError: if the message is malformed.
+    :raises MessageTooLarge: if the message or its head is too large.
     """
     return Message.from_parts(parse_head(split_head(data, limits), limits), data, binary)
 

@@ -1,8 +1,8 @@
 """
-Multipart bodies by offset.
+Multipart bodies, whose parts begin at offsets.
 
-Part of the codec: pure functions. Used by the multipart filter and by clients.
-Source: the protocol document, section "Multipart: offsets instead of boundaries".
+Part of the codec: pure functions. Used by the multipart filter, the views, and the Python client. Source: the protocol
+document, section "Multipart".
 """
 
 from collections.abc import Iterable
@@ -31,22 +31,22 @@ __all__ = [
 
 MAX_PARTS = 128
 MAX_PART_HEADERS = 256
-"""The most parts of a client's message, and the most headers of all its parts together; each costs work of its own."""
+"""The most parts of a client's message, and the most headers of all its parts together."""
 
 MAX_PART_FIELDS = 300
-"""The most parts, and headers of parts, of a client's message together, if it is a view: reading one is more work."""
+"""The most parts plus headers of parts of a client's message that is a view, because reading these is more work."""
 
 _MAX_DIGITS = 10
 
 _SPLIT_PARTS = 500
 _SPLIT_HEADERS = 5_000
 """
-The most parts, and headers of parts, of a message that :func:`split_message` splits: an answer of the history has so
-many parts.
+The most parts, and the most headers of parts, of a message that :func:`split_message` splits. An answer of the command
+``history`` may have that many parts.
 """
 
 _NO_HEADERS = Headers()
-"""Shared by all parts without headers; headers never change."""
+"""All parts without headers share this object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class Part:
     """
     One part of a multipart body.
 
-    :ivar headers: its headers; may be empty.
-    :ivar body: its body, verbatim.
+    :ivar headers: the headers of the part.
+    :ivar body: the bytes of its body.
     """
 
     headers: Headers = field(default_factory=Headers)
@@ -64,9 +64,10 @@ class Part:
 
 def parse_offsets(value: str) -> tuple[int, ...]:
     """
-    Return the offsets that the value of a ``multipart`` header lists.
+    Return the offsets in the value of a ``multipart`` header.
 
-    :raises RemoteProtocolError: if the offsets are not decimal, do not start at 0, or do not increase.
+    :raises RemoteProtocolError: if there is no offset, or if the offsets are not decimal numbers, do not start at 0, or
+        do not increase.
     """
     words = [*filter(None, value.replace("\t", " ").split(" "))]
     digits = "".join(words)
@@ -91,10 +92,10 @@ def parse_offsets(value: str) -> tuple[int, ...]:
 
 def split_parts(offsets: tuple[int, ...], body: bytes, max_headers: int = 0) -> tuple[Part, ...]:
     """
-    Return the parts of *body*: each from its offset to the next, the last to the end.
+    Return the parts of *body*. Each goes from its offset to the next one, and the last to the end.
 
-    :param offsets: as :func:`parse_offsets` returned them.
-    :param max_headers: headers that all parts together may have; 0: any number.
+    :param offsets: the result of :func:`parse_offsets`.
+    :param max_headers: the most headers of all parts together; 0: no limit.
     :raises RemoteProtocolError: if an offset is outside the body, or a part is malformed.
     :raises MessageTooLarge: if there are more than *max_headers* headers.
     """
@@ -103,7 +104,7 @@ def split_parts(offsets: tuple[int, ...], body: bytes, max_headers: int = 0) -> 
 
 
 def _cut_parts(offsets: tuple[int, ...], body: bytes, max_headers: int) -> list[tuple[bytes, bytes]]:
-    """Return header lines and bodies; see :func:`split_parts`. The lines may be malformed."""
+    """Return the header lines and the body of each part, like :func:`split_parts`. The lines may be malformed."""
     if offsets[-1] >= len(body):
         raise RemoteProtocolError(f"multipart offset {offsets[-1]} is not inside the body of {len(body)} bytes")
     ends = (*offsets[1:], len(body))
@@ -115,10 +116,10 @@ def _cut_parts(offsets: tuple[int, ...], body: bytes, max_headers: int) -> list[
 
 def check_parts(message: Message) -> None:
     """
-    Do nothing for a message that is no multipart message, or that a client could have sent.
+    Check the parts of a message, with the limits for clients. Do nothing if it is not multipart.
 
-    :raises RemoteProtocolError: if its offsets or its parts are malformed.
-    :raises MessageTooLarge: if there are too many parts, or headers of parts.
+    :raises RemoteProtocolError: if the offsets or the parts are malformed.
+    :raises MessageTooLarge: if there are too many parts or headers of parts.
     """
     value = message.headers.get("multipart")
     if value is None:
@@ -131,17 +132,17 @@ def check_parts(message: Message) -> None:
 
 def split_message(message: Message) -> tuple[Part, ...] | None:
     """
-    Return the parts of a message, for a view of it.
+    Return the parts of a message, for its view.
 
-    :returns: ``None`` if it has no ``multipart`` header, if its body cannot be split, or if there are more than 500
-        parts or 5,000 headers.
+    :returns: the parts; ``None`` if the message has no ``multipart`` header, if the offsets or parts are malformed, or
+        if there are more than 500 parts or 5,000 headers.
     """
     cut = split_raw_message(message)
     return None if cut is None else tuple(Part(parse_header_lines(head), content) for head, content in cut)
 
 
 def split_raw_message(message: Message) -> list[tuple[bytes, bytes]] | None:
-    """Return what :func:`split_message` returns as bytes: the header lines of each part, and its body."""
+    """Like :func:`split_message`, but return bytes: the header lines and the body of each part."""
     offsets = message.headers.get("multipart")
     if offsets is None:
         return None
@@ -155,16 +156,16 @@ def split_raw_message(message: Message) -> list[tuple[bytes, bytes]] | None:
 
 def join_parts(parts: Iterable[Part]) -> tuple[str, bytes]:
     """
-    Return the value of the ``multipart`` header and the body for *parts*.
+    Return the value of the ``multipart`` header, and the body with *parts*.
 
-    :raises LocalProtocolError: if there is no part, or a header would not parse back the same.
+    :raises LocalProtocolError: if there is no part, or a header is malformed.
     """
     chunks: list[bytes] = []
     offsets: list[int] = []
     size = 0
     for part in parts:
         offsets.append(size)
-        # A message with the part's headers contains the part's bytes after its start line.
+        # After its start line, a message with the same headers and body has the bytes of the part.
         carrier = Message("part", part.headers, part.body, binary=True)
         chunk = carrier.raw[carrier.raw.index(b"\r\n") + 2 :]
         chunks.append(chunk)
@@ -176,9 +177,9 @@ def join_parts(parts: Iterable[Part]) -> tuple[str, bytes]:
 
 def join_raw_parts(parts: Iterable[bytes]) -> tuple[str, bytes]:
     """
-    Return the value of the ``multipart`` header and the body for parts that are encoded already.
+    Return the value of the ``multipart`` header, and the body with parts that are already encoded.
 
-    :param parts: well-formed parts, at least one: header lines, a blank line and the body.
+    :param parts: at least one well-formed part, each with header lines, a blank line and the body.
     """
     chunks = list(parts)
     offsets = accumulate(map(len, chunks[:-1]), initial=0)

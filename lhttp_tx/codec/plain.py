@@ -1,8 +1,8 @@
 """
-Header lines in other forms, with no step for each byte, and few for each line.
+Converts header lines to other forms, without Python code for each byte, and with little for each line.
 
-The views in JSON and Protocol Buffers use it. A history may bring thousands of heads, each of them another one, and a
-client asks for all of them with a few bytes. Part of the codec: pure functions on bytes.
+The views in JSON and Protocol Buffers use this. It has to be fast: a client can ask with a few bytes for a history with
+thousands of different heads. Part of the codec: pure functions on bytes.
 """
 
 from __future__ import annotations
@@ -24,71 +24,70 @@ __all__ = [
 
 _COMMAND = re.compile(rb"LHTTP/1\.0 ([!#-\[\]-~]{1,64})")
 _LINES = re.compile(rb"(?:[\x21-\x39\x3b-\x7e]+:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+")
-"""All header lines that the grammar allows, if their values are UTF-8."""
+"""Matches header lines that are valid, if their values are UTF-8."""
 
 _SIMPLE = re.compile(rb"(?:[!#-9;-\[\]-~]+:(?! )[^\x00-\x1f\"\\\x7f]*+(?<! )\r\n)*+")
-"""Those of which JSON escapes nothing, and without blanks around their values."""
+"""Matches header lines that need no escapes in JSON, and whose values have no blanks at their ends."""
 
 _USUAL = rb"(?:[!#-9;-\[\]-~]++:(?! )[ !#-9;-\[\]-~]*+(?<! )\r\n)*+"
 _USUAL_LINES = re.compile(_USUAL)
 _USUAL_HEAD = re.compile(rb"LHTTP/1\.0 ([!#-\[\]-~]{1,64})\r\n(" + _USUAL + rb")")
-"""Those of most messages: in ASCII, and with one colon each."""
+"""Matches the lines of most messages: in ASCII, with one colon each."""
 
 _PAIR = re.compile(rb"^([^:\r\n]++):([^\r\n]*+)\r\n", re.MULTILINE)
 _FIELD = b"%c%c\n%c%b\x12%c%b"
-"""A short header with a value in Protocol Buffers: tag, size, the sizes of name and value before each."""
+"""A short header with a value in Protocol Buffers: tag, size, size of the name, name, size of the value, value."""
 
 _NAME = re.compile(rb"^([^:\r\n]++):[^\r\n]*+\r\n", re.MULTILINE)
 
 
 def are_lines(lines: bytes) -> bool:
-    """Return whether *lines* are header lines that the grammar allows, each with its end; also if there are none."""
+    """Return whether *lines* consists of valid header lines, each with its CRLF. It may be empty."""
     return _LINES.fullmatch(lines) is not None and is_text(lines)
 
 
 def plain_command(start: bytes) -> bytes | None:
-    """Return the command of a start line; ``None`` if it has none, or one that JSON would escape."""
+    """Return the command of a start line; ``None`` if it is malformed, or JSON needs escapes for it."""
     match = _COMMAND.fullmatch(start)
     return None if match is None else match[1]
 
 
 def usual_head(head: bytes) -> tuple[bytes, bytes] | None:
     """
-    Return the command and the header lines of a head without its blank line, if it is as in most messages; else
-    ``None``.
+    Return the command and the header lines of a head, if it has the form of most heads; else ``None``.
 
-    The lines are in ASCII, each has one colon and no blanks around its value, JSON escapes nothing in them nor in the
-    command, no name is repeated, and none is ``multipart``.
+    In this form, the lines are in ASCII. Each has one colon, and its value has no blanks at its ends. JSON needs no
+    escapes for the lines and the command. No name is repeated, and none is ``multipart``.
     """
     found = _USUAL_HEAD.fullmatch(head)
     return (found[1], found[2]) if found is not None and _are_different(found[2], b"multipart") else None
 
 
 def _are_different(lines: bytes, *others: bytes) -> bool:
-    """Return whether no name is repeated, nor is one of *others*. Each line has one colon."""
-    names = [*lines.lower().replace(b"\r\n", b":").split(b":")[::2], *others]  # one is empty, behind the last line
+    """Return whether no name is repeated, or is one of *others*. Each line must have one colon."""
+    names = [*lines.lower().replace(b"\r\n", b":").split(b":")[::2], *others]  # one is empty, after the last line
     return len({*names}) == len(names)
 
 
 def usual_json(lines: bytes) -> bytes:
-    """Return what :func:`json_headers` returns; for the lines of :func:`usual_head`."""
+    """Like :func:`json_headers`, but only for lines that :func:`usual_head` has returned."""
     return b'{"%b"}' % lines[:-2].replace(b":", b'":"').replace(b"\r\n", b'","') if lines else b"{}"
 
 
 def usual_pairs(lines: bytes) -> list[tuple[str, str]]:
-    """Return names and values of the lines of :func:`usual_head`."""
+    """Return the names and values of lines that :func:`usual_head` has returned."""
     words = lines.decode("ascii").replace("\r\n", ":").split(":")
     return [*zip(words[:-1:2], words[1::2], strict=True)]
 
 
 def json_headers(lines: bytes) -> bytes:
     r"""
-    Return header lines as an object in JSON. The values of a repeated name are a list, under the name as it was first.
+    Return header lines as a JSON object. The values of a repeated name are a list, with the first spelling of the name.
 
     >>> json_headers(b"publish:room\r\na:b\r\nA: c\r\n")
     b'{"publish":"room","a":["b","c"]}'
 
-    :param lines: what :func:`are_lines` allows.
+    :param lines: lines for which :func:`are_lines` is true.
     """
     if _USUAL_LINES.fullmatch(lines) and _are_different(lines):
         return usual_json(lines)
@@ -109,13 +108,13 @@ def json_headers(lines: bytes) -> bytes:
 
 def protobuf_headers(tag: int, lines: bytes) -> bytes:
     r"""
-    Return header lines as fields of Protocol Buffers: each is a message with a name and, if it is not empty, a value.
+    Return header lines as fields of Protocol Buffers. Each is a message with a name and, unless it is empty, a value.
 
     >>> protobuf_headers(0x1A, b"publish:room\r\n")
     b'\x1a\x0f\n\x07publish\x12\x04room'
 
-    :param tag: the tag of such a field, one byte.
-    :param lines: what :func:`are_lines` allows.
+    :param tag: the tag of these fields, one byte.
+    :param lines: lines for which :func:`are_lines` is true.
     """
     if _USUAL_LINES.fullmatch(lines):
         return usual_protobuf(tag, lines)
@@ -128,7 +127,7 @@ def _protobuf_pairs(tag: int, lines: bytes) -> bytes:
 
 
 def usual_protobuf(tag: int, lines: bytes) -> bytes:
-    """Return what :func:`protobuf_headers` returns; for the lines of :func:`usual_head`."""
+    """Like :func:`protobuf_headers`, but only for lines that :func:`usual_head` has returned."""
     words = lines.replace(b"\r\n", b":").split(b":")
     names, values = words[:-1:2], words[1::2]
     if b"" in values or max(map(len, words)) > 60:
@@ -151,7 +150,7 @@ def _long(tag: int, name: bytes, value: bytes) -> bytes:
 
 
 def protobuf_size(size: int) -> bytes:
-    """Return a number as Protocol Buffers write it."""
+    """Return a number of at least 0 as a varint of Protocol Buffers."""
     written = bytearray()
     while size > 127:
         written.append(size & 127 | 128)

@@ -1,8 +1,8 @@
 """
 Positions in the history of a channel, and the headers of stored publications.
 
-Part of the codec: pure functions, used by stores, by the server and by the Python client.
-Source: the protocol document, section "History".
+Part of the codec: pure functions. Used by stores, the server and the Python client. Source: the protocol document,
+section "History".
 """
 
 import re
@@ -31,29 +31,29 @@ MAX_OFFSET = 2**63 - 1
 _POSITION = re.compile(r"([0-9A-Za-z_]{1,32})-(0|[1-9][0-9]{0,18})")
 
 _ENTRY = re.compile(rf"(.*)={_POSITION.pattern}", re.DOTALL)
-"""An entry of a list of positions. Others are split only to say what is wrong with them: a list may be long."""
+"""Matches an entry of a list of positions."""
 
 _MARKS = re.compile(rb"\n(?:offset|after|offset-of):", re.IGNORECASE)
-"""Matches a head that contains one of the headers that :func:`mark` writes."""
+"""Finds the headers that :func:`mark` writes."""
 
 _NAMES = frozenset((b"offset", b"after", b"offset-of"))
 
 _PUBLISH = re.compile(rb"\npublish:([^\r\n]*)", re.IGNORECASE)
-"""The header lines of a head that list channels to publish to."""
+"""Finds ``publish`` headers."""
 
 _MARKED = re.compile(rb"LHTTP/1\.0 [!-~]{1,64}\r\noffset:([0-9]{1,19})\r\nafter:([0-9]{1,19})\r\n")
-"""The beginning of a message that :func:`mark` has made."""
+"""Matches the beginning of a message that :func:`mark` has returned."""
 
 _OFFSET = b"\r\noffset:"
 _EARLIEST, _LATEST = 11, 84
-"""The line end before the offset in it, and between which bytes that is."""
+"""The bytes before the offset in it, and the bounds of their index."""
 
 _LONGEST = 144
-"""An upper bound of the bytes of such a beginning."""
+"""An upper bound for the bytes of such a beginning."""
 
 
 def format_position(epoch: str, offset: int) -> str:
-    """Return the position of *offset* in a store whose epoch is *epoch*."""
+    """Return the position with these two parts."""
     return f"{epoch}-{offset}"
 
 
@@ -61,7 +61,7 @@ def parse_position(text: str) -> tuple[str, int]:
     """
     Return the epoch and the offset of a position.
 
-    :raises RemoteProtocolError: if *text* is not a position.
+    :raises RemoteProtocolError: if *text* is not a position, or its offset is larger than :data:`MAX_OFFSET`.
     """
     found = _POSITION.fullmatch(text)
     if found is None:
@@ -76,10 +76,11 @@ def parse_positions(value: str, channels: Iterable[str]) -> Mapping[str, tuple[s
     """
     Return the positions in the value of a ``since`` header, by channel.
 
-    :param value: one position for all *channels*, or a list of ``CHANNEL=POSITION``. If an entry has several ``=``, the
-        last one counts.
+    :param value: one position for all *channels*, or a list of ``CHANNEL=POSITION``. In an entry, the position begins
+        after the last ``=``.
     :param channels: the channels that the message subscribes to.
-    :raises RemoteProtocolError: if it is neither, names a channel twice, or names one that is not in *channels*.
+    :raises RemoteProtocolError: if *value* is malformed, has a channel twice, or has a channel that is not in
+        *channels*.
     """
     words = [*filter(None, value.replace("\t", " ").split(" "))]
     if not words:
@@ -100,7 +101,7 @@ def parse_positions(value: str, channels: Iterable[str]) -> Mapping[str, tuple[s
 
 
 def _refused(word: str, known: frozenset[str]) -> RemoteProtocolError:
-    """Return what is wrong with an entry of a list of positions."""
+    """Return the error of a malformed entry of a list of positions."""
     channel, equals, position = word.rpartition("=")
     if not equals:
         return RemoteProtocolError(f"since holds {word[:64]!a}, which is no CHANNEL=POSITION")
@@ -113,12 +114,12 @@ def _refused(word: str, known: frozenset[str]) -> RemoteProtocolError:
 
 def mark(payload: bytes, offset: int, after: int, channel: str) -> bytes:
     """
-    Return a publication with the headers ``offset`` and ``after``, right behind its start line.
+    Return a publication with the headers ``offset`` and ``after`` directly after its start line.
 
-    A publication to several channels also gets the header ``offset-of``, so that a client that is in several of them
-    can tell the copies apart.
+    A publication to several channels also gets the header ``offset-of``. So a client that is subscribed to several of
+    them can tell the copies apart.
 
-    :param payload: an LHTTP message. Headers of these names are removed from it.
+    :param payload: an LHTTP message. If it has headers with these names, they are removed.
     :param offset: its offset.
     :param after: the offset of the publication before it in its channel; 0 if there is none.
     :param channel: the channel.
@@ -128,9 +129,9 @@ def mark(payload: bytes, offset: int, after: int, channel: str) -> bytes:
 
 def mark_run(payloads: list[bytes], offset: int, after: int, channel: str) -> list[bytes]:
     """
-    Return publications as :func:`mark` does, those behind the first with the offsets that follow.
+    Mark publications like :func:`mark`, with consecutive offsets.
 
-    :param payloads: LHTTP messages that one channel gets one after another; not changed.
+    :param payloads: consecutive publications to one channel, at least one. The list is not changed.
     :param offset: the offset of the first one.
     :param after: the offset of the publication before the first one; 0 if there is none.
     :param channel: the channel.
@@ -140,15 +141,15 @@ def mark_run(payloads: list[bytes], offset: int, after: int, channel: str) -> li
 
 def mark_all(payloads: list[bytes], offsets: Sequence[int], after: int, channel: str) -> list[bytes]:
     """
-    Return publications as :func:`mark` does, each with an offset of its own.
+    Mark publications like :func:`mark`, with the given offsets.
 
-    :param payloads: LHTTP messages that one channel gets one after another; not changed.
-    :param offsets: their offsets, as many.
+    :param payloads: consecutive publications to one channel, at least one. The list is not changed.
+    :param offsets: the offset of each publication, in rising order.
     :param after: the offset of the publication before the first one; 0 if there is none.
     :param channel: the channel.
     """
     first = payloads[0]
-    head = first[: first.find(b"\r\n\r\n") + 4]  # with the blank line: else it might begin a longer one
+    head = first[: first.find(b"\r\n\r\n") + 4]  # with the blank line, so that no longer head begins with it
     cut = head.find(b"\r\n") + 2
     if len(head) < 4 or _MARKS.search(head) or not all(map(bytes.startswith, payloads, repeat(head))):
         return _mark_each(payloads, offsets, after, channel)
@@ -161,7 +162,7 @@ def mark_all(payloads: list[bytes], offsets: Sequence[int], after: int, channel:
 
 
 def _name(head: bytes, channel: str) -> bytes:
-    """Return the header line that says which channel an offset is of, where the head leaves that open."""
+    """Return the header line ``offset-of``; empty if the publication goes to one channel only."""
     names = b" ".join(_PUBLISH.findall(head)).split()
     return b"offset-of:%b\r\n" % channel.encode("utf-8") if len(names) > 1 else b""
 
@@ -178,7 +179,7 @@ def _mark_each(payloads: list[bytes], offsets: Sequence[int], after: int, channe
 
 
 def unmarked(payload: bytes) -> bytes:
-    """Return a publication without the headers that :func:`mark` writes; itself if it has none of them."""
+    """Return a publication without the headers that :func:`mark` writes; *payload* itself if it has none of them."""
     end = payload.find(b"\r\n\r\n") + 2
     head = payload[:end] if end > 1 else payload
     if not _MARKS.search(head):
@@ -189,17 +190,19 @@ def unmarked(payload: bytes) -> bytes:
 
 
 def is_marked(payload: bytes) -> bool:
-    """Return whether a publication seems to be one that :func:`mark` has made. No other one has the same head then."""
+    """
+    Return whether :func:`mark` has probably returned this publication. If so, no other publication has the same head.
+    """
     return payload.find(_OFFSET, _EARLIEST, _LATEST) > 0
 
 
 def offset_of(payload: bytes) -> int:
-    """Return the offset of a publication that :func:`mark` has made; 0 if it is none."""
+    """Return the offset of a publication that :func:`mark` has returned; 0 for other messages."""
     found = _MARKED.match(payload, 0, _LONGEST)
     return 0 if found is None else int(found[1])
 
 
 def offsets_of(payload: bytes) -> tuple[int, int]:
-    """Return the offset of a publication that :func:`mark` has made, and that of the one before it; else 0 and 0."""
+    """Return ``offset`` and ``after`` of a publication that :func:`mark` has returned; 0 and 0 for other messages."""
     found = _MARKED.match(payload, 0, _LONGEST)
     return (0, 0) if found is None else (int(found[1]), int(found[2]))

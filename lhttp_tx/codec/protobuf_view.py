@@ -1,10 +1,10 @@
 """
-The Protocol Buffers view of a message: the bytes of a message to one ``Message`` of ``lhttp.proto``, and back.
+The Protocol Buffers view of a message: converts the bytes of a message to a ``Message`` of ``lhttp.proto``, and back.
 
 Part of the codec: pure functions. ``lhttp_tx/web/static/lhttp.proto`` is the schema. Its messages have few fields, so
-this module reads and writes them itself. Nothing needs to be installed or generated for it, and what a hostile message
-costs is known: no object is made for a field that the schema does not have. Source of the encoding: Protocol Buffers,
-"Encoding"; and of the view: the protocol document, section "Protocol Buffers".
+this module reads and writes them itself. So nothing has to be installed or generated, and the cost of hostile messages
+is known: fields that the schema does not have cause no objects. Source of the encoding: Protocol Buffers, "Encoding";
+and of the view: the protocol document, section "Protocol Buffers".
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ _MULTIPART = frozenset({"multipart"})
 
 _CACHED_SIZE = 512
 _CACHED_COUNT = 512
-"""The largest head, in bytes, that is kept with its view, and how many are kept, for writing and for reading."""
+"""The most bytes of a head whose view is cached; and the most entries of each cache, for writing and for reading."""
 
 _MAX_FIELDS = 2
 _HEADER_FIELDS = 4
 _ODD_HEADERS = 64
 """
-The most fields of a message for each header of the limits, besides parts; the most of a header; and the most short
-headers that are not written as usual.
+The most fields of a message for each header of the limits, without parts; the most fields of a header; and the most
+short headers that are not in the usual form.
 """
 
 _SHORT = 128
-"""Bytes of a header from which on it is long."""
+"""Headers with fewer bytes than this are short."""
 
 _REASON = 200
 """The most characters of a reason."""
 
-# Tags: the number of a field, and how its value is written.
+# Tags: the number of a field, and its wire type.
 _LENGTH, _VARINT = 2, 0
 _MESSAGE_COMMAND, _MESSAGE_HEADERS, _MESSAGE_BODY = b"\x12", b"\x1a", b"\x22"
 _MESSAGE_PARTS, _MESSAGE_BINARY = b"\x2a", b"\x30\x01"
 _SIMPLE = b"\x0a" + _MESSAGE_COMMAND + _MESSAGE_HEADERS
-"""The tags of version, command and headers: what stands before a body."""
+"""The tags of version, command and headers, which come before a body."""
 
 _HEADER_NAME, _HEADER_VALUE = b"\x0a", b"\x12"
 _PART_HEADERS, _PART_BODY = b"\x0a", b"\x12"
@@ -69,12 +69,12 @@ _SHIFTS = range(0, 70, 7)
 
 _SHORT_FIELDS = {bytes((tag, size)): (tag >> 3, size + 2) for tag in range(10, 43, 8) for size in range(128)}
 _OTHER = (0, 0)
-"""The numbers and the whole sizes of the fields 1 to 5, by their first two bytes, if they are short."""
+"""The number and the whole size of short fields with the numbers 1 to 5, by their first two bytes."""
 
 _LINE = re.compile(rb"[\x21-\x39\x3b-\x7e]+:[^\x00-\x08\x0a-\x1f\x7f]*")
 
 _KINDS = {1: _LENGTH, 2: _LENGTH, 3: _LENGTH, 4: _LENGTH, 5: _LENGTH, 6: _VARINT}
-"""How the values of a ``Message`` are written. ``Header`` and ``Part`` have the first two of these fields."""
+"""The wire types of the fields of a ``Message``. ``Header`` and ``Part`` have the first two of these fields."""
 
 
 # Writing
@@ -84,14 +84,14 @@ def encode_protobuf(message: bytes, binary: bool = False) -> bytes:
     r"""
     Return the Protocol Buffers view of a message.
 
-    A multipart message is written as ``parts``, without the header ``multipart``, where the JSON view has ``BODYS``.
+    If the JSON view of the message has ``BODYS``, this view has ``parts``, without the header ``multipart``.
 
     >>> encode_protobuf(b"LHTTP/1.0 chat\r\npublish:room\r\n\r\nhi")
     b'\x12\x04chat\x1a\x0f\n\x07publish\x12\x04room"\x02hi'
 
     :param message: a whole message, of any size.
     :param binary: whether it is a binary message.
-    :raises RemoteProtocolError: if it is not an LHTTP message.
+    :raises RemoteProtocolError: if *message* is malformed.
     """
     end = message.find(b"\r\n\r\n") + 2
     if 2 <= end <= _CACHED_SIZE:
@@ -110,7 +110,7 @@ def encode_protobuf(message: bytes, binary: bool = False) -> bytes:
 
 
 def _make_opening(raw: bytes) -> bytes | None:
-    """Return the view of a head; ``None`` if it is that of a multipart message."""
+    """Return the view of a head; ``None`` if the message is multipart."""
     usual = usual_head(raw)
     if usual is not None:
         fields = usual_protobuf(_MESSAGE_HEADERS[0], usual[1])
@@ -125,7 +125,7 @@ def _make_opening(raw: bytes) -> bytes | None:
 
 
 _opening = lru_cache(_CACHED_COUNT)(_make_opening)
-"""The same, for heads that other messages are likely to have as well."""
+"""The same with a cache, for heads that other messages probably have, too."""
 
 
 def _opened(head: Head) -> bytes:
@@ -148,19 +148,20 @@ def _field(tag: bytes, value: bytes) -> bytes:
 
 def decode_protobuf(data: bytes, limits: Limits = DEFAULT_LIMITS, *, max_parts: int = MAX_PARTS) -> tuple[bytes, bool]:
     r"""
-    Return the bytes of the message that a Protocol Buffers view describes, and whether it is a binary message.
+    Return the message that a Protocol Buffers view represents, and whether it is binary.
 
-    Fields that the schema does not have are skipped. There may be two fields, of any kind, for each header of the
-    limits, besides parts. A message is binary if it says so, or if its body is not UTF-8.
+    Fields that the schema does not have are skipped. A view may have two fields for each header of the limits, not
+    counting parts. A message is binary if its view says so, or if its body is not UTF-8.
 
     >>> decode_protobuf(b'\x12\x04chat"\x02hi')
     (b'LHTTP/1.0 chat\r\n\r\nhi', False)
 
-    :param data: one ``Message``. Its size must be bounded already.
-    :param limits: ``message_size``, ``head_size`` and ``header_count`` bound the message that is returned.
-    :param max_parts: the most parts of a multipart message; 0: any number.
-    :raises RemoteProtocolError: if it is no such view.
-    :raises MessageTooLarge: if it has too much of something.
+    :param data: one ``Message``. The caller must limit its size.
+    :param limits: ``message_size`` and ``header_count`` limit the message. ``head_size`` limits each header. The caller
+        checks the size of the whole head.
+    :param max_parts: the most parts of a multipart message; 0: no limit.
+    :raises RemoteProtocolError: if *data* is not a view.
+    :raises MessageTooLarge: if a limit is exceeded.
     """
     found = _read_quickly(data, limits.header_count)
     raw, is_binary = _read(data, limits, max_parts) if found is None else found
@@ -171,7 +172,7 @@ def decode_protobuf(data: bytes, limits: Limits = DEFAULT_LIMITS, *, max_parts: 
 
 def _read_quickly(data: bytes, most: int) -> tuple[bytes, bool] | None:
     """
-    Return what a view says whose head was read before and is kept; ``None`` if it has to be read in full.
+    Read a view with the help of the cache of heads. Return ``None`` if it must be read in full.
 
     :param most: the most headers.
     """
@@ -193,9 +194,9 @@ def _read_quickly(data: bytes, most: int) -> tuple[bytes, bool] | None:
 @lru_cache(_CACHED_COUNT)
 def _read_opening(opening: bytes) -> tuple[bytes, int]:
     """
-    Return the head and the blank line of a view that begins with *opening*, and how many headers they have.
+    Return the head and the blank line for the beginning of a view, and the number of headers.
 
-    :returns: no bytes if they are malformed.
+    :returns: empty bytes and 0 if the beginning is malformed.
     """
     try:
         raw, _ = _read(opening, UNLIMITED, 0)
@@ -240,7 +241,7 @@ def _read(data: bytes, limits: Limits, max_parts: int) -> tuple[bytes, bool]:
 
 
 def receipt_of_protobuf(data: bytes, limits: Limits = DEFAULT_LIMITS) -> str | None:
-    """Return the token of the receipt that a refused view asks for, if the token can be read."""
+    """Return the token of the receipt that a malformed view asks for; ``None`` if it cannot be found."""
     found: str | None = None
     odd = _Room(_ODD_HEADERS)
     try:
@@ -254,7 +255,7 @@ def receipt_of_protobuf(data: bytes, limits: Limits = DEFAULT_LIMITS) -> str | N
 
 
 def _start(command: bytes) -> bytes:
-    """Return a start line with its end."""
+    """Return a start line with its CRLF."""
     if not command:
         raise RemoteProtocolError("command is missing")
     try:
@@ -264,7 +265,7 @@ def _start(command: bytes) -> bytes:
 
 
 def _joined(parts: list[bytes], limits: Limits, max_parts: int, odd: _Room) -> tuple[str, bytes]:
-    """Return the offsets and the body of ``parts``."""
+    """Return the offsets and the body for ``parts``."""
     chunks: list[bytes] = []
     left = min(MAX_PART_HEADERS, MAX_PART_FIELDS - len(parts)) if max_parts else limits.header_count * len(parts)
     most = left
@@ -286,9 +287,9 @@ def _joined(parts: list[bytes], limits: Limits, max_parts: int, odd: _Room) -> t
 
 def _header(data: bytes, limits: Limits, odd: _Room) -> bytes:
     """
-    Return a header as a line, without its end.
+    Return a header as a line, without its CRLF.
 
-    :param odd: how many short headers there may be that are not written as usual; each takes one away.
+    :param odd: the number of short headers in an unusual form that may still follow. Such a header lowers it by one.
     """
     size = len(data)
     if 2 < size < _SHORT and data[0] == _HEADER_NAME[0]:
@@ -323,7 +324,7 @@ def _text(raw: bytes, what: str) -> str:
 
 
 class _Room:
-    """How many more fields there may be."""
+    """The number of fields that may still follow."""
 
     __slots__ = ("left",)
 
@@ -333,10 +334,11 @@ class _Room:
 
 def _fields(data: bytes, room: _Room) -> Iterator[tuple[int, bytes]]:
     r"""
-    Yield the numbers and values of the fields 1 to 6. The value of a number is ``b"\0"`` if it is 0.
+    Yield the numbers and values of the fields 1 to 6. The value of a varint is ``b"\0"`` if it is 0, else ``b"\1"``.
 
-    :param room: how many fields there may be; each takes one away, and two if the schema does not have it.
-    :raises RemoteProtocolError: if it is not in the encoding of Protocol Buffers.
+    :param room: the number of fields that may still follow. Each field lowers it by one; a field that the schema does
+        not have, by two.
+    :raises RemoteProtocolError: if *data* is not in the encoding of Protocol Buffers.
     :raises MessageTooLarge: if there are more fields.
     """
     position, end = 0, len(data)
@@ -370,12 +372,12 @@ def _fields(data: bytes, room: _Room) -> Iterator[tuple[int, bytes]]:
             raise RemoteProtocolError("the number of a field is out of bounds")
         if _KINDS.get(tag >> 3) == kind:
             yield tag >> 3, value
-        else:  # that was more work than for a field that somebody wants
+        else:  # this was more work than for a known field
             room.left -= 1
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return a number of at most 64 bits, and the index of what follows it."""
+    """Return a varint of at most 64 bits, and the index after it."""
     match = _VARINT_BYTES.match(data, position)
     if match is None:
         raise _cut_off() if len(data) - position < 10 else RemoteProtocolError("a number has more than 10 bytes")

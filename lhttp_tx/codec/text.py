@@ -1,5 +1,5 @@
 """
-Decides whether a payload can be a text message.
+Checks whether a payload can be a text message.
 
 Part of the codec; imports nothing of the project.
 """

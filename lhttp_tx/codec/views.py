@@ -1,8 +1,8 @@
 """
-The views of messages that clients can ask for, by the names of their subprotocols.
+The views of messages that clients can choose, by the names of their subprotocols.
 
-Part of the codec. A view says the same as the message that it is made of, in another form. The bus, the store and the
-engine know messages alone; transports write views of what they send, and read messages out of what they get.
+Part of the codec. A view is the same message in another form. The bus, the store and the engine handle only messages.
+Transports convert messages that they send to views, and views that they receive to messages.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["JSON", "PROTOBUF", "VIEWS", "View"]
 
 class View(ABC):
     """
-    One kind of view: an :class:`~lhttp_tx.engine.delivery.Encoding`, of which there is one object.
+    One kind of view. It is an :class:`~lhttp_tx.engine.delivery.Encoding`, with one object for each kind.
 
-    :ivar binary: whether its views travel as binary WebSocket messages.
+    :ivar binary: whether the views are sent as binary WebSocket messages.
     """
 
     binary: bool
@@ -35,27 +35,31 @@ class View(ABC):
         Return the view of a message.
 
         :param binary: whether the message is binary.
-        :raises RemoteProtocolError: if it is no message.
+        :raises RemoteProtocolError: if *message* is malformed.
         """
 
     @abstractmethod
     def read(self, data: bytes, limits: Limits) -> tuple[bytes, bool]:
         """
-        Return the message that a client's view describes, and whether it is binary.
+        Return the message that a client's view represents, and whether it is binary.
 
-        :raises RemoteProtocolError: if it is no view, or the message is too large.
+        :raises RemoteProtocolError: if *data* is not a view, or the message is too large.
         """
 
     @abstractmethod
     def read_own(self, data: bytes) -> tuple[bytes, bool]:
-        """Return the message that a view of this server describes, of any size, and whether it is binary."""
+        """
+        Return the message that a view of the server itself represents, and whether it is binary. It may have any size.
+        """
 
     @abstractmethod
     def receipt(self, data: bytes, limits: Limits) -> str | None:
-        """Return the token of the receipt that a refused view asks for, if it can be read."""
+        """Return the token of the receipt that a malformed view asks for; ``None`` if it cannot be found."""
 
     def encode(self, payloads: list[bytes], binary: bool) -> list[bytes]:
-        """Return the views of messages. What is no message is left out: a bus may bring anything."""
+        """
+        Return the views of messages. Payloads that are not messages are left out, because a bus may bring any bytes.
+        """
         with suppress(RemoteProtocolError):
             return [self.write(payload, binary) for payload in payloads]
         views: list[bytes] = []
@@ -67,9 +71,7 @@ class View(ABC):
         return views
 
     def take(self, data: bytes, limits: Limits) -> tuple[bytes, bool]:
-        """
-        Return what :meth:`read` returns; for a view that it refuses, a :class:`~lhttp_tx.codec.message.Unreadable`.
-        """
+        """Like :meth:`read`, but return an :class:`~lhttp_tx.codec.message.Unreadable` instead of raising an error."""
         try:
             return self.read(data, limits)
         except RemoteProtocolError as error:
@@ -116,4 +118,4 @@ JSON: View = _JSON()
 PROTOBUF: View = _Protobuf()
 
 VIEWS: Mapping[str, View] = {"lhttp.json": JSON, "lhttp.protobuf": PROTOBUF}
-"""The views by the subprotocols that have them."""
+"""The views, by subprotocol."""

@@ -1,8 +1,8 @@
 """
 Finds the wildcard subscriptions that match a channel.
 
-Pure; used by the buses. A token ``*`` stands for one token of a channel's name, ``>`` at the end for one or more. No
-wildcard matches the server's own channels, whose names begin with ``$`` or ``_``.
+No I/O. Used by the buses and by sessions. A token ``*`` stands for one token of a channel's name. ``>`` at the end
+stands for one or more tokens. No wildcard matches the server's own channels, whose names begin with ``$`` or ``_``.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ from lhttp_tx.codec.cache import Generations
 __all__ = ["Wildcards", "is_wildcard"]
 
 _ROOT = 0
-"""The root node of all names. Other nodes have higher numbers, so that the number of a found node is true."""
+"""The root node of all names. Other nodes have higher numbers, so their numbers are true in conditions."""
 
 _CACHE_SIZE = 4_194_304
-"""The most bytes of the cache of results for channels."""
+"""The most bytes of the cache of results."""
 
 _FOUND_COST = 600
-"""Bytes of a cached channel, in addition to its name and 8 for each wildcard subscription; measured, and rounded up."""
+"""
+Bytes of memory of a cached result, in addition to 4 for each character of the channel and 8 for each wildcard
+subscription. Measured, and rounded up.
+"""
 
 
 def is_wildcard(name: str) -> bool:
     """
-    Return whether *name*, which must be valid, is a wildcard subscription rather than a channel.
+    Return whether *name* is a wildcard subscription, rather than a channel. It must be valid.
 
     >>> is_wildcard("room.*"), is_wildcard("room.>"), is_wildcard("room.*x")
     (True, True, False)
@@ -38,7 +41,8 @@ class _Found:
     """
     The wildcard subscriptions that match a channel.
 
-    :ivar cost: their memory in bytes, approximately.
+    :ivar names: these subscriptions.
+    :ivar cost: the approximate memory of this object, in bytes.
     """
 
     __slots__ = ("cost", "names")
@@ -52,11 +56,11 @@ class Wildcards:
     """
     A set of wildcard subscriptions.
 
-    The results for a channel are cached until the set changes. The work of a search does not depend on the number of
-    wildcard subscriptions, except those found. Suppose that wildcards have up to *n* tokens, and up to *k* of these are
-    ``*``. Then a search visits at most one node for each way to replace up to *k* tokens by stars, for each of the
-    first *n* tokens: 128 nodes if *n* is 8 and *k* is 2 (:class:`lhttp_tx.codec.limits.Limits`). If a channel begins
-    like the one searched before it, as in a list, the search does not repeat the common part.
+    Results are cached until the set changes. The work of a search depends only on the number of subscriptions that it
+    finds, not on that of all subscriptions. Suppose that wildcards have up to *n* tokens, and up to *k* of these are
+    ``*``. Then a search visits, for each of the first *n* tokens, at most one node for each way to replace up to *k* of
+    the tokens so far by ``*``. These are 128 nodes if *n* is 8 and *k* is 2 (:class:`lhttp_tx.codec.limits.Limits`). If
+    a channel has the same beginning as the channel of the search before, the search does not repeat this part.
     """
 
     def __init__(self, cache_size: int = _CACHE_SIZE) -> None:
@@ -67,8 +71,8 @@ class Wildcards:
         self._names: set[str] = set()
         self._new = count(_ROOT + 1)
         self._cache: Generations[str, _Found] = Generations(cache_size)
-        self._tokens: list[str] = []  # of the channel searched last
-        self._trail: list[tuple[list[int], list[str]]] = []  # the state of the search after each of these
+        self._tokens: list[str] = []  # of the channel of the last search
+        self._trail: list[tuple[list[int], list[str]]] = []  # the state of that search after each token
 
     def __len__(self) -> int:
         return len(self._names)
@@ -129,7 +133,8 @@ class Wildcards:
 
     def _may_match(self, channel: str) -> bool:
         """
-        Return whether a wildcard subscription begins like *channel*. This is cheaper than caching an empty result.
+        Return whether a wildcard subscription has a first token that fits *channel*. This is cheaper than caching an
+        empty result.
         """
         edges = self._edges
         first = channel.partition(".")[0]
@@ -143,7 +148,7 @@ class Wildcards:
         same = len([*takewhile(truth, map(eq, self._tokens, tokens))])
         del trail[same:]
         self._tokens = tokens
-        # The nodes that fit the channel as far as it was read, and the names that fit any continuation.
+        # The nodes that match the tokens so far, and the names that match any continuation.
         nodes, found = trail[-1] if trail else ([_ROOT], [])
         stars, rests = self._edges.get("*", {}), self._edges.get(">", {})
         for token in tokens[same:]:

@@ -254,5 +254,7 @@ class Member(Session):
 
 
 def _call_for(call: Callable[[Any, str], object], session: Session, channels: Iterable[str]) -> None:
-    """Call a function with each of *channels*, which may be many: with no step of Python's own between the calls."""
+    """
+    Call a function with *session* and each of *channels*, without Python code between the calls: there may be many.
+    """
     deque(map(call, repeat(session), channels), maxlen=0)

@@ -1,8 +1,8 @@
 """
 Header filters: they see a message before and after its processor.
 
-:class:`HeaderFilter` is the base class for users. The other modules here hold the server's own filters, which use
-nothing that a user's filter could not use.
+:class:`HeaderFilter` is the base class for users. The other modules here contain the server's own filters, which use
+only what a user's filter can also use.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 The filter behind the ``multipart`` header.
 
-Source: the protocol document, section "Multipart: offsets instead of boundaries".
+Source: the protocol document, section "Multipart".
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ __all__ = [
 
 
 class _ChannelFilter(HeaderFilter):
-    """Refuses a message whose list of channels is malformed, before anything is done with it."""
+    """Refuses a message whose list of channels is malformed, before the server acts on it."""
 
     headers: tuple[str, ...]
 
@@ -45,7 +45,7 @@ class _ChannelFilter(HeaderFilter):
         """
         Return the channels of the final message, whether the client or code wrote it.
 
-        :raises LocalProtocolError: if the list is malformed: code has replaced a valid list by it.
+        :raises LocalProtocolError: if the list is malformed, because code has written it.
         :raises Refused: as :meth:`check`.
         """
         head = request.message.head
@@ -73,7 +73,7 @@ class _SubscriptionFilter(_ChannelFilter):
         :raises Refused: if the list names the presence of a channel whose presence the server does not keep.
         """
         channels = head.channels(self.headers[0])
-        # Lists may be long, and most hold valid names of channels alone.
+        # Lists may be long, and most contain only valid channel names.
         listed = " ".join(channels)
         if PRESENCE not in listed and (self.takes_wildcards or not ("*" in listed or ">" in listed)):
             return
@@ -96,14 +96,18 @@ class SubscribeFilter(_SubscriptionFilter):
     """
     Subscribes the sender to the channels that the header lists.
 
-    :ivar recovery: hands over what the sender has missed, where channels may have history; else ``None``.
+    :ivar recovery: delivers the messages that the sender has missed; ``None`` if no channel may have history.
     """
 
     headers = ("subscribe",)
     recovery: Recovery | None = None
 
     def check(self, head: Head) -> None:
-        """See the parent; also :raises RemoteProtocolError: if ``since`` or ``last`` is malformed."""
+        """
+        See the base class.
+
+        :raises RemoteProtocolError: also if ``since`` or ``last`` is malformed.
+        """
         super().check(head)
         if self.recovery is not None:
             self.recovery.check(head)
@@ -124,7 +128,7 @@ class SubscribeFilter(_SubscriptionFilter):
 
 
 def _tell_unsure(result: None, request: Request, channels: tuple[str, ...]) -> None:
-    """Say in the receipt where it is not known whether all nodes pass on what they publish."""
+    """Add ``unsure`` to the receipt, with the channels whose publications on other nodes may not arrive."""
     unsure = cast(Member, request.session).unsure_of(channels)
     if unsure:
         request.receipt_headers += (("unsure", " ".join(unsure)),)
@@ -133,10 +137,10 @@ def _tell_unsure(result: None, request: Request, channels: tuple[str, ...]) -> N
 @implementer(IShortcutFilter)
 class PublishFilter(_ChannelFilter):
     """
-    Publishes the message, or what the processor made of it, to the channels that the header lists.
+    Publishes the message, or the processor's replacement of it, to the channels that the header lists.
 
-    :ivar files: whether message ids have a meaning.
-    :ivar has_history: whether there may be channels with history, whose positions receipts tell.
+    :ivar files: whether the server handles message ids.
+    :ivar has_history: whether there may be channels with history. Receipts then contain positions.
     """
 
     headers = ("publish",)
@@ -162,26 +166,27 @@ class PublishFilter(_ChannelFilter):
         return cast(Member, request.session).publish_all(channels, publication.stripped(), request.filing)
 
     def shortcut(self, head: Head) -> Shortcut:
-        """See :meth:`lhttp_tx.interfaces.IShortcutFilter.shortcut`: the bytes go to the bus as they came in."""
+        """See :meth:`lhttp_tx.interfaces.IShortcutFilter.shortcut`. The bytes go to the bus as they arrived."""
         channels = head.channels("publish")
         stripped = head.stripped()
         return _Publish(channels) if stripped is head else _PublishStripped(channels, stripped.raw, len(head.raw))
 
 
 class UnsubscribeFilter(_SubscriptionFilter):
-    """Takes back subscriptions of the sender. It ignores channels that the sender is not subscribed to."""
+    """Ends subscriptions of the sender. It ignores channels to which the sender is not subscribed."""
 
     headers = ("unsubscribe",)
 
     def after(self, request: Request) -> MaybeAwaitable:
-        """Unsubscribe."""
+        """Unsubscribe the sender."""
         cast(Member, request.session).unsubscribe_all(self.channels_of(request))
         return None
 
 
 class _Publish:
     """
-    Publishes messages as they are. A server may keep many of these, so the class takes less memory than a closure.
+    Publishes unchanged messages. A server may keep many such objects, so this is a class, which takes less memory than
+    a closure.
     """
 
     __slots__ = ("_channels",)
@@ -194,7 +199,7 @@ class _Publish:
 
 
 class _PublishStripped(_Publish):
-    """Publishes messages without the headers meant for the server alone."""
+    """Publishes messages without the headers that are only for the server."""
 
     __slots__ = ("_cut", "_head")
 

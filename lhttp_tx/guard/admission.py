@@ -1,10 +1,10 @@
 """
-Limit the connections of one address, and the connections that are not yet a WebSocket.
+Limits the connections of one address, and the connections without a WebSocket.
 
-:mod:`lhttp_tx.service` makes one :class:`Admission` for a server. If a connection is clearly
-over the limit, the server closes it as soon as it is accepted, which costs next to nothing. A connection a little over
-the limit gets status 429. If too many connections are not a WebSocket, the server closes the one that it has waited
-for longest, and takes the new one.
+:mod:`lhttp_tx.service` makes one :class:`Admission` for a server. If an address is far beyond its limit, the server
+closes its new connections as soon as it accepts them, which costs almost nothing. A connection just beyond the limit
+gets status 429. If there are too many connections without a WebSocket, the server closes the one for which it has
+waited longest, and keeps the new one.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _GRACE = 16
 """Connections of one address beyond its limit that get a refusal with a reason. Further ones are closed at once."""
 
 _PER_SEAT = 2
-"""How many connections a client has at one time that has no WebSocket: one fetches, one sends."""
+"""The connections of a client without a WebSocket: one fetches, one sends."""
 
 _REPORT_INTERVAL = 10.0
-"""Seconds between two lines in the log about connections that are refused."""
+"""Seconds between two log lines about refused connections."""
 
 _PATIENCE = 2.0
-"""The fewest seconds that a connection has for its first or next request, however many others come."""
+"""The fewest seconds that a connection has for its first or next request, even if there are too many others."""
 
 _MAX_REASONS = 16
 """The most reasons for refusals that are counted separately."""
@@ -49,7 +49,7 @@ class Admission:
     """
     Counts connections, and decides which ones may stay.
 
-    :ivar pending: connections that are not, or not yet, a WebSocket.
+    :ivar pending: the number of connections that have not opened a WebSocket.
     :ivar refused: the number of refused connections, by reason.
     :ivar proxies: the trusted proxies.
     """
@@ -66,7 +66,7 @@ class Admission:
         :param reactor: the reactor, for the time.
         :param max_per_address: connections of one address, 0 for no limit. Loopback addresses and trusted proxies have
             no limit. Clients behind a proxy are counted by the address that the proxy reports.
-        :param max_pending: connections that are not, or not yet, a WebSocket; 0 for no limit.
+        :param max_pending: connections that have not opened a WebSocket; 0 for no limit.
         :param proxies: the trusted proxies.
         """
         self.pending = 0
@@ -100,13 +100,15 @@ class Admission:
 
     def check_pending(self) -> None:
         """
-        :raises Refused: with status 503 if too many clients have connected and not come back yet, and none can go.
+        Check whether there is room for a session without WebSocket.
+
+        :raises Refused: with status 503 if there are too many pending connections and sessions, and none can be closed.
         """
         if 0 < self._max_pending <= self.pending and not self.make_room():
             raise Refused(503, "too many clients have connected and fetch nothing yet")
 
     def _most(self, key: str) -> int:
-        """Return how many connections of an address are accepted at one time."""
+        """Return how many connections of an address the server accepts at one time."""
         return self._max_per_address + _GRACE + _PER_SEAT * self._seats.get(key, 0)
 
     def enter(self, address: Any) -> Place:
@@ -115,10 +117,10 @@ class Admission:
 
     def make_room(self) -> bool:
         """
-        Close a connection that is not a WebSocket and waits for its client; return whether there was one.
+        Close a connection without a WebSocket that waits for its client. Return whether there was one.
 
-        Connections that have had an answer and ask for nothing more go first. Next goes the connection whose request
-        the server has waited for longest, if it has waited two seconds or more.
+        The first choice is a connection that has got its answer and has sent nothing since. The second choice is the
+        connection for whose request the server has waited longest, if this is two seconds or more.
         """
         place = next(iter(self._resting), None)
         if place is None:
@@ -131,7 +133,8 @@ class Admission:
 
     def refuse(self, peer: str, why: str) -> None:
         """
-        Count a connection that is refused. The log gets a line for the first, some every ten seconds, one at the end.
+        Count a refused connection. The log gets a line for the first one, a summary every ten seconds, and a line at
+        the end.
 
         :param peer: the client's address.
         :param why: the reason.
@@ -168,7 +171,7 @@ class Admission:
         self._reporting = self._reactor.callLater(_REPORT_INTERVAL, self._report)
 
     def _key(self, host: str | None) -> str | None:
-        """Return the key that *host* is counted under; ``None`` if it is not counted."""
+        """Return the key under which *host* is counted; ``None`` if it is not counted."""
         if not self._max_per_address or host is None or self.proxies.trusts(host):
             return None
         return address_key(host)
@@ -215,15 +218,15 @@ class Place:
         admission.refuse(peer_name(address), _OF_ONE_ADDRESS)
         return False
 
-    # Whether the server waits for the client. Such a connection may be closed to make room.
+    # While the server waits for the client, it may close the connection to make room.
 
     def watch(self, close: Callable[[], object]) -> None:
-        """Wait for the first request. *close* closes the connection at once."""
+        """Begin to wait for the first request. *close* closes the connection at once."""
         self._close = close
         self.wait()
 
     def wait(self) -> None:
-        """Wait for a request, which may have arrived in part."""
+        """Begin to wait for a request. A part of it may have arrived."""
         admission = self._admission
         if self._is_pending and self._close is not None and self not in admission._awaited:
             admission._resting.pop(self, None)
@@ -250,7 +253,7 @@ class Place:
 
     @property
     def forwarded(self) -> bool:
-        """Whether :attr:`client` was reported by a proxy, rather than being the address of the connection."""
+        """Whether a proxy has reported :attr:`client`."""
         return self.client != self._host
 
     def check(self, headers: Mapping[str, str]) -> None:
@@ -283,7 +286,7 @@ class Place:
             self._close = None
 
     def suspend(self) -> None:
-        """Do not count as pending while the connection waits for a session, which counts itself."""
+        """Do not count as pending while the connection waits for messages of a session, which counts itself."""
         if self._is_pending:
             self._is_pending = False
             self._admission.pending -= 1
@@ -314,13 +317,13 @@ class Seat(Place):
     __slots__ = ()
 
     def __init__(self, place: Place) -> None:
-        """:param place: that of the request which asks for the session."""
+        """:param place: the place of the request that begins the session."""
         super().__init__(place._admission, None)
         self.client = place.client
         self._client_key = place._client_key
 
     def take(self) -> None:
-        """Count as a WebSocket of the client, who may have two more connections from now on."""
+        """Count as a WebSocket of the client, and allow its address two more connections."""
         was_taken = self._taken is not None
         super().take()
         if self._taken is not None and not was_taken:

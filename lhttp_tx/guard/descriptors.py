@@ -1,9 +1,9 @@
 """
-File descriptors: room for as many as the server needs, and what happens when they run out.
+Raises the limit on file descriptors, and refuses connections before the descriptors run out.
 
-:mod:`lhttp_tx.service` uses it for each port that it listens on. Twisted itself survives a full table: it closes each
-new connection. But then no descriptor is left for the needs of connected clients, such as a connection to a backend. It
-also logs a line or more for each connection that it closes. So this module refuses connections a little earlier.
+:mod:`lhttp_tx.service` uses it for each port. If there are no descriptors, Twisted closes each new connection. But then
+no descriptor is left for connected clients, for example for a connection to a backend. Twisted also logs at least one
+line for each connection that it closes. So this module refuses connections a little earlier.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ __all__ = ["RESERVE", "AcceptGuard", "raise_limit"]
 _log = Logger()
 
 RESERVE = 64
-"""Descriptors that are kept for things other than clients: logs, name resolution, the bus, files of the program."""
+"""Descriptors for everything except clients: logs, name resolution, the bus, files of the program."""
 
 _REPORT_INTERVAL = 10.0
-"""Seconds between two lines in the log about connections that are refused."""
+"""Seconds between two log lines about refused connections."""
 
 _PAUSE = 1.0
-"""Seconds for which nothing is accepted after the system has failed to accept."""
+"""Seconds for which the server accepts nothing after the system has failed to accept a connection."""
 
 Limits = tuple[int, int]
 
@@ -90,7 +90,7 @@ def raise_limit(
 
 
 def _reserved(limit: int, reserve: int) -> int:
-    """Return how many of *limit* descriptors clients may not have. If there are few, this is at most a quarter."""
+    """Return how many of *limit* descriptors are not for clients: *reserve*, but at most a quarter."""
     return min(reserve, limit // 4)
 
 
@@ -98,9 +98,9 @@ class AcceptGuard:
     """
     Keeps the last file descriptors from clients, and pauses the accept loop when it would spin.
 
-    If only the reserve is left, the guard closes a connection as soon as it is accepted. If the system itself cannot
-    accept, there is no attempt for a second. The log gets a line when this begins, one line every ten seconds with the
-    number of connections, and one line when it is over.
+    If only the reserve is left, the guard closes each connection as soon as it is accepted. If the system itself cannot
+    accept a connection, the guard pauses for a second. The log gets a line when this begins, a line every ten seconds
+    with the number of refused connections, and a line when it is over.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class AcceptGuard:
         :param reserve: descriptors that clients may not have.
         :param limits: returns the soft and the hard limit.
         :param judge: returns whether a connection from an address may stay. The address is ``None`` if a proxy will
-            report it later. Without *judge*, all may stay.
+            report it later. ``None``: all may stay.
         :param make_room: closes a connection to make room for others. It returns whether there was one.
         """
         self._reactor = reactor
@@ -141,7 +141,7 @@ class AcceptGuard:
         return self._reporting is not None
 
     def stop(self) -> None:
-        """Stop waiting and reporting; the ports have stopped listening."""
+        """Stop all timers, because the ports have stopped listening."""
         for call in (*self._pauses.values(), self._reporting):
             if call is not None and call.active():
                 call.cancel()
@@ -163,7 +163,8 @@ class AcceptGuard:
         reserved = _reserved(limits[0], self._reserve)
         if lowest < limits[0] - reserved:
             return True
-        # A connection closed to make room keeps its descriptor until the next turn: half of the reserve is for these.
+        # A connection that is closed to make room keeps its descriptor until the next turn. Half of the reserve is for
+        # these.
         if self._make_room() and lowest < limits[0] - (reserved + 1) // 2:
             return True
         self._refuse("few file descriptors are left")

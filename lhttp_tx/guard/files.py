@@ -1,9 +1,9 @@
 """
-Reads the files that an operator has named: bounded, and without waiting for ever.
+Reads the files that an operator has named, within limits of size and time.
 
-Opening a pipe waits until somebody writes, and a device may never end. Either would stop the start, or the whole server
-when it reads the file again. So all that reads such a file does it here, or checks here what a library is about to
-open.
+Opening a pipe blocks until another program writes, and a device may never end. Either would block the start, or the
+whole server when it reads the file again. So all code reads such files here, or checks them here before a library opens
+them.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import time
 __all__ = ["MAX_FILE", "START_WAIT", "check_file", "read_file"]
 
 MAX_FILE = 1_048_576
-"""The most bytes of a file, unless its reader says otherwise."""
+"""The most bytes of a file, unless the caller sets another limit."""
 
 START_WAIT = 30.0
-"""Seconds that a start waits for the whole content of a pipe, such as one of ``<(command)`` in a shell."""
+"""Seconds for which a start waits for the whole content of a pipe, such as ``<(command)`` in a shell."""
 
 _PIECE = 65_536
 """Bytes that are read at a time."""
 
 _KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
-"""What a file may be instead of a regular one; all others are devices."""
+"""Kinds of files that are not regular files. All others are devices."""
 
 
 def check_file(path: str | os.PathLike[str], *, most: int = MAX_FILE) -> None:
     """
-    Check that a file can be read without waiting. A link counts as the file that it leads to.
+    Check that a file can be read without waiting. For a symbolic link, check its target.
 
     :param path: its path.
-    :param most: bytes that it may have.
-    :raises ValueError: if it is no regular file, or is too large. The text names it.
-    :raises OSError: if it is not there.
+    :param most: the most bytes that it may have.
+    :raises ValueError: if it is not a regular file, or is too large. The text names it.
+    :raises OSError: if it does not exist.
     """
     _check(str(path), os.stat(path), most)  # noqa: PTH116 - a str is as good as a path
 
@@ -47,12 +47,11 @@ def read_file(
     Return the content of a file.
 
     :param path: its path.
-    :param wait: seconds that what is no regular file may take, such as a pipe or a terminal. This blocks the process,
-        so only a server that starts has this time. 0: nothing but a regular file is read.
-    :param most: bytes that it may have.
-    :param name: what texts call it; ``None``: its path.
-    :raises ValueError: if it is too large, is no regular file and there is no time to wait, or takes too long. The text
-        names it.
+    :param wait: seconds for which to wait for a file that is not regular, such as a pipe or a terminal. This blocks the
+        process, so only a starting server should wait. 0: read only regular files.
+    :param most: the most bytes that it may have.
+    :param name: its name in error texts; ``None``: its path.
+    :raises ValueError: if it is too large, takes too long, or is not a regular file and *wait* is 0. The text names it.
     :raises OSError: if it cannot be read.
     """
     # A pipe without a writer would make open() wait, and a terminal could become the one that controls the process.
@@ -85,7 +84,7 @@ def _check(name: str, found: os.stat_result, most: int) -> None:
 
 
 def _read(descriptor: int, name: str, deadline: float | None, wait: float) -> bytes:
-    """Return the next piece; nothing at the end. *deadline* is ``None`` for what never makes a reader wait."""
+    """Return the next piece; empty at the end. *deadline* is ``None`` for a regular file, which never blocks."""
     if deadline is not None:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
@@ -93,5 +92,5 @@ def _read(descriptor: int, name: str, deadline: float | None, wait: float) -> by
             raise ValueError(f"{name} has not ended within {wait:g} seconds; close it after writing, or name a file")
     try:
         return os.read(descriptor, _PIECE)
-    except BlockingIOError:  # another process was quicker
+    except BlockingIOError:  # another process has read the data first
         return _read(descriptor, name, deadline, wait)

@@ -1,5 +1,5 @@
 """
-Check the head of an HTTP request: it has one host, and each decisive header once.
+Checks the head of an HTTP request: it has one host, and each important header once.
 
 Part of the codec: pure functions on bytes, used by :mod:`lhttp_tx.transports.websocket.opening` and the web resources.
 This module checks only what twisted.web and Autobahn do not check, or interpret differently.
@@ -26,21 +26,21 @@ __all__ = [
 ]
 
 _MAX_QUERY = 8_192
-"""Bytes of the query of a handshake; the session keeps its parameters."""
+"""The most bytes of the query of a handshake. The session keeps its parameters."""
 
 _MAX_PARAMETERS = 64
-"""Parameters of it."""
+"""The most parameters of the query."""
 
 _MAX_STEPS = 256
-"""Slashes and escapes of a path, together: each is a step for somebody who takes it apart."""
+"""The most slashes and escapes of a path, together. Each one costs time when the path is parsed."""
 
 _MAX_LIST = 64
-"""Entries of a list in a handshake, such as that of subprotocols."""
+"""The most entries of a list in a handshake, such as the list of subprotocols."""
 
 _LISTS = ("connection", "sec-websocket-protocol", "upgrade")
 
 _MAX_EXTENSIONS = 32
-"""Extensions that a handshake may offer and parameters of them, together."""
+"""The most extensions in a handshake and parameters of them, together."""
 
 _ONCE = frozenset(
     {
@@ -48,12 +48,12 @@ _ONCE = frozenset(
         *(b"sec-websocket-key", b"sec-websocket-version"),
     }
 )
-"""Headers that decide something and have one value: of a repeated one, two readers may take different ones."""
+"""Headers that must have one value. If one is repeated, two programs may use different values."""
 
 _ABSOLUTE = re.compile(rb"(?i:https?|wss?)://([^/?#]*)(.*)", re.DOTALL)
 
-# A name is a token, and ends at its colon; a value has no control character that ends a line or a string
-# (RFC 9110, sections 5.1 and 5.5). A line that begins with a blank would go on with the one before, and is no header.
+# A name is a token, and ends at its colon. A value has no control character that ends a line or a string (RFC 9110,
+# sections 5.1 and 5.5). A line that begins with a blank would continue the one before, and is not a header.
 _FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\0\r\n]*\r\n)*")
 _ESCAPE = re.compile(rb"(%[0-9A-Fa-f]{2})")
 _ESCAPED = {
@@ -66,8 +66,10 @@ _ILLEGAL = re.compile(rb"[\0\r\n]")
 
 def check_headers(names: Iterable[bytes]) -> None:
     """
-    :param names: the names of all headers in lower case, a repeated one as often as it stands there.
-    :raises Refused: with status 400 if one of those that decide something occurs more than once.
+    Check that no important header is repeated.
+
+    :param names: the names of all headers in lower case. A repeated name occurs as often as it was sent.
+    :raises Refused: with status 400 if a header that must have one value occurs more than once.
     """
     listed = list(names)
     if len(set(listed)) == len(listed):
@@ -79,11 +81,13 @@ def check_headers(names: Iterable[bytes]) -> None:
 
 def check_counts(target: str, headers: Mapping[str, str]) -> None:
     """
+    Check that an opening handshake does not have too many small parts, which take more memory than their bytes.
+
     :param target: the path and the query of an opening handshake, as they were sent.
     :param headers: its headers by lower-case name.
-    :raises Refused: with status 400 if there is more in them than anybody needs: what they are made into is larger.
+    :raises Refused: with status 400 if the path, the query or a list has too many parts.
     """
-    if len(target) > _MAX_PARAMETERS:  # or else there is room for no more
+    if len(target) > _MAX_PARAMETERS:  # a shorter target cannot have too many
         path, _, query = target.encode("utf-8").partition(b"?")
         if not is_shallow(path):
             raise Refused(400, f"the path has more than {_MAX_STEPS} segments and escapes")
@@ -99,23 +103,23 @@ def check_counts(target: str, headers: Mapping[str, str]) -> None:
 
 
 def is_short_list(value: bytes) -> bool:
-    """Return whether the value of a header has no more entries than anybody needs, parted by commas or by blanks."""
+    """Return whether a list in a header has few enough entries, whether commas or blanks separate them."""
     return value.count(b",") + value.count(b" ") + value.count(b"\t") < 2 * _MAX_LIST and value.count(b",") < _MAX_LIST
 
 
 def is_moderate(query: bytes) -> bool:
-    """Return whether *query* has no more bytes and parameters than anybody needs, however they are parted."""
+    """Return whether *query* has few enough bytes and parameters, whatever separates them."""
     parted = query.count(b"&") + query.count(b";")
     return len(query) <= _MAX_QUERY and parted < _MAX_PARAMETERS
 
 
 def is_shallow(path: bytes) -> bool:
-    """Return whether *path* has no more segments and escapes than anybody needs."""
+    """Return whether *path* has few enough segments and escapes."""
     return len(path) <= _MAX_STEPS or path.count(b"/") + path.count(b"%") <= _MAX_STEPS
 
 
 def unquote(text: bytes) -> bytes:
-    """Return *text* with the bytes that its escapes stand for; Python takes no step for each of them."""
+    """Return *text* with its escapes decoded. It has no loop in Python over the escapes."""
     if b"%" not in text:
         return text
     pieces = _ESCAPE.split(text)
@@ -127,9 +131,9 @@ def origin_form(target: bytes, host: bytes | None) -> bytes:
     """
     Return a request's target as a path with a query (RFC 9112, section 3.2).
 
-    :param target: as it was sent: such a path, ``*``, or a whole URL.
+    :param target: the target as it was sent: a path with a query, ``*``, or a whole URL.
     :param host: the value of the ``Host`` header; ``None`` without one.
-    :raises Refused: with status 400 if it is a URL of another host, or nothing of these.
+    :raises Refused: with status 400 if it is a URL of another host, or none of these forms.
     """
     if target[:1] == b"/" or target == b"*":
         return target
@@ -145,9 +149,9 @@ def read_fields(lines: bytes) -> tuple[list[bytes], list[bytes]] | None:
     """
     Return the names of headers in lower case, and their values without the blanks around them.
 
-    Python takes no step for each header or byte, so a head of many headers costs little more than one of few.
+    There is no loop in Python over headers or bytes, so a head with many headers costs little more than one with few.
 
-    :param lines: the header lines, each with the line end behind it.
+    :param lines: the header lines, each with its line end.
     :returns: as many values as names, in the order of the lines; ``None`` if a line is malformed or folded.
     """
     if not _FIELDS.fullmatch(lines):
@@ -164,8 +168,8 @@ def read_head(head: bytes) -> tuple[bytes, dict[str, str]]:
 
     A repeated header is joined by commas, ``cookie`` by semicolons (RFC 9113, section 8.2.3).
 
-    :param head: all of it, without the blank line at its end.
-    :raises Refused: with status 400 if it is malformed, or :func:`check_headers` refuses it.
+    :param head: the whole head, without the blank line at its end.
+    :raises Refused: with status 400 if it is malformed, or if :func:`check_headers` refuses it.
     """
     start, end, lines = head.partition(b"\r\n")
     fields = read_fields(lines + end)

@@ -1,8 +1,8 @@
 """
-The PROXY protocol of ``haproxy:`` endpoints: how the server uses the addresses that such a proxy reports.
+The PROXY protocol of ``haproxy:`` endpoints: checks the addresses that such a proxy reports.
 
 Used by :mod:`lhttp_tx.guard.descriptors`, :mod:`lhttp_tx.guard.admission` and the web resources. Twisted reads the
-header. This module also checks its addresses. A header that is not valid ends the connection without a line in the log.
+header. This module also checks its addresses. An invalid header ends the connection without a log line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["expects_proxy", "is_proxied"]
 
 
 def is_proxied(transport: object) -> bool:
-    """Return whether a proxy reports the client at the beginning of the connection of *transport*."""
+    """Return whether a proxy reports the client's address at the beginning of the connection of *transport*."""
     while isinstance(transport, ProtocolWrapper):
         if isinstance(transport, HAProxyProtocolWrapper):
             return True

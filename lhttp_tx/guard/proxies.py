@@ -2,8 +2,8 @@
 The proxies that the operator trusts, and the client addresses that they report.
 
 Pure functions of addresses and header values, used by :mod:`lhttp_tx.guard.admission`. They read only
-``X-Forwarded-For``, which every proxy writes. A proxy would pass another header, which it does not know, on as the
-client wrote it.
+``X-Forwarded-For``, which every proxy writes. A proxy passes on other headers as the client wrote them, if it does not
+know them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CACHE_SIZE = 1_024
 
 
 class TrustedProxies:
-    """The proxies whose reports about their clients the server believes."""
+    """The proxies whose reports about client addresses the server trusts."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         """
@@ -88,10 +88,11 @@ class TrustedProxies:
 
 def address_key(host: str) -> str | None:
     """
-    Return the key that a client is counted under: its address, or for IPv6 its /64 network, which one customer has.
+    Return the key under which a client is counted: its address, or for IPv6 its /64 network, which belongs to one
+    customer.
 
     :param host: an IP address.
-    :returns: ``None`` for loopback addresses: a program on this machine can do worse than connect.
+    :returns: ``None`` for loopback addresses, which have no limit.
     """
     if ":" not in host:
         return None if host.startswith("127.") else host

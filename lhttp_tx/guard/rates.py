@@ -1,7 +1,7 @@
 """
 A token bucket, which limits a client's rate.
 
-Pure: the caller passes the time in. Used by :mod:`lhttp_tx.transports.websocket.throttle`.
+Pure functions of time, which the caller passes. Used by :mod:`lhttp_tx.transports.websocket.throttle`.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 __all__ = ["TokenBucket"]
 
 _SHORTEST_WAIT = 0.01
-"""The shortest wait, in seconds. For less, the timer would cost more than it saves."""
+"""The shortest wait, in seconds. The timer for a shorter wait would cost more than it saves."""
 
 _ALMOST = 1 - 1e-6
-"""The fraction that counts as one token, since times are not exact."""
+"""The fraction that counts as one token, because times are not exact."""
 
 
 class TokenBucket:
     """
-    Fills with *rate* tokens a second, up to *burst*. Taking more tokens makes a debt.
+    Fills with *rate* tokens a second, up to *burst*. It can also have less than zero tokens.
 
-    It counts events that have already happened, so it refuses nothing. A client in debt waits.
+    It counts events that have already happened, so it refuses nothing. With less than one token, a client must wait.
     """
 
     __slots__ = ("_burst", "_level", "_rate", "_seen")

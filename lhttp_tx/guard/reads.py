@@ -1,5 +1,5 @@
 """
-How much the server reads from a client at a time: less if the client's bytes are expensive to handle.
+Controls how much the server reads from a client at a time: less if the client's bytes are expensive to handle.
 
 Used by the modules that read from a socket: :mod:`lhttp_tx.transports.websocket.connection` and
 :mod:`lhttp_tx.web.channel`. One turn of the reactor handles all data of one read, and the other clients wait for it.
@@ -42,8 +42,8 @@ def pace(bottom: FileDescriptor | None, size: int, elapsed: float) -> None:
     """
     Read less at a time from a client whose bytes are expensive to handle, and more if they are cheap.
 
-    A read of empty pings keeps the server busy a hundred times longer than one of publications: taken in small
-    bites, it does not keep the other clients waiting.
+    A read full of empty pings takes a hundred times longer than one of publications. In smaller reads, it does not
+    delay the other clients.
 
     :param bottom: the result of :func:`begin_reading`.
     :param size: bytes of the last read.

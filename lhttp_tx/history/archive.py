@@ -1,8 +1,8 @@
 """
-Connects a bus, which delivers, and a store, which keeps.
+Connects a bus, which delivers publications, and a store, which keeps them.
 
-The hub uses an :class:`Archive` for publications that have a message id, or go to a channel with history. It
-publishes all others to the bus directly. Source: the protocol document, sections "History" and "Message ids".
+The hub uses an :class:`Archive` for publications that have a message id, or go to a channel with history. It passes all
+others to the bus directly. Source: the protocol document, sections "History" and "Message ids".
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from lhttp_tx.interfaces import IBus, IHistoryStore, MaybeDeferred
 __all__ = ["Archive", "FindRetention"]
 
 FindRetention = Callable[[str], Retention | None]
-"""Returns how much of a channel is kept; ``None`` for nothing."""
+"""Returns the history class of a channel; ``None`` if the channel has no history."""
 
 _CHANNELS = 4096
-"""The most channels in the cache of retentions. When it is full, it is cleared."""
+"""The most channels in the cache of history classes. When it is full, it is cleared."""
 
 _CHUNK = 1024
-"""The most publications that go to the store together."""
+"""The most publications that go to the store in one call."""
 
 
 class Archive:
@@ -41,10 +41,10 @@ class Archive:
     The history of one server.
 
     :ivar store: the history store.
-    :ivar turns: the turns of those who read for clients.
-    :ivar placed: a list that gets the position of each publication of a run; ``None`` while nobody asks.
-    :ivar identify: returns the message id of each publication of a run; ``None`` if the run has none.
-    :ivar filed: a list that gets what becomes of these.
+    :ivar turns: limits how much is read for clients in one turn of the reactor.
+    :ivar placed: a list to which the positions of the next run are appended; ``None`` if nobody asks.
+    :ivar identify: called with each payload of the next run, to get its message id; ``None`` if the run has no ids.
+    :ivar filed: a list to which the outcomes of publications with ids are appended.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class Archive:
         """
         :param store: the history store. Its owner starts and stops it.
         :param bus: the bus.
-        :param find: returns how much of a channel is kept.
+        :param find: returns the history class of a channel.
         :param clock: the reactor.
-        :param window: seconds for which message ids are known in channels without history, on this node.
+        :param window: seconds for which this node remembers message ids in channels without history.
         """
         self.store = store
         self.turns = Turns(clock)
@@ -70,9 +70,10 @@ class Archive:
 
     def retention(self, channel: str) -> Retention | None:
         """
-        Return how much of *channel* is kept; ``None`` if it has no history.
+        Return the history class of *channel*; ``None`` if it has no history.
 
-        :param channel: the name of a channel; wildcard subscriptions and the server's own channels have no history.
+        :param channel: the name of a channel, or a wildcard subscription. Wildcards and the server's own channels have
+            no history.
         """
         try:
             return self._known[channel]
@@ -84,23 +85,25 @@ class Archive:
             return found
 
     def forget(self) -> None:
-        """Forget which channels have history, because the rules have changed."""
+        """Clear the cache of history classes, because the rules have changed."""
         self._known.clear()
 
     def filing(self, head: Head, *, wanted: bool) -> Filing | None:
         """
-        Return how to store a publication that code makes; ``None`` for the ordinary way.
+        Return how to store a publication, and where to put the outcomes. Return ``None`` if it needs neither.
 
-        :param wanted: whether there may be channels with history, so that it matters what becomes of the publication.
+        :param head: the head of the publication.
+        :param wanted: whether somebody asks for the outcomes.
         :raises RemoteProtocolError: if its message id is malformed.
         """
         return filing_of(head, wanted=wanted)
 
     def unforged(self, channels: tuple[str, ...], payload: bytes) -> bytes:
         """
-        Return a message for several channels, without an ``offset`` and ``after`` of its publisher if one has history.
+        Return a publication to several channels. If one of them has history, headers ``offset`` and ``after`` that the
+        publisher has written are removed.
 
-        A client that is in two of them cannot tell the copies apart: it would take what one says for the other.
+        A client that is subscribed to two of the channels could not tell the copies apart.
         """
         if any(self.retention(channel) is not None for channel in channels):
             return unmarked(payload)
@@ -108,10 +111,11 @@ class Archive:
 
     def publish(self, channel: str, payload: bytes, binary: bool, filing: Filing | None) -> MaybeDeferred:
         """
-        Publish to one channel; as :meth:`lhttp_tx.interfaces.IBus.publish`.
+        Publish to one channel, like :meth:`lhttp_tx.interfaces.IBus.publish`.
 
-        :param filing: how to store it, if somebody wants to know the outcome. It gets a placing.
-        :raises HistoryUnavailable: if the channel has history, and the store does not take the publication.
+        :param filing: how to store the publication; gets the outcome in this channel. ``None``: store it, and nobody
+            asks.
+        :raises HistoryUnavailable: if the channel has history, and the store does not accept the publication.
         """
         retention = self.retention(channel)
         if retention is None or (filing is not None and not filing.stored):
@@ -138,7 +142,9 @@ class Archive:
         return result.addCallback(self._published, placing)
 
     def _forget_ids(self, filing: Filing) -> None:
-        """Let the publisher repeat a message that the bus has not confirmed."""
+        """
+        Forget the message ids of a publication that the bus has not confirmed, so that the publisher can send it again.
+        """
         for placing in filing.placings:
             if placing.message_id is not None and placing.position is None:
                 self._ids.forget(placing.channel, placing.message_id)
@@ -149,10 +155,10 @@ class Archive:
 
     def publish_run(self, channel: str, retention: Retention, payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
         """
-        Publish to a channel with history; as :meth:`lhttp_tx.interfaces.IBus.publish_run`.
+        Publish to a channel with history, like :meth:`lhttp_tx.interfaces.IBus.publish_run`.
 
-        :param retention: how much of it is kept.
-        :raises HistoryUnavailable: if the store does not take the publications; the text says how many are concerned.
+        :param retention: the history class of the channel.
+        :raises HistoryUnavailable: if the store does not accept the publications. The text says how many these are.
         """
         if not self.store.available:
             next(payloads, None)
@@ -174,9 +180,10 @@ class Archive:
 
     def publish_identified(self, channel: str, payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
         """
-        Publish messages with ids to one channel, until the bus does not take one at once; the others are left.
+        Publish messages with ids to one channel, up to the first one that the bus does not take at once. The later ones
+        stay in the iterator.
 
-        :raises HistoryUnavailable: as :meth:`publish`.
+        :raises HistoryUnavailable: like :meth:`publish`.
         """
         assert self.identify is not None
         for payload in payloads:
@@ -200,13 +207,15 @@ class Archive:
             epoch = self.store.epoch_of(retention)
             self.placed += [format_position(epoch, offset_of(payload)) for payload in marked]
         rest = iter(marked)
-        while length_hint(rest):  # a bus that takes its time leaves the others
+        while length_hint(rest):  # a bus that returns a Deferred leaves the rest
             result = self._bus.publish_run(channel, rest, binary)
             if result is not None:
                 waiting.append(result)
 
     def confirm(self) -> MaybeDeferred:
-        """Find out when all earlier publications are safe; see :meth:`lhttp_tx.interfaces.IBus.confirm`."""
+        """
+        Find out when the store and the bus have all earlier publications; see :meth:`lhttp_tx.interfaces.IBus.confirm`.
+        """
         stored, arrived = self.store.confirm(), self._bus.confirm()
         if stored is None or arrived is None:
             return arrived if stored is None else stored
@@ -215,7 +224,7 @@ class Archive:
 
 
 def _check(marked: object) -> list[bytes]:
-    """:raises TypeError: if a store's ``append`` has returned anything but a list, such as a Deferred."""
+    """:raises TypeError: if a store's ``append`` has returned anything but a list."""
     if not isinstance(marked, list):
         raise TypeError(f"append of a history store has returned {marked!r}, which is no list of bytes")
     return marked

@@ -1,5 +1,5 @@
 """
-The message ids of the last minutes, in memory.
+Remembers the message ids of the last minutes, in memory.
 
 Source: the protocol document, section "Message ids".
 """
@@ -11,19 +11,19 @@ from collections import OrderedDict
 __all__ = ["MessageIds"]
 
 _COST = 250
-"""Bytes that an id takes beside its own and those of its channel's name; measured, and rounded up."""
+"""Bytes of memory of an id, in addition to its own bytes and those of the channel's name. Measured, and rounded up."""
 
 
 class MessageIds:
     """
-    Remembers message ids with their channels and offsets, within a window and a bound of bytes.
+    Remembers message ids with their channels and offsets, for a limited time and up to a limit of bytes.
 
-    If the bound is reached, the oldest ids are forgotten before their window is over.
+    Beyond the limit of bytes, the oldest ids are forgotten before their time.
     """
 
     def __init__(self, window: float, size: int = 16_777_216) -> None:
         """
-        :param window: how long an id is known, in seconds.
+        :param window: seconds for which an id is remembered.
         :param size: the most bytes of all ids.
         """
         self._window = window
@@ -32,7 +32,7 @@ class MessageIds:
         self._known: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
 
     def find(self, channel: str, message_id: str, now: float) -> int | None:
-        """Return the offset that was noted with an id, or ``None`` if it is not known."""
+        """Return the offset that belongs to an id; ``None`` if the id is not known."""
         found = self._known.get((channel, message_id))
         return None if found is None or found[1] <= now - self._window else found[0]
 
@@ -41,7 +41,7 @@ class MessageIds:
         Remember that *message_id* was published.
 
         :param offset: its offset; 0 in a channel without history.
-        :param now: seconds, by a clock that does not go back.
+        :param now: the time of the same clock for all calls, in seconds.
         """
         key = channel, message_id
         if self._known.pop(key, None) is None:

@@ -1,8 +1,8 @@
 """
-The history of one process, in its memory.
+A history in the memory of one process.
 
-The default if a channel has history. It ends with the process. Then earlier positions are of another epoch, and clients
-that use them get ``missed``.
+Channels with history use it by default. It ends with the process. After a restart, earlier positions belong to another
+epoch, and clients that use them get ``missed``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from lhttp_tx.interfaces import IHistoryStore, MaybeDeferred
 __all__ = ["MemoryHistory"]
 
 _JOINED = 64
-"""Messages that came one by one and are kept as one run, at most."""
+"""The most messages that are joined to one run if they come one by one."""
 
 _JOINED_TIME = 1.0
-"""Seconds between the first and the last of them, at most."""
+"""The most seconds between the first and the last message that are joined."""
 
 _SWEEPING = 10.0
 """Seconds between two searches for messages that are too old."""
@@ -36,9 +36,9 @@ _SWEEPING = 10.0
 @implementer(IHistoryStore)
 class MemoryHistory:
     """
-    Keeps messages in the memory of this process, up to a bound for all channels together.
+    Keeps messages in the memory of this process, up to a limit for all channels together.
 
-    If the bound is reached, the oldest messages go first, whatever their channel is.
+    Beyond the limit, the store drops the oldest messages of all channels.
     """
 
     description = "in memory (gone when the process ends)"
@@ -48,8 +48,8 @@ class MemoryHistory:
     def __init__(self, clock: IReactorTime, *, size: int = 67_108_864, window: float = 120.0) -> None:
         """
         :param clock: the reactor.
-        :param size: bytes that everything may take, from 1 on.
-        :param window: seconds for which message ids are known.
+        :param size: the most bytes of everything, at least 1.
+        :param window: seconds for which message ids are remembered.
         """
         self._clock = clock
         self._size = size
@@ -73,7 +73,7 @@ class MemoryHistory:
 
     @property
     def size(self) -> int:
-        """Bytes in use, as the store counts them."""
+        """The bytes in use, as the store counts them."""
         return self._taken
 
     def start(self) -> Deferred[None]:
@@ -82,7 +82,7 @@ class MemoryHistory:
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
-        """See :meth:`lhttp_tx.interfaces.IHistoryStore.stop`. What is kept stays, for another start."""
+        """See :meth:`lhttp_tx.interfaces.IHistoryStore.stop`. The messages stay in memory for another start."""
         self._users = max(self._users - 1, 0)
         if not self._users and self._sweeping is not None:
             self._sweeping.cancel()
@@ -90,7 +90,7 @@ class MemoryHistory:
         return succeed(None)
 
     def epoch_of(self, retention: Retention) -> str:
-        """See :meth:`lhttp_tx.interfaces.IHistoryStore.epoch_of`: it is one for all classes."""
+        """See :meth:`lhttp_tx.interfaces.IHistoryStore.epoch_of`. All classes have the same epoch."""
         return self.epoch
 
     # Writing
@@ -124,7 +124,9 @@ class MemoryHistory:
         return marked
 
     def confirm(self) -> MaybeDeferred:
-        """See :meth:`lhttp_tx.interfaces.IHistoryStore.confirm`: what was appended is kept."""
+        """
+        See :meth:`lhttp_tx.interfaces.IHistoryStore.confirm`. Messages are in memory as soon as they were appended.
+        """
         return None
 
     def remove(self, channel: str, retention: Retention) -> MaybeDeferred:
@@ -188,7 +190,7 @@ class MemoryHistory:
             self._shorten(channel.runs[0], 1)
 
     def _shorten(self, run: Run, count: int) -> None:
-        """Forget the first *count* messages of the oldest run of a channel."""
+        """Drop the first *count* messages of the oldest run of a channel."""
         if count >= len(run.payloads):
             self._drop_run(run)
             return
@@ -203,7 +205,7 @@ class MemoryHistory:
         self._taken -= size
 
     def _drop_run(self, run: Run) -> None:
-        """Forget a run and those before it: it is the oldest of its channel, unless its bounds have changed."""
+        """Drop a run, and earlier runs of its channel. There are earlier ones only if the limits have changed."""
         channel = run.channel
         while channel.runs[0] is not run:
             self._drop_run(channel.runs[0])
@@ -292,7 +294,9 @@ class MemoryHistory:
         return Page(messages, True, found.count - found.behind(index, before), self._offset)
 
     def _expire(self, channel: Channel, retention: Retention) -> None:
-        """Forget what a reader may not get: what is too old, or too much since the bounds have become smaller."""
+        """
+        Drop messages that readers must not get: they are too old, or too many because the limits have become smaller.
+        """
         self._trim(channel, retention)
         oldest = self._clock.seconds() - retention.age
         while channel.runs and channel.runs[0].time <= oldest:

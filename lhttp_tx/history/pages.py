@@ -1,8 +1,8 @@
 """
-Pages of histories for subscribers that recover. Subscribers that ask for the same page share it.
+Reads pages of histories for clients that recover. Clients that ask for the same page share it.
 
-Many clients that lost their connections at the same time come back with the same position. The store is asked once for
-all of them, and each encoding is made once.
+If many clients lose their connections at the same time, they come back with the same position. The store reads the page
+once for all of them, and each encoding is made once.
 """
 
 from __future__ import annotations
@@ -27,33 +27,35 @@ from lhttp_tx.interfaces import IHistoryStore
 __all__ = ["PAGE_SIZE", "PAYLOAD", "READ_SHARE", "Pages", "SharedPage", "checked", "deliveries", "portions", "size_of"]
 
 PAGE_SIZE = 131_072
-"""Bytes after which no message is added to a page."""
+"""A page that has reached this many bytes gets no further message."""
 
 PAYLOAD = attrgetter("payload")
-"""Returns the payload of a message of a page; pages may be long."""
+"""Returns the payload of a message of a page, without Python code for each: pages may be long."""
 
 _PAGE_LENGTH = 2_000
 """The most messages of a page."""
 
 _KEPT_SIZE = 8_388_608
-"""The most bytes of the pages that are kept for others, with all that belongs to them."""
+"""The most bytes of memory of all pages that are kept for other clients."""
 
 _PAGE_COST = 900
 _DELIVERY_COST = 300
 _MESSAGE_COST = 160
 """
-Bytes that a page, each delivery of it and each message take beside the messages, which are there twice: as they are and
-encoded. Measured, and rounded up. Further encodings count when they are made.
+Bytes of memory of a page, of each of its deliveries, and of each message, in addition to the messages' own bytes. These
+count twice, because encoded copies exist. Measured, and rounded up. Further encodings count when they are made.
 """
 
 READ_SHARE = 4
-"""Reading so many messages counts as handing over one."""
+"""Reading this many messages counts as much as delivering one."""
 
 _KEPT_TIME = 1.0
-"""How long they are kept, in seconds, at most."""
+"""The most seconds for which pages are kept."""
 
 _JOINED_TIME = 5.0
-"""How long others may join a reading, in seconds. Later ones ask the store again, which may have lost the question."""
+"""
+Seconds for which others may join a reading. After that, the store is asked again, in case it has lost the request.
+"""
 
 
 class SharedPage(NamedTuple):
@@ -61,8 +63,8 @@ class SharedPage(NamedTuple):
     A page, and its deliveries to subscribers.
 
     :ivar page: the page.
-    :ivar deliveries: its messages, in order.
-    :ivar number: the number of its reading, from 1 on, in the order in which readings began.
+    :ivar deliveries: the messages of the page as deliveries, in order.
+    :ivar number: the number of its reading. Readings are counted from 1, in the order in which they began.
     """
 
     page: Page
@@ -74,8 +76,8 @@ class _Reading:
     """
     A reading that is under way.
 
-    :ivar waiters: those who wait for the page, in order.
-    :ivar since: when it began.
+    :ivar waiters: the Deferreds that wait for the page, in order.
+    :ivar since: the time of the clock at which it began.
     :ivar number: its number.
     """
 
@@ -87,7 +89,7 @@ class _Reading:
         self.number = number
 
     def wait(self) -> Deferred[SharedPage]:
-        """Return a Deferred of the page. Who cancels it does not take the page away from the others."""
+        """Return a Deferred that succeeds with the page. Cancelling it does not affect others that wait."""
         waiter: Deferred[SharedPage] = Deferred(self.waiters.pop)
         self.waiters[waiter] = None
         return waiter
@@ -95,16 +97,16 @@ class _Reading:
 
 class Pages:
     """
-    Reads pages, and keeps them for a moment.
+    Reads pages, and keeps them for up to a second.
 
-    :ivar reads: how many readings have begun.
+    :ivar reads: the number of readings that have begun.
     """
 
     def __init__(self, store: IHistoryStore, clock: IReactorTime, turns: Turns) -> None:
         """
-        :param store: where to read.
+        :param store: the history store.
         :param clock: the reactor.
-        :param turns: counts what was read.
+        :param turns: counts the bytes that were read.
         """
         self._store = store
         self._turns = turns
@@ -118,10 +120,11 @@ class Pages:
 
     def read(self, channel: str, retention: Retention, after: int) -> SharedPage | Deferred[SharedPage]:
         """
-        Return the messages of *channel* behind the offset *after*.
+        Return a page of messages of *channel* after the offset *after*.
 
-        :returns: the page, or a Deferred of it that fails with :exc:`lhttp_tx.errors.HistoryUnavailable`. It may
-            lack what was published after its reading began.
+        :returns: the page, or a Deferred that succeeds with it, or fails with
+            :exc:`lhttp_tx.errors.HistoryUnavailable`. Messages that were published after the reading began may be
+            missing.
         """
         key = channel, retention, after
         now = self._clock.seconds()
@@ -138,7 +141,7 @@ class Pages:
             return self._share(key, _check_page(found), number)
         self._reading[key] = reading = _Reading(now, number)
         waiter = reading.wait()
-        found.addBoth(self._have_read, key, reading)  # one callback: many channels may catch up at once
+        found.addBoth(self._have_read, key, reading)  # a single callback, because many channels may catch up at once
         return waiter
 
     def _share(self, key: tuple[str, Retention, int], page: Page, number: int) -> SharedPage:
@@ -159,7 +162,7 @@ class Pages:
         return shared
 
     def forget(self) -> None:
-        """Keep no page any longer."""
+        """Drop all pages."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
@@ -196,7 +199,7 @@ class Pages:
             waiter.errback(answer)
 
     def _waiters(self, key: tuple[str, Retention, int], reading: _Reading) -> Iterator[Deferred[SharedPage]]:
-        """Yield those who still wait for a reading that has ended."""
+        """Yield the Deferreds that still wait for a reading that has ended."""
         if self._reading.get(key) is reading:
             del self._reading[key]
         for waiter in tuple(reading.waiters):
@@ -207,9 +210,10 @@ class Pages:
 
 def checked(found: Page | Deferred[Page]) -> Page | Deferred[Page]:
     """
-    Return what a store has answered, or fail it.
+    Check what a store has returned, and return it.
 
-    :raises TypeError: if it is neither a page nor a Deferred. A Deferred of anything else fails with it.
+    :raises TypeError: if it is neither a page nor a Deferred. If a Deferred succeeds with anything but a page, it fails
+        with this error.
     """
     if isinstance(found, Deferred):
         return found.addCallback(_check_page)
@@ -224,9 +228,9 @@ def _check_page(found: object) -> Page:
 
 def _cost_of(shared: SharedPage, size: int) -> int:
     """
-    Return the bytes that a page takes while it is kept.
+    Return the bytes of memory of a page that is kept.
 
-    :param size: bytes of its messages.
+    :param size: the bytes of its messages.
     """
     pieces = _DELIVERY_COST * len(shared.deliveries) + _MESSAGE_COST * len(shared.page.messages)
     return _PAGE_COST + pieces + 2 * size
@@ -239,7 +243,7 @@ def _bytes_of(made: object) -> int:
 
 
 def deliveries(channel: str, messages: list[Stored]) -> list[Delivery]:
-    """Return the deliveries of *messages* for a subscriber of *channel*, in order, none larger than a portion."""
+    """Return the deliveries of *messages* for a subscriber of *channel*, in order. None is larger than a portion."""
     return [
         Delivery(channel, [*map(PAYLOAD, run)], binary)
         for some in portions(messages)
@@ -253,7 +257,9 @@ def size_of(page: Page) -> int:
 
 
 def portions(messages: list[Stored]) -> Iterator[list[Stored]]:
-    """Return *messages* in portions of :data:`~lhttp_tx.history.turns.PORTION`, as turns count, in their order."""
+    """
+    Yield *messages* in order, in portions of about :data:`~lhttp_tx.history.turns.PORTION` bytes, as turns count them.
+    """
     costs = [*accumulate(map(cost_of, map(len, map(PAYLOAD, messages)), repeat(1)))]
     begin = 0
     while begin < len(messages):

@@ -1,5 +1,5 @@
 """
-The command ``history``, with which a client asks for a part of the history of a channel.
+The command ``history``: a client asks for a part of the history of a channel.
 
 Source: the protocol document, section "History".
 """
@@ -36,23 +36,23 @@ COMMAND = "history"
 """The command."""
 
 _LIMIT = 100
-"""Messages of an answer, unless the question says how many."""
+"""The most messages of an answer if the request has no ``limit``."""
 
 _MAX_LIMIT = 500
-"""The most messages of an answer. The head of the answer has a number for each."""
+"""The most messages of an answer. The head of the answer has an offset for each."""
 
 _PART_SIZE = 16
-"""The most bytes that a message needs in the answer beside its own. Its command is a header there."""
+"""The most bytes that a message needs in the answer in addition to its own, because its command becomes a header."""
 
 _START = b"LHTTP/1.0 "
-"""The bytes of a message before its command."""
+"""The beginning of a message, before the command."""
 
 _HEAD_SIZE = 8_192
-"""Bytes of the answer that are reserved for its head."""
+"""The bytes of an answer that are reserved for its head."""
 
 
 class HistoryProcessor(Processor):
-    """Sends messages of the channel in the header ``channel`` to clients that may subscribe to it."""
+    """Answers ``history`` with messages of the channel in the header ``channel``, if the client may subscribe to it."""
 
     command = COMMAND
 
@@ -61,8 +61,9 @@ class HistoryProcessor(Processor):
     ) -> None:
         """
         :param archive: the histories.
-        :param limits: the bounds of an answer.
-        :param check_access: raises, or fails, if a client may not subscribe to a channel.
+        :param limits: the limits of a message, which apply to the answer.
+        :param check_access: raises an exception, or returns an awaitable that fails, if a client may not subscribe to a
+            channel.
         """
         self._archive = archive
         self._size = max(limits.message_size - _HEAD_SIZE, 1)
@@ -70,10 +71,11 @@ class HistoryProcessor(Processor):
 
     def on_message(self, request: Request) -> MaybeAwaitable:
         """
-        Answer.
+        Answer a request.
 
-        :raises RemoteProtocolError: if the question is malformed.
-        :raises Refused: if the client may not know, the channel has no history, or a position is of another epoch.
+        :raises RemoteProtocolError: if the request is malformed.
+        :raises Refused: if the client may not subscribe to the channel (403), the channel has no history (404), or the
+            position in ``before`` belongs to another epoch (410).
         :raises HistoryUnavailable: if the store cannot be read.
         """
         channel = request.headers.get("channel")
@@ -88,14 +90,14 @@ class HistoryProcessor(Processor):
         return asking.addCallback(self._wait, request, channel, question)
 
     def _wait(self, _: object, request: Request, channel: str, question: _Question) -> MaybeAwaitable:
-        """Wait until the client has read the answers that it got."""
+        """Wait until the client has read earlier answers."""
         asker = cast(Handler, request.session)
         if asker.unsent <= PAGE_SIZE:
             return self._take_turns(None, request, channel, question)
         return asker.unhurried(asker.drained()).addCallback(self._take_turns, request, channel, question)
 
     def _take_turns(self, _: object, request: Request, channel: str, question: _Question) -> MaybeAwaitable:
-        """Wait until others have had their turn."""
+        """Wait until it is this client's turn to read."""
         if request.session.closed:
             return None
         waiting = self._archive.turns.wait(request.session)
@@ -125,7 +127,7 @@ class HistoryProcessor(Processor):
         if question.before is not None:
             if question.before[0] != epoch:
                 raise Refused(410, "the history was reset after the position in before")
-            before = max(question.before[1], 1)  # 0 is no bound for a store
+            before = max(question.before[1], 1)  # for a store, 0 means no position
         if question.newest_first or question.before is not None:
             return store.newest(channel, retention, before=before, limit=question.limit, size=self._size)
         return store.read(channel, retention, after=after, limit=question.limit, size=self._size)
@@ -153,7 +155,7 @@ class HistoryProcessor(Processor):
         request.session.send(Message(COMMAND, headers, body, binary=any(stored.binary for stored in messages)))
 
     def _fitting(self, messages: list[Stored], *, from_the_end: bool) -> list[Stored]:
-        """Return as many of *messages* as an answer holds, but at least one."""
+        """Return as many of *messages* as fit into an answer, but at least one."""
         if not messages:
             return []
         sizes = map(add, map(len, map(PAYLOAD, messages[::-1] if from_the_end else messages)), repeat(_PART_SIZE))
@@ -163,18 +165,18 @@ class HistoryProcessor(Processor):
 
 class _Question:
     """
-    What a client asks for.
+    The request of a client.
 
-    :ivar epoch: the epoch of the history, once it is known.
-    :ivar limit: how many messages, at most.
-    :ivar since: the position behind which they begin, or ``None``.
-    :ivar before: the position before which they end, or ``None``.
+    :ivar epoch: the epoch of the history; empty until it is known.
+    :ivar limit: the most messages.
+    :ivar since: the position after which the messages begin, or ``None``.
+    :ivar before: the position before which the messages end, or ``None``.
     :ivar newest_first: whether the newest comes first.
-    :ivar missed: whether the history does not reach back to *since*.
+    :ivar missed: whether *since* belongs to another epoch.
     """
 
     def __init__(self, request: Request) -> None:
-        """:raises RemoteProtocolError: if a header is malformed, or two do not go together."""
+        """:raises RemoteProtocolError: if a header is malformed, or two headers cannot be combined."""
         headers = request.headers
         limit, order = headers.get("limit"), headers.get("order")
         if limit is not None and not (limit.isascii() and limit.isdigit() and 0 < len(limit) <= 7 and int(limit)):
@@ -195,13 +197,13 @@ class _Question:
 
     @property
     def is_backward(self) -> bool:
-        """Whether the answer ends with the newest message, or the one before a position."""
+        """Whether to read the newest messages, or those directly before a position."""
         return self.newest_first or self.before is not None
 
 
 def _part(payload: bytes) -> bytes:
-    """Return a message as a part: its start line gives way to a header, the rest stays as it is."""
+    """Return a message as a part: a header ``command`` replaces the start line, and the rest does not change."""
     if b"\r\n\r\n" not in payload:
-        payload += b"\r\n"  # a message without a body may do without the blank line
-    # First, so that it is told from one of that name that a publisher has written.
+        payload += b"\r\n"  # without a body, the blank line may be missing
+    # It comes first, so that a header of this name that a publisher has written cannot be confused with it.
     return b"command:" + payload[len(_START) :]

@@ -1,8 +1,8 @@
 """
-Subscribes from a position: the client gets what it has missed, then the receipt, then newer messages.
+Subscribes from a position: the client gets the messages that it has missed, then the receipt, then newer messages.
 
-The subscription starts at once, and new messages are held back. Then the store is read page by page until there are no
-more messages. Source: the protocol document, section "History".
+The subscription starts at once, but new messages are held back. The store is read page by page until there are no more
+messages. Then the messages that were held back follow. Source: the protocol document, section "History".
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from lhttp_tx.observe.rationing import RationedLogger
 __all__ = ["Recovery"]
 
 _HELD_SIZE = 262_144
-"""Bytes that one connection may hold back while it recovers. The rest is read from the store again."""
+"""The most bytes that are held back for one connection. More are read from the store later."""
 
 _HELD_COST = 250
-"""Bytes that each delivery of them counts beside its messages; measured, and rounded up."""
+"""Bytes of memory of each delivery that is held back, in addition to its messages. Measured, and rounded up."""
 
 _LAST_SIZE = 1_048_576
 _LAST_LENGTH = 5_000
-"""The most bytes, and the most messages, that ``last`` delivers: they are in memory until the client has read them."""
+"""The most bytes, and the most messages, that ``last`` delivers. They are in memory until the client has read them."""
 
 _MAX_DIGITS = 7
 
@@ -46,7 +46,7 @@ _log = RationedLogger(__name__)
 
 
 class _Room:
-    """How many bytes all channels of one connection may hold back."""
+    """The bytes that may still be held back for all channels of one connection."""
 
     __slots__ = ("left",)
 
@@ -56,20 +56,20 @@ class _Room:
 
 class _Catching:
     """
-    Takes the deliveries of one channel in the place of a subscriber that is catching up.
+    Takes the deliveries of one channel for a subscriber that is catching up.
 
     :ivar channel: the channel.
-    :ivar retention: how much of it is kept.
-    :ivar deliver: what takes deliveries to the subscriber.
-    :ivar overflowed: whether something was dropped that the store has.
-    :ivar after: the last offset that the subscriber has.
-    :ivar newest: the last offset that came meanwhile.
-    :ivar missed: whether it has missed something that the store has not, and was not told yet.
-    :ivar owed: the offset behind which it must get everything, though it asks for nothing of before: something has come
-        meanwhile, or one that was catching up before has not handed it over; ``None``: there is none.
-    :ivar reads: how often the store had been read when this one began to hold back; what was read later holds all that
-        was not.
-    :ivar room: what it may use.
+    :ivar retention: the history class of the channel.
+    :ivar deliver: passes deliveries to the subscriber.
+    :ivar overflowed: whether messages were dropped that must be read from the store.
+    :ivar after: the offset up to which the subscriber has the messages.
+    :ivar newest: the last offset that has arrived in the meantime.
+    :ivar missed: whether the subscriber has missed messages that the store does not have, and has not been told yet.
+    :ivar owed: the offset after which the subscriber must get all messages, even without ``since``: a message has
+        arrived, or an earlier catch-up was not finished; else ``None``.
+    :ivar reads: the number of readings before this object began. Later readings have all messages before those held
+        back.
+    :ivar room: the bytes that may still be held back.
     """
 
     __slots__ = ("_held", "_size", "after", "channel", "deliver", "missed", "newest", "overflowed", "owed", "reads",
@@ -89,11 +89,11 @@ class _Catching:
 
     @property
     def is_holding(self) -> bool:
-        """Whether something is held back, or was dropped that the store has."""
+        """Whether messages are held back, or were dropped and must be read."""
         return self.overflowed or bool(self._held)
 
     def take(self, delivery: Delivery) -> None:
-        """Hold back what the history has; what it has not is delivered."""
+        """Hold back messages with an offset. Deliver messages without one at once: they are not in the history."""
         kept = [payload for payload in delivery.payloads if offset_of(payload)]
         if len(kept) < len(delivery.payloads):
             others = [payload for payload in delivery.payloads if not offset_of(payload)]
@@ -113,11 +113,13 @@ class _Catching:
             self.overflowed = True
 
     def is_current(self, member: Handler) -> bool:
-        """Return whether it still takes the deliveries to *member*."""
+        """Return whether this object still takes the deliveries for *member*."""
         return member.taker(self.channel) == self.take
 
     def release(self) -> list[Delivery]:
-        """Return what is held back and is newer than what the subscriber has; nothing is held back any more."""
+        """
+        Return the messages that are held back and that the subscriber does not have. Afterwards, nothing is held back.
+        """
         held, self._held = self._held, []
         self.room.left += self._size
         self._size = 0
@@ -133,9 +135,9 @@ class _Catching:
 
 class Recovery:
     """
-    Delivers to subscribers what they have missed.
+    Delivers the messages that subscribers have missed.
 
-    :ivar on_told: called with the numbers of channels in which a client has recovered everything, or missed something.
+    :ivar on_told: functions that are called with the numbers of channels that a client has recovered, and has not.
     """
 
     def __init__(self, archive: Archive, clock: IReactorTime) -> None:
@@ -150,15 +152,15 @@ class Recovery:
         self._pages = Pages(archive.store, clock, archive.turns)
 
     def close(self) -> None:
-        """Let go of what is kept for a moment, because the server stops."""
+        """Drop the pages that are kept, because the server stops."""
         self._pages.forget()
         self._archive.turns.close()
 
     def check(self, head: Head) -> None:
         """
-        Check what the headers ``since`` and ``last`` of a subscribe message say.
+        Check the headers ``since`` and ``last`` of a message with ``subscribe``.
 
-        :raises RemoteProtocolError: if one is malformed, both are there, or one goes with a wildcard subscription.
+        :raises RemoteProtocolError: if one is malformed, if both are there, or if a channel is a wildcard.
         """
         since, last = head.headers.get("since"), head.headers.get("last")
         if since is None and last is None:
@@ -175,14 +177,15 @@ class Recovery:
 
     def subscribe(self, request: Request, channels: tuple[str, ...]) -> MaybeAwaitable:
         """
-        Subscribe the sender of a message, hand over what it asks for, and add to its receipt.
+        Subscribe the sender of a message, deliver the earlier messages that it asks for, and add headers to its
+        receipt.
 
-        :param channels: the channels that it subscribes to.
+        :param channels: the channels to subscribe to, and wildcards.
         :returns: ``None`` if it is done at once, else a Deferred that
 
-            - succeeds when everything was handed over;
-            - fails with :exc:`lhttp_tx.errors.HistoryUnavailable` if the store cannot be read; then the sender is
-              subscribed to none of the channels that have history.
+            - succeeds when the earlier messages were delivered;
+            - fails with :exc:`lhttp_tx.errors.HistoryUnavailable` if the store cannot be read; then the sender is not
+              subscribed to those of the channels that have history.
         """
         member = cast(Handler, request.session)
         headers = request.headers
@@ -219,12 +222,12 @@ class Recovery:
                 catching.release()
             raise
         if any(catching.is_holding for catching in caught):
-            self._clock.callLater(0, self._let_go_all, member, caught)  # behind the receipt
+            self._clock.callLater(0, self._let_go_all, member, caught)  # after the receipt
         else:
             self._let_go_all(member, caught)
 
     def _catch(self, member: Handler, channel: str, room: _Room) -> _Catching | None:
-        """Hold back what comes from now on; return ``None`` if the client is not subscribed any more."""
+        """Hold back messages from now on. Return ``None`` if the client is no longer subscribed."""
         retention = self._archive.retention(channel)
         assert retention is not None
         catching = _Catching(channel, retention, room, self._pages.reads)
@@ -242,7 +245,7 @@ class Recovery:
     def _begin(
         self, member: Handler, catching: _Catching, position: tuple[str, int] | None, last: int
     ) -> Generator[Any, Any, None]:
-        """Find out where the client is, and deliver the last messages if it asks for them."""
+        """Find the offset of the client. Deliver the last messages first if it asks for them."""
         store = self._archive.store
         if position is not None:
             catching.missed = position[0] != store.epoch_of(catching.retention)
@@ -269,12 +272,12 @@ class Recovery:
         self, member: Handler, catching: _Catching, bound: int = 0, *, is_told: bool = False
     ) -> Generator[Any, Any, None]:
         """
-        Deliver what the store has behind the offset that the subscriber has, until there is no more.
+        Read and deliver the messages after the offset of the subscriber, until there are no more.
 
-        Once something is missed, nothing is delivered: all of it is missed then, up to where the stream goes on.
+        If a message is lost, deliver none: the subscriber is told the position after which the new ones follow.
 
-        :param bound: the most messages that may be missing; 0: any number.
-        :param is_told: whether the client has its receipt already, and other messages of it may be in hand.
+        :param bound: the most messages to deliver. If more are missing, all count as missed. 0: no limit.
+        :param is_told: whether the client already has its receipt. Its next messages may then be handled meanwhile.
         :raises HistoryUnavailable: if the store cannot be read.
         """
         while True:
@@ -309,7 +312,7 @@ class Recovery:
     def _hand_over(
         self, member: Handler, catching: _Catching, deliveries: list[Delivery], *, is_told: bool = False
     ) -> Generator[Any, Any, None]:
-        """Deliver a page, in as many turns as it takes, unless the subscription ends."""
+        """Deliver a page in several turns, unless the subscription ends."""
         for number, delivery in enumerate(deliveries):
             if number:
                 yield from self._take_turns(member, is_told=is_told)
@@ -319,7 +322,7 @@ class Recovery:
             catching.deliver(delivery)
 
     def _take_turns(self, member: Handler, *, is_told: bool = False) -> Generator[Any, Any, None]:
-        """Wait until the client has read what it got, and others have had their turn."""
+        """Wait until the client has read earlier messages, and it is this client's turn to read."""
         if member.unsent > PAGE_SIZE:
             yield member.drained() if is_told else member.unhurried(member.drained())
         waiting = self._archive.turns.wait(member)
@@ -327,7 +330,9 @@ class Recovery:
             yield waiting if is_told else member.unhurried(waiting)
 
     def _tell(self, request: Request, caught: list[_Catching], positions: Mapping[str, tuple[str, int]]) -> None:
-        """Add to the receipt; who asked for none is told of what was missed by a message."""
+        """
+        Add the result to the receipt. If there is no receipt, send a message for each channel with missed messages.
+        """
         told = {catching.channel: self._position(catching) for catching in caught}
         recovered = [found.channel for found in caught if found.channel in positions and not found.missed]
         missed = [found.channel for found in caught if found.missed]
@@ -351,7 +356,7 @@ class Recovery:
         request.receipt_headers += tuple((name, " ".join(words)) for name, words in pairs if words)
 
     def _position(self, catching: _Catching) -> str:
-        """Return where the subscriber is."""
+        """Return the subscriber's position."""
         return format_position(self._archive.store.epoch_of(catching.retention), catching.after)
 
     def _tell_missed(self, catching: _Catching) -> None:
@@ -369,7 +374,7 @@ class Recovery:
                 self._let_go(member, catching)
 
     def _let_go(self, member: Handler, catching: _Catching) -> None:
-        """Deliver what is held back, and let the stream go on."""
+        """Deliver the messages that are held back. Later deliveries go to the subscriber directly."""
         held = catching.release()
         member.redirect(catching.channel, catching.deliver, instead_of=catching.take)
         for delivery in held:
@@ -377,7 +382,7 @@ class Recovery:
 
     @inlineCallbacks
     def _go_on(self, member: Handler, catching: _Catching) -> Generator[Any, Any, None]:
-        """Read what was too much to hold back, behind the receipt."""
+        """After the receipt, read the messages that were too many to hold back."""
         try:
             yield from self._fetch(member, catching, is_told=True)
         except Exception as error:

@@ -1,12 +1,12 @@
 """
-The history of one server in a file, with SQLite of the standard library.
+A history in a file, with the SQLite of the standard library.
 
-Publications are marked and delivered at once. A thread writes them, with one commit for all that came meanwhile, and
-receipts wait for the commit. Positions of clients stay valid after a restart and after a crash: the store reserves
-offsets in advance, and a start after a crash skips them.
+Publications get their offsets and are delivered at once. A thread writes them. One commit writes all publications that
+have come in the meantime, and receipts wait for the commit. Clients' positions stay valid after a restart and after a
+crash: the store reserves offsets in advance, and a start after a crash skips these.
 
 All methods are called on the reactor's thread. :mod:`lhttp_tx.history.sqlite_writer` and
-:mod:`lhttp_tx.history.sqlite_reader` are threads. :meth:`SQLiteHistory.start` starts them, and
+:mod:`lhttp_tx.history.sqlite_reader` have a thread each. :meth:`SQLiteHistory.start` starts the threads, and
 :meth:`SQLiteHistory.stop` ends them.
 """
 
@@ -39,10 +39,10 @@ from lhttp_tx.interfaces import IHistoryStore, MaybeDeferred
 __all__ = ["SQLiteHistory"]
 
 _CHANNELS = 10_000
-"""Channels whose last offset is remembered; that of another one is looked up."""
+"""The most channels whose last offset is remembered. Those of other channels are read from the file."""
 
 _RUN_COST = 500
-"""Bytes that a run in hand takes beside its messages; rounded up."""
+"""Bytes of memory of a run that waits to be written, in addition to its messages. Rounded up."""
 
 _log = Logger()
 
@@ -50,10 +50,10 @@ _log = Logger()
 @implementer(IHistoryStore)
 class SQLiteHistory:
     """
-    Keeps messages in a file, up to a bound for all channels together.
+    Keeps messages in a file, up to a limit for all channels together.
 
-    If the bound is reached, the oldest messages go first, whatever their channel is. While the file cannot be written,
-    the store keeps in memory what it has accepted, tries again, and accepts nothing new.
+    Beyond the limit, the store drops the oldest messages of all channels. While the file cannot be written, the store
+    keeps the publications that it has accepted in memory, tries again, and accepts no new ones.
     """
 
     spreads = False
@@ -70,14 +70,15 @@ class SQLiteHistory:
         wall: Callable[[], float] = time.time,
     ) -> None:
         """
-        :param path: the file, made if there is none. Its folder must be there, on a disk of this machine. Files whose
-            names begin with it and end in ``-wal``, ``-shm`` and ``-lock`` belong to it.
+        :param path: the file. It is created if it does not exist. Its folder must exist, on a local disk. Files with
+            the same name and the additions ``-wal``, ``-shm`` and ``-lock`` belong to it.
         :param clock: the reactor.
-        :param size: bytes of everything that is kept; the file takes somewhat more.
-        :param window: seconds for which message ids are known.
-        :param in_hand: the most bytes that wait to be written. Beyond it, the store accepts nothing.
-        :param patience: seconds after which a confirmation fails, or a stop gives up what it cannot write.
-        :param wall: returns seconds since 1970; called in several threads.
+        :param size: the most bytes of everything that is kept. The file is somewhat larger.
+        :param window: seconds for which message ids are remembered.
+        :param in_hand: the most bytes that may wait to be written. Beyond that, the store accepts nothing.
+        :param patience: the most seconds to wait for a confirmation; and the most seconds for which :meth:`stop` tries
+            to write.
+        :param wall: returns the time in seconds since 1970. It is called in several threads.
         """
         self._path = Path(path)
         self._reactor = clock
@@ -122,7 +123,7 @@ class SQLiteHistory:
         return ""
 
     def epoch_of(self, retention: Retention) -> str:
-        """See :meth:`lhttp_tx.interfaces.IHistoryStore.epoch_of`: it is one for all classes."""
+        """See :meth:`lhttp_tx.interfaces.IHistoryStore.epoch_of`. All classes have the same epoch."""
         return self.epoch
 
     # Start and end
@@ -226,14 +227,16 @@ class SQLiteHistory:
         self._writer.put(write)
 
     def _forget_lasts(self) -> None:
-        """Forget the last offset of the channel that has been quiet for longest, if the file has that offset."""
+        """
+        Forget the last offset of the channel without publications for the longest time, if the file has this offset.
+        """
         channel, last = next(iter(self._lasts.items()))
         if last <= self._committed:
             del self._lasts[channel]
 
     def _look_up(self, channel: str) -> int:
         """
-        Return the last offset of a channel. None of its messages wait to be written.
+        Read the last offset of a channel from the file. No message of the channel may be waiting to be written.
 
         :raises HistoryUnavailable: if the file cannot be read.
         """
@@ -253,7 +256,7 @@ class SQLiteHistory:
             self._look_up_lock.release()
 
     def _let_go(self) -> None:
-        """Close the connections that do not write. Called in the writer's thread."""
+        """Close the connections that only read. Called in the writer's thread."""
         with self._look_up_lock:
             if self._look_up_connection is not None:
                 self._look_up_connection.close()
@@ -300,7 +303,7 @@ class SQLiteHistory:
         return self._page(Reading(channel, retention.messages, self._wall() - retention.age, before, True, limit, size))
 
     def _page(self, reading: Reading) -> Deferred[Page]:
-        """Read as soon as the file has everything that the page may show."""
+        """Read a page when the file has everything that the page may contain."""
         if not self._is_open:
             return fail(HistoryUnavailable(self.trouble))
         result: Deferred[Page] = Deferred()

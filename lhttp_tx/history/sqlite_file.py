@@ -1,7 +1,7 @@
 """
-The file of a history in SQLite: its lock, its tables, and why it cannot be used.
+The file of a history in SQLite: its lock, its tables, and explanations of errors.
 
-This module does not know of threads. Take the lock (:class:`FileLock`) before you open a file.
+This module does not use threads. Take the lock (:class:`FileLock`) before you open a file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _APPLICATION = 0x4C485448
 """The ``application_id`` of SQLite that marks a file as a history."""
 
 _VERSION = 1
-"""The version of the tables. The server does not use files with a larger one."""
+"""The version of the tables. The server does not use files with a higher version."""
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -42,27 +42,29 @@ CREATE TABLE gap (first INTEGER PRIMARY KEY, last INTEGER NOT NULL);
 """
 
 _CACHE_SIZE = 16_777_216
-"""Bytes of pages that each of the three connections keeps, at most."""
+"""The most bytes of pages that each of the three connections caches."""
 
 _LOG_PAGES = 4000
-"""Pages after which the write-ahead log is moved into the file."""
+"""The number of pages in the write-ahead log at which SQLite moves them into the file."""
 
 _JOURNAL_SIZE = 67_108_864
-"""Bytes that the write-ahead log keeps on the disk when it is empty."""
+"""The most bytes that the file of the write-ahead log keeps when it is empty."""
 
 
 @final
 class FileLock:
-    """Keeps a file for one store. Other processes, and other stores of this process, cannot open it meanwhile."""
+    """
+    The lock of a file. While a store has it, other processes and other stores of this process cannot use the file.
+    """
 
     def __init__(self, path: Path) -> None:
         """
         Take the lock of a file.
 
-        The lock is a separate file, and is never removed. A lock on the database file itself would end as soon as the
-        process opened and closed that file once more.
+        The lock is a separate file, which is never removed. A lock on the database itself would end as soon as the
+        process opens and closes the database a second time.
 
-        :raises StartFailed: if another store has the lock, or the lock file cannot be made.
+        :raises StartFailed: if another store has the lock, or the lock file cannot be created.
         """
         self._name = f"{path}-lock"
         try:
@@ -81,7 +83,7 @@ class FileLock:
                 f"the history {path} is used by another server{f' (process {holder})' if holder.isdigit() else ''}: "
                 f"stop that one, or give this one a file of its own"
             ) from error
-        with contextlib.suppress(OSError):  # the number is a help, no more
+        with contextlib.suppress(OSError):  # the number only helps the operator
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
 
@@ -93,7 +95,7 @@ class FileLock:
             return ""
 
     def release(self) -> None:
-        """Let others have the file."""
+        """Release the lock."""
         os.close(self._descriptor)
 
 
@@ -102,9 +104,9 @@ class Opened(NamedTuple):
     The state of a file when it is opened.
 
     :ivar connection: the connection that writes.
-    :ivar epoch: its epoch.
-    :ivar tip: the largest offset that is stored, or was stored.
-    :ivar reserved: the largest offset that subscribers may have been shown.
+    :ivar epoch: the epoch of the history.
+    :ivar tip: the largest offset that is or was stored.
+    :ivar reserved: the largest offset that subscribers may have seen.
     """
 
     connection: sqlite3.Connection
@@ -115,9 +117,9 @@ class Opened(NamedTuple):
 
 def connect(path: Path, *, patience: float) -> sqlite3.Connection:
     """
-    Return a connection to a file that exists, to be used by one thread at a time.
+    Return a connection to an existing file. Only one thread at a time may use it.
 
-    :param patience: seconds to wait for a lock that another connection has.
+    :param patience: the most seconds to wait for a lock of another connection.
     """
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",
@@ -138,7 +140,7 @@ def connect(path: Path, *, patience: float) -> sqlite3.Connection:
 
 
 def create(path: Path) -> None:
-    """Make an empty file that nobody else may read, unless there is one."""
+    """Create an empty file that only its owner may read, unless it exists."""
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         folder = os.open(path.absolute().parent, os.O_RDONLY | os.O_CLOEXEC)
@@ -150,12 +152,13 @@ def create(path: Path) -> None:
 
 def open_file(path: Path, *, patience: float, base: int = 0) -> Opened:
     """
-    Open a file, and make the tables of a new one.
+    Open a file. Create it with its tables if it is new.
 
-    :param base: the first offset of a new file is the next one; messages up to this offset are lost.
-    :raises StartFailed: if it is no history, or one that this version does not know.
-    :raises sqlite3.Error: if SQLite cannot use it.
-    :raises OSError: if it cannot be made.
+    :param patience: see :func:`connect`.
+    :param base: for a new file: its offsets begin after this one, and messages up to it count as lost.
+    :raises StartFailed: if the file is not a history, is damaged, or was written by a newer version.
+    :raises sqlite3.Error: if SQLite cannot use the file.
+    :raises OSError: if the file cannot be created.
     """
     create(path)
     connection = connect(path, patience=patience)
@@ -212,14 +215,14 @@ _CURES = (
 
 
 def explain(error: BaseException, path: Path) -> str:
-    """Return why a file cannot be used, and what to do, for the operator."""
+    """Return a text for the operator: why a file cannot be used, and what to do."""
     text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
     cure = next((cure for sign, cure in _CURES if sign in text), "look at the system's log")
     return f"the history {path} cannot be used ({text}): {cure}"
 
 
 def without_folder(text: str, path: Path) -> str:
-    """Return an explanation as clients may see it: with the name of the file, but not with its folder."""
+    """Return an explanation for clients. It has the name of the file, but not its folder."""
     for folder in {str(path.parent), str(path.absolute().parent)}:
         text = text.replace(f"{folder}{os.sep}", "")
     return text

@@ -1,5 +1,6 @@
 """
-Counts what waits to be written to a history in SQLite, and tells those who wait for it. Called on the reactor's thread.
+Counts the writes to a history in SQLite that are not done, and fires Deferreds when they are. Used on the reactor's
+thread.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ __all__ = ["Pending"]
 
 class Pending:
     """
-    Counts writes since the start of a store.
+    Counts writes, from the start of a store on.
 
-    :ivar given: how many the writer was given.
-    :ivar done: how many of them are safe.
-    :ivar size: bytes of the others.
+    :ivar given: the number of writes that the writer has got.
+    :ivar done: the number of writes that are committed.
+    :ivar size: the bytes of the others.
     """
 
     def __init__(self, reactor: Any, patience: float, reason: Callable[[], str]) -> None:
         """
         :param reactor: the reactor.
-        :param patience: how long somebody waits, in seconds, at most.
-        :param reason: returns why nothing is written; empty if that is not known.
+        :param patience: the most seconds that a Deferred waits.
+        :param reason: returns why nothing can be written; an empty text if this is not known.
         """
         self._reactor = reactor
         self._patience = patience
@@ -47,7 +48,7 @@ class Pending:
         self._sizes.append(size)
 
     def finish(self, done: int) -> None:
-        """Tell those who wait for it that the first *done* writes are safe."""
+        """Note that the first *done* writes are committed, and fire the Deferreds that wait for them."""
         for _ in range(done - self.done):
             self.size -= self._sizes.popleft()
         self.done = done
@@ -58,10 +59,10 @@ class Pending:
 
     def wait(self) -> MaybeDeferred:
         """
-        Find out when everything that was given before is safe.
+        Find out when all earlier writes are committed.
 
-        :returns: ``None`` if it is, else a Deferred that fails with :exc:`lhttp_tx.errors.HistoryUnavailable` if that
-            takes too long, or the store stops before.
+        :returns: ``None`` if they are. Otherwise a Deferred that succeeds when they are, or fails with
+            :exc:`lhttp_tx.errors.HistoryUnavailable` if this takes too long or the store stops first.
         """
         if self.done >= self.given:
             return None
@@ -82,7 +83,7 @@ class Pending:
             self._timer = self._reactor.callLater(self._waiting[0][1] - now, self._on_time)
 
     def stop(self) -> None:
-        """Tell those who wait that it is not known whether anything is safe."""
+        """Fail the Deferreds that wait, because the store has stopped."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

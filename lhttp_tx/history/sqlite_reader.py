@@ -1,7 +1,7 @@
 """
 Reads a history in SQLite in its own thread, on its own connection.
 
-A page shows one moment: everything that was committed before it, and nothing else.
+A page shows the state at one time: everything that was committed before, and nothing else.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ __all__ = ["Reader", "Reading"]
 _log = RationedLogger(__name__)
 
 _WAITING = 10_000
-"""The most pages that may wait at one time."""
+"""The most requests that may wait at the same time."""
 
 _FEW = 512
-"""Messages that are looked at together for being too old."""
+"""The number of messages whose age one query checks."""
 
 _SMALL = 1_048_576
-"""Bytes of a channel that may be read although fewer are asked for."""
+"""The most bytes of a channel that may be read even if fewer are asked for."""
 
 _PATIENCE = 1.0
-"""Seconds that a read waits for a lock."""
+"""The most seconds that a read waits for a lock."""
 
 
 class Reading(NamedTuple):
@@ -45,12 +45,12 @@ class Reading(NamedTuple):
     A request for a page.
 
     :ivar channel: the channel.
-    :ivar messages: how many messages of the channel are kept.
-    :ivar oldest: seconds since 1970; messages of this time, and earlier ones, are too old.
-    :ivar bound: an offset. The page has messages after it, or, if *newest*, messages before it; then 0 means no bound.
-    :ivar newest: whether the page has the newest messages.
-    :ivar limit: messages, at most.
-    :ivar size: bytes after which no message is added.
+    :ivar messages: the most messages of the channel that are kept.
+    :ivar oldest: a time in seconds since 1970. Messages of this time and earlier ones are too old.
+    :ivar bound: an offset. The page has messages after it. If *newest*, it has messages before it, or any if it is 0.
+    :ivar newest: whether to read the newest messages, rather than the oldest.
+    :ivar limit: the most messages.
+    :ivar size: a page that has reached this many bytes gets no further message.
     """
 
     channel: str
@@ -67,8 +67,8 @@ class Reader:
 
     def __init__(self, path: Path, reactor: Any) -> None:
         """
-        :param path: the file, which must be there when something is read.
-        :param reactor: the reactor, which is told what was read.
+        :param path: the file. It must exist when something is read.
+        :param reactor: the reactor, on whose thread the Deferreds fire.
         """
         self._path = path
         self._reactor = reactor
@@ -79,21 +79,24 @@ class Reader:
         self._thread.start()
 
     def read(self, reading: Reading, result: Deferred[Page]) -> None:
-        """Read, and fire *result* on the reactor's thread."""
+        """
+        Read a page, and fire *result* with it on the reactor's thread. If too many requests wait, fail *result* at
+        once.
+        """
         if self._queue.qsize() >= _WAITING:
             result.errback(HistoryUnavailable("too many clients are reading the history, try again later"))
             return
         self._queue.put((reading, result))
 
     def close(self) -> None:
-        """Close the file until the next reading. Waits for a reading in progress."""
+        """Close the file until the next reading. This waits for a reading that is under way."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
 
     def stop(self) -> None:
-        """Finish all readings, then end. :meth:`join` waits for the end."""
+        """Finish all readings, then end the thread. :meth:`join` waits for the end."""
         self._queue.put(None)
 
     def join(self) -> None:
@@ -159,7 +162,7 @@ def read_page(execute: Callable[..., sqlite3.Cursor], reading: Reading) -> Page:
 def _valid(
     execute: Callable[..., sqlite3.Cursor], reading: Reading, channel: int, floor: int, count: int
 ) -> tuple[int, int]:
-    """Return the floor and the count without messages that are still in the file, but are too many or too old."""
+    """Return *floor* and *count* without messages that are still in the file, but are too many or too old."""
     excess = count - reading.messages
     if excess > 0:
         (floor,) = execute(
@@ -184,11 +187,13 @@ def _messages(
     execute: Callable[..., sqlite3.Cursor], reading: Reading, channel: int, low: int, high: int, size: int
 ) -> tuple[list[Stored], bool]:
     """
-    Return messages between two offsets, oldest first, and whether one of the bounds is reached.
+    Return messages between two offsets, oldest first, and whether a limit of the request was reached.
 
-    They come as one row, for the reason that :mod:`lhttp_tx.history.sqlite_tables` gives.
+    The query returns them as one row, for the reason in :mod:`lhttp_tx.history.sqlite_rows`.
 
-    :param size: bytes of all messages of the channel. If they are few, one query is enough.
+    :param low: the messages have larger offsets.
+    :param high: the messages have smaller offsets.
+    :param size: the bytes of all messages of the channel. If they are few, one query is enough.
     """
     is_small = size <= max(reading.size, _SMALL)
     payloads = "group_concat(CAST(payload AS TEXT), '')" if is_small else "NULL"
@@ -220,7 +225,7 @@ def _messages(
 
 
 def _is_known(execute: Callable[..., sqlite3.Cursor], after: int, floor: int, horizon: int, tip: int) -> bool:
-    """Return whether no message after *after* is lost: none was dropped, and none was lost by an unclean end."""
+    """Return whether no message after *after* is lost: none was dropped, and none was lost in a crash."""
     if after == 0:
         return floor == 0
     if not max(floor, horizon) <= after <= tip:

@@ -1,12 +1,12 @@
 """
-The rows of a history in SQLite. Reads and changes them, one transaction after another.
+Reads and changes the rows of a history in SQLite, one transaction after another.
 
-A copy of some rows is kept in memory. It is right as long as every transaction succeeds. After one that fails, the rows
+A copy of some rows is kept in memory. It is correct as long as every transaction succeeds. After a failed one, the rows
 are read again.
 
-For each row of a result, and for each statement, the thread releases Python's lock and has to get it back from the
-reactor's thread. With a busy reactor that takes milliseconds. So one statement writes many rows here, and a query
-returns many messages as one row.
+For each row of a result, and for each statement, the thread releases Python's global lock and has to get it back from
+the reactor's thread. If the reactor is busy, this takes milliseconds. So one statement writes many rows here, and one
+row of a query has many messages.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ __all__ = ["CHANNEL_COST", "CHUNK", "COLUMNS", "MESSAGE_COST", "ROWS", "Row", "R
 
 MESSAGE_COST = 64
 CHANNEL_COST = 300
-"""Bytes that a message and a channel take in the file beside their own; rounded up."""
+"""Bytes of a message and of a channel in the file, in addition to payload and name. Rounded up."""
 
 ROWS = 10_000
-"""Channels whose rows are remembered."""
+"""The most channels whose rows are kept in memory."""
 
 CHUNK = 512
-"""Rows that one step of tidying up looks at."""
+"""The most rows that one step of cleaning up handles."""
 
 _TOGETHER = tuple(2**power for power in range(7, -1, -1))
-"""Rows that go into one statement, the most first: SQLite of before 2020 takes 999 values."""
+"""The numbers of rows that one statement may write, largest first. SQLite before 2020 accepts only 999 values."""
 
 
 @final
 class Row:
     """
-    A row of the table of channels; its columns, and:
+    A row of the table of channels. It has the columns as attributes, and also:
 
-    :ivar retention: how much of the channel is kept, if that is known.
-    :ivar is_late: whether ``age`` and ``due`` have to be written, too.
+    :ivar retention: the history class of the channel; ``None`` if it is not known.
+    :ivar is_late: whether ``age`` and ``due`` must be written, too.
     """
 
     __slots__ = ("age", "count", "due", "floor", "id", "is_late", "last", "name", "retention", "size")
@@ -66,12 +66,12 @@ class Rows:
     """
     The tables that the writer changes.
 
-    :ivar connection: what writes.
-    :ivar reserved: the largest offset that may be given away.
+    :ivar connection: the connection that writes.
+    :ivar reserved: the largest offset that the store may assign.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        """:param connection: what writes."""
+        """:param connection: the connection that writes."""
         self.connection = connection
         self._rows: OrderedDict[str, Row] = OrderedDict()
         self._dirty: dict[int, Row] = {}
@@ -80,7 +80,7 @@ class Rows:
         self._load()
 
     def _load(self) -> None:
-        """Drop the copy of the rows, and read what is always needed."""
+        """Drop the copy of the rows, and read the totals."""
         self._rows.clear()
         self._dirty.clear()
         execute = self.connection.execute
@@ -93,7 +93,7 @@ class Rows:
 
     @property
     def tip(self) -> int:
-        """The largest offset that is stored, as the file says."""
+        """The largest offset that is or was stored, read from the file."""
         return self._get("tip")
 
     def _get(self, key: str) -> int:
@@ -106,13 +106,20 @@ class Rows:
         )
 
     def undo(self) -> None:
-        """Roll back a transaction that has failed, and read all rows again before the next one."""
+        """Roll back a failed transaction. The rows are read again before the next one."""
         self._is_stale = True
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
     def _insert(self, start: str, columns: int, values: list[Any], end: str = "") -> None:
-        """Insert rows with few statements. *values* holds the values of all rows, one row after another."""
+        """
+        Insert rows with few statements.
+
+        :param start: the statement up to ``VALUES``.
+        :param columns: the number of columns.
+        :param values: the values of all rows, one row after another.
+        :param end: the rest of the statement.
+        """
         row = f"({', '.join('?' * columns)})"
         done, left = 0, len(values) // columns
         for count in _TOGETHER:
@@ -159,7 +166,13 @@ class Rows:
         self._dirty.clear()
 
     def _drop(self, row: Row, last: int, count: int, size: int) -> None:
-        """Note that the messages of a channel up to an offset are gone."""
+        """
+        Note that the messages of a channel up to an offset were deleted.
+
+        :param last: the offset.
+        :param count: the number of these messages.
+        :param size: their bytes.
+        """
         row.floor = max(row.floor, last)
         row.count -= count
         row.size -= size
@@ -174,7 +187,7 @@ class Rows:
         self._drop(row, last, count, size)
 
     def _oldest(self, where: str, *values: Any) -> list[tuple[int, int, int, float]]:
-        """Return offset, channel, bytes and time of a few of the oldest messages."""
+        """Return offset, channel, bytes and time of up to :data:`CHUNK` of the oldest messages."""
         (found,) = self.connection.execute(
             "SELECT group_concat(offset || ' ' || channel || ' ' || length(payload) || ' ' || time) FROM "  # noqa: S608
             f"(SELECT * FROM message {where} ORDER BY offset LIMIT {CHUNK})",

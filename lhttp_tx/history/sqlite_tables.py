@@ -1,8 +1,8 @@
 """
-Changes the tables of a history in SQLite, in the writer's thread. One transaction writes everything that waits.
+Changes the tables of a history in SQLite, in the writer's thread. One transaction has all writes that wait.
 
-The row of a channel says what is kept of the channel. Each transaction updates it once. If SQLite raises an error, the
-caller calls :meth:`~lhttp_tx.history.sqlite_rows.Rows.undo` and tries again.
+The row of a channel has its totals. Each transaction updates it once. If SQLite raises an error, the caller calls
+:meth:`~lhttp_tx.history.sqlite_rows.Rows.undo` and tries again.
 """
 
 from __future__ import annotations
@@ -17,26 +17,29 @@ from lhttp_tx.history.values import Retention
 __all__ = ["AHEAD", "Tables", "Write", "slack_of"]
 
 AHEAD = 1_000_000
-"""Offsets that are reserved ahead of those that are stored: a start behind an unclean end jumps past them."""
+"""The number of offsets that are reserved after the stored ones. A start after a crash skips them."""
 
 _IDS = 65_536
-"""Message ids that are kept for the next start; as many as :class:`lhttp_tx.history.ids.MessageIds` has room for."""
+"""
+The most message ids that are kept for the next start. :class:`lhttp_tx.history.ids.MessageIds` has room for about as
+many.
+"""
 
 _GAPS = 100
-"""Unclean ends that are remembered one by one."""
+"""The most crashes whose skipped offsets are remembered separately."""
 
 
 class Write(NamedTuple):
     """
-    Something to write.
+    Publications of one channel to write, or an order to remove all messages of the channel.
 
     :ivar channel: the channel.
-    :ivar retention: how much of it is kept.
+    :ivar retention: the history class of the channel.
     :ivar first: the offset of the first message.
     :ivar payloads: the messages; an empty list removes all messages of the channel.
     :ivar binary: whether they are binary.
-    :ivar time: seconds since 1970.
-    :ivar message_id: the id of the one message, if it has one.
+    :ivar time: the time of the publications, in seconds since 1970.
+    :ivar message_id: the id of the only message; ``None`` if it has none.
     """
 
     channel: str
@@ -53,21 +56,21 @@ class Tables(Rows):
 
     def __init__(self, connection: sqlite3.Connection, *, size: int, window: float) -> None:
         """
-        :param connection: what writes.
-        :param size: bytes of all messages and channels together, at most.
+        :param connection: the connection that writes.
+        :param size: the most bytes of all messages and channels together.
         :param window: seconds for which message ids are kept.
         """
         super().__init__(connection)
         self._size = size
         self._window = window
 
-    # What a start and an end write
+    # Start and end
 
     def begin(self) -> int:
         """
-        Note that the file is in use, and return the offset behind which new ones begin.
+        Mark the file as in use, and return the offset after which new ones begin.
 
-        After an unclean end, it skips offsets that subscribers may have seen, but that are not stored.
+        After a crash, skip the offsets that subscribers may have seen, but that are not stored.
         """
         execute = self.connection.execute
         execute("BEGIN IMMEDIATE")
@@ -85,12 +88,15 @@ class Tables(Rows):
         return tip
 
     def end(self) -> None:
-        """Note that all offsets that subscribers have seen are stored, and move the log into the file."""
+        """
+        Mark the file as closed: all offsets that subscribers have seen are stored. Move the write-ahead log into the
+        file.
+        """
         self.connection.execute("UPDATE meta SET value = (SELECT value FROM meta WHERE key='tip') WHERE key='reserved'")
         self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def lose(self, tip: int) -> None:
-        """Note that all messages up to *tip* are lost, unless the file has them."""
+        """Mark all messages up to *tip* as lost, if the file does not have the last of them."""
         if self.tip < tip:
             self._set(tip=tip, forgotten=tip, horizon=tip, reserved=tip + AHEAD)
             self.undo()
@@ -104,7 +110,11 @@ class Tables(Rows):
     # Writing
 
     def write(self, writes: Iterable[Write]) -> None:
-        """Write, trim and commit."""
+        """
+        Commit *writes* in one transaction, and delete messages beyond the limits.
+
+        :raises sqlite3.Error: if this fails. Call :meth:`~lhttp_tx.history.sqlite_rows.Rows.undo` then.
+        """
         if self._is_stale:
             self._load()
         connection = self.connection
@@ -167,10 +177,10 @@ class Tables(Rows):
 
     def _trim(self, row: Row) -> None:
         """
-        Drop messages of a channel that has too many.
+        Delete messages of a channel beyond the limits of its class.
 
-        To do this for many messages at a time, a channel may have a few more messages than its class allows, which
-        readers skip. If its bytes are bounded, an eighth of them is freed.
+        To delete many messages at once, a channel may have some more messages than its class allows. Readers skip
+        these. If the class limits bytes, an eighth of the limit is freed.
         """
         retention = row.retention
         if retention is None:
@@ -197,10 +207,10 @@ class Tables(Rows):
                     break
                 self._cut(row, last, count, size)
 
-    # Tidying up
+    # Cleaning up
 
     def _make_room(self) -> bool:
-        """Drop some of the oldest messages, or some channels without messages; return whether there were any."""
+        """Delete some of the oldest messages, or some channels without messages. Return whether there were any."""
         if self._quiet * CHANNEL_COST > self._size // 2 and self._forget_channels():
             return True
         execute = self.connection.execute
@@ -236,7 +246,11 @@ class Tables(Rows):
         return bool(found)
 
     def sweep(self, now: float) -> bool:
-        """Drop some messages that are too old, and return pages to the disk; return whether there may be more."""
+        """
+        Delete some messages that are too old, and free pages of the file. Return whether there may be more to do.
+
+        :param now: the time in seconds since 1970.
+        """
         if self._is_stale:
             self._load()
         execute = self.connection.execute
@@ -264,7 +278,7 @@ class Tables(Rows):
         return bool(due or passed or left < free)
 
     def _expire(self, row: Row, now: float) -> None:
-        """Drop some messages of a channel that are too old, and note when to look again."""
+        """Delete some messages of a channel that are too old, and set the time of the next check."""
         last = count = size = 0
         found = self._oldest("WHERE channel = ?", row.id)
         row.due = found[-1][3] + row.age if found else None
@@ -280,5 +294,5 @@ class Tables(Rows):
 
 
 def slack_of(messages: int) -> int:
-    """Return how many messages beyond the bound of a class may be in the file."""
+    """Return the number of messages beyond the limit of a class that may be in the file."""
     return messages // 8 + 32

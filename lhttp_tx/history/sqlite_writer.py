@@ -1,7 +1,7 @@
 """
-Writes a history in SQLite in its own thread. Everything that arrives during a commit goes into the next one.
+Writes a history in SQLite in its own thread. Writes that arrive during a commit go into the next one.
 
-If the thread cannot write something, it tries again. Meanwhile, the store accepts nothing new.
+If a write fails, the thread tries again. In the meantime, the store accepts no new publications.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from lhttp_tx.history.sqlite_tables import Tables, Write
 __all__ = ["Begun", "Writer"]
 
 _SWEEPING = 10.0
-"""Seconds between two searches for messages that are too old."""
+"""Seconds between checks for messages that are too old."""
 
 _SHORTEST = 0.05
 _LONGEST = 2.0
-"""Seconds until a failed write is repeated: the first time, and at most."""
+"""Seconds until a failed write is repeated: at first, and at most."""
 
 _PATIENCE = 1.0
-"""Seconds that a commit waits for a lock."""
+"""The most seconds that a commit waits for a lock."""
 
 
 class _Replaced(Exception):
-    """The file is not the one that was opened."""
+    """The file at the path is not the one that was opened."""
 
 
 class Begun:
     """
     The state of a file when it was opened.
 
-    :ivar epoch: its epoch.
-    :ivar offset: the offset behind which new ones begin.
-    :ivar recent: earlier message ids: channel, id, offset and time.
+    :ivar epoch: the epoch of the history.
+    :ivar offset: the offset after which new ones begin.
+    :ivar recent: earlier message ids, each with channel, id, offset and time.
     """
 
     def __init__(self, epoch: str, offset: int, recent: list[tuple[str, str, int, float]]) -> None:
@@ -55,8 +55,8 @@ class Writer:
     """
     A thread that opens a file, writes, and closes it.
 
-    :ivar trouble: why it cannot write at this moment; empty if it can. Set by the thread.
-    :ivar reserved: the largest offset that may be given away now. Set by the thread.
+    :ivar trouble: why it cannot write now; empty if it can. Set by the thread.
+    :ivar reserved: the largest offset that the store may assign now. Set by the thread.
     """
 
     def __init__(
@@ -76,14 +76,14 @@ class Writer:
         """
         :param path: the file.
         :param reactor: the reactor, on whose thread the functions below are called.
-        :param size: bytes of everything, at most.
+        :param size: the most bytes of everything.
         :param window: seconds for which message ids are kept.
-        :param patience: seconds for which an end tries to write what is in hand.
-        :param now: returns seconds since 1970; called in the thread.
-        :param let_go: closes all other connections of this process; called in the thread.
-        :param on_committed: called with how many writes are safe, counted from the start, and the last offset.
-        :param on_epoch: called with the epoch of a new file that has taken the place of one that was deleted.
-        :param on_trouble: called with :attr:`trouble` when it begins, and when it is over.
+        :param patience: the most seconds for which the thread tries to write when it is stopped.
+        :param now: returns the time in seconds since 1970. Called in the thread.
+        :param let_go: closes all other connections of this process to the file. Called in the thread.
+        :param on_committed: called with the number of writes that are committed since the start, and the last offset.
+        :param on_epoch: called with the epoch of a new file, which replaces one that was deleted.
+        :param on_trouble: called with :attr:`trouble` when writing begins to fail, and when it works again.
         """
         self._path = path
         self._reactor = reactor
@@ -109,21 +109,31 @@ class Writer:
     # Called on the reactor's thread
 
     def start(self, succeed: Callable[[Begun], None], fail: Callable[[BaseException], None]) -> None:
-        """Open the file. Then one of the functions is called on the reactor's thread."""
+        """
+        Start the thread, which opens the file. Then one of the functions is called on the reactor's thread.
+
+        :param succeed: called with the state of the file.
+        :param fail: called with a :exc:`~lhttp_tx.errors.StartFailed`.
+        """
         self._thread = threading.Thread(
             target=self._run, args=(succeed, fail), name="lhttp history writer", daemon=True
         )
         self._thread.start()
 
     def put(self, write: Write) -> None:
-        """Write something soon."""
+        """Add *write* to the next commit."""
         with self._condition:
             self._inbox.append(write)
             if self._is_waiting:
                 self._condition.notify()
 
     def stop(self, done: Callable[[str], None]) -> None:
-        """Write what is in hand, and close; *done* is called with what could not be done, or an empty text."""
+        """
+        Write what waits, then close the file and end the thread.
+
+        :param done: called on the reactor's thread with the reason if something could not be written, else with an
+            empty text.
+        """
         with self._condition:
             self._ended = done
             self._is_ending = True
@@ -178,7 +188,7 @@ class Writer:
         return status.st_dev, status.st_ino
 
     def _serve(self) -> str:
-        """Write until the store stops; return why something could not be written, or an empty text."""
+        """Write until the store stops. Return why something could not be written, or an empty text."""
         swept = time.monotonic()
         while True:
             with self._condition:
@@ -204,7 +214,10 @@ class Writer:
         return failure
 
     def _sweep(self) -> bool:
-        """Drop some messages that are too old; return whether there may be more. Errors are left to the next write."""
+        """
+        Delete some messages that are too old. Return whether there may be more. Errors are ignored: the next write
+        reports them.
+        """
         try:
             return self._tables.sweep(self._now())
         except Exception:
@@ -212,7 +225,7 @@ class Writer:
             return False
 
     def _try(self, work: Callable[[], None]) -> str:
-        """Return why *work* fails, or an empty text."""
+        """Call *work*. Return why it has failed, or an empty text."""
         try:
             work()
         except Exception as error:
@@ -221,11 +234,11 @@ class Writer:
         return ""
 
     def _undo(self) -> None:
-        with contextlib.suppress(sqlite3.Error):  # what is tried next fails as well, and tells why
+        with contextlib.suppress(sqlite3.Error):  # the next attempt fails, too, and reports the reason
             self._tables.undo()
 
     def _insist(self, work: Callable[[], Any]) -> bool:
-        """Try until it succeeds; return ``False`` if the store stops, and its patience is over, before that."""
+        """Call *work* until it succeeds. Return ``False`` if the store stops first, and its patience is over."""
         pause = _SHORTEST
         deadline = 0.0
         while True:
@@ -243,9 +256,9 @@ class Writer:
             pause = min(pause * 2, _LONGEST)
 
     def _write(self, batch: list[Write]) -> None:
-        """Commit, unless that was done already, and make sure that the right file has it."""
+        """Commit *batch*, unless an earlier attempt has done so, and check that the commit went to the right file."""
         last = max((write.first + len(write.payloads) - 1 for write in batch if write.payloads), default=0)
-        may_be_written = bool(self._check_file() or self.trouble)  # a commit that failed may have been one all the same
+        may_be_written = bool(self._check_file() or self.trouble)  # a commit that raised an error may have succeeded
         while True:
             if not last or not may_be_written or self._tables.tip < last:
                 self._tables.write(batch)
@@ -259,10 +272,10 @@ class Writer:
 
     def _check_file(self) -> bool:
         """
-        Make a new file, with another epoch, if the opened one was deleted.
+        Create a new file, with another epoch, if the opened one was deleted.
 
-        :returns: whether something was repaired; then the last writes may have to be repeated.
-        :raises _Replaced: if the operator has to do something.
+        :returns: whether something was repaired, so that the last writes may have to be repeated.
+        :raises _Replaced: if the operator must do something.
         """
         try:
             if self._look() == self._identity:
@@ -296,11 +309,14 @@ class Writer:
         return True
 
     def _check_log(self) -> bool:
-        """Start a new write-ahead log if the old one was deleted: its contents would be lost with the process."""
+        """
+        Start a new write-ahead log if the old one was deleted. Otherwise, its contents would be lost when the process
+        ends.
+        """
         if os.path.exists(f"{self._path}-wal"):  # noqa: PTH110 - called for each commit
             return False
         self._let_go()
-        self._tables.connection.close()  # the last connection moves what it still has of the log into the file
+        self._tables.connection.close()  # the last connection moves the rest of the log into the file
         self._tables.connection = connect(self._path, patience=_PATIENCE)
         self._tables.undo()
         self._tables.lose(self._tip)

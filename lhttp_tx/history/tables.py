@@ -1,7 +1,8 @@
 """
-Reads the history settings of a configuration file: how much of a channel is kept.
+Reads the history settings of a configuration file.
 
-``history = true``, ``history = {messages = 100, age = "24h"}`` or the name of a table ``[retention.NAME]``.
+The key ``history`` is ``true``, ``false``, a table such as ``{messages = 100, age = "24h"}``, or the name of a table
+``[retention.NAME]``.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ _AGE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(s|m|h|d)")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 _TAKEN = (DEFAULT_RETENTION.name, OPTIONS_CLASS)
-"""The names of classes that a file cannot define."""
+"""The names of history classes that a file cannot define."""
 
 
 def read_age(value: Any) -> float:
     """
-    Return the seconds that *value* stands for: a number of them, or a text such as ``90s``, ``15m``, ``24h``, ``7d``.
+    Return *value* in seconds. It is a number of seconds, or a text such as ``90s``, ``15m``, ``24h`` or ``7d``.
 
     :raises ValueError: if it is neither.
     """
@@ -41,12 +42,12 @@ def read_age(value: Any) -> float:
 
 def read_history(value: Any, classes: Mapping[str, Retention]) -> Retention | None:
     """
-    Return what the key ``history`` of a channel rule says.
+    Return the history class that the key ``history`` of a channel rule stands for.
 
     :param value: the value as :mod:`tomllib` reads it.
     :param classes: the named history classes.
-    :returns: ``None`` for ``false``: there is no history.
-    :raises ValueError: if it is not valid; the text says why.
+    :returns: the class; ``None`` for ``false``, which means no history.
+    :raises ValueError: if *value* is not valid. The text says why.
     """
     if isinstance(value, bool):
         return DEFAULT_RETENTION if value else None
@@ -63,11 +64,12 @@ def read_history(value: Any, classes: Mapping[str, Retention]) -> Retention | No
 
 def read_classes(tables: Any) -> tuple[dict[str, Retention], list[tuple[tuple[str, ...], str]]]:
     """
-    Return the history classes of the tables ``[retention.NAME]``, and what is wrong with them, each with its place.
+    Return the history classes of the tables ``[retention.NAME]``, and the mistakes in them.
 
-    A table with a mistake counts as a class with the default bounds.
+    A table with a mistake counts as a class with the default limits.
 
     :param tables: the table ``retention`` as :mod:`tomllib` reads it.
+    :returns: the classes by name; and the mistakes, each as a pair of its place below ``retention`` and a text.
     """
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         return {}, [((), "retention is a table of tables: write [retention.NAME]")]
@@ -80,7 +82,7 @@ def read_classes(tables: Any) -> tuple[dict[str, Retention], list[tuple[tuple[st
             classes[name] = Retention(name, **_read(table))
         except ValueError as error:
             problems.append(((name,), str(error)))
-            classes[name] = DEFAULT_RETENTION  # so that the rules that name it are not called wrong, too
+            classes[name] = DEFAULT_RETENTION  # so that rules with this name are not reported, too
     return classes, problems
 
 
@@ -99,7 +101,7 @@ def _read(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name_of(found: Mapping[str, Any]) -> str:
-    """Return a name for a class that has none: the same bounds always have the same, and no others."""
+    """Return a name for a class that has none. It depends only on the limits, and differs for other limits."""
     whole = Retention("checked", **found)
     bounds = (("m", whole.messages), ("a", f"{whole.age:.15g}"), ("s", whole.size), ("r", whole.recovery))
     name = "_".join(f"{letter}{str(value).replace('.', '-')}" for letter, value in bounds if value)

@@ -1,8 +1,8 @@
 """
-Bounds what reading histories costs: in one turn of the reactor for all clients together, and in a second for each.
+Limits the cost of reading histories: in one turn of the reactor for all clients together, and in a second for each.
 
-A message of a few bytes can ask for much. When the bound of a turn is reached, others wait for the next turns. A client
-that has used up its own account waits until it is filled again; the others do not.
+A request of a few bytes can cause a lot of reading. When the budget of a turn is spent, further readers wait for the
+next turns. A client whose own budget is spent waits until it has more. The others do not wait for it.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from lhttp_tx.guard.rates import TokenBucket
 __all__ = ["PORTION", "Turns", "cost_of"]
 
 _SIZE = 131_072
-"""The budget of one turn, in bytes. The last reader may exceed it by a portion."""
+"""The budget of one turn, in bytes. The last reader of a turn may exceed it by a portion."""
 
 PORTION = 65_536
-"""Bytes after which a reader asks for another turn."""
+"""Bytes after which a reader must wait for another turn."""
 
 _RATE, _BURST = 8_388_608, 2_097_152
-"""Bytes a second that one client gets of histories, and how many it gets at once."""
+"""The most bytes per second that one client gets from histories, and the most at once."""
 
 _MESSAGE_COST = _CALL_COST = 256
 """
-Bytes that count for each message beside its own, and for each portion or question to a store. To write a small message
-as JSON, as Protocol Buffers or compressed is more work than its bytes are.
+Bytes that are added for each message, and for each portion and each request to a store. A small message costs more than
+its bytes if it is converted to JSON or Protocol Buffers, or compressed.
 """
 
 
 def cost_of(size: int, count: int) -> int:
     """
-    Return how many bytes messages count.
+    Return the cost of messages, in bytes.
 
-    :param size: their own bytes.
-    :param count: how many there are.
+    :param size: the bytes of the messages.
+    :param count: the number of messages.
     """
     return size + _MESSAGE_COST * count
 
 
 class Turns:
-    """Lets readers of histories proceed one after another, a few in each turn of the reactor."""
+    """Lets readers of histories continue one after another, a few in each turn of the reactor."""
 
     def __init__(self, clock: IReactorTime) -> None:
         """:param clock: the reactor."""
@@ -57,9 +57,10 @@ class Turns:
 
     def wait(self, reader: object = None) -> Deferred[None] | None:
         """
-        Return ``None`` if there is room in this turn, else a Deferred that succeeds when there is.
+        Return ``None`` if the budgets are not spent. Otherwise return a Deferred that succeeds when it is the caller's
+        turn.
 
-        :param reader: who has an account that must not be used up; ``None``: nobody.
+        :param reader: the client whose budget counts, too; ``None``: only that of the turn.
         """
         account = None if reader is None else self._accounts.get(reader)
         rest = 0.0 if account is None else account.wait(self._clock.seconds())
@@ -75,11 +76,11 @@ class Turns:
 
     def spend(self, size: int, count: int, reader: object = None) -> None:
         """
-        Count what was read, or handed over.
+        Count messages that were read or delivered.
 
-        :param size: bytes of the messages.
-        :param count: how many messages there were.
-        :param reader: to whose account it goes; ``None``: to nobody's.
+        :param size: the bytes of the messages.
+        :param count: the number of messages.
+        :param reader: the client whose budget pays; ``None``: no client's.
         """
         cost = cost_of(size, count) + _CALL_COST
         self._spent += cost
@@ -92,7 +93,7 @@ class Turns:
         self._go_on()
 
     def begin(self) -> None:
-        """Begin a turn."""
+        """Begin a new turn, and let readers that wait continue."""
         self._spent = 0
         while self._waiting and self._spent <= _SIZE:
             waiter = self._waiting.popleft()
@@ -100,7 +101,7 @@ class Turns:
                 waiter.callback(None)
 
     def close(self) -> None:
-        """Let nobody proceed any more whose account is used up: the server stops."""
+        """Stop the timers of clients whose budget is spent, because the server stops."""
         for call in self._resting:
             call.cancel()
         self._resting.clear()

@@ -1,7 +1,7 @@
 """
 The values that a history store takes and returns.
 
-Public: authors of stores import them. Source: the protocol document, section "History".
+Public: authors of stores use these classes. Source: the protocol document, section "History".
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 _MESSAGE_ID = re.compile(r"[!-~]{1,64}")
 
 ID_LINE = re.compile(rb"\nmessage-id:", re.IGNORECASE)
-"""What the bytes of a head contain that has a message id, be it well-formed or not."""
+"""Matches in every head with a message id, even a malformed one."""
 
 _STORE_LINE = re.compile(rb"\nstore:", re.IGNORECASE)
 
@@ -42,15 +42,15 @@ _STORE_LINE = re.compile(rb"\nstore:", re.IGNORECASE)
 @dataclass(frozen=True, slots=True)
 class Retention:
     """
-    How much of each channel a store keeps.
+    A history class: how much of each of its channels a store keeps.
 
-    :ivar name: the name of the history class, 1 to 32 letters, digits, ``-`` and ``_``. Two classes with the same
-        name must have the same bounds.
-    :ivar messages: messages of a channel, from 1 to 1,000,000.
-    :ivar age: seconds that a message is kept, from 1 to ten years.
-    :ivar size: bytes of a channel, from 1,024 on; 0: any number.
-    :ivar recovery: the most messages that one subscription recovers. A client that misses more gets ``missed``. 0: no
-        bound.
+    :ivar name: the name of the history class, 1 to 32 letters, digits, ``-`` and ``_``. Two classes with the same name
+        must have the same limits.
+    :ivar messages: the most messages of a channel, 1 to 1,000,000.
+    :ivar age: seconds for which a message is kept, from 1 to 315,360,000 (ten years).
+    :ivar size: the most bytes of a channel, at least 1,024; 0: no limit.
+    :ivar recovery: the most messages that one subscription recovers, up to 1,000,000. A client that has missed more
+        gets ``missed``. 0: no limit.
     """
 
     name: str = "default"
@@ -70,8 +70,8 @@ class Retention:
         """
         Check the fields.
 
-        :raises TypeError: if one is of another type.
-        :raises ValueError: if one is out of bounds.
+        :raises TypeError: if a field has another type.
+        :raises ValueError: if a field is out of bounds.
         """
         check_fields(self, self.BOUNDS)
         plain = self.name.replace("-", "").replace("_", "")
@@ -80,19 +80,19 @@ class Retention:
 
 
 DEFAULT_RETENTION = Retention()
-"""What ``history = true`` in a channel rule stands for, and ``--history``."""
+"""The class of ``history = true`` in a channel rule, and of ``--history`` with default values."""
 
 OPTIONS_CLASS = "options"
-"""The name of the class of ``--history``, with ``--history-messages`` or ``--history-age`` of other values."""
+"""The name of the class of ``--history`` if ``--history-messages`` or ``--history-age`` has another value."""
 
 
 class Stored(NamedTuple):
     """
     One message of a history.
 
-    :ivar offset: its offset.
+    :ivar offset: the offset of the message.
     :ivar payload: the LHTTP message as subscribers get it, with ``offset`` and ``after``.
-    :ivar binary: whether it travels as a binary WebSocket message.
+    :ivar binary: whether it is sent as a binary WebSocket message.
     """
 
     offset: int
@@ -107,12 +107,12 @@ class Page:
     A part of the history of one channel.
 
     :ivar messages: the messages, oldest first.
-    :ivar reaches: for :meth:`IHistoryStore.read <lhttp_tx.interfaces.IHistoryStore.read>`, whether the store is sure
-        that no message is lost behind the requested offset and before the first of *messages*. False, too, if the
-        requested offset is one that the store has not given yet.
-    :ivar total: how many messages there would be without *limit* and *size*, including those in *messages*.
-    :ivar tip: the offset of the newest message of the channel, or a later one, whatever was requested. A client that
-        has all messages stands there.
+    :ivar reaches: for :meth:`IHistoryStore.read <lhttp_tx.interfaces.IHistoryStore.read>`: whether the store is certain
+        that no message is lost between the requested offset and the first of *messages*. It is also false if the store
+        has not assigned the requested offset yet.
+    :ivar total: the number of messages that the page would have without *limit* and *size*.
+    :ivar tip: the offset of the newest message of the channel, or a larger one, whatever was requested. It is the
+        position of a client that has all messages.
     """
 
     messages: list[Stored]
@@ -122,7 +122,7 @@ class Page:
 
     @property
     def more(self) -> bool:
-        """Whether there are more messages than these."""
+        """Whether there are more messages than the page has."""
         return self.total > len(self.messages)
 
 
@@ -130,13 +130,14 @@ class Page:
 @dataclass(slots=True)
 class Placing:
     """
-    The outcome of one publication in one channel. The store writes it.
+    The outcome of one publication in one channel. The store sets it.
 
     :ivar channel: the channel.
-    :ivar message_id: the id that the publisher gave it, or ``None``.
-    :ivar position: its position in the history, as soon as it is known; ``None`` if the channel has no history.
-    :ivar duplicate: whether a publication with this id is stored already. Then *position* is the position of that one.
-    :ivar failure: why it was not stored, as soon as this is known.
+    :ivar message_id: the message id of the publication, or ``None``.
+    :ivar position: the position in the history; ``None`` until it is known, and if the channel has no history.
+    :ivar duplicate: whether a publication with this id was already published. If so, *position* is that of the first
+        one.
+    :ivar failure: why the publication was not stored; ``None`` if nothing is known to have failed.
     """
 
     channel: str
@@ -151,10 +152,10 @@ class Filing:
     """
     How to store one message, and the outcome in each of its channels.
 
-    :ivar message_id: the id that its publisher gave it, or ``None``.
-    :ivar stored: whether histories may keep it.
-    :ivar placings: the outcomes, one for each channel that it was published to.
-    :ivar is_open: whether an outcome is not known yet. The store will write it.
+    :ivar message_id: the message id, or ``None``.
+    :ivar stored: whether histories may store it; false for ``store:no``.
+    :ivar placings: the outcomes, one for each channel.
+    :ivar is_open: whether the store had not decided an outcome when it took the publication. It sets the outcome later.
     :ivar undo: a function that forgets the message id, if it is not known whether the bus has the message; ``None`` if
         there is nothing to forget.
     """
@@ -176,26 +177,26 @@ class Filing:
 
     @property
     def is_kept(self) -> bool:
-        """Whether a history has it, or is to have it: then its receipt waits for the store, too."""
+        """Whether a history stores the message. If so, its receipt waits for the store, too."""
         return self.is_open or any(placing.position is not None for placing in self.placings)
 
     @property
     def failure(self) -> LHTTPError | None:
-        """Why it was not stored in one of the channels; ``None`` if nothing is known to have failed."""
+        """Why the message was not stored in one of the channels; ``None`` if nothing is known to have failed."""
         return next((placing.failure for placing in self.placings if placing.failure is not None), None)
 
     @property
     def duplicate(self) -> bool:
-        """Whether it was there before, in each of its channels."""
+        """Whether the message is a duplicate in each of its channels."""
         return bool(self.placings) and all(placing.duplicate for placing in self.placings)
 
     @property
     def positions(self) -> dict[str, str]:
-        """Where it is, for each channel that keeps it."""
+        """The known positions of the message, by channel."""
         return {placing.channel: placing.position for placing in self.placings if placing.position is not None}
 
     def headers(self) -> list[tuple[str, str]]:
-        """Return the headers ``position`` and ``duplicate`` of its receipt, as far as they apply."""
+        """Return the headers ``position`` and ``duplicate`` for the receipt, as far as they apply."""
         placed = [f"{placing.channel}={placing.position}" for placing in self.placings if placing.position is not None]
         pairs = [("position", " ".join(placed))] if placed else []
         return [*pairs, ("duplicate", "1")] if self.duplicate else pairs
@@ -207,7 +208,7 @@ def message_id_of(head: Head) -> str | None:
 
     Source: the protocol document, section "Message ids".
 
-    :raises RemoteProtocolError: if it is not 1 to 64 visible ASCII characters.
+    :raises RemoteProtocolError: if the id is not 1 to 64 visible ASCII characters.
     """
     message_id = head.headers.get("message-id")
     if message_id is None or _MESSAGE_ID.fullmatch(message_id):
@@ -217,10 +218,11 @@ def message_id_of(head: Head) -> str | None:
 
 def filing_of(head: Head, *, wanted: bool) -> Filing | None:
     """
-    Return how a publication is to be kept; ``None`` if there is nothing special about it.
+    Return how to store a publication, and where to put the outcomes. Return ``None`` if it needs neither: nobody asks,
+    and it has neither an id nor ``store:no``.
 
-    :param wanted: whether somebody wants to know what becomes of it.
-    :raises RemoteProtocolError: as :func:`message_id_of`.
+    :param wanted: whether somebody asks for the outcomes.
+    :raises RemoteProtocolError: if the message id is malformed.
     """
     message_id = message_id_of(head) if ID_LINE.search(head.raw) else None
     stored = not _STORE_LINE.search(head.raw) or head.headers.get("store") != "no"

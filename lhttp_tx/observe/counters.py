@@ -1,5 +1,5 @@
 """
-The counters of a server, for its metrics: plain numbers, which cost next to nothing.
+The counters of a server, for its metrics: plain numbers, which cost almost nothing.
 
 Only a server with ``Config(metrics=True)`` has a :class:`Counters`. It counts for runs of messages, for connections and
 for errors, never for each message on its own. :mod:`lhttp_tx.web.admin.metrics` shows the numbers. Imports nothing.
@@ -14,15 +14,15 @@ from collections.abc import Iterator, Sequence
 __all__ = ["LONG", "SHORT", "Counters", "Histogram"]
 
 SHORT: tuple[float, ...] = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
-"""Upper bounds, in seconds, for what should take a moment."""
+"""Upper bounds, in seconds, for work inside the server."""
 
 LONG: tuple[float, ...] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Upper bounds, in seconds, for what waits for others."""
+"""Upper bounds, in seconds, for work that waits for other programs."""
 
 
 class Histogram:
     """
-    How often values fell between bounds.
+    The numbers of values between bounds.
 
     :ivar count: the number of values.
     :ivar total: their sum.
@@ -60,17 +60,17 @@ class Counters:
 
     :ivar received_messages: messages that clients sent.
     :ivar received_bytes: bytes that clients sent over WebSocket or plain TCP, after TLS is removed.
-    :ivar publications: publications that this node was asked for, one for each channel.
+    :ivar publications: publications that this node made, one for each channel.
     :ivar deliveries: publications handed to connections, one for each subscriber.
     :ivar delivered_bytes: bytes of these, before framing and compression.
     :ivar opened: connections that got a session.
-    :ivar closed: connections that ended, by close code and by who closed: ``server`` or ``client``.
+    :ivar closed: connections that ended, by close code and by the side that closed: ``server`` or ``client``.
     :ivar refused: opening handshakes that were refused, by HTTP status.
     :ivar requests: HTTP requests that were answered on the public port, by status.
     :ivar errors: error messages to clients, by status and cause.
     :ivar unconfirmed: confirmations that failed, by cause; each may concern many receipts.
     :ivar pauses: how often reading from a client was paused, by reason.
-    :ivar recoveries: channels that clients have recovered, or in which they have missed something.
+    :ivar recoveries: channels that clients have recovered, and channels in which they have missed messages.
     :ivar gaps: how often this node may have missed publications.
     :ivar upstream: requests to backends, by outcome.
     :ivar handshakes: seconds from the arrival of a handshake until the connection is open.
@@ -115,10 +115,10 @@ class Counters:
         return found
 
     def count_recovery(self, recovered: int, missed: int) -> None:
-        """Count channels whose clients were told that they have everything, or that they have missed something."""
+        """Count the channels in which a client has recovered everything, and those in which it has missed messages."""
         self.recoveries["recovered"] += recovered
         self.recoveries["missed"] += missed
 
     def count_gap(self) -> None:
-        """Count that this node may have missed publications."""
+        """Count an interruption in which this node may have missed publications."""
         self.gaps += 1

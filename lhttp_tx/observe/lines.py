@@ -1,7 +1,7 @@
 """
 Lines of the log: as text for people, or as JSON for programs.
 
-An observer for Twisted's log, made by :func:`log_observer`. Control characters of what is logged never reach a line.
+An observer for Twisted's log, made by :func:`log_observer`. It escapes control characters in texts and values.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def json_line(event: LogEvent, node: str | None = None) -> str:
     """
     Return an event as one line of JSON, in ASCII.
 
-    It has ``time`` (RFC 3339, UTC), ``level``, ``event``, ``text``, ``logger``, and ``node`` and ``worker`` where there
-    are some. ``fields`` has what the text names. A failure has ``error`` and ``traceback`` too.
+    It has ``time`` (RFC 3339, UTC), ``level``, ``event``, ``text`` and ``logger``, and ``node`` and ``worker`` if they
+    are known. ``fields`` has the values in the text. A failure also has ``error`` and ``traceback``.
 
     :param node: the name of this node.
     """
@@ -87,7 +87,7 @@ def json_line(event: LogEvent, node: str | None = None) -> str:
 
 
 def fields_of(event: LogEvent) -> dict[str, Any]:
-    """Return the values that an event's text names, and those in its ``fields``."""
+    """Return the values in an event's text, and those in its ``fields``."""
     given = event.get("fields")
     found = dict(given) if isinstance(given, dict) else {}
     text = event.get("log_format")
@@ -146,7 +146,7 @@ def log_observer(
     :param file: a text file, or a log file of Twisted.
     :param level: the lowest level that it writes.
     :param ignores: returns whether an event is left out.
-    :param descriptor: the descriptor of *file*, if it may be the journal; then each line begins with its priority.
+    :param descriptor: the descriptor of *file*, if it may be the journal. Then each line begins with its priority.
     """
     in_journal = descriptor is not None and is_journal(descriptor)
 
@@ -155,7 +155,7 @@ def log_observer(
             return None
         try:
             text = json_line(event, node) if is_json else text_line(event, node, has_time=not in_journal)
-        except Exception as error:  # a mistake in what is logged may not cost the line, nor those after it
+        except Exception as error:  # a broken event must not lose its line, or later lines
             told = f"unformattable event of {event.get('log_namespace')!r}: {error!r}"
             text = json_line({"log_format": "{told}", "told": told, "log_time": time()}, node) if is_json else told
         if in_journal:

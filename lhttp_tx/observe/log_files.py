@@ -1,8 +1,8 @@
 """
-Finds the files that the process logs to, and opens them again after they were moved.
+Finds the files to which the process logs, and opens them again after they were moved.
 
 Used by :mod:`lhttp_tx.twistd.signals`. ``twistd`` rotates its own log on SIGUSR1. If a tool such as logrotate has moved
-the log before, it goes on writing to the old file. ``twist`` does not know the signal.
+the log before, ``twistd`` continues to write to the old file. ``twist`` does not handle the signal.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ def reopen_logs() -> None:
     """
     Write the log to new files from now on.
 
-    If a file was moved or removed, open its path again by name, no matter who made the new file there.
-    If the file is still in its place, ``twistd`` rotates it and ``twist`` leaves it alone. If that fails, the log says
-    why and goes on in the old file.
+    If a file was moved or removed, open its path again, even if there is a new file already.
+
+    If the file was not moved, ``twistd`` rotates it, and ``twist`` does not change it. If that fails, the log says why,
+    and continues in the old file.
     """
     files = list(log_files())
     for file in files:
@@ -64,7 +65,7 @@ def reopen(file: Any) -> str:
             return f"{file.path} is in its place"
         file.rotate()
         return f"{file.path} was rotated"
-    # Twisted closes the old file first. If it then cannot make a new one, nothing can be logged any more.
+    # Twisted closes the old file first. If it then cannot make a new one, it can no longer log anything.
     mode = 0o666 if file.defaultMode is None else file.defaultMode
     os.close(_make(file.path, os.O_RDWR, mode))
     file.reopen()
@@ -75,8 +76,8 @@ def _make(path: str, flags: int, mode: int) -> int:
     """
     Return a descriptor of the file at *path*, made if it is missing.
 
-    :raises OSError: if that fails, or if there is something else than a regular file, such as a pipe, on which writing
-        the log could wait for ever.
+    :raises OSError: if that fails, or if the path is not a regular file, such as a pipe, which could block the process
+        forever.
     """
     descriptor = os.open(path, flags | os.O_CREAT | os.O_NONBLOCK, mode)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -94,7 +95,7 @@ def _is_there(descriptor: int, path: str) -> bool:
 
 
 def log_files() -> Iterator[Any]:
-    """Return the files with a path that this process logs to."""
+    """Yield the files with a path to which this process logs."""
     observers: list[Any] = list(globalLogPublisher._observers)
     while observers:
         observer = observers.pop()

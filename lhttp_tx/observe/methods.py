@@ -2,8 +2,8 @@
 The methods of the admin API: one table of names, parameters, scopes and answers.
 
 The HTTP side with its OpenAPI document (:mod:`lhttp_tx.web.admin`) and ``lhttp admin`` are made from it. The types are
-JSON Schema (draft 2020-12). The module imports nothing of the server, so that the command works without it. Source:
-the protocol document, section "HTTP API".
+JSON Schema (draft 2020-12). The module imports nothing of the server, so that the command works without it. Source: the
+how-to about the admin side, section "HTTP API".
 """
 
 from __future__ import annotations
@@ -390,4 +390,4 @@ METHODS: tuple[Method, ...] = (
 """All methods, in the order of the documentation."""
 
 BY_NAME: Mapping[str, Method] = {method.name: method for method in METHODS}
-"""The same, by name."""
+"""All methods, by name."""

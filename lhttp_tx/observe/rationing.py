@@ -2,8 +2,8 @@
 Limits the log lines that clients can cause: one line of each kind in an interval, and then the number of further ones.
 
 Clients could cause any number of lines. Modules that log events caused by clients use a :class:`RationedLogger`. It
-rations lines while a server runs, as :mod:`lhttp_tx.service` tells; otherwise it writes every line. Imports nothing of
-the project.
+limits lines while a server runs, which :mod:`lhttp_tx.service` reports. Otherwise it writes every line. Imports nothing
+of the project.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from twisted.python.failure import Failure
 __all__ = ["INTERVAL", "MAX_KINDS", "RationedLogger", "begin", "end"]
 
 INTERVAL = 10.0
-"""Seconds in which at most one line of each kind is written."""
+"""Seconds within which at most one line of each kind is written."""
 
 MAX_KINDS = 64
 """The most kinds of lines that are counted separately at one time. Further kinds count as one."""
 
 _REASON_SIZE = 200
-"""The most characters of a reason in the log, since some reasons contain a client's data."""
+"""The most characters of a reason in the log, because some reasons contain a client's data."""
 
 _Kind = tuple[Any, ...]
 _OTHERS: _Kind = ("lhttp_tx", LogLevel.warn, "lines of other kinds")
@@ -38,7 +38,7 @@ class _Ration:
         self.timer: IDelayedCall | None = None
 
     def admits(self, kind: _Kind) -> bool:
-        """Return whether to write a line of this kind. Count it if not."""
+        """Return whether to write a line of this kind. If not, count it."""
         if not self.clocks:
             return True
         counts = self.counts
@@ -53,7 +53,7 @@ class _Ration:
         return True
 
     def report(self) -> None:
-        """Write how many lines were left out. Go on counting the kinds that had any."""
+        """Log how many lines were omitted. Continue to count the kinds of these lines."""
         self.stop()
         counts, self.counts = self.counts, {}
         for kind, count in counts.items():
@@ -76,12 +76,12 @@ _ration = _Ration()
 
 
 def begin(clock: IReactorTime) -> None:
-    """Ration lines from now on, until :func:`end` was called as often as this."""
+    """Limit lines from now on, until :func:`end` was called as often as this function."""
     _ration.clocks.append(clock)
 
 
 def end(clock: IReactorTime) -> None:
-    """Write the counts, and stop rationing unless other servers run."""
+    """Log the counts, and stop limiting lines unless other servers run."""
     if clock in _ration.clocks:
         _ration.clocks.remove(clock)
         _ration.report()
@@ -107,7 +107,7 @@ class RationedLogger:
         self._emit(LogLevel.warn, format, values)
 
     def error(self, format: str, **values: Any) -> None:  # noqa: A002
-        """Log an error that the operator has to know."""
+        """Log an error that the operator must know about."""
         self._emit(LogLevel.error, format, values)
 
     def failure(

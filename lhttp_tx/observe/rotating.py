@@ -17,16 +17,16 @@ __all__ = ["RotatingLogFile"]
 
 
 class RotatingLogFile(LogFile):
-    """A log file at ``PATH``. Earlier ones are ``PATH.1``, the newest, to ``PATH.N``."""
+    """A log file at ``PATH``. Earlier files are ``PATH.1`` (the newest) to ``PATH.N``."""
 
     def __init__(
         self, path: str, *, size: int = 0, age: float = 0.0, keep: int = 0, now: Callable[[], float] = time.time
     ) -> None:
         """
-        :param path: of the file.
-        :param size: bytes after which it is rotated; 0: never.
-        :param age: seconds after its first line after which it is rotated; 0: never.
-        :param keep: how many earlier files stay; 0: all.
+        :param path: the path of the file.
+        :param size: the bytes after which the file is rotated; 0: never.
+        :param age: the seconds after its first line after which the file is rotated; 0: never.
+        :param keep: the number of earlier files to keep; 0: all.
         :param now: returns the time, in seconds since 1970.
         :raises OSError: if the file cannot be opened.
         """
@@ -40,17 +40,17 @@ class RotatingLogFile(LogFile):
 
     def _openFile(self) -> None:
         super()._openFile()
-        # Where it goes on with a file, that has begun when the one before it ended.
+        # If it continues an existing file, that file began when the one before it ended.
         before = Path(f"{self.path}.1")
         self._begun = before.stat().st_mtime if self.size and before.exists() else self._now()
 
     def shouldRotate(self) -> Any:
-        """Return whether it is large or old."""
+        """Return whether the file is too large or too old."""
         is_old = self._age and self.size and self._now() - self._begun >= self._age
         return is_old or super().shouldRotate()
 
     def write(self, data: Any) -> None:
-        """Write bytes or text, and let the operator see them at once."""
+        """Write bytes or text to the file at once, without a buffer."""
         if not self.size:
             self._begun = self._now()
         super().write(data)

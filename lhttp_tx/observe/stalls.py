@@ -1,7 +1,7 @@
 """
 Detects a blocked reactor, and logs the code that blocks it.
 
-A thread checks whether the reactor still runs. If it does not, the thread logs the stack of the reactor's thread.
+A thread checks whether the reactor still runs. If it is blocked, the thread logs the stack of the reactor's thread.
 Imports nothing of the project.
 """
 
@@ -41,7 +41,7 @@ class StallWatch(Service):
         self._beating.clock = reactor
 
     def startService(self) -> None:
-        """Begin to look."""
+        """Begin to check the reactor."""
         super().startService()
         self._stop = threading.Event()
         self._thread = threading.get_ident()
@@ -52,7 +52,7 @@ class StallWatch(Service):
         threading.Thread(target=self._watch, args=(self._stop,), name="stall watch", daemon=True).start()
 
     def stopService(self) -> None:
-        """Stop looking."""
+        """Stop checking."""
         super().stopService()
         self._stop.set()
         if self._beating.running:

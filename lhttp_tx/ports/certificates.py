@@ -1,7 +1,7 @@
 """
-Certificates that can be renewed while the server listens: new connections get the new one, others stay as they are.
+Renews certificates while the server listens: new connections get the new certificate, and others do not change.
 
-:mod:`lhttp_tx.twistd.renewal` asks for it. Imports nothing that knows connections.
+:mod:`lhttp_tx.twistd.renewal` uses it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _PROXY = "haproxy:"
 """The prefix of an endpoint's description for the PROXY protocol."""
 
 _PLACES = ("port", "privateKey", "certKey", "sslmethod", "interface", "backlog", "extraCertChain", "dhParameters")
-"""What the parts of the description of an endpoint are, unless they say it: those of ``_parseSSL`` of Twisted."""
+"""The names of the positional parts of an endpoint's description: the parameters of Twisted's ``_parseSSL``."""
 
 _FILES = ("privateKey", "certKey", "extraCertChain", "dhParameters")
-"""Those of them that name a file."""
+"""The parts that name a file."""
 
 _DEFAULT_KEY = "server.pem"
-"""The file with the private key of an endpoint that names none, and with its certificate."""
+"""The file with the private key and the certificate of an endpoint that names none."""
 
 
 def tls_files(description: str) -> list[str]:
@@ -42,14 +42,14 @@ def tls_files(description: str) -> list[str]:
         return []
     try:
         places, named = _parse(description)
-    except RuntimeError:  # it ends with a backslash
+    except RuntimeError:  # the description ends with a backslash
         return []
     found = {"privateKey": _DEFAULT_KEY, **dict(zip(_PLACES, places[1:], strict=False)), **named}
     return [found[name] for name in _FILES if found.get(name)]
 
 
 class _RenewableContext:
-    """What makes the TLS of each connection, from the newest certificate."""
+    """Makes the TLS context of each connection, from the newest certificate."""
 
     def __init__(self, current: Any) -> None:
         self.current = current
@@ -68,7 +68,7 @@ class Certificates:
         self._contexts: dict[str, _RenewableContext] = {}
 
     def endpoint(self, reactor: Any, description: str) -> IStreamServerEndpoint:
-        """Return the endpoint of *description*. If it is one of Twisted's with TLS, its certificate can be renewed."""
+        """Return the endpoint of *description*. If it is Twisted's endpoint for TLS, its certificate can be renewed."""
         endpoint = self._make_endpoint(reactor, description)
         if isinstance(endpoint, SSL4ServerEndpoint):
             context = self._contexts[description] = _RenewableContext(endpoint._sslContextFactory)
@@ -77,10 +77,10 @@ class Certificates:
 
     def renewals(self) -> list[tuple[str, Callable[[], bool]]]:
         """
-        Return what there is to renew: a description, and a function that reads its files again.
+        Return the descriptions of the endpoints, each with a function that reads its files again.
 
-        The function returns whether the certificate is another one. It raises if the files cannot be used; then the old
-        certificate stays.
+        The function returns whether the certificate has changed. It raises if the files cannot be used. Then the old
+        certificate remains.
         """
         return [(name, lambda name=name: self._renew(name)) for name in self._contexts]  # type: ignore[misc]
 
@@ -88,7 +88,7 @@ class Certificates:
         context = self._contexts[description]
         found: Any = serverFromString(None, description)  # reads the files, and uses no reactor yet
         new, old = found._sslContextFactory, context.current
-        new.getContext()  # whether the key belongs to the certificate
+        new.getContext()  # raises if the key does not match the certificate
         if _public(new) == _public(old):
             return False
         context.current = new
@@ -96,7 +96,7 @@ class Certificates:
 
 
 def _public(options: Any) -> tuple[bytes, ...]:
-    """Return the certificate of a server, and those of its chain, as they are sent."""
+    """Return the certificate of a server and those of its chain, in DER."""
     from OpenSSL.crypto import FILETYPE_ASN1, dump_certificate
 
     return tuple(

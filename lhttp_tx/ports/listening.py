@@ -36,7 +36,7 @@ many wait; the other clients wait meanwhile. The rest stays in the system's queu
 """
 
 _UNSAID = (50, None)
-"""Twisted's default backlog; ``None`` for a socket that another process has made."""
+"""Backlogs that nobody has chosen: Twisted's default, and ``None`` for a socket that another process has made."""
 
 
 def widen(port: Any, description: str) -> None:
@@ -64,10 +64,11 @@ def limit_accepts(port: Any) -> None:
 
 def listen_now(endpoint: IStreamServerEndpoint, factory: IProtocolFactory, description: str) -> IListeningPort:
     """
-    Listen on an endpoint that knows at once whether it can.
+    Listen on an endpoint that reports the outcome at once.
 
-    :raises CannotListenError: if it cannot; other errors of the endpoint are raised, too. The log says why.
-    :raises ValueError: if it does not know at once; then it does not listen later either, and the log says so.
+    :raises CannotListenError: if it cannot listen. Other errors of the endpoint are raised, too. The log says why.
+    :raises ValueError: if it does not report the outcome at once. Then it does not listen later either. The log says
+        so.
     """
     outcome: list[Any] = []
     listening = endpoint.listen(factory).addBoth(outcome.append)
@@ -124,10 +125,10 @@ class Listeners:
     ) -> None:
         """
         :param reactor: the running reactor.
-        :param factory: takes the connections, where :meth:`open` gets no other one.
+        :param factory: takes the connections, unless :meth:`open` gets another factory for an endpoint.
         :param make_endpoint: takes the reactor and a description, and returns the endpoint.
-        :param opened: called with each port that listens, its description, and what takes its connections. The port is
-            then in :attr:`ports`.
+        :param opened: called with each port that listens, its description, and the factory that takes its connections.
+            The port is then in :attr:`ports`.
         """
         self.ports: list[IListeningPort] = []
         self._reactor = reactor
@@ -149,7 +150,7 @@ class Listeners:
         """
         Listen on all of *descriptions*, then on *others*.
 
-        :param others: more descriptions, each with what takes the connections there.
+        :param others: more descriptions, each with the factory that takes the connections there.
 
         :returns: a Deferred that
 
@@ -157,7 +158,8 @@ class Listeners:
             - fails with the first error that an endpoint reports later. The other ports stay open, and :attr:`intact`
               is false;
             - fails with :exc:`twisted.internet.defer.CancelledError` if the ports are closed first.
-        :raises CannotListenError: if an endpoint fails at once; its other errors are raised, too. Then no port listens.
+        :raises CannotListenError: if an endpoint fails at once. Other errors of endpoints are raised, too. Then no port
+            listens.
         """
         self.is_open = True
         self._failed = None
@@ -258,7 +260,7 @@ def _inode(port: Any) -> int | None:
 
 
 def _discard(outcome: Any) -> Any:
-    """Close a port that nobody waits for any more."""
+    """Close a port that is no longer needed."""
     return None if isinstance(outcome, Failure) else outcome.stopListening()
 
 

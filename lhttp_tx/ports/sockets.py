@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from lhttp_tx.ports.listening import close_now
 
-__all__ = ["UNIXRights", "adopt", "find_group", "is_unix", "read_mode"]
+__all__ = ["UNIXRights", "adopt", "find_group", "give_away", "is_unix", "read_mode"]
 
 _log = Logger()
 
@@ -47,7 +47,7 @@ class UNIXRights:
     """
     The permissions of UNIX sockets.
 
-    :ivar mode: the mode of their files; ``None``: 0660 if there is a group, else what the description says.
+    :ivar mode: the mode of their files; ``None``: 0660 if there is a group, otherwise the mode of the description.
     :ivar group: the name or the number of their group; ``None``: the group of the process.
     """
 
@@ -84,7 +84,7 @@ class _GroupEndpoint:
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
-        Listen.
+        Listen, then set the group and the mode of the socket.
 
         :returns: a Deferred that
 
@@ -118,8 +118,8 @@ class _AdoptedPort(Port):
     """
     A UNIX socket that another process has made. That process owns its file and permissions.
 
-    Twisted would give everybody access when it begins to listen. When it stops, it would remove the file, and shut the
-    socket down for all processes that have it.
+    When Twisted's own class begins to listen, it would give everybody access. When it stops, it would remove the file,
+    and shut the socket down for all processes that have it.
     """
 
     _shouldShutdown = False
@@ -142,7 +142,7 @@ class _AdoptedPort(Port):
 
 def adopt(reactor: Any, descriptor: int, family: int, factory: Any) -> IListeningPort:
     """
-    Listen on a socket that another process has made, and leave its file as it is if it is a UNIX socket.
+    Listen on a socket that another process has made. If it is a UNIX socket, do not change its file.
 
     :param descriptor: its file descriptor, which still belongs to the caller.
     """
@@ -151,6 +151,17 @@ def adopt(reactor: Any, descriptor: int, family: int, factory: Any) -> IListenin
     port: Any = _AdoptedPort._fromListeningDescriptor(reactor, descriptor, factory)  # type: ignore[no-untyped-call]
     port.startListening()
     return port  # type: ignore[no-any-return]
+
+
+def give_away(port: Any) -> None:
+    """
+    Leave the socket of *port* to another process that has it, too.
+
+    From now on, to close the port neither shuts the socket down nor removes its file.
+    """
+    port._shouldShutdown = False
+    if isinstance(port, Port):
+        port.__class__ = _AdoptedPort
 
 
 class _Adopting:
@@ -170,7 +181,7 @@ def read_mode(text: str) -> int:
     """
     Return the mode that the octal digits in *text* stand for.
 
-    :raises ValueError: if it is not a mode, or a mode with which the server itself could not use the socket.
+    :raises ValueError: if it is not a mode, or if the server itself could not use the socket with this mode.
     """
     if not re.fullmatch(r"0?[67][0-7]{2}", text):
         raise ValueError(f"{text!r} is not a mode for a socket; write it in octal digits, such as 660")

@@ -46,7 +46,9 @@ class Starts:
         self.begin()
 
     def wait(self) -> Deferred[None]:
-        """Return a Deferred of the current start, else of the last one, else of the next one."""
+        """
+        Return a Deferred for the outcome of the current start; if there is none, of the last start, or of the next one.
+        """
         waiter: Deferred[None] = Deferred()
         if self._outcome is None:
             self._waiting.append(waiter)

@@ -39,16 +39,16 @@ __all__ = ["RuleBook", "RuledPublishFilter", "RuledSubscribeFilter", "RuledUnsub
 
 _PACE_SIZE = 65_536
 """
-Bytes of memory for the pace of one connection in its channels. If a channel does not fit, the server refuses the
-message until the bucket of another channel is full again. It does not drop other channels instead: a client could then
-publish to those as fast as it likes.
+Bytes of memory for the rates of one connection in its channels. If there is no room for another channel, the server
+refuses the message until the bucket of a channel is full again. It does not drop a bucket that is not full, because the
+client could then exceed the rate in that channel.
 """
 
 _PACE_COST = 200
 """Bytes of memory for a channel, in addition to its name; measured, and rounded up."""
 
 _RULING_SIZE = 4_194_304
-"""Bytes of memory for what the rules say about lists of channels."""
+"""Bytes of memory for the cached results of the rules for lists of channels."""
 
 _RULING_COST = 400
 _RULED_COST = 150
@@ -59,14 +59,14 @@ _ROUNDING = 1e-9
 
 
 _Passed: TypeAlias = tuple[Rules, Identity, tuple[str, ...]]
-"""What the rules let pass: these rules, this client, these channels. None of it can change."""
+"""A subscription that the rules allow: the rules, the client and the channels. These objects do not change."""
 
 
 class RuleBook:
     """
-    The rules in force.
+    The current rules.
 
-    :ivar rules: the rules. Set this to replace them, then let the engine forget its plans.
+    :ivar rules: the rules. To replace them, set this, and then make the engine forget its plans.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -101,14 +101,13 @@ class RuledSubscribeFilter(SubscribeFilter):
 
     def after(self, request: Request) -> MaybeAwaitable:
         """
-        Subscribe, and check the rules again before and after: other steps, and the bus, may have taken some time.
+        Subscribe, and check the rules again before and after this, because other steps and the bus may take some time.
 
-        :raises Refused: if the sender may no longer subscribe, or if a subscription was taken back before the bus had
-            it.
+        :raises Refused: if the sender may no longer subscribe, or if a subscription was revoked before the bus had it.
         """
         channels = request.judged("subscribe")
         passed, self._passed = self._passed, None
-        # Most often nothing came in between: the same rules say the same of the same client and list.
+        # Usually nothing has changed: the same rules give the same result for the same client and list.
         same = passed is not None and passed[0] is self._book.rules and passed[1] is request.session.identity
         if passed is None or not same or passed[2] != channels:
             self._check(channels, request)
@@ -127,7 +126,7 @@ class RuledSubscribeFilter(SubscribeFilter):
             self._check(channels, request)
         session = request.session
         if not session.closed and not session.channels.issuperset(request.message.head.channels("subscribe")):
-            # Rules that were in force for a moment have taken it back, or code has. The client may ask again.
+            # Rules that applied for a moment have revoked it, or code has. The client may subscribe again.
             raise Refused(409, "a subscription was removed before the bus had confirmed it")
 
     def _check(self, channels: Iterable[str], request: Request) -> None:
@@ -136,7 +135,7 @@ class RuledSubscribeFilter(SubscribeFilter):
 
     def check_subscription(self, session: Session, name: str) -> None:
         """
-        Check an existing subscription as if the client asked for it now.
+        Check an existing subscription as if the client subscribed now.
 
         :param name: a channel, the presence of one, or a wildcard subscription.
         :raises Refused: if the client may not have it, or if the server no longer keeps the channel's presence.
@@ -158,7 +157,7 @@ class RuledSubscribeFilter(SubscribeFilter):
 
 
 class RuledUnsubscribeFilter(UnsubscribeFilter):
-    """Takes back subscriptions, including wildcard subscriptions."""
+    """Ends subscriptions of the sender, including wildcard subscriptions."""
 
     takes_wildcards = True
 
@@ -182,9 +181,9 @@ class RuledPublishFilter(PublishFilter):
     def judge(self, request: Request) -> MaybeAwaitable:
         """
         :raises Refused: if the sender may not publish to one of the channels.
-        :raises MessageTooLarge: if one of them does not take messages of this size.
-        :raises TooMany: if the sender publishes too fast to one of them. The message then goes to none of them, and
-            does not count for the others.
+        :raises MessageTooLarge: if the message is too large for one of the channels.
+        :raises TooMany: if the sender publishes too fast to one of them. The message is then published to no channel,
+            and does not count for the others.
         """
         channels = request.state[self] = request.judged("publish")
         ruling = self._ruling(channels)
@@ -194,7 +193,7 @@ class RuledPublishFilter(PublishFilter):
 
     def after(self, request: Request) -> MaybeAwaitable:
         """
-        Publish the message. The sender itself gets it only in channels whose rules have an echo.
+        Publish the message. The sender itself gets it only in channels whose rules have ``echo = true``.
 
         If a processor has written other channels into the message, this checks them first.
         """
@@ -234,12 +233,12 @@ def _size_of(message: Message) -> int:
 
 class _Ruling:
     """
-    What the rules say about publishing to a list of channels.
+    The result of the rules for publishing to a list of channels.
 
     :ivar cost: its memory in bytes, approximately.
     :ivar is_empty: whether the rules restrict nothing.
     :ivar is_bounded: whether the rules limit sizes or rates.
-    :ivar silent: the channels without an echo.
+    :ivar silent: the channels with ``echo = false``.
     """
 
     __slots__ = ("_access", "_clock", "_known", "_paces", "_size", "_size_channel", "cost", "is_bounded", "is_empty",
@@ -298,9 +297,9 @@ class _Ruling:
 
 class _Paces:
     """
-    The pace of one connection in each channel: a token bucket for each channel, stored as the time when it is full.
+    The rates of one connection: a token bucket for each channel, stored as the time at which it will be full.
 
-    A bucket holds the messages of one second, but at least one. It is dropped only when it is full again.
+    A bucket has tokens for the messages of one second, but at least one. It is dropped only when it is full again.
     """
 
     __slots__ = ("_full", "_rested", "_seen", "_size")
@@ -323,7 +322,7 @@ class _Paces:
         return self._filling(channel, rate, now) > (max(rate, 1.0) - 1.0) / rate + _ROUNDING
 
     def have_room(self, paces: list[tuple[str, float]], now: float) -> bool:
-        """Make room to count a message to all of these channels; return whether there is room."""
+        """Make room for the buckets of all these channels. Return whether there is room."""
         wanted = sum(_cost(channel) for channel, _ in paces if channel not in self._full)
         if self._size + wanted <= _PACE_SIZE:
             return True
@@ -346,7 +345,7 @@ class _Paces:
     def _filling(self, channel: str, rate: float, now: float) -> float:
         """Return the number of seconds until the bucket is full."""
         left = max(0.0, self._full.get(channel, now) - now)
-        # It is never longer than this, unless the rule has changed.
+        # The time is never longer than this, unless the rule has changed.
         return left if left <= max(rate, 1.0) / rate + _ROUNDING else 0.0
 
 

@@ -110,7 +110,7 @@ class Claims(Access):
 @final
 @dataclass(frozen=True, slots=True)
 class AnyOf(Access):
-    """Everyone whom at least one of several grants allows."""
+    """Clients that at least one of several grants allows."""
 
     choices: tuple[Access, ...]
 

@@ -1,7 +1,7 @@
 """
-Which channels have history, and how much of each is kept: the rules, and the patterns of ``--history`` beside them.
+Decides which channels have history, and how much of each is kept, from the rules and the patterns of ``--history``.
 
-The server uses this module, and so does whatever checks a configuration without a server.
+Used by the server, and by the check of a configuration without a server.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def patterns_of(patterns: Iterable[str], retention: Retention) -> Rules:
 
 
 def retention_of(channel: str, rules: Rules | None, patterns: Rules) -> Retention | None:
-    """Return how much of a channel is kept; ``None``: nothing. A rule goes before a pattern."""
+    """Return how much of a channel is kept; ``None``: nothing. A rule takes precedence over a pattern."""
     found = None if rules is None else rules.find(channel).history
     return patterns.find(channel).history if found is None else found
 
@@ -39,10 +39,10 @@ def kept_classes(rules: Rules | None, patterns: Rules) -> tuple[Retention, ...]:
 
 def check_kept(rules: Rules | None, patterns: Rules) -> None:
     """
-    Check what no store can do.
+    Check that the rules for history are possible with any store.
 
-    :raises ValueError: if channels of a rule with ``echo = false`` may have history, or two classes with different
-        bounds have one name.
+    :raises ValueError: if channels of a rule with ``echo = false`` may have history, or if two classes with different
+        limits have the same name.
     """
     classes: dict[str, Retention] = {}
     for rule in (*(rules or ()), *patterns):

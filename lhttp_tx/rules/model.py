@@ -64,7 +64,7 @@ class Rule:
     :ivar max_rate: messages a second that a connection may publish to one such channel; 0: no limit. After a pause, it
         may publish the messages of one second at once, and at least one.
     :ivar echo: whether a publisher that is subscribed gets its own messages.
-    :ivar line: the line of the rule in its file; 0: it comes from no file.
+    :ivar line: the line of the rule in its file; 0: the rule is not from a file.
     :ivar history: how much of such a channel is kept; ``None``: nothing.
     """
 
@@ -216,9 +216,9 @@ class Rules:
 
 def check_history(pattern: str) -> str:
     """
-    Return *pattern* if it is one of channel names that may have history.
+    Return *pattern* if it is a pattern of channels that may have history.
 
-    :raises ValueError: if it is not; the text says why.
+    :raises ValueError: if it is not. The text says why.
     """
     try:
         Rules.from_toml([{"match": pattern, "history": True}])
@@ -246,7 +246,7 @@ def _read_rule(
     where: Location,
     classes: Mapping[str, Retention],
 ) -> Any:
-    """Return the arguments of a rule, or ``None`` if its pattern is of no use; tell what is wrong."""
+    """Return the arguments of a rule; ``None`` if its pattern is not valid. Add the errors to *problems*."""
     readers: dict[str, Callable[[Any], Any]] = {
         "match": _read_match,
         "presence": _read_flag,

@@ -59,7 +59,7 @@ class PatternIndex:
         self._after = 0  # patterns with > anywhere
         for number, tokens in enumerate(found):
             self._add(tokens, 1 << number, literal)
-        # What fits a word at each position: of channels, and of wildcard subscriptions.
+        # The patterns that fit each word, for each position: of channels, and of wildcard subscriptions.
         words = [{word: bits | star for word, bits in at.items()} for at, star in zip(literal, self._star, strict=True)]
         self._fitting = words
         self._touching = [{**at, "*": every, ">": every} for at, every in zip(words, self._any, strict=True)]
@@ -99,7 +99,11 @@ class PatternIndex:
         return self._narrow(tokens, self._covering)
 
     def _narrow(self, tokens: list[str], fitting: list[dict[str, int]]) -> int:
-        """Return the patterns that fit each token, by what fits the words at each position; others fit ``*``."""
+        """
+        Return the patterns that fit all tokens.
+
+        :param fitting: for each position, the patterns that fit a word. Other words fit the patterns with ``*`` there.
+        """
         left = reduce(and_, map(dict.get, fitting, tokens, self._star), self._all)
         if len(tokens) > len(fitting):
             return left & self._after

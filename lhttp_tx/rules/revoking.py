@@ -1,9 +1,9 @@
 """
-Takes back subscriptions that clients may no longer have.
+Revokes subscriptions that clients may no longer have.
 
 :mod:`lhttp_tx.assembly` uses it in a server with channel rules. New rules cause a check of all subscriptions, and a new
 identity causes a check of that connection's subscriptions. A client that loses a subscription gets a message about it.
-To everybody else, it looks like any other end of a subscription. Rules bind clients, so subscriptions made by code
+For all other code, this is an ordinary end of a subscription. Rules apply to clients, so subscriptions made by code
 stay. Each node checks its own connections.
 """
 
@@ -27,18 +27,18 @@ __all__ = ["HEADER", "Revoker"]
 _log = RationedLogger(__name__)
 
 HEADER = "unsubscribed"
-"""The header of an error message that names the subscription taken back."""
+"""The header of an error message that names the revoked subscription."""
 
 _TURN_WORK = 20_000
 """The work in one turn of the reactor, counted in evaluations of a rule. Each connection is checked in one turn."""
 
 _SUBSCRIPTION_WORK = 100
-"""The cost of checking a subscription and taking it back, in the same unit, in addition to the evaluated rules."""
+"""The work to check and revoke a subscription, in the same unit, in addition to the evaluated rules."""
 
 
 class Revoker(SessionWatcher):
     """
-    Takes back subscriptions: a few connections at a time for new rules, at once for a connection with a new identity.
+    Revokes subscriptions: for new rules, a few connections at a time; for a connection with a new identity, at once.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class Revoker(SessionWatcher):
 
     def rules_changed(self, before: Rules) -> None:
         """
-        Check every connection, and the first ones before this returns.
+        Check every connection. The first ones are checked before this returns.
 
-        If an earlier check is not done, it begins again. Connections and subscriptions that come in the meantime need
-        no check, because the new rules apply to them anyway.
+        If an earlier check is not done, it begins again. Connections and subscriptions that are made meanwhile need no
+        check, because the new rules already apply to them.
 
-        :param before: the rules that were in force. If they gave the same rights, there is nothing to do.
+        :param before: the earlier rules. If they gave the same rights, there is nothing to do.
         """
         if _rights(before) == _rights(self._book.rules):
             return
@@ -104,7 +104,7 @@ class Revoker(SessionWatcher):
             _log.info("subscriptions revoked by new channel rules: {count}", count=self._count)
 
     def _check(self, session: Session) -> int:
-        """Take back the subscriptions that are refused now, then tell the client. Return their number."""
+        """Revoke the subscriptions that the rules refuse now, and tell the client. Return their number."""
         refused: list[tuple[str, int, str]] = []
         for channel in session.channels.difference(self._granted.get(session, ())):
             try:

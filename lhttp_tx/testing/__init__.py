@@ -1,6 +1,6 @@
 """
-Tests processors, filters, hooks and authenticators without sockets and real time. Has the contracts of buses and of
-history stores.
+Test processors, filters, hooks and authenticators without sockets and without waiting. Also has the contract tests for
+buses and history stores.
 
 >>> from lhttp_tx import Message, processor
 >>> from lhttp_tx.testing import Server
@@ -12,9 +12,9 @@ history stores.
 >>> client.take()
 [<Message echo Headers([]) 23 bytes text>]
 
-The parts of the server are the real ones. Only connections and backends are in memory, and the clock stands still until
+The parts of the server are the real ones. Only connections and backends are in memory, and the clock moves only when
 you advance it. :func:`lhttp_tx.publish <lhttp_tx.running.publish>`, ``running.control()`` and ``running.presence()``
-find the server that was made or used last, unless a real one runs in the process.
+use the :class:`Server` that was made or used last, unless a real server runs in the process.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ if TYPE_CHECKING:
 __all__ = ["BusContract", "Client", "HistoryContract", "Server"]
 
 _CONTRACTS = {"BusContract": ("bus",), "HistoryContract": ("bus", "history_model", "history_cases", "history")}
-"""The modules of each contract. The last one defines it."""
+"""The modules of each contract. The last module defines the contract."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import a contract on first use: only contracts need pytest, and the one of stores needs hypothesis."""
+    """
+    Import a contract on first use, because only contracts need pytest, and only the one of stores needs hypothesis.
+    """
     if name not in _CONTRACTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import pytest

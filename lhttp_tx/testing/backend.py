@@ -1,9 +1,10 @@
 """
-Backends in memory, for ``upstream`` in a test.
+Backends in memory, for tests of ``upstream``.
 
-A resource of the test answers, and both sides use twisted.web's real HTTP. Only the network is missing: names are not
-resolved, and an ``https`` URL is answered like any other. An immediate answer of the resource arrives at once. Data
-that the resource writes later arrives with the next turn of the clock (``server.clock.advance(0)``).
+A resource of the test answers the requests, and both sides use the real HTTP of twisted.web. Only the network is
+missing: host names are not resolved, and ``https`` is the same as ``http``. If the resource answers immediately, the
+answer arrives immediately. Data that the resource writes later arrives when the clock is advanced, for example with
+``server.clock.advance(0)``.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ _SERVER, _CLIENT = IPv4Address("TCP", "127.0.0.1", 80), IPv4Address("TCP", "127.
 @implementer(IAgent, IAgentEndpointFactory)
 class Backends:
     """
-    All backends that the settings allow. One resource answers for all of them.
+    All backends that the settings allow, with one resource that answers for all of them.
 
-    :ivar resource: the resource; ``None``: connections are refused, like by a backend that is down.
+    :ivar resource: the resource; ``None``: connections are refused, as if the backend were down.
     """
 
     def __init__(self, resource: IResource | None, clock: Clock) -> None:
@@ -60,7 +61,7 @@ class Backends:
         return _Endpoint(self)
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect a client to the resource."""
+        """Return a Deferred with a new connection to the resource. It has its result already."""
         if self.resource is None:
             return fail(Refusal())
         server = Site(self.resource, reactor=self._clock).buildProtocol(_CLIENT)
@@ -71,7 +72,7 @@ class Backends:
         return succeed(client)
 
     def changed(self) -> None:
-        """Called when one side has written data, or has closed the connection."""
+        """Pass data on soon. Called when one side has written data, or has closed the connection."""
         if not self._is_busy and not self._is_due:
             self._is_due = True
             self._clock.callLater(0, self.flush)

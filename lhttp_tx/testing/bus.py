@@ -1,7 +1,7 @@
 """
-The contract suite of buses: tests for all implementations of :class:`~lhttp_tx.interfaces.IBus`.
+The contract tests for buses, for all implementations of :class:`~lhttp_tx.interfaces.IBus`.
 
-A subclass makes the buses, and may wait for them to react::
+A subclass makes the buses, and can wait until they react::
 
     from lhttp_tx.testing import BusContract
 
@@ -29,7 +29,7 @@ from lhttp_tx.interfaces import BusReceiver, IBus, MaybeDeferred
 __all__ = ["BusContract", "Received", "done", "into"]
 
 Received = list[tuple[str, bytes, bool]]
-"""The publications that a receiver got: the name subscribed to, a payload, and whether it is binary."""
+"""The publications that a receiver got: for each the name subscribed to, the payload, and whether it is binary."""
 
 
 def into(received: Received) -> BusReceiver:
@@ -41,14 +41,14 @@ class _Buses:
     """The base of the tests of a bus."""
 
     def make_buses(self, count: int) -> list[Any]:
-        """Return *count* buses, not started, that share all channels."""
+        """Return *count* buses that share all channels. They have not started."""
         raise NotImplementedError
 
     async def settle(self, buses: list[Any]) -> None:
-        """Return once publications that *buses* have accepted have arrived."""
+        """Wait until all publications that *buses* have accepted have arrived."""
 
     async def connected(self, bus: Any) -> None:
-        """Return once *bus*, which was started, takes publications."""
+        """Wait until *bus*, which has started, accepts publications."""
 
     @pytest_twisted.async_yield_fixture
     async def buses(self) -> Any:
@@ -160,7 +160,7 @@ class _Publishing(_Buses):
         assert [payload for _, payload, _ in received] == [b"1", b"2"]
 
     @pytest_twisted.ensureDeferred
-    async def test_an_empty_run_is_nothing(self, buses: list[Any]) -> None:
+    async def test_an_empty_run_does_nothing(self, buses: list[Any]) -> None:
         received = await self.subscribe(buses[0], "room")
         await done(buses[0].publish_run("room", iter([]), False))
         await self.settle(buses)
@@ -196,7 +196,7 @@ class _Confirming(_Buses):
         await done(buses[0].confirm())
 
     @pytest_twisted.ensureDeferred
-    async def test_who_waits_no_longer_for_a_confirmation_keeps_nobody_else_waiting(self, buses: list[Any]) -> None:
+    async def test_cancelling_one_confirmation_does_not_affect_others(self, buses: list[Any]) -> None:
         first, second = (buses[0].confirm() or succeed(None) for _ in range(2))
         first.addErrback(lambda failure: None)
         first.cancel()
@@ -373,15 +373,15 @@ class _Living(_Buses):
 
 class BusContract(_Publishing, _Confirming, _Subscribing, _Living):
     """
-    The contract of every bus. The buses that :meth:`make_buses` returns are nodes of one cluster.
+    The contract of every bus, as tests. The buses that :meth:`make_buses` returns are nodes of one cluster.
 
-    Override :meth:`make_buses`. If publications take some time, override :meth:`settle`. If a bus that has started may
-    not be available yet, override :meth:`connected`.
+    Override :meth:`make_buses`. If publications take some time to arrive, override :meth:`settle`. If a bus may not be
+    available immediately after its start, override :meth:`connected`.
     """
 
 
 class _Done:
-    """Awaits a Deferred or ``None``."""
+    """An awaitable for a Deferred, or for ``None``, which is a result without waiting."""
 
     def __init__(self, result: MaybeDeferred) -> None:
         self._result = result
@@ -392,5 +392,5 @@ class _Done:
 
 
 def done(result: MaybeDeferred) -> _Done:
-    """Return an awaitable for the result of a bus, which may be ``None``."""
+    """Return an awaitable for the result of a bus. ``None`` means that the bus has finished."""
     return _Done(result)

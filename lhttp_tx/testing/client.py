@@ -26,11 +26,11 @@ __all__ = ["Client"]
 
 class Client:
     """
-    A client of a :class:`~lhttp_tx.testing.Server`; :meth:`Server.connect <lhttp_tx.testing.Server.connect>` makes it.
+    A client of a :class:`~lhttp_tx.testing.Server`. :meth:`Server.connect <lhttp_tx.testing.Server.connect>` makes it.
 
-    :ivar session: the session on the server's side. It is a lobby until the client has logged in, and ``None`` until
-        the authenticators have answered.
-    :ivar refusal: the refusal of an authenticator that did not answer at once; or ``None``.
+    :ivar session: the server's session of the client. It is ``None`` until the authenticators have answered. If the
+        client must log in, it is a lobby until then.
+    :ivar refusal: the error with which an authenticator refused the client; ``None`` if none did.
     :ivar transport: the connection as the server sees it.
     """
 
@@ -45,8 +45,8 @@ class Client:
     ) -> None:
         """
         :param engine: the engine of the server.
-        :param peer: its address.
-        :param handshake: how it has opened its connection.
+        :param peer: the client's address.
+        :param handshake: the client's opening handshake.
         :param used: called whenever a test uses the client.
         :param is_draining: returns whether the server is stopping.
         """
@@ -70,46 +70,47 @@ class Client:
 
     @property
     def peer(self) -> str:
-        """Its address."""
+        """The client's address."""
         return self.transport.peer
 
     @property
     def connected(self) -> bool:
-        """Whether the connection is open, or waits for an authenticator."""
+        """Whether the connection is open. It also is while an authenticator decides."""
         return self.transport.connected
 
     @property
     def received(self) -> list[Message]:
-        """The messages that it has got, and that the test has not taken yet."""
+        """The messages that the client has received since the last :meth:`take`."""
         return self.transport.received
 
     @property
     def close_code(self) -> int | None:
-        """The code with which the server closed the connection; ``None`` if it did not."""
+        """The code with which the server closed the connection; ``None``: it has not closed it."""
         return self.transport.close_code
 
     @property
     def close_reason(self) -> str:
-        """The reason that the server gave."""
+        """The reason with which the server closed the connection; empty: it has not closed it."""
         return self.transport.close_reason
 
     @property
     def reading_paused(self) -> bool:
-        """Whether the server has stopped reading from it. Messages that it sends then wait."""
+        """Whether the server has stopped reading from the client. Messages from the client then wait."""
         return self.transport.paused or self.transport.congested
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait because it does not read."""
+        """Bytes from the server that wait because the client does not read."""
         return self.transport.unsent
 
     def send(self, message: Message | bytes | str) -> None:
         """
         Send a message to the server.
 
-        :param message: a message, or the payload of a WebSocket message: a str is sent as text, bytes as binary. Like
-            in a real server, a message of more than twice the limit closes the connection with 1009.
-        :raises ConnectionError: if the connection has ended, or an authenticator has not answered yet.
+        :param message: a message, or the payload of a WebSocket message: a str is sent as text, bytes as binary. As in
+            a real server, a payload of more than twice ``Limits.message_size`` bytes closes the connection with code
+            1009.
+        :raises ConnectionError: if the connection has ended, or an authenticator has not decided yet.
         """
         self._used()
         if not self.connected or self.close_code is not None:
@@ -140,18 +141,19 @@ class Client:
         """
         Stop reading, like a slow client, until :meth:`read_on` is called.
 
-        Messages from the server wait. If 64 KiB wait, the server stops reading from the client, too. If more than
-        ``Limits.unsent_size`` would wait, it closes the connection with 1013, and calls the hooks' ``on_undelivered``.
+        Messages from the server wait. If more than 64 KiB wait, the server also stops reading from the client. If then
+        more than ``Limits.unsent_size`` bytes would wait, the server closes the connection with code 1013, and calls
+        ``on_undelivered`` of the hooks.
         """
         self.transport.stop_reading()
 
     def read_on(self) -> None:
-        """Read the messages that have waited, and go on reading."""
+        """Read the messages that have waited, and continue to read."""
         self._used()
         self.transport.read_on()
 
     def disconnect(self) -> None:
-        """End the connection, like a client that goes away."""
+        """End the connection without a closing handshake."""
         self._used()
         if not self.connected:
             return
@@ -161,13 +163,13 @@ class Client:
         elif self._asking is not None:
             self._asking.cancel()
 
-    # Called by the server
+    # Called by Server
 
     def ask(self, gate: Gate, attempt: LoginAttempt) -> None:
         """
         Let the authenticators decide whether to admit the client.
 
-        :raises Refused: if they refuse it at once.
+        :raises Refused: if they refuse it immediately.
         """
         asking = self._asking = gate.admit(attempt)
         asking.addCallbacks(self._admitted, self._refused, callbackArgs=(gate, attempt))
@@ -175,7 +177,7 @@ class Client:
             raise self.refusal
 
     def enter(self, identity: Identity | None = None) -> None:
-        """Let the client in; ``None``: only its address is known."""
+        """Open a session for the client; ``None``: the client is anonymous."""
         self._begin(lambda: self._open(identity))
 
     def _admitted(self, identity: Identity | None, gate: Gate, attempt: LoginAttempt) -> None:

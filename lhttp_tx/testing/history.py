@@ -1,5 +1,5 @@
 """
-The contract of every history store, as tests: one suite for all of :class:`~lhttp_tx.interfaces.IHistoryStore`.
+The contract tests for history stores, for all implementations of :class:`~lhttp_tx.interfaces.IHistoryStore`.
 
 A subclass makes the stores, and makes time pass::
 
@@ -14,8 +14,8 @@ A subclass makes the stores, and makes time pass::
         async def pass_time(self, seconds):
             self.clock.advance(seconds)
 
-The tests need pytest, pytest-twisted and hypothesis. Nothing else of :mod:`lhttp_tx.testing` does, so this module is
-imported only on first use.
+The tests need pytest, pytest-twisted and hypothesis. Nothing else in :mod:`lhttp_tx.testing` needs hypothesis, so this
+module is imported only on first use.
 """
 
 from typing import Any, cast
@@ -39,7 +39,7 @@ __all__ = ["RETENTIONS", "HistoryContract"]
 
 
 class _Placing(Stores):
-    """A publisher gets the position of its publication, and a duplicate is not stored again."""
+    """A publisher gets the position of its publication. A duplicate is not stored again."""
 
     @pytest_twisted.ensureDeferred
     async def test_a_placing_tells_the_position(self, store: Any) -> None:
@@ -128,7 +128,7 @@ class _Living(Stores):
         await done(store.confirm())
 
     @pytest_twisted.ensureDeferred
-    async def test_who_waits_no_longer_for_a_confirmation_keeps_nobody_else_waiting(self, store: Any) -> None:
+    async def test_cancelling_one_confirmation_does_not_affect_others(self, store: Any) -> None:
         store.append("room", PLAIN, [payload_of(1)], False)
         first, second = store.confirm(), store.confirm()
         if first is not None:
@@ -183,10 +183,10 @@ class _Living(Stores):
 
 
 class _Modelled(Stores):
-    """After any operations, a store has the same contents as the model, a list of all appended messages."""
+    """After any operations, a store has the same contents as the model, which is a list of all appended messages."""
 
     examples = 60
-    """Stories that are tried."""
+    """How many stories (lists of operations) are tried."""
 
     @pytest_twisted.ensureDeferred
     async def test_a_store_is_never_wrong_about_what_it_has(self) -> None:
@@ -252,8 +252,8 @@ class _Modelled(Stores):
 
 class HistoryContract(Keeping, Losing, Reading, _Placing, _Living, _Modelled):
     """
-    What every store must do.
+    The contract of every history store, as tests.
 
-    Override :meth:`make_store` and :meth:`pass_time`; also :meth:`settle` if confirmed messages can be read only later,
-    and ``outlives`` and :meth:`restart` if a store survives its process.
+    Override :meth:`make_store` and :meth:`pass_time`. If confirmed messages can be read only some time later, override
+    :meth:`settle`. If messages outlive the process, set ``outlives`` and override :meth:`restart`.
     """

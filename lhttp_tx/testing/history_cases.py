@@ -1,7 +1,7 @@
 """
-The tests of the contract of history stores for keeping, losing and reading messages.
+The contract tests for history stores that are about keeping, losing and reading messages.
 
-A part of :mod:`lhttp_tx.testing.history`. No other module imports it.
+Imported only by :mod:`lhttp_tx.testing.history`.
 """
 
 from typing import Any
@@ -21,43 +21,43 @@ PLAIN, FEW, SMALL, SHORT = RETENTIONS
 
 
 def plain(page: Page) -> list[bytes]:
-    """Return the messages of a page as they were published."""
+    """Return the payloads of a page as they were published, without the headers of the store."""
     return [unmarked(stored.payload) for stored in page.messages]
 
 
 async def page_of(result: Page | Deferred[Page]) -> Page:
-    """Return the page of a read, whether or not the store had it at once."""
+    """Return the page of a read, which a store may return immediately or later."""
     return await result if isinstance(result, Deferred) else result
 
 
 class Stores:
-    """The base class of the tests of a store."""
+    """The base class of the contract tests of a store."""
 
     window = 2.0
-    """Seconds for which stores that are made know message ids."""
+    """The seconds for which a store must remember message ids."""
 
     outlives = False
-    """Whether what a store keeps is still there after :meth:`restart`."""
+    """Whether a store still has its messages after :meth:`restart`."""
 
     knows_gone = True
-    """Whether the oldest message of a channel tells the offset of the one before it when that one is gone."""
+    """Whether the oldest message of a channel has the offset of the one before it, even though that one is gone."""
 
     bounds_bytes = True
     """Whether the store bounds the bytes of each channel."""
 
     def make_store(self) -> Any:
-        """Return a new empty store, not started. Its history classes are ``RETENTIONS``."""
+        """Return a new empty store that has not started. Its history classes are ``RETENTIONS``."""
         raise NotImplementedError
 
     async def pass_time(self, seconds: float) -> None:
-        """Return when *seconds* have passed for every store that was made."""
+        """Wait until *seconds* have passed for every store that was made."""
         raise NotImplementedError
 
     async def settle(self, store: Any) -> None:
-        """Return once what *store* has confirmed can be read."""
+        """Wait until all messages that *store* has confirmed can be read."""
 
     async def restart(self, store: Any) -> Any:
-        """End *store*, which has started, and return one that has started in its place."""
+        """Stop *store*, and return a started store with the same contents. Only called if ``outlives`` is set."""
         await store.stop()
         await store.start()
         return store
@@ -72,7 +72,7 @@ class Stores:
     async def put(
         self, store: Any, channel: str, retention: Retention, payloads: list[bytes], binary: bool = False
     ) -> list[int]:
-        """Append payloads, wait until they are safe, and return their offsets."""
+        """Append payloads, wait until they are confirmed, and return their offsets."""
         if store.spreads:
             placings = [Placing(channel) for _ in payloads]
             for payload, placing in zip(payloads, placings, strict=True):
@@ -85,7 +85,7 @@ class Stores:
         return [offsets_of(payload)[0] for payload in marked]
 
     async def place(self, store: Any, channel: str, retention: Retention, message_id: str, payload: bytes) -> Placing:
-        """Append a payload with a message id, and return what has become of it once it is safe."""
+        """Append a payload with a message id, wait until it is confirmed, and return its placing."""
         placing = Placing(channel, message_id)
         marked = store.append(channel, retention, [payload], False, placing)
         assert not (store.spreads and marked)
@@ -153,7 +153,7 @@ class Keeping(Stores):
         assert offsets_of(stored.payload) == (offset, 0)
 
     @pytest_twisted.ensureDeferred
-    async def test_what_is_handed_over_is_not_changed(self, store: Any) -> None:
+    async def test_appended_payloads_are_not_changed(self, store: Any) -> None:
         payloads = [payload_of(1), payload_of(2)]
         await self.put(store, "room", PLAIN, payloads)
         assert payloads == [payload_of(1), payload_of(2)]

@@ -1,7 +1,7 @@
 """
-A model of a history, as a plain list. The contract of stores compares a store with it.
+A model of a history, as a plain list. The contract tests compare stores with it.
 
-Needs hypothesis. Only :mod:`lhttp_tx.testing.history` imports it.
+Needs hypothesis. Imported only by the other modules of the contract.
 """
 
 from dataclasses import dataclass, field
@@ -20,22 +20,24 @@ RETENTIONS = (
     Retention("small", messages=1000, age=86_400.0, size=4096),
     Retention("short", messages=1000, age=2.0),
 )
-"""The history classes of the tests: a plain one; few messages; few bytes; a short time."""
+"""
+The history classes of the tests: one without tight bounds, and one each with few messages, few bytes and a short time.
+"""
 
 _SLACK = 1.5
-"""Seconds that a message may go before it is too old: stores keep those that came together as one."""
+"""Seconds by which a message may be removed too early, because stores group messages that came together."""
 
 
 def payload_of(number: int, size: int = 0) -> bytes:
-    """Return a publication that holds a number, and *size* bytes beside."""
+    """Return a payload with a number in a header, and a body of *size* bytes."""
     return b"LHTTP/1.0 chat\r\nnumber:%d\r\n\r\n" % number + b"x" * size
 
 
 def stories(outlives: bool) -> Any:
     """
-    Return a strategy of lists of steps.
+    Return a strategy for lists of operations: tuples of a name and its arguments.
 
-    :param outlives: whether the store may be started anew.
+    :param outlives: whether they may restart the store.
     """
     channel = strategies.integers(0, len(RETENTIONS) - 1)
     size = strategies.sampled_from([0, 0, 10, 300, 1500, 5000])
@@ -72,9 +74,10 @@ class _Message:
 
 class Model:
     """
-    Everything that was ever appended.
+    All messages that were ever appended.
 
-    :ivar now: seconds.
+    :ivar now: seconds since the model was made.
+    :ivar number: the number of the next payload.
     """
 
     def __init__(self, window: float, knows_gone: bool = True) -> None:
@@ -85,38 +88,38 @@ class Model:
         self._channels = [_Channel(retention) for retention in RETENTIONS]
 
     def payloads(self, count: int, size: int = 0) -> list[bytes]:
-        """Return publications that no other one is equal to."""
+        """Return *count* payloads that differ from all others."""
         self.number += count
         return [payload_of(number, size) for number in range(self.number - count, self.number)]
 
     def append(self, index: int, offsets: list[int], payloads: list[bytes]) -> None:
-        """Note what was appended to a channel, after checking that its offsets are new and rise."""
+        """Check that the offsets of payloads appended to a channel are new and rise. Remember the payloads."""
         channel = self._channels[index]
         for offset, payload in zip(offsets, payloads, strict=True):
             assert offset > self.last(index), "an offset that was there before, or that is not behind the others"
             channel.messages.append(_Message(channel, offset, payload, self.now))
 
     def last(self, index: int) -> int:
-        """Return the largest offset that was seen in a channel."""
+        """Return the largest offset that was seen in a channel; 0: none."""
         messages = self._channels[index].messages
         return messages[-1].offset if messages else 0
 
     def known(self, index: int, message_id: str) -> int | None:
-        """Return the offset of a message id, or ``None`` if it is to be taken."""
+        """Return the offset of the message with an id; ``None``: a message with this id is not a duplicate."""
         offset, time = self._channels[index].ids.get(message_id, (0, -self._window))
         return offset if self.now - time < self._window else None
 
     def note(self, index: int, message_id: str, offset: int) -> None:
-        """Remember a message id."""
+        """Remember the offset of the message with an id."""
         self._channels[index].ids[message_id] = offset, self.now
 
     def remove(self, index: int) -> None:
-        """Note that the messages of a channel were removed."""
+        """Remember that the messages of a channel were removed."""
         for message in self._channels[index].messages:
             message.removed = True
 
     def check_read(self, index: int, page: Page, after: int, limit: int, size: int) -> None:
-        """Hold what was read from an offset on against what was appended."""
+        """Compare a page read forwards from *after* with what was appended."""
         channel = self._channels[index]
         found = self._check(channel, page, limit, size)
         newer = [message for message in channel.messages if message.offset > after]
@@ -134,7 +137,7 @@ class Model:
         assert page.tip >= (channel.messages[-1].offset if channel.messages else 0)
 
     def check_newest(self, index: int, page: Page, before: int, limit: int, size: int) -> None:
-        """Hold the newest messages before an offset against what was appended."""
+        """Compare a page of the newest messages before *before* with what was appended."""
         channel = self._channels[index]
         found = self._check(channel, page, limit, size, newest=True)
         older = [message for message in channel.messages if not before or message.offset < before]
@@ -143,7 +146,7 @@ class Model:
         assert page.tip >= (channel.messages[-1].offset if channel.messages else 0)
 
     def _check(self, channel: _Channel, page: Page, limit: int, size: int, *, newest: bool = False) -> list[_Message]:
-        """Check what holds for every page, and return its messages."""
+        """Check what must be true of every page, and return its messages."""
         known = {message.offset: message for message in channel.messages}
         found = [known[stored.offset] for stored in page.messages]
         assert [unmarked(stored.payload) for stored in page.messages] == [message.payload for message in found]
@@ -156,7 +159,7 @@ class Model:
             marks[0] = marks[0][0], before[offsets[0]]
         assert marks == [(each, before[each]) for each in offsets]
         assert len(found) <= limit and len(found) <= page.total <= channel.retention.messages
-        others = page.messages[1:] if newest else page.messages[:-1]  # without the one that was added last
+        others = page.messages[1:] if newest else page.messages[:-1]  # without the message that filled the page
         assert sum(len(stored.payload) for stored in others) < size
         assert found or not page.total
         assert not any(message.removed or message.time <= self.now - channel.retention.age for message in found)
@@ -165,7 +168,7 @@ class Model:
         return found
 
     def _is_sure(self, message: _Message) -> bool:
-        """Return whether a message must still be there."""
+        """Return whether the store must still have a message."""
         channel = message.channel
         return not (
             message.removed

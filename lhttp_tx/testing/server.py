@@ -1,4 +1,4 @@
-"""A server in memory, on a clock that stands still until it is advanced."""
+"""A server in memory, on a clock that moves only when it is advanced."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ __all__ = ["Server"]
 
 class Server:
     """
-    A server in memory, which runs as soon as it is made. It has the parts of a real server, but no sockets.
+    A running server in memory. It has the parts of a real server, but no sockets.
 
-    :ivar assembly: its parts.
-    :ivar bus: its bus.
-    :ivar clock: its clock; ``clock.advance(seconds)`` lets time pass.
+    :ivar assembly: the parts of the server.
+    :ivar bus: the bus of the server.
+    :ivar clock: the clock of the server; ``clock.advance(seconds)`` lets time pass.
     :ivar backends: the backends for ``upstream``. Set ``backends.resource`` to use another resource.
     """
 
@@ -59,22 +59,24 @@ class Server:
     ) -> None:
         """
         :param config: the settings. Those about sockets have no effect: endpoints, the limits of connections and
-            handshakes, pings, rates, encodings. A test may set the user of a client, so it needs no authenticators,
-            even if a real server would.
+            handshakes, pings, rates, encodings. Settings with which a real server needs authenticators do not need them
+            here, because a test may set the user of a client.
         :param processors: the processors under test.
-        :param filters: header filters. They run after the server's own, as in a real server.
-        :param authenticators: identify clients. Without any, everybody may connect.
+        :param filters: header filters. As in a real server, they run after the server's own filters.
+        :param authenticators: the authenticators under test. Without any, every client may connect.
         :param hooks: the hooks under test.
-        :param bus: the bus; what is published to one of two servers with one bus reaches both.
-        :param history_store: the history store, or the setting of that name; by default what *config* says.
-        :param clock: the clock; two servers with one bus and one clock know of each other's connections, too.
+        :param bus: the bus. If two servers have the same bus, publications to one reach both.
+        :param history_store: the history store, or the value of the setting with this name; default: as in *config*.
+        :param clock: the clock. If two servers have the same bus and the same clock, each also knows the other's
+            connections.
         :param beside: another node of the cluster. This server shares its bus, its clock and its history store.
         :param backend: the resource that answers for all backends that the settings allow. Without it, connections to
             them are refused.
-        :param settings: fields of :class:`~lhttp_tx.config.Config`, which replace those of *config*. A list may stand
-            for a tuple.
-        :raises TypeError: if a setting is unknown or has a wrong type, like :class:`~lhttp_tx.config.Config`.
-        :raises ValueError: if a setting is out of bounds or not valid, likewise.
+        :param settings: fields of :class:`~lhttp_tx.config.Config`. They replace those of *config*. Lists are allowed
+            instead of tuples.
+        :raises TypeError: if a setting is unknown or has a wrong type; see :class:`~lhttp_tx.config.Config`.
+        :raises ValueError: if a setting is out of bounds or not valid, or *beside* is combined with *bus*, *clock* or
+            *history_store*.
         """
         for name, value in settings.items():
             if isinstance(value, list):
@@ -122,51 +124,57 @@ class Server:
 
     @property
     def engine(self) -> Engine:
-        """The real engine."""
+        """The engine of the server."""
         return self.assembly.engine
 
     @property
     def presence(self) -> Presence:
-        """Who is in the channels whose presence is kept."""
+        """The members of the channels with presence."""
         return self.assembly.presence
 
     @property
     def control(self) -> Control:
-        """Control over its connections and those of the servers that share its bus."""
+        """Control over the connections of all servers that share the bus and the clock."""
         return self.assembly.control
 
     @property
     def server(self) -> RunningServer:
-        """The server as plugins see it, ``request.server``."""
+        """The server as processors and hooks see it, such as ``request.server``."""
         return self.assembly.server
 
     def when_started(self) -> Deferred[None]:
         """
-        See :meth:`lhttp_tx.service.LHTTPService.when_started`. The server has already started unless an ``on_start``
-        waits.
+        See :meth:`lhttp_tx.service.LHTTPService.when_started`. The server starts immediately unless an ``on_start`` of
+        the hooks waits.
         """
         return awaitable(self._starts.wait())
 
     def _used(self) -> None:
-        """Treat what a client does as one turn of the reactor."""
+        """
+        Begin a new turn of the reactor, and let ``lhttp_tx.publish`` use this server. Called when a client does
+        something.
+        """
         running.stand_in(self)
         self.assembly.histories.archive.turns.begin()
 
     def set_rules(self, rules: Rules) -> None:
-        """See :meth:`lhttp_tx.service.LHTTPService.set_rules`. Work of more than one turn goes on with the clock."""
+        """
+        See :meth:`lhttp_tx.service.LHTTPService.set_rules`. Work that takes several turns continues as the clock
+        advances.
+        """
         running.stand_in(self)
         self.assembly.set_rules(rules)
 
     def stop(self) -> Deferred[None]:
         """
-        Stop like :meth:`lhttp_tx.service.LHTTPService.stopService`: finish the work in progress, and close every
+        Stop as :meth:`lhttp_tx.service.LHTTPService.stopService` does: finish the work in progress, and close every
         connection with code 1001.
 
-        From now on, no client may connect. When ``Config.drain_timeout`` has passed on the clock, unfinished work is
+        No client can connect after this call. After ``Config.drain_timeout`` seconds on the clock, unfinished work is
         cancelled.
 
-        :returns: a Deferred that succeeds when every ``on_close`` is done. After that, ``lhttp_tx.publish`` does not
-            find this server any more.
+        :returns: a Deferred that succeeds when all work is finished, including every ``on_close``. Then
+            ``lhttp_tx.publish`` no longer uses this server.
         """
         running.stand_in(self)
         self._is_draining = True
@@ -196,15 +204,16 @@ class Server:
         """
         Return a client that has just connected.
 
-        If an authenticator does not answer at once, the client's ``session`` is ``None`` until it has answered. Its
-        ``refusal`` then tells whether the client was refused.
+        If an authenticator does not answer immediately, the client's ``session`` is ``None`` until the authenticator
+        has answered. If the authenticator refuses the client, the client's ``refusal`` is the error.
 
-        :param peer: its address.
-        :param user: the name of its user; then no authenticator is asked.
-        :param claims: what else is known about *user*.
-        :param target: path and query of its handshake.
-        :param headers: headers of its handshake, with lower-case names.
-        :raises Refused: if the client is refused at once; with status 503 once the server stops.
+        :param peer: the client's address.
+        :param user: the name of the client's user. With it, no authenticator is asked.
+        :param claims: the claims of *user*.
+        :param target: path and query of the handshake.
+        :param headers: headers of the handshake, with lower-case names.
+        :raises Refused: if an authenticator immediately refuses the client, or with status 503 if the server is
+            stopping.
         """
         running.stand_in(self)
         if self._is_draining:

@@ -20,7 +20,8 @@ __all__ = ["Transport"]
 
 _CONGESTED_SIZE = 65_536
 """
-Bytes that may wait before the transport asks to pause, as in Twisted. The limit for slow readers applies beyond that.
+Bytes that may wait before the transport is congested, as in Twisted. ``unsent_size`` applies only to a congested
+transport.
 """
 
 
@@ -29,14 +30,14 @@ class Transport:
     """
     The connection of a client, as the server sees it.
 
-    :ivar peer: its address.
-    :ivar received: the messages that it has got, and that the test has not taken yet.
-    :ivar close_code: the code with which the server closed the connection, or ``None``.
-    :ivar close_reason: the reason that the server gave.
+    :ivar peer: the client's address.
+    :ivar received: the messages that the client has received, and the test has not taken yet.
+    :ivar close_code: the code with which the server closed the connection; ``None``: it has not closed it.
+    :ivar close_reason: the reason with which the server closed the connection.
     :ivar connected: whether the connection is open.
     :ivar paused: whether the server has stopped reading.
-    :ivar unsent: bytes that wait because the client does not read.
-    :ivar unsent_size: bytes that may wait.
+    :ivar unsent: bytes from the server that wait because the client does not read.
+    :ivar unsent_size: the most bytes that may wait while the transport is congested.
     """
 
     def __init__(
@@ -49,10 +50,10 @@ class Transport:
         on_undelivered: Callable[[list[tuple[bytes, bool]]], None],
     ) -> None:
         """
-        :param on_resume: called when the server reads again.
+        :param on_resume: called when the server, or the client, reads again.
         :param on_close: called when the server has closed the connection.
-        :param on_undelivered: called with the messages that were not read when the connection ends, and whether each is
-            binary.
+        :param on_undelivered: called when the connection ends with the messages that the client has not read: for each
+            its payload, and whether it is binary.
         """
         self.peer = peer
         self.received: list[Message] = []
@@ -70,7 +71,7 @@ class Transport:
 
     @property
     def congested(self) -> bool:
-        """Whether too many bytes wait to be sent. Then the server reads nothing from the client, either."""
+        """Whether more than 64 KiB wait to be sent. The server then also stops reading from the client."""
         return self.unsent > _CONGESTED_SIZE
 
     def stop_reading(self) -> None:
@@ -79,7 +80,7 @@ class Transport:
             self._waiting = []
 
     def read_on(self) -> None:
-        """Read the messages that have waited, and go on reading."""
+        """Read the messages that have waited, and continue to read."""
         waiting, self._waiting, self.unsent = self._waiting, None, 0
         for payload, binary in waiting or ():
             self._take(payload, binary)
@@ -89,7 +90,7 @@ class Transport:
             call()
 
     def end(self) -> None:
-        """End the connection. Messages that have waited are lost."""
+        """End the connection, and report the messages that the client has not read."""
         self.connected = False
         waiting, self._waiting = self._waiting, None
         if waiting:
@@ -132,7 +133,7 @@ class Transport:
         self._on_resume()
 
     def close(self, code: int, reason: str) -> None:
-        """See :meth:`lhttp_tx.interfaces.ITransport.close`; it ends at once, as if the client had answered."""
+        """See :meth:`lhttp_tx.interfaces.ITransport.close`. The connection ends immediately."""
         if self.close_code is None and self.connected:
             self.close_code, self.close_reason = code, reason
             self._on_close()

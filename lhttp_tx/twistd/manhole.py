@@ -27,7 +27,7 @@ from twisted.conch.ssh.keys import Key
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort, IReactorTime
+from twisted.internet.interfaces import IListeningPort, IReactorTime, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -146,7 +146,14 @@ class ManholeService(Service):
     """Listens for SSH while it runs."""
 
     def __init__(
-        self, *, reactor: Any, listen: str, authorized_keys: str, host_key: str | None, namespace: dict[str, Any]
+        self,
+        *,
+        reactor: Any,
+        listen: str,
+        authorized_keys: str,
+        host_key: str | None,
+        namespace: dict[str, Any],
+        make_endpoint: Callable[[Any, str], IStreamServerEndpoint] = serverFromString,
     ) -> None:
         """
         :param reactor: the running reactor.
@@ -155,8 +162,10 @@ class ManholeService(Service):
         :param host_key: a file with this server's private key, made if it is missing; ``None``: a new key for each
             start.
         :param namespace: the variables of the prompt.
+        :param make_endpoint: takes the reactor and a description, and returns the endpoint.
         """
         self._reactor = reactor
+        self._make_endpoint = make_endpoint
         self._listen = listen
         self._authorized_keys = Path(authorized_keys)
         self._host_key = host_key
@@ -176,7 +185,7 @@ class ManholeService(Service):
         factory: Any = ConchFactory(portal)
         factory.publicKeys = {key.sshType(): key.public()}
         factory.privateKeys = {key.sshType(): key}
-        listening = self._listening = serverFromString(self._reactor, self._listen).listen(factory)
+        listening = self._listening = self._make_endpoint(self._reactor, self._listen).listen(factory)
         listening.addCallbacks(self._listens, self._failed, callbackArgs=(key, listening))
 
     def _listens(self, port: IListeningPort, key: Key, listening: Deferred[Any]) -> object:

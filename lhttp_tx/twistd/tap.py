@@ -16,7 +16,6 @@ from twisted.logger import Logger
 from lhttp_tx.codec.defaults import DefaultHeaders
 from lhttp_tx.observe.stalls import StallWatch
 from lhttp_tx.ports.certificates import Certificates
-from lhttp_tx.ports.sockets import UNIXRights
 from lhttp_tx.ports.starting import one_by_one
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.service import LHTTPService
@@ -32,6 +31,7 @@ from lhttp_tx.twistd.signals import attend_signals
 from lhttp_tx.twistd.supervisor import Supervisor
 from lhttp_tx.twistd.topics.admin import AdminSettings
 from lhttp_tx.twistd.topics.manhole import ManholeSettings
+from lhttp_tx.twistd.upgrade import Places
 from lhttp_tx.web.admin.keys import AdminKey
 from lhttp_tx.web.admin.managed import Siblings
 from lhttp_tx.web.admin.service import AdminService
@@ -47,6 +47,8 @@ def makeService(options: Options) -> IService:
     check_places(options.parent)
     explain_failures(reactor)
     hurry: list[Callable[[], bool]] = []
+    shares = options.shares(options.config, has_bus=options.bus is not None)
+    places = Places(options.config, reactor, path=options["upgrade"], shares=shares, hurry=hurry)
     attend_signals(reactor, hurry=lambda: any(call() for call in hurry))
     forget_unwritten()
     count = options["workers"]
@@ -54,20 +56,20 @@ def makeService(options: Options) -> IService:
     for line in (*options.exposures, *options.idle):
         _log.warn("{line}", line=line)
     if count == 1:
-        certificates = Certificates(UNIXRights(config.unix_mode, config.unix_group).endpoint)
-        server = make_server(options, reactor, make_endpoint=certificates.endpoint)
+        certificates = Certificates(places.make)
+        server = make_server(options, reactor, make_endpoint=places.watched(certificates.endpoint))
+        places.skip_delay = server.departure.skip_delay
+        places.count_pending = lambda: server.factory.admission.pending
         renew = renewal_of(options, server, certificates).renew
-        hurry.append(server.hurry)
+        hurry.append(server.departure.hurry)
         end_if_not_started(server.when_started(), reactor)
         freeze_when(server.when_started())
-        service = server if options.manhole is None else _with_manhole(server, options.manhole, reactor)
+        service = server if options.manhole is None else _with_manhole(server, options.manhole, reactor, places)
         if options["reload"]:
             service = _with_freshener(service, Freshener(server, options.named, reactor=reactor))
         set_keys = None
         if options.admin is not None:
-            admin = make_admin(
-                options.admin, server, reactor, make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint
-            )
+            admin = make_admin(options.admin, server, reactor, make_endpoint=places.watched(places.make))
             service, set_keys = AdministeredService(service, admin), admin.set_keys
         notifier = Notifier(reactor, server.when_started)
         service = with_reload(
@@ -80,7 +82,7 @@ def makeService(options: Options) -> IService:
             set_keys=set_keys,
             renew=renew,
         )
-        return _accompanied(service, options, reactor, notifier)
+        return _accompanied(service, options, reactor, notifier, *places.upgrades(server.when_started()))
     supervisor = Supervisor(
         options.arguments,
         reactor=reactor,
@@ -91,7 +93,7 @@ def makeService(options: Options) -> IService:
         exit_timeout=config.drain_delay + config.drain_time + config.drain_timeout + config.close_timeout,
         hang_timeout=options["worker-timeout"],
         broker=options.make_broker(reactor),
-        make_endpoint=UNIXRights(config.unix_mode, config.unix_group).endpoint,
+        make_endpoint=places.watched(places.make),
     )
     hurry.append(supervisor.hurry)
     notifier = Notifier(reactor, supervisor.when_started)
@@ -109,12 +111,15 @@ def makeService(options: Options) -> IService:
         notifier=notifier,
         renew=(lambda: False) if has_file else pass_on,
     )
-    return _accompanied(service, options, reactor, notifier)
+    return _accompanied(service, options, reactor, notifier, *places.upgrades(supervisor.when_started()))
 
 
-def _accompanied(service: IService, options: Options, reactor: Any, notifier: Notifier) -> IService:
+def _accompanied(
+    service: IService, options: Options, reactor: Any, notifier: Notifier, *others_too: Service
+) -> IService:
     """Return *service* together with the services that watch its process and notify the service manager."""
     others: list[Service] = [notifier] if "NOTIFY_SOCKET" in os.environ else []
+    others += others_too
     if options["log-stalls"]:
         others.append(StallWatch(reactor, options["log-stalls"]))
     return _together(service, *others) if others else service
@@ -210,7 +215,7 @@ def _with_freshener(service: IService, freshener: Freshener) -> IService:
     return both
 
 
-def _with_manhole(server: LHTTPService, manhole: ManholeSettings, reactor: Any) -> IService:
+def _with_manhole(server: LHTTPService, manhole: ManholeSettings, reactor: Any, places: Places) -> IService:
     from lhttp_tx.twistd.manhole import ManholeService  # needs optional packages
 
     both = MultiService()
@@ -221,6 +226,7 @@ def _with_manhole(server: LHTTPService, manhole: ManholeSettings, reactor: Any) 
         authorized_keys=manhole.keys,
         host_key=manhole.host_key,
         namespace={"server": server, "engine": server.engine},
+        make_endpoint=places.watched(places.make),
     ).setServiceParent(both)
     return both
 

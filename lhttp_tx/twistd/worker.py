@@ -10,25 +10,21 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Protocol
 from twisted.logger import ILogObserver, LogEvent, eventAsText, globalLogBeginner
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import usage
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lhttp_tx.observe.events import name_of
 from lhttp_tx.observe.lines import fields_of
+from lhttp_tx.ports.adopting import AdoptingReactor
 from lhttp_tx.ports.certificates import Certificates
-from lhttp_tx.ports.sockets import adopt
 from lhttp_tx.twistd.plugin_cache import tells_of_unwritten
 from lhttp_tx.twistd.post import Post
 from lhttp_tx.twistd.supervisor import FIRST_DESCRIPTOR
@@ -40,53 +36,7 @@ if TYPE_CHECKING:
     from lhttp_tx.service import LHTTPService
     from lhttp_tx.twistd.options import Options
 
-__all__ = ["AdoptingReactor", "main"]
-
-
-class AdoptingReactor:
-    """A reactor that listens on sockets that are already open, in the order of the calls."""
-
-    def __init__(self, reactor: Any, first: int = FIRST_DESCRIPTOR) -> None:
-        """
-        :param reactor: the running reactor, for everything else.
-        :param first: the file descriptor of the first socket.
-        """
-        self._reactor = reactor
-        self._next = first
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
-
-    def endpoint(self, _: Any, description: str) -> Any:
-        """Return the endpoint for *description*, which takes over an open socket."""
-        return serverFromString(self, description)
-
-    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> IListeningPort:
-        """Adopt the next socket."""
-        descriptor = self._next
-        self._next += 1
-        with socket.socket(fileno=os.dup(descriptor)) as sock:
-            family = sock.family
-        adopted = adopt(self._reactor, descriptor, family, factory)
-        os.close(descriptor)
-        adopted.backlog = backlog  # type: ignore[attr-defined]
-        return adopted
-
-    def listenSSL(
-        self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
-    ) -> IListeningPort:
-        """Adopt the next socket, with TLS."""
-        return self.listenTCP(port, TLSMemoryBIOFactory(contextFactory, False, factory), backlog)
-
-    def listenUNIX(
-        self, address: str, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
-    ) -> IListeningPort:
-        """Adopt the next socket."""
-        return self.listenTCP(0, factory, backlog)
-
-    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> IListeningPort:
-        """Adopt the next socket. *fileDescriptor* is valid only in the supervisor."""
-        return self.listenTCP(0, factory)
+__all__ = ["main"]
 
 
 class _Lifeline(Protocol):
@@ -177,9 +127,9 @@ def main(arguments: Sequence[str]) -> None:
 
     StandardIO(_Lifeline(reactor), reactor=reactor)
     start_pulse(reactor)
-    certificates = Certificates(AdoptingReactor(reactor).endpoint)
+    certificates = Certificates(AdoptingReactor(reactor, FIRST_DESCRIPTOR).endpoint)
     server = make_server(options, reactor, make_endpoint=certificates.endpoint)
-    hurry.append(server.hurry)
+    hurry.append(server.departure.hurry)
     end_if_not_started(server.when_started(), reactor)
     freeze_when(server.when_started())
     server.when_started().addCallbacks(lambda _: _tell_started(), lambda _: None)

@@ -1,8 +1,8 @@
 """
 Endpoints that connect only to allowed addresses.
 
-Used by :mod:`lhttp_tx.upstream.client`. A name is checked when it is resolved for the connection. So an attacker gains
-nothing by changing the name's addresses between a check and the connection.
+Used by :mod:`lhttp_tx.upstream.client`. The addresses of a name are checked when the name is resolved for the
+connection. So an attacker gains nothing by changing them between a check and the connection.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
-Circuit breakers: they leave a failing backend alone for a while.
+Circuit breakers: they stop requests to a failing backend for some time.
 
-Used by :mod:`lhttp_tx.upstream.client`, which decides what is a failure; knows nothing of HTTP, does no I/O.
+Used by :mod:`lhttp_tx.upstream.client`, which decides what counts as a failure. No HTTP, no I/O.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Circuit:
     :ivar closed: whether requests are let through.
     :ivar period: counts how often the circuit opened and closed. Requests that began in an earlier period are ignored.
     :ivar again: the time from which a probe is allowed, while the circuit is open.
-    :ivar probe: the request that goes to find out whether the backend works again.
+    :ivar probe: the request that tests whether the backend works again; ``None`` without one.
     """
 
     failures: int = 0
@@ -111,7 +111,7 @@ class CircuitBreaker:
 
 
 class Attempt:
-    """One request to a backend. Only the first outcome that it is told counts."""
+    """One request to a backend. Only its first outcome counts."""
 
     __slots__ = ("_backend", "_breaker", "_circuit", "_period", "_told")
 
@@ -137,7 +137,9 @@ class Attempt:
             self._breaker._failed(self._backend, self._circuit, why)
 
     def abandoned(self) -> None:
-        """Note that the request says nothing about the backend. If this was a probe, the next request becomes one."""
+        """
+        Note that the request shows nothing about the backend. If it was a probe, the next request becomes the probe.
+        """
         self._counts()
 
     def _counts(self) -> bool:

@@ -3,7 +3,7 @@ The upstream edge: requests to the operator's backends, by treq.
 
 The filter in :mod:`lhttp_tx.upstream.filter` calls it. The client does not trust a backend. It limits the time and size
 of the answer, follows no redirects, and inflates no compressed bodies. If a backend fails to answer several times in a
-row, the client leaves it alone for a while.
+row, the client does not call it for some time.
 """
 
 from __future__ import annotations
@@ -90,8 +90,9 @@ class UpstreamClient:
         :param timeout: seconds from the first attempt to connect to the last byte of the answer.
         :param max_response_size: the most bytes of an answer's body.
         :param max_in_flight: requests under way at one time; more are refused.
-        :param max_failures: consecutive failures after which the client leaves a backend alone for a while; 0: never.
-        :param cool_down: seconds for which it leaves the backend alone.
+        :param max_failures: consecutive failures after which the client stops calling a backend for some time; 0:
+            never.
+        :param cool_down: seconds for which it does not call the backend.
         :param tls_policy: the certificates to trust; by default, those that the platform trusts.
         :param agent: makes the requests. The default is Twisted's agent, limited to allowed addresses.
         """
@@ -190,7 +191,7 @@ class UpstreamClient:
             return result
         causes = _causes(result)
         if any(cause.check(UpstreamForbidden, ConnectBindError) for cause in causes):
-            attempt.abandoned()  # the backend was not asked: its address is refused, or this process has no socket left
+            attempt.abandoned()  # nothing was sent: the address is refused, or this process has no descriptors left
         else:
             attempt.failed(str(causes[-1].value)[:200])
         for failure in causes:
@@ -241,7 +242,7 @@ class _BoundedProtocol(HTTP11ClientProtocol):
 
 
 class _Pool(HTTPConnectionPool):
-    """A pool of such connections, which does not log each new connection."""
+    """A pool of :class:`_BoundedProtocol`, which does not log each new connection."""
 
     class _factory(HTTPConnectionPool._factory):  # type: ignore[misc, valid-type]  # noqa: N801
         noisy = False

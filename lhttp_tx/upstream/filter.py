@@ -1,7 +1,7 @@
 """
 The filter behind the ``upstream`` header.
 
-Source: the protocol document, section "Upstream: the server as a proxy".
+Source: the protocol document, section "Upstream".
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 The backends that clients may name, and how clients name them: pure functions, no I/O.
 
 The server requests a URL that a client has written. So it allows only URLs that the operator has listed, and refuses
-URLs that could be read in two ways. Source: the protocol document, section "Upstream: the server as a proxy".
+ambiguous URLs. Source: the protocol document, section "Upstream".
 """
 
 import ipaddress
@@ -32,7 +32,7 @@ _URL = re.compile(
 )
 
 _MAX_DECODINGS = 8
-"""How often a path is decoded to find out what it hides. A path with more layers of encoding is refused."""
+"""How often a path is decoded to check its content. A path with more layers of encoding is refused."""
 
 _HIDDEN = re.compile(
     rb"[\x00-\x1f\x7f\\]"  # a line break, a NUL, a backslash
@@ -72,7 +72,7 @@ class Target:
     def parse(cls, url: str) -> "Target":
         """
         :param url: an absolute http or https URL, without user name and fragment.
-        :raises RemoteProtocolError: if *url* is anything else, or could be read in two ways.
+        :raises RemoteProtocolError: if *url* is anything else, or is ambiguous.
         """
         match = _URL.fullmatch(url) if len(url) <= _MAX_URL_SIZE else None
         if match is None:
@@ -150,8 +150,8 @@ class TargetPolicy:
         :param allowed: URLs without a query. Each allows its own path and all paths below it.
         :param original: more URLs, of backends that were written for the original LHTTP server. They get only a
             message's body, and the message's headers as headers of the request.
-        :param public_only: whether private and loopback addresses are refused too.
-        :raises ValueError: if one of these is not such a URL, or is in both lists. The text says why.
+        :param public_only: whether private and loopback addresses are refused, too.
+        :raises ValueError: if one of the URLs is malformed or has a query, or is in both lists. The text says why.
         """
         self.public_only = public_only
         self._original = frozenset(_parse_allowed(url) for url in original)
@@ -183,8 +183,7 @@ class TargetPolicy:
         Return whether the server may connect to the IP address *text*.
 
         It may never connect to link-local, multicast, unspecified and reserved addresses. With *public_only*, it may
-        not connect to private addresses either. An IPv4 address embedded in an IPv6 address is judged as the IPv4
-        address.
+        not connect to private addresses either. An IPv4 address embedded in an IPv6 address counts as the IPv4 address.
         """
         try:
             address: IPAddress = ipaddress.ip_address(text.partition("%")[0])

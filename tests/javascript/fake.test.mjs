@@ -250,7 +250,7 @@ test("the server's own channels of presence can be subscribed to", async () => {
   client.close();
 });
 
-test("after a silence the server is asked for a sign of life", async () => {
+test("after a silence the client sends a ping", async () => {
   const client = connected({ heartbeat: 1000 });
   mock.timers.tick(1000);
   assert.match(sockets[0].sent[0], /^LHTTP\/1.0 ping\r\n/);
@@ -261,7 +261,7 @@ test("after a silence the server is asked for a sign of life", async () => {
   client.close();
 });
 
-test("a server that gives no sign of life is left", async () => {
+test("a server that does not answer a ping is dropped", async () => {
   const client = connected({ heartbeat: 1000 });
   mock.timers.tick(1000);
   mock.timers.tick(1000);
@@ -271,7 +271,7 @@ test("a server that gives no sign of life is left", async () => {
   client.close();
 });
 
-test("no sign of life is asked for while messages come", () => {
+test("the client sends no ping while messages come", () => {
   const client = connected({ heartbeat: 1000 });
   for (let second = 0; second < 3; second += 1) {
     mock.timers.tick(900);

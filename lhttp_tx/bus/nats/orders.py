@@ -57,7 +57,6 @@ class Orders:
         Subscribe to *subject*, or unsubscribe.
 
         :param wanted: whether to subscribe.
-
         :param done: fires when the server has the subscription; fails with :exc:`lhttp_tx.errors.BusUnavailable` if the
             server refuses it, or the link is lost.
         """

@@ -6,7 +6,7 @@ They may be duplicates, or arrive after newer ones. So each publication of a nod
 the link. The mark is in the reply subject of NATS, where it takes only a few bytes and needs no headers. Nobody
 replies. If an operator limits the delay of publications, the mark also has a time, which is renewed four times within
 this limit. Pure logic without I/O, used by :mod:`lhttp_tx.bus.nats.incoming` and :mod:`lhttp_tx.bus.nats.bus`. Source:
-the protocol document, section "Cluster".
+the how-to about clusters, section "Network partitions".
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@ Channel names as NATS subjects.
 
 Pure functions, used by :mod:`lhttp_tx.bus.nats.bus`. A subject is the prefix and the channel's name. Bytes of the name
 that NATS does not allow in a subject become ``%`` and two hexadecimal digits. The mapping is one-to-one. A channel
-never becomes a wildcard, a subject outside the prefix, or one of NATS's own subjects. Sources: the protocol document,
-section "Cluster"; the NATS documentation, "Subject-Based Messaging".
+never becomes a wildcard, a subject outside the prefix, or one of NATS's own subjects. Sources: the how-to about
+clusters, section "Use the channels from NATS"; the NATS documentation, "Subject-Based Messaging".
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-``lhttp admin``: calls the admin side of a server, with one subcommand for each method in the table of the API.
+``lhttp admin``: calls the admin side of a server. It has one subcommand for each method of the API.
 
 The command sends one HTTP request with the standard library, prints the answer and exits.
 """
@@ -33,10 +33,16 @@ _TYPES = {"integer": click.INT, "boolean": click.BOOL, "string": click.STRING, "
 
 def call(url: str, key: str, method: str, params: dict[str, Any], *, timeout: float, ca: Path | None) -> Any:
     """
-    Call a method, and return its answer.
+    Call a method of the API, and return its answer.
 
-    :raises click.ClickException: if the server refuses; the text says why.
-    :raises OSError: if there is no connection.
+    :param url: the URL of the admin side.
+    :param key: the secret of an admin key.
+    :param method: the name of the method.
+    :param params: its parameters.
+    :param timeout: the most seconds to wait for the connection, and for each read.
+    :param ca: a file with certificates to trust, instead of the system's.
+    :raises click.ClickException: if the server refuses, or is not an admin side. The text says why.
+    :raises OSError: if the connection fails.
     """
     parts = urlsplit(url)
     if parts.scheme == "https":

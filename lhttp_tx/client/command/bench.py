@@ -1,8 +1,8 @@
 """
-``lhttp bench``: publishes at a rate, and measures the deliveries.
+``lhttp bench``: publishes messages at a rate, and measures their delivery.
 
-Each body begins with the time of publishing, the publisher and a number. So a subscriber sees the latency, and whether
-a message was lost, duplicated, or out of order. All connections share one process and one clock.
+Each body begins with the time, the number of the publisher, and the number of the message. So a subscriber sees the
+latency, and whether a message was lost, duplicated, or out of order. All connections share one process and one clock.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _TICK = 0.005
 """Seconds between bursts, if there is a rate."""
 
 _WINDOW = 64
-"""Messages that a publisher sends before it waits for a receipt, if it sends as fast as possible."""
+"""The messages that a publisher sends before it waits for a receipt, if there is no rate."""
 
 _PATIENCE = 5.0
 """Seconds without any delivery after which missing messages count as lost."""
@@ -50,7 +50,7 @@ _PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings of a measurement; see the options of the command."""
+    """The settings of a measurement. The options of the command have the same names."""
 
     publishers: int = 1
     subscribers: int = 1
@@ -61,7 +61,9 @@ class Settings:
 
 
 class Histogram:
-    """A histogram of times with three significant digits, so that any number of times takes little memory."""
+    """
+    A histogram of times. It keeps three significant digits of each, so it needs little memory for any number of times.
+    """
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
@@ -69,7 +71,7 @@ class Histogram:
         self.maximum = 0
 
     def add(self, nanoseconds: int) -> None:
-        """Count one time."""
+        """Add one time."""
         value = max(nanoseconds // 1_000, 0)
         self.maximum = max(self.maximum, value)
         if value >= 1_000:
@@ -79,7 +81,7 @@ class Histogram:
         self.count += 1
 
     def percentile(self, percent: float) -> float:
-        """Return the percentile of the times, in milliseconds; 0 if there are no times."""
+        """Return a percentile of the times, in milliseconds; 0 if there are no times."""
         rank = math.ceil(self.count * percent / 100)
         seen = 0
         for value in sorted(self._counts):
@@ -179,7 +181,7 @@ class _Publisher:
             self._result.published += 1
 
     async def flood(self, end: float) -> None:
-        """Publish until the time *end*, never more than a window ahead of the server."""
+        """Publish until the time *end*, at most :data:`_WINDOW` messages ahead of the server."""
         while time.perf_counter() < end:
             for _ in range(_WINDOW - 1):
                 self.publish()
@@ -204,7 +206,7 @@ async def bench(
 
     def failed(error: LHTTPError) -> None:
         if isinstance(error, LoginFailed):
-            say(error.reason)  # the connection goes on
+            say(error.reason)  # the connection stays
         else:
             errors.append(error)
 
@@ -277,7 +279,7 @@ def _show_progress(result: Result, begin: float) -> None:
 
 
 def _all(waiting: list[Deferred[Any]]) -> Deferred[Any]:
-    """Wait for all of *waiting*. The Deferred fails with the first failure, unwrapped."""
+    """Wait for all of *waiting*. If some fail, the Deferred fails with the first failure."""
 
     def unwrap(failure: Any) -> Any:
         return failure.value.subFailure

@@ -1,8 +1,8 @@
 """
-``lhttp chat``: a room on a terminal, or between a pipe and a room.
+``lhttp chat``: an interactive chat on a terminal; or without a terminal, a connection between pipes and a room.
 
-On a terminal, prompt_toolkit edits the line while messages arrive above it. It runs on asyncio, so this module installs
-the asyncio reactor. Nothing else of the client imports asyncio.
+On a terminal, prompt_toolkit edits the line while messages appear above it. It runs on asyncio, so this module installs
+the asyncio reactor.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _COLORS = (32, 33, 34, 35, 36, 92, 93, 94, 95, 96)
 _MAX_NAME_LENGTH = 32
 
 _SHOWN = 50
-"""Old messages to show when entering a room, if the server keeps a history."""
+"""The most old messages that are shown on entering a room, if the server keeps a history."""
 
 
 class _Stop(Exception):
@@ -49,15 +49,17 @@ class _Stop(Exception):
 
 
 class _Interrupt(Exception):
-    """Ctrl-C at the prompt. KeyboardInterrupt would break off asyncio's loop at an arbitrary point."""
+    """Ctrl-C at the prompt. KeyboardInterrupt would stop asyncio's loop at an arbitrary point."""
 
 
 class Chat:
     """
     One person in one room.
 
-    :ivar name: the name that goes with each message.
+    :ivar name: the name that is sent with each message.
     :ivar room: the channel.
+    :ivar failures: the number of lines that were not published.
+    :ivar client: the client.
     """
 
     def __init__(
@@ -72,10 +74,14 @@ class Chat:
         notes: Callable[[str], None],
     ) -> None:
         """
+        :param reactor: the reactor.
         :param connect: makes the client.
-        :param color: whether to write colours.
-        :param write: gets each line of the conversation.
-        :param notes: gets notes about the connection.
+        :param room: the channel.
+        :param name: the person's name.
+        :param color: whether to use colours.
+        :param write: called with each line of the conversation.
+        :param notes: called with each note about the connection.
+        :raises ValueError: if *name* cannot be sent.
         """
         self.name = checked_name(name)
         self.room = room
@@ -99,7 +105,7 @@ class Chat:
         self.note(f"you are {self.name} in {self.room}")
 
     async def take_line(self, line: str) -> bool:
-        """Carry out a typed line. Return whether to go on."""
+        """Handle a line that was typed. Return ``False`` if it ends the chat."""
         text = line.strip()
         command, _, argument = text.partition(" ")
         argument = argument.strip()
@@ -121,7 +127,7 @@ class Chat:
         return True
 
     def say(self, text: str) -> None:
-        """Publish a line, and note errors."""
+        """Publish a line. If this fails, write a note."""
         try:
             sent = self.client.publish(self.room, "chat", [("from", self.name)], text)
         except LHTTPError as error:
@@ -139,7 +145,7 @@ class Chat:
             self.note("not connected: this will be sent later")
 
     async def leave(self) -> None:
-        """Wait until the server has answered all lines, then close."""
+        """Wait until the server has answered all lines, then close the client."""
         while self._sending:
             await Deferred.fromCoroutine(_settled(self._sending[0]))
         self._is_leaving = True
@@ -174,7 +180,7 @@ class Chat:
         name = printable(message.headers.get("from") or "?")[:_MAX_NAME_LENGTH]
         color = _COLORS[zlib.crc32(name.encode("utf-8", "replace")) % len(_COLORS)]
         first, *others = [printable(line) for line in text.splitlines() or [""]]
-        # Old messages come before the room is entered. Their time is not known.
+        # Old messages come before the room has been entered. Their time is not known.
         comes_late = self._is_moving or self.client.state is not State.CONNECTED
         clock = "--:--" if comes_late else time.strftime("%H:%M")
         self._write(f"{self._paint(clock, 90)} {self._paint(name, color)}: {first}")
@@ -218,7 +224,11 @@ async def _settled(deferred: Deferred[Any]) -> None:
 
 
 def checked_name(name: str) -> str:
-    """Return *name*, or raise ValueError if it cannot be sent as a header."""
+    """
+    Return *name* without blanks at its ends.
+
+    :raises ValueError: if it is not 1 to 32 visible characters.
+    """
     name = name.strip()
     if not name or len(name) > _MAX_NAME_LENGTH or not name.isprintable():
         raise ValueError(f"a name is 1 to {_MAX_NAME_LENGTH} visible characters, {name!a} is not")
@@ -243,7 +253,7 @@ async def chat(
 
 
 async def _chat_by_pipe(reactor: Any, settings: dict[str, Any]) -> int:
-    """Send each line of the standard input. A write error on the standard output ends the command."""
+    """Send each line of the standard input. If the reader of the standard output has ended, the command ends."""
     broken: list[BrokenPipeError] = []
     line: Deferred[str | None] = Deferred()
 
@@ -277,7 +287,7 @@ async def _chat_by_pipe(reactor: Any, settings: dict[str, Any]) -> int:
 
 
 async def _chat_on_terminal(reactor: Any, settings: dict[str, Any], history: History) -> int:
-    """Edit lines at the bottom of the terminal, while the conversation goes on above."""
+    """Edit lines at the bottom of the terminal, while the conversation continues above."""
     room = Chat(reactor, write=_print, notes=_print, **settings)
     session: PromptSession[str] = PromptSession(
         history=history, erase_when_done=True, interrupt_exception=_Interrupt, eof_exception=_Stop

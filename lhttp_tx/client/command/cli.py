@@ -1,7 +1,7 @@
 """
-The ``lhttp`` command: its subcommands, each in a module of its own, and the messages and exit statuses of errors.
+The ``lhttp`` command: its subcommands, and the texts and exit statuses of errors.
 
-It uses click.
+Each subcommand has its own module. They use click.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _advice(error: LHTTPError) -> str:
-    """Return the text of an error, with advice if there is any."""
+    """Return the text of an error, with advice if any."""
     hints = {
         401: "log in with a valid token in --token-file, or with --user and its password",
         413: "send less, or start the server with a larger --max-message-size",
@@ -92,7 +92,7 @@ def lhttp() -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def check_config(arguments: tuple[str, ...]) -> int:
     """Check the configuration of a server."""
-    status: int = import_module("lhttp_tx.twistd.checking").main(arguments)  # not before it is needed
+    status: int = import_module("lhttp_tx.twistd.checking").main(arguments)  # imports the server
     return status
 
 

@@ -1,5 +1,5 @@
 """
-``lhttp completion``: prints what a shell needs to complete the command.
+``lhttp completion``: prints a script with which a shell completes the command.
 """
 
 from __future__ import annotations

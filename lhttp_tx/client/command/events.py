@@ -1,7 +1,7 @@
 """
-``lhttp subscribe --sse``: reads an event stream, ``GET /events``, in the place of a WebSocket.
+``lhttp subscribe --sse``: reads an event stream, ``GET /events``, instead of a WebSocket.
 
-It takes the standard library alone. Used by :mod:`lhttp_tx.client.command.subscribe`.
+It uses only the standard library for the network. Used by :mod:`lhttp_tx.client.command.subscribe`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _MAX_LINE = 16_777_216
 """The most bytes of a line. A longer one ends the connection."""
 
 _SILENCE = 90.0
-"""Seconds without a byte after which a connection is given up. A server sends a comment more often."""
+"""Seconds without a byte after which the connection counts as lost. A server sends comments more often."""
 
 _WAITS = (0.5, 30.0)
-"""The shortest and the longest wait before a further attempt, in seconds."""
+"""The shortest and the longest wait before another attempt, in seconds."""
 
 
 class _TimeIsUp(Exception):
@@ -42,7 +42,7 @@ class _TimeIsUp(Exception):
 @final
 class _Stream:
     """
-    The events of a URL, across connections.
+    The event stream of a URL, over several connections.
 
     :ivar wait: seconds to wait before the next attempt.
     """
@@ -57,10 +57,11 @@ class _Stream:
 
     def events(self, query: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
         """
-        Yield the names and the data of events, until the connection ends.
+        Connect, and yield the name and the data of each event, until the connection ends.
 
-        :raises OSError: if there is no connection.
-        :raises ReplyError: if the server refuses.
+        :param query: the query of the URL.
+        :raises OSError: if the connection fails.
+        :raises ReplyError: if the server answers with a status other than 200.
         """
         secure = self._parts.scheme in ("wss", "https")
         host, port = self._parts.hostname or "", self._parts.port
@@ -112,7 +113,7 @@ class _Stream:
                 name, data, last = "", [], None
 
     def pause(self) -> None:
-        """Wait before a further attempt, each time for longer."""
+        """Wait before another attempt, and double the next wait (up to a maximum)."""
         time.sleep(self._left(self.wait * random.uniform(0.5, 1.0)))  # noqa: S311 - no secret
         self.wait = min(self.wait * 2, _WAITS[1])
 
@@ -136,13 +137,13 @@ def listen(
     limit: float | None,
 ) -> bool:
     """
-    Print the events of *channels* until *count* messages have come, or *limit* seconds have passed.
+    Print the messages of *channels*, until *count* messages have come, or *limit* seconds have passed.
 
-    :param headers: HTTP headers that log in.
+    :param headers: HTTP headers with the credentials.
     :param since: positions, by channel.
-    :returns: whether all has come that was asked for.
+    :returns: ``False`` if fewer than *count* messages have come.
     :raises ConnectFailed: if the first attempt fails.
-    :raises ReplyError: if the server refuses.
+    :raises ReplyError: if the server refuses the stream.
     """
     stream = _Stream(url, headers, ca_file, math.inf if limit is None else time.monotonic() + limit)
     query: dict[str, Any] = {"channel": channels}
@@ -179,7 +180,7 @@ def listen(
 
 
 def _show(name: str, data: bytes, channels: list[str], as_json: bool, tell: Callable[[str], None]) -> int:
-    """Print an event; return how many messages it is."""
+    """Print an event. Return 1 if it is a message of a channel, else 0."""
     try:
         raw, binary = decode_json(data, UNLIMITED, max_parts=0)
         message = parse(raw, binary=binary, limits=UNLIMITED)
@@ -197,7 +198,7 @@ def _show(name: str, data: bytes, channels: list[str], as_json: bool, tell: Call
 
 
 def _tell(message: Message, tell: Callable[[str], None]) -> None:
-    """Report an event of the server itself."""
+    """Report an event of the server itself. Raise a :exc:`ReplyError` if it is an error."""
     reason = message.headers.get("reason", "")
     if message.command == "missed":
         channel = message.headers.get("channel", "")

@@ -25,7 +25,7 @@ from lhttp_tx.codec.message import Message
 __all__ = ["history_command"]
 
 _MAX_LIMIT = 100_000
-"""The most messages to print. The command keeps them in memory, because the oldest one comes first."""
+"""The most messages to print. The command keeps them in memory, because it prints the oldest one first."""
 
 
 async def history(
@@ -39,7 +39,10 @@ async def history(
     as_json: bool,
     timeout: float,
 ) -> int:
-    """Print up to *limit* messages of *channel*, the oldest first: those after *since*, or the newest ones."""
+    """
+    Print up to *limit* messages of *channel*, oldest first: those after *since*; else the newest ones, or those before
+    *before*.
+    """
     client = connect(reactor, timeout=timeout)
 
     def write(message: Message, page: HistoryPage) -> None:

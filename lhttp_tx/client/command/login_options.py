@@ -1,9 +1,9 @@
 """
-The logins of the ``lhttp`` command: with a token from a file, or with a user's password from a file or a terminal.
+The logins of the ``lhttp`` command: with a token from a file, or with a user and a password from a file or a terminal.
 
-Secrets never come from the command line, which every user of the machine can read. The client sends them with the
-opening handshake, which every server with logins checks. Then it sends them in a login message, whose answer tells when
-they expire, and which renews them. Used by the subcommands.
+Secrets never come from the command line, because every user of the machine can read it. The client sends them in the
+opening handshake, which every server with logins checks. Then it sends them in a login message. The answer says when
+they expire, and later login messages renew them. Used by the subcommands.
 """
 
 from __future__ import annotations
@@ -27,20 +27,22 @@ from lhttp_tx.errors import LHTTPError
 __all__ = ["Connect", "Login", "PasswordLogin", "TokenLogin", "check_way", "choose_login", "make_client", "read_secret"]
 
 _MAX_SECRET_SIZE = 8_192
-"""The most bytes of a token or a password. A server takes no larger head of a message."""
+"""The most bytes of a token or a password. By default, a server accepts no larger head."""
 
 Connect = Callable[..., Client]
-"""Makes the command's client: :func:`make_client` without its first arguments."""
+"""Makes the client of a subcommand: :func:`make_client` with its first three arguments given."""
 
 
 class Login(Protocol):
-    """The credentials of the command."""
+    """The credentials of a subcommand."""
 
     def login(self) -> dict[str, str]:
-        """Return the headers of a login message. Called first for each connection, and then for each renewal."""
+        """
+        Return the headers of a login message. Called for each connection before :meth:`headers`, and for each renewal.
+        """
 
     def headers(self) -> dict[str, str]:
-        """Return the headers of a handshake."""
+        """Return the headers of a handshake, with the same credentials."""
 
 
 @final
@@ -52,12 +54,12 @@ class TokenLogin:
         self._token = ""
 
     def login(self) -> dict[str, str]:
-        """See :class:`Login`; reads the file."""
+        """See :class:`Login`. This reads the file."""
         self._token = read_secret(self._path)
         return {"token": self._token}
 
     def headers(self) -> dict[str, str]:
-        """See :class:`Login`; returns the token read for the login message, so that the file may be a pipe."""
+        """See :class:`Login`. This does not read the file again, so that it may be a pipe."""
         return {"Authorization": f"Bearer {self._token}"}
 
 
@@ -66,7 +68,7 @@ class PasswordLogin:
     """A user and a password."""
 
     def __init__(self, user: str, password: Callable[[], str]) -> None:
-        """:param password: returns the password, for each connection and each renewal."""
+        """:param password: returns the password. It is called for each connection and each renewal."""
         self._user = user
         self._give = password
         self._password = ""
@@ -86,13 +88,15 @@ def make_client(
     url: str, tls: IOpenSSLClientConnectionCreator | None, login: Login | None, reactor: Any, **options: Any
 ) -> Client:
     """
-    Return a client that logs in.
+    Return a client.
 
-    :param login: the credentials; ``None``: anonymous.
-    :param options: options of :class:`~lhttp_tx.client.client.Client`.
+    :param url: the server's URL.
+    :param tls: how to verify the server; ``None``: as the system does.
+    :param login: the credentials; ``None``: no login.
+    :param options: other options of :class:`~lhttp_tx.client.client.Client`.
     """
     if login is not None:
-        # This also works with a server that takes credentials only in the handshake, or takes a token only once.
+        # This also works with servers that accept credentials only in the handshake, or a token only once.
         options |= {"headers": login.headers, "login": login.login, "login_required": False}
     return Client(url, reactor=reactor, tls=tls, **options)
 
@@ -101,9 +105,10 @@ def choose_login(
     url: str, token_file: Path | None, user: str | None, password_file: Path | None, plaintext: bool
 ) -> Login | None:
     """
-    Return the login that the options describe. Ask for a password that is in no file.
+    Return the login according to the options; ``None`` without one. Ask for the password if there is no file with it.
 
-    :raises click.UsageError: if the options do not go together, or would send a secret where others can read it.
+    :raises click.UsageError: if the options cannot be combined, or a secret would be sent unencrypted to another
+        machine.
     """
     if password_file is not None and user is None:
         raise click.UsageError("--password-file needs --user NAME")
@@ -123,10 +128,11 @@ def choose_login(
 
 def check_way(url: str, plaintext: bool) -> None:
     """
-    Refuse to send a secret unencrypted to another machine.
+    Check that a secret is not sent unencrypted to another machine.
 
-    :param plaintext: whether the user allows that.
-    :raises click.UsageError: if the secret would be sent unencrypted.
+    :param url: the URL that it is sent to.
+    :param plaintext: whether the user allows it anyway.
+    :raises click.UsageError: if it would be.
     """
     parts = urlsplit(url)
     if plaintext or parts.scheme in ("wss", "https") or _is_loopback(parts.hostname or ""):
@@ -149,10 +155,10 @@ def _is_loopback(host: str) -> bool:
 
 def read_secret(path: Path) -> str:
     """
-    Return the only line of a file. No error text shows any of it.
+    Return the only line of a file. Error texts do not show it.
 
-    :raises LHTTPError: if the file contains anything else.
-    :raises OSError: if it cannot be read.
+    :raises LHTTPError: if the file does not have exactly one line of printable text, or is too large.
+    :raises OSError: if the file cannot be read.
     """
     with path.open("rb") as stream:
         data = stream.read(_MAX_SECRET_SIZE + 1)
@@ -166,7 +172,9 @@ def read_secret(path: Path) -> str:
 
 
 def _ask_password(user: str) -> str:
-    """Ask on the terminal, whatever the standard input is. Never ask where the password would be visible."""
+    """
+    Ask for the password on the terminal, even if the standard input is not one. Do not ask if it would be visible.
+    """
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
         with warnings.catch_warnings():

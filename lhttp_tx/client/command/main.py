@@ -1,8 +1,8 @@
 """
 The entry point of the ``lhttp`` command.
 
-The command needs the extra ``cli``. Without it, it says what to install. ``lhttp check-config`` belongs to the server,
-and works without the extra. So this module imports optional packages only once it knows the subcommand.
+The command needs the extra ``cli``. Without it, the command says what to install. ``lhttp check-config`` belongs to the
+server, and works without the extra. So this module imports optional packages only when it knows the subcommand.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CHECK = "check-config"
 def main() -> None:
     """Run the command with the arguments of the process, and exit."""
     if sys.argv[1:2] == [_CHECK]:
-        sys.exit(import_module("lhttp_tx.twistd.checking").main(sys.argv[2:]))  # not before it is needed
+        sys.exit(import_module("lhttp_tx.twistd.checking").main(sys.argv[2:]))  # imports the server
     try:
         from lhttp_tx.client.command.cli import run
     except ModuleNotFoundError as error:

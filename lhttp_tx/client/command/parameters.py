@@ -39,7 +39,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def check_url(_: click.Context, __: click.Parameter, value: str) -> str:
-    """Check a URL; a callback for click, like the following ones."""
+    """Check a URL. This is a callback for click, like the next functions."""
     try:
         if urlsplit(value).scheme in ("http", "https"):
             return value
@@ -50,7 +50,7 @@ def check_url(_: click.Context, __: click.Parameter, value: str) -> str:
 
 
 def check_channel_name(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """Check the name of a channel. It may be missing."""
+    """Check the name of a channel, if one is given."""
     try:
         return None if value is None else check_channel(value)
     except LHTTPError as error:
@@ -90,7 +90,7 @@ def check_command(_: click.Context, __: click.Parameter, value: str) -> str:
 
 
 def _split_headers(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Return headers as pairs of name and value."""
+    """Check headers, and return them as pairs of name and value."""
     pairs = [value.partition(":") for value in values]
     if not all(colon for _, colon, _ in pairs):
         raise click.BadParameter("a header is written NAME:VALUE")
@@ -103,7 +103,7 @@ def _split_headers(_: click.Context, __: click.Parameter, values: tuple[str, ...
 
 
 def connection_options(function: Function) -> Function:
-    """Add the options of every command that connects."""
+    """Add the options that all subcommands have that connect."""
     options = [
         click.option(
             "--url",
@@ -145,7 +145,7 @@ def login_options(function: Function, *, also: str = "") -> Function:
     """
     Add the login options.
 
-    :param also: the other use of the token file.
+    :param also: more help text for ``--token-file``.
     """
     options = [
         click.option(
@@ -212,7 +212,7 @@ header_option = click.option(
 
 
 def message_options(default: str) -> Callable[[Function], Function]:
-    """Return the options for a message. *default* is its command if the option is missing."""
+    """Return the options for a message. *default* is the default of ``--command``."""
     command = click.option(
         "--command",
         metavar="COMMAND",

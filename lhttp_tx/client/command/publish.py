@@ -1,5 +1,5 @@
 """
-``lhttp publish``: one message, or one for each line, by WebSocket or by ``POST /publish``.
+``lhttp publish``: publishes one message, or one for each line, by WebSocket or by ``POST /publish``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lhttp_tx.client.results import Published
 __all__ = ["publish_command"]
 
 _LINES_AT_ONCE = 100
-"""The most lines that wait for receipts at one time."""
+"""The most lines that wait for receipts at the same time."""
 
 
 async def publish(
@@ -71,7 +71,7 @@ async def publish_lines(
     binary: bool,
     timeout: float,
 ) -> int:
-    """Publish each line of the standard input as it comes. The first refused line ends the command."""
+    """Publish each line of the standard input when it comes. The first line that is refused ends the command."""
     waiting: list[Deferred[Published]] = []
     client = connect(reactor, timeout=timeout)
     try:
@@ -108,7 +108,7 @@ def publish_by_http(
     message_id: str | None,
     timeout: float,
 ) -> int:
-    """Publish one message by POST. *url* may be the WebSocket's URL."""
+    """Publish one message by POST. *url* may also be the URL of the WebSocket."""
     parts = urlsplit(url)
     scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
     path = parts.path if parts.scheme in ("http", "https") and parts.path not in ("", "/") else "/publish"
@@ -215,7 +215,7 @@ def publish_command(
 def _publish_token(
     url: str, token_file: Path | None, user: str | None, password_file: Path | None, plaintext_login: bool, **_: Any
 ) -> str | None:
-    """Return the secret for publishing by HTTP, if there is one."""
+    """Return the server's token for publishing by HTTP; ``None`` if there is none."""
     if user is not None or password_file is not None:
         raise click.UsageError("POST /publish accepts no users; leave out --http, or give only --token-file")
     token = read_secret(token_file) if token_file else os.environ.get("LHTTP_PUBLISH_TOKEN") or None

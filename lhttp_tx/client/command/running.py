@@ -1,5 +1,5 @@
 """
-Runs one coroutine of the ``lhttp`` command in a reactor, and turns its end into an exit status.
+Runs one coroutine of the ``lhttp`` command in a reactor, and converts its result to an exit status.
 
 Used by every subcommand.
 """
@@ -44,7 +44,11 @@ class Exit(IntEnum):
 
 
 class Interrupted(Exception):
-    """A signal asked the program to end."""
+    """
+    Raised if a signal has ended the program.
+
+    :ivar status: the exit status for this signal.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(f"signal {number}")
@@ -52,7 +56,9 @@ class Interrupted(Exception):
 
 
 def start_logging(verbose: bool) -> None:
-    """Log to the standard error if *verbose*, else nowhere: the command reports errors itself."""
+    """
+    Log to the standard error if *verbose* is true. Otherwise log nowhere, because the command reports errors itself.
+    """
     observers: list[ILogObserver] = [textFileLogObserver(sys.stderr)] if verbose else [_discard]
     globalLogBeginner.beginLoggingTo(observers, redirectStandardIO=False)
 
@@ -66,10 +72,10 @@ def run_program(program: Program) -> int:
     """
     Run *program* in the reactor until it is done.
 
-    SIGINT and SIGTERM cancel it, so that it can clean up. A second signal stops it at once.
+    SIGINT and SIGTERM cancel the program, so that it can clean up. A second signal stops it at once.
 
-    :param program: gets the reactor and returns the exit status.
-    :raises Interrupted: if a signal ended it.
+    :param program: a coroutine function that takes the reactor, and returns the exit status.
+    :raises Interrupted: if a signal has ended the program.
     :raises Exception: any exception of the program.
     """
     from twisted.internet import reactor  # noqa: TID251 - a program, not a library
@@ -114,10 +120,10 @@ def run_client(
     **settings: Any,
 ) -> int:
     """
-    Run *program* in the reactor. It gets ``connect`` to make its client.
+    Run *program* in the reactor, with the argument ``connect``, which makes its client.
 
-    :param settings: further arguments of the program. The other parameters are the options that all subcommands share.
-    :raises click.UsageError: if the options do not go together.
+    :param settings: more arguments of the program. The other parameters are the options that all subcommands share.
+    :raises click.UsageError: if the options cannot be combined.
     """
     if urlsplit(url).scheme not in ("ws", "wss"):
         raise click.UsageError(f"{url} is no WebSocket URL; only 'lhttp publish' can use HTTP")
@@ -126,7 +132,7 @@ def run_client(
     connect = partial(make_client, url, _tls(url, ca_file), login, codec=codec)
     try:
         return run_program(partial(program, connect=connect, **settings))
-    except BrokenPipeError:  # caught here, because click handles it in its own way
+    except BrokenPipeError:  # caught here, because click would handle it
         drop_output()
         return Exit.BROKEN_PIPE
 

@@ -1,5 +1,5 @@
 """
-``lhttp subscribe``: prints publications, one line for each message.
+``lhttp subscribe``: prints publications, one line for each.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ _UNAVAILABLE = 503
 
 @final
 class _Written:
-    """Stores the positions of printed messages. Messages that arrive after the last printed one do not count."""
+    """
+    Stores the positions of the messages that were printed. Messages that arrive after the last of them do not count.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = FilePositions(path)
@@ -52,7 +54,7 @@ class _Written:
         self._file.save(positions if self._end is None else self._end)
 
     def end(self, positions: Mapping[str, str]) -> None:
-        """Note that nothing more is printed."""
+        """Store these positions, because nothing more is printed."""
         self._end = positions
 
 
@@ -61,8 +63,10 @@ class _Output:
     """
     Prints messages.
 
-    :ivar done: fires with the exit status at the end; fails if something goes wrong.
-    :ivar late_error: what went wrong after that.
+    :ivar done: succeeds with the exit status at the end, or fails with an error.
+    :ivar client: the client.
+    :ivar is_connected: whether the first connection was made.
+    :ivar late_error: an error that has come after the end; or ``None``.
     """
 
     def __init__(self, *, as_json: bool, count: int | None, kept: _Written | None) -> None:
@@ -91,7 +95,7 @@ class _Output:
             self.end(Exit.OK)
 
     def state_changed(self, state: State, reason: str) -> None:
-        """Report changes of the connection."""
+        """Report a change of the connection."""
         if state is State.WAITING and self.is_connected:
             self._is_lost = True
             say(f"{reason}; trying again")
@@ -102,21 +106,21 @@ class _Output:
             self.fail(ClientClosed(reason))
 
     def failed(self, error: LHTTPError) -> None:
-        """Report an error, or end with it."""
+        """Report an error, if the connection stays. Otherwise end with it."""
         if isinstance(error, LoginFailed) or error.status == _UNAVAILABLE:
-            say(error.reason)  # the connection goes on
+            say(error.reason)  # the connection stays
         elif self.done.called:
             self.late_error = error
         else:
             self.fail(error)
 
     def confirmed(self, _: object, channel: str) -> None:
-        """Report that a channel has no history, where one was asked for."""
+        """Report if a channel has no history, although the user asked for earlier messages."""
         if self.client.position(channel) is None and not self.done.called:
             say(f"{channel}: the server keeps no history of this channel; only new messages are printed")
 
     def told_unsure(self, subscription: Subscription) -> None:
-        """Report that the server does not know whether all nodes pass on what they publish."""
+        """Report if the server does not know whether publications of all nodes arrive."""
         if subscription.unsure and not self.done.called:
             say(f"{subscription.channel}: a node of the cluster did not answer; its publications may be missing")
 
@@ -221,13 +225,13 @@ def _headers(
     codec: str,
     **_: Any,
 ) -> dict[str, str]:
-    """Return the HTTP headers that log in to an event stream."""
+    """Return the HTTP headers with the credentials for an event stream."""
     if codec != "text":
         raise click.UsageError("--codec is for a WebSocket; an event stream has JSON")
     login = choose_login(url, token_file, user, password_file, plaintext_login)
     if login is None:
         return {}
-    login.login()  # reads what the headers hold
+    login.login()  # reads the secret for the headers
     return login.headers()
 
 

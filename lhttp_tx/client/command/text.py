@@ -1,7 +1,7 @@
 """
 The output and input of the ``lhttp`` command.
 
-Messages may come from strangers. Nothing in them may move the cursor, change the colours, or look like another line.
+Messages may come from strangers. Their text must not move the cursor, change the colours, or look like another line.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ __all__ = [
 _READ_SIZE = 65_536
 
 _MAX_BODY_SIZE = 16_777_216
-"""The most bytes of input for one message; far more than a server takes by default."""
+"""The most bytes of input for one message. This is far more than a server accepts by default."""
 
 _MAX_LINE_SIZE = 1_048_576
-"""The most bytes of one line of input. A longer line is cut."""
+"""The most bytes of a line of input. A longer line is split."""
 
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\"}
 
@@ -48,7 +48,7 @@ def _harmless(char: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """Return *text* for people: each control or direction character, including line breaks, is replaced."""
+    """Return *text* for people. Control and direction characters, including line breaks, are replaced."""
     return (
         text
         if text.isprintable()
@@ -58,7 +58,8 @@ def printable(text: str) -> str:
 
 def escaped(text: str) -> str:
     """
-    Return *text* in one line for programs: backslash, tab and line ends as in C, other control characters by number.
+    Return *text* for programs, in one line. Backslashes, tabs and line breaks are escaped as in C, and other control
+    characters by number.
     """
     if text.isprintable() and "\\" not in text:
         return text
@@ -70,7 +71,7 @@ def _code(char: str) -> str:
 
 
 def one_line(message: Message) -> str:
-    """Return the body of a message in one line for programs."""
+    """Return the body of a message for programs, in one line; see :func:`escaped`."""
     return escaped(message.body.decode("utf-8", "replace"))
 
 
@@ -78,9 +79,10 @@ def message_json(message: Message, channel: str | None = None, position: str | N
     """
     Return a message as one line of JSON.
 
-    The body is in ``body``, or in ``body_base64`` if it is not UTF-8. ``headers`` is a list of pairs.
+    The keys are ``command``, ``headers`` (a list of pairs), ``binary``, and ``body``, or ``body_base64`` if the body is
+    not UTF-8; and ``channel`` and ``position`` if they are given.
 
-    :param position: its position in the history of the channel, if it is known.
+    :param position: the position in the history of the channel, if it is known.
     """
     found: dict[str, Any] = {} if channel is None else {"channel": channel}
     if position is not None:
@@ -98,7 +100,7 @@ def write_line(text: str) -> None:
     """
     Write a line to the standard output, and flush it.
 
-    :raises BrokenPipeError: if nobody reads the output any more.
+    :raises BrokenPipeError: if the reader of the output has ended.
     """
     data = (text + "\n").encode(sys.stdout.encoding or "utf-8", "backslashreplace")
     sys.stdout.buffer.write(data)
@@ -106,19 +108,19 @@ def write_line(text: str) -> None:
 
 
 def write_body(body: bytes) -> None:
-    """Write a body as it is, and a line break if it does not end with one."""
+    """Write a body unchanged, and a line break if it does not end with one."""
     sys.stdout.buffer.write(body if not body or body.endswith(b"\n") else body + b"\n")
     sys.stdout.buffer.flush()
 
 
 def say(text: str) -> None:
-    """Write a line about the command itself to the standard error. It may contain text of a server."""
+    """Write a line about the command itself to the standard error. The text may come from a server."""
     sys.stderr.write(f"lhttp: {printable(text)}\n")
     sys.stderr.flush()
 
 
 def drop_output() -> None:
-    """Discard output from now on: its reader has gone, and flushing at exit would raise an error."""
+    """Discard output from now on. Its reader has ended, so flushing at exit would raise an error."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)
@@ -126,10 +128,10 @@ def drop_output() -> None:
 
 class LineReader:
     """
-    Reads lines from a file descriptor in a thread, and passes each line to the reactor when the last one was handled.
+    Reads lines from a file descriptor in a thread, and passes each to the reactor when it is asked for.
 
-    It uses a thread because a reactor cannot watch an ordinary file. It reads the descriptor itself because Python
-    waits for buffered readers at exit.
+    It uses a thread, because a reactor cannot watch an ordinary file. It reads the descriptor without a buffered
+    reader, because Python would wait for that at exit.
     """
 
     def __init__(self, reactor: Any, descriptor: int = 0) -> None:
@@ -140,7 +142,10 @@ class LineReader:
         threading.Thread(target=self._read, daemon=True, name="lines").start()
 
     def take(self, receiver: Callable[[str | None], None]) -> None:
-        """Call *receiver* in the reactor's thread with the next line, without its end; ``None`` after the last."""
+        """
+        Call *receiver* in the reactor's thread with the next line, without its line break; with ``None`` after the
+        last.
+        """
         self._receiver = receiver
         self._wanted.release()
 
@@ -178,7 +183,8 @@ def read_body(file: Path | None) -> bytes:
     """
     Return the content of *file*, or of the standard input.
 
-    :raises MessageTooLarge: if the content is larger than a message may be.
+    :raises MessageTooLarge: if the content has more than 16 MiB.
+    :raises OSError: if it cannot be read.
     """
     if file is not None:
         with file.open("rb") as stream:

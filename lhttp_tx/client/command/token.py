@@ -1,7 +1,7 @@
 """
-``lhttp token``: makes JSON Web Tokens (RFC 7519) with a secret, and shows what is in one. It needs no server.
+``lhttp token``: makes JSON Web Tokens (RFC 7519) with a secret, and shows their content. It needs no server.
 
-Only HS256 is made and checked (RFC 7518, section 3.2), which takes nothing but the standard library.
+It supports only HS256 (RFC 7518, section 3.2), which needs only the standard library.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ async def upload(
     progress: bool,
     timeout: float,
 ) -> int:
-    """Send *parts* in one message and write the reply's body."""
+    """Send *parts* in one message, and write the body of the reply."""
     client = connect(reactor, timeout=timeout)
     try:
         pairs = [*headers, *([("publish", channel)] if channel else [])]

@@ -1,5 +1,5 @@
 """
-The client's WebSocket edge: one connection, from the address to its messages.
+The WebSocket connections of a client: address, handshake, login, and messages.
 
-Used by :mod:`lhttp_tx.client.uplink`, which keeps a connection up, and by :mod:`lhttp_tx.client.client`.
+Used by :mod:`lhttp_tx.client.uplink`, which keeps the client connected, and by :mod:`lhttp_tx.client.client`.
 """

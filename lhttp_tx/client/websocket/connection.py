@@ -1,8 +1,8 @@
 """
-The lower half of the client's WebSocket edge: turns bytes into messages, and messages into bytes.
+The lower part of a client's WebSocket connection: converts bytes to messages, and messages to bytes.
 
-:mod:`lhttp_tx.client.websocket.protocol` adds the beginning and the end of a connection. Autobahn is between the two,
-and a :class:`Link` above them.
+:mod:`lhttp_tx.client.websocket.protocol` adds the beginning and the end of a connection. Both are subclasses of
+Autobahn's protocol. A :class:`Link` gets the messages.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CONNECTING = WebSocketProtocol.STATE_CONNECTING
 _OPEN = WebSocketProtocol.STATE_OPEN
 
 _MAX_HANDSHAKE_SIZE = 16_384
-"""The most bytes of a server's handshake. After more, the connection is dropped."""
+"""The most bytes of a server's answer to the handshake. If there are more, the connection is closed."""
 
 _TEXT, _BINARY = 0x81, 0x82
 
@@ -40,17 +40,17 @@ class Link(Protocol):
     """The user of a connection, which gets its messages."""
 
     def message_received(self, payload: bytes, binary: bool) -> None:
-        """Called with each whole message; must not raise."""
+        """Called with each whole message. It must not raise."""
 
     def writable(self) -> None:
-        """Called when everything written has been sent."""
+        """Called when the transport has sent everything."""
 
 
 class _QuietLog:
-    """The log of Autobahn. The client reports problems by its errors and states, so this log is only for debugging."""
+    """The log of Autobahn. It is only for debugging, because the client reports problems as errors and states."""
 
     def trace(self, *args: object, **kwargs: object) -> None:
-        """Log nothing: there are several calls for each frame, and formatting them is expensive."""
+        """Log nothing. Autobahn calls this several times for each frame, and formatting is expensive."""
 
     debug = info = trace
 
@@ -66,9 +66,9 @@ class MessageConnection(WebSocketClientProtocol):
     """
     The messages of one WebSocket connection of a client.
 
-    :ivar unsent: bytes written since the transport asked to wait; 0 while it does not ask to wait.
-    :ivar congested: whether the transport has asked to wait.
-    :ivar view: the form that messages travel in; ``None``: as they are.
+    :ivar unsent: the bytes written since the transport's buffer is full; 0 while it is not.
+    :ivar congested: whether the transport's buffer is full.
+    :ivar view: the view that messages are sent in; ``None``: unchanged.
     """
 
     log = _QuietLog()
@@ -86,7 +86,7 @@ class MessageConnection(WebSocketClientProtocol):
     # Reading
 
     def dataReceived(self, data: bytes) -> None:
-        """Take the data of one read. No exception may reach the reactor."""
+        """Take the data of one read. Exceptions are logged, and close the connection."""
         try:
             if self.state == _OPEN and not self.data and not self.inside_message and self.current_frame is None:
                 data = self._take_frames(data)
@@ -101,10 +101,10 @@ class MessageConnection(WebSocketClientProtocol):
 
     def _take_frames(self, data: bytes) -> bytes:
         """
-        Pass on the whole data frames at the beginning of *data*, and return the rest.
+        Take the whole data frames at the beginning of *data*, and return the rest.
 
-        This takes only simple frames, in one pass: whole, final, unmasked, with the shortest encoding of their length,
-        and with valid UTF-8 if they are text. Autobahn's state machine handles everything else.
+        This takes only simple frames: whole, final, unmasked, of less than 64 KiB, with the shortest encoding of their
+        length, and with valid UTF-8 if they are text. Autobahn handles everything else.
         """
         position, end, largest = 0, len(data), self.factory.max_message_size
         while end - position >= 2 and self.state == _OPEN:
@@ -129,37 +129,37 @@ class MessageConnection(WebSocketClientProtocol):
         return data[position:]
 
     def _heard(self) -> None:
-        """Cancel Autobahn's ping timeout: any data shows that the server is alive."""
+        """Cancel Autobahn's ping timeout, because any data shows that the server is alive."""
         if self.autoPingTimeoutCall is not None:
             self._cancelAutoPingTimeoutCall()
 
     def onAutoPingTimeout(self) -> None:
         """
-        Give the server up in the next turn of the reactor. If this process stood still, it reads the answer before
+        Close the connection in the next turn of the reactor. If this process was paused, it reads the answer before
         that.
         """
         self.autoPingTimeoutCall = self.factory._batched_timer.call_later(0, super().onAutoPingTimeout)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        """Pass a message on."""
+        """Pass a message to the link."""
         if self._link is not None:
             self._link.message_received(*((payload, isBinary) if self.view is None else _read(self.view, payload)))
 
     def onMessageBegin(self, isBinary: bool) -> None:
-        """Begin a message. Its frames are joined as they come."""
+        """Begin a message. The data of its frames is joined when it comes."""
         super().onMessageBegin(isBinary)
         self.message_data: Any = Joined()
 
     def onMessageFrameData(self, payload: bytes) -> None:
-        """Keep the part of a frame that has arrived."""
+        """Keep a part of a frame."""
         if not self.failedByMe:
             self.message_data.add(payload)
 
     def onMessageFrameEnd(self) -> None:
-        """Do nothing: the frame's data was kept as it came."""
+        """Do nothing: the data of the frame was kept when it came."""
 
     def onMessageEnd(self) -> None:
-        """Put a message together. Unlike the inherited method, this makes no Deferred for observers."""
+        """Handle a complete message. Unlike the inherited method, this makes no Deferred for observers."""
         if not self.failedByMe:
             self.onMessage(self.message_data.take(), self.message_is_binary)
         self.message_data = None
@@ -167,17 +167,22 @@ class MessageConnection(WebSocketClientProtocol):
     # Writing
 
     def send_message(self, payload: bytes, binary: bool) -> None:
-        """Send a whole message. It is dropped if the connection is closing."""
+        """Send a whole message. If the connection is closing, drop it."""
         if self.state == _OPEN:
             payload, binary = self.encoded(payload, binary)
             self.send_fragment(payload, binary, first=True, last=True)
 
     def encoded(self, payload: bytes, binary: bool) -> tuple[bytes, bool]:
-        """Return a message in the form that it travels in, and whether that is binary."""
+        """Return a message in the form in which it is sent, and whether this is binary."""
         return (payload, binary) if self.view is None else (self.view.write(payload, binary), self.view.binary)
 
     def send_fragment(self, payload: bytes, binary: bool, *, first: bool, last: bool) -> None:
-        """Send a piece of a message, encoded. No other message may begin before its last piece."""
+        """
+        Send a fragment of an encoded message. No other message may begin before the last fragment.
+
+        :param first: whether it is the first fragment.
+        :param last: whether it is the last one.
+        """
         if self.state == _OPEN:
             if self.congested:
                 self.unsent += len(payload)
@@ -199,11 +204,14 @@ class MessageConnection(WebSocketClientProtocol):
             self._link.writable()
 
     def stopProducing(self) -> None:
-        """Called when the transport is gone; :meth:`onClose` follows."""
+        """Do nothing: the transport is lost, and :meth:`onClose` follows."""
 
 
 def _read(view: View, payload: bytes) -> tuple[bytes, bool]:
-    """Return the message that *payload* describes; in the place of one that cannot be read, its error."""
+    """
+    Return the message that a view represents, and whether it is binary. If it cannot be read, return an
+    :class:`~lhttp_tx.codec.message.Unreadable`.
+    """
     try:
         return view.read_own(payload)
     except RemoteProtocolError as error:

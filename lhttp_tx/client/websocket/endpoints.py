@@ -1,8 +1,8 @@
 """
-Turns a URL, an endpoint or its description into a stream endpoint, and explains failures to connect.
+Makes a stream endpoint from a URL, an endpoint or its description, and explains failures to connect.
 
-Used by :mod:`lhttp_tx.client.client` and :mod:`lhttp_tx.client.uplink`. Knows nothing of messages: imports neither the
-codec nor the modules above it.
+Used by :mod:`lhttp_tx.client.client` and :mod:`lhttp_tx.client.uplink`. It imports neither the codec nor the modules
+above it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["WatchedEndpoint", "WebSocketEndpoint", "connect_error", "is_url", "s
 
 
 def is_url(target: str | IStreamClientEndpoint) -> bool:
-    """Return whether *target* is a URL, rather than an endpoint or the description of one."""
+    """Return whether *target* is a URL, rather than an endpoint or its description."""
     return isinstance(target, str) and "://" in target
 
 
@@ -42,8 +42,9 @@ def stream_endpoint(
     Return the endpoint of *target*.
 
     :param target: as for :class:`~lhttp_tx.client.client.Client`.
-    :param tls: how a ``wss://`` URL verifies the server; by default with the authorities that the system trusts.
-    :param timeout: seconds for the connection to the host of a URL.
+    :param reactor: the reactor.
+    :param tls: how to verify a ``wss://`` server; ``None``: with the authorities that the system trusts.
+    :param timeout: the most seconds for connecting to the host of a URL.
     :raises ValueError: if *target* is malformed.
     """
     if not isinstance(target, str):
@@ -68,7 +69,10 @@ def _url_endpoint(
 @final
 @implementer(IStreamClientEndpoint)
 class _TLSEndpoint:
-    """Like Twisted's ``wrapClientTLS``, which takes its times from the installed reactor instead."""
+    """
+    Adds TLS to an endpoint. Unlike Twisted's ``wrapClientTLS``, it uses a given reactor for times, not the installed
+    one.
+    """
 
     def __init__(self, endpoint: IStreamClientEndpoint, tls: IOpenSSLClientConnectionCreator, reactor: Any) -> None:
         self._endpoint = endpoint
@@ -86,17 +90,17 @@ class _TLSEndpoint:
 @implementer(IStreamClientEndpoint)
 class WebSocketEndpoint:
     """
-    Connects with another endpoint, and then does the WebSocket handshake.
+    Connects with another endpoint, and then makes the WebSocket handshake.
 
-    It returns a connection only after the handshake. So a service that keeps a connection alive need not know about
-    handshakes: a refused handshake is a failure to connect.
+    It returns a connection only after the handshake. So a refused handshake is a failure to connect, and Twisted's
+    ``ClientService`` need not know about handshakes.
     """
 
     def __init__(self, endpoint: IStreamClientEndpoint, factory: WebSocketFactory, timeout: float) -> None:
         """
-        :param endpoint: how to reach the server.
+        :param endpoint: connects to the server.
         :param factory: makes the WebSocket connections.
-        :param timeout: seconds for connecting and the handshake together.
+        :param timeout: the most seconds for connecting and the handshake together.
         """
         self._endpoint = endpoint
         self._factory = factory
@@ -109,9 +113,9 @@ class WebSocketEndpoint:
         :param protocolFactory: makes a protocol that is also a :class:`~lhttp_tx.client.websocket.connection.Link`.
         :returns: a Deferred that
 
-            - succeeds with that protocol;
-            - fails like the endpoint, with :exc:`~lhttp_tx.client.errors.ConnectFailed` if the handshake is refused, or
-              with :exc:`TimeoutError`.
+            - succeeds with this protocol;
+            - fails like that of the endpoint; with :exc:`~lhttp_tx.client.errors.ConnectFailed` if the handshake is
+              refused; or with ``TimeoutError`` of Twisted.
         """
 
         def opened(connection: WebSocketConnection) -> Any:
@@ -146,7 +150,7 @@ class WatchedEndpoint:
         self._failed = failed
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect, with the endpoint's result."""
+        """Connect with the endpoint, and return its result."""
         self._begins()
 
         def failed(failure: Failure) -> Failure:
@@ -160,7 +164,7 @@ class WatchedEndpoint:
 
 
 def connect_error(failure: Failure, url: str) -> ConnectFailed:
-    """Return the error for an attempt to connect to *url* that ended with *failure*."""
+    """Return the error for an attempt to connect to *url* that has ended with *failure*."""
     error = failure.value
     if isinstance(error, LoginFailed):
         refused = LoginFailed(f"cannot log in to {url}: {error.reason}", status=error.status)

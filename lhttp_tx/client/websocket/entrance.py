@@ -1,9 +1,9 @@
 """
-The steps before a connection is ready: fresh headers for its handshake, and the login.
+The steps before a connection is ready: headers for the handshake, and the login.
 
-:class:`LoginEndpoint` turns an endpoint of WebSocket connections into one whose connections are logged in. So a refused
-login is a failure to connect, like a refused handshake. Used by :class:`~lhttp_tx.client.client.Client`. It knows
-neither the subscriptions nor the queue, and imports neither.
+:class:`LoginEndpoint` returns a connection only when it is logged in. So a refused login is a failure to connect, like
+a refused handshake. Used by :class:`~lhttp_tx.client.client.Client`. It imports neither the subscriptions nor the
+queue.
 """
 
 from __future__ import annotations
@@ -27,17 +27,21 @@ from lhttp_tx.errors import LHTTPError
 __all__ = ["HeadersEndpoint", "LoginEndpoint"]
 
 _MAX_EARLY = 1_000
-"""The most messages kept until the answer to the login has come. Together, they may be as large as one message."""
+"""
+The most messages that are kept until the answer to the login has come. Together, they have at most as many bytes as one
+message may have.
+"""
 
 
 @final
 @implementer(IStreamClientEndpoint)
 class HeadersEndpoint:
-    """Connects with another endpoint, and asks for new headers for each handshake."""
+    """Connects with another endpoint, and asks the program for headers for each handshake."""
 
     def __init__(self, endpoint: IStreamClientEndpoint, factory: WebSocketFactory, headers: Credentials) -> None:
         """
-        :param endpoint: connects with *factory*.
+        :param endpoint: makes connections with *factory*.
+        :param factory: gets the headers.
         :param headers: returns the headers.
         """
         self._endpoint = endpoint
@@ -48,7 +52,7 @@ class HeadersEndpoint:
         """
         Connect.
 
-        :returns: a Deferred like the endpoint's. It also fails like
+        :returns: a Deferred like that of the endpoint. It also fails like that of
             :meth:`lhttp_tx.client.credentials.Credentials.fetch`.
         """
         return Deferred.fromCoroutine(self._connect(protocolFactory))
@@ -58,7 +62,7 @@ class HeadersEndpoint:
         try:
             found: IProtocol = await self._endpoint.connect(protocolFactory)
         finally:
-            self._factory.headers = {}  # they are not needed any more, and may be secret
+            self._factory.headers = {}  # not needed any more, and perhaps secret
         return found
 
     def __repr__(self) -> str:
@@ -68,7 +72,9 @@ class HeadersEndpoint:
 @final
 @implementer(IStreamClientEndpoint)
 class LoginEndpoint:
-    """Connects with another endpoint, whose connections are WebSockets, and logs in before anything else is sent."""
+    """
+    Connects with another endpoint, whose connections are WebSockets, and logs in before it returns the connection.
+    """
 
     def __init__(
         self,
@@ -83,12 +89,13 @@ class LoginEndpoint:
     ) -> None:
         """
         :param endpoint: makes the connections.
-        :param login: returns the headers of the login message. It is called before the connection is made, because a
-            server may give clients little time to log in.
-        :param timeout: seconds for the server's answer.
+        :param login: returns the headers of the login message. It is called before connecting, because a server may
+            give clients little time to log in.
+        :param reactor: the reactor.
+        :param timeout: the most seconds to wait for the server's answer.
         :param limits: the limits of received messages.
-        :param required: whether to drop a connection whose login is refused.
-        :param entered: called with the account that the server has told, before the connection is returned.
+        :param required: whether to close a connection whose login is refused.
+        :param entered: called with the account in the server's answer, before the connection is returned.
         """
         self._endpoint = endpoint
         self._login = login
@@ -105,8 +112,8 @@ class LoginEndpoint:
         :returns: a Deferred that
 
             - succeeds with the protocol;
-            - fails like the endpoint, or with :exc:`~lhttp_tx.client.errors.LoginFailed` if the login is refused or not
-              answered in time.
+            - fails like that of the endpoint; or with :exc:`~lhttp_tx.client.errors.LoginFailed` if the login is
+              refused or not answered in time.
         """
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
@@ -133,9 +140,9 @@ class LoginEndpoint:
 @final
 class _Doorway(protocol.Protocol):
     """
-    Uses a connection until the server has answered the login.
+    The protocol of a connection until the server has answered the login.
 
-    :ivar answer: succeeds with the account that the server has told, or fails with
+    :ivar answer: succeeds with the account in the server's answer, or fails with
         :exc:`~lhttp_tx.client.errors.LoginFailed`.
     :ivar is_lost: whether the connection has ended, or is unusable.
     """
@@ -154,7 +161,7 @@ class _Doorway(protocol.Protocol):
         self._left: Deferred[None] = Deferred(self._abort)
 
     def connectionMade(self) -> None:
-        """Log in."""
+        """Send the login message."""
         message, self._message = self._message, None
         assert message is not None, "a doorway has one connection"
         self.transport.send_message(message.raw, message.binary)
@@ -172,7 +179,7 @@ class _Doorway(protocol.Protocol):
             self._keep(payload, binary)
 
     def _take(self, message: Message) -> bool:
-        """Take *message* if it is part of the answer. Return whether it is."""
+        """Take *message* if it is a part of the answer to the login. Return whether it is."""
         if message.command == COMMAND and self._account is None:
             self._account = read_account(message)
             return True
@@ -184,7 +191,7 @@ class _Doorway(protocol.Protocol):
             reason = message.headers.get("reason", "the server gives no reason")
             self._failed(LoginFailed(f"login refused: {reason}", status=int(status) if known else 500))
         elif self._account is None:
-            self._failed(LoginFailed("the server logs nobody in: it asks nobody who they are", status=404))
+            self._failed(LoginFailed("the server has no logins: it ignored the login message", status=404))
         else:
             self.answer.callback(self._account)
         return True
@@ -216,12 +223,12 @@ class _Doorway(protocol.Protocol):
             self.answer.errback(Failure(error))
 
     def leave(self) -> Deferred[None]:
-        """Close the connection. The Deferred succeeds when it has ended, at the latest after the close timeout."""
+        """Close the connection. The Deferred succeeds when it has ended, after the close timeout at the latest."""
         self.transport.loseConnection()
         return self._left
 
     def make_way(self, protocolFactory: IProtocolFactory) -> IProtocol:
-        """Replace this by a protocol of *protocolFactory*, which is also a link, and return that."""
+        """Let a protocol of *protocolFactory*, which is also a link, take over the connection. Return this protocol."""
         connection = self.transport
         successor: Any = protocolFactory.buildProtocol(connection.transport.getPeer())
         connection.attach(successor, successor.connectionLost)
@@ -233,5 +240,5 @@ class _Doorway(protocol.Protocol):
         return found
 
     def _abort(self, _: object) -> None:
-        """Drop the connection: nobody waits any longer."""
+        """Close the connection, because nobody waits any longer."""
         self.transport.abort()

@@ -1,9 +1,8 @@
 """
-The client's end of one connection: sends messages, in fragments if necessary, and receives messages.
+A client's side of one connection: sends and receives messages, and sends large ones in fragments.
 
 :mod:`lhttp_tx.client.uplink` makes one for each connection, on top of a
-:class:`~lhttp_tx.client.websocket.protocol.WebSocketConnection`. It knows neither subscriptions nor answers, and
-imports neither.
+:class:`~lhttp_tx.client.websocket.protocol.WebSocketConnection`. It imports neither subscriptions nor answers.
 """
 
 from __future__ import annotations
@@ -28,19 +27,22 @@ _MAX_HEADS = 256
 """The most parsed heads of received messages that a connection keeps."""
 
 _MAX_HEAD_SIZE = 512
-"""The most bytes of such a head. Others choose it, and a parsed list of channels takes twenty times the list's size."""
+"""
+The most bytes of such a head. Others choose the heads, and a parsed list of channels takes twenty times as much memory
+as its bytes.
+"""
 
 _FRAGMENT_SIZE = 16_384
-"""Bytes in each fragment of an upload."""
+"""The bytes of each fragment of an upload."""
 
 _DONE = object()
 
 
 class LinkOwner(Protocol):
-    """The owner of a link."""
+    """The owner of a link. The link calls these methods to report events."""
 
     def link_made(self, link: ClientLink) -> None:
-        """Called when the connection is up."""
+        """Called when the connection is made."""
 
     def link_lost(self, link: ClientLink, failure: Failure) -> None:
         """Called when the connection has ended."""
@@ -49,23 +51,24 @@ class LinkOwner(Protocol):
         """Called with each message."""
 
     def malformed(self, error: LHTTPError) -> None:
-        """Called when a message does not follow the protocol."""
+        """Called when a message is malformed."""
 
 
 @final
 class ClientLink(protocol.Protocol):
     """
-    The client's end of one connection.
+    A client's side of one connection.
 
-    :ivar abort_reason: the reason why this side has dropped the connection; else ``None``.
+    :ivar abort_reason: why this side has closed the connection at once; ``None`` if it has not.
     """
 
     transport: WebSocketConnection  # type: ignore[assignment]
 
     def __init__(self, owner: LinkOwner, limits: Limits, unsent_size: int) -> None:
         """
+        :param owner: the owner.
         :param limits: the limits of received messages.
-        :param unsent_size: bytes that may wait for a server that does not read.
+        :param unsent_size: the most bytes that wait for a server that does not read.
         """
         self._owner = owner
         self._limits = limits
@@ -104,7 +107,7 @@ class ClientLink(protocol.Protocol):
         """
         Send a message, after the current upload if there is one.
 
-        :raises QueueFull: if the queue is full.
+        :raises QueueFull: if too many bytes wait to be sent.
         """
         waiting = self.transport.unsent + self._behind_size
         if waiting and waiting + len(message.raw) > self._unsent_size:
@@ -132,7 +135,7 @@ class ClientLink(protocol.Protocol):
             yield
 
     def writable(self) -> None:
-        """See :class:`~lhttp_tx.client.websocket.connection.Link`. Goes on with an upload."""
+        """See :class:`~lhttp_tx.client.websocket.connection.Link`. Continues an upload."""
         while self._upload is not None and not self.transport.congested:
             if next(self._upload, _DONE) is _DONE:
                 self._upload = None
@@ -141,12 +144,12 @@ class ClientLink(protocol.Protocol):
                     self.transport.send_message(message.raw, message.binary)
 
     def abort(self, reason: str) -> None:
-        """Drop the connection."""
+        """Close the connection at once. *reason* explains it to the program."""
         self.abort_reason = reason
         self.transport.abort()
 
     def _parse(self, payload: bytes, binary: bool) -> Message:
-        """Parse a message. A connection parses equal heads once."""
+        """Parse a message. Equal heads are usually parsed only once for a connection."""
         raw = split_head(payload, self._limits)
         head = self._heads.get(raw)
         if head is None:

@@ -1,7 +1,7 @@
 """
-The client's WebSocket edge: Autobahn below, a :class:`~lhttp_tx.client.websocket.connection.Link` above.
+A client's WebSocket connection: the class of the connections, and their factory.
 
-The lower half is :mod:`lhttp_tx.client.websocket.connection`. This module holds the beginning and the end of a
+:mod:`lhttp_tx.client.websocket.connection` has the lower part. This module adds the beginning and the end of a
 connection. Used by :mod:`lhttp_tx.client.client`; imports nothing of the server.
 """
 
@@ -32,27 +32,31 @@ ask_inspect()
 _OPEN = WebSocketProtocol.STATE_OPEN
 
 _RETRY_AFTER = re.compile(r"; retry-after=(\d{1,5}(?:\.\d{1,3})?)\Z", re.ASCII)
-"""The end of a reason with which a server asks to connect again after so many seconds at the most."""
+"""Matches the end of a close reason with which a server asks a client to connect again within a number of seconds."""
 
 Codec = Literal["text", "json", "protobuf"]
 
 SUBPROTOCOLS: Mapping[Codec, str | None] = {"text": None, "json": "lhttp.json", "protobuf": "lhttp.protobuf"}
-"""The subprotocol that a client asks for, by the codec. Text needs none."""
+"""The subprotocols that a client asks for, by codec. Text needs none."""
 
 _GROWTH = {"text": 1, "json": 6, "protobuf": 2}
-"""How many times as large as a message its form can be. JSON writes a control character as six."""
+"""
+The most bytes of a message in a codec, as a multiple of its own bytes. JSON writes a control character as six
+characters.
+"""
 
 _MAX_REASON_LENGTH = 200
-"""The most characters of a server's reason for a close or a refusal that are passed on."""
+"""The most characters of a server's reason for a close or a refusal that error texts show."""
 
 
 class WebSocketConnection(MessageConnection):
     """
     One WebSocket connection of a client.
 
-    :ivar opened: fires with this connection once the handshake is done; fails with
-        :exc:`~lhttp_tx.client.errors.ConnectFailed`, with :exc:`~lhttp_tx.client.errors.LoginFailed` for status 401.
-    :ivar closed_by_us: whether this side has begun to close it.
+    :ivar opened: succeeds with this connection after the handshake; fails with
+        :exc:`~lhttp_tx.client.errors.ConnectFailed`, or with its subclass :exc:`~lhttp_tx.client.errors.LoginFailed`
+        for status 401.
+    :ivar closed_by_us: whether this side has begun to close the connection.
     """
 
     def __init__(self) -> None:
@@ -64,7 +68,7 @@ class WebSocketConnection(MessageConnection):
 
     def attach(self, link: Link, lost: Callable[[Failure], object]) -> None:
         """
-        Pass everything that comes from now on to *link*.
+        Pass messages to *link* from now on.
 
         :param lost: called with the reason when the connection has ended.
         """
@@ -74,8 +78,8 @@ class WebSocketConnection(MessageConnection):
 
     def connectionMade(self) -> None:
         """
-        Begin, without the TLS details that Autobahn collects. Not every TLS connection has them, and the client does
-        not use them.
+        Begin, without the TLS details that Autobahn would collect. Not every TLS connection has them, and the client
+        does not use them.
         """
         self.peer = peer2str(self.transport)
         self._connectionMade()
@@ -105,7 +109,9 @@ class WebSocketConnection(MessageConnection):
         self.opened.callback(self)
 
     def loseConnection(self) -> None:
-        """Close in an orderly way: send a close, and disconnect when the server has answered it, or its time is up."""
+        """
+        Close the connection: send a close frame, and disconnect when the server has answered it, or its time is up.
+        """
         self.closed_by_us = True
         if self.state == _OPEN:
             self.sendClose(1000)
@@ -113,14 +119,14 @@ class WebSocketConnection(MessageConnection):
             self.dropConnection(abort=False)
 
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
-        """Disconnect once both sides have sent a close, rather than wait for the server to disconnect."""
+        """Disconnect as soon as both sides have sent a close frame, instead of waiting for the server to disconnect."""
         result: bool | None = super().onCloseFrame(code, reasonRaw)
         if self.wasClean:
             self.dropConnection(abort=False)
         return result
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        """Tell the Deferred of the handshake, or the link."""
+        """Report the end: fail :attr:`opened`, or call the function of :meth:`attach`."""
         if not self._answered:
             self._answered = True
             if not self.opened.called:
@@ -160,7 +166,7 @@ class WebSocketConnection(MessageConnection):
 
 
 class WebSocketFactory(WebSocketClientFactory):
-    """Makes the connections of one client."""
+    """Makes the connections of a client."""
 
     protocol = WebSocketConnection  # type: ignore[assignment]
     noisy = False
@@ -178,14 +184,14 @@ class WebSocketFactory(WebSocketClientFactory):
         close_timeout: float = 2.0,
     ) -> None:
         """
-        :param url: the path to request, and the server's host name.
-        :param reactor: the running reactor.
+        :param url: a URL with the path to request, and the server's host name.
+        :param reactor: the reactor.
         :param headers: HTTP headers to add to the handshake.
-        :param codec: the form of messages to ask for. A server that does not know it is spoken to in text.
-        :param max_message_size: bytes of a message. A larger message from the server closes the connection.
-        :param ping_interval: seconds between pings, 0 for none.
-        :param ping_timeout: seconds in which the server must answer a ping.
-        :param close_timeout: seconds in which the server must answer a close.
+        :param codec: the form of messages. With a server that does not know the codec, the client uses text.
+        :param max_message_size: the most bytes of a message. A larger message from the server closes the connection.
+        :param ping_interval: seconds between pings; 0: none.
+        :param ping_timeout: the most seconds to wait for the answer to a ping.
+        :param close_timeout: the most seconds to wait for the server's answer to a close.
         """
         name = SUBPROTOCOLS[codec]
         protocols = None if name is None else [name, "lhttp"]
@@ -208,7 +214,7 @@ class WebSocketFactory(WebSocketClientFactory):
 
 def _retry_after(reason: str) -> float | None:
     """
-    Return within how many seconds the server asks to connect again; ``None`` if it does not ask.
+    Return the seconds within which the server asks the client to connect again; ``None`` if it does not ask.
 
     >>> _retry_after("server is going away; retry-after=0.2")
     0.2

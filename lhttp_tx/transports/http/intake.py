@@ -62,14 +62,16 @@ class Intake:
         :returns: a Deferred that
 
             - succeeds when all of them are taken: they are handled, or wait in the queue of the session;
-            - fails with what :meth:`stop` is given.
+            - fails with what :meth:`stop` is given, or with status 409 if the same request comes again: that one waits.
         :raises Refused: with status 409 if an earlier number is missing, 429 if the session has not yet taken all
             messages of an earlier request.
         """
         done: Deferred[None] = Deferred(self._forget)
         if number is not None and number <= self._number:
             if number == self._number and self._waiting:
-                self._waiting.append(done)
+                older, self._waiting = self._waiting, [done]
+                for waiting in older:
+                    waiting.errback(Failure(Refused(409, "the same request has come again")))
             else:
                 done.callback(None)
             return done

@@ -138,6 +138,15 @@ class ClusterOptions(Topic):
         """Whether there are workers without ``--nats``. They get a nats-server of their own."""
         return not self._nats and self["workers"] > 1
 
+    def shares(self, config: Config, *, has_bus: bool) -> bool:
+        """
+        Return whether two processes with these settings can serve together: they share channels and history.
+
+        :param has_bus: whether the operator has named a bus of another package.
+        """
+        own_store = config.history_store is not None and config.history_store.startswith("sqlite:")
+        return (bool(self._nats) or has_bus) and not own_store
+
     def check_store(self, config: Config) -> None:
         """
         Check that a nats-server of the workers has a directory for histories.

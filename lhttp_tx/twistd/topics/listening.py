@@ -27,6 +27,7 @@ class ListeningOptions(Topic):
         ["port", "p", None, "TCP port on all interfaces, or an endpoint description [default: 8081]"],
         ["unix-mode", None, None, "Mode of UNIX sockets [default: 660 with --unix-group, else 666]", read_mode],
         ["unix-group", None, None, "Group that may use UNIX sockets: a name or a number"],
+        ["upgrade", None, None, "Path of a UNIX socket where the next process takes over the listening sockets"],
     ]
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.python.failure import Failure
@@ -20,7 +20,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from lhttp_tx.auth.attempts import LoginAttempt, read_parameters
 from lhttp_tx.errors import LHTTPError, Refused
 from lhttp_tx.guard.access import AccessPolicy
-from lhttp_tx.guard.admission import Seat
+from lhttp_tx.guard.admission import Place, Seat
 from lhttp_tx.identity import Identity
 from lhttp_tx.observe.rationing import RationedLogger
 from lhttp_tx.transports.http.bodies import Run, read_body
@@ -37,6 +37,8 @@ from lhttp_tx.web.websocket import hand_over
 __all__ = ["ConnectResource", "SendResource"]
 
 _log = RationedLogger(__name__)
+
+T = TypeVar("T")
 
 _MAX_DIGITS = 15
 """The most digits of a number."""
@@ -188,18 +190,9 @@ class ConnectResource(_SessionResource):
     def _poll(
         self, request: Request, asked: Asked, secret: str, fetcher: str, after: int, wait: float
     ) -> Deferred[Any]:
-        place = asked.place
-        if place is not None:
-            place.suspend()
-
-        def polled(outcome: Fetched | Failure) -> Fetched | Failure:
-            if place is not None:
-                place.resume()
-            return outcome
-
         fetching = self._relay.fetch(secret, fetcher, after, wait=wait, begins=True)
         request.notifyFinish().addErrback(lambda _: fetching.cancel())
-        return fetching.addBoth(polled).addCallback(self._polled, request, asked)
+        return _waited_for(fetching, asked.place).addCallback(self._polled, request, asked)
 
     def _polled(self, fetched: Fetched, request: Request, asked: Asked) -> None:
         body = b'{"last":%d,"messages":[%b]}\n' % (fetched.last, b",".join(fetched.entries))
@@ -239,7 +232,21 @@ class SendResource(_SessionResource):
         sending = self._relay.send(secret, runs, number, size, after)
         request.notifyFinish().addErrback(lambda _: sending.cancel())
         sending.addErrback(_unless_cancelled)
-        return sending.addCallback(self._done, request, asked)
+        return _waited_for(sending, asked.place).addCallback(self._done, request, asked)
+
+
+def _waited_for(waiting: Deferred[T], place: Place | None) -> Deferred[T]:
+    """Do not count a request as pending until *waiting* is done: its session counts, and has one such request."""
+
+    def done(outcome: T) -> T:
+        if place is not None:
+            place.resume()
+        return outcome
+
+    if place is not None and not waiting.called:
+        place.suspend()
+        waiting.addBoth(done)
+    return waiting
 
 
 def _unless_cancelled(failure: Failure) -> Failure:

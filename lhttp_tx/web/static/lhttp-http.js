@@ -1,27 +1,27 @@
 /*
  * LHTTP over plain HTTP requests, for networks that break WebSocket. MIT licence.
  *
- * lhttp.js uses it; the files belong side by side. HttpSocket has the interface of a WebSocket, as far as a client needs
- * it: it fetches messages as a stream or by long polling, and sends them with requests, each of which may go to another
- * node. What was lost on its way is asked for again, and is sent again, so that nothing is missing or comes twice.
+ * lhttp.js loads it from the same directory. HttpSocket has those parts of the interface of a WebSocket that the client
+ * needs. It receives messages by a stream or by long polling, and sends messages by requests, each of which may go to
+ * another node. Lost messages are requested again, or sent again, so that none is missing or comes twice.
  */
 (function (root) {
   "use strict";
 
-  const MAX_BATCH = 32768; // bytes of a request with several messages
-  const MAX_COUNT = 100; // messages of it
-  const FIRST_BYTES = 5000; // milliseconds in which a stream must begin; a proxy that holds it back does not let it
-  const SLACK = 10000; // milliseconds by which an answer may be late
-  const LAST_WORDS = 2000; // milliseconds for what is still to be sent when the socket is closed
-  const GRACE = 1000; // milliseconds in which a last message may say why a session has ended
-  const MAX_EMPTY = 3; // streams in a row that end with nothing in them
+  const MAX_BATCH = 32768; // the most bytes of a request with several messages
+  const MAX_COUNT = 100; // the most messages of a request
+  const FIRST_BYTES = 5000; // milliseconds in which a stream must begin; a proxy may hold it back
+  const SLACK = 10000; // milliseconds that an answer may be late
+  const LAST_WORDS = 2000; // milliseconds to send the remaining messages when the socket is closed
+  const GRACE = 1000; // milliseconds to receive the reason why a session has ended
+  const MAX_EMPTY = 3; // empty streams in a row
   const TOO_BIG = 1009; // the close code of a WebSocket when a message was too large for the server
   const CLOSE = /^LHTTP\/1\.0 close\r\ncode:(\d{3,4})\r\nreason:([^\r\n]*)\r\n\r\n$/;
 
   const encoder = new TextEncoder();
   const sleep = (delay) => new Promise((resolve) => setTimeout(resolve, delay));
 
-  /** The session is over, or the server does not want it; anything else is tried again. */
+  /** The session has ended, or the server refuses it. After other errors, the request is repeated. */
   class Refusal extends Error {
     constructor(text, status = 0) {
       super(text);
@@ -47,14 +47,15 @@
     #queue = [];
     #sending = null;
     #number = 0;
-    #last = 0; // number of the last message that has come
+    #last = 0; // number of the last received message
     #acknowledged = 0;
-    #unacknowledged = 0; // characters
+    #unacknowledged = 0; // received characters that were not acknowledged
     #stop = new AbortController();
 
     /**
      * @param url the address of the WebSocket.
-     * @param options {mode, base}: "stream" or "poll"; where /connect and /send are, by default the root of its host.
+     * @param options {mode, base}: *mode* is "stream" or "poll"; *base* has /connect and /send below it, by default the
+     *   root of the host.
      */
     constructor(url, { mode, base }) {
       this.#base = baseOf(url, base);
@@ -64,7 +65,7 @@
       this.#run();
     }
 
-    /** Tell whether the server answers requests at all. */
+    /** Resolve with whether the server answers requests. */
     static async reaches(url, base) {
       try {
         await root.fetch(new URL("connect", baseOf(url, base)), { mode: "no-cors", credentials: "omit", cache: "no-store" });
@@ -98,7 +99,7 @@
       return { answer, abort, done };
     }
 
-    /** Return the answer to a request as text; throw a Refusal where trying again would do no good. */
+    /** Return the answer to a request as text. Throws a Refusal if the request must not be repeated. */
     async #ask(path, options, more) {
       const { answer, done } = this.#request(path, options, more);
       try {
@@ -122,7 +123,7 @@
       try {
         told = await begin();
       } catch (error) {
-        // A server that allows every origin, and none by its name, is not read with the cookies of this one.
+        // If the server allows all origins with `*`, the browser does not allow cookies.
         if (this.#credentials === "same-origin" || error instanceof Refusal) throw error;
         this.#credentials = "omit";
         told = await begin();
@@ -143,7 +144,7 @@
       return this.readyState > 1;
     }
 
-    /** Do *action* again and again; give up when the session must have ended. */
+    /** Call *action* until it succeeds, or until the session must have ended. */
     async #persist(action) {
       let heard = Date.now();
       for (let failures = 0; !this.#isOver;) {
@@ -243,7 +244,7 @@
       this.#pump();
     }
 
-    /** Send what waits, one request at a time; or an empty one, to acknowledge. */
+    /** Send waiting messages, one request at a time; or an empty request, to acknowledge. */
     #pump(acknowledges = false) {
       if (this.#sending || this.readyState === 3 || !(acknowledges || this.#queue.length)) return;
       this.#sending = this.#sendAll().then(
@@ -282,7 +283,7 @@
           this.#acknowledged = after;
           break;
         } catch (error) {
-          // Where the session has ended, what fetches knows why.
+          // If the session has ended, the receiving side gets the reason.
           if (error instanceof Refusal || Date.now() - began > this.#told.timeout * 1000) throw error;
           await sleep(Math.random() * Math.min(5000, 250 * 2 ** failures));
         }
@@ -302,7 +303,7 @@
       return batch;
     }
 
-    /** End the session, after what was given to `send`. */
+    /** End the session, after sending the messages given to `send`. */
     close(code = 1005, reason = "") {
       if (this.#isOver) return;
       const wasOpen = this.readyState === 1;
@@ -320,7 +321,7 @@
       if (!this.#secret) return;
       const headers = { Authorization: `Bearer ${this.#secret}` };
       const options = { method: "DELETE", headers, keepalive: true, credentials: this.#credentials };
-      root.fetch(new URL("connect", this.#base), options).catch(() => {}); // or else it ends by itself
+      root.fetch(new URL("connect", this.#base), options).catch(() => {}); // otherwise the session times out
     }
 
     #closed(code, reason) {

@@ -1,2 +1,2 @@
-// What lhttp.mjs exports.
+// The exports of lhttp.mjs.
 export * from "./lhttp.js";

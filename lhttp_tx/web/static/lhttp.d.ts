@@ -1,10 +1,10 @@
-// What lhttp.js and lhttp.mjs export. Times are milliseconds, sizes are bytes.
+// The exports of lhttp.js and lhttp.mjs. Times are in milliseconds, sizes in bytes.
 
 export as namespace lhttp;
 
 export type Bytes = Uint8Array | ArrayBuffer | ArrayBufferView;
 export type Body = string | Bytes;
-/** What `publish` and the like take: also a Blob or File, and any other value, which is sent as JSON. */
+/** The body of a publication: also a Blob or File, or any other value, which is sent as JSON. */
 export type Content = Body | Blob | Json;
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json | undefined };
 export type HeadersInit =
@@ -35,14 +35,14 @@ export class ServerError extends LhttpError {
   constructor(reply: LhttpMessage, reason?: string, status?: number);
   readonly reply: LhttpMessage;
 }
-/** The server is done with a request and no reply came; `reply` is the receipt, and the status 404. */
+/** The server has finished a request without a reply; `reply` is the receipt. The status is 404. */
 export class NoReply extends ServerError {
   constructor(receipt: LhttpMessage, command: string);
 }
 export class ConnectionLost extends LhttpError {
   constructor(reason: string, details?: { code?: number; unsent?: LhttpMessage | null });
   readonly code: number;
-  /** The message that was not sent; null if one was sent whose fate is unknown. */
+  /** The message that was not sent; null if it was sent, and the server may have handled it. */
   readonly unsent: LhttpMessage | null;
 }
 export class QueueFull extends LhttpError {
@@ -79,7 +79,7 @@ export interface MessageInit {
   command: string;
   headers?: HeadersInit;
   body?: Body;
-  /** Whether it travels as a binary WebSocket message; by default if the body is bytes. */
+  /** Whether it is sent as a binary WebSocket message; by default if the body is bytes. */
   binary?: boolean;
 }
 
@@ -90,14 +90,14 @@ export class LhttpMessage {
   readonly binary: boolean;
   readonly body: Uint8Array;
   readonly text: string;
-  /** The body as it was given to `publish`: what JSON holds where `content-type` says so; else text, else bytes. */
+  /** The body as it was given to `publish`: a parsed value if `content-type` is JSON, else text or bytes. */
   readonly data: any;
-  /** As LHTTP's text goes over the wire: a Uint8Array if it is binary. */
+  /** The whole message in the text format of LHTTP; a Uint8Array if it is binary. */
   readonly wire: string | Uint8Array;
   readonly raw: Uint8Array;
-  /** Of a receipt: channel to position, where the server keeps a history; else empty. */
+  /** Of a receipt: the position for each channel with history. Of other messages: empty. */
   readonly positions: Positions;
-  /** Of the receipt of a publication: whether one with its message id was there before. */
+  /** Of the receipt of a publication: whether a message with the same id had been published before. */
   readonly duplicate: boolean;
   json(): any;
   channels(name: "subscribe" | "unsubscribe" | "publish"): string[];
@@ -106,10 +106,10 @@ export class LhttpMessage {
 
 export function parse(data: Body, options?: { binary?: boolean; limits?: Limits }): LhttpMessage;
 export function serialise(message: LhttpMessage | MessageInit): string | Uint8Array;
-/** The JSON view of a message, as the subprotocol lhttp.json has it. */
+/** The JSON view of a message, as in the subprotocol lhttp.json. */
 export function encodeJson(message: LhttpMessage | MessageInit): string;
 export function decodeJson(data: Body, options?: { limits?: Limits }): LhttpMessage;
-/** The Protocol Buffers view of a message, as lhttp.proto describes it. */
+/** The Protocol Buffers view of a message, as in lhttp.proto and the subprotocol lhttp.protobuf. */
 export function encodeProtobuf(message: LhttpMessage | MessageInit): Uint8Array;
 export function decodeProtobuf(data: Bytes, options?: { limits?: Limits }): LhttpMessage;
 export function checkChannel(name: string): string;
@@ -120,72 +120,72 @@ export function joinParts(parts: Iterable<PartInit | LhttpPart>): {
   binary: boolean;
 };
 
-/** Channel to position; a position is EPOCH-OFFSET. */
+/** Positions by channel. A position is EPOCH-OFFSET. */
 export type Positions = Readonly<Record<string, string>>;
 
-/** What `localStorage` and `sessionStorage` are. */
+/** The methods of `localStorage` and `sessionStorage` that the client uses. */
 export interface PositionStorage {
   getItem(key: string): string | null;
   setItem(key: string, value: string): void;
   removeItem(key: string): void;
 }
 
-/** What may wait to be sent again. */
+/** The bounds of the messages that may wait to be sent again. */
 export interface ResendOptions {
   messages?: number;
   bytes?: number;
-  /** Since a message was first sent. */
+  /** The longest time since a message was first sent. */
   time?: number;
 }
 
 export interface ReconnectOptions {
-  /** The first wait is a random time up to this; the bound doubles with each attempt. */
+  /** The maximum of the first wait, which is random. The maximum doubles with each attempt. */
   initialDelay?: number;
   maxDelay?: number;
   attempts?: number;
 }
 
 export interface ClientOptions {
-  /** Of messages whose command is not given; by default `chat`. */
+  /** The command of messages without one; by default `chat`. */
   command?: string;
-  /** For a receipt or a reply, from when the message was sent. */
+  /** For a receipt or a reply, from the time the message is sent. */
   timeout?: number;
   connectTimeout?: number;
   closeTimeout?: number;
-  /** After so long a silence the server is asked for a sign of life; 0: never. */
+  /** After this time without messages, the client sends a ping; 0: never. */
   heartbeat?: number;
-  /** Messages that may wait while there is no connection. */
+  /** How many messages may wait for a connection. */
   queueSize?: number;
-  /** Messages that may wait for a `for await` loop. */
+  /** How many messages may wait for a `for await` loop. */
   bufferSize?: number;
-  /** Bytes that the WebSocket may hold. */
+  /** How many bytes may wait in the WebSocket. */
   maxUnsent?: number;
   reconnect?: boolean | ReconnectOptions;
-  /** Whether publications are sent again whose answer a lost connection took along. */
+  /** Whether a publication is sent again if the connection is lost before the answer. */
   resend?: boolean | ResendOptions;
-  /** Where positions are kept beyond the page, such as `localStorage`. */
+  /** Where positions outlive the page, such as `localStorage`. */
   positions?: PositionStorage | null;
   /** Returns the headers of the login message, for each connection and before a login expires. */
   login?: Login | null;
-  /** Of what is received. */
+  /** The limits of received messages. */
   limits?: Limits;
-  /** How messages travel; with a server that does not know it, text. */
+  /** The format of messages. If the server does not support it, the client uses text. */
   codec?: "text" | "json" | "protobuf";
-  /** The class, where there is no global one, or to use another. */
+  /** The class to use instead of the global one. */
   WebSocket?: any;
-  /** Which transports may be used, in this order; by default all, or the given class `WebSocket` alone. */
+  /** The allowed transports, in this order; by default all, or only WebSocket if the option `WebSocket` is given. */
   transports?: readonly Transport[] | null;
-  /** Where `/connect` and `/send` are; by default at the root of the host. */
+  /** The URL that has `/connect` and `/send` below it; by default the root of the host. */
   fallbackUrl?: string | URL | null;
-  /** Milliseconds over HTTP after which WebSocket is tried again, and then less and less often; 0: never. */
+  /** After this time over HTTP, WebSocket is tried again, with longer waits later; 0: never. */
   comeBack?: number;
   protocols?: string | string[];
 }
 
-/** WebSocket, or HTTP: messages come as a stream, or by long polling. */
+/** WebSocket, HTTP with a stream of messages, or HTTP with long polling. */
 export type Transport = "websocket" | "stream" | "poll";
 
-/** Such as `{ token }`, or `{ user, password }`; it may take as long as `connectTimeout`. */
+/** Returns headers such as `{ token }` or `{ user, password }`, within `connectTimeout`. */
 export type Login = () => NonNullable<HeadersInit> | PromiseLike<NonNullable<HeadersInit>>;
 
 /** Bytes. */
@@ -205,7 +205,7 @@ export interface SendOptions {
   headers?: HeadersInit;
   /** A multipart body, instead of the body. */
   parts?: Iterable<PartContent | LhttpPart>;
-  /** Once it is aborted, the promise fails, and what was not sent is not sent any more. */
+  /** When it is aborted, the promise rejects, and a message that was not sent is discarded. */
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
   binary?: boolean;
@@ -226,13 +226,13 @@ export interface RequestOptions extends Omit<SendOptions, "command" | "receipt">
 export interface SubscribeOptions {
   command?: string;
   headers?: HeadersInit;
-  /** So many of the newest messages come first, where no position is known. */
+  /** How many of the newest messages come first if no position is known. */
   last?: number;
-  /** What came behind it comes first; a position for all channels, or some of each; null: no position that is kept. */
+  /** Messages after it come first: a position for all channels, or one for each; null: ignore stored positions. */
   since?: string | Positions | null;
   onRecovered?: (event: RecoveredEvent) => void;
   onMissed?: (event: MissedEvent) => void;
-  /** Once it is aborted, the subscription ends. */
+  /** The subscription ends when it is aborted. */
   signal?: AbortSignal;
 }
 
@@ -240,13 +240,13 @@ export interface ChunkOptions {
   headers?: HeadersInit;
   /** Bytes of a message; by default 32768. */
   chunkSize?: number;
-  /** How many wait for their answers at one time; by default 4. */
+  /** How many chunks may wait for their answers; by default 4. */
   parallel?: number;
-  /** What all chunks have in common; by default a new one. */
+  /** The id of all chunks; by default a new one. */
   id?: string;
   timeout?: number;
   signal?: AbortSignal;
-  /** Bytes that the server has. */
+  /** Called with the bytes that the server has. */
   onProgress?: (progress: Progress) => void;
 }
 
@@ -261,11 +261,11 @@ export type BatchResult =
 
 export interface HistoryOptions {
   limit?: number;
-  /** The messages behind this position. */
+  /** Return messages after this position. */
   since?: string;
-  /** The last messages before this position. */
+  /** Return the last messages before this position. */
   before?: string;
-  /** Which comes first; `newest` does not go with `since`. */
+  /** Which message comes first; `newest` cannot be combined with `since`. */
   order?: "newest" | "oldest";
   timeout?: number;
   signal?: AbortSignal;
@@ -274,12 +274,12 @@ export interface HistoryOptions {
 export interface HistoryPage {
   channel: string;
   messages: LhttpMessage[];
-  /** Of the last message, or of the end of the history. */
+  /** The position of the last message, or of the end of the history. */
   position: string;
   more: boolean;
-  /** Whether the history does not reach back to `since`. */
+  /** Whether messages after `since` have been removed from the history. */
   missed: boolean;
-  /** The options for the page after this one; null if there is none. */
+  /** The options for the next page; null after the last page. */
   next: HistoryOptions | null;
 }
 
@@ -289,30 +289,30 @@ export interface StateEvent {
   state: State;
   previous: State;
   error: LhttpError | null;
-  /** How long it waits before it connects again. */
+  /** How long the client waits before it connects again. */
   delay: number | null;
 }
 
 export interface LoginEvent {
   user: string | null;
-  /** By the server's clock, in milliseconds since 1970; null if it does not expire. */
+  /** When the login expires, in milliseconds since 1970 by the server's clock; null if it does not expire. */
   expires: number | null;
 }
 
-/** Nothing is missing, though the connection was lost or a message failed to come. */
+/** After a lost connection or missing messages, all missing messages have come. */
 export interface RecoveredEvent {
   channel: string;
   position: string;
-  /** How many messages that were missing have come. */
+  /** How many missing messages have come. */
   count: number;
   subscription: Subscription;
 }
 
-/** Something may be missing, and does not come. */
+/** Messages may be missing, and will not come. */
 export interface MissedEvent {
   /** A channel or a wildcard subscription. */
   channel: string;
-  /** Behind which messages go on; null in a channel without history. */
+  /** Messages continue after it; null in a channel without history. */
   position: string | null;
   subscription: Subscription;
 }
@@ -327,7 +327,7 @@ export interface ClientEvents {
   missed: MissedEvent;
 }
 
-/** Something with events. */
+/** The base class of objects with events. */
 export class Emitter<Events> {
   protected constructor();
   on<Name extends keyof Events>(name: Name, listener: (event: Events[Name]) => void): () => void;
@@ -341,19 +341,21 @@ export class LhttpClient extends Emitter<ClientEvents> {
   readonly url: string;
   readonly state: State;
   readonly socket: any;
-  /** How the connection of the moment is made; null without one. */
+  /** The transport of the current connection; null without one. */
   readonly transport: Transport | null;
   readonly queued: number;
-  /** Who the server says this is; null while not logged in. */
+  /** The name of the user, according to the server; null while the client is not logged in. */
   readonly user: string | null;
   readonly expires: number | null;
   /** If `signal` is aborted before the connection is open, the client is closed. */
   connect(options?: { signal?: AbortSignal }): Promise<void>;
-  /** Log in once more, now. */
+  /** Log in again now. */
   login(): Promise<void>;
   /** Resolves with the messages that were never sent. */
   close(code?: number, reason?: string): Promise<LhttpMessage[]>;
-  /** Resolves with the receipt, which has `positions` and `duplicate`; with null if `receipt` is false. */
+  /**
+   * Resolves with the receipt, which has `positions` and `duplicate`, or with null if the option `receipt` is false.
+   */
   publish(
     channels: string | Iterable<string>,
     body?: Content,
@@ -361,27 +363,27 @@ export class LhttpClient extends Emitter<ClientEvents> {
   ): Promise<LhttpMessage>;
   publish(channels: string | Iterable<string>, body?: Content, options?: PublishOptions): Promise<LhttpMessage | null>;
   send(command: string, body?: Content, options?: Omit<SendOptions, "command">): Promise<LhttpMessage | null>;
-  /** Resolves with the reply; fails with NoReply where none comes. */
+  /** Resolves with the reply. Rejects with NoReply if there is none. */
   upload(
     command: string,
     parts: Iterable<PartContent | LhttpPart>,
     options?: Omit<RequestOptions, "parts">,
   ): Promise<LhttpMessage>;
-  /** In chunks, which go on after a reconnection; resolves with the last reply of a processor, or null. */
+  /** Sends chunks, and continues after a reconnection. Resolves with the last reply of a processor, or null. */
   uploadChunks(
     command: string,
     file: Blob | Body,
     options?: ChunkOptions,
   ): Promise<{ id: string; reply: LhttpMessage | null }>;
-  /** Several publications in one go; resolves with what became of each. */
+  /** Publishes several messages at once. Resolves with the result of each. */
   batch(messages: Iterable<BatchEntry>): Promise<BatchResult[]>;
-  /** Who is in a channel, kept right. Fails with ServerError, whose status is 404 where there is no presence. */
+  /** Follows the members of a channel. Rejects with ServerError, with status 404 if the channel has no presence. */
   presence(channel: string, options?: { signal?: AbortSignal }): Promise<Presence>;
-  /** Fails with NoReply where no reply comes. */
+  /** Resolves with the reply. Rejects with NoReply if there is none. */
   request(command: string, body?: Content, options?: RequestOptions): Promise<LhttpMessage>;
-  /** Fails with ServerError, whose status is 404 where there is no history. */
+  /** Resolves with a page. Rejects with ServerError, with status 404 if the channel has no history. */
   history(channel: string, options?: HistoryOptions): Promise<HistoryPage>;
-  /** To channels, or to wildcards such as `room.*` and `room.>`; also before `connect`. */
+  /** Subscribes to channels, or to wildcards such as `room.*` and `room.>`, even before `connect`. */
   subscribe(
     channels: string | Iterable<string>,
     listener?: ((message: LhttpMessage, channel: string) => void) | null,
@@ -392,11 +394,11 @@ export class LhttpClient extends Emitter<ClientEvents> {
 
 export interface SubscriptionEvents {
   message: { message: LhttpMessage; channel: string };
-  /** By the server, once for each connection. */
+  /** The server has confirmed the subscription, once for each connection. */
   confirmed: Subscription;
   recovered: RecoveredEvent;
   missed: MissedEvent;
-  /** Null if it was asked for. */
+  /** The error is null if the program ended it. */
   end: { error: Error | null };
 }
 
@@ -408,7 +410,7 @@ export interface Person {
 export interface PresenceEvents {
   join: { user: string | null; connection: string };
   leave: { user: string | null; connection: string };
-  /** When it was asked for anew. */
+  /** The server has sent all members. */
   sync: Presence;
   /** After each join, leave and sync. */
   change: Presence;
@@ -418,10 +420,10 @@ export interface PresenceEvents {
 export class Presence extends Emitter<PresenceEvents> {
   private constructor();
   readonly channel: string;
-  /** People, also those that are not listed. */
+  /** How many members there are, listed or not. */
   readonly count: number;
   readonly connections: number;
-  /** False while a node of a cluster does not hear all others. */
+  /** False while a node of the cluster does not hear all others. */
   readonly complete: boolean;
   readonly people: Person[];
   readonly users: string[];
@@ -434,9 +436,9 @@ export class Subscription extends Emitter<SubscriptionEvents> implements AsyncIt
   private constructor();
   readonly channels: readonly string[];
   readonly closed: boolean;
-  /** Channels for which the server did not know, when it last confirmed, if all nodes of its cluster pass on. */
+  /** The channels for which the last receipt was not sure that all nodes of the cluster pass on their messages. */
   readonly unsure: string[];
-  /** What has come, of channels with history. */
+  /** The position of the last message of each channel with history. */
   readonly positions: Positions;
   unsubscribe(): Promise<void>;
   next(): Promise<IteratorResult<LhttpMessage>>;
@@ -461,7 +463,7 @@ export class LhttpContext {
   unsubscribe(channel: string, command?: string | null, headers?: HeadersInit, body?: any): void;
 }
 
-/** The original's client. */
+/** A client with the interface of the original client. */
 export class Lhttp {
   constructor(url: string | URL, options?: ClientOptions);
   on_open: (context: LhttpContext) => void;

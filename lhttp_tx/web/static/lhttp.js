@@ -1,19 +1,20 @@
 /*
  * A client for LHTTP/1.0 (publish/subscribe over WebSocket), for browsers and Node. MIT licence.
  *
- * Without dependencies; lhttp-http.js beside it is for networks that break WebSocket. As a plain script it sets `lhttp`, `Lhttp` and `LhttpClient`; `require` returns the
- * same as `lhttp`; lhttp.mjs next to it makes it an ES module. lhttp.d.ts describes everything that is exported.
+ * It has no dependencies. For networks that break WebSocket, it loads lhttp-http.js, which is next to it. A plain
+ * script sets the globals `lhttp`, `Lhttp` and `LhttpClient`; `require` returns the same as `lhttp`; lhttp.mjs makes it
+ * an ES module. lhttp.d.ts declares all exports.
  *
- * In this order: errors, codec (bytes <-> messages, the same rules as the server's), views (JSON and Protocol Buffers),
- * LhttpClient, and Lhttp, which is the interface of the original client. Times are milliseconds, sizes are bytes of
- * UTF-8.
+ * The sections are errors, codec (bytes to messages and back, with the same rules as the server), views (JSON and
+ * Protocol Buffers), LhttpClient, and Lhttp, which has the interface of the original client. Times are in milliseconds,
+ * sizes in bytes of UTF-8.
  */
 (function (root) {
   "use strict";
 
   // Errors
 
-  /** Everything that this file raises on purpose; `status` is the status code of the protocol. */
+  /** The base class of the errors in this file; `status` is a status code of the protocol. */
   class LhttpError extends Error {
     constructor(reason, status = 500) {
       super(reason);
@@ -23,17 +24,17 @@
     }
   }
 
-  /** Something was asked for that would not parse back the same. */
+  /** The program asked for a message that the protocol does not allow. */
   class LocalProtocolError extends LhttpError {}
 
-  /** The grammar does not allow it. */
+  /** A message or a name does not follow the protocol. */
   class RemoteProtocolError extends LhttpError {
     constructor(reason, status = 400) {
       super(reason, status);
     }
   }
 
-  /** A message or its head passes its limit. */
+  /** A message or its head is larger than its limit. */
   class MessageTooLarge extends RemoteProtocolError {
     constructor(reason) {
       super(reason, 413);
@@ -48,7 +49,7 @@
     }
   }
 
-  /** The server is done with a request and no reply came; `reply` is the receipt. Its status is 404. */
+  /** The server has finished a request without a reply; `reply` is the receipt. The status is 404. */
   class NoReply extends ServerError {
     constructor(receipt, command) {
       super(receipt, `no reply with the command ${command}`, 404);
@@ -56,8 +57,8 @@
   }
 
   /**
-   * There is no connection. `unsent` is the message that was not sent for that reason; where it is null, a message was
-   * sent and the server may or may not have handled it. `code` is the WebSocket's close code, 1006 without one.
+   * There is no connection. `unsent` is the message that was therefore not sent. If `unsent` is null, the message was
+   * sent, and the server may have handled it. `code` is the close code of the WebSocket, 1006 without one.
    */
   class ConnectionLost extends LhttpError {
     constructor(reason, { code = 1006, unsent = null } = {}) {
@@ -67,7 +68,7 @@
     }
   }
 
-  /** As much as allowed waits already; `unsent` is the message that was not sent. */
+  /** Too much is waiting to be sent or read; `unsent` is the message that was not sent. */
   class QueueFull extends LhttpError {
     constructor(reason, unsent = null) {
       super(reason, 429);
@@ -75,7 +76,7 @@
     }
   }
 
-  /** No answer came in time. The server may or may not have handled the message. */
+  /** No answer came in time. The server may have handled the message. */
   class TimedOut extends LhttpError {
     constructor(reason) {
       super(reason, 504);
@@ -86,11 +87,11 @@
 
   const DEFAULT_LIMITS = Object.freeze({ messageSize: 65536, headSize: 8192, headerCount: 64 });
   const MAX_CHANNEL_SIZE = 255;
-  const PRESENCE = "$presence."; // what the names of channels begin with that tell who comes to a channel and who goes
-  const RETRY_AFTER = /; retry-after=(\d{1,5}(?:\.\d{1,3})?)$/; // the end of a close's reason: seconds to come back in
-  const UNWANTED = new Set([1008, 4409]); // close codes after which connecting again would do no good
+  const PRESENCE = "$presence."; // prefix of the channels with the joins and leaves of another channel
+  const RETRY_AFTER = /; retry-after=(\d{1,5}(?:\.\d{1,3})?)$/; // the end of a close reason, in seconds
+  const UNWANTED = new Set([1008, 4409]); // close codes after which the client does not connect again
   const TOO_BIG = 1009; // the close code when a message was too large for the server
-  const EXPIRED = 4401; // the close code when what the client had logged in with has expired
+  const EXPIRED = 4401; // the close code when the login has expired
 
   const START = "LHTTP/1.0 ";
   const COMMAND = /^[\x21-\x7e]{1,64}$/;
@@ -103,7 +104,7 @@
   const OFFSET = /^[0-9]{1,10}$/;
   const MESSAGE_ID = /^[\x21-\x7e]{1,64}$/;
   const POSITION = /^([0-9A-Za-z_]{1,32})-(0|[1-9][0-9]{0,18})$/;
-  const MARK = /^(0|[1-9][0-9]{0,18})$/; // the value of an offset or after header; too large for a number
+  const MARK = /^(0|[1-9][0-9]{0,18})$/; // an `offset` or `after` header, which may be too large for a number
   const MARKS = /^(LHTTP\/1\.0 [\x21-\x7e]{1,64}\r\n)offset:[0-9]{1,19}\r\nafter:[0-9]{1,19}\r\n(?:offset-of:[^\r\n]*\r\n)?/;
   const JSON_TYPE = /^(?:[a-z]+\/(?:[a-z0-9.-]+\+)?)?json[ \t]*(?:;|$)/i; // values of content-type that mean JSON
   const CR = 13;
@@ -145,7 +146,10 @@
     return JSON.stringify(text.slice(0, 64)) + (text.length > 64 ? "..." : "");
   }
 
-  /** Return *value* without the blanks around it. The end by hand: a regular expression would begin at each blank. */
+  /**
+   * Return *value* without blanks at both ends. No regular expression for the end, because that could take quadratic
+   * time.
+   */
   function stripBlanks(value) {
     const start = value.search(NOT_BLANK);
     if (start < 0) return "";
@@ -154,7 +158,7 @@
     return value.slice(start, end);
   }
 
-  /** The headers of one message or part: ordered, immutable, names compared without regard to case. */
+  /** The headers of one message or part: ordered and immutable, with names that do not depend on case. */
   class LhttpHeaders {
     #pairs;
     #values = new Map();
@@ -169,7 +173,7 @@
       }
     }
 
-    /** Return the value of *name*, the last one if it was repeated; undefined without it. */
+    /** Return the value of *name*, the last one if it is repeated; undefined if it is missing. */
     get(name) {
       return this.#values.get(String(name).toLowerCase())?.at(-1);
     }
@@ -191,7 +195,7 @@
       return this.#pairs[Symbol.iterator]();
     }
 
-    /** Return an object without prototype: lower-case name to value. */
+    /** Return an object without prototype that maps lower-case names to values. */
     toObject() {
       const object = Object.create(null);
       for (const key of this.#values.keys()) object[key] = this.get(key);
@@ -228,11 +232,11 @@
     #text = null;
 
     /**
-     * Build a message, checked to parse back the same.
+     * Build a message, and check that the protocol allows it.
      *
-     * @param init {command, headers, body, binary}: the body is a string or bytes; bytes travel as a binary WebSocket
-     *   message unless `binary` says otherwise.
-     * @throws LocalProtocolError if the grammar does not allow it.
+     * @param init {command, headers, body, binary}: the body is a string or bytes; bytes are sent as a binary WebSocket
+     *   message unless `binary` is false.
+     * @throws LocalProtocolError if the protocol does not allow it.
      */
     constructor({ command, headers = [], body = "", binary } = {}) {
       if (!COMMAND.test(command ?? "")) {
@@ -263,7 +267,7 @@
       Object.freeze(this);
     }
 
-    /** The whole message as it goes over the wire in LHTTP's text: a string, or a Uint8Array if it is binary. */
+    /** The whole message in the text format of LHTTP: a string, or a Uint8Array if it is binary. */
     get wire() {
       if (!this.binary && typeof this.#data !== "string") return decoder.decode(this.#data);
       return this.binary ? toWire(this.#data) : this.#data;
@@ -283,7 +287,7 @@
       return this.#body;
     }
 
-    /** The body as text; throws RemoteProtocolError if it is not UTF-8, which only a binary message's can be. */
+    /** The body as text. Throws RemoteProtocolError if the body of a binary message is not UTF-8. */
     get text() {
       if (this.#text === null) {
         this.#text = typeof this.#data === "string" ? this.#data.slice(this.#start) : decodeBody(this.body);
@@ -296,40 +300,43 @@
       return JSON.parse(this.text);
     }
 
-    /** The body as it was given to `publish`: what JSON holds if `content-type` says so; else text, else bytes. */
+    /**
+     * The body as it was given to `publish`: a parsed value if `content-type` is JSON, else text, or bytes if it is
+     * binary.
+     */
     get data() {
       try {
         if (JSON_TYPE.test(this.headers.get("content-type") ?? "")) return this.json();
       } catch {
-        // The header is not true.
+        // It is not JSON.
       }
       return this.binary ? this.body : this.text;
     }
 
-    /** Return the channels that the header *name* lists, each once; throws RemoteProtocolError if one is malformed. */
+    /** Return the channels in the header *name*, each once. Throws RemoteProtocolError if a name is malformed. */
     channels(name) {
       const values = this.headers.getAll(name);
       return values.length ? splitChannels(values, name === "publish" ? checkChannel : checkSubscription) : [];
     }
 
-    /** Of a receipt: channel to position, for each channel that the server keeps a history of; else empty. */
+    /** Of a receipt: the position for each channel with history. Of other messages: empty. */
     get positions() {
       return Object.freeze(Object.fromEntries(positionsIn(this.headers)));
     }
 
-    /** Of the receipt of a publication: whether one with its message id was there before. */
+    /** Of the receipt of a publication: whether a message with the same id had been published before. */
     get duplicate() {
       return this.headers.get("duplicate") === "1";
     }
 
-    /** Return the parts of a multipart body, none without a `multipart` header; throws RemoteProtocolError. */
+    /** Return the parts of a multipart body; empty without a `multipart` header. Throws RemoteProtocolError. */
     parts() {
       const value = this.headers.get("multipart");
       return value === undefined ? [] : splitParts(value, this.body);
     }
   }
 
-  /** What the parser hands to the constructor of a message. */
+  /** The arguments of the parser for the constructor of a message. */
   class Parsed {
     constructor(data, start) {
       this.data = data;
@@ -366,7 +373,8 @@
    * Parse one message.
    *
    * @param data the payload of one WebSocket message: a string or bytes.
-   * @param options {binary, limits}: whether it came as a binary one, by default if it is bytes.
+   * @param options {binary, limits}: `binary` is whether it was a binary WebSocket message, by default if *data* is
+   *   bytes.
    * @throws RemoteProtocolError, MessageTooLarge
    */
   function parse(data, { binary, limits = DEFAULT_LIMITS } = {}) {
@@ -400,12 +408,15 @@
     return new LhttpMessage({ command, headers, body: new Parsed(message, start), binary: binary ?? !isText });
   }
 
-  /** Return what to send for *message*, an LhttpMessage or what makes one: a string, or bytes if it is binary. */
+  /**
+   * Return *message*, an LhttpMessage or the argument of its constructor, in LHTTP's text: a string, or bytes if it is
+   * binary.
+   */
   function serialise(message) {
     return (message instanceof LhttpMessage ? message : new LhttpMessage(message)).wire;
   }
 
-  /** Tell whether *data* has more bytes than *limit*; a character has at most three for each of its units. */
+  /** Return whether *data* has more bytes than *limit*. A UTF-16 unit has at most three bytes. */
   function isLarger(data, limit) {
     if (typeof data !== "string" || data.length > limit) return data.length > limit;
     return data.length * 3 > limit && encoder.encode(data).length > limit;
@@ -441,9 +452,9 @@
   }
 
   /**
-   * Return *name* if it may name a channel.
+   * Return *name* if it is a valid name for a channel.
    *
-   * @throws RemoteProtocolError with status 400 if it is malformed, 403 if it is one of the server's own.
+   * @throws RemoteProtocolError with status 400 if it is malformed, 403 if it is the name of a server channel.
    */
   function checkChannel(name) {
     const refuse = (why, status) => new RemoteProtocolError(`channel ${shown(name)} ${why}`, status);
@@ -460,13 +471,13 @@
     return name;
   }
 
-  /** As checkChannel, and takes the names of the server's channels that tell who is in a channel. */
+  /** Same as checkChannel, but allows `$presence.` channels, too. */
   function checkPublished(name) {
     checkChannel(typeof name === "string" && name.startsWith(PRESENCE) ? name.slice(PRESENCE.length) : name);
     return name;
   }
 
-  /** As checkPublished, and takes wildcard subscriptions: `*` stands for one token, `>` at the end for one or more. */
+  /** Same as checkPublished, but allows wildcards, too: `*` is any one token, `>` at the end is one or more tokens. */
   function checkSubscription(name) {
     if (typeof name !== "string" || name.startsWith(PRESENCE)) return checkPublished(name);
     const tokens = name.split(".");
@@ -474,7 +485,7 @@
     try {
       checkChannel(tokens.map((token) => (token === "*" || token === ">" ? "x" : token)).join("."));
     } catch {
-      checkChannel(name); // so that the text names what was written
+      checkChannel(name); // so that the error has the whole name
     }
     return name;
   }
@@ -483,9 +494,9 @@
     return name.split(".").some((token) => token === "*" || token === ">");
   }
 
-  /** Wildcard subscriptions, and which of them a channel belongs to. The server's own channels belong to none. */
+  /** Wildcard subscriptions, to find those that match a channel. None matches a server channel. */
   class Wildcards {
-    #root = new Map(); // token -> the same again; the name that ends there is under "", which is no token
+    #root = new Map(); // token -> a map of the next tokens; the key "" has the wildcard that ends there
     #size = 0;
 
     get size() {
@@ -537,9 +548,9 @@
     return [...names];
   }
 
-  // Positions in the history of a channel: EPOCH-OFFSET. Offsets are kept as they are written, see MARK.
+  // Positions in the history of a channel: EPOCH-OFFSET. Offsets are strings, see MARK.
 
-  /** Tell whether the offset *one* is larger than *other*. */
+  /** Return whether the offset *one* is larger than *other*. */
   function isLater(one, other) {
     return one.length > other.length || (one.length === other.length && one > other);
   }
@@ -554,7 +565,7 @@
     throw new LocalProtocolError(`${shown(String(position))} is not a position, which is EPOCH-OFFSET`);
   }
 
-  /** Return pairs of channel and position of the header `position`, which lists CHANNEL=POSITION. */
+  /** Return the pairs of channel and position in the header `position`, a list of CHANNEL=POSITION. */
   function positionsIn(headers) {
     return wordsOf(headers, "position")
       .map((word) => [word.slice(0, word.lastIndexOf("=")), word.slice(word.lastIndexOf("=") + 1)])
@@ -565,19 +576,19 @@
     return (headers.get(name) ?? "").split(/[ \t]+/).filter(Boolean);
   }
 
-  /** Return {offset, after} of a publication in a channel with history, null of another. */
+  /** Return {offset, after} of a publication in a channel with history; null without history. */
   function marksOf({ headers }) {
     const offset = headers.get("offset");
     const after = headers.get("after");
     return MARK.test(offset ?? "") && MARK.test(after ?? "") ? { offset, after } : null;
   }
 
-  /** Return a string that all copies of a publication have in common, whatever their channels. */
+  /** Return a string that is the same for all copies of a publication, in any channel. */
   function unmarkedKey({ binary, wire }) {
     return (binary ? octetsOf(wire) : wire).replace(MARKS, "$1");
   }
 
-  /** Return the message that a part of an answer to `history` holds; its first header `command` is the server's. */
+  /** Return the message in a part of an answer to `history`. The server added the first `command` header. */
   function messageOf({ headers, body }) {
     const pairs = [...headers];
     const at = pairs.findIndex(([name]) => name.toLowerCase() === "command");
@@ -605,7 +616,7 @@
     }
   }
 
-  /** Return the parts of *body* that begin at the *offsets* of a `multipart` header; throws RemoteProtocolError. */
+  /** Return the parts of *body*, which begin at the *offsets* in a `multipart` header. Throws RemoteProtocolError. */
   function splitParts(offsets, body) {
     const starts = [];
     for (const word of offsets.split(/[ \t]+/).filter(Boolean)) {
@@ -633,10 +644,10 @@
   }
 
   /**
-   * Return {multipart, body, binary} for *parts*, each {headers, body}: the header's value, the body's bytes, and
-   * whether a part came as bytes.
+   * Return {multipart, body, binary} for *parts*, each {headers, body}: the value of the header `multipart`, the bytes
+   * of the body, and whether the body of a part was bytes.
    *
-   * @throws LocalProtocolError if there is no part, or a header would not parse back the same.
+   * @throws LocalProtocolError if there is no part, or the protocol does not allow a header.
    */
   function joinParts(parts) {
     const chunks = [];
@@ -662,17 +673,17 @@
     return { multipart: offsets.join(" "), body, binary };
   }
 
-  // Views: the same messages in the forms of the subprotocols lhttp.json and lhttp.protobuf
+  // Views: messages in the formats of the subprotocols lhttp.json and lhttp.protobuf
 
   const VERSION = "LHTTP/1.0";
   const JSON_KEYS = new Set(["VERSION", "COMMAND", "HEADERS", "BODY", "BODY_BASE64", "BODYS"]);
   const PART_KEYS = new Set(["HEADERS", "BODY", "BODY_BASE64"]);
-  const MAX_SPLIT = 500; // parts of a message that is written in parts
-  const LIKE_INDEX = /^[0-9]+$/; // names that an object does not keep in order
-  const NOT_BASE64 = /[^A-Za-z0-9+/=]/; // `atob` takes blanks, too
+  const MAX_SPLIT = 500; // the most parts that a view has as parts
+  const LIKE_INDEX = /^[0-9]+$/; // keys that an object puts in another order
+  const NOT_BASE64 = /[^A-Za-z0-9+/=]/; // `atob` allows blanks, too
   const NO_BYTES = new Uint8Array(0);
 
-  /** Call *action*; what it refuses to build is the mistake of who sent it. */
+  /** Call *action*, and turn a LocalProtocolError into a RemoteProtocolError. */
   function reading(action) {
     try {
       return action();
@@ -681,7 +692,7 @@
     }
   }
 
-  /** Return the parts of *message* where a view has parts, else null. */
+  /** Return the parts of *message* if its view has parts, else null. */
   function splitForView(message) {
     if (!message.headers.has("multipart")) return null;
     try {
@@ -706,7 +717,7 @@
 
   // JSON
 
-  /** Return the JSON view of *message*, an LhttpMessage or what makes one: a string. */
+  /** Return the JSON view of *message*, an LhttpMessage or the argument of its constructor: a string. */
   function encodeJson(message) {
     if (!(message instanceof LhttpMessage)) message = new LhttpMessage(message);
     const parts = splitForView(message);
@@ -740,7 +751,7 @@
   }
 
   /**
-   * Return the message that a JSON view describes.
+   * Return the message of a JSON view.
    *
    * @param data a string or bytes.
    * @throws RemoteProtocolError, MessageTooLarge
@@ -779,7 +790,7 @@
     });
   }
 
-  /** Return the values of an object by the keys in capitals; null for each that is missing. */
+  /** Return the values of an object by its upper-case keys; null for missing keys. */
   function jsonFields(found, known, what) {
     if (typeof found !== "object" || found === null || Array.isArray(found)) {
       throw new RemoteProtocolError(`${what} is not a JSON object`);
@@ -842,7 +853,9 @@
 
   // Protocol Buffers: the messages of lhttp.proto, without a library
 
-  /** Return the Protocol Buffers view of *message*, an LhttpMessage or what makes one: a Uint8Array. */
+  /**
+   * Return the Protocol Buffers view of *message*, an LhttpMessage or the argument of its constructor: a Uint8Array.
+   */
   function encodeProtobuf(message) {
     if (!(message instanceof LhttpMessage)) message = new LhttpMessage(message);
     const parts = splitForView(message);
@@ -882,7 +895,7 @@
   }
 
   /**
-   * Return the message that a Protocol Buffers view describes. Fields that the schema does not have are skipped.
+   * Return the message of a Protocol Buffers view. Fields that are not in the schema are skipped.
    *
    * @throws RemoteProtocolError, MessageTooLarge
    */
@@ -954,7 +967,7 @@
     }
   }
 
-  /** Yield number and value of each field that the schema has: bytes, or whether a number is not 0. */
+  /** Yield the number and the value of each field in the schema: bytes, or for a number whether it is not 0. */
   function* fieldsOf(bytes) {
     let at = 0;
     const cutOff = () => new RemoteProtocolError("the message is cut off");
@@ -987,7 +1000,7 @@
     }
   }
 
-  /** How messages travel, by the option `codec`: the subprotocol to ask for, and both ways. */
+  /** For each value of the option `codec`: the subprotocol, and the functions to write and read messages. */
   const CODECS = Object.freeze({
     text: { subprotocol: null, write: (message) => message.wire, read: parse },
     json: { subprotocol: "lhttp.json", write: encodeJson, read: decodeJson },
@@ -997,73 +1010,73 @@
   // Client
 
   const DEFAULT_OPTIONS = Object.freeze({
-    command: "chat", // of messages whose command is not given
-    timeout: 10000, // for a receipt or a reply, from when the message was sent
+    command: "chat", // of messages without a command
+    timeout: 10000, // for a receipt or a reply, from the time the message is sent
     connectTimeout: 10000, // for one attempt to connect
     closeTimeout: 2000, // for the server to answer a close
-    heartbeat: 30000, // after so long a silence the server is asked for a sign of life; 0: never
-    queueSize: 256, // messages that may wait while there is no connection
+    heartbeat: 30000, // after this time without messages, the client sends a ping; 0: never
+    queueSize: 256, // messages that may wait for a connection
     bufferSize: 1024, // messages that may wait for a `for await` loop
     maxUnsent: 8388608, // bytes that the WebSocket may hold
     reconnect: true,
-    resend: true, // whether publications are sent again whose answer a lost connection took along
-    positions: null, // where positions are kept beyond the page: localStorage, or what has its methods
-    login: null, // a function that returns the headers of the login message, or a promise of them
-    limits: Object.freeze({ messageSize: 16777216, headSize: 1048576, headerCount: 1024 }), // of what is received
-    codec: "text", // how messages travel: text, json or protobuf; with a server that does not know it, text
+    resend: true, // whether a publication is sent again if the connection is lost before the answer
+    positions: null, // where positions outlive the page: localStorage, or an object with its methods
+    login: null, // a function that returns the headers of the login message, or a promise
+    limits: Object.freeze({ messageSize: 16777216, headSize: 1048576, headerCount: 1024 }), // of received messages
+    codec: "text", // text, json or protobuf; text if the server does not support the other
     WebSocket: null, // the class; by default the global one
-    transports: null, // which may be used, in this order; by default all of TRANSPORTS, or the given class alone
-    fallbackUrl: null, // where /connect and /send are; by default at the root of the host
-    comeBack: 60000, // after so long over HTTP, WebSocket is tried again, and then less and less often; 0: never
+    transports: null, // the allowed ones, in this order; by default TRANSPORTS, or only `WebSocket` if that is given
+    fallbackUrl: null, // the URL that has /connect and /send below it; by default the root of the host
+    comeBack: 60000, // after this time over HTTP, WebSocket is tried again, with longer waits later; 0: never
     protocols: undefined,
   });
 
   const DEFAULT_RECONNECT = Object.freeze({
-    initialDelay: 500, // the first wait is a random time up to this, and each bound is twice the one before,
+    initialDelay: 500, // the maximum of the first wait, which is random; the maximum doubles with each wait,
     maxDelay: 30000, // up to this
-    attempts: Infinity, // how often to try before giving up
+    attempts: Infinity, // attempts until the client is closed
   });
 
   const DEFAULT_RESEND = Object.freeze({
-    messages: 256, // that may wait to be sent again,
-    bytes: 4194304, // together
-    time: 100000, // since a message was first sent; a server knows message ids for two minutes unless told otherwise
+    messages: 256, // the most messages that may wait to be sent again,
+    bytes: 4194304, // and their size
+    time: 100000, // since a message was first sent; by default, a server remembers message ids for two minutes
   });
 
-  const MAX_SINCE = 4096; // bytes of a message that subscribes, so that its head stays below a server's 8192
+  const MAX_SINCE = 4096; // bytes of `since` in one message, so that its head stays below a server's limit of 8192
   const MAX_LAST = 9999999;
-  const MAX_TRACKED = 1024; // channels of one wildcard subscription whose last offset is known
-  const MAX_KEPT = 512; // channels whose positions are kept in a storage
-  const KEEPING = 500; // the least time between two times of writing there
-  const MAX_REFUSALS = 2; // of logins, in a row or on one connection; a server may close it after three
-  const MAX_LATER_REFUSALS = 10; // of logins in a row, of a client that had been logged in before
+  const MAX_TRACKED = 1024; // channels of one wildcard subscription whose last offset is remembered
+  const MAX_KEPT = 512; // channels whose positions are in a storage
+  const KEEPING = 500; // the delay of writing there, so that several changes are written together
+  const MAX_REFUSALS = 2; // of logins, in a row or on one connection, which a server may close after three
+  const MAX_LATER_REFUSALS = 10; // of logins in a row, of a client that has been logged in before
   const MIN_RENEWAL = 1000; // the least time between a login and the next one
-  const ODD_RENEWAL = 30000; // the same where by this clock the login had expired before it began
-  const MAX_TIMER = 2147483647; // what setTimeout can hold
-  const PROGRESS = 50; // the least time between two looks at how much has left the WebSocket
-  const PRESENCE_AGAIN = 3000; // after so long presence is asked for again where an answer was not complete, or failed
-  const TRIAL = "lhttp.trial"; // the subprotocol of a WebSocket without a session, which ends no other of the same user
-  const STABLE = 5000; // a connection that lasted so long counts as good: the next wait begins at the first bound
+  const ODD_RENEWAL = 30000; // the same if the login has already expired according to this clock
+  const MAX_TIMER = 2147483647; // the longest delay of setTimeout
+  const PROGRESS = 50; // the time between two calls of onProgress
+  const PRESENCE_AGAIN = 3000; // after this time, presence is requested again if an answer was an error or not complete
+  const TRIAL = "lhttp.trial"; // the subprotocol of a WebSocket without a session
+  const STABLE = 5000; // a connection that lasted this long is good: the next wait begins at initialDelay
   const MAX_TURNS = 64;
   const MAX_OFFSETS = 1024;
-  const MAX_IDS = 256; // of messages of one channel in one subscription
-  const SAME_ID = 120000; // for so long a message with the same id is the same message
-  const RANKS = Object.freeze({ next: 6, newer: 5, unknown: 4, hole: 3, had: 2, other: 1, twice: 0 }); // of a copy
+  const MAX_IDS = 256; // message ids of one channel in one subscription
+  const SAME_ID = 120000; // within this time, messages with the same id are the same message
+  const RANKS = Object.freeze({ next: 6, newer: 5, unknown: 4, hole: 3, had: 2, other: 1, twice: 0 }); // of copies
   const OPEN = 1; // WebSocket.readyState
   const TRANSPORTS = Object.freeze(["websocket", "stream", "poll"]);
-  const DEAF = 3000; // after such a silence behind the opening, a transport is asked whether anything comes through it
-  const CUTS = 2; // connections in a row that are cut young, after which another transport is used
-  const MAX_COME_BACK = 16; // times the first wait
+  const DEAF = 3000; // after this time without messages since the opening, the client checks a transport with a ping
+  const CUTS = 2; // short connections in a row after which the next transport is used
+  const MAX_COME_BACK = 16; // the maximum factor of `comeBack`
   const HTTP_SOCKET = Symbol.for("lhttp-tx HttpSocket 0.1.0"); // where lhttp-http.js puts its class
   const SCRIPT = root.document?.currentScript?.src || null;
 
-  /** Load lhttp-http.js where that has not happened: it lies beside this script. */
+  /** Load lhttp-http.js, which is next to this script, unless it has been loaded. */
   async function loadHttp() {
     if (root[HTTP_SOCKET] || !SCRIPT) return;
-    await import(new URL("lhttp-http.js", SCRIPT).href).catch(() => {}); // without it, there is WebSocket alone
+    await import(new URL("lhttp-http.js", SCRIPT).href).catch(() => {}); // without it, only WebSocket is used
   }
 
-  /** Call *listener*; what it throws is reported as an uncaught error, and stops nothing else. */
+  /** Call *listener*. If it throws, report an uncaught error, and continue. */
   function call(listener, ...args) {
     try {
       listener(...args);
@@ -1079,15 +1092,15 @@
   function deferred() {
     const result = {};
     result.promise = new Promise((resolve, reject) => Object.assign(result, { resolve, reject }));
-    result.promise.catch(() => {}); // whoever waits for it sees the rejection; nobody has to wait
+    result.promise.catch(() => {}); // an unhandled rejection is no error
     return result;
   }
 
-  /** Something with events. */
+  /** The base class of objects with events. */
   class Emitter {
     #listeners = new Map();
 
-    /** Call *listener* at each event *name*; returns a function that ends it. */
+    /** Call *listener* for each event *name*. Returns a function that removes it. */
     on(name, listener) {
       if (typeof listener !== "function") throw new TypeError("the listener is not a function");
       if (!this.#listeners.has(name)) this.#listeners.set(name, new Set());
@@ -1100,8 +1113,8 @@
     }
 
     /**
-     * Call *listener* at the next event *name*; returns a function that ends it. Without a listener, return a promise
-     * of the event, which fails if *options.signal* is aborted before.
+     * Call *listener* for the next event *name*. Returns a function that removes it. With an object of options instead
+     * of a listener, return a promise of the event. The promise rejects if `options.signal` is aborted before.
      */
     once(name, listener = {}) {
       if (typeof listener === "function") {
@@ -1123,7 +1136,7 @@
       });
     }
 
-    /** Call the listeners; returns whether there are any. */
+    /** Call the listeners. Returns whether there are any. */
     _fire(name, event) {
       const listeners = [...(this.#listeners.get(name) ?? [])];
       for (const listener of listeners) call(listener, event);
@@ -1131,7 +1144,10 @@
     }
   }
 
-  /** Call *action* with the reason once *signal* is aborted, also if it is already; returns a function that ends it. */
+  /**
+   * Call *action* with the reason when *signal* is aborted, or immediately if it is. Returns a function that prevents
+   * this.
+   */
   function whenAborted(signal, action) {
     if (!signal) return () => {};
     const abort = () => action(signal.reason);
@@ -1142,13 +1158,13 @@
 
   const isBlob = (body) => typeof root.Blob === "function" && body instanceof root.Blob;
 
-  /** Return the headers *init* with the content-type that a body has, unless they have one. */
+  /** Return the headers *init* with `content-type: *type*`, unless they have a `content-type`. */
   function withType(init, type) {
     const pairs = pairsOf(init);
     return !type || pairs.some(([name]) => name.toLowerCase() === "content-type") ? pairs : [...pairs, ["content-type", type]];
   }
 
-  /** Return {headers, body} with a body that is a string or bytes; what is neither becomes JSON. */
+  /** Return {headers, body} with a body that is a string or bytes. Other values become JSON. */
   function filled({ headers, body = "" }) {
     if (typeof body === "string" || isBytes(body)) return { headers, body };
     const text = JSON.stringify(body);
@@ -1156,13 +1172,13 @@
     return { headers: withType(headers, "application/json"), body: text };
   }
 
-  /** As `filled`, and reads a Blob or File: then it returns a promise. */
+  /** Same as `filled`, but reads a Blob or File, and then returns a promise. */
   function filledLater({ headers, body }) {
     if (!isBlob(body)) return filled({ headers, body });
     return body.arrayBuffer().then((bytes) => ({ headers: withType(headers, body.type), body: bytes }));
   }
 
-  /** A promise that knows whether anybody waits for it: what it fails with is told to *unheard* if nobody does. */
+  /** A promise that calls *unheard* with its error if the program does not wait for the promise. */
   class Answer extends Promise {
     #isAwaited = false;
 
@@ -1173,7 +1189,7 @@
     static to(action, unheard) {
       const answer = new Answer((resolve) => resolve(action()));
       Promise.prototype.then.call(answer, null, (error) => {
-        setTimeout(() => answer.#isAwaited || unheard(error), 0); // whoever waits has said so by then
+        setTimeout(() => answer.#isAwaited || unheard(error), 0); // by then, the program has called `then` if it waits
       });
       return answer;
     }
@@ -1184,11 +1200,11 @@
     }
   }
 
-  /** Resolve with what *action* returns, or its promise holds, unless that takes longer than *timeout*. */
+  /** Resolve with the result of *action*, or of its promise. Rejects if that takes longer than *timeout*. */
   function within(timeout, action) {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => reject(new TimedOut(`login returned nothing in ${timeout} ms`)), timeout);
-      timer.unref?.(); // in Node; the connection is what keeps the program running
+      timer.unref?.(); // in Node, where only the connection keeps the program running
       new Promise((done) => done(action())).then(resolve, reject).finally(() => clearTimeout(timer));
     });
   }
@@ -1202,15 +1218,15 @@
     return absolute.href;
   }
 
-  /** Where a subscription is in the history of one channel. */
+  /** The position of a subscription in the history of one channel. */
   class Track {
-    epoch = null; // null until a receipt tells
-    last = null; // the offset of the last message, or a later one; null while none is known
-    own = null; // the offset of the last message of this channel; null while none is known
-    pending = 0; // which message asks for what was missed, counted up; 0: none
-    count = 0; // messages that have come since it asked
-    ids = new Map(); // message id -> when it came, of the last ones
-    held = null; // what another subscription may have brought while the last messages were asked for
+    epoch = null; // null until a receipt has it
+    last = null; // no message up to this offset is missing; null while unknown
+    own = null; // the offset of the last message of this channel; null while unknown
+    pending = 0; // the number of the message that requests missed messages; 0: none
+    count = 0; // messages that have come since then
+    ids = new Map(); // message id -> when it came, of the last messages
+    held = null; // while the newest messages are requested: messages of another subscription, perhaps
 
     constructor(position = null) {
       if (position !== null) this.moveTo(position);
@@ -1231,14 +1247,17 @@
       this.own = own;
     }
 
-    /** Wait for what a message brings that asks for what was missed. */
+    /** Expect the messages that the message *number* requests. */
     ask(number, isHolding = false) {
       this.pending = number;
       this.count = 0;
       this.held = isHolding ? [] : null;
     }
 
-    /** Return "next", "newer", "hole", "twice" or, where it seems to be of another channel, "other". */
+    /**
+     * Return "next", "newer", "hole" (messages before it are missing), "twice" or "other" (probably of another
+     * channel).
+     */
     judge({ offset, after }) {
       if (this.last === null) return "newer";
       if (!isLater(offset, this.last)) return "twice";
@@ -1249,9 +1268,11 @@
   }
 
   /**
-   * Positions in a storage: at most MAX_KEPT channels, those that were not used for the longest time go first.
+   * Positions in a storage, of at most MAX_KEPT channels. Those that were least recently used are removed first.
    *
-   * @param storage has getItem, setItem and removeItem; what they throw is told to *fail*, once, and stops nothing.
+   * @param storage has getItem, setItem and removeItem.
+   * @param key the key of all positions in the storage.
+   * @param fail called with the first error of the storage. Errors of the storage have no other effect.
    */
   class Keeper {
     #storage;
@@ -1287,7 +1308,7 @@
       this.#kept.delete(channel);
     }
 
-    /** Write what has changed, now. Other tabs may have written other channels. */
+    /** Write all changes now. Other tabs may have written other channels. */
     save() {
       clearTimeout(this.#timer);
       this.#timer = null;
@@ -1309,7 +1330,7 @@
         const entries = Object.entries(JSON.parse(text) ?? {});
         return entries.filter(([, position]) => POSITION.test(position)).slice(-MAX_KEPT);
       } catch {
-        return []; // somebody else has written there
+        return []; // it was written by another program
       }
     }
 
@@ -1324,10 +1345,10 @@
   }
 
   /**
-   * What `subscribe` resolves with: a listener's subscription, or messages to be iterated over.
+   * A subscription, the result of `subscribe`: with a listener, or to iterate over its messages.
    *
-   * Events: message ({message, channel}); confirmed (subscription), by the server, once for each connection; recovered
-   * and missed, as those of the client; end ({error}), null if it was asked for.
+   * Events: message ({message, channel}); confirmed (subscription), when the server has confirmed it, once for each
+   * connection; recovered and missed, as for the client; end ({error}), with null if the program ended it.
    */
   class Subscription extends Emitter {
     #client;
@@ -1337,7 +1358,7 @@
     #buffering;
     #ended = false;
     #error = null;
-    #taken = null; // channel and position of the message that a loop has now
+    #taken = null; // channel and position of the message that a loop is handling
 
     constructor(client, channels, listener, options) {
       super();
@@ -1349,26 +1370,32 @@
       this._ready = deferred();
       this._confirmed = false;
       this._unsure = new Set();
-      this._tracks = new Map(); // channel -> Track, where the channel has a history
+      this._tracks = new Map(); // channel -> Track, for channels with history
     }
 
-    /** Whether it has ended: unsubscribed, refused, or its client closed. */
+    /** Whether it has ended: it was unsubscribed or refused, or the client is closed. */
     get closed() {
       return this.#ended;
     }
 
-    /** Channel to position: what has come, and what the listener is called with now is part of it. */
+    /**
+     * The position of the last message of each channel with history, including the message that the listener is
+     * handling.
+     */
     get positions() {
       const known = this.channels.map((channel) => [channel, this._tracks.get(channel)?.position ?? null]);
       return Object.freeze(Object.fromEntries(known.filter(([, position]) => position !== null)));
     }
 
-    /** The channels for which the server did not know, when it last confirmed, if all nodes of its cluster pass on. */
+    /**
+     * The channels for which the server's last receipt was not sure that all nodes of its cluster pass on their
+     * messages.
+     */
     get unsure() {
       return this.channels.filter((channel) => this._unsure.has(channel));
     }
 
-    /** End it; resolves when the server has taken it back, or at once without a connection. */
+    /** End the subscription. Resolves when the server has confirmed it, or immediately without a connection. */
     unsubscribe() {
       return this.#client._answer(() => this.#client._unsubscribe(this));
     }
@@ -1391,7 +1418,7 @@
       return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
     }
 
-    /** Called by a `for await` loop that is left: unsubscribes. */
+    /** Unsubscribe. Called when the program leaves a `for await` loop. */
     return() {
       this.#keepTaken();
       this.unsubscribe().catch(() => {});
@@ -1409,7 +1436,7 @@
       this.#taken = null;
     }
 
-    /** Whether the program has taken everything that has come. */
+    /** Whether the program has handled all messages that have come. */
     get _idle() {
       return !this.#buffer.length && !this.#taken;
     }
@@ -1443,16 +1470,17 @@
   }
 
   /**
-   * Who is in a channel, kept right: after each reconnection, and where something was missed, it is asked for anew.
+   * The members of a channel, kept up to date. After each reconnection, and after missed messages, they are requested
+   * again.
    *
-   * Events: join and leave ({user, connection}); sync (the Presence), when it was asked for; change (the Presence),
-   * after each of these; end ({error}).
+   * Events: join and leave ({user, connection}); sync (the Presence), when the server has sent all members; change (the
+   * Presence), after each join, leave and sync; end ({error}).
    */
   class Presence extends Emitter {
     #client;
     #subscription = null;
-    #people = new Map(); // user, or the connection of somebody without a name -> {user, connections}
-    #early = null; // what came while it was asked for
+    #people = new Map(); // key of a user, or of an anonymous connection -> {user, connections}
+    #early = null; // events that came during a request
     #timer = null;
     #error = null;
 
@@ -1460,8 +1488,8 @@
       super();
       this.#client = client;
       this.channel = channel;
-      this.count = this.connections = 0; // people, and their connections, also those that are not listed
-      this.complete = true; // false while a node of a cluster does not hear all others
+      this.count = this.connections = 0; // all members, and all their connections, listed or not
+      this.complete = true; // false while a node of the cluster does not hear all others
     }
 
     static async _of(client, channel, { signal }) {
@@ -1478,17 +1506,17 @@
       return presence;
     }
 
-    /** Those who are there, each {user, connections}, as far as they are listed: a server lists 500. */
+    /** The members, each {user, connections}. The server lists at most 500. */
     get people() {
       return [...this.#people.values()];
     }
 
-    /** The names of those who have one. */
+    /** The names of the members that have one. */
     get users() {
       return this.people.map(({ user }) => user).filter((user) => user !== null);
     }
 
-    /** Tell whether *user* is there. */
+    /** Return whether *user* is a listed member. */
     has(user) {
       return this.#people.has(`u${user}`);
     }
@@ -1497,7 +1525,7 @@
       return this.#subscription?.closed ?? false;
     }
 
-    /** End it. */
+    /** End the subscription to the channel's presence. */
     close() {
       return this.#subscription.unsubscribe();
     }
@@ -1512,17 +1540,17 @@
       } catch (error) {
         if (early !== this.#early || this.closed) return;
         this.#early = null;
-        if (error instanceof ConnectionLost) return; // the next connection asks again
+        if (error instanceof ConnectionLost) return; // it is requested again with the next connection
         if (error instanceof ServerError && error.status < 500 && error.status !== 429) {
           this.#error = error;
           this.close().catch(() => {});
         } else this.#again();
         return;
       }
-      if (early !== this.#early || this.closed) return; // it was asked for once more
+      if (early !== this.#early || this.closed) return; // it was requested again
       this.#early = null;
       this.#people = new Map(found.people.map((person) => [keyOf(person.user, person.connections[0]), person]));
-      for (const event of early) this.#apply(event); // the answer may know of it, and may not
+      for (const event of early) this.#apply(event); // which the answer may include or not
       this.count = found.count;
       this.connections = found.connections;
       this.complete = found.complete !== false;
@@ -1572,19 +1600,19 @@
 
 
   /**
-   * A connection that is kept up.
+   * A client with a connection, which it opens again when it is lost.
    *
    * Events, with `on(name, listener)`:
    *   state    ({state, previous, error, delay}): closed, connecting, open, reconnecting
-   *   login    ({user, expires}): the server has taken a login, the first one before the state is open
-   *   message  (message): all that arrives, but for receipts, errors and replies to `request`
-   *   error    (error): an error that belongs to no promise, or to one that nobody waits for; the console shows it
-   *                     where nobody listens
-   *   receive  (message): whatever arrives
-   *   recovered ({channel, position, count, subscription}): nothing is missing, though the connection was lost or
-   *                     a message failed to come; *count* that were missing have come
-   *   missed   ({channel, position, subscription}): something may be missing, and does not come; *position*, behind
-   *                     which messages go on, is null in a channel without history
+   *   login    ({user, expires}): the server has accepted a login; the first one comes before the state is open
+   *   message  (message): every message except receipts, errors and replies to `request`
+   *   error    (error): an error without a promise, or of a promise that the program does not wait for; it goes to the
+   *                     console if there is no listener
+   *   receive  (message): every message
+   *   recovered ({channel, position, count, subscription}): after a lost connection or missing messages, the *count*
+   *                     messages that were missing have come, and none is missing now
+   *   missed   ({channel, position, subscription}): messages may be missing, and will not come; messages continue
+   *                     after *position*, which is null in a channel without history
    */
   class LhttpClient extends Emitter {
     #options;
@@ -1592,38 +1620,38 @@
     #state = "closed";
     #socket = null;
     #ways;
-    #way = 0; // which of them is used from the next connection on
-    #mode = "websocket"; // what this connection is
-    #bad = 0; // connections in a row that were cut young
-    #isDeaf = false; // whether nothing comes through this one
+    #way = 0; // the index of the transport for the next connection
+    #mode = "websocket"; // the transport of this connection
+    #bad = 0; // short connections in a row
+    #isDeaf = false; // whether no message came through this connection
     #returning = null;
     #returns = 0;
     #codec = CODECS.text;
     #opening = null;
     #closing = null;
-    #isEnded = false; // whether it was closed, and nobody has called connect() since
-    #down = null; // called when a socket that was closed on purpose is gone
+    #isEnded = false; // whether it was closed after the last connect()
+    #down = null; // called when the close of a socket is complete
     #attempts = 0;
     #openedAt = 0;
     #heardAt = 0;
-    #timer = null; // of connecting, of waiting before it, or of the heartbeat
+    #timer = null; // of connecting, of the wait before it, or of the heartbeat
     #user = null;
     #expires = null;
     #renewal = null; // the timer of the next login
-    #refusals = 0; // of logins: in a row before the connection is open, and all of a connection that is
+    #refusals = 0; // of logins: in a row before the connection is open, or all on an open connection
     #isKnown = false; // whether a login has succeeded since it was closed
-    #lag = 0; // how much this clock is behind the server's, as far as it is known
+    #lag = 0; // how much this clock is behind the server's, if known
     #queue = [];
     #resend;
-    #again = []; // publications that were sent, and have lost their answers with a connection
+    #again = []; // publications that were sent on a lost connection, without an answer
     #pending = new Map();
     #subscriptions = new Set();
     #channels = new Map(); // channel or wildcard subscription -> the subscriptions to it
-    #wildcards = new Wildcards(); // those of the keys above that are some
+    #wildcards = new Wildcards(); // the wildcards among the keys of #channels
     #turns = new Map();
-    #shared = new Map(); // what publications to several channels have in common -> the names that had their copies
-    #offsets = new Map(); // offsets of publications to several channels -> the channel that each was taken for
-    #holes = new Set(); // channels for which what is missing was asked for
+    #shared = new Map(); // key of a publication to several channels -> the copies that have come
+    #offsets = new Map(); // offset of a publication to several channels -> the channel of the copy with it
+    #holes = new Set(); // channels whose missing messages were requested
     #asked = 0;
     #keeper = null;
     #prefix = Math.random().toString(36).slice(2, 10);
@@ -1631,7 +1659,9 @@
     #online = () => this.#retryNow();
     #leaving = () => this.#keeper?.save();
 
-    /** @param url ws, wss, http or https; in a browser it may be relative to the page. Nothing is opened yet. */
+    /**
+     * @param url ws, wss, http or https; in a browser, it may be relative to the page. The client does not connect yet.
+     */
     constructor(url, options = {}) {
       super();
       for (const name of Object.keys(options)) {
@@ -1649,7 +1679,7 @@
           if (typeof positions[name] !== "function") throw new TypeError(`the option positions has no method ${name}`);
         }
         const { origin, host, protocol, pathname } = new URL(this.url);
-        const address = origin === "null" ? `${protocol}//${host}` : origin; // some know no origin of ws:
+        const address = origin === "null" ? `${protocol}//${host}` : origin; // some browsers have no origin for ws:
         this.#keeper = new Keeper(positions, `lhttp ${address}${pathname}`, (error) => this.#emit("error", error));
       }
       if (this.#options.login && typeof this.#options.login !== "function") {
@@ -1673,36 +1703,36 @@
       return this.#state;
     }
 
-    /** The WebSocket of the moment, or null. */
+    /** The current WebSocket, or an object with its interface; null without a connection. */
     get socket() {
       return this.#socket;
     }
 
-    /** How the connection of the moment is made: websocket, stream or poll; null without one. */
+    /** The transport of the current connection: websocket, stream or poll; null without one. */
     get transport() {
       return this.#state === "open" ? this.#mode : null;
     }
 
-    /** Who the server says this is, or null while the client is not logged in. */
+    /** The name of the user, according to the server; null while the client is not logged in. */
     get user() {
       return this.#user;
     }
 
-    /** When the login expires by the server's clock, as in Date.now(); null if it does not. */
+    /** When the login expires, in milliseconds since 1970 by the server's clock; null if it does not expire. */
     get expires() {
       return this.#expires;
     }
 
-    /** Messages that wait for a connection. */
+    /** How many messages wait for a connection. */
     get queued() {
       return this.#queue.length + this.#again.length;
     }
 
     /**
-     * Connect. Resolves when the connection is open; with `reconnect` it is tried until it is, or until `close()`.
+     * Connect. Resolves when the connection is open. With `reconnect`, the client tries until then, or until `close()`.
      *
-     * With the option `login` it is open once the server has taken the login. Rejects with ConnectionLost if it was
-     * given up, with the server's error if that refuses the login.
+     * With the option `login`, the connection is open when the server has accepted the login. Rejects with
+     * ConnectionLost after the last attempt or `close()`, and with the server's error if it refuses the login.
      *
      * @param options {signal}: if it is aborted before the connection is open, the client is closed.
      */
@@ -1740,10 +1770,10 @@
     }
 
     /**
-     * Log in once more, now: as somebody else, or with other rights. Other messages go on meanwhile.
+     * Log in again now, as another user or with other rights. Other messages do not wait for this.
      *
-     * Resolves when the server has taken what the option `login` returns. A server that wants a connection of its own
-     * for another user gets one; then subscriptions are restored, and what was sent and not answered is ConnectionLost.
+     * Resolves when the server has accepted the result of the option `login`. If it is another user, the client opens a
+     * new connection. Then subscriptions are restored, and messages without an answer fail with ConnectionLost.
      */
     login() {
       return this._answer(() => this.#logInNow());
@@ -1757,14 +1787,14 @@
         await this.#logIn({ isAsked: true });
       } catch (error) {
         if (this.#state === "closed" || this.#state === "open") throw error;
-        await this.connect(); // which logs in, too
+        await this.connect(); // with a login
       }
     }
 
     /**
-     * Close the connection for good: ends all subscriptions, rejects what waits with ConnectionLost.
+     * Close the connection, and do not reconnect. All subscriptions end. Promises that wait reject with ConnectionLost.
      *
-     * Resolves with the messages that were never sent, in order, when the connection is down.
+     * When the connection is closed, resolves with the messages that were never sent, in order.
      */
     async close(code = 1000, reason = "") {
       const unsent = this.#queue.map((entry) => entry.message);
@@ -1788,17 +1818,17 @@
     /**
      * Publish *body* to a channel or a list of channels.
      *
-     * @param body a string, bytes, a Blob or File, or a value that is sent as JSON. A Blob is read first, so what is
-     *   sent after it may come before it.
+     * @param body a string, bytes, a Blob or File, or a value that is sent as JSON. A Blob is read first, so later
+     *   messages may be sent before it.
      * @param options {command, headers, parts, binary, receipt, timeout, id, signal, onProgress}: `id` is the message
-     *   id, 1 to 64 visible ASCII characters; by default a new one. A message whose id the server knows already is not
-     *   published again. `signal`: once it is aborted, the promise fails, and what was not sent is not sent any more.
+     *   id, 1 to 64 visible ASCII characters; by default a new one. The server does not publish a second message with
+     *   the same id. When `signal` is aborted, the promise rejects, and a message that was not sent is discarded.
      *   `onProgress` is called with {sent, total}, in bytes.
-     * @returns a promise that succeeds with the receipt when the server has the message, or, with `receipt: false`,
-     *   with null when it was handed to the WebSocket. `positions` of the receipt says where it is in the histories,
-     *   `duplicate` whether it was there before. It fails with ServerError, ConnectionLost, QueueFull or TimedOut.
-     *   Without a connection the message waits for one. If the connection is lost before the answer, the message is
-     *   sent again with the same id, within the bounds of the option `resend`.
+     * @returns a promise that resolves with the receipt when the server has the message, or, with `receipt: false`,
+     *   with null when the message was passed to the WebSocket. The receipt has its `positions` in the histories, and
+     *   `duplicate`. Rejects with ServerError, ConnectionLost, QueueFull or TimedOut. Without a connection the message
+     *   waits for one. If the connection is lost before the answer, the message is sent again with the same id, within
+     *   the bounds of the option `resend`.
      */
     publish(channels, body = "", options = {}) {
       return this.#answerWith(body, options, (ready, own) => this.#publish(channels, ready, own));
@@ -1821,24 +1851,24 @@
     }
 
     /**
-     * Send a message to the server; as `publish`, without channels. Processors get it by its command. The receipt holds
-     * a backend's answer to an `upstream` header.
+     * Send a message to the server, as `publish` does, but without channels. The command selects the processor. The
+     * body of the receipt is the backend's answer if there is an `upstream` header.
      */
     send(command, body = "", options = {}) {
       return this.#answerWith(body, options, (ready, own) => this.#send([], ready, { ...own, command }));
     }
 
-    /** Send *parts*, each {headers, body}, as one multipart message, and resolve with the reply; as `request`. */
+    /** Send *parts*, each {headers, body}, as one multipart message. Resolves with the reply, as `request` does. */
     upload(command, parts, options = {}) {
       return this.request(command, "", { ...options, parts });
     }
 
     /**
-     * Send a message and resolve with what a processor replies to it.
+     * Send a message. Resolves with the reply of a processor.
      *
-     * A reply is a message with the `receipt` header of the request, which it has unless the processor set headers, or
-     * else the next one with the command `options.reply`, by default the request's own. If the server is done and there
-     * was no reply, it fails with NoReply, whose status is 404.
+     * The reply is the message with the `receipt` header of the request, which the server adds unless the processor set
+     * headers. Otherwise the reply is the next message with the command `options.reply`, by default the command of the
+     * request. Rejects with NoReply (404) if the server has finished without a reply.
      */
     request(command, body = "", options = {}) {
       const reply = options.reply ?? command;
@@ -1847,7 +1877,7 @@
       );
     }
 
-    /** Fill body and parts, at once unless there is a Blob, and pass them on. */
+    /** Call *action* with options that have the filled body or parts. Only a Blob makes this wait. */
     #answerWith(body, options, action) {
       return this._answer(() => {
         options.signal?.throwIfAborted();
@@ -1865,9 +1895,9 @@
     }
 
     /**
-     * Publish several messages in one go, each {channels, body} with the options of `publish`.
+     * Publish several messages at once, each {channels, body} with the options of `publish`.
      *
-     * @returns a promise that succeeds with a list of {receipt, error}, in the same order; one of the two is null.
+     * @returns a promise of a list of {receipt, error}, in the same order. One of the two is null.
      */
     batch(messages) {
       const publishing = Array.from(messages, ({ channels, body, ...options }) => this.publish(channels, body, options));
@@ -1877,15 +1907,15 @@
     }
 
     /**
-     * Send a Blob, a File or bytes in chunks, which goes on after a reconnection.
+     * Send a Blob, a File or bytes in chunks. This continues after a reconnection.
      *
-     * Each chunk is a message with the headers `upload`, an id that all chunks share, `content-range`, as in HTTP, and,
-     * where they are known, `content-type` and `filename`. A chunk whose answer a lost connection took along is sent
-     * again, so it may come twice, and behind later ones.
+     * Each chunk is a message with the headers `upload`, an id that is the same for all chunks, `content-range`, as in
+     * HTTP, and, if they are known, `content-type` and `filename`. If the connection is lost before the answer to a
+     * chunk, the chunk is sent again, so it may come twice, and after later ones.
      *
-     * @param options {headers, chunkSize, parallel, id, timeout, signal, onProgress}: `parallel` chunks wait for their
-     *   answers at one time. `onProgress` is called with {sent, total}: bytes that the server has.
-     * @returns a promise that succeeds with {id, reply}: the last reply of a processor, or null.
+     * @param options {headers, chunkSize, parallel, id, timeout, signal, onProgress}: `parallel` is how many chunks may
+     *   wait for their answers. `onProgress` is called with {sent, total}: the bytes that the server has.
+     * @returns a promise of {id, reply}: the last reply of a processor, or null.
      */
     uploadChunks(command, file, options = {}) {
       return this._answer(() => this.#uploadChunks(command, file, options), options.signal);
@@ -1929,32 +1959,32 @@
       try {
         await Promise.all(workers);
       } catch (error) {
-        next = Infinity; // the others end with what they are at
+        next = Infinity; // the other loops end after their current chunk
         throw error;
       }
       return { id, reply };
     }
 
     /**
-     * Keep up who is in a channel that the server keeps the presence of.
+     * Follow the members of a channel with presence.
      *
      * @param options {signal}: as for `subscribe`.
-     * @returns a promise that succeeds with a Presence once it knows who is there. It fails with ServerError, whose
-     *   status is 404 where there is no presence.
+     * @returns a promise of a Presence, which resolves when the members are known. Rejects with ServerError, with
+     *   status 404 if the channel has no presence.
      */
     presence(channel, options = {}) {
       return this._answer(() => Presence._of(this, checkChannel(channel), options), options.signal);
     }
 
     /**
-     * Ask for a part of the history of a channel.
+     * Return a page of the history of a channel.
      *
-     * @param options {limit, since, before, order, timeout}: at most *limit* messages, those behind the position
-     *   *since*, or the last ones before the position *before*, or the oldest. `order: "newest"` begins with the
-     *   newest, and does not go with *since*.
-     * @returns a promise that succeeds with {channel, messages, position, more, missed, next}: *next* holds the options
-     *   for the page after this one, or is null if there is no more; *missed* tells that the history does not reach
-     *   back to *since*. It fails with ServerError, whose status is 404 where there is no history.
+     * @param options {limit, since, before, order, timeout}: at most *limit* messages: the first ones after the
+     *   position *since*, or the last ones before the position *before*, or else the oldest. `order: "newest"` begins
+     *   with the newest, and cannot be combined with *since*.
+     * @returns a promise of {channel, messages, position, more, missed, next}. *next* has the options for the next
+     *   page, or is null after the last page. *missed* is whether messages after *since* have been removed from the
+     *   history. Rejects with ServerError, with status 404 if the channel has no history.
      */
     history(channel, options = {}) {
       return this._answer(() => this.#history(channel, options), options.signal);
@@ -1985,18 +2015,19 @@
     /**
      * Subscribe to a channel or a list of channels, now and after each reconnection.
      *
-     * In channels with history, what was missed while there was no connection comes first, and nothing comes twice.
+     * In channels with history, messages that were missed without a connection come first, and no message comes twice.
      *
-     * @param channels names of channels, or wildcard subscriptions such as `room.*` and `room.>`.
-     * @param listener called with each message and the channel that it came by; without it, iterate over the result:
-     *   `for await (const message of await client.subscribe("room"))`.
-     * @param options {command, headers, last, since, onRecovered, onMissed}: command and headers are of the message
-     *   that subscribes. *last*: so many of the newest messages come first, where no position is known. *since*: a
-     *   position, or an object of channel to position; what came behind it comes first; null: no position that is kept.
-     *   *onRecovered* and *onMissed* are called as listeners of the events `recovered` and `missed` are. *signal*: once
-     *   it is aborted, the subscription ends.
-     * @returns a promise that succeeds with a Subscription once the server has confirmed it. Without a connection it
-     *   waits for one, also before `connect()`. It fails with ServerError, or ConnectionLost if the client is closed.
+     * @param channels names of channels, or wildcards such as `room.*` and `room.>`.
+     * @param listener called with each message and its channel. Without a listener, iterate over the result:
+     * `for await (const message of await client.subscribe("room"))`.
+     * @param options {command, headers, last, since, onRecovered, onMissed}: *command* and *headers* are those of the
+     *   message that subscribes. *last*: how many of the newest messages come first if no position is known. *since*: a
+     *   position, or an object of channel to position; messages after it come first; null: ignore stored positions.
+     *   *onRecovered* and *onMissed* are listeners for the events `recovered` and `missed`. The subscription ends when
+     *   *signal* is aborted.
+     * @returns a promise of a Subscription, which resolves when the server has confirmed it. Without a connection it
+     *   waits for one, even before `connect()`. Rejects with ServerError, or with ConnectionLost if the client is
+     *   closed.
      */
     subscribe(channels, listener = null, options = {}) {
       if (isOptions(listener)) [listener, options] = [null, listener];
@@ -2009,7 +2040,7 @@
       if (this.#isEnded) throw new ConnectionLost("client is closed");
       options.signal?.throwIfAborted();
       this.#findPositions(subscription);
-      this.#subscriptionMessage(subscription, { channels: subscription.channels }, "0"); // refuses what is malformed
+      this.#subscriptionMessage(subscription, { channels: subscription.channels }, "0"); // may throw
       this.#subscriptions.add(subscription);
       for (const channel of subscription.channels) {
         if (!this.#channels.has(channel)) this.#channels.set(channel, new Set());
@@ -2026,7 +2057,7 @@
       return subscription;
     }
 
-    /** Find out where a subscription goes on: what the program says, or else what was kept. */
+    /** Set the positions from which a subscription continues: those of the program, or else stored ones. */
     #findPositions(subscription) {
       const { last, since } = subscription._options;
       if (last !== undefined && !(Number.isInteger(last) && last >= 0 && last <= MAX_LAST)) {
@@ -2053,7 +2084,7 @@
       return isWildcard(channel) ? null : (this.#keeper?.get(channel) ?? null);
     }
 
-    /** Keep a position beyond the page, if that was asked for. */
+    /** Store a position, if the program wants that. */
     _keep(channel, position) {
       this.#keeper?.set(channel, position);
     }
@@ -2068,7 +2099,7 @@
       }
     }
 
-    /** The server has taken a channel back: what was subscribed to it ends, as if it had been refused. */
+    /** The server has ended the subscriptions to a channel. They end as if it had refused them. */
     #revoked(channel, error) {
       for (const subscription of [...(this.#channels.get(channel) ?? [])]) {
         const others = this.#forget(subscription).filter((name) => name !== channel);
@@ -2084,14 +2115,14 @@
     // Sending
 
     /**
-     * Return a promise of what *action* returns or throws; without anybody who waits, a failure is an event, unless it
-     * is that of *signal*.
+     * Return a promise of the result of *action*. If the program does not wait for the promise, an error is an event,
+     * unless it is the reason of *signal*.
      */
     _answer(action, signal) {
       return Answer.to(action, (error) => {
         if (signal?.aborted && error === signal.reason) return;
         if (error instanceof LhttpError) this.#emit("error", error);
-        else throw error; // a mistake of the program, and not of the connection
+        else throw error; // a bug in the program
       });
     }
 
@@ -2112,12 +2143,13 @@
     }
 
     /**
-     * @param first whether it is the login, which comes before the connection counts as open.
-     * @param again whether it may be sent again if the connection is lost before the answer.
-     * @param apply called with the receipt before anything that came behind it is looked at.
-     * @param progress returns a number that changes while the answer is on its way: then it may take longer.
-     * @param signal once it is aborted, nobody waits for the answer; what was not sent is not sent any more.
-     * @param onProgress called with {sent, total}.
+     * @param first whether it is a login, which may be sent before the connection is open.
+     * @param again whether the message may be sent again if the connection is lost before the answer.
+     * @param apply called with the receipt, before any later message is handled.
+     * @param progress returns a number. If the number has changed at the time limit, the answer gets as much time
+     *   again.
+     * @param signal when it is aborted, the promise rejects, and a message that was not sent is discarded.
+     * @param onProgress called with {sent, total}, in bytes.
      */
     _submit(message, options = {}) {
       const { token = null, timeout, reply = null, direct = false, first = false } = options;
@@ -2138,7 +2170,10 @@
       });
     }
 
-    /** Nobody waits for *entry* any more. One that was sent stays, so that its reply is taken for no other's. */
+    /**
+     * Reject *entry*. If it was sent, it stays in #pending, so that its reply is not taken for the reply to another
+     * message.
+     */
     #abandon(entry, reason) {
       for (const list of [this.#queue, this.#again]) {
         const at = list.indexOf(entry);
@@ -2150,13 +2185,13 @@
       entry.reject(reason);
     }
 
-    /** Tell how much of *data*, which was handed to the WebSocket, has left it. */
+    /** Report how much of *data* has left the WebSocket. */
     #watch(entry, data) {
       const socket = this.#socket;
       const total = typeof data === "string" ? encoder.encode(data).length : data.length;
       let sent = -1;
       const look = () => {
-        if (socket !== this.#socket) return; // it is sent again, or fails
+        if (socket !== this.#socket) return; // the message is sent again, or fails
         const now = Math.max(sent, total - Math.min(socket.bufferedAmount, total));
         if (now > sent) call(entry.onProgress, { sent: now, total });
         sent = now;
@@ -2194,7 +2229,10 @@
       this.#pending.set(token, entry);
     }
 
-    /** Keep a message that was sent for the next connection, if the bounds allow; returns whether it is kept. */
+    /**
+     * Keep a message that was sent, for the next connection, if the bounds of `resend` allow. Returns whether it is
+     * kept.
+     */
     #keepToSend(entry, error) {
       if (!entry.again || !this.#resend || !this.#reconnect || this.#down || this.#state === "closed") return false;
       const { messages, bytes, time } = this.#resend;
@@ -2224,11 +2262,11 @@
       return new LhttpMessage({ command: command ?? this.#options.command, headers: pairs });
     }
 
-    /** Subscribe at the server, on a connection that knows nothing of *subscription*. */
+    /** Subscribe at the server, on a connection that does not have *subscription*. */
     #establish(subscription) {
       const wasConfirmed = subscription._confirmed;
       for (const channel of subscription._tracks.keys()) {
-        if (!subscription.channels.includes(channel)) subscription._tracks.delete(channel); // a wildcard brought it
+        if (!subscription.channels.includes(channel)) subscription._tracks.delete(channel); // it belongs to a wildcard
       }
       const questions = this.#questions(subscription);
       let unanswered = questions.length;
@@ -2247,14 +2285,14 @@
           if (!subscription.closed) subscription._fire("confirmed", subscription);
         },
         (error) => {
-          if (subscription.closed || error instanceof ConnectionLost) return; // the next connection does it again
+          if (subscription.closed || error instanceof ConnectionLost) return; // the next connection subscribes again
           if (subscription._confirmed && error.status >= 500) {
             this.#drop(`subscribing again failed: ${error.reason}`);
             return;
           }
           subscription._ready.reject(error);
           subscription._end(error);
-          // Some of it may be in place.
+          // The server may have subscribed to some of the channels.
           if (error instanceof TimedOut || asking.length > 1) this._unsubscribe(subscription).catch(() => {});
           else this.#forget(subscription);
           if (subscription._confirmed) this.#emit("error", error);
@@ -2262,7 +2300,7 @@
       );
     }
 
-    /** Return what to subscribe to and what to ask for with it: {channels, since, last}, one for each message. */
+    /** Return {channels, since, last} for each message that subscribes. */
     #questions({ channels, _tracks, _options, _confirmed }) {
       const since = new Map();
       for (const channel of channels) {
@@ -2285,7 +2323,7 @@
       return questions;
     }
 
-    /** Send one message that subscribes; *apply* gets its receipt. */
+    /** Send one message that subscribes, and call *apply* with its receipt. */
     #ask(subscription, { channels, since, last }, apply) {
       const token = this.#token();
       const message = this.#subscriptionMessage(subscription, { channels, since, last }, token);
@@ -2299,7 +2337,10 @@
       return this._submit(message, { token, direct: true, apply, progress });
     }
 
-    /** A receipt says where *subscription* is in *channel*, and, if it *wasAway*, whether it has everything. */
+    /**
+     * Apply a receipt to the track of *channel*. *wasAway*: whether *subscription* may have missed messages, so that an
+     * event says whether they have come.
+     */
     #arrived(subscription, channel, { headers }, wasAway) {
       if (subscription.closed) return;
       if (wordsOf(headers, "unsure").includes(channel)) subscription._unsure.add(channel);
@@ -2308,13 +2349,13 @@
       const track = subscription._tracks.get(channel) ?? new Track();
       let isMissing = !wordsOf(headers, "recovered").includes(channel);
       if (position === null) {
-        subscription._tracks.delete(channel); // there is no history
+        subscription._tracks.delete(channel); // the channel has no history
         this.#keeper?.delete(channel);
       } else {
         const { epoch, offset } = splitPosition(position);
         const isSame = track.epoch === epoch || track.epoch === null;
         if (track.epoch === null && track.last !== null && isLater(track.last, offset)) {
-          isMissing = wasAway = true; // what had come before the connection was lost is of another epoch
+          isMissing = wasAway = true; // the messages before the connection was lost had another epoch
           track.reach(offset);
         }
         if (!isSame) {
@@ -2334,7 +2375,7 @@
       if (wasAway) this.#tell(isMissing ? "missed" : "recovered", subscription, channel, position, track.count);
     }
 
-    /** Keep where *subscription* is, unless it has messages that the program has not taken yet. */
+    /** Store the position of *subscription*, unless it has messages that the program has not handled yet. */
     #keepIdle(subscription, channel) {
       const position = isWildcard(channel) ? null : (subscription._tracks.get(channel)?.position ?? null);
       if (position !== null && subscription._idle) this._keep(channel, position);
@@ -2349,8 +2390,8 @@
       this.#emit(name, event);
     }
 
-    /** Something of *channel* did not come: subscribe again from where it is missing, once for all subscriptions. */
-    #close(channel) {
+    /** Messages of *channel* are missing: request them by subscribing again, once for all subscriptions. */
+    #recover(channel) {
       const subscriptions = [...(this.#channels.get(channel) ?? [])].filter(({ _tracks }) => {
         const track = _tracks.get(channel);
         return track && track.position !== null && !track.pending;
@@ -2369,7 +2410,7 @@
       asking.catch((error) => {
         if (error instanceof ConnectionLost || !this.#holes.delete(channel)) return;
         if (error.status >= 500 || error.status === 429) {
-          this.#drop(`what was missed cannot be had: ${error.reason}`);
+          this.#drop(`missed messages cannot be read: ${error.reason}`);
         } else {
           this.#revoked(channel, error);
           this.#emit("error", error);
@@ -2377,7 +2418,9 @@
       });
     }
 
-    /** The server tells that something is missing, and does not come; returns whether *message* tells that. */
+    /**
+     * Handle a `missed` message of the server: messages are missing, and do not come. Returns whether *message* is one.
+     */
     #isGap({ command, headers }) {
       if (command !== "missed" || ["publish", "receipt"].some((name) => headers.has(name))) return false;
       const channel = headers.get("channel") ?? "";
@@ -2399,7 +2442,7 @@
       return isKnown;
     }
 
-    /** Forget *subscription*, and return its channels that no other one has. */
+    /** Forget *subscription*, and return its channels that no other subscription has. */
     #forget(subscription) {
       if (!this.#subscriptions.delete(subscription)) return [];
       return subscription.channels.filter((channel) => {
@@ -2419,9 +2462,9 @@
         return;
       }
       const marks = marksOf(message);
-      const named = marks && message.headers.get("offset-of"); // which of the copies this is
+      const named = marks && message.headers.get("offset-of"); // the channel of this copy
       if (named && listed.includes(named)) listed = [named];
-      const copies = []; // a channel, and a name by which it was subscribed to
+      const copies = []; // pairs of a channel, and the channel or wildcard that was subscribed to
       for (const channel of listed) {
         if (this.#channels.has(channel)) copies.push([channel, channel]);
         if (this.#wildcards.size) for (const name of this.#wildcards.matching(channel)) copies.push([channel, name]);
@@ -2436,9 +2479,10 @@
     }
 
     /**
-     * Tell whether a message of a channel with history is what comes next, and remember it.
+     * Return whether to deliver a message of a channel with history now, and update the track.
      *
-     * One that came twice is not. Neither is one behind a hole: it comes once more when that is closed.
+     * A message that came before is not delivered. Neither is a message after a hole: it comes again when the hole is
+     * filled.
      */
     #isDue(subscription, name, channel, marks, message) {
       const tracks = subscription._tracks;
@@ -2447,23 +2491,23 @@
         tracks.set(channel, (track = new Track()));
         if (tracks.size > MAX_TRACKED + subscription.channels.length) tracks.delete(tracks.keys().next().value);
       }
-      if (!track) return true; // the channel has no history: anybody can write such headers
+      if (!track) return true; // the channel has no history: the client that published it wrote the headers
       let judged = track.judge(marks);
       if (track.held && judged === "twice") {
-        track.held = null; // here begins what was asked for
+        track.held = null; // the first of the requested messages
         track.ids.clear();
         judged = "newer";
       }
       if (judged === "twice") return false;
       if (judged === "hole" && name === channel && !track.held) {
-        if (!track.pending) this.#close(channel);
+        if (!track.pending) this.#recover(channel);
         return false;
       }
       track.reach(marks.offset, marks.offset);
       track.count += 1;
       const id = message.headers.get("message-id");
       if (id !== undefined) {
-        const isAgain = Date.now() - track.ids.get(id) < SAME_ID; // a server that was killed knows nothing of the first
+        const isAgain = Date.now() - track.ids.get(id) < SAME_ID; // a killed server may have lost the first
         remember(track.ids, id, Date.now(), MAX_IDS);
         if (isAgain) return false;
       }
@@ -2471,17 +2515,17 @@
       return !track.held;
     }
 
-    /** Return which of *copies*, pairs of a channel and a name that brings it, *message* is. */
+    /** Return which of *copies*, pairs of a channel and a subscribed name, *message* is. */
     #copy(message, marks, copies) {
       if (marks === null) {
         const isKept = ([channel, name]) =>
           [...this.#channels.get(name)].some(({ _tracks }) => _tracks.get(channel)?.epoch != null);
         const others = message.headers.get("store") === "no" ? copies : copies.filter((copy) => !isKept(copy));
-        const possible = others.length ? others : copies; // what a history keeps has marks
+        const possible = others.length ? others : copies; // messages of channels with history have marks
         return possible[possible.length > 1 ? this.#turn(message, possible.length) : 0];
       }
       const { offset } = marks;
-      const known = this.#offsets.get(offset); // the channel whose message came with this offset before
+      const known = this.#offsets.get(offset); // the channel of an earlier copy with this offset
       const key = unmarkedKey(message);
       const had = this.#shared.get(key) ?? new Set();
       const all = copies.map((copy) => {
@@ -2499,7 +2543,7 @@
         other.rank > one.rank || (other.rank === one.rank && other.order < one.order) ? other : one,
       );
       if (best.rank === RANKS.hole) {
-        for (const { copy, rank } of ranked) if (rank === best.rank && copy[0] === copy[1]) this.#close(copy[0]);
+        for (const { copy, rank } of ranked) if (rank === best.rank && copy[0] === copy[1]) this.#recover(copy[0]);
         return best.copy;
       }
       had.add(best.copy.join(" "));
@@ -2509,7 +2553,10 @@
       return best.copy;
     }
 
-    /** A message comes once for each name that brings it: return which of *count* copies this is. */
+    /**
+     * Return which of *count* copies of a message without marks this is. The server sends one for each subscribed name
+     * that matches.
+     */
     #turn(message, count) {
       const key = message.binary ? octetsOf(message.wire) : message.wire;
       const turn = (this.#turns.get(key) ?? 0) % count;
@@ -2536,7 +2583,7 @@
       this.#emit("message", message);
     }
 
-    /** Give *message* to whom it answers; returns whether it was an answer. What was published never is. */
+    /** Settle the promise that *message* answers. Returns whether there is one. A publication is never an answer. */
     #settle(message) {
       const { command, headers } = message;
       const published = headers.has("publish");
@@ -2578,11 +2625,11 @@
     // Logging in
 
     /**
-     * Log in with what the option `login` returns: before anything else is sent, or to stay.
+     * Log in with the result of the option `login`, before anything else is sent, or to renew the login.
      *
-     * @param refused {credentials, error} that have just been refused: the same are not sent again.
-     * @param failures how often it has failed since it last succeeded.
-     * @param isAsked whether somebody waits for the outcome, so that a failure is no event.
+     * @param refused {credentials, error} of a refused login. The same credentials are not sent again.
+     * @param failures how many logins have failed since the last success.
+     * @param isAsked whether the program waits for the result, so that an error is no event.
      */
     async #logIn({ refused = null, failures = 0, isAsked = false } = {}) {
       const socket = this.#socket;
@@ -2605,7 +2652,7 @@
       const expires = answer.headers.get("expires") ?? "";
       this.#user = answer.headers.get("user") || null;
       this.#expires = /^[0-9]{1,12}$/.test(expires) ? expires * 1000 : null;
-      if (this.#expires - this.#lag <= Date.now()) this.#lag = 0; // then the last end was none of the clock's doing
+      if (this.#expires - this.#lag <= Date.now()) this.#lag = 0; // the clocks were not the reason
       this.#isKnown = true;
       this.#emit("login", { user: this.#user, expires: this.#expires });
       if (!isCurrent()) return;
@@ -2622,10 +2669,10 @@
       try {
         return await this._submit(message, { token, reply: "login", direct: true, first: true });
       } catch (error) {
-        if (error.unsent) error.unsent = null; // it holds the credentials
+        if (error.unsent) error.unsent = null; // it has the credentials
         if (!(error instanceof NoReply)) throw error;
       }
-      throw new RemoteProtocolError("the server logs nobody in: it asks nobody who they are", 404);
+      throw new RemoteProtocolError("the server has no logins: it ignored the login message", 404);
     }
 
     #notLoggedIn(error, credentials, failures, isAsked) {
@@ -2653,7 +2700,7 @@
       }
     }
 
-    /** Log in again when half of the time that is left has gone, or after *most* if that is sooner. */
+    /** Log in again after half of the remaining time, but after at most *most*. */
     #renewIn(most = Infinity, failures = 0) {
       clearTimeout(this.#renewal);
       if (this.#expires === null) return;
@@ -2692,14 +2739,14 @@
       socket.binaryType = "arraybuffer";
       socket.onopen = () => this.#connected();
       socket.onmessage = (event) => this.#receive(event.data);
-      socket.onerror = () => setTimeout(() => this.#failed(socket), 0); // a close event follows, but not everywhere
+      socket.onerror = () => setTimeout(() => this.#failed(socket), 0); // a close event may not follow
       socket.onclose = ({ code, reason }) => this.#lost(code, reason);
       this.#timer = setTimeout(() => this.#drop(`no connection in ${connectTimeout} ms`), connectTimeout);
     }
 
     #connected() {
       clearTimeout(this.#timer);
-      const protocol = this.#socket.protocol || null; // of a server that knows none of the codecs: empty, or lhttp
+      const protocol = this.#socket.protocol || null; // empty or lhttp if the server supports no other codec
       this.#codec = Object.values(CODECS).find(({ subprotocol }) => subprotocol === protocol) ?? CODECS.text;
       this.#openedAt = this.#heardAt = Date.now();
       if (this.#options.login) this.#logIn().catch(() => {});
@@ -2725,17 +2772,17 @@
       if (this.#ways.includes("websocket") && this.#mode !== "websocket") this.#comeBackLater();
     }
 
-    /** Find out whether anything comes through a connection that has been silent since it was opened. */
+    /** If no message has come since the opening, check with a ping that the connection works, or else drop it. */
     async #listen(socket) {
       const isSilent = () => socket === this.#socket && this.#state === "open" && this.#heardAt <= this.#openedAt;
       if (!isSilent()) return;
       await this.#send([], "", { command: "ping", direct: true, timeout: DEAF }).catch(() => {});
       if (!isSilent()) return;
       this.#isDeaf = true;
-      this.#drop("nothing comes through");
+      this.#drop("no messages come through this transport");
     }
 
-    /** Use the next transport if this one does no good, though the server can be reached. */
+    /** Use the next transport if this one does not work, but the server can be reached. */
     #changeWay(code, wasOpen) {
       clearTimeout(this.#returning);
       const isYoung = !wasOpen || Date.now() - this.#openedAt < STABLE;
@@ -2764,7 +2811,7 @@
       this.#returning.unref?.();
     }
 
-    /** Come back to WebSocket if one that is opened beside the connection is not cut, and is answered. */
+    /** Return to WebSocket if a second connection, made to try this, gets an answer and is not cut. */
     async #comeBack() {
       const socket = this.#socket;
       this.#returns += 1;
@@ -2776,7 +2823,7 @@
           this.#drop("coming back to WebSocket");
           return;
         }
-        await new Promise((resolve) => setTimeout(resolve, 250)); // until nothing is under way
+        await new Promise((resolve) => setTimeout(resolve, 250)); // until no message waits for an answer
       }
       if (socket === this.#socket && this.#state === "open") this.#comeBackLater();
     }
@@ -2815,7 +2862,7 @@
       const heardAt = this.#heardAt;
       if (Date.now() - heardAt >= heartbeat) {
         await this.#send([], "", { command: "ping", direct: true, timeout: heartbeat }).catch(() => {});
-        if (socket === this.#socket && heardAt === this.#heardAt) this.#drop("the server gives no sign of life");
+        if (socket === this.#socket && heardAt === this.#heardAt) this.#drop("no answer to a ping");
       }
       if (socket === this.#socket && this.#state === "open") {
         const rest = heartbeat - (Date.now() - this.#heardAt);
@@ -2827,7 +2874,7 @@
       if (socket === this.#socket && !this.#openedAt) this.#drop("");
     }
 
-    /** Give the WebSocket up without waiting for it; for good, if an *error* says why. */
+    /** Drop the connection without waiting for the close. With an *error*, do not reconnect. */
     #drop(reason, error = null) {
       const socket = this.#socket;
       if (!socket) return;
@@ -2836,7 +2883,7 @@
       try {
         socket.close();
       } catch {
-        // It is gone already.
+        // It is closed already.
       }
       this.#lost(1006, reason, error);
     }
@@ -2852,7 +2899,7 @@
       const what = reason || (wasOpen ? "connection lost" : "no connection");
       const error = new ConnectionLost(what, { code });
       const pending = [...this.#pending.values()];
-      // What was too large would end every other connection, too.
+      // A message that was too large would end the next connection, too.
       const largest = code === TOO_BIG ? pending.reduce((one, other) => (sizeOf(other) > sizeOf(one) ? other : one), null) : null;
       for (const entry of pending) {
         this.#settled(entry);
@@ -2896,7 +2943,7 @@
       }
     }
 
-    /** Reject whatever waits, and be closed. *cause* is null if it was asked for. */
+    /** Reject all promises that wait, and become closed. *cause* is null if the program closed the client. */
     #end(error, cause) {
       clearTimeout(this.#timer);
       this.#logOut();
@@ -2926,7 +2973,7 @@
     }
   }
 
-  /** Put an entry last into a map, which forgets its first one if it has more than *most*. */
+  /** Set an entry of a map, as the last one. Remove the first one if there are more than *most*. */
   function remember(map, key, value, most) {
     map.delete(key);
     map.set(key, value);
@@ -2941,7 +2988,7 @@
     return typeof value === "object" && value !== null;
   }
 
-  /** Return 16 letters and digits that nobody else has. */
+  /** Return 16 random letters and digits. */
   function randomId() {
     const numbers = new Uint8Array(16).map(() => Math.random() * 256);
     root.crypto?.getRandomValues?.(numbers);
@@ -2957,9 +3004,9 @@
   // The original's interface
 
   /**
-   * What the callbacks of Lhttp get: the message that came, if one did, and the means to send others.
+   * The argument of the callbacks of Lhttp: the message that came, if any, and methods to send others.
    *
-   * `addHeader` counts for the next message alone; the command stays until another is set.
+   * `addHeader` applies only to the next message. The command stays until another is set.
    */
   class LhttpContext {
     #client;
@@ -2982,7 +3029,7 @@
       return this.message?.command ?? "";
     }
 
-    /** Return the value of one header, or undefined; without a name, an object of all. */
+    /** Return the value of a header, or undefined; without *name*, an object with all headers. */
     getHeader(name) {
       if (name === undefined) return this.message?.headers.toObject() ?? {};
       return this.message?.headers.get(name);
@@ -2992,7 +3039,7 @@
       this.#headers.push([String(name), stripBlanks(String(value))]);
     }
 
-    /** Return the body: a string, or a Uint8Array if the message was a binary one. */
+    /** Return the body: a string, or a Uint8Array if the message is binary. */
     getBody() {
       if (!this.message) return "";
       return this.message.binary ? this.message.body : this.message.text;
@@ -3003,7 +3050,7 @@
       return this.message?.parts() ?? [];
     }
 
-    /** Send a message with the headers that were added, and the command that was set, or else that of this message. */
+    /** Send a message with the added headers, and the command that was set, or else the command of this message. */
     send(body) {
       const headers = this.#headers;
       this.#headers = [];
@@ -3036,10 +3083,10 @@
   }
 
   /**
-   * The original's client: connects at once, and calls `on_open`, `on_message`, `on_close` and `on_error`, each with a
-   * context. `context` is one to send with at any time; before the connection is open, messages wait.
+   * The original client: connects immediately, and calls `on_open`, `on_message`, `on_close` and `on_error`, each with
+   * an LhttpContext. `context` is one for sending at any time. Messages wait until the connection is open.
    *
-   * @param options as those of LhttpClient; it reconnects only if `reconnect` is given, and then calls `on_open` again.
+   * @param options those of LhttpClient. It reconnects only if `reconnect` is given. Then it calls `on_open` each time.
    */
   class Lhttp {
     #client;
@@ -3049,7 +3096,7 @@
       const client = (this.#client = new LhttpClient(url, { reconnect: false, heartbeat: 0, ...options }));
       const fail = (error) => notify("on_error", null, error);
       const context = (message, error) => new LhttpContext(client, fail, message, error);
-      let constructing = true; // what fails at once is told when the callbacks are set
+      let constructing = true; // immediate errors wait until the callbacks are set
       const notify = (name, message = null, error = null) => {
         if (constructing) queueMicrotask(() => notify(name, message, error));
         else if (typeof this[name] === "function") call((given) => this[name](given), context(message, error));
@@ -3070,11 +3117,11 @@
           notify("on_close", null, error);
         }
       });
-      client.connect().catch(() => {}); // on_error and on_close tell
+      client.connect().catch(() => {}); // on_error and on_close are called
       constructing = false;
     }
 
-    /** The WebSocket of the moment, or null. */
+    /** The current WebSocket, or an object with its interface; null without a connection. */
     get conn() {
       return this.#client.socket;
     }

@@ -1,4 +1,4 @@
-// lhttp.js as an ES module; the files belong side by side.
+// lhttp.js, from the same directory, as an ES module.
 import "./lhttp-http.js";
 import "./lhttp.js";
 

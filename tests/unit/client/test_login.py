@@ -282,11 +282,11 @@ def test_a_server_that_does_not_answer_the_login_is_left(world: LoginWorld) -> N
     assert not world.clock.getDelayedCalls()
 
 
-def test_a_server_that_asks_nobody_logs_nobody_in(clock: Clock) -> None:
+def test_a_server_without_logins_is_an_error(clock: Clock) -> None:
     world = World(clock)
     error = world.failure(world.client(login=alice).connect())
     assert (type(error), error.status) == (LoginFailed, 404)
-    assert "logs nobody in" in error.reason
+    assert "has no logins" in error.reason
 
 
 def test_a_function_that_hangs_has_a_time_limit(world: LoginWorld) -> None:

@@ -15,8 +15,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.testing import MemoryReactor, MemoryReactorClock
 
+from lhttp_tx.ports.adopting import AdoptingReactor
 from lhttp_tx.ports.sockets import UNIXRights, find_group, read_mode
-from lhttp_tx.twistd.worker import AdoptingReactor
 
 
 class UNIXReactor:

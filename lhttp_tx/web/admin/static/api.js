@@ -1,9 +1,9 @@
-// Calls the API with the operator's key. The key is in sessionStorage: closing the tab forgets it.
+// Calls the API with the operator's key. The key is in sessionStorage, until the tab is closed.
 
 const KEY = "lhttp-admin-key";
 const PATIENCE = 20_000;
 
-/** What the server refused, or why it cannot be reached. */
+/** An error: the server refused a call, or cannot be reached. */
 export class Problem extends Error {
   constructor(status, detail) {
     super(detail);
@@ -14,7 +14,7 @@ export class Problem extends Error {
 let own = null;
 let loggedOut = () => {};
 
-/** Call a function when the key is not valid any more. */
+/** Set the function to call when the key is no longer valid. */
 export function onLogout(call) {
   loggedOut = call;
 }
@@ -34,17 +34,17 @@ export function mayUseAll() {
   return own !== null && own.channels.includes(">");
 }
 
-/** Return why the key cannot do something. */
+/** Return the text that says why the key may not call a method. */
 export function refusal(method) {
   return `The key ${own?.name ?? ""} may not call ${method}.`;
 }
 
-/** Return whether a key is left from before the page was loaded. */
+/** Return whether there is a key from before the page was loaded. */
 export function hasKey() {
   return sessionStorage.getItem(KEY) !== null;
 }
 
-/** Log in with a secret; without one, with that from before. Throws a Problem if it is not valid. */
+/** Log in with a secret, or with the one from before. Throws a Problem if it is not valid. */
 export async function login(secret = sessionStorage.getItem(KEY)) {
   const found = await ask("GET", "/api/key", secret);
   sessionStorage.setItem(KEY, secret);

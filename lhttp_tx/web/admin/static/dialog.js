@@ -1,4 +1,4 @@
-// Asks before something happens that cannot be taken back, and tells how it went.
+// Asks before actions that cannot be undone, and shows their results.
 
 import { call } from "./api.js";
 import { el, name, note, show } from "./dom.js";
@@ -14,8 +14,8 @@ export function field(label, input, hint) {
 }
 
 /**
- * Show a dialog with fields. act is called with nothing when the operator agrees; what it throws is shown, and the
- * dialog stays. Returns a promise of whether it was done.
+ * Show a dialog with fields. When the operator agrees, act is called without arguments. If it throws, the error is
+ * shown, and the dialog stays open. Returns a promise of whether the action was done.
  */
 export function ask({ title, children = [], verb, act, isDangerous = true, hasChoice = true }) {
   return new Promise((resolve) => {
@@ -59,7 +59,7 @@ export function ask({ title, children = [], verb, act, isDangerous = true, hasCh
   });
 }
 
-/** Ask whether to close connections, and close them: whom is a user or a connection, as the API takes it. */
+/** Ask whether to close connections, and close them. whom is a user or a connection, as parameters of the API. */
 export function kick(whom) {
   const [kind, who] = Object.entries(whom)[0];
   const code = el("input", { type: "number", min: 3000, max: 4999, value: 4000, required: true });
@@ -79,7 +79,7 @@ export function kick(whom) {
   });
 }
 
-/** Tell how many connections a call has reached. */
+/** Show how many connections a call has reached. */
 export function reached(verb, { count, unanswered }) {
   const missing = unanswered?.length ? `; ${counted(unanswered.length, "node")} did not answer` : "";
   say(`${counted(count, "connection")} ${verb}${missing}`);
@@ -87,7 +87,7 @@ export function reached(verb, { count, unanswered }) {
 
 const toasts = el("div", { class: "toasts", role: "status", "aria-live": "polite" });
 
-/** Say something at the edge of the page for a while. */
+/** Show a text at the edge of the page for some time. */
 export function say(text) {
   if (!toasts.isConnected) document.body.append(toasts);
   const toast = el("p", {}, text);
@@ -96,7 +96,7 @@ export function say(text) {
   setTimeout(() => toast.remove(), 6000);
 }
 
-/** Run what a button does; say what went wrong. */
+/** Run the action of a button, and show its error. */
 export async function attempt(button, act) {
   button.disabled = true;
   try {
@@ -109,7 +109,7 @@ export async function attempt(button, act) {
   }
 }
 
-/** Show the keys that the page listens to. */
+/** Show the list of keyboard shortcuts. */
 export function help(keys) {
   const list = el("dl", { class: "facts" });
   show(list, keys.map(([term, text]) => el("div", {}, el("dt", {}, el("kbd", {}, term)), el("dd", {}, text))));

@@ -1,4 +1,4 @@
-// Makes elements. Text becomes text nodes, never HTML: names of users and channels are what strangers chose.
+// Makes elements. Text becomes text nodes, never HTML, because strangers choose names of users and channels.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -13,7 +13,7 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** Append children: nodes, texts, or arrays of them; nothing for null and false. */
+/** Append children: nodes, texts, or arrays of them; null and false are skipped. */
 export function add(element, children) {
   for (const child of [children].flat(Infinity)) {
     if (child === null || child === undefined || child === false) continue;
@@ -21,7 +21,7 @@ export function add(element, children) {
   }
 }
 
-/** Return an element. Functions among the attributes listen to the event of that name. */
+/** Return an element. An attribute whose value is a function is a listener for the event with its name. */
 export function el(name, attributes, ...children) {
   return fill(document.createElement(name), attributes, children);
 }
@@ -31,13 +31,13 @@ export function svg(name, attributes, ...children) {
   return fill(document.createElementNS(SVG, name), attributes, children);
 }
 
-/** Replace what is in an element. */
+/** Replace the children of an element. */
 export function show(element, ...children) {
   element.replaceChildren();
   add(element, children);
 }
 
-/** Return a name that somebody else chose: its direction of writing does not reach what stands beside it. */
+/** Return an element for a name that a stranger chose. Its writing direction does not affect the text around it. */
 export function name(text, attributes) {
   return el("bdi", { class: "name", title: text, ...attributes }, text);
 }
@@ -64,7 +64,7 @@ export function panel(title, ...children) {
   );
 }
 
-/** Return a line that says something about what is missing here. */
+/** Return a line that says why something is not shown. */
 export function note(text, attributes) {
   return el("p", { ...attributes, class: `note ${attributes?.class ?? ""}` }, text);
 }

@@ -1,4 +1,4 @@
-// Numbers and times for people.
+// Formats numbers and times.
 
 const INTEGER = new Intl.NumberFormat("en");
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -44,7 +44,7 @@ export function seconds(value) {
   return value >= 0.001 ? `${trim(value * 1e3)} ms` : `${trim(value * 1e6)} µs`;
 }
 
-/** Return how long ago a time is, in its two largest units; given in seconds since 1970. */
+/** Return how long ago a time, in seconds since 1970, is, in its two largest units. */
 export function since(time, now = Date.now() / 1000) {
   let left = Math.max(0, Math.round(now - time));
   const told = [];
@@ -62,13 +62,13 @@ export function clock(time, fine = false) {
   return told.join(":") + (fine ? `.${String(date.getMilliseconds()).padStart(3, "0")}` : "");
 }
 
-/** Return a date and a time in the operator's own zone. */
+/** Return a date and a time in the operator's time zone. */
 export function moment(time) {
   const date = new Date(time * 1000);
   return Number.isNaN(date.getTime()) ? String(time) : date.toLocaleString("sv-SE");
 }
 
-/** Return a number with its noun. */
+/** Return a number with a noun, in singular or plural. */
 export function counted(value, noun, several = `${noun}s`) {
   return `${count(value)} ${value === 1 ? noun : several}`;
 }

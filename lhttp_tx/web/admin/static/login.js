@@ -4,7 +4,9 @@ import { login } from "./api.js";
 import { field } from "./dialog.js";
 import { el, note } from "./dom.js";
 
-/** Return the form. entered is called after the login; why says what happened before. */
+/**
+ * Return the form. entered is called after the login. why is a text to show, such as the reason for the last logout.
+ */
 export function loginView(entered, why) {
   const told = note(why, { role: "alert" });
   const secret = el("input", { type: "password", autocomplete: "off", required: true, spellcheck: "false" });

@@ -1,4 +1,4 @@
-// The frame of the dashboard: login, the views by their addresses, keys, and light or dark.
+// The frame of the dashboard: login, views by URL, keyboard shortcuts, and the light or dark theme.
 
 import { hasKey, key, login, logout, may, onLogout } from "./api.js";
 import { channelView } from "./channel.js";

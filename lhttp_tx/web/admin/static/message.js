@@ -1,11 +1,11 @@
-// Shows messages, their bodies only if the operator wants to see them.
+// Shows messages. Their bodies are shown only if the operator wants to see them.
 
 import { el } from "./dom.js";
 import { bytes, count } from "./format.js";
 
 const MOST = 4000;
 
-/** Return how large a body is, without showing it. */
+/** Return a text with the size of a body. */
 export function sizeOf(message) {
   if (message.body_base64 !== undefined) {
     const padding = (message.body_base64.match(/=*$/)?.[0] ?? "").length;
@@ -14,7 +14,7 @@ export function sizeOf(message) {
   return new TextEncoder().encode(message.body ?? "").length;
 }
 
-/** Return the body as text that is cut where it is long; hidden, only its size. */
+/** Return the body as text, cut if it is long, or only its size if bodies are hidden. */
 export function bodyOf(message, isShown) {
   const size = sizeOf(message);
   if (!size) return el("span", { class: "quiet" }, "empty");
@@ -35,7 +35,7 @@ export function headersOf(headers) {
   return el("pre", { class: "headers" }, headers.map(([name, value]) => `${name}: ${value}`).join("\n"));
 }
 
-/** Return a box to tick for bodies. changed is called with whether they are shown. */
+/** Return a checkbox to show bodies. changed is called with whether they are shown. */
 export function bodiesBox(changed) {
   const box = el("input", { type: "checkbox", change: () => changed(box.checked) });
   return el("label", { class: "check" }, box, "Show bodies");

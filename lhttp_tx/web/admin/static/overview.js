@@ -1,4 +1,4 @@
-// The first view: how the cluster is.
+// The first view: the state of the cluster.
 
 import { call, may, mayUseAll, refusal } from "./api.js";
 import { add, el, name, note, panel } from "./dom.js";

@@ -1,4 +1,4 @@
-// Draws lines over time, as SVG that follows the theme, with what the pointer or the arrow keys point at.
+// Draws lines over time as SVG in the colours of the theme, and shows the values at the pointer or the arrow keys.
 
 import { el, show, svg } from "./dom.js";
 import { clock } from "./format.js";
@@ -18,8 +18,7 @@ export function round(value) {
 /**
  * A plot of one or more lines.
  *
- * lines: each with a name and the key of its values; write: returns a value as text. A value that is missing, as when
- * nothing was timed, leaves a gap.
+ * lines: each with a name and the key of its values; write: returns a value as text. A missing value leaves a gap.
  */
 export class Plot {
   constructor({ title, lines, write, hint }) {
@@ -91,7 +90,7 @@ export class Plot {
       }
       const y = HEIGHT - 1 - (value / most) * (HEIGHT - TOP - 1);
       path += `${isDown ? "L" : "M"}${this._x(point.time).toFixed(1)} ${y.toFixed(1)}`;
-      if (!isDown) path += "h.01"; // a point on its own shows, too
+      if (!isDown) path += "h.01"; // so that a single point is visible
       isDown = true;
     }
     return path;

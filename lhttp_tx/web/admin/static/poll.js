@@ -1,4 +1,4 @@
-// Does something again and again while somebody looks at it.
+// Calls a function repeatedly while the page is visible.
 
 /** Wait some seconds, or until the signal is aborted. */
 function wait(seconds, signal) {
@@ -13,7 +13,7 @@ function wait(seconds, signal) {
   });
 }
 
-/** Wait until the page can be seen, or the signal is aborted. */
+/** Wait until the page is visible, or the signal is aborted. */
 function seen(signal) {
   if (!document.hidden || signal.aborted) return Promise.resolve();
   return new Promise((resolve) => {
@@ -29,8 +29,9 @@ function seen(signal) {
 }
 
 /**
- * Call a function now, and again some seconds after each end, until the signal is aborted. Nothing is called while the
- * page is hidden. An error goes to failed, and the next call comes later; with null, the last call went well.
+ * Call a function now, and again some seconds after the end of each call, until the signal is aborted. It is not called
+ * while the page is hidden. failed is called with the error of each call, or with null after a success. After an error,
+ * the next call comes later.
  */
 export async function poll(call, seconds, signal, failed) {
   let troubles = 0;

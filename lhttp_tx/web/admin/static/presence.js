@@ -1,4 +1,4 @@
-// Who is in a channel.
+// The members of a channel.
 
 import { call, may, mayUseAll } from "./api.js";
 import { add, el, link, name, note, panel } from "./dom.js";
@@ -21,7 +21,7 @@ function ids(row) {
   return [links, more > 0 ? `and ${more} more` : null];
 }
 
-/** Return the panel. It says so if the server does not keep the presence of the channel. */
+/** Return the panel. It shows a note if the channel has no presence. */
 export function presence(channel, signal) {
   const told = note("Loading", { role: "status" });
   const element = panel("Presence", told);

@@ -1,4 +1,4 @@
-// The plots of the overview: what goes through the cluster, and how long it takes.
+// The plots of the overview: the rates of messages through the cluster, and their delays.
 
 import { call } from "./api.js";
 import { el, note, panel } from "./dom.js";
@@ -60,8 +60,8 @@ const PLOTS = [
 ];
 
 /**
- * Return the points of all nodes together: those of one turn of two seconds are one point. Numbers are added up; of
- * times, the longest counts. The newest turn is left out until every node has a sample in it.
+ * Return the points of all nodes together. The samples of each two seconds become one point: the sum of numbers, and
+ * the maximum of times. The newest two seconds are left out until every node has a sample in them.
  */
 export function merge(samples) {
   const turns = new Map();

@@ -20,7 +20,7 @@ function line(row) {
   );
 }
 
-/** Return the field with its list of what was found. */
+/** Return the field with its list of results. */
 export function searchBox() {
   const list = el("ul", { class: "found", hidden: true });
   const input = el("input", {

@@ -1,4 +1,4 @@
-// Tables whose rows stay the same elements while their texts change, so that the focus stays where it is.
+// Tables. An update changes the texts and keeps the elements of the rows, so that the focus stays.
 
 import { call } from "./api.js";
 import { add, el, note, show } from "./dom.js";
@@ -9,9 +9,9 @@ const PAGE = 50;
 /**
  * Return a table.
  *
- * columns: each with a title, and a function that returns the text or the node of a row's cell; isNumber aligns it to
- * the right. A cell with a node is made anew only if the text of its key, given by same, is another one.
- * keyOf: returns the name of a row.
+ * columns: each with a title, and a function that returns the text or the node of a row's cell; isNumber aligns the
+ * column to the right. A cell with a node is replaced only if the text that same returns has changed. keyOf: returns
+ * the key of a row.
  */
 export class Table {
   constructor(columns, keyOf, empty) {
@@ -26,7 +26,7 @@ export class Table {
     this.empty.hidden = true;
   }
 
-  /** Show these rows. */
+  /** Replace the rows. */
   show(rows) {
     const before = this.rows;
     this.rows = new Map();
@@ -64,7 +64,7 @@ export class Table {
 }
 
 /**
- * Show a list of the API page by page, the page in view again and again.
+ * Show a list of the API page by page, and refresh the page in view.
  *
  * method, params: what to call. rows: the key of the answer with the rows. Other parameters as for Table.
  */
@@ -115,7 +115,7 @@ export function pages({ method, params = {}, rows, columns, keyOf, empty, signal
   return { element: el("div", {}, status, table.element, bar), again: () => turn(() => {}) };
 }
 
-/** Return a description list of pairs: a term, and its text or node; pairs with null are left out. */
+/** Return a description list of pairs of a term and its text or node. Pairs with null are left out. */
 export function facts(pairs) {
   const list = el("dl", { class: "facts" });
   showFacts(list, pairs);

@@ -1,4 +1,4 @@
-// Watches messages pass: those of a user, a connection, a channel or a command.
+// Shows the messages of a user, a connection, a channel or a command as they pass.
 
 import { call, may, mayUseAll } from "./api.js";
 import { field } from "./dialog.js";
@@ -123,7 +123,7 @@ export function traceView(main, [kind, what], signal) {
     begin.textContent = "Start";
     for (const each of [choice, input]) each.disabled = false;
     bodies.disabled = !may("trace_bodies");
-    call("trace", { ...params, stop: true }).catch(() => {}); // it ends by itself, too
+    call("trace", { ...params, stop: true }).catch(() => {}); // the trace times out otherwise
   }
 
   signal.addEventListener("abort", stop);
@@ -143,7 +143,7 @@ export function traceView(main, [kind, what], signal) {
   if (kinds.includes(kind) && what) start();
 }
 
-/** Return a link to the trace of something; nothing if the key may not trace. */
+/** Return a link to the trace of something; null if the key may not trace. */
 export function traceLink(kind, what) {
   return may("trace") ? el("a", { class: "button", href: address("trace", kind, what) }, "Trace") : null;
 }

@@ -1,19 +1,19 @@
-// A chat in one page. A room is a channel; whoever is subscribed to it gets what is published to it. If the server keeps
-// a history of the room, its last messages come first, and after a lost connection those that were missed.
-// What people write is only ever set as text, never as markup.
+// A chat in one page. A room is a channel: the page subscribes to it, and publishes to it. If the server keeps a
+// history of the room, its last messages come first. After a lost connection, the missed messages come. The texts of
+// messages are only inserted as text, never as HTML.
 
 import { LhttpClient, checkChannel } from "./lhttp.mjs";
 
 const MAX_LINES = 500;
-const PAST = 50; // messages of before that a room begins with
+const PAST = 50; // earlier messages that a room begins with
 const byId = (id) => document.getElementById(id);
 const client = new LhttpClient(new URL(".", location.href)); // http://... becomes ws://...
 const rooms = new Map(); // name -> { name, list, item, button, unread, subscription }
-const waiting = new Map(); // id of a message on its way -> its line
+const waiting = new Map(); // id of a message that has not come back yet -> its line
 let current = null;
-let below = 0; // lines that came while the end was out of sight
+let below = 0; // lines that came while the last line was out of sight
 let seesEnd = true; // whether the last line is in sight
-let countdown = null; // the timer that shows how long it is until the next attempt
+let countdown = null; // the timer that shows the time until the next attempt
 
 // The connection
 
@@ -72,7 +72,7 @@ function join(name) {
 function leave(room) {
   if (rooms.size < 2) return;
   room.left = true;
-  room.subscription?.unsubscribe().catch(() => {}); // it ends with the connection in any case
+  room.subscription?.unsubscribe().catch(() => {}); // it ends with the connection, too
   room.item.remove();
   rooms.delete(room.name);
   show([...rooms.values()].at(-1));
@@ -121,7 +121,7 @@ function lineOf(room, message) {
   return line;
 }
 
-/** Tell how many messages came that were written while there was no connection, above the first of them. */
+/** Show how many messages came that were missed without a connection, above the first of them. */
 function tellRecovered(room, count) {
   const notice = element("li", "notice", count === 1 ? "You missed one message:" : `You missed ${count} messages:`);
   if (count && room.seen?.parentNode === room.list) insert(room, notice, room.seen);
@@ -129,7 +129,7 @@ function tellRecovered(room, count) {
   room.isLive = true;
 }
 
-/** Tell that something is missing, and show the last of what the server has. */
+/** Show that messages are missing, and show the last messages that the server has. */
 async function tellMissed(room, position) {
   room.seen = null;
   room.isLive = position === null;
@@ -139,7 +139,7 @@ async function tellMissed(room, position) {
   }
   let line = addNotice(room, "Messages are missing here.");
   const [epoch, offset] = position.split("-");
-  const before = `${epoch}-${BigInt(offset) + 1n}`; // what is newer comes by itself
+  const before = `${epoch}-${BigInt(offset) + 1n}`; // newer messages come by the subscription
   const { messages } = await client.history(room.name, { before, limit: PAST }).catch(() => ({ messages: [] }));
   const shown = new Set(Array.from(room.list.children, ({ dataset }) => dataset.key));
   for (const message of messages) {
@@ -159,7 +159,7 @@ function send(room, text) {
   add(room, line);
   waiting.set(id, line);
   client.publish(room.name, text, { id, headers: { from, time: Date.now() } }).catch((error) => {
-    if (!waiting.delete(id)) return; // it has arrived all the same
+    if (!waiting.delete(id)) return; // it has come back
     const again = element("button", "again", "Send again");
     again.addEventListener("click", () => {
       line.remove();
@@ -174,7 +174,7 @@ function makeLine(from, text, time) {
   const line = element("li");
   line.dataset.from = from;
   line.append(element("b", "", from), element("time", "", timeText(time)), element("p", "", text));
-  for (const part of [line.firstChild, line.lastChild]) part.dir = "auto"; // by what somebody writes, not by the page
+  for (const part of [line.firstChild, line.lastChild]) part.dir = "auto"; // by the text, not by the page
   line.style.setProperty("--hue", [...from].reduce((sum, char) => (sum * 31 + char.codePointAt(0)) % 360, 7));
   return line;
 }
@@ -194,7 +194,7 @@ function add(room, line) {
   else tellBelow(below + 1);
 }
 
-/** Put *line* below *previous*; who wrote both is named once. */
+/** Add *line* below *previous*. If one user wrote both, the name is shown once. */
 function insert(room, line, previous) {
   const atEnd = isAtEnd();
   if (previous) previous.after(line);
@@ -216,14 +216,14 @@ function toEnd() {
   tellBelow(0);
 }
 
-/** Tell how many lines have come below what is seen. */
+/** Show how many lines have come below the visible ones. */
 function tellBelow(count) {
   below = count;
   byId("below").hidden = !count;
   byId("below").textContent = `${count} new below`;
 }
 
-/** Return the text for a time, with the day unless that is today; empty if nobody knows it. */
+/** Return the text for a time, with the day unless it is today; empty for an unknown time. */
 function timeText(time) {
   const date = new Date(time);
   if (Number.isNaN(date.getTime())) return "";
@@ -239,7 +239,7 @@ function element(name, className = "", text = "") {
   return made;
 }
 
-// What the visitor does
+// Input
 
 byId("compose").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -250,18 +250,18 @@ byId("compose").addEventListener("submit", (event) => {
 });
 
 byId("text").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return; // with Shift it breaks the line
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return; // Shift+Enter starts a new line
   event.preventDefault();
   byId("compose").requestSubmit();
 });
 byId("text").addEventListener("input", fitText);
 addEventListener("resize", () => {
-  const saw = seesEnd; // of the page as it was
+  const saw = seesEnd; // before the page changes
   fitText();
   if (saw) toEnd();
 });
 
-/** Make the field as high as what is in it; chat.css bounds it. */
+/** Make the field as high as its text, up to the bound in chat.css. */
 function fitText() {
   const atEnd = isAtEnd();
   const { style } = byId("text");
@@ -299,14 +299,14 @@ try {
   byId("name").value = localStorage.getItem("lhttp-name") ?? byId("name").value;
   byId("name").addEventListener("change", () => localStorage.setItem("lhttp-name", byId("name").value.trim()));
 } catch {
-  // The browser keeps nothing for this page: the name lasts as long as the page.
+  // The browser has no storage for this page: the name lasts as long as the page.
 }
 
-const { hash } = location; // the address of the page may name a room: /#garden
+const { hash } = location; // the URL of the page may have a room: /#garden
 client.connect();
 join("chatroom");
 try {
   if (hash) join(checkChannel(decodeURIComponent(hash.slice(1))));
 } catch {
-  // It names none.
+  // It has no room.
 }

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 
 from lhttp_tx import Message
+from lhttp_tx.codec.limits import Limits
 from lhttp_tx.guard.access import AccessPolicy
 from unit.web.events._stack import Stack, Transport
 from unit.web.events.test_resource import BEARER, COOKIE, Tokens, guarded
@@ -78,6 +79,21 @@ def test_a_poll_waits() -> None:
     idle = stack.request("/connect?poll=1&after=1", secret)
     stack.clock.advance(20)
     assert json.loads(idle.body) == {"last": 1, "messages": []}
+
+
+def test_a_request_that_waits_until_its_messages_are_taken_is_not_pending() -> None:
+    stack = Stack(limits=Limits(message_rate=1.0))
+    secret = connect(stack)
+    poll(stack, secret)
+    pending = stack.admission.pending
+    body = b"".join(b"%d\n%b" % (len(SUBSCRIBE), SUBSCRIBE) for _ in range(10))
+    waiting = [post(stack, "/send?number=1", secret, body=body) for _ in range(3)]
+    assert [transport.value() == b"" for transport in waiting] == [False, False, True]
+    assert stack.admission.pending == pending + 2  # those that were answered may ask for more
+    for _ in range(12):
+        stack.clock.advance(1)
+    assert waiting[2].status == 204
+    assert stack.admission.pending == pending + 3
 
 
 def test_a_client_streams() -> None:

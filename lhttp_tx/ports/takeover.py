@@ -1,0 +1,360 @@
+"""
+A new process takes the place of a running one, on the same listening sockets.
+
+:mod:`lhttp_tx.twistd.upgrade` decides when.
+
+Each server with ``--upgrade PATH`` listens at the UNIX socket *PATH*. A server that is started with the same path
+connects there, gets the listening sockets of the running server, and tells that one to stop. No connection is refused
+in the meantime. Whoever connects waits in the sockets' queues, which the two processes share.
+
+There are two ways:
+
+- If both processes can serve together, because they share channels and history through NATS, the new one starts first.
+  If its start fails, the running one goes on as before. Else the running one closes its clients within
+  ``--drain-time``, without ``--drain-delay``.
+- If they cannot, because channels or history are in the memory or in a file of one process, the running one stops
+  first. The new one has read its options and plugins by then, and waits.
+
+What is said at *PATH*, in lines of JSON: the new process says ``{"take": 1}``. The running one answers with one byte
+for each socket, which carries its descriptor, and ``{"sockets": [DESCRIPTION, ...], "pid": PID}``. The new one says
+``{"go": "soon"}`` or ``{"go": "now"}``. If it hangs up before that, nothing has happened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.protocols.basic import LineOnlyReceiver
+from zope.interface import implementer
+
+from lhttp_tx.observe.reasons import reason_of
+from lhttp_tx.ports.adopting import AdoptingReactor
+from lhttp_tx.ports.listening import accept
+from lhttp_tx.ports.sockets import adopt, give_away, is_unix
+
+__all__ = ["MakeEndpoint", "Takeover", "TakeoverFailed"]
+
+_log = Logger()
+
+_ANSWER_TIMEOUT = 10.0
+"""Seconds in which the running server must hand over its sockets."""
+
+_MAX_SOCKETS = 250
+"""Sockets that one process hands over. Linux carries 253 at one time."""
+
+_MAX_LINE = 65_536
+"""Bytes of the longest line that either side reads."""
+
+MakeEndpoint = Callable[[Any, str], IStreamServerEndpoint]
+
+
+class TakeoverFailed(Exception):
+    """The sockets of the running server cannot be taken. The text says why, and what to do."""
+
+
+class Takeover(Service):
+    """Takes the listening sockets of the server that runs, and gives them to the next one."""
+
+    def __init__(self, path: str, reactor: Any, *, replaced: Callable[[bool], None]) -> None:
+        """
+        :param path: the UNIX socket at which one process waits for the next.
+        :param reactor: the running reactor.
+        :param replaced: called when another process has the sockets and this one is to stop; with whether at once.
+        """
+        self._path = Path(path)
+        self._reactor = reactor
+        self._replaced = replaced
+        self._running: socket.socket | None = None
+        self._taken: dict[str, list[int]] = {}
+        self._ports: list[tuple[str, IListeningPort]] = []
+        self._adopted: set[str] = set()
+        self._files: list[Path] = []
+        self._inode = 0
+        self._port: IListeningPort | None = None
+        self._given = self._in_charge = False
+
+    # The new process
+
+    def take(self) -> None:
+        """
+        Take the sockets of the server that listens at the path, if there is one. It goes on until :meth:`go`.
+
+        This blocks, for at most :data:`_ANSWER_TIMEOUT` seconds.
+
+        :raises TakeoverFailed: if something is there that is not such a server, or belongs to another user.
+        """
+        try:
+            found = self._path.lstat()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise TakeoverFailed(f"{self._path}: {error.strerror}") from None
+        if not stat.S_ISSOCK(found.st_mode):
+            raise TakeoverFailed(f"{self._path} is not a socket; name another path, or remove it")
+        if found.st_uid not in (0, os.geteuid()):
+            raise TakeoverFailed(
+                f"{self._path} belongs to another user; name a path in a directory of the server's own"
+            )
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(_ANSWER_TIMEOUT)
+        try:
+            sock.connect(str(self._path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            sock.close()  # the server is gone
+            return
+        except OSError as error:
+            sock.close()
+            raise TakeoverFailed(f"{self._path}: {error.strerror or error}") from None
+        try:
+            sock.sendall(b'{"take": 1}\n')
+            descriptors, answer = _receive(sock)
+            names = answer["sockets"]
+            if len(names) != len(descriptors):
+                raise ValueError(f"{len(names)} sockets were announced, {len(descriptors)} came")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            sock.close()
+            raise TakeoverFailed(f"the server at {self._path} does not hand over its sockets: {error}") from None
+        for name, descriptor in zip(names, descriptors, strict=True):
+            self._taken.setdefault(name, []).append(descriptor)
+        self._running = sock
+        _log.info("taking over from process {pid}: {count} sockets", pid=answer.get("pid"), count=len(names))
+
+    @property
+    def pending(self) -> bool:
+        """Whether another server runs that :meth:`go` has yet to stop."""
+        return self._running is not None
+
+    def go(self, *, wait: float = 0.0) -> None:
+        """
+        Tell the other server to stop, if there is one.
+
+        :param wait: 0: it may take its time. Else it closes all its clients now, and this blocks until its process has
+            ended, for at most so many seconds.
+        :raises TakeoverFailed: if it does not end in time.
+        """
+        sock, self._running = self._running, None
+        if sock is None:
+            return
+        with sock, suppress(OSError):  # if it is gone, all is well
+            sock.sendall(b'{"go": "now"}\n' if wait else b'{"go": "soon"}\n')
+            end = time.monotonic() + wait
+            while wait:
+                sock.settimeout(max(0.001, end - time.monotonic()))
+                try:
+                    if not sock.recv(1):
+                        break
+                except TimeoutError:
+                    raise TakeoverFailed(f"the server before has not ended within {wait:g} s; stop it") from None
+
+    def _close_rest(self) -> None:
+        for name, descriptors in self._taken.items():
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if descriptors:
+                _log.warn("{description}: nobody listens there any more", description=name)
+        self._taken.clear()
+
+    # Its endpoints
+
+    def maker(self, make_endpoint: MakeEndpoint) -> MakeEndpoint:
+        """
+        Return what makes the same endpoints as *make_endpoint*, on sockets that were taken where there are such.
+
+        It wraps the innermost maker of endpoints; see :meth:`watcher` for the outermost.
+        """
+
+        def make(reactor: Any, description: str) -> IStreamServerEndpoint:
+            descriptors = self._taken.get(description)
+            if not descriptors:
+                return make_endpoint(reactor, description)
+            self._adopted.add(description)
+            adopting = AdoptingReactor(reactor, descriptors.pop(0))
+            endpoint: IStreamServerEndpoint = serverFromString(adopting, description)
+            return endpoint
+
+        return make
+
+    def watcher(self, make_endpoint: MakeEndpoint) -> MakeEndpoint:
+        """Return what makes the same endpoints as *make_endpoint*, whose ports are handed over to the next process."""
+        return lambda reactor, description: _Watched(make_endpoint(reactor, description), description, self._listens)
+
+    def _listens(self, description: str, port: IListeningPort) -> None:
+        self._ports.append((description, port))
+        if description in self._adopted and is_unix(description):
+            name = port.getHost().name  # type: ignore[attr-defined]
+            if name and not name.startswith((b"\0", "\0")[isinstance(name, str)]):
+                self._files.append(Path(os.fsdecode(name)))
+
+    # The running process
+
+    def started(self) -> None:
+        """Tell the other server to stop, if there is one, and wait for the next process."""
+        self.go()
+        self._close_rest()
+        self._in_charge = True
+        unnamed = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        factory: Any = Factory.forProtocol(lambda: _Successor(self))
+        factory.noisy = False
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            with suppress(FileNotFoundError):
+                unnamed.unlink()
+            before = os.umask(0o177)
+            try:
+                sock.bind(str(unnamed))
+            finally:
+                os.umask(before)
+            sock.setblocking(False)
+            sock.listen(8)
+            self._inode = unnamed.stat().st_ino
+            self._port = adopt(self._reactor, sock.fileno(), socket.AF_UNIX, factory)
+            unnamed.rename(self._path)
+        except OSError as error:
+            _log.error("--upgrade {path}: no process can take over: {why}", path=str(self._path), why=reason_of(error))
+        finally:
+            sock.close()
+
+    def stopService(self) -> Deferred[None]:
+        """Wait no more. If no other process has the sockets, remove the files of those that were taken."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        port, self._port = self._port, None
+        with suppress(OSError):
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
+        if self._in_charge and not self._given:
+            self._reactor.addSystemEventTrigger("after", "shutdown", self._remove_files)
+        if self._running is not None:  # this process did not start, and the other one goes on
+            self._running.close()
+            self._running = None
+        return maybeDeferred(lambda: None if port is None else port.stopListening()).addCallback(lambda _: None)
+
+    def _remove_files(self) -> None:
+        for path in self._files:
+            for each in (path, path.with_name(f"{path.name}.lock")):  # the first process made both
+                with suppress(OSError):
+                    each.unlink()
+
+    def open_ports(self) -> list[tuple[str, IListeningPort]]:
+        """Return the ports that can be handed over, with their descriptions."""
+        return [(name, port) for name, port in self._ports if getattr(port, "connected", False)]
+
+    def give(self, *, now: bool, pid: int) -> None:
+        """Leave the sockets to another process, and stop."""
+        if self._given:
+            return
+        self._given = True
+        ports = [port for _, port in self.open_ports()]
+        for port in ports:
+            give_away(port)
+        accept(ports, False)
+        _log.info("process {pid} has taken over: stopping", pid=pid)
+        self._replaced(now)
+
+
+class _Successor(LineOnlyReceiver):
+    """A connection of the next process."""
+
+    delimiter = b"\n"
+    MAX_LENGTH = _MAX_LINE
+
+    def __init__(self, takeover: Takeover) -> None:
+        self._takeover = takeover
+        self._pid = 0
+
+    def connectionMade(self) -> None:
+        """Refuse other users. The mode of the socket refuses them, too."""
+        transport: Any = self.transport
+        if not hasattr(socket, "SO_PEERCRED"):
+            return
+        size = struct.calcsize("3i")
+        self._pid, user, _ = struct.unpack(
+            "3i", transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        )
+        if user not in (0, os.geteuid()):
+            _log.error("--upgrade: user {user} may not take over", user=user)
+            transport.abortConnection()
+
+    def lineReceived(self, line: bytes) -> None:
+        """Obey the next process."""
+        transport: Any = self.transport
+        try:
+            order = json.loads(line)
+            if not isinstance(order, dict):
+                raise ValueError("not an object")
+        except ValueError:
+            transport.loseConnection()
+            return
+        if order.get("take") == 1:
+            ports = self._takeover.open_ports()[:_MAX_SOCKETS]
+            for _, port in ports:
+                transport.sendFileDescriptor(port.fileno())  # type: ignore[attr-defined]
+                transport.write(b" ")
+            answer = {"sockets": [name for name, _ in ports], "pid": os.getpid()}
+            transport.write(json.dumps(answer).encode("ascii") + b"\n")
+        elif order.get("go") in ("now", "soon"):
+            self._takeover.give(now=order["go"] == "now", pid=self._pid)
+        else:
+            transport.loseConnection()
+
+
+@implementer(IStreamServerEndpoint)
+class _Watched:
+    """An endpoint that tells of its port."""
+
+    def __init__(
+        self, endpoint: IStreamServerEndpoint, description: str, listens: Callable[[str, IListeningPort], None]
+    ) -> None:
+        self._endpoint = endpoint
+        self._description = description
+        self._listens = listens
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Listen; see :class:`twisted.internet.interfaces.IStreamServerEndpoint`."""
+
+        def tell(port: IListeningPort) -> IListeningPort:
+            self._listens(self._description, port)
+            return port
+
+        return self._endpoint.listen(protocolFactory).addCallback(tell)
+
+
+def _receive(sock: socket.socket) -> tuple[list[int], dict[str, Any]]:
+    """
+    Return descriptors and the line of JSON behind them.
+
+    :raises OSError: if none come in time.
+    :raises ValueError: if something else comes; then the descriptors are closed.
+    """
+    data, descriptors = b"", []
+    end = time.monotonic() + _ANSWER_TIMEOUT
+    try:
+        while not data.endswith(b"\n"):
+            sock.settimeout(max(0.001, end - time.monotonic()))
+            piece, found, _, _ = socket.recv_fds(sock, 65_536, _MAX_SOCKETS, socket.MSG_CMSG_CLOEXEC)
+            descriptors += found
+            data += piece
+            if not piece or len(data) > 2 * _MAX_LINE or len(descriptors) > _MAX_SOCKETS:
+                raise ValueError("it hung up" if not piece else "it sent too much")
+        answer = json.loads(data)
+        if not isinstance(answer, dict):
+            raise ValueError("not an object")
+    except BaseException:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
+    return descriptors, answer

@@ -1,0 +1,102 @@
+"""
+Where a process listens: on sockets of its own, or on those of the process that it replaces.
+
+Used by :mod:`lhttp_tx.twistd.tap`. :mod:`lhttp_tx.ports.takeover` hands the sockets over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
+
+from lhttp_tx.config import Config
+from lhttp_tx.ports.sockets import UNIXRights
+from lhttp_tx.ports.takeover import MakeEndpoint, Takeover, TakeoverFailed
+from lhttp_tx.twistd.mishaps import give_up
+
+__all__ = ["Places"]
+
+_PENDING_TIME, _PENDING_INTERVAL = 1.0, 0.02
+"""Seconds that a process which is replaced waits for requests of connections that it has accepted, between looks."""
+
+_PATIENCE = 10.0
+"""Seconds that a process which is replaced may take to stop, in addition to its time limits."""
+
+
+class Places:
+    """
+    Where a process listens. With ``--upgrade``, on sockets of the process before, which it then replaces.
+
+    :ivar make: makes endpoints.
+    :ivar skip_delay: called when the next process has taken over, before this one stops.
+    :ivar count_pending: returns how many connections have not said yet what they want.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        *,
+        path: str | None,
+        shares: bool,
+        hurry: Sequence[Callable[[], bool]],
+    ) -> None:
+        """
+        :param config: the settings of the server.
+        :param reactor: the running reactor.
+        :param path: the UNIX socket where one process takes over from another; ``None``: none does.
+        :param shares: whether two processes can serve together, because they share channels and history.
+        :param hurry: functions that end a slow stop at once, when it has begun.
+        :raises SystemExit: if a process is to be replaced that does not hand over its sockets.
+        """
+        self.skip_delay: Callable[[], None] = lambda: None
+        self.count_pending: Callable[[], int] = lambda: 0
+        self.make: MakeEndpoint = UNIXRights(config.unix_mode, config.unix_group).endpoint
+        self._reactor = reactor
+        self._hurry = hurry
+        self._takeover: Takeover | None = None
+        if path is None:
+            return
+        takeover = self._takeover = Takeover(path, reactor, replaced=self._replaced)
+        try:
+            takeover.take()
+            if not shares:
+                takeover.go(wait=config.drain_timeout + config.close_timeout + _PATIENCE)
+        except TakeoverFailed as error:
+            give_up(f"--upgrade: {error}")
+        self.make = takeover.maker(self.make)
+
+    def watched(self, make_endpoint: MakeEndpoint) -> MakeEndpoint:
+        """Return what makes the endpoints of *make_endpoint*, for the next process to take over."""
+        return make_endpoint if self._takeover is None else self._takeover.watcher(make_endpoint)
+
+    def upgrades(self, started: Deferred[None]) -> tuple[Service, ...]:
+        """
+        Return what is to run beside the server.
+
+        :param started: fires when the server has started; from then on, the process before is not needed.
+        """
+        takeover = self._takeover
+        if takeover is None:
+            return ()
+        started.addCallbacks(lambda _: takeover.started(), lambda _: None)
+        return (takeover,)
+
+    def _replaced(self, now: bool) -> None:
+        self.skip_delay()
+        self._stop(now, self._reactor.seconds() + _PENDING_TIME)
+
+    def _stop(self, now: bool, end: float) -> None:
+        """Stop as soon as everybody who was accepted has said what they want, or when the time is over."""
+        if self.count_pending() and self._reactor.seconds() < end:
+            self._reactor.callLater(_PENDING_INTERVAL, self._stop, now, end)
+            return
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()
+        if now:  # after the services have begun to stop
+            self._reactor.addSystemEventTrigger("before", "shutdown", lambda: any(call() for call in self._hurry))
