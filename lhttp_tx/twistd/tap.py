@@ -16,11 +16,10 @@ from twisted.logger import Logger
 from lhttp_tx.codec.defaults import DefaultHeaders
 from lhttp_tx.observe.stalls import StallWatch
 from lhttp_tx.ports.certificates import Certificates
-from lhttp_tx.ports.starting import one_by_one
+from lhttp_tx.ports.starting import freeze_when, one_by_one
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.service import LHTTPService
 from lhttp_tx.twistd.fresh import Freshener
-from lhttp_tx.twistd.memory import freeze_when
 from lhttp_tx.twistd.mishaps import check_places, end_if_not_started, explain_failures
 from lhttp_tx.twistd.notify import Notifier
 from lhttp_tx.twistd.options import Options
