@@ -107,7 +107,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run a worker until it gets SIGTERM."""
     globalLogBeginner.beginLoggingTo([_log_line], redirectStandardIO=False)
 
-    from lhttp_tx.twistd.memory import freeze_when
+    from lhttp_tx.ports.starting import freeze_when
     from lhttp_tx.twistd.mishaps import end_if_not_started
     from lhttp_tx.twistd.options import Options
     from lhttp_tx.twistd.renewal import renewal_of

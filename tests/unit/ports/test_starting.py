@@ -1,4 +1,4 @@
-"""lhttp_tx.twistd.memory: a full collection of a server that has started is short."""
+"""lhttp_tx.ports.starting: a full collection of the garbage of a server that has started is short."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from lhttp_tx.errors import StartFailed
-from lhttp_tx.twistd.memory import freeze_when
+from lhttp_tx.ports.starting import freeze_when
 
 
 class Circle:
