@@ -1213,7 +1213,7 @@
     const absolute = new URL(url, root.location?.href);
     if (absolute.protocol === "http:") absolute.protocol = "ws:";
     if (absolute.protocol === "https:") absolute.protocol = "wss:";
-    if (!/^wss?:$/.test(absolute.protocol)) throw new TypeError(`${shown(String(url))} is no address of a WebSocket`);
+    if (!/^wss?:$/.test(absolute.protocol)) throw new TypeError(`${shown(String(url))} is not a WebSocket URL`);
     absolute.hash = "";
     return absolute.href;
   }
