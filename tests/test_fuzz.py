@@ -51,7 +51,7 @@ def changed(draw: st.DrawFn, target: str) -> bytes:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_seed_passes(target: str) -> None:
-    for seed in corpus(target)[:: 8 if target == "connection" else 1]:  # the fuzzer tries them all
+    for seed in corpus(target)[:: 8 if target in ("connection", "stream") else 1]:  # the fuzzer tries them all
         TARGETS[target](seed)
 
 
@@ -150,6 +150,16 @@ def test_connection_answers_the_same_however_it_is_cut(data: bytes) -> None:
 @given(st.lists(frames, max_size=5).map(b"".join), st.integers(0, 255), st.integers(0, 5))
 def test_connection_answers_any_stream_the_same_however_it_is_cut(stream: bytes, width: int, missing: int) -> None:
     TARGETS["connection"](bytes((width,)) + stream[: len(stream) - missing])
+
+
+@given(inputs("stream"))
+def test_plain_stream_is_taken_apart_and_answered_the_same_however_it_is_cut(data: bytes) -> None:
+    TARGETS["stream"](data)
+
+
+@given(inputs("bodies"))
+def test_body_brings_the_messages_that_are_in_it_or_is_refused(data: bytes) -> None:
+    TARGETS["bodies"](data)
 
 
 NAMES = """

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import product
 from random import Random
 
-from fuzz.world import HISTORIES, SECRET, Script, Step, handshake
+from fuzz.world import HISTORIES, SECRET, SESSION, Script, Step, handshake
 from lhttp_tx.codec.json_view import encode_json
 from lhttp_tx.codec.plain import protobuf_size
 from lhttp_tx.codec.protobuf_view import encode_protobuf
@@ -369,6 +369,169 @@ def _calls() -> Iterator[tuple[str, Script]]:
     )
 
 
+def _framed(raw: bytes, times: int) -> bytes:
+    return (b"%d\n%b" % (len(raw), raw)) * times
+
+
+def _plain() -> Iterator[tuple[str, Script]]:
+    """Return what is dear, or would be, or holds much, on a plain stream."""
+    chat = _CHAT + b"\r\n"
+    listed = b" ".join(b"kept.%s" % word for word in _WORDS[:128])
+    yield (
+        "tiny messages on a stream",
+        _script(
+            Step("stream", b"1\nx" * 20_000, client=1),
+            Step("stream", _framed(b"\r\n", 10_000), client=2),
+            Step("stream", _framed(chat, 2_000), client=3),
+            Step("stream", _framed(b"LHTTP/1.0 echo\r\n\r\n", 2_000), client=3),
+            Step("stream", _framed(_CHAT + b"publish:viewed\r\n\r\n", 1_000), client=3),
+        ),
+    )
+    yield (
+        "heartbeats on a stream",
+        _script(
+            Step("stream", b"0\n" * 30_000),
+            Step("stream", b"0\n" * 500, width=1),
+            Step("stream", b"0\n15\n" + chat, times=100),
+        ),
+    )
+    yield (
+        "lengths on a stream",
+        _script(
+            Step("stream", b"9" * 60_000, client=1),
+            Step("stream", b"00\n", client=1, times=30),
+            Step("stream", b"131072\n" + b"x" * 60_000, client=2),
+            Step("stream", b"x" * 300, client=2, width=1),
+            Step("shut", client=2),
+            Step("stream", b"1\n" * 9 + b"GET / HTTP/1.1\r\n", client=3, times=30),
+        ),
+    )
+    yield (
+        "a stream that nobody reads",
+        _script(
+            Step("tcp", _CHAT + b"subscribe:ordinary\r\n\r\n", client=1),
+            Step("stall", client=1),
+            Step("tcp", b"LHTTP/1.0 echo\r\n\r\n" + b"x" * 20_000, client=1, times=9),
+            Step("text", _CHAT + b"publish:ordinary\r\n\r\n" + b"x" * 60_000, times=6),
+            Step("time", times=9),
+        ),
+    )
+    yield (
+        "a stream behind one that waits",
+        _script(
+            Step("tcp", b"LHTTP/1.0 wait\r\n\r\n", client=1),
+            Step("stream", _framed(chat + b"x" * 3_000, 80), client=1),
+            Step("time", times=9),
+        ),
+    )
+    yield (
+        "errors on a stream before a login",
+        _script(
+            Step("tcp", b"x", times=300),
+            Step("tcp", b"LHTTP/1.0 login\r\ntoken:x{n}\r\n\r\n", client=1, times=30),
+            closed=True,
+        ),
+    )
+    for history in HISTORIES[1:]:
+        yield (
+            f"all of a history on a stream, {history}",
+            _script(
+                Step("tcp", _CHAT + b"subscribe:" + listed + b"\r\nreceipt:r\r\nsince:e-0\r\n\r\n", client=1),
+                Step("tcp", _CHAT + b"subscribe:kept.full\r\nsince:e-1400\r\n\r\n", times=3),
+                Step("tcp", b"LHTTP/1.0 history\r\nchannel:kept.full\r\nlimit:500\r\n\r\n", times=3),
+                history=history,
+            ),
+        )
+
+
+def _sessions() -> Iterator[tuple[str, Script]]:
+    """Return what is dear, or would be, or holds much, of clients without WebSocket."""
+    known, named = b"Authorization: Bearer " + SESSION, b"Content-Type: application/json"
+    listed = b" ".join(b"kept.%s" % word for word in _WORDS[:128])
+    full = b"subscribe:kept.full\r\nsince:e-1400\r\n\r\n"
+    everything = _CHAT + b"subscribe:" + listed + b"\r\nreceipt:r\r\nsince:e-0\r\n\r\n"
+
+    def send(body: bytes, *lines: bytes, client: int = 0, times: int = 1) -> Step:
+        return Step("http", _request(b"/send", b"POST", body, known, *lines), client, times)
+
+    def fetch(query: bytes, client: int = 0, times: int = 1) -> Step:
+        return Step("http", _request(b"/connect" + query, b"GET", b"", known), client, times)
+
+    yield (
+        "bodies of tiny messages",
+        _script(
+            send(b"1\nx" * 1_000),
+            send(b"0\n" * 1_000, client=2),
+            send(_framed(b"LHTTP/1.0 echo\r\n\r\n", 1_000), client=2),
+            send(_framed(_CHAT + b"publish:viewed\r\n\r\n", 1_000), client=2),
+            send(b"[" + b",".join([b'{"COMMAND":"c"}'] * 1_000) + b"]", named, client=3),
+            send(b"[" + b",".join([b"{}"] * 1_000) + b"]", named, client=3),
+            send(b"[" * 60_000, named, client=3),
+            send(b"9" * 60_000, client=3),
+        ),
+    )
+    yield (
+        "sessions that nobody fetches from",
+        _script(
+            Step("http", _request(b"/connect", b"POST", _CHAT + b"subscribe:ordinary\r\n\r\n"), times=30),
+            send(_CHAT + b"subscribe:ordinary\r\n\r\n"),
+            Step("text", _CHAT + b"publish:ordinary\r\n\r\n" + b"\x01" * 20_000, times=15),
+            Step("time", times=60),
+        ),
+    )
+    yield (
+        "the same messages fetched again and again",
+        _script(
+            send(_CHAT + b"subscribe:ordinary\r\n\r\n"),
+            Step("text", _CHAT + b"publish:ordinary\r\n\r\nx", times=500),
+            fetch(b"?poll=1&after=0", times=30),
+            fetch(b"?poll=1&after=0", times=3),
+            fetch(b"?after=0", times=30),
+        ),
+    )
+    yield (
+        "requests that take each other's place",
+        _script(
+            fetch(b"?poll=1", times=60),
+            fetch(b"", times=30),
+            Step("http", _request(b"/connect", b"DELETE", b"", known), times=30),
+            Step("http", _request(b"/connect", b"GET", b"", b"Authorization: Bearer x"), times=30),
+            Step("http", _request(b"/send?number={n}", b"POST", b"", known), times=30),
+        ),
+    )
+    yield (
+        "bodies behind one that waits",
+        _script(
+            send(b"LHTTP/1.0 wait\r\n\r\n"),
+            *(send(_framed(_CHAT + b"\r\n" + b"x" * 600, 100)) for _ in range(3)),
+            Step("time", times=9),
+        ),
+    )
+    yield (
+        "sessions of those who are to log in",
+        _script(
+            Step("http", _request(b"/connect", b"POST"), times=30),
+            Step("http", _request(b"/connect", b"POST", b"", b"Authorization: Bearer x"), times=30),
+            send(b"x", times=30),
+            closed=True,
+        ),
+    )
+    for history in HISTORIES[1:]:
+        yield (
+            f"all of a history without WebSocket, {history}",
+            _script(
+                *(send(everything, client=client) for client in (1, 3)),
+                *(send(_CHAT + full, client=client) for client in (0, 2)),
+                send(encode_json(_CHAT + full), named, client=3),
+                *(fetch(b"?poll=1", client=client) for client in (0, 3)),
+                fetch(b"", client=2),
+                send(b"LHTTP/1.0 history\r\nchannel:kept.full\r\nlimit:500\r\n\r\n", times=3),
+                Step("time", times=90),
+                history=history,
+            ),
+        )
+
+
 HOSTILE: dict[str, Script] = {
     "answers that nobody reads": _script(Step("http", _get(b"/lhttp.js"), client=1, times=150)),
     "answers that nobody reads, without a body": _script(
@@ -504,4 +667,4 @@ HOSTILE: dict[str, Script] = {
 HOSTILE |= {
     f"{name}, {history}": _script(*steps, history=history) for name, steps in _histories() for history in HISTORIES[1:]
 }
-HOSTILE |= {name: script for found in (_forms, _streams, _calls) for name, script in found()}
+HOSTILE |= {name: script for found in (_forms, _streams, _plain, _sessions, _calls) for name, script in found()}

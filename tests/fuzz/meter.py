@@ -73,7 +73,7 @@ _FEW_SECONDS = 0.05
 _OURS = ("fuzz/world", "internet/task.py:Clock", "internet/base.py:DelayedCall.getTime")
 """What the clients do, and the clock, which sorts its calls each time; neither is the server's."""
 
-_WITHOUT_BYTES = ("time", "end", "stall")
+_WITHOUT_BYTES = ("time", "end", "stall", "shut")
 """Steps in which nothing is sent: what they cost counts with all the others."""
 
 _LIMIT = 60.0
@@ -92,6 +92,8 @@ _USUAL = (
     Step("http", b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: a=b\r\nConnection: keep-alive\r\n\r\n"),
     Step("http", b"POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"),
     Step("admin", _request(b"subscribe", b'{"user":"nobody","channels":["room.a"]}')),
+    Step("http", b"GET /connect?poll=1&wait=0 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {session}\r\n\r\n"),
+    Step("tcp", b"LHTTP/1.0 echo\r\n\r\n"),
 )
 """What clients have done before the first script: tables that a process makes once are no client's cost."""
 
@@ -313,7 +315,7 @@ class Meter:
         tracemalloc.start()
         begin = tracemalloc.get_traced_memory()[0] - world.kept
         for step, found in zip(script.steps, units, strict=True):
-            opening = partial(world.client, step.client) if world.lacks(step) else None
+            opening = partial(world.supply, step) if world.lacks(step) else None
             counting.opened.append(Counter() if opening is None else _lines(opening))
             began = time.process_time()
             before = world.counted
@@ -323,7 +325,7 @@ class Meter:
             if tracemalloc.get_traced_memory()[0] - begin > HELD // 4:
                 gc.collect()
             counting.held.append(tracemalloc.get_traced_memory()[0] - begin - world.kept)
-            counting.connections.append(len(world.wires))
+            counting.connections.append(world.connections)
         before = world.counted
         counting.end = _lines(world.end)
         counting.ended = world.counted - before

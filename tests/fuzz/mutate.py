@@ -8,7 +8,7 @@ from dataclasses import replace
 from random import Random
 
 from fuzz.seeds import payloads, seeds
-from fuzz.world import CLIENTS, HISTORIES, KINDS, NUMBER, SECRET, Script, Step
+from fuzz.world import CLIENTS, HISTORIES, KINDS, NUMBER, SECRET, SESSION, Script, Step
 from lhttp_tx.codec.json_view import encode_json
 from lhttp_tx.codec.protobuf_view import encode_protobuf
 from lhttp_tx.errors import RemoteProtocolError
@@ -88,10 +88,14 @@ _PIECES = (
         b"\x30\x01",
         b"\x78\x00",
     ),
+    *(b"0\n", b"1\nx", b"15\n", b"9999999999\n", b"00", b"26\nLHTTP/1.0 chat\r\npublish:a\r\n", SESSION, b"after=1"),
+    *(b"POST /send", b"GET /connect", b"DELETE /connect", b"poll=1", b"wait=0", b"number={n}", b"Last-Event-ID: 1"),
     *(b"a", b"\x7a\x00", b"\xff\xff\xff\xff\x0f", b'"calls":[', b'{"method":"x"},', b'"channels":["kept.a","kept.b"]'),
 )
 _PATHS = (b"/", b"/publish", b"/health", b"/lhttp.js", b"/lhttp.mjs", b"/nothing", b"/%70ublish", b"/a/b/c/d", b"*")
 _KEY = b"Authorization: Bearer " + SECRET
+_KNOWN = b"Authorization: Bearer " + SESSION
+_ASKED = (b"/events", b"/connect", b"/send")
 _NAMED = (b"application/json", b"application/protobuf")
 
 
@@ -132,10 +136,10 @@ def beginnings() -> Iterator[Script]:
         *(Step("http", raw) for raw in seeds("handshake")[:40]),
         Step("raw", b"\x81\x85\0\0\0\0hello"),
     ]
-    steps += [*_forms(messages), *_streams(), *_calls()]
+    steps += [*_forms(messages), *_streams(), *_plain(messages), *_sessions(messages), *_calls()]
     for step in steps:
         yield Script((step,))
-        if step.kind in ("text", "open") or b"/events" in step.payload:
+        if step.kind in ("text", "open", "tcp", "stream") or any(path in step.payload for path in _ASKED):
             yield Script((step,), closed=True)
     for step in _histories():
         for history in HISTORIES[1:]:
@@ -187,6 +191,47 @@ def _streams() -> Iterator[Step]:
     yield Step("http", _request(b"/events/ticket", b"POST", b"", log_in))
 
 
+def _framed(messages: list[bytes]) -> bytes:
+    return b"".join(b"%d\n%b" % (len(raw), raw) for raw in messages)
+
+
+def _plain(messages: list[tuple[bytes, bool]]) -> Iterator[Step]:
+    """Return what clients do on plain streams."""
+    chat = b"LHTTP/1.0 chat"
+    for raw, _ in messages[:: 3 * _SHARE]:
+        yield Step("tcp", raw)
+    yield Step("tcp", _message(chat, b"subscribe:room.a room.b", b"receipt:r"))
+    yield Step("tcp", _message(chat, b"publish:viewed", body=b"hello"))
+    yield Step("tcp", _message(b"LHTTP/1.0 login", b"token:open sesame"))
+    yield Step("stream", _framed([raw for raw, _ in messages[:: 2 * _SHARE]]))
+    for raw in seeds("stream")[::40]:
+        yield Step("stream", raw[1:])
+    yield Step("stream", b"0\n" * 500)
+    yield Step("stream", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    yield Step("shut")
+
+
+def _sessions(messages: list[tuple[bytes, bool]]) -> Iterator[Step]:
+    """Return what clients do without WebSocket."""
+    chat, log_in = b"LHTTP/1.0 chat", b"Authorization: Bearer open sesame"
+    subscribing = _message(chat, b"subscribe:room.9 viewed", b"receipt:r")
+    some = [raw for raw, _ in messages[:: 4 * _SHARE]]
+    for target in (b"/connect", b"/connect?protocol=lhttp.json&a=b", b"/connect?protocol=x"):
+        yield Step("http", _request(target, b"POST"))
+        yield Step("http", _request(target, b"POST", subscribing, log_in))
+    for body in (subscribing, _framed(some), _message(chat, b"publish:viewed", body=b"hello"), b"5\nhello", b"x"):
+        yield Step("http", _request(b"/send", b"POST", body, _KNOWN))
+        yield Step("http", _request(b"/send?number=1&after=0", b"POST", body, _KNOWN))
+    for found in (encode_json(subscribing), b'[{"COMMAND":"chat"},{"COMMAND":"echo"}]'):
+        yield Step("http", _request(b"/send", b"POST", found, _KNOWN, b"Content-Type: application/json"), client=3)
+    yield Step("http", _request(b"/send", b"POST", some[0], b"Authorization: Bearer x"))
+    for query in (b"", b"?poll=1", b"?poll=1&wait=0&after=1", b"?after=3"):
+        yield Step("http", _request(b"/connect" + query, b"GET", b"", _KNOWN))
+    yield Step("http", _request(b"/connect", b"GET", b"", _KNOWN, b"Last-Event-ID: 1"), client=3)
+    yield Step("http", _request(b"/connect", b"DELETE", b"", _KNOWN))
+    yield Step("http", _request(b"/connect", b"OPTIONS", b"", b"Origin: http://localhost"))
+
+
 def _calls() -> Iterator[Step]:
     """Return what comes to the admin side, with a key and without."""
     message = b'"command":"chat","headers":{"a":"b"},"body":"hello"'
@@ -236,6 +281,10 @@ def _histories() -> Iterator[Step]:
     ]
     for raw in messages:
         yield Step("text", raw)
+    for raw in messages[1:4]:
+        yield Step("tcp", raw)
+        yield Step("http", _request(b"/send", b"POST", raw, _KNOWN))
+        yield Step("http", _request(b"/send", b"POST", encode_json(raw), _KNOWN, b"Content-Type: application/json"), 3)
     yield Step("http", _request(b"/publish", b"POST", messages[9]))
     for query in (b"kept.full&since=e-1400", b"kept.a&channel=kept.large&last=3", b"kept.full&channel=kept.few.a"):
         yield Step("http", _request(b"/events?channel=" + query))
@@ -253,13 +302,15 @@ def change(script: Script, others: Callable[[], Script], random: Random) -> Scri
         elif what == 1:
             steps[index:index] = random.choice(([steps[index]], others().steps))
         elif what == 2:
-            steps.append(Step(random.choice(("stall", "time", "end")), client=random.randrange(CLIENTS), times=5))
+            steps.append(
+                Step(random.choice(("stall", "time", "end", "shut")), client=random.randrange(CLIENTS), times=5)
+            )
         elif what == 3:
             steps[index] = replace(steps[index], times=random.choice(_TIMES))
         elif what == 4:
             steps[index] = replace(steps[index], client=random.randrange(CLIENTS), width=random.choice(_WIDTHS))
         elif what == 5 and not random.randrange(4):
-            steps[index] = replace(steps[index], kind=random.choice(KINDS[:9]))
+            steps[index] = replace(steps[index], kind=random.choice(KINDS[:11]))
         elif what == 6 and not random.randrange(4):
             closed = not closed
         elif what == 6 and not random.randrange(3):

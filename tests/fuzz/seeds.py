@@ -81,6 +81,33 @@ def _connection() -> Iterator[bytes]:
         yield b"\1" + _frame(hello, 0x82) + b"\x82" + length + _MASK + b"hello"
 
 
+def _framed(messages: Iterable[bytes]) -> bytes:
+    return b"".join(b"%d\n%b" % (len(raw), raw) for raw in messages)
+
+
+def _plain() -> Iterator[bytes]:
+    raws = [raw for raw, _ in payloads() if len(raw) < _SMALL]
+    for index, raw in enumerate(raws):
+        yield bytes((index % 256,)) + _framed([raw])
+        yield b"\3" + _framed(raws[index : index + 4])
+    hello = b"LHTTP/1.0 echo\r\nsubscribe:a\r\npublish:a\r\n\r\nhello"
+    lines = (b"0\n" * 9, b"00\n", b"01\nx", b"9999999999\n", b"99999999999\n", b"-1\n", b"1", b"\n", b"131073\nx")
+    for line in (*lines, b"\xc2\xb2\n"):
+        yield b"\1" + _framed([hello]) + line + _framed([hello])
+        yield b"\1" + line
+
+
+def _bodies() -> Iterator[bytes]:
+    raws = [raw for raw, _ in payloads() if len(raw) < _SMALL]
+    for index, raw in enumerate(raws):
+        yield bytes((index % 4,)) + raw
+        yield b"\0" + _framed(raws[index : index + 4])
+    for raw in _json():
+        yield b"\1" + raw
+        yield b"\1[" + raw + b"," + raw + b"]"
+    yield from (b"\0" + line for line in (b"0\n0\n", b"007\nx", b"5\nhello", b"99999999\n", b"1\n\xff1\nx1\n\xff"))
+
+
 def _handshakes() -> Iterator[bytes]:
     yield HANDSHAKE
     extra = (
@@ -213,6 +240,8 @@ _MAKERS = {
     "upstream": _upstreams,
     "lane": _lane,
     "connection": _connection,
+    "stream": _plain,
+    "bodies": _bodies,
     "handshake": _handshakes,
     "access": _accesses,
     "json": _json,

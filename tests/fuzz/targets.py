@@ -42,6 +42,9 @@ from lhttp_tx.errors import LocalProtocolError, Refused, RemoteProtocolError, Up
 from lhttp_tx.guard.access import AccessPolicy, host_name
 from lhttp_tx.observe.methods import BY_NAME
 from lhttp_tx.testing import Server
+from lhttp_tx.transports.http.bodies import MAX_MESSAGES, read_body
+from lhttp_tx.transports.tcp.factory import TCPFactory
+from lhttp_tx.transports.tcp.framing import frame, take_messages as take_framed
 from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 from lhttp_tx.transports.websocket.frames import build_frame, build_frames, split_frames
 from lhttp_tx.transports.websocket.handshake import accept_handshake, read_handshake
@@ -542,6 +545,117 @@ def connection(data: bytes) -> None:
         assert _converse([wire[start : start + width] for start in range(0, len(wire), width)] + ends) == whole, width
 
 
+# Plain streams, and bodies of requests
+
+
+def _take_apart(data: bytes, largest: int) -> tuple[list[bytes], bytes, bool]:
+    """Return the messages of a plain stream, as the protocol document has them, the rest, and whether that is wrong."""
+    found: list[bytes] = []
+    while data:
+        line, feed, behind = data.partition(b"\n")
+        number = line.decode("latin-1")
+        if feed and number.isascii() and number.isdigit() and str(int(number)) == number and len(number) <= 10:
+            size = int(number)
+            if size > largest:
+                return found, data, True
+            if size > len(behind):
+                return found, data, False
+            found += [behind[:size]] if size else []
+            data = behind[size:]
+            continue
+        begun = not feed and (number == "" or (number.isascii() and number.isdigit() and str(int(number)) == number))
+        return found, data, not (begun and len(number) <= 10)
+    return found, b"", False
+
+
+def _converse_plainly(pieces: list[bytes]) -> bytes:
+    """Return what a server answers on a plain stream of which *pieces* come, and then the end."""
+    clock = Clock()
+    before, txaio.config.loop = txaio.config.loop, clock
+    try:
+        server = Server(processors=[_echo])
+        factory = TCPFactory(LHTTPServerFactory(engine=server.engine, reactor=clock, ping_interval=0))
+        protocol = factory.buildProtocol(None)
+        transport = _Transport()
+        protocol.makeConnection(transport)
+        for piece in pieces:
+            if not transport.disconnecting:
+                protocol.dataReceived(piece)
+            clock.advance(0)
+        if not transport.disconnecting:
+            protocol.readConnectionLost()
+        clock.advance(0)
+        assert transport.disconnecting
+        protocol.connectionLost(_ENDED)
+        assert not server.engine.sessions
+        assert not server.engine.hub.channels
+        clock.advance(60)
+        assert not clock.getDelayedCalls()
+    finally:
+        txaio.config.loop = before
+    return bytes(transport.value())
+
+
+def stream(data: bytes) -> None:
+    """
+    Messages on a plain stream are taken where they are, however it is cut, and answered the same; the first byte says
+    where else it is cut.
+    """
+    if len(data) < 2:
+        return
+    wire = data[1:1_500]
+    for largest in (_LIMIT, 20):
+        messages, rest, is_wrong = _take_apart(wire, largest)
+        taken = take_framed(wire, largest)
+        assert taken.messages == messages
+        assert (taken.error is not None) == is_wrong
+        assert wire[taken.position :] == rest
+        assert (taken.wanted > len(rest)) if rest and not is_wrong else not taken.wanted
+        again = b"".join(map(frame, messages))
+        assert take_framed(again, largest) == (messages, len(again), 0, None)
+    whole = _converse_plainly([wire])
+    answers, rest, is_wrong = _take_apart(whole, 2**20)
+    assert not rest and not is_wrong
+    assert answers and parse(answers[-1], binary=True, limits=UNLIMITED).command == "close"
+    for width in (2 + data[0], 1):
+        assert _converse_plainly([wire[start : start + width] for start in range(0, len(wire), width)]) == whole, width
+
+
+_TYPES = ("", "application/json", "application/octet-stream", "text/plain; charset=utf-8")
+
+
+def bodies(data: bytes) -> None:
+    """A body of ``/send`` brings the messages that are in it, or is refused; the first byte says of what type it is."""
+    kind, body = _TYPES[data[0] % len(_TYPES)] if data else "", data[1:]
+    try:
+        runs = read_body(body, kind, DEFAULT_LIMITS)
+    except RemoteProtocolError as error:
+        _check_refusal(error, 400, 413)
+        return
+    found = [message for messages, _ in runs for message in messages]
+    assert len(found) <= MAX_MESSAGES
+    assert all(one[1] is not other[1] for one, other in pairwise(runs))
+    for messages, binary in runs:
+        assert messages
+        for message in messages if not binary else ():
+            message.decode("utf-8")
+    if kind == "application/json" and body and not body.startswith(b"LHTTP/"):
+        views = json.loads(body)
+        views = views if isinstance(views, list) else [views]
+        commands = [{key.upper(): value for key, value in view.items()}["COMMAND"] for view in views]
+        assert [parse(message, binary=True).command for message in found] == commands
+    elif body[:1].isdigit():
+        rest = body
+        for message in found:
+            line, _, rest = rest.partition(b"\n")
+            assert int(line) == len(message)
+            assert rest.startswith(message)
+            rest = rest[len(message) :]
+        assert not rest
+    else:
+        assert found == ([body] if body else [])
+
+
 # Access
 
 
@@ -662,6 +776,8 @@ TARGETS: dict[str, Target] = {
     "lane": lane,
     "handshake": handshake,
     "connection": connection,
+    "stream": stream,
+    "bodies": bodies,
     "access": access,
     "json": json_view,
     "protobuf": protobuf_view,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -62,6 +63,8 @@ __all__ = [
     "NUMBER",
     "PAID",
     "SECRET",
+    "SESSION",
+    "STREAMS",
     "Script",
     "Step",
     "World",
@@ -89,8 +92,11 @@ For how many bytes of histories, as :class:`~lhttp_tx.history.turns.Turns` count
 another form may cause the work of one ordinary publication: six small messages have as many, or one that is large.
 """
 
-_CALL = 32
-"""Bytes of a call of a batch at least, if it is to count as a request of its own; so many has the smallest message."""
+_CALL, _MESSAGE = 32, 16
+"""
+Bytes of a call of a batch, and of a message among others in a body or on a stream, at least, if it is to count as one
+of its own: so many have the smallest messages.
+"""
 
 NUMBER = b"{n}"
 """What stands for a number in a step: another one each time."""
@@ -98,9 +104,16 @@ NUMBER = b"{n}"
 CLIENTS = 5
 """Clients that a script may have."""
 
-KINDS = ("text", "binary", "gzip", "frame", "raw", "http", "admin", "open", "stall", "time", "end")
+KINDS = ("text", "binary", "gzip", "frame", "raw", "tcp", "stream", "http", "admin", "open", "stall", "time", "shut",
+         "end")  # fmt: skip
 ALONE = ("http", "admin")
 """Kinds of steps that come on connections of their own."""
+
+STREAMS = ("tcp", "stream", "shut")
+"""Kinds of steps that come on a plain stream."""
+
+SESSION = b"{session}"
+"""What stands for the secret of the client's session over HTTP, which is begun if it has none."""
 
 _PIECE = 65_536
 """Bytes that one read brings in at most, as with Twisted; and what a transport holds before it asks to pause."""
@@ -108,6 +121,7 @@ _PIECE = 65_536
 _TURNS = 10_000
 """Turns of the reactor in which the server must have done what it does at once."""
 
+_LENGTH = re.compile(rb"([0-9]{1,10})\n")
 _MASK = b"\x37\xfa\x21\x3d"
 _TARGETS = {
     1: b"/\r\nSec-WebSocket-Extensions: permessage-deflate",
@@ -139,13 +153,16 @@ class Step:
     What one client does.
 
     :ivar kind: ``text``, ``binary`` and ``gzip``: a WebSocket message. ``frame``: one frame, the payload's first byte
-        is its first byte. ``raw``: bytes on the WebSocket. ``http``: bytes on a connection of its own that is no
-        WebSocket. ``admin``: the same at the admin side. ``open``: another WebSocket; the payload is its target and
-        further header lines. ``stall``: it reads no more. ``time``: a second passes. ``end``: its WebSocket ends.
-    :ivar payload: what is sent; :data:`NUMBER` in it is another number each time.
+        is its first byte. ``raw``: bytes on the WebSocket. ``tcp``: a message on the plain stream, behind its length.
+        ``stream``: bytes there. ``shut``: it sends nothing more there. ``http``: bytes on a connection of its own that
+        is no WebSocket. ``admin``: the same at the admin side. ``open``: another WebSocket; the payload is its target
+        and further header lines. ``stall``: it reads no more. ``time``: a second passes. ``end``: its WebSocket and its
+        stream end.
+    :ivar payload: what is sent; :data:`NUMBER` in it is another number each time, :data:`SESSION` the secret of the
+        client's session.
     :ivar client: which of the clients.
     :ivar times: how often.
-    :ivar width: bytes of a fragment; 0: whole. Of ``raw``, ``http`` and ``admin``: bytes that a read brings in.
+    :ivar width: bytes of a fragment; 0: whole. Where there are none: bytes that a read brings in.
     """
 
     kind: str
@@ -166,6 +183,8 @@ class Step:
                 yield _frame(payload[1:], payload[0] if payload else 0x81)
             elif self.kind == "open":
                 yield handshake(payload)
+            elif self.kind == "tcp":
+                yield b"%d\n%b" % (len(payload), payload)
             else:
                 yield payload
 
@@ -180,11 +199,16 @@ class Step:
         reads = 1 if not self.width else max(1, -(-size // self.width))
         if self.kind == "raw":
             return max(reads, _count_frames(self.payload))
+        if self.kind == "stream":
+            return max(reads, min(_count_messages(self.payload), size // _MESSAGE))
         if self.kind in ALONE:
             reads = max(reads, self.payload.count(b" HTTP/1."))
         head, _, body = self.payload.partition(b"\r\n\r\n")
         if self.kind == "admin":  # a batch has a call for each
             reads = max(reads, min(body.count(b'"method"'), len(body) // _CALL))
+        if self.kind == "http" and (b"/send" in head or b"/connect" in head):
+            found = max(_count_messages(body), body.count(b'{"COMMAND"'))
+            reads = max(reads, min(found, len(body) // _MESSAGE))
         chunked = self.kind in ALONE and b"chunked" in head.lower()
         return max(reads, body.count(b"\r\n") // 2 if chunked else 1)
 
@@ -243,6 +267,15 @@ def _count_frames(data: bytes) -> int:
         elif size == 127:
             size = 8 + int.from_bytes(data[position + 2 : position + 10], "big")
         position += size + (6 if data[position + 1] & 0x80 else 2)
+    return count
+
+
+def _count_messages(data: bytes) -> int:
+    """Return how many messages with their lengths there are in *data*."""
+    count = position = 0
+    while found := _LENGTH.match(data, position):
+        count += 1
+        position = found.end() + int(found[1])
     return count
 
 
@@ -309,6 +342,12 @@ class Wire:
             self._drain()
         if self.disconnecting or self.lost:
             self._coming.clear()
+
+    def shut(self) -> None:
+        """The client sends nothing more, but goes on reading."""
+        if not self.lost:
+            self.protocol.readConnectionLost()
+            self._drain()
 
     def _drain(self) -> None:
         for _ in range(1_000):
@@ -563,9 +602,10 @@ class World:
         self._store = MemoryHistory(self.clock)
         self._store.epoch = EPOCH
         self._asked = _Store(self._store, self.clock, later=history == "later")
-        endpoint = _Endpoint()
+        endpoint, plain = _Endpoint(), _Endpoint()
         config = Config(
             listen=("memory",),
+            tcp=("plain",),
             rules=Rules([*_KEEPING, *_RULES]) if history else _RULES,
             deflate=True,
             login_timeout=10.0 if closed else 0.0,
@@ -576,11 +616,11 @@ class World:
             reactor=self.clock,
             processors=[_echo, _wait],
             authenticators=[_Tokens()] if closed else [],
-            make_endpoint=lambda reactor, description: endpoint,
+            make_endpoint=lambda reactor, description: plain if description == "plain" else endpoint,
             history_store=self._asked,
         )
         self.service.startService()
-        self._factory = endpoint.factory
+        self._factory, self._stream_factory = endpoint.factory, plain.factory
         inner = _Endpoint()
         self._admin = AdminService(
             reactor=self.clock,
@@ -597,12 +637,15 @@ class World:
         self._subscriptions = _Subscriptions()
         self.service.engine.watchers.append(self._subscriptions)
         self.clients: dict[int, Wire] = {}
+        self._streams: dict[int, Wire] = {}
+        self._secrets: dict[int, str] = {}
+        self._log_in = b"\r\nAuthorization: Bearer open sesame" if closed else b""
         self._others: list[Wire] = []
         self.handed = self._paid = 0
         self._converts = False
         for _ in range(crowd):
             self.service.engine.open_session(_Member()).subscribe("room.crowd")
-        self._readers = [*self._viewers(closed)]
+        self._readers = [*self._viewers()]
         self._readers.append(self.client(0))
         messages = [
             b"LHTTP/1.0 chat\r\nsubscribe:ordinary room.7 room.crowd.7\r\n\r\n",
@@ -619,13 +662,13 @@ class World:
         if history:
             self._fill()
 
-    def _viewers(self, closed: bool) -> Iterator[Wire]:
-        """Return those who have subscribed to ``viewed``: in each codec, and as each kind of event stream."""
-        login = b"\r\nAuthorization: Bearer open sesame" if closed else b""
+    def _viewers(self) -> Iterator[Wire]:
+        """Return those who have subscribed to ``viewed``: in each codec, and over each transport."""
+        raw = b"LHTTP/1.0 chat\r\nsubscribe:viewed\r\n\r\n"
+        login = self._log_in
         for number in (3, 4):
             wire = Wire(self._factory)
             wire.bring(handshake(_TARGETS[number] + login))
-            raw = b"LHTTP/1.0 chat\r\nsubscribe:viewed\r\n\r\n"
             view, kind = (encode_json(raw), "text") if number == 3 else (encode_protobuf(raw), "binary")
             wire.bring(b"".join(Step(kind, view).data()))
             yield wire
@@ -633,6 +676,19 @@ class World:
             wire = Wire(self._factory)
             wire.bring(b"GET /events?%b HTTP/1.1\r\nHost: localhost%b\r\n\r\n" % (query, login))
             yield wire
+        for number in (0, 3):
+            self.secret(number)
+            self._post(b"/send", raw, number)
+            wire = Wire(self._factory)
+            get = b"GET /connect HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\n\r\n"
+            wire.bring(get % self.secret(number))
+            yield wire
+        self._secrets.clear()
+        stream = Wire(self._stream_factory)
+        message = b"LHTTP/1.0 login\r\ntoken:open sesame\r\n\r\n"
+        for one in (message, raw) if login else (raw,):
+            stream.bring(b"%d\n%b" % (len(one), one))
+        yield stream
 
     def _fill(self) -> None:
         """Publish to channels with history."""
@@ -663,7 +719,12 @@ class World:
     @property
     def wires(self) -> list[Wire]:
         """All connections that the script has opened and that have not ended."""
-        return [*self.clients.values(), *self._others]
+        return [*self.clients.values(), *self._streams.values(), *self._others]
+
+    @property
+    def connections(self) -> int:
+        """How many connections and sessions the script has."""
+        return len(self.wires) + len(self._sessions)
 
     @property
     def kept(self) -> int:
@@ -689,7 +750,47 @@ class World:
     def lacks(self, step: Step) -> bool:
         """Return whether the client of *step* needs a WebSocket that it does not have; :meth:`play` would open it."""
         found = self.clients.get(step.client)
-        return step.kind not in ("time", "open", *ALONE) and (found is None or found.lost)
+        if SESSION in step.payload and step.kind in ALONE:
+            return not self._is_known(step.client)
+        return step.kind not in ("time", "open", *ALONE, *STREAMS) and (found is None or found.lost)
+
+    def supply(self, step: Step) -> None:
+        """Open what the client of *step* lacks."""
+        if step.kind in ALONE:
+            self.secret(step.client)
+        else:
+            self.client(step.client)
+
+    def stream(self, number: int) -> Wire:
+        """Return a client's plain stream, which is opened if it is not."""
+        wire = self._streams.get(number)
+        if wire is None or wire.lost:
+            wire = self._streams[number] = Wire(self._stream_factory)
+        return wire
+
+    @property
+    def _sessions(self) -> Any:
+        return self.service.resource.sessions
+
+    def _is_known(self, number: int) -> bool:
+        secret = self._secrets.get(number, "..")
+        return secret.split(".")[1] in self._sessions._known
+
+    def secret(self, number: int) -> bytes:
+        """Return the secret of a client's session, which is begun if it is not; or none, if it is refused."""
+        if not self._is_known(number):
+            before = {*self._sessions._known}
+            self._post(b"/connect?protocol=lhttp.json" if number in _CONVERTED else b"/connect", b"", number)
+            for name in self._sessions._known.keys() - before:
+                self._secrets[number] = self._sessions.secret_of(self._sessions._known[name])
+        return self._secrets.get(number, "").encode("ascii")
+
+    def _post(self, target: bytes, body: bytes, number: int) -> None:
+        head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d%b\r\n\r\n"
+        session = b"\r\nAuthorization: Bearer " + self.secret(number) if target == b"/send" else self._log_in
+        wire = Wire(self._factory)
+        wire.bring(head % (target, len(body), session) + body)
+        wire.end()
 
     def play(self, step: Step, units: list[bytes]) -> None:
         """Let a client do something; *units* are its :meth:`Step.data`, made before anything is measured."""
@@ -697,10 +798,17 @@ class World:
         self._converts = step.kind in ALONE or step.client in _CONVERTED
         if step.kind == "time":
             self.clock.pump([1.0] * step.times)
-        elif step.kind == "end":
-            self.client(step.client).end()
-        elif step.kind == "stall":
-            self.client(step.client).stalled = True
+        elif step.kind in ("end", "stall"):
+            for wire in (self._streams.get(step.client), self.client(step.client)):
+                if wire is not None and step.kind == "end":
+                    wire.end()
+                elif wire is not None:
+                    wire.stalled = True
+        elif step.kind == "shut":
+            self.stream(step.client).shut()
+        elif step.kind in STREAMS:
+            for unit in units:
+                self.stream(step.client).bring(unit, step.width)
         elif step.kind == "open":
             for unit in units:
                 wire = Wire(self._factory)
@@ -711,7 +819,7 @@ class World:
             wire.stalled = step.client == 1
             self._others.append(wire)
             for unit in units:
-                wire.bring(unit, step.width)
+                wire.bring(unit.replace(SESSION, self.secret(step.client)) if SESSION in unit else unit, step.width)
         else:
             wire = self.client(step.client)
             for unit in units:
@@ -727,6 +835,7 @@ class World:
             for wire in self._readers:
                 wire.settle()
             self.clients = {number: wire for number, wire in self.clients.items() if not wire.lost}
+            self._streams = {number: wire for number, wire in self._streams.items() if not wire.lost}
             self._others = [wire for wire in self._others if not wire.lost]
             if not any(call.getTime() <= self.clock.seconds() for call in self.clock.getDelayedCalls()):
                 return
@@ -737,5 +846,7 @@ class World:
         for wire in self.wires:
             wire.end()
         self.clients.clear()
+        self._streams.clear()
         self._others.clear()
+        self._secrets.clear()
         self.clock.pump([1.0] * 5 + [5.0] * 5 + [90.0])

@@ -6,8 +6,10 @@ A part of :mod:`lhttp_tx.transports.http.session`. No I/O.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
-from itertools import islice
+from itertools import accumulate, islice, repeat
+from operator import itemgetter
 
 from lhttp_tx.errors import Refused
 
@@ -15,6 +17,12 @@ __all__ = ["Backlog"]
 
 _OVERHEAD = 64
 """Bytes that each entry counts in addition to its own. So the limit in bytes also limits the number of entries."""
+
+_MOST_TAKEN = 1_000
+"""Entries that are handed out at one time, at most."""
+
+_ENTRY, _SIZE, _MESSAGE = map(itemgetter, range(3))
+"""What is kept of each entry."""
 
 
 class Backlog:
@@ -65,6 +73,24 @@ class Backlog:
             self._size -= self._kept.popleft()[1]
         return True
 
+    def add_all(self, entries: list[bytes]) -> bool:
+        """
+        Add entries of messages that nobody will ask for: none of them, if not all of them have room.
+
+        A page of a history may have many. This takes no step of Python's own for each.
+        """
+        sizes = [*map(_OVERHEAD.__add__, map(len, entries))]
+        size = sum(sizes)
+        if self.unhanded + size > self._limit:
+            return False
+        self._kept.extend(zip(entries, sizes, repeat(None)))
+        self.last += len(entries)
+        self.unhanded += size
+        self._size += size
+        while self._size > self._limit and self.dropped < self._handed:
+            self._size -= self._kept.popleft()[1]
+        return True
+
     def acknowledge(self, number: int) -> None:
         """Drop the entries up to *number*, because the client has them. Entries that were never handed out stay."""
         while self.dropped < min(number, self._handed):
@@ -86,19 +112,17 @@ class Backlog:
         """
         Hand out the entries after the number *after*, which must have passed :meth:`check`.
 
-        :param most: the most bytes to hand out. A single entry may be larger.
+        :param most: the most bytes to hand out. A single entry may be larger. There are 1,000 entries at most.
         """
-        taken: list[bytes] = []
-        size = 0
-        for number, (entry, counted, _) in enumerate(islice(self._kept, after - self.dropped, None), after + 1):
-            if taken and size + len(entry) > most:
-                break
-            taken.append(entry)
-            size += len(entry)
-            if number > self._handed:
-                self._handed = number
-                self.unhanded -= counted
-        return taken
+        begin = after - self.dropped
+        some = [*islice(self._kept, begin, begin + _MOST_TAKEN)]
+        sizes = [*accumulate(map(len, map(_ENTRY, some)))]
+        taken = some[: max(1, bisect_right(sizes, most))]
+        fresh = after + len(taken) - self._handed
+        if fresh > 0:
+            self.unhanded -= sum(map(_SIZE, taken[-fresh:]))
+            self._handed += fresh
+        return [*map(_ENTRY, taken)]
 
     def give_up(self) -> list[tuple[bytes, bool]]:
         """
@@ -106,12 +130,9 @@ class Backlog:
 
         :returns: the payloads that they were made of, as far as :meth:`add` got them, and whether each is binary.
         """
-        given_up: list[tuple[bytes, bool]] = []
-        while self.last > self._handed:
-            _, size, message = self._kept.pop()
-            self.last -= 1
-            self._size -= size
-            if message is not None:
-                given_up.append(message)
+        count = self.last - self._handed
+        dropped = [self._kept.pop() for _ in range(count)]
+        self.last -= count
+        self._size -= sum(map(_SIZE, dropped))
         self.unhanded = 0
-        return given_up[::-1]
+        return [message for message in map(_MESSAGE, reversed(dropped)) if message is not None]

@@ -7,17 +7,15 @@ Source: the protocol document, section "Without WebSocket".
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
 from collections.abc import Mapping
+from json.encoder import encode_basestring
 from typing import Protocol
 
 from lhttp_tx.codec.text import is_text
 from lhttp_tx.codec.views import JSON
 
 __all__ = ["FORMS", "Form"]
-
-_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
 _MISLEADING = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
 """Characters that some libraries wrongly take for line ends in an event stream, with their escapes in JSON."""
@@ -42,7 +40,7 @@ class _Whole:
 def _whole(payload: bytes, binary: bool) -> bytes:
     if binary or not is_text(payload):
         return b'{"base64":"%b"}' % b64encode(payload)
-    return _one_line(_encode(payload.decode("utf-8")).encode("utf-8"))
+    return _one_line(encode_basestring(payload.decode("utf-8")).encode("utf-8"))
 
 
 class _Views:

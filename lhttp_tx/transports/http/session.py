@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -203,8 +203,11 @@ class HTTPSession:
         """See :meth:`lhttp_tx.interfaces.ITransport.send`."""
         self._add(self._form.encode([payload], binary), (payload, binary) if self._keeps else None)
 
-    def _add(self, entries: Iterable[bytes], message: tuple[bytes, bool] | None = None) -> None:
+    def _add(self, entries: list[bytes], message: tuple[bytes, bool] | None = None) -> None:
         outlet = self._outlet
+        if len(entries) > 1 and not outlet.closed and outlet.backlog.add_all(entries):
+            outlet.wake()
+            return
         for entry in entries:
             if outlet.closed:
                 return

@@ -290,5 +290,6 @@ class TCPProtocol(Connection):
         code = _CODES.get(error.status, POLICY_VIOLATION)
         if self._owner.factory.draining:
             code = GOING_AWAY
+        self._owner.engine.hub.flush()  # what was published before comes before
         self.send(error_message(error.status, error.reason, None).raw, False)
         self.end(code, error.reason)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from line_counter import count_lines
+
 from lhttp_tx.errors import Refused
 from lhttp_tx.transports.http.backlog import Backlog
 
@@ -100,3 +102,44 @@ def test_nothing_is_kept_for_good() -> None:
         assert backlog.add(entry(number))
         backlog.take(number - 1, 100)
         assert backlog.last - backlog.dropped <= 10
+
+
+def test_a_page_of_entries_is_added_as_a_whole_or_not_at_all() -> None:
+    backlog = Backlog(1_000)
+    assert backlog.add_all([b"a", b"b" * 10])
+    assert (backlog.last, backlog.unhanded) == (2, 11 + 2 * 64)
+    assert backlog.take(0, 100) == [b"a", b"b" * 10]
+    assert backlog.unhanded == 0
+    assert not backlog.add_all([b"c"] * 20)
+    assert (backlog.last, backlog.unhanded) == (2, 0)
+    assert backlog.add_all([b"c"] * 14)
+    assert backlog.take(2, 1_000) == [b"c"] * 14
+    assert backlog.dropped == 1  # what was handed out goes first where there is no room for all
+
+
+def test_entries_are_handed_out_up_to_a_size_and_a_number() -> None:
+    backlog = Backlog(1_000_000)
+    assert backlog.add_all([b"x" * 10] * 3_000)
+    assert len(backlog.take(0, 100)) == 10
+    assert len(backlog.take(0, 5)) == 1
+    assert len(backlog.take(10, 1_000_000)) == 1_000
+    assert backlog.unhanded == 74 * (3_000 - 1_010)
+
+
+def test_what_was_handed_out_in_part_is_given_up_in_part() -> None:
+    backlog = Backlog(1_000_000)
+    for number in range(5):
+        backlog.add(b"%d" % number, (b"m%d" % number, False))
+    assert backlog.take(0, 2) == [b"0", b"1"]
+    assert backlog.take(1, 2) == [b"1", b"2"]
+    assert backlog.give_up() == [(b"m3", False), (b"m4", False)]
+    assert (backlog.last, backlog.unhanded) == (3, 0)
+    assert backlog.take(0, 100) == [b"0", b"1", b"2"]
+
+
+def test_many_entries_take_few_steps() -> None:
+    """A client gets a thousand messages of a history for a few bytes, and may never fetch them."""
+    backlog = Backlog(1_000_000)
+    assert count_lines(lambda: backlog.add_all([b"x" * 10] * 3_000)) < 100
+    assert count_lines(lambda: backlog.take(0, 100_000)) < 100
+    assert count_lines(backlog.give_up) < 2 * 3_000

@@ -54,6 +54,13 @@ def test_a_byte_at_a_time_is_the_same() -> None:
     assert peer.bodies() == [b"0", b"1", b"2"]
 
 
+def test_what_was_published_before_an_error_comes_before_it() -> None:
+    peer = Stack().connect()
+    peer.subscribe("room")
+    peer.protocol.dataReceived(framed(b"LHTTP/1.0 chat\r\npublish:room\r\n\r\nhello") + b"00\n")
+    assert [parse(raw).command for raw in peer.take()] == ["chat", "error", "close"]
+
+
 def test_a_large_message_in_small_pieces_is_joined_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
     import lhttp_tx.transports.tcp.protocol as module
