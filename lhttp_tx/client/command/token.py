@@ -120,7 +120,7 @@ def make_command(
 @click.option("--key-file", metavar="FILE", type=_key_file, help="Check the signature with the secret in FILE.")
 def read_command(file: Path | None, key_file: Path | None) -> int:
     """
-    Print what is in the token in FILE, or on the standard input: the header, then the claims, as JSON.
+    Print the contents of the token in FILE, or on the standard input: the header, then the claims, as JSON.
 
     Without --key-file, the command does not check the signature, and says so. It fails if the token has expired, is not
     valid yet, or has a wrong signature.
