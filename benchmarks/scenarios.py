@@ -23,6 +23,7 @@ from benchmarks.figures import Case, Curve
 from benchmarks.history import history
 from benchmarks.load import Lost, Outcome, burst, close_all, exchange, open_connections, paced
 from benchmarks.servers import LABELS, Server
+from benchmarks.watched import watched
 
 __all__ = ["SCENARIOS", "Scenario"]
 
@@ -595,5 +596,6 @@ SCENARIOS = {
     "o": Scenario("what history costs, and how fast clients recover", history),
     "p": Scenario("fan-out 1 to 1,000 to clients of text, JSON and Protocol Buffers", codecs),
     "q": Scenario("fan-out 1 to 100 to WebSockets and to plain streams", streams),
+    "r": Scenario("bursts, fan-out and paced with metrics on and the dashboard open", watched),
 }
 """The scenarios by their letter."""

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from lhttp_tx.history.archive import Archive
     from lhttp_tx.history.values import Filing
 
-__all__ = ["Hub"]
+__all__ = ["HEAD_SIZE", "Hub"]
 
 _log = RationedLogger(__name__)
 
 _RUN_SIZE = 65_536
 """The hub delivers a run that has reached this many bytes, even while it is corked."""
 
-_HEAD_SIZE = 4
+HEAD_SIZE = 4
 """Bytes that are added to the size of each publication of a run, so that empty publications count too."""
 
 
@@ -361,9 +361,9 @@ class Hub:
             self._run_binary = binary
         self.run += payloads
         if len(payloads) == 1:
-            self._run_size += len(payloads[0]) + _HEAD_SIZE
+            self._run_size += len(payloads[0]) + HEAD_SIZE
         else:
-            self._run_size += sum(map(len, payloads)) + _HEAD_SIZE * len(payloads)
+            self._run_size += sum(map(len, payloads)) + HEAD_SIZE * len(payloads)
         if not self._corks or self._run_size >= _RUN_SIZE:
             self.flush()
 
