@@ -2019,7 +2019,7 @@
      *
      * @param channels names of channels, or wildcards such as `room.*` and `room.>`.
      * @param listener called with each message and its channel. Without a listener, iterate over the result:
-     * `for await (const message of await client.subscribe("room"))`.
+     *   `for await (const message of await client.subscribe("room"))`.
      * @param options {command, headers, last, since, onRecovered, onMissed}: *command* and *headers* are those of the
      *   message that subscribes. *last*: how many of the newest messages come first if no position is known. *since*: a
      *   position, or an object of channel to position; messages after it come first; null: ignore stored positions.
