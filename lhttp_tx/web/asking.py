@@ -9,7 +9,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
-from twisted.web.server import Request
+from twisted.web.server import NOT_DONE_YET, Request
 
 from lhttp_tx.auth.attempts import LoginAttempt, read_parameters
 from lhttp_tx.engine.handshake import Handshake as Shown
@@ -197,7 +197,7 @@ class AskedResource(Resource):
             request.setHeader(b"content-length", b"%d" % len(body))
         return b"" if request.method == b"HEAD" else body
 
-    def _preflight(self, request: Request, asked: Asked) -> bytes:
+    def _preflight(self, request: Request, asked: Asked) -> int:
         """Tell a browser whether a page may send its request (a preflight of the Fetch standard)."""
         headers = [
             *asked.headers,
@@ -206,7 +206,8 @@ class AskedResource(Resource):
             ("Access-Control-Allow-Headers", self._headers),
             ("Access-Control-Max-Age", str(_PREFLIGHT_AGE)),
         ]
-        return self._answer(request, 204, headers, b"")
+        self._finish(request, self._answer(request, 204, headers, b""))
+        return NOT_DONE_YET  # or else twisted.web writes Content-Length, which a 204 must not have (RFC 9110, 8.6)
 
     @property
     def _allowed(self) -> str:

@@ -211,6 +211,7 @@ def test_a_preflight_is_answered() -> None:
         assert transport.status == 204
         assert f"Access-Control-Allow-Methods: {method}" in transport.head
         assert "Authorization" in transport.head
+        assert "content-length" not in transport.head.lower()
         assert stack.request(path, "Origin: https://evil.example", method="OPTIONS").status == 403
 
 
