@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import accumulate, groupby, repeat
+from itertools import accumulate, groupby
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from lhttp_tx.engine.delivery import Delivery
-from lhttp_tx.history.turns import PORTION, Turns, cost_of
+from lhttp_tx.history.turns import MESSAGE_COST, PORTION, Turns
 from lhttp_tx.history.values import Page, Retention, Stored
 from lhttp_tx.interfaces import IHistoryStore
 
@@ -233,7 +233,7 @@ def portions(messages: list[Stored]) -> Iterator[list[Stored]]:
     """
     Yield *messages* in order, in portions of about :data:`~lhttp_tx.history.turns.PORTION` bytes, as turns count them.
     """
-    costs = [*accumulate(map(cost_of, map(len, map(PAYLOAD, messages)), repeat(1)))]
+    costs = [*accumulate(map(MESSAGE_COST.__add__, map(len, map(PAYLOAD, messages))))]
     begin = 0
     while begin < len(messages):
         before = costs[begin - 1] if begin else 0
