@@ -127,6 +127,7 @@ class Curve:
     :ivar series: points of each server.
     :ivar untouched: whether the messages do not touch what is varied: the costs are times those without it, so that
         the line must be level, at 1.
+    :ivar marks: whether the plot shows each point.
     """
 
     key: str
@@ -135,6 +136,7 @@ class Curve:
     y_label: str
     series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     untouched: bool = False
+    marks: bool = True
 
 
 @dataclass(slots=True)

@@ -83,6 +83,7 @@ class Hub:
     :ivar bracket: see :meth:`lhttp_tx.interfaces.IBus.bracket`. The hub itself is corked during each read of the bus,
         too.
     :ivar has_history: whether there may be channels with history.
+    :ivar reached: how many subscribers the last delivery had, until somebody sets it to 0.
     :ivar run: the publications of one channel that the hub holds back. Do not change it.
     """
 
@@ -93,6 +94,7 @@ class Hub:
         self.has_history = False
         self._channels: dict[str, _Channel] = {}
         self.on_channel: list[Callable[[str, bool], None]] = []
+        self.reached = 0
         self._corks = 0
         self.run: list[bytes] = []
         self._run_binary = False
@@ -390,5 +392,7 @@ class Hub:
         self.run, self._run_channel, self._run_size = [], "", 0
         if channel is not None:
             delivery = Delivery(channel.name, run, self._run_binary)
-            for deliver in tuple(channel.members.values()):
+            members = tuple(channel.members.values())
+            self.reached = len(members)
+            for deliver in members:
                 deliver(delivery)
