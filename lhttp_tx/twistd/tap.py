@@ -170,6 +170,7 @@ def make_admin(
         server_names=server.config.server_names,
         count_pending=lambda: server.factory.admission.pending,
         siblings=siblings,
+        grpc=settings.grpc,
         **more,
     )
 
