@@ -7,9 +7,11 @@ once for all of them, and each encoding is made once.
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import accumulate, groupby, repeat
+from functools import partial
+from itertools import accumulate, groupby
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -18,15 +20,19 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from lhttp_tx.engine.delivery import Delivery
-from lhttp_tx.history.turns import PORTION, Turns, cost_of
+from lhttp_tx.history.turns import MESSAGE_COST, PORTION, Turns
 from lhttp_tx.history.values import Page, Retention, Stored
 from lhttp_tx.interfaces import IHistoryStore
 
-__all__ = ["PAGE_SIZE", "PAYLOAD", "READ_SHARE", "Pages", "SharedPage", "checked", "deliveries", "portions", "size_of"]
+__all__ = ["PAGE_SIZE", "PAYLOAD", "READ_SHARE", "Pages", "SharedPage", "checked", "deliveries", "size_of"]
 
 PAGE_SIZE = 131_072
 """A page that has reached this many bytes gets no further message."""
 
+_SMALL = 1_024
+"""Bytes up to which messages are small, with what each counts beside its own: portions of them are alike in number."""
+
+_BINARY = attrgetter("binary")
 PAYLOAD = attrgetter("payload")
 """Returns the payload of a message of a page, without Python code for each: pages may be long."""
 
@@ -36,12 +42,12 @@ _PAGE_LENGTH = 2_000
 _KEPT_SIZE = 8_388_608
 """The most bytes of memory of all pages that are kept for other clients."""
 
-_PAGE_COST = 700
+_PAGE_COST = 900
 _DELIVERY_COST = 300
 _MESSAGE_COST = 160
 """
 Bytes of memory of a page, of each of its deliveries, and of each message, in addition to the messages' own bytes. These
-count twice, because encoded copies exist. Measured, and rounded up.
+count twice, because encoded copies exist. Measured, and rounded up. Further encodings count when they are made.
 """
 
 READ_SHARE = 4
@@ -111,6 +117,7 @@ class Pages:
         self._clock = clock
         self._kept: dict[tuple[str, Retention, int], SharedPage] = {}
         self._kept_size = 0
+        self._generation = 0
         self._timer: IDelayedCall | None = None
         self._reading: dict[tuple[str, Retention, int], _Reading] = {}
         self.reads = 0
@@ -147,11 +154,13 @@ class Pages:
         self._turns.spend(0, len(page.messages) // READ_SHARE)
         if page.messages:
             cost = _cost_of(shared, size)
+            if self._kept_size + cost > _KEPT_SIZE:
+                self._drop()
             self._kept_size += cost
-            if self._kept_size > _KEPT_SIZE:
-                self._kept.clear()
-                self._kept_size = cost
             self._kept[key] = shared
+            counts = partial(self._count, self._generation)
+            for delivery in shared.deliveries:
+                delivery.count(counts)
             if self._timer is None:
                 self._timer = self._clock.callLater(_KEPT_TIME, self.forget)
         return shared
@@ -161,8 +170,24 @@ class Pages:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
+        self._drop()
+
+    def _drop(self) -> None:
         self._kept.clear()
         self._kept_size = 0
+        self._generation += 1
+
+    def _count(self, generation: int, made: object) -> None:
+        """
+        Count an encoding of a page that is kept. If there is too much, keep no page.
+
+        :param generation: the number of times that pages were dropped when the page was read.
+        :param made: the encoding.
+        """
+        if generation == self._generation:
+            self._kept_size += _bytes_of(made)
+            if self._kept_size > _KEPT_SIZE:
+                self._drop()
 
     def _have_read(self, answer: Page | Failure, key: tuple[str, Retention, int], reading: _Reading) -> None:
         if not isinstance(answer, Failure):
@@ -215,28 +240,43 @@ def _cost_of(shared: SharedPage, size: int) -> int:
     return _PAGE_COST + pieces + 2 * size
 
 
+def _bytes_of(made: object) -> int:
+    """Return the bytes of memory of an encoding: bytes, or a list or a tuple of such."""
+    inner = sum(map(_bytes_of, made)) if isinstance(made, list | tuple) else 0
+    return sys.getsizeof(made) + inner
+
+
 def deliveries(channel: str, messages: list[Stored]) -> list[Delivery]:
-    """Return the deliveries of *messages* for a subscriber of *channel*, in order. None is larger than a portion."""
-    return [
-        Delivery(channel, [*map(PAYLOAD, run)], binary)
-        for some in portions(messages)
-        for binary, run in groupby(some, attrgetter("binary"))
-    ]
+    """
+    Return the deliveries of *messages* for a subscriber of *channel*, in order. Each is about a
+    :data:`~lhttp_tx.history.turns.PORTION` at most, or one message.
+    """
+    if len({*map(_BINARY, messages)}) < 2:  # the usual case
+        return _portions(channel, [*map(PAYLOAD, messages)], messages[0].binary) if messages else []
+    found: list[Delivery] = []
+    for binary, run in groupby(messages, _BINARY):
+        found += _portions(channel, [*map(PAYLOAD, run)], binary)
+    return found
+
+
+def _portions(channel: str, payloads: list[bytes], binary: bool) -> list[Delivery]:
+    count = len(payloads)
+    most = max(map(len, payloads)) + MESSAGE_COST
+    if most * count <= PORTION:
+        return [Delivery(channel, payloads, binary)]
+    if most <= _SMALL:
+        step = PORTION // most
+        return [Delivery(channel, payloads[begin : begin + step], binary) for begin in range(0, count, step)]
+    costs = [*accumulate(map(MESSAGE_COST.__add__, map(len, payloads)))]
+    found: list[Delivery] = []
+    begin = 0
+    while begin < count:
+        end = bisect_left(costs, (costs[begin - 1] if begin else 0) + PORTION) + 1
+        found.append(Delivery(channel, payloads[begin:end], binary))
+        begin = end
+    return found
 
 
 def size_of(page: Page) -> int:
     """Return the bytes of the messages of a page."""
     return sum(map(len, map(PAYLOAD, page.messages)))
-
-
-def portions(messages: list[Stored]) -> Iterator[list[Stored]]:
-    """
-    Yield *messages* in order, in portions of about :data:`~lhttp_tx.history.turns.PORTION` bytes, as turns count them.
-    """
-    costs = [*accumulate(map(cost_of, map(len, map(PAYLOAD, messages)), repeat(1)))]
-    begin = 0
-    while begin < len(messages):
-        before = costs[begin - 1] if begin else 0
-        end = bisect_left(costs, before + PORTION) + 1
-        yield messages[begin:end]
-        begin = end
