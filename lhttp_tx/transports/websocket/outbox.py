@@ -127,9 +127,8 @@ class Outbox:
         frames = self._waiting.get(writer)
         if frames is None:
             return 0
-        count, size = self._sized.get(
-            writer, (0, 0)
-        )  # of the last call: a client can cause thousands between two writes
+        # Only what came since the last call is counted: a client can cause thousands of calls between two writes.
+        count, size = self._sized.get(writer, (0, 0))
         size += sum(map(len, frames[count:]))
         self._sized[writer] = len(frames), size
         return size
