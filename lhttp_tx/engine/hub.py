@@ -215,19 +215,23 @@ class Hub:
             channels = tuple(channels)
             if len(channels) > 1:
                 payload = archive.unforged(channels, payload)
-        for channel in channels:
-            if archive is None:
-                result = self._bus.publish(channel, payload, binary)
-            else:
-                result = archive.publish(channel, payload, binary, filing)
-            if result is not None:
-                waiting = [result] if waiting is None else [*waiting, result]
-        if waiting is None:
-            return None
-        if len(waiting) == 1:
-            return waiting[0]
-        gathered = gatherResults(waiting, consumeErrors=True)
-        return gathered.addCallbacks(lambda _: None, lambda failure: failure.value.subFailure)
+        try:
+            for channel in channels:
+                if archive is None:
+                    result = self._bus.publish(channel, payload, binary)
+                else:
+                    result = archive.publish(channel, payload, binary, filing)
+                if result is not None:
+                    waiting = [result] if waiting is None else [*waiting, result]
+        except BaseException:
+            for earlier in waiting or ():
+                earlier.addErrback(lambda _: None)  # the caller gets the exception instead
+            raise
+        if waiting is None or len(waiting) == 1:
+            return waiting[0] if waiting else None
+        return gatherResults(waiting, consumeErrors=True).addCallbacks(
+            lambda _: None, lambda failure: failure.value.subFailure
+        )
 
     def publish_run(self, channels: tuple[str, ...], payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
         """
