@@ -1,11 +1,10 @@
 """
 The hub: the channels of this node, their subscribers, and the path from the bus to the subscribers.
 
-Sessions subscribe and publish here. The hub knows the bus. Of each subscriber, it knows only a function that takes
-deliveries. It must not import sessions or protocols.
+Sessions subscribe and publish here. Of each subscriber, the hub knows only a function that takes deliveries.
 
-Two rules make the hub fast. It encodes a publication once for all subscribers that use the same encoding. It joins the
-consecutive publications that one read brings in for a channel: each subscriber gets them as one delivery.
+The hub encodes a publication once for all subscribers that use the same encoding. It joins the consecutive publications
+that one read brings in for a channel: each subscriber gets them as one delivery.
 """
 
 from __future__ import annotations
@@ -229,9 +228,8 @@ class Hub:
             raise
         if waiting is None or len(waiting) == 1:
             return waiting[0] if waiting else None
-        return gatherResults(waiting, consumeErrors=True).addCallbacks(
-            lambda _: None, lambda failure: failure.value.subFailure
-        )
+        gathered = gatherResults(waiting, consumeErrors=True)
+        return gathered.addCallbacks(lambda _: None, lambda failure: failure.value.subFailure)
 
     def publish_run(self, channels: tuple[str, ...], payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
         """
