@@ -105,6 +105,17 @@ class Case:
         first, second = self.rows.get(mine, {}).get(metric), self.rows.get(other, {}).get(metric)
         return ratio(first, second) if first and second else None
 
+    def paired(self, metric: str, mine: str, other: str) -> float | None:
+        """
+        Return the median of the ratios of two rows' figures turn by turn, ``None`` if one of them is missing.
+
+        What is alike within a turn, such as how busy the machine is, has less weight than in :meth:`ratio`.
+        """
+        first, second = self.rows.get(mine, {}).get(metric), self.rows.get(other, {}).get(metric)
+        if not first or not second:
+            return None
+        return statistics.median(one / two for one, two in zip(first, second, strict=False))
+
 
 @dataclass(slots=True)
 class Curve:
@@ -116,6 +127,7 @@ class Curve:
     :ivar series: points of each server.
     :ivar untouched: whether the messages do not touch what is varied: the costs are times those without it, so that
         the line must be level, at 1.
+    :ivar marks: whether the plot shows each point.
     """
 
     key: str
@@ -124,6 +136,7 @@ class Curve:
     y_label: str
     series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     untouched: bool = False
+    marks: bool = True
 
 
 @dataclass(slots=True)

@@ -30,6 +30,7 @@ __all__ = [
     "open_streams",
     "paced",
     "request",
+    "rush",
     "trips",
 ]
 
@@ -270,6 +271,36 @@ def burst(readers: Readers, writer: socket.socket, data: bytes, publications: in
     if any(count != expected for count in counts.values()):
         raise Lost("some readers got more than others")
     return Outcome(publications * readers.count, seconds)
+
+
+def rush(readers: Readers, writers: Sequence[socket.socket], data: bytes, publications: int, expected: int) -> Outcome:
+    """
+    Send *data* on each of *writers* in one piece, and return when every reader has got *expected* bytes.
+
+    :param publications: how many are in *data*, which fits into a socket's buffer.
+    """
+    counts = dict.fromkeys(readers.sockets, 0)
+    left = expected * readers.count
+    poller, take = readers.poller, readers.take
+    start = time.perf_counter()
+    for writer in writers:
+        _send_all(writer, data)
+    while left > 0:
+        events = poller.poll(PATIENCE)
+        if not events:
+            raise Lost(f"{left} of {expected * readers.count} bytes did not come")
+        for number, _ in events:
+            count = take(number)
+            counts[number] += count
+            left -= count
+    seconds = time.perf_counter() - start
+    for writer in writers:
+        with contextlib.suppress(*_AGAIN):
+            while writer.recv_into(readers.buffer):
+                pass
+    if any(count != expected for count in counts.values()):
+        raise Lost("some readers got more than others")
+    return Outcome(publications * len(writers) * readers.count, seconds)
 
 
 def trips(readers: Readers, writer: socket.socket, sent: Sequence[bytes], size: int) -> Outcome:

@@ -21,8 +21,9 @@ from benchmarks.cluster import BODY, ROOM, burst_between, cluster
 from benchmarks.dialects import LHTTP, LHTTPDialect, StreamDialect, ViewDialect
 from benchmarks.figures import Case, Curve
 from benchmarks.history import history
-from benchmarks.load import Lost, Outcome, burst, close_all, exchange, open_connections, paced
+from benchmarks.load import Lost, Outcome, burst, close_all, exchange, open_connections, paced, rush
 from benchmarks.servers import LABELS, Server
+from benchmarks.watched import watched
 
 __all__ = ["SCENARIOS", "Scenario"]
 
@@ -66,6 +67,29 @@ def fan_out(bench: Bench) -> None:
         title = f"burst of {publications:,} publishes of 32 bytes, 1 to {subscribers:,}"
         prepare = _burst(bench, subscribers, publications)
         bench.compare(f"b.{subscribers}", title, "deliveries", PUBSUB_PEERS, prepare)
+    publishers, publications, subscribers = bench.choose((50, 20, 100), (5, 20, 10))
+    title = f"{publishers} publishers of {publications} messages of 32 bytes at once, to {subscribers}"
+    prepare = _rush(publishers, publications, subscribers)
+    bench.compare(f"b.{publishers}x{publications}", title, "deliveries", PUBSUB_PEERS, prepare)
+
+
+def _rush(publishers: int, publications: int, subscribers: int) -> Prepare:
+    """Return a load: every publisher sends its messages at once, every subscriber gets each."""
+
+    def prepare(server: Server, connections: Connections) -> Callable[[], Outcome]:
+        dialect = server.dialect
+        readers = connections.readers(connections.subscribe(server, [[ROOM]] * subscribers), dialect)
+        writers = connections.open(server, publishers)
+        data = dialect.publish(ROOM, BODY) * publications
+        expected = dialect.delivery_size(ROOM, BODY) * publications * publishers
+
+        def run() -> Outcome:
+            readers.drain()
+            return rush(readers, writers, data, publications, expected)
+
+        return run
+
+    return prepare
 
 
 def steady(bench: Bench) -> None:
@@ -579,7 +603,7 @@ def _compare_variants(bench: Bench, case: Case, loads: dict[str, tuple[tuple[str
 
 SCENARIOS = {
     "a": Scenario("burst of 10,000 and of 200,000 publishes of 32 bytes, and of mixed sizes, 1 to 1", bursts),
-    "b": Scenario("fan-out 1 to 100 and 1 to 1,000, burst", fan_out),
+    "b": Scenario("fan-out 1 to 100 and 1 to 1,000, burst, and from 50 publishers at once", fan_out),
     "c": Scenario("fan-out 1 to 1,000 at 100/s and 1 to 100 at 500/s: CPU for each delivery, p50, p99", steady),
     "d": Scenario("echo: round trip, and throughput with 10 and 100 connections", echoes),
     "e": Scenario("plain, Deferred and coroutine processors", processor_kinds),
@@ -595,5 +619,6 @@ SCENARIOS = {
     "o": Scenario("what history costs, and how fast clients recover", history),
     "p": Scenario("fan-out 1 to 1,000 to clients of text, JSON and Protocol Buffers", codecs),
     "q": Scenario("fan-out 1 to 100 to WebSockets and to plain streams", streams),
+    "r": Scenario("bursts, fan-out and paced with metrics on and the dashboard open", watched),
 }
 """The scenarios by their letter."""

@@ -141,7 +141,8 @@ def lines(curve: Curve) -> str:
         placed = [place(x, y) for x, y in points]
         joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
         parts.append(f"<polyline points='{joined}' fill='none' stroke='{colour}' stroke-width='2'/>")
-        parts += [f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3.5' fill='{colour}'/>" for x, y in placed]
+        if curve.marks:
+            parts += [f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3.5' fill='{colour}'/>" for x, y in placed]
     parts.append(_text((left + width - right) / 2, height - 12, curve.x_label, anchor="middle"))
     parts.append(_text(20, (top + bottom) / 2, curve.y_label, anchor="middle", turn=True))
     return _svg(width, height, curve.title, parts)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.figures import Case, Curve, Results
+from benchmarks.watched import PLAIN, WATCHED
 
 __all__ = ["Verdict", "judge"]
 
@@ -52,6 +53,15 @@ _CASES: list[tuple[str, str, bool, float, str, Callable[[Case], float | None]]] 
     ("g.accept", "connections opened, rate / plain Autobahn", True, 1.5, "x", _against("rate", "autobahn")),
 ]
 
+_WATCHED: list[tuple[str, str]] = [
+    ("r.burst", "burst, with metrics and the dashboard open"),
+    ("r.fan-out", "1 to 100, with metrics and the dashboard open"),
+    ("r.paced", "1 to 1,000 at 100/s, with metrics and the dashboard open"),
+]
+
+_WATCHED_SHARE = 0.98
+"""How much work a server that is watched does, at least, for the CPU time that another one takes for 1."""
+
 LEVEL = 1.25
 """By how much a line that must be level may rise: the noise of two measurements of servers that are alike."""
 
@@ -64,6 +74,11 @@ def judge(results: Results) -> list[Verdict]:
         measured = measure(case) if case is not None else None
         if measured is not None:
             verdicts.append(Verdict(name, at_least, wanted, measured, unit))
+    for key, name in _WATCHED:
+        case = results.case(key)
+        measured = None if case is None else case.paired("cpu", PLAIN, WATCHED)
+        if measured is not None:
+            verdicts.append(Verdict(f"{name}, work for CPU time / without", True, _WATCHED_SHARE, measured))
     return verdicts + [verdict for curve in results.curves if (verdict := _level(curve))]
 
 

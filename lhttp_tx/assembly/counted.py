@@ -19,7 +19,7 @@ from lhttp_tx.engine.awaiting import as_deferred
 from lhttp_tx.engine.conversation import Conversation
 from lhttp_tx.engine.engine import Engine
 from lhttp_tx.engine.handshake import Handshake
-from lhttp_tx.engine.hub import Hub
+from lhttp_tx.engine.hub import HEAD_SIZE, Hub
 from lhttp_tx.engine.sequence import Step
 from lhttp_tx.engine.state import State
 from lhttp_tx.errors import LHTTPError
@@ -89,7 +89,7 @@ class CountedHub(Hub):
                 members = len(found.members)
                 counters = self._counters
                 counters.deliveries += members * len(self.run)
-                counters.delivered_bytes += members * sum(map(len, self.run))
+                counters.delivered_bytes += members * (self._run_size - HEAD_SIZE * len(self.run))
         super().flush()
 
     def confirm(self, kept: bool) -> MaybeDeferred:

@@ -7,8 +7,9 @@ document, section "Multipart".
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import accumulate
-from operator import lt
+from functools import lru_cache
+from itertools import accumulate, repeat
+from operator import itemgetter, lt
 
 from lhttp_tx.codec.headers import Headers, parse_header_lines
 from lhttp_tx.codec.message import Message
@@ -21,6 +22,7 @@ __all__ = [
     "MAX_PART_HEADERS",
     "Part",
     "check_parts",
+    "check_split",
     "join_parts",
     "join_raw_parts",
     "parse_offsets",
@@ -38,12 +40,17 @@ MAX_PART_FIELDS = 300
 
 _MAX_DIGITS = 10
 
+_KEPT_OFFSETS = 4
+"""How many lists of offsets are kept: those of a message are asked for several times."""
+
 _SPLIT_PARTS = 500
 _SPLIT_HEADERS = 5_000
 """
 The most parts, and the most headers of parts, of a message that :func:`split_message` splits. An answer of the command
 ``history`` may have that many parts.
 """
+
+_HEAD = itemgetter(0)
 
 _NO_HEADERS = Headers()
 """All parts without headers share this object."""
@@ -62,6 +69,7 @@ class Part:
     body: bytes = b""
 
 
+@lru_cache(_KEPT_OFFSETS)
 def parse_offsets(value: str) -> tuple[int, ...]:
     """
     Return the offsets in the value of a ``multipart`` header.
@@ -103,12 +111,32 @@ def split_parts(offsets: tuple[int, ...], body: bytes, max_headers: int = 0) -> 
     return tuple(Part(parse_header_lines(head) if head else _NO_HEADERS, content) for head, content in cut)
 
 
+def check_split(offsets: tuple[int, ...], body: bytes, max_headers: int = 0) -> None:
+    """
+    Do nothing if :func:`split_parts` returns the parts of *body*, and raise what it raises if it does not.
+
+    It makes no part, and takes a small share of the time.
+    """
+    cut = _cut_parts(offsets, body, max_headers)
+    if not are_lines(b"".join(map(_HEAD, cut))):
+        split_parts(offsets, body, max_headers)
+
+
 def _cut_parts(offsets: tuple[int, ...], body: bytes, max_headers: int) -> list[tuple[bytes, bytes]]:
     """Return the header lines and the body of each part, like :func:`split_parts`. The lines may be malformed."""
     if offsets[-1] >= len(body):
         raise RemoteProtocolError(f"multipart offset {offsets[-1]} is not inside the body of {len(body)} bytes")
     ends = (*offsets[1:], len(body))
-    cut = [_cut_part(body[start:end]) for start, end in zip(offsets, ends, strict=True)]
+    bare = [*map(body.startswith, repeat(b"\r\n"), offsets, ends)]
+    if all(bare):  # there may be many, and small
+        return [*zip(repeat(b""), map(body.__getitem__, map(slice, map((2).__add__, offsets), ends)), strict=False)]
+    blanks = [*map(body.find, repeat(b"\r\n\r\n"), offsets, ends)]
+    if any(blank < 0 and not is_bare for blank, is_bare in zip(blanks, bare, strict=True)):
+        raise RemoteProtocolError("a part has no blank line between its headers and its body")
+    cut = [
+        (b"", body[start + 2 : end]) if is_bare else (body[start : blank + 2], body[blank + 4 : end])
+        for start, end, blank, is_bare in zip(offsets, ends, blanks, bare, strict=True)
+    ]
     if max_headers and sum(head.count(b"\n") for head, _ in cut) > max_headers:
         raise MessageTooLarge(f"the parts have more than {max_headers} headers")
     return cut
@@ -127,7 +155,7 @@ def check_parts(message: Message) -> None:
     offsets = parse_offsets(value)
     if len(offsets) > MAX_PARTS:
         raise MessageTooLarge(f"message of {len(offsets)} parts has more than {MAX_PARTS}")
-    split_parts(offsets, message.body, MAX_PART_HEADERS)
+    check_split(offsets, message.body, MAX_PART_HEADERS)
 
 
 def split_message(message: Message) -> tuple[Part, ...] | None:
@@ -151,7 +179,7 @@ def split_raw_message(message: Message) -> list[tuple[bytes, bytes]] | None:
         cut = _cut_parts(found, message.body, _SPLIT_HEADERS) if len(found) <= _SPLIT_PARTS else []
     except RemoteProtocolError:
         return None
-    return cut if cut and are_lines(b"".join([head for head, _ in cut])) else None
+    return cut if cut and are_lines(b"".join(map(_HEAD, cut))) else None
 
 
 def join_parts(parts: Iterable[Part]) -> tuple[str, bytes]:
@@ -184,13 +212,3 @@ def join_raw_parts(parts: Iterable[bytes]) -> tuple[str, bytes]:
     chunks = list(parts)
     offsets = accumulate(map(len, chunks[:-1]), initial=0)
     return " ".join(map(str, offsets)), b"".join(chunks)
-
-
-def _cut_part(raw: bytes) -> tuple[bytes, bytes]:
-    """Return the header lines and the body of a part."""
-    if raw.startswith(b"\r\n"):
-        return b"", raw[2:]
-    end = raw.find(b"\r\n\r\n")
-    if end < 0:
-        raise RemoteProtocolError("a part has no blank line between its headers and its body")
-    return raw[: end + 2], raw[end + 4 :]

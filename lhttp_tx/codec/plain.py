@@ -89,6 +89,8 @@ def json_headers(lines: bytes) -> bytes:
 
     :param lines: lines for which :func:`are_lines` is true.
     """
+    if not lines:  # parts of a message often have none
+        return b"{}"
     if _USUAL_LINES.fullmatch(lines) and _are_different(lines):
         return usual_json(lines)
     names = _NAME.findall(lines.lower())

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from lhttp_tx.history.archive import Archive
     from lhttp_tx.history.values import Filing
 
-__all__ = ["Hub"]
+__all__ = ["HEAD_SIZE", "Hub"]
 
 _log = RationedLogger(__name__)
 
 _RUN_SIZE = 65_536
 """The hub delivers a run that has reached this many bytes, even while it is corked."""
 
-_HEAD_SIZE = 4
+HEAD_SIZE = 4
 """Bytes that are added to the size of each publication of a run, so that empty publications count too."""
 
 
@@ -83,6 +83,7 @@ class Hub:
     :ivar bracket: see :meth:`lhttp_tx.interfaces.IBus.bracket`. The hub itself is corked during each read of the bus,
         too.
     :ivar has_history: whether there may be channels with history.
+    :ivar reached: how many subscribers the last delivery had, until somebody sets it to 0.
     :ivar run: the publications of one channel that the hub holds back. Do not change it.
     """
 
@@ -93,6 +94,7 @@ class Hub:
         self.has_history = False
         self._channels: dict[str, _Channel] = {}
         self.on_channel: list[Callable[[str, bool], None]] = []
+        self.reached = 0
         self._corks = 0
         self.run: list[bytes] = []
         self._run_binary = False
@@ -361,9 +363,9 @@ class Hub:
             self._run_binary = binary
         self.run += payloads
         if len(payloads) == 1:
-            self._run_size += len(payloads[0]) + _HEAD_SIZE
+            self._run_size += len(payloads[0]) + HEAD_SIZE
         else:
-            self._run_size += sum(map(len, payloads)) + _HEAD_SIZE * len(payloads)
+            self._run_size += sum(map(len, payloads)) + HEAD_SIZE * len(payloads)
         if not self._corks or self._run_size >= _RUN_SIZE:
             self.flush()
 
@@ -390,5 +392,7 @@ class Hub:
         self.run, self._run_channel, self._run_size = [], "", 0
         if channel is not None:
             delivery = Delivery(channel.name, run, self._run_binary)
-            for deliver in tuple(channel.members.values()):
+            members = tuple(channel.members.values())
+            self.reached = len(members)
+            for deliver in members:
                 deliver(delivery)

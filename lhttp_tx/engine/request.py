@@ -7,7 +7,7 @@ A :class:`Request` has the whole state of one message. The session has none of i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, final
 
@@ -63,7 +63,6 @@ class Request:
         then decide what happens next.
     :ivar filing: the outcome of the publication in histories; ``None`` if the message was not published, or nobody
         asks.
-    :ivar parts: the parts of a multipart body; empty without a ``multipart`` header.
     :ivar published: whether the message was published. If so, its receipt waits until the bus has the publication.
     :ivar receipt: the token of the receipt that the client asked for, or ``None``.
     :ivar receipt_headers: pairs of name and value that are added to the receipt, if the client asked for one.
@@ -72,12 +71,12 @@ class Request:
     """
 
     __slots__ = (
+        "_parts",
         "_publication",
         "_state",
         "_vouched",
         "filing",
         "message",
-        "parts",
         "published",
         "receipt",
         "receipt_binary",
@@ -91,7 +90,7 @@ class Request:
         self.message = message
         self.receipt = receipt
         self.filing: Filing | None = None
-        self.parts: tuple[Part, ...] = ()
+        self._parts: tuple[Part, ...] | Callable[[], tuple[Part, ...]] = ()
         self.published = False
         self.receipt_headers: tuple[tuple[str, str], ...] = ()
         self.receipt_body = b""
@@ -104,6 +103,18 @@ class Request:
     def server(self) -> RunningServer:
         """The server that has received the message."""
         return self.session.server
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of a multipart body; empty without a ``multipart`` header."""
+        if callable(self._parts):
+            self._parts = self._parts()
+        return self._parts
+
+    @parts.setter
+    def parts(self, parts: tuple[Part, ...] | Callable[[], tuple[Part, ...]]) -> None:
+        """Set them, or what makes them when they are asked for."""
+        self._parts = parts
 
     @property
     def command(self) -> str:

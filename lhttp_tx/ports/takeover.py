@@ -98,6 +98,8 @@ class Takeover(Service):
 
         :raises TakeoverFailed: if something is there that is not such a server, or belongs to another user.
         """
+        if not os.access(self._path.parent, os.W_OK | os.X_OK):
+            raise TakeoverFailed(f"the server may not make files in {self._path.parent}, or it is not there")
         try:
             found = self._path.lstat()
         except FileNotFoundError:

@@ -83,7 +83,7 @@ class Scene:
     def check(self) -> None:
         """Check that everybody has everything, or was told."""
         self.goes_on()
-        time.sleep(3.5)  # within this time, the next signs of life have come
+        time.sleep(3.5)  # within this time, the next heartbeats have come
         for publisher in self.publishers:
             publisher.stop()
         time.sleep(0.5)

@@ -1,7 +1,8 @@
 """
 Nodes that are restarted one after another behind a balancer, under clients that get everything all the same.
 
-``ROLLING_CLIENTS=1000 pytest -s tests/cluster/test_departure.py`` prints the figures for more clients.
+``ROLLING_CLIENTS=1000 pytest -s tests/cluster/test_departure.py -k rolling`` prints the figures for more clients.
+``ROLLING_NODES=3`` is for more nodes, and ``PYTHONPATH=. ROLLING_SVG=FILE`` draws how many clients were connected.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +40,8 @@ pytestmark = needs_nats
 
 ROOM = "room.a"
 CLIENTS = int(os.environ.get("ROLLING_CLIENTS", "100"))
+NODES = int(os.environ.get("ROLLING_NODES", "2"))
+PLOT = os.environ.get("ROLLING_SVG")
 DRAIN = ("--drain-delay", "2", "--drain-time", "4", "--close-timeout", "20")
 SLOW = ("--drain-delay", "600", "--drain-time", "600", "--close-timeout", "60")
 
@@ -78,8 +82,29 @@ def end(node: ServerProcess) -> None:
     assert node.stop() == -signal.SIGTERM
 
 
+def draw(path: Path, began: float, took: float, lost: list[float], back: list[float]) -> None:
+    """Draw how many clients were connected during the restarts."""
+    from benchmarks.figures import Curve
+    from benchmarks.svg import lines
+
+    count, points = CLIENTS, [(0.0, float(CLIENTS))]
+    for when, change in sorted([*((each, -1) for each in lost), *((each, 1) for each in back)]):
+        points.append((when - began, float(count)))
+        count += change
+        points.append((when - began, float(count)))
+    curve = Curve(
+        "rolling",
+        f"{NODES} nodes restarted one after another, {CLIENTS} clients",
+        "seconds",
+        "connected clients",
+        {"lhttp": [*points, (took, float(count))]},
+        marks=False,
+    )
+    path.write_text(lines(curve), encoding="utf-8")
+
+
 @pytest_twisted.ensureDeferred
-async def test_a_rolling_restart_of_two_nodes_loses_nothing_and_spreads_the_return(
+async def test_a_rolling_restart_loses_nothing_and_spreads_the_return(
     serve: Callable[..., ServerProcess], request: pytest.FixtureRequest
 ) -> None:
     from twisted.internet import reactor
@@ -87,10 +112,10 @@ async def test_a_rolling_restart_of_two_nodes_loses_nothing_and_spreads_the_retu
 
     nats = jetstream()
     request.addfinalizer(nats.stop)
-    nodes = [start_node(serve, nats.url) for _ in range(2)]
+    nodes = [start_node(serve, nats.url) for _ in range(NODES)]
     balancer = Balancer(reactor, [node.port for node in nodes])
     await balancer.start()
-    await until(lambda: len(balancer.ready) == 2)
+    await until(lambda: len(balancer.ready) == NODES)
     url = f"ws://127.0.0.1:{balancer.port}/"
     listeners = [Listener(reactor, url) for _ in range(CLIENTS)]
     publisher = Client(url, reactor=reactor, queue_length=10_000)
@@ -109,12 +134,14 @@ async def test_a_rolling_restart_of_two_nodes_loses_nothing_and_spreads_the_retu
     from twisted.internet.defer import ensureDeferred
 
     publishing = ensureDeferred(publish())
-    for number in range(2):
+    began = time.monotonic()
+    for number in range(NODES):
         node = nodes[number]
         await deferToThread(end, node)
         nodes[number] = await deferToThread(start_node, serve, nats.url, node.port)
-        await until(lambda: len(balancer.ready) == 2)
+        await until(lambda: len(balancer.ready) == NODES)
     await until(lambda: all(listener.client.state is State.CONNECTED for listener in listeners))
+    took = time.monotonic() - began
     running = False
     await publishing
     for published in sent:
@@ -127,9 +154,12 @@ async def test_a_rolling_restart_of_two_nodes_loses_nothing_and_spreads_the_retu
     away = sorted(b - a for listener in listeners for a, b in zip(listener.lost, listener.back, strict=True))
     seconds = Counter(int(when - lost[0]) for listener in listeners for when in listener.back)
     print(
-        f"{CLIENTS} clients, {len(sent)} publications: {len(away)} closes, away {away[len(away) // 2]:.3f} s in the "
-        f"median, {away[-1]:.3f} s at most; returns a second: {dict(sorted(seconds.items()))}"
+        f"{NODES} nodes, {CLIENTS} clients, {len(sent)} publications: {len(away)} closes, "
+        f"away {away[len(away) // 2]:.3f} s in the median, "
+        f"{away[-1]:.3f} s at most; returns a second: {dict(sorted(seconds.items()))}"
     )
+    if PLOT:
+        draw(Path(PLOT), began, took, lost, [when for listener in listeners for when in listener.back])
     reasons = {reason for listener in listeners for reason in listener.reasons}
     assert reasons == {"the server closed the connection (1001): server is going away; retry-after=0.2"}
     assert lost[-1] - lost[0] > 4.0

@@ -32,7 +32,7 @@ from lhttp_tx.codec.channels import check_channel, split_channels
 from lhttp_tx.codec.json_view import decode_json
 from lhttp_tx.codec.limits import DEFAULT_LIMITS, UNLIMITED
 from lhttp_tx.codec.message import Message, Unreadable, parse
-from lhttp_tx.codec.multipart import join_parts, parse_offsets, split_message, split_parts
+from lhttp_tx.codec.multipart import check_split, join_parts, parse_offsets, split_message, split_parts
 from lhttp_tx.codec.text import is_text
 from lhttp_tx.codec.views import JSON, PROTOBUF, View
 from lhttp_tx.engine.answers import error_message
@@ -178,7 +178,14 @@ def multipart(data: bytes) -> None:
         parts = split_parts(offsets, body)
     except RemoteProtocolError as error:
         _check_refusal(error, 400)
+        try:
+            check_split(offsets, body)
+        except RemoteProtocolError as other:
+            assert other.reason == error.reason
+        else:
+            raise AssertionError("check_split has let it pass") from error
         return
+    check_split(offsets, body)
     assert len(parts) == len(offsets)
     for part, start, end in zip(parts, offsets, (*offsets[1:], len(body)), strict=True):
         slice_ = body[start:end]

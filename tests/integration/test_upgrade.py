@@ -112,6 +112,7 @@ def test_what_is_no_server_is_told_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine", encoding="ascii")
     assert run(tmp_path, "--upgrade", "file").endswith("file is not a socket; name another path, or remove it")
     assert (tmp_path / "file").read_text("ascii") == "mine"
+    assert run(tmp_path, "--upgrade", "nowhere/socket").endswith("may not make files in nowhere, or it is not there")
 
 
 @pytest.mark.parametrize(

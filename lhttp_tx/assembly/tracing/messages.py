@@ -161,19 +161,27 @@ def traced_conversation(own: type[Conversation], tracer: Tracer) -> type[Convers
                 data = self._draw(data)
             own.receive(self, data, binary)
 
+        def _span_for(self, data: bytes) -> Span | None:
+            """Return the span of a message that goes through no steps."""
+            drawn = self._drawn
+            if drawn is not None and drawn[0].encode() in data:
+                self._drawn = None
+                return drawn[1]
+            parent = tracer.parent_of(data)
+            return None if parent is None else tracer.begin(_OTHER, "SERVER", parent, _SYSTEM)
+
         def _refuse(self, data: bytes) -> None:
             error = Failure().value
-            drawn = self._drawn
-            span: Span | None = None
-            if drawn is not None and drawn[0].encode() in data:
-                span, self._drawn = drawn[1], None
-            else:
-                parent = tracer.parent_of(data)
-                if parent is not None:
-                    span = tracer.begin(_OTHER, "SERVER", parent, _SYSTEM)
+            span = self._span_for(data)
             own._refuse(self, data)
             if span is not None:
                 end(tracer, span, error)
+
+        def _drop(self, data: bytes, binary: bool) -> None:
+            span = self._span_for(data)
+            own._drop(self, data, binary)
+            if span is not None:
+                tracer.end(span, "Refused", 503)
 
         def _before_done(self, request: Request, failure: Failure | None) -> None:
             span = _span_of(request)

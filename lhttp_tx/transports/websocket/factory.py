@@ -108,7 +108,7 @@ class LHTTPServerFactory(WebSocketServerFactory):
         self.policy = AccessPolicy() if policy is None else policy
         self.gate = gate
         self.admission = Admission(reactor) if admission is None else admission
-        self.outbox = Outbox(engine.hub)
+        self.outbox = Outbox(engine.hub, reactor)
         engine.hub.bracket(self.outbox.cork, self.outbox.uncork)
         self.draining = self.starting = False
         largest = 2 * engine.limits.message_size

@@ -50,7 +50,7 @@ class Joined:
             self._data += piece
 
     def take(self) -> bytes:
-        """Return the whole message. Do not use the object any more."""
+        """Return the whole message. Do not use the object afterwards."""
         data, self._data = self._data, b""
         return bytes(data)  # itself, if it is bytes
 

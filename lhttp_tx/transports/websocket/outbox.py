@@ -6,7 +6,10 @@ everything else for each connection, such as the replies to the messages of one 
 channels that come from another node in one piece.
 """
 
+from time import perf_counter
 from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
 
 from lhttp_tx.engine.hub import Hub
 
@@ -14,6 +17,19 @@ __all__ = ["Outbox"]
 
 _MAX_SIZE = 262_144
 """Gathered bytes after which everything is written, even if the read may cause more."""
+
+_REFERENCE_SIZE = 16
+"""Bytes that count for a frame which the connection before has to write, too."""
+
+_MANY = 32
+"""Connections of one flush from which on the next reads are joined, too."""
+
+_MAX_HOLD = 0.002
+"""Seconds for which frames wait for further reads, at most."""
+
+
+_EXPECTS, _HOLDS = 1, 2
+"""Whether the next read is to be joined with those after it; whether reads are being joined."""
 
 
 class Writer(Protocol):
@@ -27,22 +43,53 @@ class Outbox:
     """
     The frames that the connections of one server have to write, gathered while a read is being handled.
 
+    When many connections have had something to write, the next reads are probably followed by more of the same. Then
+    the outbox goes on to gather until the reactor has handled all reads of its turn, at most :data:`_MAX_HOLD` seconds.
+    So fifty publishers who send at once cost each subscriber a few writes, and not fifty.
+
     :ivar corked: how many reads are being handled. While there is one, frames are gathered here, and not written.
     """
 
-    __slots__ = ("_hub", "_size", "_waiting", "corked")
+    __slots__ = ("_clock", "_held_since", "_hub", "_joins", "_last", "_size", "_waiting", "corked")
 
-    def __init__(self, hub: Hub) -> None:
-        """:param hub: the hub, which is corked and uncorked together with the outbox."""
+    def __init__(self, hub: Hub, clock: IReactorTime) -> None:
+        """
+        :param hub: the hub, which is corked and uncorked together with the outbox.
+        :param clock: the reactor.
+        """
         self.corked = 0
         self._hub = hub
+        self._clock = clock
         self._size = 0
+        self._last = b""
         self._waiting: dict[Writer, list[bytes]] = {}
+        self._joins = 0
+        self._held_since = 0.0
 
     def cork(self) -> None:
         """Begin to gather."""
         self.corked += 1
         self._hub.cork()
+        if self._joins:
+            self._join()
+
+    def _join(self) -> None:
+        """Gather until the end of the reactor's turn, but not too long."""
+        if self._joins == _EXPECTS:
+            self._joins = _HOLDS
+            self.corked += 1
+            self._hub.cork()
+            self._clock.callLater(0, self._release)
+        elif perf_counter() - self._held_since < _MAX_HOLD:
+            return
+        else:
+            self._hub.flush()
+            self.flush()
+        self._held_since = perf_counter()
+
+    def _release(self) -> None:
+        self._joins = 0
+        self.uncork()
 
     def uncork(self) -> None:
         """Undo one call of :meth:`cork`. The last call writes everything, with each connection's frames in order."""
@@ -53,7 +100,11 @@ class Outbox:
                 self.flush()
         else:
             self.corked = 0
-            self._hub.uncork()
+            hub = self._hub
+            hub.uncork()
+            if hub.reached >= _MANY:
+                hub.reached = 0
+                self._joins = self._joins or _EXPECTS
 
     def add(self, writer: Writer, frame: bytes) -> None:
         """Add *frame* to the frames for *writer*."""
@@ -62,7 +113,11 @@ class Outbox:
             self._waiting[writer] = [frame]
         else:
             frames.append(frame)
-        self._size += len(frame)
+        if frame is self._last:
+            self._size += _REFERENCE_SIZE
+        else:
+            self._last = frame
+            self._size += len(frame)
         if self._size > _MAX_SIZE:
             self.flush()
 
@@ -72,6 +127,8 @@ class Outbox:
 
     def flush(self) -> None:
         """Write all gathered frames now."""
-        waiting, self._waiting, self._size = self._waiting, {}, 0
+        waiting, self._waiting, self._size, self._last = self._waiting, {}, 0, b""
+        if not self._joins and len(waiting) >= _MANY:
+            self._joins = _EXPECTS
         for writer, frames in waiting.items():
             writer.write_frames(frames[0] if len(frames) == 1 else b"".join(frames))

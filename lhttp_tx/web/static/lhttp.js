@@ -1598,7 +1598,6 @@
     return user === null ? `c${connection}` : `u${user}`;
   }
 
-
   /**
    * A client with a connection, which it opens again when it is lost.
    *
@@ -1841,7 +1840,7 @@
       else own.push(["message-id", id]);
       const hasReceipt = options.receipt ?? true;
       if (id === undefined && hasReceipt) {
-        id = randomId(); // nobody can guess the next one, and take it first
+        id = randomId(); // nobody can guess the next id and use it first
         own.push(["message-id", id]);
       }
       if (id !== undefined && !MESSAGE_ID.test(id)) {

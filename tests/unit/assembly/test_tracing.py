@@ -544,6 +544,29 @@ def test_a_message_that_waits_before_one_that_was_drawn_keeps_its_parent(spans: 
     assert parent_of(found["second"]) == ""
 
 
+@pytest.mark.parametrize("headers", [{}, NAMED])
+def test_a_message_that_waits_for_too_long_has_a_span(spans: Spans, headers: dict[str, str]) -> None:
+    waiting: Deferred[None] = Deferred()
+
+    class Slow(Processor):
+        command = "slow"
+
+        def on_message(self, request: Request) -> Deferred[None]:
+            return waiting
+
+    server = Server(trace=spans.provider, trace_ratio=1.0, processors=[Slow()], wait_timeout=1.0)
+    client = server.connect()
+    client.send(Message("slow", {"traceparent": PARENT[:-1] + "0"}))
+    client.send(Message("x", headers))
+    server.clock.advance(2)
+    waiting.callback(None)
+    (dropped,) = spans.take()
+    assert dropped.attributes is not None
+    assert (dropped.attributes["error.type"], dropped.attributes["lhttp.status"]) == ("Refused", 503)
+    client.send(Message("x"))
+    assert spans.names() == ["message"], "others are drawn as before"
+
+
 # Cost
 
 

@@ -8,7 +8,7 @@ from line_counter import count_lines
 
 from lhttp_tx.codec.headers import Headers
 from lhttp_tx.codec.message import Message, parse
-from lhttp_tx.codec.multipart import Part, join_parts, parse_offsets, split_parts
+from lhttp_tx.codec.multipart import Part, check_parts, check_split, join_parts, parse_offsets, split_parts
 from lhttp_tx.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 
 parts = st.builds(
@@ -126,9 +126,10 @@ def test_part_that_would_not_parse_back_the_same_is_not_joined(pair: tuple[str, 
 
 
 def test_many_offsets_take_no_more_work_than_few() -> None:
+    parse_offsets.cache_clear()
     few, many = "0 2", " ".join(str(2 * number) for number in range(1_500))
-    assert parse_offsets(many) == tuple(range(0, 3_000, 2))
     assert count_lines(lambda: parse_offsets(many)) == count_lines(lambda: parse_offsets(few))
+    assert parse_offsets(many) == tuple(range(0, 3_000, 2))
 
 
 def test_headers_of_all_parts_are_bounded_together() -> None:
@@ -136,3 +137,32 @@ def test_headers_of_all_parts_are_bounded_together() -> None:
     assert [len(part.headers) for part in split_parts((0, 11), body, 3)] == [2, 1]
     with pytest.raises(MessageTooLarge, match="more than 2 headers"):
         split_parts((0, 11), body, 2)
+
+
+@pytest.mark.parametrize(("part", "most"), [(b"\r\n", 60), (b"\r\nx", 60), (b"a:b\r\n\r\n", 8 * 128)])
+def test_tiny_parts_are_checked_without_making_them(part: bytes, most: int) -> None:
+    offsets = " ".join(str(len(part) * number) for number in range(128))
+    message = Message("chat", {"multipart": offsets}, part * 128)
+    parse_offsets.cache_clear()
+    assert count_lines(lambda: check_parts(message)) < most
+
+
+@pytest.mark.parametrize(
+    ("offsets", "body", "reason"),
+    [
+        ((0, 2), b"\r\n\r\n", ""),
+        ((0, 1), b"\r\nx", "no blank line"),
+        ((0, 3), b"\r\nxa:b\r\n\r\n", ""),
+        ((0, 3), b"\r\nxa:b\r\n\r", "no blank line"),
+        ((0, 3), b"\r\nx\r\r\n\r\n", "CR"),
+        ((0, 3), b"\r\nx\xff:\r\n\r\n", "header"),
+        ((0, 9), b"\r\nx", "not inside"),
+    ],
+)
+def test_parts_are_refused_whether_or_not_they_are_made(offsets: tuple[int, ...], body: bytes, reason: str) -> None:
+    for check in (check_split, split_parts):
+        if reason:
+            with pytest.raises(RemoteProtocolError, match=reason):
+                check(offsets, body)
+        else:
+            check(offsets, body)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lhttp_tx import Request, processor
+from lhttp_tx.codec.headers import Headers
+from lhttp_tx.codec.multipart import Part
 from lhttp_tx.testing import Server
 
 
@@ -29,3 +31,18 @@ def test_parts_and_their_headers_are_bounded_in_number(parts: int, part: bytes, 
     client.send(f"LHTTP/1.0 count\r\nmultipart:{offsets}\r\n\r\n{(part * parts).decode()}")
     (message,) = client.take()
     assert message.headers.get("status", message.text) == answer
+
+
+def test_parts_are_made_when_they_are_asked_for_and_once() -> None:
+    seen: list[object] = []
+
+    @processor("see")
+    def see(request: Request) -> None:
+        seen.extend((request.parts, request.parts))
+        request.parts = ()
+        seen.append(request.parts)
+
+    Server(processors=[see]).connect().send("LHTTP/1.0 see\r\nmultipart:0 3\r\n\r\n\r\nxa:b\r\n\r\n")
+    assert seen[0] == (Part(body=b"x"), Part(Headers([("a", "b")])))
+    assert seen[1] is seen[0]
+    assert seen[2] == ()

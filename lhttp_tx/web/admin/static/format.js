@@ -31,7 +31,7 @@ export function bytes(value) {
   return `${unit ? trim(value) : count(value)} ${UNITS[unit]}`;
 }
 
-/** Return bytes a second with a unit; in decimal units, so that round numbers stay round. */
+/** Return bytes a second with a decimal unit, so that round numbers stay round. */
 export function speed(value) {
   if (value >= 1e6) return `${trim(value / 1e6)} MB/s`;
   return value >= 1e3 ? `${trim(value / 1e3)} kB/s` : `${trim(value)} B/s`;

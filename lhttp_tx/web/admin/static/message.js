@@ -30,7 +30,7 @@ export function bodyOf(message, isShown) {
   );
 }
 
-/** Return the headers, one a line. */
+/** Return the headers, one on each line. */
 export function headersOf(headers) {
   return el("pre", { class: "headers" }, headers.map(([name, value]) => `${name}: ${value}`).join("\n"));
 }

@@ -66,7 +66,7 @@ export class Table {
 /**
  * Show a list of the API page by page, and refresh the page in view.
  *
- * method, params: what to call. rows: the key of the answer with the rows. Other parameters as for Table.
+ * method, params: the call. rows: the key of the answer with the rows. The other parameters are those of Table.
  */
 export function pages({ method, params = {}, rows, columns, keyOf, empty, signal, seconds = 5, limit = PAGE }) {
   const table = new Table(columns, keyOf, empty);

@@ -33,7 +33,7 @@ client.on("state", ({ state, previous, delay }) => {
 
 function countDown(end) {
   const rest = element("span");
-  rest.setAttribute("aria-hidden", "true"); // a screen reader need not say each second
+  rest.setAttribute("aria-hidden", "true"); // a screen reader need not read each second
   byId("state").append(rest);
   const tell = () => {
     const seconds = Math.ceil((end - Date.now()) / 1000);

@@ -1,8 +1,12 @@
 """The outbox: one write for each connection and read, in order."""
 
+import pytest
+from twisted.internet.task import Clock
+
 from lhttp_tx.bus.memory import MemoryBus
 from lhttp_tx.engine.delivery import Delivery
 from lhttp_tx.engine.hub import Hub
+from lhttp_tx.transports.websocket import outbox as outbox_module
 from lhttp_tx.transports.websocket.frames import PLAIN, build_frame
 from lhttp_tx.transports.websocket.outbox import Outbox
 
@@ -27,7 +31,7 @@ class Connection:
 
 def make() -> tuple[Hub, Outbox, Connection]:
     hub = Hub(bus=MemoryBus())
-    outbox = Outbox(hub)
+    outbox = Outbox(hub, Clock())
     connection = Connection(outbox)
     hub.subscribe(connection, "room", connection.deliver)
     return hub, outbox, connection
@@ -93,3 +97,92 @@ def test_flushing_early_keeps_the_order() -> None:
     connection.send_frame(b"2")
     outbox.uncork()
     assert connection.writes == [b"1", b"2"]
+
+
+class Crowd:
+    """A room, and reads of connections that publish there, all in one turn of the reactor until :meth:`turn`."""
+
+    def __init__(self, count: int) -> None:
+        self.clock = Clock()
+        self.hub = Hub(bus=MemoryBus())
+        self.outbox = Outbox(self.hub, self.clock)
+        self.members = [Connection(self.outbox) for _ in range(count)]
+        for member in self.members:
+            self.hub.subscribe(member, "room", member.deliver)
+
+    def read(self, body: bytes) -> None:
+        self.outbox.cork()
+        self.hub.publish(["room"], body, False)
+        self.outbox.uncork()
+
+    def turn(self) -> None:
+        self.clock.advance(0)
+
+    @property
+    def writes(self) -> set[int]:
+        return {len(member.writes) for member in self.members}
+
+
+def test_the_reads_of_a_turn_are_one_write_where_many_listen() -> None:
+    crowd = Crowd(32)
+    for number in range(50):
+        crowd.read(b"%d" % number)
+    assert crowd.writes == {1}, "the first one is not held up"
+    crowd.turn()
+    assert crowd.writes == {2}
+    expected = b"".join(build_frame(b"%d" % number, False) for number in range(50))
+    assert {b"".join(member.writes) for member in crowd.members} == {expected}
+    assert crowd.outbox.corked == 0
+    crowd.read(b"next")
+    crowd.turn()
+    assert crowd.writes == {3}
+    assert not crowd.clock.getDelayedCalls()
+
+
+def test_where_few_listen_each_read_is_written_at_its_end() -> None:
+    crowd = Crowd(31)
+    for number in range(5):
+        crowd.read(b"%d" % number)
+        assert crowd.writes == {number + 1}
+    assert not crowd.clock.getDelayedCalls()
+
+
+def test_reads_to_several_rooms_stay_in_order_while_they_are_held() -> None:
+    crowd = Crowd(32)
+    for member in crowd.members:
+        crowd.hub.subscribe(member, "other", member.deliver)
+    expected = b""
+    for number in range(10):
+        body = b"%d" % number
+        crowd.outbox.cork()
+        crowd.hub.publish(["room" if number % 3 else "other"], body, False)
+        crowd.outbox.uncork()
+        expected += build_frame(body, False)
+    crowd.turn()
+    assert {b"".join(member.writes) for member in crowd.members} == {expected}
+
+
+def test_frames_are_held_for_a_short_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(outbox_module, "perf_counter", lambda: now[0])
+    crowd = Crowd(32)
+    crowd.read(b"first")
+    crowd.read(b"held")
+    now[0] += 0.0019
+    crowd.read(b"held, too")
+    assert crowd.writes == {1}
+    now[0] += 0.0002
+    crowd.read(b"after two milliseconds")
+    assert crowd.writes == {2}
+    crowd.turn()
+    assert crowd.writes == {3}
+
+
+def test_frames_that_many_share_are_bounded_by_what_they_take() -> None:
+    crowd = Crowd(100)
+    crowd.read(b"first")
+    body = b"x" * 10_000
+    for _ in range(60):
+        crowd.read(body)
+    assert min(crowd.writes) >= 3, "600,000 bytes are not gathered"
+    assert 200_000 < max(len(piece) for member in crowd.members for piece in member.writes) < 300_000
