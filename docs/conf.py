@@ -43,7 +43,7 @@ html_show_sphinx = False
 exclude_patterns = ["_build"]
 highlight_language = "text"
 
-autodoc_mock_imports = ["prometheus_client"] if find_spec("prometheus_client") is None else []
+autodoc_mock_imports = [name for name in ("google", "grpc", "prometheus_client") if find_spec(name) is None]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
@@ -53,7 +53,7 @@ autodoc_preserve_defaults = True
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(_asyncio|abc|asyncio|autobahn|collections|contextlib|enum|io|nats|os|pathlib|re|ssl)\..*"),
-    ("py:.*", r"(prometheus_client|sqlite3|treq|twisted|urllib|zope)\..*"),
+    ("py:.*", r"(google|grpc|prometheus_client|sqlite3|treq|twisted|urllib|zope)\..*"),
     ("py:.*", r"lhttp_tx(\.\w+)*\._\w+|_[A-Z]\w*"),
     # inside the house: neither public nor described
     (

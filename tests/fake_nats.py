@@ -37,7 +37,7 @@ class FakeLink:
     :ivar unsubscribed: the subjects that were taken back, in order.
     :ivar mark: what its publications bear.
     :ivar closed: with which ``flush`` it was closed, or ``None``.
-    :ivar checks: questions for a sign of life that have no answer yet.
+    :ivar checks: pings that have no answer yet.
     :ivar confirmations: questions whether it has what was published that have no answer yet.
     """
 

@@ -89,7 +89,7 @@ def follow_gaps(engine: Engine, nodes: Nodes, bus: Any, clock: IReactorTime, tim
     """
     unaware = UnawareClients(engine, clock, time=time)
     on_gap: list[Callable[[], None]] = getattr(bus, "on_gap", [])
-    on_gap.append(nodes.begin_anew)
+    on_gap.append(nodes.reset_numbers)
     nodes.on_hole.append(engine.hub.tell_gaps)
     nodes.on_loss.append(engine.hub.tell_gaps)  # no closes: one node could disconnect the clients of all
     if time:

@@ -3,12 +3,16 @@ The errors of the client, in addition to those of :mod:`lhttp_tx.errors`.
 
 ::
 
-    LHTTPError ├── ReplyError            any  the server answered with an error │   └── NoReply           404  the
-    server is done with a request and has not replied ├── RequestTimeout        504  the server has not answered in time
-    ├── ConnectFailed         503  no connection came about │   └── LoginFailed       any  the server has refused the
-    login, or the client has no credentials ├── ConnectionLost        503  the connection ended before the answer came │
-    └── ClientClosed      409  the client was closed, or was never started └── TooMany └── QueueFull         429  too
-    much waits to be sent, or to be answered
+    LHTTPError
+    ├── ReplyError            any  the server answered with an error
+    │   └── NoReply           404  the server has finished a request without a reply
+    ├── RequestTimeout        504  the server has not answered in time
+    ├── ConnectFailed         503  the client could not connect
+    │   └── LoginFailed       any  the server has refused the login, or the client has no credentials
+    ├── ConnectionLost        503  the connection ended before the answer came
+    │   └── ClientClosed      409  the client was closed, or was never started
+    └── TooMany
+        └── QueueFull         429  too many messages wait to be sent, or for an answer
 """
 
 from lhttp_tx.errors import LHTTPError, TooMany

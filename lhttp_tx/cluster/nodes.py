@@ -62,7 +62,7 @@ class Nodes:
     :ivar on_hole: functions that are called when messages of another node are missing, and publications may be, too.
     :ivar on_loss: functions that are called when another node has lost a link to the bus, and perhaps publications.
     :ivar hear_losses: see :meth:`lhttp_tx.cluster.peers.Peers.hear_losses`.
-    :ivar begin_anew: see :meth:`lhttp_tx.cluster.peers.Peers.begin_anew`.
+    :ivar reset_numbers: see :meth:`lhttp_tx.cluster.peers.Peers.reset_numbers`.
     :ivar clocks: the clocks of the nodes.
     :ivar running: whether this node looks for other nodes, and can send to them.
     """
@@ -84,7 +84,7 @@ class Nodes:
         self.on_hole: list[Callable[[], None]] = []
         self.on_loss = self._peers.on_loss
         self.hear_losses = self._peers.hear_losses
-        self.begin_anew = self._peers.begin_anew
+        self.reset_numbers = self._peers.reset_numbers
         self._number = 0
         self._begun: float | None = None
         self._bus = bus
@@ -259,7 +259,7 @@ class Nodes:
                 waiting.append(result)
         if not waiting:
             self.listens = True
-            self.begin_anew()
+            self.reset_numbers()
             self._settle()
             return
         done: Deferred[Any] = DeferredList(waiting, fireOnOneErrback=True, consumeErrors=True)
@@ -268,7 +268,7 @@ class Nodes:
     def _listening(self) -> None:
         """Send the first heartbeat, because the bus has the subscriptions now."""
         self.listens = True
-        self.begin_anew()
+        self.reset_numbers()
         self._greet_all(fresh=True)
         if not self._settled and self.running:
             self._settling = self._clock.callLater(SETTLED_AFTER, self._settle)

@@ -53,7 +53,7 @@ class Peers:
         self._missing: dict[str, float] = {}
         self._numbers: dict[str, int] = {}
         self._losses: dict[str, int] = {}
-        self._anew: float | None = None
+        self._reset_at: float | None = None
 
     @property
     def others(self) -> frozenset[str]:
@@ -111,9 +111,9 @@ class Peers:
 
         :param age: the seconds since its first message.
         """
-        if self._anew is None:
+        if self._reset_at is None:
             return False
-        return min(self._clock.seconds() - self._anew, age) > FIRST_WORD_AFTER
+        return min(self._clock.seconds() - self._reset_at, age) > FIRST_WORD_AFTER
 
     def hear_losses(self, name: str, count: Any) -> None:
         """
@@ -131,11 +131,11 @@ class Peers:
             for call in self.on_loss:
                 call()
 
-    def begin_anew(self) -> None:
+    def reset_numbers(self) -> None:
         """Forget the numbers of messages, because it is already known that earlier ones may be missing."""
         self._numbers.clear()
         self._losses.clear()
-        self._anew = self._clock.seconds()
+        self._reset_at = self._clock.seconds()
 
     def left(self, name: str) -> None:
         """Note that a node has announced that it leaves."""

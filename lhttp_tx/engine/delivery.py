@@ -54,7 +54,7 @@ class Delivery:
         :meth:`encoded`.
     """
 
-    __slots__ = ("_others", "binary", "channel", "encoding", "made", "payloads")
+    __slots__ = ("_counts", "_others", "binary", "channel", "encoding", "made", "payloads")
 
     def __init__(self, channel: str, payloads: list[bytes], binary: bool) -> None:
         self.channel = channel
@@ -79,6 +79,14 @@ class Delivery:
             return found
         return self._kept(encoding)
 
+    def count(self, call: Callable[[object], object]) -> None:
+        """
+        Let *call* count what this delivery holds beside its messages, for those that keep it.
+
+        :param call: called with each encoding that is made from now on, except the first one that has no view.
+        """
+        self._counts = call
+
     def _kept(self, encoding: Encoding[_Made]) -> _Made:
         if not hasattr(self, "_others"):  # mostly there is only one encoding
             self._others: dict[object, Any] = {}
@@ -90,10 +98,14 @@ class Delivery:
     def _encode(self, encoding: Encoding[_Made]) -> _Made:
         """Encode the messages. Encodings that have the same view share the list of views."""
         view: View | None = getattr(encoding, "view", None)
+        found: _Made
         if view is None:
-            return encoding.encode(self.payloads, self.binary)
-        shared: Any = encoding
-        found: _Made = shared.encode_views(self._kept(view))
+            found = encoding.encode(self.payloads, self.binary)
+        else:
+            shared: Any = encoding
+            found = shared.encode_views(self._kept(view))
+        if hasattr(self, "_counts"):  # mostly nobody keeps a delivery
+            self._counts(found)
         return found
 
     def __len__(self) -> int:

@@ -7,8 +7,10 @@ once for all of them, and each encoding is made once.
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from collections.abc import Iterator
+from functools import partial
 from itertools import accumulate, groupby, repeat
 from operator import attrgetter
 from typing import NamedTuple
@@ -36,12 +38,12 @@ _PAGE_LENGTH = 2_000
 _KEPT_SIZE = 8_388_608
 """The most bytes of memory of all pages that are kept for other clients."""
 
-_PAGE_COST = 700
+_PAGE_COST = 900
 _DELIVERY_COST = 300
 _MESSAGE_COST = 160
 """
 Bytes of memory of a page, of each of its deliveries, and of each message, in addition to the messages' own bytes. These
-count twice, because encoded copies exist. Measured, and rounded up.
+count twice, because encoded copies exist. Measured, and rounded up. Further encodings count when they are made.
 """
 
 READ_SHARE = 4
@@ -111,6 +113,7 @@ class Pages:
         self._clock = clock
         self._kept: dict[tuple[str, Retention, int], SharedPage] = {}
         self._kept_size = 0
+        self._generation = 0
         self._timer: IDelayedCall | None = None
         self._reading: dict[tuple[str, Retention, int], _Reading] = {}
         self.reads = 0
@@ -147,11 +150,13 @@ class Pages:
         self._turns.spend(0, len(page.messages) // READ_SHARE)
         if page.messages:
             cost = _cost_of(shared, size)
+            if self._kept_size + cost > _KEPT_SIZE:
+                self._drop()
             self._kept_size += cost
-            if self._kept_size > _KEPT_SIZE:
-                self._kept.clear()
-                self._kept_size = cost
             self._kept[key] = shared
+            counts = partial(self._count, self._generation)
+            for delivery in shared.deliveries:
+                delivery.count(counts)
             if self._timer is None:
                 self._timer = self._clock.callLater(_KEPT_TIME, self.forget)
         return shared
@@ -161,8 +166,24 @@ class Pages:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
+        self._drop()
+
+    def _drop(self) -> None:
         self._kept.clear()
         self._kept_size = 0
+        self._generation += 1
+
+    def _count(self, generation: int, made: object) -> None:
+        """
+        Count an encoding of a page that is kept. If there is too much, keep no page.
+
+        :param generation: the number of times that pages were dropped when the page was read.
+        :param made: the encoding.
+        """
+        if generation == self._generation:
+            self._kept_size += _bytes_of(made)
+            if self._kept_size > _KEPT_SIZE:
+                self._drop()
 
     def _have_read(self, answer: Page | Failure, key: tuple[str, Retention, int], reading: _Reading) -> None:
         if not isinstance(answer, Failure):
@@ -213,6 +234,12 @@ def _cost_of(shared: SharedPage, size: int) -> int:
     """
     pieces = _DELIVERY_COST * len(shared.deliveries) + _MESSAGE_COST * len(shared.page.messages)
     return _PAGE_COST + pieces + 2 * size
+
+
+def _bytes_of(made: object) -> int:
+    """Return the bytes of memory of an encoding: bytes, or a list or a tuple of such."""
+    inner = sum(map(_bytes_of, made)) if isinstance(made, list | tuple) else 0
+    return sys.getsizeof(made) + inner
 
 
 def deliveries(channel: str, messages: list[Stored]) -> list[Delivery]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lhttp_tx.observe.schemas import (
+    BASE64,
     BODIES,
     CHANNEL,
     COUNT,
@@ -151,7 +152,7 @@ METHODS: tuple[Method, ...] = (
         ),
         {
             "position": TEXT,
-            "messages": rows(position=TEXT, command=TEXT, headers=HEADERS, body=TEXT, body_base64=TEXT),
+            "messages": rows(position=TEXT, command=TEXT, headers=HEADERS, body=TEXT, body_base64=BASE64),
             "more": {"type": "boolean"},
             "missed": {"type": "boolean"},
         },

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "BASE64",
     "BODIES",
     "CHANNEL",
     "CHANNELS",

@@ -22,12 +22,18 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.observe.reasons import reason_of, tell_once
 
-__all__ = ["BACKLOG", "Listeners", "accept", "close_now", "listen_now", "widen"]
+__all__ = ["BACKLOG", "MAX_ACCEPTS", "Listeners", "accept", "close_now", "limit_accepts", "listen_now", "widen"]
 
 _log = Logger()
 
 BACKLOG = max(1_024, socket.SOMAXCONN)
 """Connections of one port that may wait to be accepted. The system has its own limit (net.core.somaxconn)."""
+
+MAX_ACCEPTS = 4
+"""
+The most connections that a port accepts in one turn of the reactor. Twisted accepts 100, and 20 more each time that so
+many wait; the other clients wait meanwhile. The rest stays in the system's queue until the next turn.
+"""
 
 _UNSAID = (50, None)
 """Backlogs that nobody has chosen: Twisted's default, and ``None`` for a socket that another process has made."""
@@ -41,6 +47,19 @@ def widen(port: Any, description: str) -> None:
     """
     if isinstance(port, Port) and port.backlog in _UNSAID and ":backlog=" not in description:
         port.socket.listen(BACKLOG)
+
+
+def limit_accepts(port: Any) -> None:
+    """Let *port* accept no more than :data:`MAX_ACCEPTS` connections in one turn of the reactor."""
+    if not isinstance(port, Port):
+        return
+    read = port.doRead
+
+    def read_few() -> None:
+        port.numberAccepts = min(port.numberAccepts, MAX_ACCEPTS)  # Twisted changes it
+        read()  # type: ignore[no-untyped-call]
+
+    port.doRead = read_few  # type: ignore[method-assign]
 
 
 def listen_now(endpoint: IStreamServerEndpoint, factory: IProtocolFactory, description: str) -> IListeningPort:
@@ -186,6 +205,7 @@ class Listeners:
         self.ports.append(port)
         self._inodes[port] = _inode(port)
         widen(port, description)
+        limit_accepts(port)
         self._opened(port, description, factory)
 
     def _look(self) -> None:

@@ -4,6 +4,7 @@ Tells callers when a service has started, even if starts and stops overlap. Used
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-__all__ = ["Starts", "first_of", "one_by_one"]
+__all__ = ["Starts", "first_of", "freeze_when", "one_by_one"]
 
 _log = Logger()
 
@@ -86,3 +87,21 @@ def first_of(failure: Failure) -> Failure:
     """Return the first failure of a ``DeferredList``."""
     found: Failure = failure.value.subFailure  # type: ignore[union-attr]
     return found
+
+
+def freeze_when(started: Deferred[None]) -> None:
+    """
+    Let the garbage collector leave alone what there is once a server has started. For the process of a server alone.
+
+    The modules and what they made stay until the process ends. They have hundreds of thousands of objects. Each full
+    collection would look at all of them, and the clients would wait for a tenth of a second meanwhile. Clients that
+    come and go cause such collections.
+
+    :param started: succeeds when the server has started.
+    """
+
+    def freeze(_: None) -> None:
+        gc.collect()
+        gc.freeze()
+
+    started.addCallbacks(freeze, lambda _: None)  # others tell why it did not start

@@ -229,13 +229,16 @@ class Options(
         )
         self.check_store(self.config)
         self.direct_log(self.parent if self.installs_reactor else None)
-        if self["asyncio"] and self.installs_reactor:
-            use_asyncio_reactor("--asyncio")
+        if self.installs_reactor and (self["asyncio"] or self["grpc"] is not None):
+            use_asyncio_reactor("--asyncio" if self["asyncio"] else "--grpc")
         self.exposures = find_exposures(
             self,
             nats=self._nats,
             auth=self._described,
-            listen=(*self.config.listen, *self.config.tcp, *(() if self.admin is None else (self.admin.listen,))),
+            listen=(
+                *(*self.config.listen, *self.config.tcp),
+                *(() if self.admin is None else (self.admin.listen, self.admin.grpc or "")),
+            ),
             arguments=self.arguments,
             config=None if self.sources.file is None else self.sources.file.path,
             origins=self.sources.origins,

@@ -24,7 +24,7 @@ from lhttp_tx.codec.defaults import DefaultHeaders, read_defaults
 from lhttp_tx.guard.files import START_WAIT, read_file
 from lhttp_tx.history.tables import read_classes
 from lhttp_tx.rules.model import Rules, RulesError
-from lhttp_tx.twistd.admin_keys import AdminKeys
+from lhttp_tx.twistd.admin_keys import MOVED, AdminKeys
 from lhttp_tx.twistd.toml_lines import Place, find_lines, line_of
 
 __all__ = ["PREFIX", "Setting", "SettingsError", "SettingsFile", "declared", "nearest", "settings_of"]
@@ -252,6 +252,7 @@ class SettingsFile:
 
         values: dict[str, list[str] | bool] = {}
         admin = AdminKeys.take(table, base, complain)
+        lines |= {(option,): lines[place] for option, place in MOVED.items() if place in lines}
         for key, value in table.items():
             if key in (_CHANNELS, _PLUGINS, _CLASSES, _DEFAULTS):
                 continue

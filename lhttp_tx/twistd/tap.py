@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from lhttp_tx.codec.defaults import DefaultHeaders
 from lhttp_tx.observe.stalls import StallWatch
 from lhttp_tx.ports.certificates import Certificates
-from lhttp_tx.ports.starting import one_by_one
+from lhttp_tx.ports.starting import freeze_when, one_by_one
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.service import LHTTPService
 from lhttp_tx.twistd.fresh import Freshener
@@ -62,6 +62,7 @@ def makeService(options: Options) -> IService:
         renew = renewal_of(options, server, certificates).renew
         hurry.append(server.departure.hurry)
         end_if_not_started(server.when_started(), reactor)
+        freeze_when(server.when_started())
         service = server if options.manhole is None else _with_manhole(server, options.manhole, reactor, places)
         if options["reload"]:
             service = _with_freshener(service, Freshener(server, options.named, reactor=reactor))
@@ -169,6 +170,7 @@ def make_admin(
         server_names=server.config.server_names,
         count_pending=lambda: server.factory.admission.pending,
         siblings=siblings,
+        grpc=settings.grpc,
         **more,
     )
 

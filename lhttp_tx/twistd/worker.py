@@ -107,6 +107,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run a worker until it gets SIGTERM."""
     globalLogBeginner.beginLoggingTo([_log_line], redirectStandardIO=False)
 
+    from lhttp_tx.ports.starting import freeze_when
     from lhttp_tx.twistd.mishaps import end_if_not_started
     from lhttp_tx.twistd.options import Options
     from lhttp_tx.twistd.renewal import renewal_of
@@ -130,6 +131,7 @@ def main(arguments: Sequence[str]) -> None:
     server = make_server(options, reactor, make_endpoint=certificates.endpoint)
     hurry.append(server.departure.hurry)
     end_if_not_started(server.when_started(), reactor)
+    freeze_when(server.when_started())
     server.when_started().addCallbacks(lambda _: _tell_started(), lambda _: None)
     renew = renewal_of(options, server, certificates).renew
     use_defaults = server.parts.engine.use_defaults

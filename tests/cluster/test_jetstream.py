@@ -326,7 +326,7 @@ async def test_a_stream_that_is_deleted_is_made_anew_and_subscribers_are_told(
 
 
 @pytest_twisted.ensureDeferred
-async def test_offsets_that_begin_anew_are_noticed_though_the_stream_was_not_looked_at(
+async def test_offsets_that_restart_are_noticed_though_the_stream_was_not_looked_at(
     nats: JetStreamProcess, nodes: list[Node]
 ) -> None:
     received = await nodes[0].subscribe("room")

@@ -28,10 +28,11 @@ send NAME           send the block as a WebSocket message, as the client NAME
 receive NAME        the message that this client gets next
 install             what command one does; only its last part, the server, is started with the page
 abnf                grammar, tested by itself
+needs MODULE        go on only if Python has this module; the page is run up to here otherwise
 skip REASON         not run
 =================== ==================================================================================
 
-A mark without a block (``start``, ``stop``, ``type``) stands alone.
+A mark without a block (``needs``, ``start``, ``stop``, ``type``) stands alone.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -70,7 +72,7 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
-ALONE = frozenset({"start", "stop", "type"})
+ALONE = frozenset({"needs", "start", "stop", "type"})
 ELSEWHERE = frozenset({"abnf", "browser", "skip"})
 """Kinds of blocks that are not run with their page."""
 
@@ -78,7 +80,7 @@ _ANYTHING = re.escape("…")
 """In a message that is received: what is another one each time."""
 
 _PATIENCE = 60.0
-_PORTS = re.compile(r"\b(?:4222|4318|8000|8080|8081|8082|8222|8443|9081)\b")
+_PORTS = re.compile(r"\b(?:4222|4318|8000|8080|8081|8082|8222|8443|9081|9082)\b")
 _RST_MARK = re.compile(r"\.\. test: (?P<kind>[a-z]+) ?(?P<argument>.*)$")
 _MARKDOWN_MARK = re.compile(r"<!-- test: (?P<kind>[a-z]+) ?(?P<argument>.*?) ?-->$")
 _RST_BLOCK = re.compile(r"(?P<indent> *)\.\. (?P<directive>code-block|literalinclude):: *(?P<argument>.*)$")
@@ -309,6 +311,10 @@ class Page:
         if php is None:
             pytest.skip("php is not installed: the page was run up to its first PHP block")
         self._call([php, "-r", text.removeprefix("<?php")])
+
+    def _needs(self, module: str, _: str) -> None:
+        if find_spec(module) is None:
+            pytest.skip(f"{module} is missing: the page was run up to what needs it")
 
     def _node(self, _: str, text: str) -> None:
         node = shutil.which("node")

@@ -178,6 +178,8 @@ def refused(directory: Path, *arguments: str) -> str:
     [
         (["--admin", "tcp:8099", "--port", "tcp:8099"], "cannot share a public port"),
         (["--admin", "nonsense"], "write an endpoint such as"),
+        (["--admin", "1", "--grpc", "2", "--upgrade", "x"], "--grpc and --upgrade cannot be combined"),
+        (["--grpc", "9082"], "--grpc needs the admin side: add --admin ENDPOINT"),
     ],
 )
 def test_what_cannot_work_is_refused_at_the_start(tmp_path: Path, arguments: list[str], why: str) -> None:

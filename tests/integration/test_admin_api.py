@@ -41,6 +41,28 @@ channels = ["news.>"]
 """
 EDITOR = "editor-secret-0123456789"
 
+SCOPES = (
+    ("publish", {"channel": "news.de", "command": "x"}, 200),
+    ("publish", {"channel": "chat", "command": "x"}, 403),
+    ("broadcast", {"channels": ["news.de", "chat"], "command": "x"}, 403),
+    ("channels", {}, 200),
+    ("channels", {"pattern": "news.*"}, 200),
+    ("channels", {"pattern": ">"}, 403),
+    ("connections", {}, 403),
+    ("connections", {"channel": "news.de"}, 200),
+    ("connections", {"channel": "chat"}, 403),
+    ("history", {"channel": "chat"}, 403),
+    ("disconnect", {"user": "jack"}, 403),
+    ("users", {}, 403),
+    ("info", {}, 403),
+    ("connection", {"connection": "a"}, 403),
+    ("search", {"text": "a"}, 403),
+    ("rates", {}, 403),
+    ("trace", {"trace": "a", "kind": "channel", "name": "news.a"}, 403),
+    ("incidents", {}, 403),
+)
+"""Calls of the key editor, and how they end."""
+
 
 class Admin:
     """Asks the admin side of a server."""
@@ -239,29 +261,7 @@ def test_a_batch_goes_in_order_and_past_mistakes(start: Callable[..., Admin]) ->
     assert admin.ask("batch", {"calls": many})[0] == 400
 
 
-@pytest.mark.parametrize(
-    ("method", "params", "status"),
-    [
-        ("publish", {"channel": "news.de", "command": "x"}, 200),
-        ("publish", {"channel": "chat", "command": "x"}, 403),
-        ("broadcast", {"channels": ["news.de", "chat"], "command": "x"}, 403),
-        ("channels", {}, 200),
-        ("channels", {"pattern": "news.*"}, 200),
-        ("channels", {"pattern": ">"}, 403),
-        ("connections", {}, 403),
-        ("connections", {"channel": "news.de"}, 200),
-        ("connections", {"channel": "chat"}, 403),
-        ("history", {"channel": "chat"}, 403),
-        ("disconnect", {"user": "jack"}, 403),
-        ("users", {}, 403),
-        ("info", {}, 403),
-        ("connection", {"connection": "a"}, 403),
-        ("search", {"text": "a"}, 403),
-        ("rates", {}, 403),
-        ("trace", {"trace": "a", "kind": "channel", "name": "news.a"}, 403),
-        ("incidents", {}, 403),
-    ],
-)
+@pytest.mark.parametrize(("method", "params", "status"), SCOPES)
 def test_a_scope_refuses_what_it_should(scoped: Admin, method: str, params: dict[str, Any], status: int) -> None:
     assert scoped.ask(method, params, secret=EDITOR)[0] == status
 
@@ -354,6 +354,9 @@ def test_the_command_does_the_same(start: Callable[..., Admin]) -> None:
     done = admin.run("info", secret="a-wrong-secret-0123456789")
     assert (done.returncode, "not valid" in done.stderr) == (1, True)
     assert admin.run("--url", "http://127.0.0.1:1", "info").returncode == 3
+    for params, why in (("[]", "a JSON object"), ("{", "not JSON")):
+        done = admin.run("call", "info", params)
+        assert (done.returncode, why in done.stderr) == (2, True)
     assert admin.run("info", secret=" ").returncode == 2
 
 

@@ -415,8 +415,8 @@ def test_a_token_logs_in_and_is_read(serve: Callable[..., ServerProcess], tmp_pa
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("no token", "this is no token"),
-        ("W10.W10.", "parts are not objects"),
+        ("no token", "this is not a token"),
+        ("W10.W10.", "parts are not JSON objects"),
         ("e30.eyJleHAiOjF9.", "the token expired "),
         ("e30.e30.", "no claim exp"),
         ("eyJhbGciOiJub25lIn0.e30.", "the algorithm none cannot be checked"),

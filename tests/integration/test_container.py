@@ -228,9 +228,30 @@ def test_a_node_of_the_cluster_gets_ready_with_its_three_nats_servers(tmp_path: 
         for _ in process.moments("get ready"):
             if http_request(port, "GET", "/ready")[0] == 200:
                 break
-        key = {"Authorization": f"Bearer {SECRET}prometheus.key"}
+        (scraped,) = yaml.safe_load((FOLDER / "prometheus.yml").read_text("utf-8"))["scrape_configs"]
+        target = scraped["static_configs"][0]["targets"][0]
+        key = {"Authorization": f"Bearer {SECRET}prometheus.key", "Host": target}
         status, _, metrics = http_request(admin, "GET", "/metrics", headers=key)
         assert status == 200 and b"lhttp_bus_up 1" in metrics
+
+
+def test_grafana_shows_the_dashboard_with_the_metrics_of_prometheus() -> None:
+    services = yaml.safe_load((FOLDER / "cluster.yaml").read_text("utf-8"))["services"]
+    files = {place: FOLDER / own for own, place, _ in (each.split(":") for each in services["grafana"]["volumes"])}
+    (source,) = yaml.safe_load(files["/etc/grafana/provisioning/datasources/lhttp.yml"].read_text())["datasources"]
+    host, _, port = source["url"].removeprefix("http://").partition(":")
+    assert f"127.0.0.1:{port}:{port}" in services[host]["ports"]
+    assert set(services[host]["networks"]) & set(services["grafana"]["networks"])
+    (provider,) = yaml.safe_load(files["/etc/grafana/provisioning/dashboards/lhttp.yml"].read_text())["providers"]
+    shown = [
+        json.loads(file.read_text()) for place, file in files.items() if place.startswith(provider["options"]["path"])
+    ]
+    assert [dashboard["title"] for dashboard in shown] == ["LHTTP"]
+    # The dashboard asks for a data source of this type, and takes the one that there is.
+    (asked,) = (each["query"] for each in shown[0]["templating"]["list"] if each["type"] == "datasource")
+    assert asked == source["type"]
+    password = services["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"]
+    assert password.removeprefix("/run/secrets/") in services["grafana"]["secrets"]
 
 
 def test_a_stop_of_a_node_has_the_time_that_it_may_take() -> None:

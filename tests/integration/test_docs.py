@@ -49,7 +49,7 @@ from lhttp_tx.upstream.targets import parse_upstream
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
 KINDS = {
-    *("abnf", "append", "background", "browser", "file", "install", "node", "output", "php", "python"),
+    *("abnf", "append", "background", "browser", "file", "install", "needs", "node", "output", "php", "python"),
     *("receive", "send", "server", "shell", "skip", "start", "stop", "type"),
 }
 BLOCKS = [block for page in PAGES for block in find_blocks(page)]
@@ -57,7 +57,7 @@ RUNNABLE = {block.page: None for block in BLOCKS if block.kind and block.kind no
 
 FOREIGN_OPTIONS = {
     *("--data-binary", "--experimental-websocket", "--insecure", "--pidfile", "--unix-socket"),
-    "--build",
+    *("--build", "--from-file", "--python", "--reactor", "--set"),
     "--retry-connrefused",
     *("--kill-whom", "--logfile", "--retry", "--retry-delay", "--rootdir", "--signal"),
     "--all",  # of lhttp check-config, which does without click

@@ -1,4 +1,4 @@
-"""The examples of nginx and HAProxy in ``contrib``, run in front of two real servers."""
+"""The examples of nginx, HAProxy and Caddy in ``contrib``, run in front of two real servers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,15 @@ PROXIES = [
     pytest.param("nginx/lhttp.conf", marks=needs("nginx"), id="nginx"),
     pytest.param("haproxy/haproxy.cfg", marks=needs("haproxy"), id="haproxy"),
     pytest.param("haproxy/haproxy-tcp.cfg", marks=needs("haproxy"), id="haproxy-tcp"),
+    pytest.param("caddy/Caddyfile", marks=needs("caddy"), id="caddy"),
 ]
+
+
+NOTICED = {
+    "haproxy": "/a is DOWN, reason: Layer7 wrong status, code: 503",
+    "caddy": "status code out of tolerances",
+}
+"""What proxies that ask for /ready write when a server stops. nginx does not ask."""
 
 
 @dataclass
@@ -122,12 +130,15 @@ def site(
             here = {"8081": str(servers[0].port), "8082": str(servers[1].port), "8080": str(port)}
             config = re.sub(r"(?<=:)808[12]\b", lambda found: here[found[0]], text)
             config = re.sub(r"(listen |bind ):?8080\b", rf"\g<1>127.0.0.1:{port}", config)
+            config = re.sub(r"(http://:)8080 \{", rf"\g<1>{port} {{\n\tbind 127.0.0.1", config)
             config = config.replace("maxconn 20000", "maxconn 200")  # more may take more descriptors than a test has
             path = tmp_path / example.name
             path.write_text(config, "utf-8")
             if example.suffix == ".conf":
                 (tmp_path / "nginx.conf").write_text(NGINX.format(example=path), "utf-8")
                 command = ["nginx", "-p", str(tmp_path), "-c", "nginx.conf", "-g", "daemon off;"]
+            elif example.name == "Caddyfile":
+                command = ["caddy", "run", "--adapter", "caddyfile", "--config", str(path)]
             else:
                 command = ["haproxy", "-db", "-f", str(path)]
             proxy = stack.enter_context(Process(command, tmp_path))
@@ -171,21 +182,21 @@ def test_an_event_stream_is_not_held_back_and_publish_needs_its_token(site: Call
 def test_clients_of_a_server_that_stops_reach_the_other_one(site: Callable[..., Site]) -> None:
     started = site(delay=600)
     first, second = started.servers
-    checked = "haproxy" in started.proxy.command
+    noticed = next((text for name, text in NOTICED.items() if started.proxy.command.startswith(name)), None)
     try:
         with ExitStack() as stack:
             clients = [stack.enter_context(started.client()) for _ in range(2)]
             second.wait_for_log(": opened, user")
             first.process.send_signal(signal.SIGTERM)
             first.wait_for_log("stopping: serving for 600 s more")
-            if checked:
-                started.proxy.wait_for_output("/a is DOWN, reason: Layer7 wrong status, code: 503")
+            if noticed is not None:
+                started.proxy.wait_for_output(noticed)
             else:
                 first.process.send_signal(signal.SIGTERM)  # nginx notices when it does not listen any more
                 wait_until(lambda: not listens(first.port), "the first server does not listen")
             clients += [stack.enter_context(started.client()) for _ in range(4)]
             second.wait_for_log(": opened, user", 5)
-            for client in clients if checked else clients[2:]:
+            for client in clients if noticed else clients[2:]:
                 client.send(message("echo"))
                 assert client.recv(TIME_LIMIT) == message("echo")
     finally:

@@ -209,6 +209,8 @@ test("three streams that bring nothing are enough", async () => {
     await newest().end();
   }
   assert.deepEqual(socket.log, ["open", "close 1006 streams are cut false"]);
+  assert.deepEqual(paths("DELETE"), ["connect"]);
+  assert.equal(newest("DELETE").options.headers.Authorization, "Bearer secret");
 });
 
 test("a stream that is held back is given up, and another transport has its turn", async () => {
@@ -218,6 +220,7 @@ test("a stream that is held back is given up, and another transport has its turn
   await pass(1);
   assert.ok(newest().isAborted);
   assert.deepEqual(socket.log, ["close 1006 streams are held back false"]);
+  assert.deepEqual(paths("DELETE"), ["connect"]);
 });
 
 test("a stream that falls silent is opened again", async () => {

@@ -1,5 +1,5 @@
 """
-``lhttp admin``: calls the admin side of a server. It has one subcommand for each method of the API.
+``lhttp admin``: calls the admin side of a server. It has subcommands for the methods of the API, and one for any.
 
 The command sends one HTTP request with the standard library, prints the answer and exits.
 """
@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import ssl
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import click
 
 from lhttp_tx.client.command.running import Exit
 from lhttp_tx.client.command.text import escaped, say, write_line
-from lhttp_tx.observe.methods import METHODS, Method, Parameter
+from lhttp_tx.observe.methods import BY_NAME, METHODS, Method, Parameter
 
 __all__ = ["admin_command"]
 
@@ -172,6 +173,37 @@ def _option(parameter: Parameter) -> click.Option:
     )
 
 
+def _call(context: click.Context, method: Method, params: dict[str, Any], as_json: bool) -> int:
+    """Call a method, print its answer, and return the exit status."""
+    url, key_file, ca_file, timeout = context.obj
+    try:
+        found = call(url, _key(key_file), method.name, params, timeout=timeout, ca=ca_file)
+    except (ConnectionError, TimeoutError, ssl.SSLError) as error:
+        say(f"cannot connect to {url}: {error}; is a server with --admin running there?")
+        return Exit.NOT_CONNECTED
+    _write(method, found, as_json)
+    return Exit.FAILED if found.get("unanswered") else Exit.OK
+
+
+@admin_command.command("call")
+@click.argument("method", type=click.Choice([method.name for method in METHODS]), metavar="METHOD")
+@click.argument("params", default="{}")
+@click.pass_context
+def _any(context: click.Context, method: str, params: str) -> int:
+    """
+    Call any method of the API, and print the answer as JSON.
+
+    PARAMS are the parameters as a JSON object, or - to read them from standard input.
+    """
+    try:
+        told = json.loads(sys.stdin.read() if params == "-" else params)
+    except ValueError as error:
+        raise click.UsageError(f"PARAMS are not JSON: {error}") from None
+    if not isinstance(told, dict):
+        raise click.UsageError('PARAMS are a JSON object, such as {"channel": "news"}')
+    return _call(context, BY_NAME[method], told, True)
+
+
 def _subcommand(method: Method) -> click.Command:
     """Return the subcommand for a method. Required parameters are arguments, and those of ``whom`` are options."""
     params: list[click.Parameter] = []
@@ -184,15 +216,8 @@ def _subcommand(method: Method) -> click.Command:
 
     @click.pass_context
     def run(context: click.Context, /, as_json: bool, **given: Any) -> int:
-        url, key_file, ca_file, timeout = context.obj
         told = {name: _value(name, value) for name, value in given.items() if value not in (None, ())}
-        try:
-            found = call(url, _key(key_file), method.name, told, timeout=timeout, ca=ca_file)
-        except (ConnectionError, TimeoutError, ssl.SSLError) as error:
-            say(f"cannot connect to {url}: {error}; is a server with --admin running there?")
-            return Exit.NOT_CONNECTED
-        _write(method, found, as_json)
-        return Exit.FAILED if found.get("unanswered") else Exit.OK
+        return _call(context, method, told, as_json)
 
     callback: Callable[..., int] = run
     return click.Command(method.command, params=params, callback=callback, help=method.summary)

@@ -82,7 +82,7 @@ class _Stream:
             self.wait = _WAITS[0]
             yield from self._read(connection, response)
         except http.client.HTTPException as error:
-            raise ConnectionError(f"no event stream comes: {error!r}"[:200]) from None
+            raise ConnectionError(f"no event stream: {error!r}"[:200]) from None
         finally:
             connection.close()
 
@@ -186,7 +186,7 @@ def _show(name: str, data: bytes, channels: list[str], as_json: bool, tell: Call
         message = parse(raw, binary=binary, limits=UNLIMITED)
         listed = message.headers.get("publish", "").split()
     except RemoteProtocolError as error:
-        tell(f"an event {name[:64]!a} is no message: {error.reason}")
+        tell(f"an event {name[:64]!a} is not a message: {error.reason}")
         return 0
     if not listed:
         _tell(message, tell)

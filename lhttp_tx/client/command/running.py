@@ -126,7 +126,7 @@ def run_client(
     :raises click.UsageError: if the options cannot be combined.
     """
     if urlsplit(url).scheme not in ("ws", "wss"):
-        raise click.UsageError(f"{url} is no WebSocket URL; only 'lhttp publish' can use HTTP")
+        raise click.UsageError(f"{url} is not a WebSocket URL; only 'lhttp publish' can use HTTP")
     login = choose_login(url, token_file, user, password_file, plaintext_login)
     start_logging(verbose)
     connect = partial(make_client, url, _tls(url, ca_file), login, codec=codec)

@@ -131,7 +131,7 @@ class _Output:
 
     def missed(self, channel: str, position: str | None) -> None:
         """Report that messages are missing."""
-        after = "" if position is None else f"; the channel goes on after position {position}"
+        after = "" if position is None else f"; the channel continues after position {position}"
         say(f"{channel}: messages are missing, and the server does not have them any more{after}")
 
     def time_is_up(self, seconds: float) -> None:

@@ -56,7 +56,7 @@ def _claims(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
 def _secret(path: Path) -> bytes:
     secret = path.read_bytes().rstrip(b"\r\n")
     if secret.startswith(b"-----BEGIN"):
-        raise _TokenError(f"{path} holds a PEM key; this command knows secrets for HS256 only")
+        raise _TokenError(f"{path} contains a PEM key; this command supports only secrets for HS256")
     if len(secret) < _MIN_SECRET_SIZE:
         raise _TokenError(f"the secret in {path} is shorter than {_MIN_SECRET_SIZE} bytes")
     return secret
@@ -104,7 +104,7 @@ def make_command(
     """
     Make a token for USER, and print it.
 
-    The secret is the one of the server's --jwt-key-file. Who has the token is USER for the server until it expires.
+    The secret is the one of the server's --jwt-key-file. Until the token expires, anyone who has it can log in as USER.
     """
     now = int(time.time())
     payload = {"sub": user, "iat": now, "exp": now + expires, "aud": audience, "iss": issuer}
@@ -120,7 +120,7 @@ def make_command(
 @click.option("--key-file", metavar="FILE", type=_key_file, help="Check the signature with the secret in FILE.")
 def read_command(file: Path | None, key_file: Path | None) -> int:
     """
-    Print what is in the token in FILE, or on the standard input: the header, then the claims, as JSON.
+    Print the contents of the token in FILE, or on the standard input: the header, then the claims, as JSON.
 
     Without --key-file, the command does not check the signature, and says so. It fails if the token has expired, is not
     valid yet, or has a wrong signature.
@@ -134,9 +134,9 @@ def read_command(file: Path | None, key_file: Path | None) -> int:
         first, second, third = text.strip().split(".")
         header, payload, signature = json.loads(_decode(first)), json.loads(_decode(second)), _decode(third)
     except (ValueError, RecursionError, binascii.Error):
-        raise _TokenError("this is no token: three parts of base64 with dots between them") from None
+        raise _TokenError("this is not a token: a token is three parts of base64 with dots between them") from None
     if not isinstance(header, dict) or not isinstance(payload, dict):
-        raise _TokenError("this is no token: its parts are not objects of JSON")
+        raise _TokenError("this is not a token: its parts are not JSON objects")
     for part in (header, payload):
         write_line(json.dumps(part, ensure_ascii=True, indent=2))
     problems = list(_times(payload, time.time()))
@@ -158,7 +158,7 @@ def _times(payload: dict[str, Any], now: float) -> list[str]:
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
-            told.append(f"the claim {name} is no number")
+            told.append(f"the claim {name} is not a number")
         elif (value - now) * wrong > 0:
             told.append(f"the token {what} {abs(now - value):.0f} seconds {'ago' if wrong < 0 else 'from now'}")
     if "exp" not in payload:

@@ -13,7 +13,7 @@ from twisted.python import usage
 
 from lhttp_tx.observe.extras import install_command
 from lhttp_tx.twistd.admin_keys import AdminKeys
-from lhttp_tx.twistd.topics.topic import Topic, check_endpoint, checked_port
+from lhttp_tx.twistd.topics.topic import Topic, check_endpoint, checked_port, usage_errors
 from lhttp_tx.web.admin.keys import AdminKey
 
 __all__ = ["AdminOptions", "AdminSettings"]
@@ -26,14 +26,16 @@ class AdminSettings:
 
     :ivar listen: its endpoint.
     :ivar keys: its keys.
+    :ivar grpc: the endpoint for gRPC; ``None`` if there is none.
     """
 
     listen: str
     keys: tuple[AdminKey, ...]
+    grpc: str | None = None
 
 
 class AdminOptions(Topic):
-    """The options ``--admin`` and ``--metrics``."""
+    """The options ``--admin``, ``--grpc`` and ``--metrics``."""
 
     optFlags = [["metrics", None, "Collect metrics and serve them at GET /metrics of the admin side."]]
 
@@ -43,7 +45,13 @@ class AdminOptions(Topic):
             None,
             None,
             "Admin side: a port on the loopback interface, or an endpoint description",
-        ]
+        ],
+        [
+            "grpc",
+            None,
+            None,
+            "gRPC for the API of the admin side: a port on the loopback interface, or an endpoint tcp: or ssl:",
+        ],
     ]
 
     def admin_settings(self, keys: AdminKeys | None, public: tuple[str, ...]) -> AdminSettings | None:
@@ -60,6 +68,13 @@ class AdminOptions(Topic):
                 raise usage.UsageError("--metrics needs the admin side: add --admin ENDPOINT")
             if importlib.util.find_spec("prometheus_client") is None:
                 raise usage.UsageError(f"--metrics needs prometheus-client: {install_command('metrics')}")
+        grpc = self["grpc"]
+        if grpc is not None:
+            if self["upgrade"] is not None:
+                raise usage.UsageError(
+                    "--grpc and --upgrade cannot be combined: gRPC opens its port itself, and cannot hand it over"
+                )
+            grpc = _checked_grpc(grpc, listen)
         if listen is None:
             if keys is not None and keys.keys:
                 raise usage.UsageError(
@@ -73,4 +88,20 @@ class AdminOptions(Topic):
             raise usage.UsageError(
                 f"--admin {listen}: the admin side cannot share a public port: give it a port of its own"
             )
-        return AdminSettings(listen, () if keys is None else keys.keys)
+        return AdminSettings(listen, () if keys is None else keys.keys, grpc)
+
+
+def _checked_grpc(grpc: str, listen: str | None) -> str:
+    """Return the description of the endpoint for gRPC."""
+    if listen is None:
+        raise usage.UsageError("--grpc needs the admin side: add --admin ENDPOINT")
+    if any(importlib.util.find_spec(name) is None for name in ("grpc", "google.protobuf")):
+        raise usage.UsageError(f"--grpc needs grpcio and protobuf: {install_command('grpc')}")
+    if grpc.isascii() and grpc.isdigit():
+        grpc = f"tcp:{checked_port('--grpc', grpc)}:interface=127.0.0.1"
+    check_endpoint("--grpc", grpc)
+    from lhttp_tx.web.admin.grpc.listening import read_description  # needs optional packages
+
+    with usage_errors(f"--grpc {grpc!r}:"):
+        read_description(grpc)
+    return grpc

@@ -1,7 +1,7 @@
 """
 The methods of the API. Each works for the whole cluster.
 
-:mod:`lhttp_tx.web.admin.api` calls them with checked parameters. They return JSON values.
+:mod:`lhttp_tx.web.admin.answering` calls them with checked parameters. They return JSON values.
 """
 
 from __future__ import annotations

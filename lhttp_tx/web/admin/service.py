@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.logger import Logger
@@ -22,7 +22,9 @@ from twisted.logger import Logger
 from lhttp_tx.guard.access import AccessPolicy, is_loopback, server_name
 from lhttp_tx.guard.admission import Admission
 from lhttp_tx.ports.listening import Listeners
+from lhttp_tx.web.admin.answering import Answering
 from lhttp_tx.web.admin.api import ApiResource
+from lhttp_tx.web.admin.calls import Calls
 from lhttp_tx.web.admin.gate import AdminGate
 from lhttp_tx.web.admin.keys import AdminKey, Keyring
 from lhttp_tx.web.admin.managed import Managed, Parts, Siblings
@@ -56,6 +58,7 @@ class AdminService(Service):
         make_endpoint: Callable[[Any, str], IStreamServerEndpoint] = serverFromString,
         count_pending: Callable[[], int] = lambda: 0,
         siblings: Siblings | None = None,
+        grpc: str | None = None,
     ) -> None:
         """
         :param reactor: the running reactor.
@@ -67,7 +70,10 @@ class AdminService(Service):
         :param make_endpoint: takes the reactor and a description, and returns the endpoint.
         :param count_pending: returns the number of the server's connections that have not opened a WebSocket.
         :param siblings: the workers whose metrics ``/metrics`` answers together; ``None``: only those of this server.
-        :raises ValueError: if two keys have the same name or secret, or if one of *server_names* is not a valid name.
+        :param grpc: the description of an endpoint for gRPC, ``tcp:`` or ``ssl:``; ``None``: there is none. It needs
+            the asyncio reactor and the extra ``grpc``.
+        :raises ValueError: if two keys have the same name or secret, if one of *server_names* is not a valid name, or
+            if the reactor or the description is not one for gRPC.
         """
         self._listen = listen
         self._keyring = Keyring(keys)
@@ -75,7 +81,8 @@ class AdminService(Service):
         self.gate = AdminGate(self._keyring, self._policy, reactor)
         self.root = AdminRoot(self.gate)
         managed = manage(parts, count_pending)
-        self.root.putChild(b"api", ApiResource(self.gate, managed, reactor, self.root.nothing))
+        answering = Answering(Calls(managed, reactor), reactor)
+        self.root.putChild(b"api", ApiResource(self.gate, answering, managed.version, self.root.nothing))
         static = Static(self.gate, self.root.nothing)
         self.root.putChild(b"", static.page)
         self.root.putChild(b"static", static)
@@ -86,12 +93,21 @@ class AdminService(Service):
             self.root.putChild(b"metrics", MetricsResource(self.gate, managed, parts.counters, reactor, siblings))
         self._admission = Admission(reactor, max_pending=MAX_CONNECTIONS)
         site = AdminSite(self.root, self.gate, reactor=reactor, admission=self._admission)
+        self._others: list[tuple[Listeners, str]] = []
+        if grpc is not None:
+            from lhttp_tx.web.admin.grpc.listening import GRPCEndpoint  # needs optional packages
+            from lhttp_tx.web.admin.grpc.serving import Service as GRPCService
+
+            GRPCEndpoint(reactor, grpc)  # so that a mistake is told at once
+            service: Any = GRPCService(self.gate, answering)
+            listeners = Listeners(reactor, service, make_endpoint=GRPCEndpoint, opened=self._opened_grpc)
+            self._others.append((listeners, grpc))
         self._listeners = Listeners(reactor, site, make_endpoint=make_endpoint, opened=self._opened)
 
     @property
     def ports(self) -> list[IListeningPort]:
-        """The port that it listens on while it runs."""
-        return self._listeners.ports
+        """The port that it listens on while it runs, and that of gRPC."""
+        return [*self._listeners.ports, *(port for listeners, _ in self._others for port in listeners.ports)]
 
     def set_keys(self, keys: Iterable[AdminKey]) -> None:
         """
@@ -107,9 +123,10 @@ class AdminService(Service):
 
         :raises CannotListenError: if it cannot listen.
         """
-        if not self._listeners.is_open:
-            opening = self._listeners.open([self._listen])
-            opening.addErrback(lambda _: None)  # the log has the error
+        for listeners, description in ((self._listeners, self._listen), *self._others):
+            if not listeners.is_open:
+                opening = listeners.open([description])
+                opening.addErrback(lambda _: None)  # the log has the error
 
     def startService(self) -> None:
         """Listen, if it does not listen yet."""
@@ -127,19 +144,30 @@ class AdminService(Service):
         """
         super().stopService()
         self._watch.stopService()
-        return self._listeners.close().addCallback(lambda _: self._admission.stop())
+        closing = [listeners.close() for listeners in (self._listeners, *(each for each, _ in self._others))]
+        return DeferredList(closing, consumeErrors=True).addCallback(lambda _: self._admission.stop())
 
     def _opened(self, port: IListeningPort, description: str, _: IProtocolFactory) -> None:
         host = port.getHost()
-        address = f"{host.host}:{host.port}" if isinstance(host, IPv4Address | IPv6Address) else str(host)
         self._policy.loopback_only = not isinstance(host, IPv4Address | IPv6Address) or is_loopback(host.host)
-        _log.info("admin side on {address} ({description})", address=address, description=description)
-        if isinstance(host, IPv4Address | IPv6Address) and not is_loopback(host.host) and "ssl:" not in description:
-            _log.warn(
-                "the admin side can be reached from other machines, and sends its keys unencrypted: listen on "
-                "tcp:{port}:interface=127.0.0.1, or with ssl:",
-                port=host.port,
-            )
+        _tell("admin side", port, description)
+
+    def _opened_grpc(self, port: IListeningPort, description: str, _: IProtocolFactory) -> None:
+        _tell("gRPC side", port, description)
+
+
+def _tell(what: str, port: IListeningPort, description: str) -> None:
+    """Log that *what* listens, and whether others may see its keys."""
+    host = port.getHost()
+    address = f"{host.host}:{host.port}" if isinstance(host, IPv4Address | IPv6Address) else str(host)
+    _log.info("{what} on {address} ({description})", what=what, address=address, description=description)
+    if isinstance(host, IPv4Address | IPv6Address) and not is_loopback(host.host) and "ssl:" not in description:
+        _log.warn(
+            "the {what} can be reached from other machines, and sends its keys unencrypted: listen on "
+            "tcp:{port}:interface=127.0.0.1, or with ssl:",
+            what=what,
+            port=host.port,
+        )
 
 
 def manage(parts: Parts, count_pending: Callable[[], int]) -> Managed:

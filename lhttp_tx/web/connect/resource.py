@@ -269,5 +269,5 @@ def _secret(asked: Asked) -> str:
 
 def _number(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
-        raise Refused(400, f"{name} is no number: {text[:64]!a}")
+        raise Refused(400, f"{name} is not a number: {text[:64]!a}")
     return int(text)

@@ -317,9 +317,11 @@
       });
     }
 
+    /** End the session, unless that was done before. One that is left behind would count as a connection of the user. */
     #leave() {
       if (!this.#secret) return;
       const headers = { Authorization: `Bearer ${this.#secret}` };
+      this.#secret = "";
       const options = { method: "DELETE", headers, keepalive: true, credentials: this.#credentials };
       root.fetch(new URL("connect", this.#base), options).catch(() => {}); // otherwise the session times out
     }
@@ -328,6 +330,7 @@
       if (this.readyState === 3) return;
       this.readyState = 3;
       this.#stop.abort();
+      if (code === 1006) this.#leave();
       this.onclose?.({ type: "close", code, reason, wasClean: code !== 1006 });
     }
   }

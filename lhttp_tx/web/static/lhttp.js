@@ -1213,7 +1213,7 @@
     const absolute = new URL(url, root.location?.href);
     if (absolute.protocol === "http:") absolute.protocol = "ws:";
     if (absolute.protocol === "https:") absolute.protocol = "wss:";
-    if (!/^wss?:$/.test(absolute.protocol)) throw new TypeError(`${shown(String(url))} is no address of a WebSocket`);
+    if (!/^wss?:$/.test(absolute.protocol)) throw new TypeError(`${shown(String(url))} is not a WebSocket URL`);
     absolute.hash = "";
     return absolute.href;
   }
@@ -2018,7 +2018,7 @@
      *
      * @param channels names of channels, or wildcards such as `room.*` and `room.>`.
      * @param listener called with each message and its channel. Without a listener, iterate over the result:
-     * `for await (const message of await client.subscribe("room"))`.
+     *   `for await (const message of await client.subscribe("room"))`.
      * @param options {command, headers, last, since, onRecovered, onMissed}: *command* and *headers* are those of the
      *   message that subscribes. *last*: how many of the newest messages come first if no position is known. *since*: a
      *   position, or an object of channel to position; messages after it come first; null: ignore stored positions.

@@ -1,4 +1,4 @@
-"""The upkeep of the way to NATS: waits, settling, signs of life, complaints, a second connection, and moving."""
+"""The upkeep of the way to NATS: waits, settling, pings, complaints, a second connection, and moving."""
 
 from __future__ import annotations
 

@@ -349,7 +349,7 @@ def test_a_gap_that_is_known_is_told_once() -> None:
     client = asking(net, 1)
     net.cut()
     net.pass_time(5.0)
-    net.servers[1].assembly.nodes.begin_anew()
+    net.servers[1].assembly.nodes.reset_numbers()
     net.heal()
     assert missed(client) == []
 
@@ -358,7 +358,7 @@ def test_a_gap_that_is_known_is_told_once() -> None:
 def test_a_gap_right_after_a_node_has_begun_to_listen_is_told(seconds: float) -> None:
     net = Net()
     client = asking(net, 1)
-    net.servers[1].assembly.nodes.begin_anew()
+    net.servers[1].assembly.nodes.reset_numbers()
     net.cut()
     net.pass_time(seconds)
     net.heal()
@@ -370,7 +370,7 @@ def test_a_gap_right_after_an_answer_to_a_new_link_is_told() -> None:
     net = Net()
     client = asking(net, 1)
     nodes = net.servers[1].assembly.nodes
-    nodes.begin_anew()
+    nodes.reset_numbers()
     nodes._greet_all(fresh=True)
     net.cut()
     net.pass_time(HELLO_INTERVAL)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import random
 import tracemalloc
+from base64 import b64encode
 from typing import Any
 
 from twisted.internet.task import Clock
 
+from lhttp_tx.codec.views import JSON, PROTOBUF
 from lhttp_tx.history.memory import MemoryHistory
 from lhttp_tx.history.pages import Pages, SharedPage
 from lhttp_tx.history.turns import Turns
 from lhttp_tx.history.values import Retention
+from lhttp_tx.transports.http.entries import FORMS
+from lhttp_tx.transports.websocket.coded import CodedFraming
+from lhttp_tx.transports.websocket.compression import Deflate, Gzip
 from lhttp_tx.transports.websocket.frames import PLAIN
+from lhttp_tx.web.events.encoding import Several, view_json
 
 KEPT = Retention()
 
@@ -34,6 +41,61 @@ def test_very_many_small_pages_take_no_more_than_few_large_ones() -> None:
     finally:
         tracemalloc.stop()
     assert taken < 9 * 2**20
+    store.stop()
+
+
+ENCODINGS: list[Any] = [PLAIN, Gzip(), *map(Deflate, (9, 12, 15))]
+ENCODINGS += [CodedFraming(view, frames) for view in (JSON, PROTOBUF) for frames in ENCODINGS[:2]]
+ENCODINGS += [*FORMS.values(), Several(view_json)]
+
+
+def test_pages_in_all_encodings_take_no_more_than_in_one() -> None:
+    clock = Clock()
+    store: Any = MemoryHistory(clock)
+    store.start()
+    payloads = [b"LHTTP/1.0 chat\r\npublish:room\r\n\r\n" + b64encode(random.randbytes(900)) for _ in range(2_000)]
+    store.append("room", KEPT, payloads, False)
+    pages = Pages(store, clock, Turns(clock))
+    largest = 0
+    tracemalloc.start()
+    try:
+        for after in range(0, 1_900, 50):
+            shared = pages.read("room", KEPT, after)
+            assert isinstance(shared, SharedPage)
+            for delivery in shared.deliveries:
+                for encoding in ENCODINGS:
+                    made = delivery.encoded(encoding)
+                    assert delivery.encoded(encoding) is made
+            del shared, delivery, made
+            largest = max(largest, tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert 4 * 2**20 < largest < 10 * 2**20
+    clock.advance(2.0)
+    assert (pages._kept, pages._kept_size) == ({}, 0)
+    store.stop()
+
+
+def test_encodings_of_pages_that_are_kept_no_more_do_not_count() -> None:
+    clock = Clock()
+    store: Any = MemoryHistory(clock)
+    store.start()
+    store.append("room", KEPT, [b"LHTTP/1.0 chat\r\n\r\n" + b"x" * 50_000] * 3, False)
+    pages = Pages(store, clock, Turns(clock))
+    shared: Any = pages.read("room", KEPT, 0)
+    clock.advance(2.0)
+    kept: Any = pages.read("room", KEPT, 1)
+    before = pages._kept_size
+    for delivery in shared.deliveries:
+        delivery.encoded(ENCODINGS[-1])
+        delivery.encoded(ENCODINGS[0])
+    assert pages._kept_size == before
+    for delivery in kept.deliveries:
+        delivery.encoded(PLAIN)
+    assert pages._kept_size == before  # the first one is counted already
+    for delivery in kept.deliveries:
+        delivery.encoded(ENCODINGS[-1])
+    assert before + 100_000 < pages._kept_size < before + 110_000
     store.stop()
 
 

@@ -4,6 +4,7 @@ lhttp_tx.ports.listening and the starts of a service: all ports or none, whateve
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Port
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.web.test.requesthelper import DummyRequest
@@ -23,7 +25,7 @@ from twisted.web.test.requesthelper import DummyRequest
 from lhttp_tx import Processor, running
 from lhttp_tx.bus.memory import MemoryBus
 from lhttp_tx.config import Config
-from lhttp_tx.ports.listening import BACKLOG, listen_now, widen
+from lhttp_tx.ports.listening import BACKLOG, MAX_ACCEPTS, Listeners, listen_now, widen
 from lhttp_tx.service import LHTTPService
 
 
@@ -431,3 +433,65 @@ def test_health_is_full_while_no_connection_is_free(real: LHTTPService) -> None:
     assert health(real) == "ok"
     real._guard._refuse("no file descriptor is left")
     assert health(real) == "full"
+
+
+class Crowd:
+    """A socket on which more and more clients connect."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.waiting = 100_000
+
+    def accept(self) -> tuple[Any, tuple[str, int]]:
+        if not self.waiting:
+            raise BlockingIOError(errno.EWOULDBLOCK, "nobody")
+        self.waiting -= 1
+        return self, ("192.0.2.1", 1)
+
+    def listen(self, backlog: int) -> None:
+        pass
+
+    def setblocking(self, blocking: bool) -> None:
+        pass
+
+    def close(self) -> None:
+        self.count += 1
+
+
+class Ready:
+    """An endpoint whose port is made already."""
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+
+    def listen(self, factory: Any) -> Deferred[Any]:
+        return succeed(self._port)
+
+
+class Nothing(Factory):
+    """Takes no connection."""
+
+    def buildProtocol(self, addr: Any) -> None:
+        return None
+
+
+def test_a_crowd_of_new_clients_comes_in_a_few_in_each_turn() -> None:
+    port, crowd = Port(0, Nothing(), reactor=Clock()), Crowd()  # type: ignore[arg-type]
+    port.numberAccepts, port.socket = 100, crowd  # type: ignore[assignment] # as Twisted begins
+    opened: list[Any] = []
+    listeners = Listeners(
+        None, Nothing(), make_endpoint=lambda *_: Ready(port), opened=lambda found, *_: opened.append(found)
+    )
+    listeners.open(["tcp:0"])
+    assert opened == [port]
+    for turn in range(1, 50):
+        port.doRead()  # type: ignore[no-untyped-call]
+        assert crowd.count == turn * MAX_ACCEPTS
+    before, crowd.waiting = crowd.count, 2
+    port.doRead()  # type: ignore[no-untyped-call]
+    assert crowd.count == before + 2
+    crowd.waiting = 100
+    while crowd.waiting:
+        before = crowd.count
+        port.doRead()  # type: ignore[no-untyped-call]
+        assert 0 < crowd.count - before <= MAX_ACCEPTS

@@ -322,3 +322,11 @@ def test_what_is_no_table_for_a_plugin_is_told_with_its_line(file: Path, text: s
     with pytest.raises(SettingsError) as raised:
         SettingsFile.load(str(file), settings_of(Sample))
     assert raised.value.problems == (f"{file}{problem}",)
+
+
+def test_endpoints_of_the_admin_side_are_found_in_its_table(tmp_path: Path) -> None:
+    path = tmp_path / "lhttp.toml"
+    path.write_text('[admin]\nlisten = "9081"\n# comment\ngrpc = "9082"\n', "utf-8")
+    file = SettingsFile.load(str(path), settings_of(Options()))
+    assert (file.values["admin"], file.values["grpc"]) == (["9081"], ["9082"])
+    assert (file.where("admin"), file.where("grpc")) == (f"{path}:2", f"{path}:4")

@@ -1,4 +1,4 @@
-"""lhttp_tx.web.admin.api: answers that are kept for calls that are repeated."""
+"""lhttp_tx.web.admin.answering: calls, and answers that are kept for those that are repeated."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from lhttp_tx.guard.access import AccessPolicy
 from lhttp_tx.observe.methods import BY_NAME
 from lhttp_tx.testing import Server
-from lhttp_tx.web.admin.api import WINDOW, Remembered, _MethodResource
+from lhttp_tx.web.admin.answering import WINDOW, Answering, Remembered
 from lhttp_tx.web.admin.calls import Calls
-from lhttp_tx.web.admin.gate import AdminGate
-from lhttp_tx.web.admin.keys import AdminKey, Keyring, digest_of
+from lhttp_tx.web.admin.keys import AdminKey, digest_of
 from lhttp_tx.web.admin.managed import Managed
 from lhttp_tx.web.admin.problems import Problem
 
@@ -91,10 +89,9 @@ class Recording(Calls):
 def test_others_have_their_turn_between_the_calls_of_a_batch() -> None:
     clock, calls = Clock(), Recording()
     key = AdminKey("k", digest_of(b"secret"), frozenset({"*"}))
-    gate = AdminGate(Keyring([key]), AccessPolicy(), clock)
-    resource = _MethodResource(gate, BY_NAME["batch"], calls, Remembered(clock), clock)
+    answering = Answering(calls, clock)
     listed = [{"method": "connections", "params": {"user": name}} for name in ("a", "b", "c")]
-    answer = Deferred.fromCoroutine(resource._call({"calls": listed}, key, None))
+    answer = Deferred.fromCoroutine(answering.answer(BY_NAME["batch"], {"calls": listed}, key))
     seen: list[int] = []
 
     def have_a_turn() -> None:
@@ -106,6 +103,25 @@ def test_others_have_their_turn_between_the_calls_of_a_batch() -> None:
     clock.advance(0)
     assert seen == [1, 2, 3]
     assert calls.names == ["a", "b", "c"]
+
+
+def test_a_batch_that_nobody_waits_for_makes_no_more_calls() -> None:
+    clock, calls = Clock(), Recording()
+    key = AdminKey("k", digest_of(b"secret"), frozenset({"*"}))
+    listed = [{"method": "connections", "params": {"user": name}} for name in ("a", "b", "c")]
+    answering = Answering(calls, clock)
+    answer = Deferred.fromCoroutine(
+        answering.answer(BY_NAME["batch"], {"calls": listed}, key, "once", lambda: len(calls.names) < 2)
+    )
+    failures: list[Any] = []
+    answer.addErrback(failures.append)
+    clock.advance(0)
+    clock.advance(0)
+    assert (failures[0].value.status, failures[0].value.detail) == (
+        504,
+        "nobody waits any more: of 3 calls, 2 were made",
+    )
+    assert calls.names == ["a", "b"]
 
 
 def test_histories_of_the_admin_side_wait_for_their_turn() -> None:

@@ -1,0 +1,195 @@
+"""
+Listens for gRPC, with the library's own server in the event loop of Twisted's asyncio reactor.
+
+The library opens its sockets itself: an endpoint here takes the descriptions ``tcp:`` and ``ssl:`` of Twisted's, and no
+others. Used by :mod:`lhttp_tx.web.admin.service`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import grpc
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from zope.interface import implementer
+
+from lhttp_tx.web.admin.site import MAX_BODY_SIZE
+
+__all__ = ["GRACE", "MAX_CONNECTIONS", "MAX_METADATA", "MAX_STREAMS", "GRPCEndpoint", "read_description"]
+
+MAX_CONNECTIONS = 200
+"""The most connections at a time. The library closes further ones at once."""
+
+MAX_STREAMS = 100
+"""The most calls at a time on one connection. A caller waits before it begins more."""
+
+MAX_CALLS = 1_000
+"""The most calls at a time on all connections, those without a key included. The library refuses further ones."""
+
+MAX_METADATA = 16_384
+"""The most bytes of the metadata of a call."""
+
+GRACE = 2.0
+"""Seconds that running calls may take when the server stops."""
+
+_HANDSHAKE = 10
+"""Seconds that a connection may take until it speaks HTTP/2."""
+
+_IDLE = 60
+"""Seconds after which a connection without calls is closed."""
+
+_PINGS = 2
+"""Needless pings after which a connection is closed."""
+
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # two servers would share a port, and its callers
+    ("grpc.max_receive_message_length", MAX_BODY_SIZE),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", MAX_METADATA),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA),
+    ("grpc.max_concurrent_streams", MAX_STREAMS),
+    # It refuses calls of callers that keep to the bound, while the ends of earlier ones are on their way.
+    ("grpc.http.overload_protection", 0),
+    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+    ("grpc.server_handshake_timeout_ms", _HANDSHAKE * 1_000),
+    ("grpc.max_connection_idle_ms", _IDLE * 1_000),
+    ("grpc.http2.max_ping_strikes", _PINGS),
+    # A small message could become a large one: none is compressed.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
+)
+
+_KNOWN = {
+    "tcp": {"port", "interface"},
+    "ssl": {"port", "interface", "privateKey", "certKey", "extraCertChain"},
+}
+
+
+def read_description(description: str) -> tuple[str, dict[str, str]]:
+    """
+    Return the kind of an endpoint, ``tcp`` or ``ssl``, and its parameters.
+
+    :param description: such as ``tcp:9082:interface=127.0.0.1``, a valid description of Twisted's.
+    :raises ValueError: if it is of another kind, or has a parameter that gRPC has no use for.
+
+    >>> read_description("tcp:9082:interface=127.0.0.1")
+    ('tcp', {'port': '9082', 'interface': '127.0.0.1'})
+    """
+    kind, *rest = (re.sub(r"\\(.)", r"\1", part) for part in re.split(r"(?<!\\):", description))
+    if kind not in _KNOWN:
+        raise ValueError(f"gRPC has no endpoints {kind}: use tcp:9082:interface=127.0.0.1 or ssl:")
+    found = {}
+    for part in rest:
+        name, equals, value = part.partition("=")
+        found[name if equals else "port"] = value if equals else name
+    for name in found:
+        if name not in _KNOWN[kind]:
+            raise ValueError(f"gRPC has no use for {name}= in {kind}:")
+    return kind, found
+
+
+@implementer(IListeningPort)
+class _Port:
+    """A server of gRPC that listens."""
+
+    def __init__(self, server: Any, host: str, port: int) -> None:
+        self._server = server
+        self._host = IPv6Address("TCP", host, port) if ":" in host else IPv4Address("TCP", host, port)
+
+    def startListening(self) -> None:
+        """Do nothing: it listens already."""
+
+    def stopListening(self) -> Deferred[None]:
+        """Take no more calls, and wait for those that run, for a time."""
+        return Deferred.fromCoroutine(_awaited(self._server.stop(GRACE)))
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """Return its address."""
+        return self._host
+
+
+@implementer(IStreamServerEndpoint)
+class GRPCEndpoint:
+    """Where a server of gRPC listens. It takes a :class:`lhttp_tx.web.admin.grpc.serving.Service` for a factory."""
+
+    def __init__(self, reactor: Any, description: str) -> None:
+        """
+        :param reactor: the asyncio reactor.
+        :param description: as in :func:`read_description`.
+        :raises ValueError: if the description does not fit, or it is another reactor.
+        """
+        if not isinstance(reactor, AsyncioSelectorReactor):
+            raise ValueError(
+                "gRPC needs Twisted's asyncio reactor: call twisted.internet.asyncioreactor.install() first"
+            )
+        self._loop: asyncio.AbstractEventLoop = reactor._asyncioEventloop
+        self._kind, self._parameters = read_description(description)
+
+    def listen(self, protocolFactory: Any) -> Deferred[IListeningPort]:
+        """
+        Listen.
+
+        :returns: a Deferred that
+
+            - succeeds with the port; before the reactor runs, at once;
+            - fails with :exc:`~twisted.internet.error.CannotListenError`.
+        """
+        opening = self._open(protocolFactory)
+        if self._loop.is_running():
+            return Deferred.fromCoroutine(_awaited(opening))
+        try:
+            return succeed(self._loop.run_until_complete(opening))
+        except CannotListenError:
+            return fail()
+
+    async def _open(self, service: Any) -> IListeningPort:
+        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
+        server.add_generic_rpc_handlers((service,))
+        host, port = self._parameters.get("interface", ""), int(self._parameters["port"])
+        host = host or "0.0.0.0"  # noqa: S104 - as with Twisted, who names no interface means all
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            _try(host, port)
+            if self._kind == "ssl":
+                found = server.add_secure_port(address, self._credentials())
+            else:
+                found = server.add_insecure_port(address)
+            if not found:  # so older versions of the library say that it failed
+                raise RuntimeError("Address already in use")
+        except (OSError, RuntimeError) as error:
+            await server.stop(None)
+            raise CannotListenError(host, port, error) from None
+        await server.start()
+        return _Port(server, host, found)  # type: ignore[return-value,unused-ignore]
+
+    def _credentials(self) -> Any:
+        parameters = self._parameters
+        key = Path(parameters.get("privateKey", "server.pem"))
+        certificates = Path(parameters.get("certKey", key)).read_bytes()
+        if "extraCertChain" in parameters:
+            certificates += b"\n" + Path(parameters["extraCertChain"]).read_bytes()
+        return grpc.ssl_server_credentials([(key.read_bytes(), certificates)])
+
+
+def _try(host: str, port: int) -> None:
+    """
+    Bind a socket as the library will, which does not say why it cannot.
+
+    :raises OSError: if that is not possible.
+    """
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[:1]:
+        with socket.socket(family, kind, protocol) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+
+
+async def _awaited(awaitable: Any) -> Any:
+    """Return what a coroutine of asyncio returns, for one of Twisted's."""
+    return await Deferred.fromFuture(asyncio.ensure_future(awaitable))
