@@ -144,6 +144,9 @@ OWN = {
     "twistd/broker.py": "has written the file",
     "twistd/manhole.py": "makes the file",
     "twistd/watchdog.py": "a file of the kernel",
+    "web/admin/api.py": "a file of the package",
+    "web/admin/grpc/messages.py": "a file of the package",
+    "web/admin/proto.py": "a file of the package",
     "web/admin/page.py": "a file of the package",
     "web/assets.py": "a file of the package",
 }
