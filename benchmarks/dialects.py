@@ -22,6 +22,7 @@ __all__ = [
     "SOCKET_IO",
     "CentrifugoDialect",
     "Dialect",
+    "EventsDialect",
     "HistoryDialect",
     "LHTTPDialect",
     "NATSDialect",
@@ -200,6 +201,23 @@ class ViewDialect(LHTTPDialect):
 
     def _frame(self, message: bytes) -> bytes:
         return client_frame(self._view.write(message, False), binary=self._view.binary)
+
+
+class EventsDialect(LHTTPDialect):
+    """Server-sent events with JSON views, for subscribers: ``GET /events``. Publishers use a WebSocket."""
+
+    plain = True
+    subscribed = b"\r\n\r\nretry: "
+
+    def subscribe(self, channels: list[str]) -> bytes:
+        """The request is all that a client sends."""
+        query = "&".join(f"channel={name}" for name in channels)
+        return f"GET /events?{query} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n".encode("ascii")
+
+    def delivery_size(self, channel: str, body: bytes, subscriptions: int = 1) -> int:
+        """The command names the event."""
+        view = VIEWS["lhttp.json"].write(self.message(channel, body), False)
+        return len(b"event: chat\ndata: " + view + b"\n\n")
 
 
 class StreamDialect(LHTTPDialect):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.bench import Bench, Connections, Prepare, Turn
 from benchmarks.cluster import BODY, ROOM, burst_between, cluster
-from benchmarks.dialects import LHTTP, LHTTPDialect, StreamDialect, ViewDialect
+from benchmarks.dialects import LHTTP, EventsDialect, LHTTPDialect, StreamDialect, ViewDialect
 from benchmarks.figures import Case, Curve
 from benchmarks.history import history
 from benchmarks.load import Lost, Outcome, burst, close_all, exchange, open_connections, paced, rush
@@ -552,8 +552,44 @@ def codecs(bench: Bench) -> None:
     dialects = {"text": LHTTP, "text, again": LHTTP}
     dialects |= {"JSON": ViewDialect("lhttp.json"), "Protocol Buffers": ViewDialect("lhttp.protobuf")}
     title = f"burst of {count:,} publishes of 32 bytes, 1 to {subscribers:,}, by what all clients speak"
-    loads = {row: ((), _burst_in(dialect, bench, subscribers, count)) for row, dialect in dialects.items()}
+    loads: dict[str, tuple[tuple[str, ...], Prepare]] = {
+        row: ((), _burst_in(dialect, bench, subscribers, count)) for row, dialect in dialects.items()
+    }
+    loads["server-sent events"] = ((), _burst_of_events(bench, subscribers, count))
     _compare_variants(bench, Case("p", title, "deliveries"), loads)
+    title = f"burst of {count:,} publishes of 32 bytes, 1 to {subscribers:,}, beside Centrifugo, which speaks JSON"
+    bench.compare(
+        "p.centrifugo", title, "deliveries", ("lhttp", "centrifugo"), _burst_as_json(bench, subscribers, count)
+    )
+
+
+def _burst_as_json(bench: Bench, subscribers: int, publications: int) -> Prepare:
+    """Return the load of a burst whose clients all speak JSON."""
+    burst_in_json = _burst_in(ViewDialect("lhttp.json"), bench, subscribers, publications)
+    burst_as_it_is = _burst(bench, subscribers, publications)
+    return lambda server, connections: (burst_as_it_is if server.key == "centrifugo" else burst_in_json)(
+        server, connections
+    )
+
+
+def _burst_of_events(bench: Bench, subscribers: int, publications: int) -> Prepare:
+    """Return the load of a burst that comes as server-sent events."""
+
+    def prepare(server: Server, connections: Connections) -> Callable[[], Outcome]:
+        events = server.dialect = EventsDialect()
+        readers = connections.readers(connections.subscribe(server, [[ROOM]] * subscribers), events)
+        server.dialect = LHTTP
+        (writer,) = connections.open(server)
+        data = LHTTP.publish(ROOM, BODY) * publications
+        expected = events.delivery_size(ROOM, BODY) * publications
+
+        def run() -> Outcome:
+            readers.drain()
+            return burst(readers, writer, data, publications, expected)
+
+        return run
+
+    return prepare
 
 
 def streams(bench: Bench) -> None:
@@ -617,7 +653,9 @@ SCENARIOS = {
     "m": Scenario("what channel rules, identity, presence and hooks cost", features),
     "n": Scenario("what wildcard subscriptions cost those who publish", wildcards),
     "o": Scenario("what history costs, and how fast clients recover", history),
-    "p": Scenario("fan-out 1 to 1,000 to clients of text, JSON and Protocol Buffers", codecs),
+    "p": Scenario(
+        "fan-out 1 to 1,000 to clients of text, JSON, Protocol Buffers, event streams, and of Centrifugo", codecs
+    ),
     "q": Scenario("fan-out 1 to 100 to WebSockets and to plain streams", streams),
     "r": Scenario("bursts, fan-out and paced with metrics on and the dashboard open", watched),
 }

@@ -40,6 +40,10 @@ def _against(metric: str, peer: str) -> Callable[[Case], float | None]:
     return lambda case: case.ratio(metric, "lhttp", peer)
 
 
+def _form(row: str) -> Callable[[Case], float | None]:
+    return lambda case: case.paired("rate", row, "text")
+
+
 _CASES: list[tuple[str, str, bool, float, str, Callable[[Case], float | None]]] = [
     ("a.10000", "burst of 10,000, rate / plain Autobahn", True, 4.0, "x", _against("rate", "autobahn")),
     ("a.10000", "burst of 10,000, rate / nats-server", True, 0.5, "x", _against("rate", "nats")),
@@ -50,6 +54,9 @@ _CASES: list[tuple[str, str, bool, float, str, Callable[[Case], float | None]]] 
     ("d.10x100", "echo, 10 connections, rate / plain Autobahn", True, 5.0, "x", _against("rate", "autobahn")),
     ("d.100x100", "echo, 100 connections, rate / plain Autobahn", True, 5.0, "x", _against("rate", "autobahn")),
     ("g.memory", "memory of an idle connection", False, 12.0, " KiB", lambda case: case.median("lhttp", "memory")),
+    ("p", "1 to 1,000 as JSON, rate / text", True, 0.9, "x", _form("JSON")),
+    ("p", "1 to 1,000 as Protocol Buffers, rate / text", True, 0.9, "x", _form("Protocol Buffers")),
+    ("p", "1 to 1,000 as server-sent events, rate / text", True, 0.8, "x", _form("server-sent events")),
     ("g.accept", "connections opened, rate / plain Autobahn", True, 1.5, "x", _against("rate", "autobahn")),
 ]
 

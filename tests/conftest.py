@@ -44,7 +44,7 @@ PROGRAMS = frozenset(
             "test_cleanup.py",
             "test_client_history.py",
         ),
-        "test_client_login.py",
+        *("test_client_fallback.py", "test_client_login.py"),
         *("test_command.py", "test_community.py", "test_config.py", "test_connect.py", "test_events.py"),
         *("test_logs.py", "test_manhole.py", "test_metrics.py", "test_options.py", "test_renewal.py"),
         *("test_systemd.py", "test_tcp.py", "test_upgrade.py", "test_upstream_dead.py"),

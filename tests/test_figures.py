@@ -13,6 +13,7 @@ from lhttp_tx.codec import codes
 from lhttp_tx.config import Config
 from lhttp_tx.engine import conversation
 from lhttp_tx.guard import admission, descriptors, heads
+from lhttp_tx.history import pages, turns
 from lhttp_tx.transports.websocket.fragments import LEAST_FRAGMENT
 from lhttp_tx.transports.websocket.handshake import MAX_HEADERS
 from lhttp_tx.transports.websocket.opening import HANDSHAKE_SIZE
@@ -77,6 +78,21 @@ def test_number_of_fragments_is_what_the_page_says() -> None:
     size = Config().limits.message_size
     said = numbers(found["a message in endless or empty fragments"][1])
     assert said == {LEAST_FRAGMENT, size, 2 * size / LEAST_FRAGMENT}
+
+
+def test_bounds_of_histories_are_what_the_page_says() -> None:
+    found = {row[0]: row for row in rows("security") if len(row) == 4}
+    (row,) = (row for name, row in found.items() if name.startswith("a short message that asks for many messages"))
+    mebibyte = 2**20
+    for size, said in (
+        (turns._SIZE, "about 131,072 bytes of histories"),
+        (pages.PAGE_SIZE, "the server reads 131,072 bytes at a time"),
+        (turns._BURST, f"One client gets {turns._BURST // mebibyte} MiB at once"),
+        (turns._RATE, f"then {turns._RATE // mebibyte} MiB a second"),
+        (turns.MESSAGE_COST, "Each message counts 256 bytes more"),
+    ):
+        assert said in row[1]
+        assert numbers(said) & {size, size / mebibyte}
 
 
 def page(name: str) -> str:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, final
 
@@ -27,6 +27,7 @@ from twisted.internet.defer import Deferred
 
 from lhttp_tx.client.client import Client as _Client, State
 from lhttp_tx.client.errors import ClientClosed
+from lhttp_tx.client.http.ways import Transport
 from lhttp_tx.client.loops import LoopReactor, lend, take_back
 from lhttp_tx.client.results import HistoryPage, Published
 from lhttp_tx.client.subscription import Subscription as _Subscription
@@ -63,8 +64,8 @@ class Client:
         :param command: the command of publications, unless the call gives one.
         :param login: returns the headers of the login message. It may be a coroutine function.
         :param options: the other options of :class:`lhttp_tx.client.client.Client`, such as ``codec``, ``headers``,
-            ``on_state``, ``on_error``, ``positions`` and ``timeout``, except ``reactor``. Mistakes in *options* raise
-            an exception only when the client connects.
+            ``transports``, ``on_state``, ``on_error``, ``positions`` and ``timeout``, except ``reactor``. Mistakes in
+            *options* raise an exception only when the client connects.
         :raises ValueError: if *url* is an endpoint description with TLS. Use ``wss://`` instead.
         """
         if url.startswith(_OWN_TLS):
@@ -81,6 +82,11 @@ class Client:
     def state(self) -> State:
         """The state of the client."""
         return State.IDLE if self._made is None else self._made.state
+
+    @property
+    def transport(self) -> Transport | None:
+        """The transport of the connection: ``websocket``, ``stream`` or ``poll``; ``None`` without a connection."""
+        return None if self._made is None else self._made.transport
 
     @property
     def user(self) -> str | None:
@@ -318,7 +324,7 @@ class Client:
             found = call()
             if not inspect.isawaitable(found) or isinstance(found, Deferred):
                 return found
-            return Deferred.fromFuture(asyncio.ensure_future(_awaited(found)))
+            return Deferred.fromFuture(asyncio.ensure_future(found))
 
         return called
 
@@ -328,10 +334,6 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<aio.Client {self._url} {self.state.value}>"
-
-
-async def _awaited(found: Awaitable[Result]) -> Result:
-    return await found
 
 
 @final

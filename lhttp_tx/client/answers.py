@@ -85,6 +85,11 @@ class Answers:
         self._tokens = count(1)
         self._pending: OrderedDict[str, Pending] = OrderedDict()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is an answer that somebody waits for."""
+        return any(not pending.deferred.called for pending in self._pending.values())
+
     def ask(
         self,
         message: Message,

@@ -6,14 +6,23 @@ Imports nothing of the client.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from lhttp_tx.codec.bounds import Bound
 
-__all__ = ["COUNT", "SECONDS", "check_callbacks", "check_codec", "check_positions", "check_target", "loaded"]
+__all__ = [
+    "COUNT",
+    "SECONDS",
+    "check_callbacks",
+    "check_codec",
+    "check_positions",
+    "check_target",
+    "loaded",
+    "transports_of",
+]
 
 SECONDS = Bound(float, 0, 2**31 - 1)
 """The bounds of times in seconds, for which a reactor can wait."""
@@ -39,6 +48,22 @@ def check_codec(codec: object) -> None:
     """:raises ValueError: if *codec* is not ``text``, ``json`` or ``protobuf``."""
     if codec not in ("text", "json", "protobuf"):
         raise ValueError(f"codec is text, json or protobuf, not {codec!r:.80}")
+
+
+def transports_of(transports: Any, allowed: Sequence[str], is_url: bool) -> list[Any]:
+    """
+    Return the transports that a client may use.
+
+    :param transports: what the program says; ``None``: all for a URL, and a WebSocket alone for an endpoint.
+    :param allowed: the names of all.
+    :raises ValueError: if *transports* does not list some of *allowed*, each once.
+    """
+    if transports is None:
+        return list(allowed if is_url else allowed[:1])
+    found = list(transports) if isinstance(transports, Sequence) and not isinstance(transports, str) else []
+    if not found or len(set(found)) < len(found) or not set(found) <= set(allowed):
+        raise ValueError(f"transports lists some of {', '.join(allowed)}, not {transports!r:.80}")
+    return found
 
 
 def check_positions(store: object) -> None:

@@ -11,16 +11,27 @@ import the class from :mod:`lhttp_tx.client`. Of the server, this module imports
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, final, overload
 
 from twisted.application.internet import backoffPolicy
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
 
 from lhttp_tx.client.answers import Answers
-from lhttp_tx.client.arguments import COUNT, SECONDS, check_callbacks, check_codec, check_positions, check_target
+from lhttp_tx.client.arguments import (
+    COUNT,
+    SECONDS,
+    check_callbacks,
+    check_codec,
+    check_positions,
+    check_target,
+    transports_of,
+)
 from lhttp_tx.client.credentials import Account, Credentials, HeaderSource
 from lhttp_tx.client.errors import ClientClosed
+from lhttp_tx.client.http.roads import make_ways
+from lhttp_tx.client.http.ways import TRANSPORTS, TRIAL, Transport
 from lhttp_tx.client.inbox import Inbox, Reporter
 from lhttp_tx.client.positions import Positions, PositionStore
 from lhttp_tx.client.registry import MissedCallback, RecoveredCallback, Registry
@@ -29,12 +40,13 @@ from lhttp_tx.client.requests import RequestingService
 from lhttp_tx.client.states import State
 from lhttp_tx.client.subscription import ChannelCallback, MessageCallback, Subscription
 from lhttp_tx.client.uplink import Uplink
-from lhttp_tx.client.urls import parse_url
-from lhttp_tx.client.websocket.endpoints import WebSocketEndpoint, is_url, stream_endpoint
+from lhttp_tx.client.websocket.endpoints import is_url
 from lhttp_tx.client.websocket.entrance import HeadersEndpoint, LoginEndpoint
 from lhttp_tx.client.websocket.protocol import Codec, WebSocketFactory
+from lhttp_tx.client.websocket.urls import parse_url
 from lhttp_tx.codec.channels import check_subscription
 from lhttp_tx.codec.limits import Limits
+from lhttp_tx.codec.message import Message
 from lhttp_tx.codec.wildcards import is_wildcard
 from lhttp_tx.errors import LHTTPError
 
@@ -96,6 +108,9 @@ class Client(RequestingService):
         tls: IOpenSSLClientConnectionCreator | None = None,
         headers: dict[str, str] | HeaderSource | None = None,
         codec: Codec = "text",
+        transports: Sequence[Transport] | None = None,
+        fallback_url: str | None = None,
+        come_back: float = 60.0,
         login: HeaderSource | None = None,
         login_required: bool = True,
         on_message: MessageCallback | None = None,
@@ -128,6 +143,13 @@ class Client(RequestingService):
             them. The client calls it for each handshake.
         :param codec: the form of messages on the connection: ``text``, ``json`` or ``protobuf`` (:doc:`/howto/codecs`).
             The program does not notice a difference. With a server that does not know the codec, the client uses text.
+        :param transports: which may be used, in this order: ``websocket``, ``stream`` and ``poll``. The default is all
+            three for a URL, and ``websocket`` alone for an endpoint. See "Where WebSocket does not work" in
+            :doc:`/howto/python-client`.
+        :param fallback_url: where ``connect`` and ``send`` are: an ``http://`` or ``https://`` URL, or a path. The
+            default is the root of the host.
+        :param come_back: seconds over HTTP until a WebSocket is tried again. Each time, the client waits twice as long,
+            up to 16 times as long. 0: never.
         :param login: called for each connection and each renewal. It returns the headers of the login message, such as
             ``{"token": ...}`` or ``{"user": ..., "password": ...}``. It may be a plain function, a function that
             returns a Deferred, or a coroutine function. If it fails, the attempt or the renewal has failed, and the
@@ -184,6 +206,7 @@ class Client(RequestingService):
         SECONDS.check("close_timeout", close_timeout)
         SECONDS.check("ping_interval", ping_interval)
         SECONDS.check("ping_timeout", ping_timeout)
+        SECONDS.check("come_back", come_back)
         COUNT.check("queue_length", queue_length)
         COUNT.check("unsent_size", unsent_size)
         COUNT.check("resend_size", resend_size)
@@ -194,7 +217,8 @@ class Client(RequestingService):
         limits = Limits(message_size=max_message_size, head_size=_HEAD_SIZE)
         policy = retry_policy or backoffPolicy(initialDelay=0.5, maxDelay=30.0)
         report = Reporter(self.url, on_error)
-        factory = WebSocketFactory(
+        make_factory = partial(
+            WebSocketFactory,
             self.url,
             reactor=reactor,
             headers=None if callable(headers) else headers,
@@ -204,32 +228,53 @@ class Client(RequestingService):
             ping_timeout=ping_timeout,
             close_timeout=close_timeout,
         )
-        endpoint: IStreamClientEndpoint = WebSocketEndpoint(
-            stream_endpoint(target, reactor, tls, connect_timeout), factory, connect_timeout
+        source = (
+            Credentials(headers, "headers", reactor=reactor, timeout=connect_timeout) if callable(headers) else None
         )
-        if callable(headers):
-            asked = Credentials(headers, "headers", reactor=reactor, timeout=connect_timeout)
-            endpoint = HeadersEndpoint(endpoint, factory, asked)
         credentials = login and Credentials(login, "login", reactor=reactor, timeout=connect_timeout)
-        if credentials:
-            endpoint = LoginEndpoint(
-                endpoint,
-                credentials,
-                reactor=reactor,
-                timeout=connect_timeout,
-                limits=limits,
-                required=login_required,
-                entered=self._entered,
-            )
+
+        def greeted(
+            endpoint: IStreamClientEndpoint, factory: WebSocketFactory, *, logs_in: bool
+        ) -> IStreamClientEndpoint:
+            if source:
+                endpoint = HeadersEndpoint(endpoint, factory, source)
+            if credentials and logs_in:
+                endpoint = LoginEndpoint(
+                    endpoint,
+                    credentials,
+                    reactor=reactor,
+                    timeout=connect_timeout,
+                    limits=limits,
+                    required=login_required,
+                    entered=self._entered,
+                )
+            return endpoint
+
+        self._ways = make_ways(
+            target,
+            make_factory(),
+            make_factory(protocols=[TRIAL]),
+            transports_of(transports, TRANSPORTS, is_url(target)),
+            tls=tls,
+            fallback_url=fallback_url,
+            greeted=greeted,
+            ping=lambda seconds: self.confirm(Message("ping"), seconds),
+            is_idle=lambda: not self._answers.waiting,
+            come_back=come_back,
+            timeout=connect_timeout,
+            close_timeout=close_timeout,
+            max_message_size=max_message_size,
+        )
         self._uplink = Uplink(
             self.url,
-            endpoint,
+            self._ways,
             reactor=reactor,
             retry_policy=policy,
             on_state=on_state,
             limits=limits,
             queue_length=queue_length,
             unsent_size=unsent_size,
+            watcher=self._ways,
         )
         self._answers = Answers(reactor, self._uplink.withdraw, resend_size)
         self._positions = Positions(positions, reactor=reactor, report=report)

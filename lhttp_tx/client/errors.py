@@ -63,9 +63,11 @@ class LoginFailed(ConnectFailed):
     answer came in time, and 503 if the connection ended, or the client's ``login`` or ``headers`` failed.
 
     :ivar code: the WebSocket close code, if the server has closed the connection instead of answering; else ``None``.
+    :ivar unanswered: whether no answer came over the connection. The network may then be the reason.
     """
 
     code: int | None = None
+    unanswered = False
 
 
 class ConnectionLost(LHTTPError):

@@ -12,6 +12,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from lhttp_tx.client.http.ways import Transport, Ways
 from lhttp_tx.client.states import State
 from lhttp_tx.client.uplink import Uplink
 
@@ -22,11 +23,17 @@ class ConnectedService(Service):
     """A service that starts and stops an uplink. The subclass makes the uplink."""
 
     _uplink: Uplink
+    _ways: Ways
 
     @property
     def state(self) -> State:
         """The state of the client."""
         return self._uplink.state
+
+    @property
+    def transport(self) -> Transport | None:
+        """The transport of the connection: ``websocket``, ``stream`` or ``poll``; ``None`` without a connection."""
+        return self._ways.transport
 
     @property
     def user(self) -> str | None:

@@ -24,6 +24,7 @@ from typing import Any, Literal, Self, TypeVar, final
 
 from lhttp_tx.client import aio
 from lhttp_tx.client.errors import ClientClosed
+from lhttp_tx.client.http.ways import Transport
 from lhttp_tx.client.results import HistoryPage, Published
 from lhttp_tx.client.states import State
 from lhttp_tx.codec.headers import HeaderPairs
@@ -115,6 +116,11 @@ class Client:
     def state(self) -> State:
         """The state of the client."""
         return self._client.state
+
+    @property
+    def transport(self) -> Transport | None:
+        """The transport of the connection: ``websocket``, ``stream`` or ``poll``; ``None`` without a connection."""
+        return self._client.transport
 
     @property
     def user(self) -> str | None:

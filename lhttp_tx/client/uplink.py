@@ -33,7 +33,7 @@ from lhttp_tx.codec.limits import Limits
 from lhttp_tx.codec.message import Message
 from lhttp_tx.errors import LHTTPError
 
-__all__ = ["Uplink", "UplinkOwner"]
+__all__ = ["LinkWatcher", "Uplink", "UplinkOwner"]
 
 _log = Logger()
 
@@ -82,6 +82,16 @@ class UplinkOwner(Protocol):
         """Called when there will be no other connection."""
 
 
+class LinkWatcher(Protocol):
+    """Looks at connections and at how they end; see :class:`lhttp_tx.client.http.ways.Ways`."""
+
+    def up(self, line: ClientLink, /) -> None:
+        """Called when a connection is in use."""
+
+    def down(self, code: int | None, *, wanted: bool) -> None:
+        """Called when it has ended; with the close code, and whether this side has closed it for good."""
+
+
 @final
 class Uplink:
     """
@@ -104,10 +114,12 @@ class Uplink:
         limits: Limits,
         queue_length: int,
         unsent_size: int,
+        watcher: LinkWatcher | None = None,
     ) -> None:
         """
         :param endpoint: makes connections that can send messages.
         :param queue_length: the most messages that wait for a connection.
+        :param watcher: is told about each connection.
 
         The other parameters are those of :class:`~lhttp_tx.client.client.Client`.
         """
@@ -122,6 +134,7 @@ class Uplink:
         self._limits = limits
         self._queue_length = queue_length
         self._unsent_size = unsent_size
+        self._watcher = watcher
         self._refusals = 0
         self._retry_after: float | None = None
         self._owner: UplinkOwner
@@ -289,6 +302,8 @@ class Uplink:
         if self._opening is not link or self.state is not State.CONNECTING:
             return
         self.link, self._opening = link, None
+        if self._watcher is not None:
+            self._watcher.up(link)
         restored = self._owner.restore()
         queue, self._queue = self._queue, deque()
         for message, pending in queue:
@@ -318,6 +333,8 @@ class Uplink:
             return
         self.link = self._opening = self.account = None
         self._retry_after = getattr(failure.value, "retry_after", None)
+        if self._watcher is not None:
+            self._watcher.down(getattr(failure.value, "code", None), wanted=self.state is State.CLOSING)
         self._owner.down()
         reason = link.abort_reason or getattr(failure.value, "reason", None) or "the connection was lost"
         closing = self.state is State.CLOSING

@@ -1,11 +1,10 @@
 """
 The hub: the channels of this node, their subscribers, and the path from the bus to the subscribers.
 
-Sessions subscribe and publish here. The hub knows the bus. Of each subscriber, it knows only a function that takes
-deliveries. It must not import sessions or protocols.
+Sessions subscribe and publish here. Of each subscriber, the hub knows only a function that takes deliveries.
 
-Two rules make the hub fast. It encodes a publication once for all subscribers that use the same encoding. It joins the
-consecutive publications that one read brings in for a channel: each subscriber gets them as one delivery.
+The hub encodes a publication once for all subscribers that use the same encoding. It joins the consecutive publications
+that one read brings in for a channel: each subscriber gets them as one delivery.
 """
 
 from __future__ import annotations
@@ -215,17 +214,20 @@ class Hub:
             channels = tuple(channels)
             if len(channels) > 1:
                 payload = archive.unforged(channels, payload)
-        for channel in channels:
-            if archive is None:
-                result = self._bus.publish(channel, payload, binary)
-            else:
-                result = archive.publish(channel, payload, binary, filing)
-            if result is not None:
-                waiting = [result] if waiting is None else [*waiting, result]
-        if waiting is None:
-            return None
-        if len(waiting) == 1:
-            return waiting[0]
+        try:
+            for channel in channels:
+                if archive is None:
+                    result = self._bus.publish(channel, payload, binary)
+                else:
+                    result = archive.publish(channel, payload, binary, filing)
+                if result is not None:
+                    waiting = [result] if waiting is None else [*waiting, result]
+        except BaseException:
+            for earlier in waiting or ():
+                earlier.addErrback(lambda _: None)  # the caller gets the exception instead
+            raise
+        if waiting is None or len(waiting) == 1:
+            return waiting[0] if waiting else None
         gathered = gatherResults(waiting, consumeErrors=True)
         return gathered.addCallbacks(lambda _: None, lambda failure: failure.value.subFailure)
 

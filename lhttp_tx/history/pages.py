@@ -11,7 +11,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Iterator
 from functools import partial
-from itertools import accumulate, groupby, repeat
+from itertools import accumulate, groupby
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -20,15 +20,19 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from lhttp_tx.engine.delivery import Delivery
-from lhttp_tx.history.turns import PORTION, Turns, cost_of
+from lhttp_tx.history.turns import MESSAGE_COST, PORTION, Turns
 from lhttp_tx.history.values import Page, Retention, Stored
 from lhttp_tx.interfaces import IHistoryStore
 
-__all__ = ["PAGE_SIZE", "PAYLOAD", "READ_SHARE", "Pages", "SharedPage", "checked", "deliveries", "portions", "size_of"]
+__all__ = ["PAGE_SIZE", "PAYLOAD", "READ_SHARE", "Pages", "SharedPage", "checked", "deliveries", "size_of"]
 
 PAGE_SIZE = 131_072
 """A page that has reached this many bytes gets no further message."""
 
+_SMALL = 1_024
+"""Bytes up to which messages are small, with what each counts beside its own: portions of them are alike in number."""
+
+_BINARY = attrgetter("binary")
 PAYLOAD = attrgetter("payload")
 """Returns the payload of a message of a page, without Python code for each: pages may be long."""
 
@@ -243,27 +247,36 @@ def _bytes_of(made: object) -> int:
 
 
 def deliveries(channel: str, messages: list[Stored]) -> list[Delivery]:
-    """Return the deliveries of *messages* for a subscriber of *channel*, in order. None is larger than a portion."""
-    return [
-        Delivery(channel, [*map(PAYLOAD, run)], binary)
-        for some in portions(messages)
-        for binary, run in groupby(some, attrgetter("binary"))
-    ]
+    """
+    Return the deliveries of *messages* for a subscriber of *channel*, in order. Each is about a
+    :data:`~lhttp_tx.history.turns.PORTION` at most, or one message.
+    """
+    if len({*map(_BINARY, messages)}) < 2:  # the usual case
+        return _portions(channel, [*map(PAYLOAD, messages)], messages[0].binary) if messages else []
+    found: list[Delivery] = []
+    for binary, run in groupby(messages, _BINARY):
+        found += _portions(channel, [*map(PAYLOAD, run)], binary)
+    return found
+
+
+def _portions(channel: str, payloads: list[bytes], binary: bool) -> list[Delivery]:
+    count = len(payloads)
+    most = max(map(len, payloads)) + MESSAGE_COST
+    if most * count <= PORTION:
+        return [Delivery(channel, payloads, binary)]
+    if most <= _SMALL:
+        step = PORTION // most
+        return [Delivery(channel, payloads[begin : begin + step], binary) for begin in range(0, count, step)]
+    costs = [*accumulate(map(MESSAGE_COST.__add__, map(len, payloads)))]
+    found: list[Delivery] = []
+    begin = 0
+    while begin < count:
+        end = bisect_left(costs, (costs[begin - 1] if begin else 0) + PORTION) + 1
+        found.append(Delivery(channel, payloads[begin:end], binary))
+        begin = end
+    return found
 
 
 def size_of(page: Page) -> int:
     """Return the bytes of the messages of a page."""
     return sum(map(len, map(PAYLOAD, page.messages)))
-
-
-def portions(messages: list[Stored]) -> Iterator[list[Stored]]:
-    """
-    Yield *messages* in order, in portions of about :data:`~lhttp_tx.history.turns.PORTION` bytes, as turns count them.
-    """
-    costs = [*accumulate(map(cost_of, map(len, map(PAYLOAD, messages)), repeat(1)))]
-    begin = 0
-    while begin < len(messages):
-        before = costs[begin - 1] if begin else 0
-        end = bisect_left(costs, before + PORTION) + 1
-        yield messages[begin:end]
-        begin = end

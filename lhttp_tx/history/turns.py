@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from lhttp_tx.guard.rates import TokenBucket
 
-__all__ = ["PORTION", "Turns", "cost_of"]
+__all__ = ["MESSAGE_COST", "PORTION", "Turns", "cost_of"]
 
 _SIZE = 131_072
 """The budget of one turn, in bytes. The last reader of a turn may exceed it by a portion."""
@@ -26,7 +26,7 @@ PORTION = 65_536
 _RATE, _BURST = 8_388_608, 2_097_152
 """The most bytes per second that one client gets from histories, and the most at once."""
 
-_MESSAGE_COST = _CALL_COST = 256
+MESSAGE_COST = _CALL_COST = 256
 """
 Bytes that are added for each message, and for each portion and each request to a store. A small message costs more than
 its bytes if it is converted to JSON or Protocol Buffers, or compressed.
@@ -40,7 +40,7 @@ def cost_of(size: int, count: int) -> int:
     :param size: the bytes of the messages.
     :param count: the number of messages.
     """
-    return size + _MESSAGE_COST * count
+    return size + MESSAGE_COST * count
 
 
 class Turns:

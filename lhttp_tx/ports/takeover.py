@@ -17,7 +17,8 @@ There are two ways:
 
 What is said at *PATH*, in lines of JSON: the new process says ``{"take": 1}``. The running one answers with one byte
 for each socket, which carries its descriptor, and ``{"sockets": [DESCRIPTION, ...], "pid": PID}``. The new one says
-``{"go": "soon"}`` or ``{"go": "now"}``. If it hangs up before that, nothing has happened.
+``{"go": "soon"}`` or ``{"go": "now"}``. If it hangs up before that, nothing has happened. Meanwhile the running one
+answers others with ``{"busy": PID}``, so that never two processes follow one.
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lhttp_tx.observe.reasons import reason_of
-from lhttp_tx.ports.adopting import AdoptingReactor
 from lhttp_tx.ports.listening import accept
 from lhttp_tx.ports.sockets import adopt, give_away, is_unix
+from lhttp_tx.ports.taken import MakeEndpoint, Taken, receive, remove
 
 __all__ = ["MakeEndpoint", "Takeover", "TakeoverFailed"]
 
@@ -60,7 +61,8 @@ _MAX_SOCKETS = 250
 _MAX_LINE = 65_536
 """Bytes of the longest line that either side reads."""
 
-MakeEndpoint = Callable[[Any, str], IStreamServerEndpoint]
+_MAX_PATH = 95
+"""Bytes of the longest path. Systems take at least 103; a new socket has a point and the number of its process, too."""
 
 
 class TakeoverFailed(Exception):
@@ -80,13 +82,13 @@ class Takeover(Service):
         self._reactor = reactor
         self._replaced = replaced
         self._running: socket.socket | None = None
-        self._taken: dict[str, list[int]] = {}
+        self._taken = Taken(lambda: self._running is None)
         self._ports: list[tuple[str, IListeningPort]] = []
-        self._adopted: set[str] = set()
         self._files: list[Path] = []
         self._inode = 0
         self._port: IListeningPort | None = None
         self._given = self._in_charge = False
+        self._successor: _Successor | None = None
 
     # The new process
 
@@ -98,6 +100,8 @@ class Takeover(Service):
 
         :raises TakeoverFailed: if something is there that is not such a server, or belongs to another user.
         """
+        if len(os.fsencode(self._path)) > _MAX_PATH:
+            raise TakeoverFailed(f"the path is too long for a UNIX socket; choose one of at most {_MAX_PATH} bytes")
         if not os.access(self._path.parent, os.W_OK | os.X_OK):
             raise TakeoverFailed(f"the server may not make files in {self._path.parent}, or it is not there")
         try:
@@ -124,15 +128,21 @@ class Takeover(Service):
             raise TakeoverFailed(f"{self._path}: {error.strerror or error}") from None
         try:
             sock.sendall(b'{"take": 1}\n')
-            descriptors, answer = _receive(sock)
+            descriptors, answer = receive(sock, time_limit=_ANSWER_TIMEOUT, most=_MAX_SOCKETS, max_line=_MAX_LINE)
+            if "busy" in answer:
+                other = answer["busy"]
+                raise TakeoverFailed(f"process {other} takes over at {self._path} already; wait for it, or stop it")
             names = answer["sockets"]
             if len(names) != len(descriptors):
                 raise ValueError(f"{len(names)} sockets were announced, {len(descriptors)} came")
+        except TakeoverFailed:
+            sock.close()
+            raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             sock.close()
             raise TakeoverFailed(f"the server at {self._path} does not hand over its sockets: {error}") from None
         for name, descriptor in zip(names, descriptors, strict=True):
-            self._taken.setdefault(name, []).append(descriptor)
+            self._taken.add(name, descriptor)
         self._running = sock
         _log.info("taking over from process {pid}: {count} sockets", pid=answer.get("pid"), count=len(names))
 
@@ -163,33 +173,16 @@ class Takeover(Service):
                 except TimeoutError:
                     raise TakeoverFailed(f"the server before has not ended within {wait:g} s; stop it") from None
 
-    def _close_rest(self) -> None:
-        for name, descriptors in self._taken.items():
-            for descriptor in descriptors:
-                os.close(descriptor)
-            if descriptors:
-                _log.warn("{description}: nobody listens there any more", description=name)
-        self._taken.clear()
-
     # Its endpoints
 
     def maker(self, make_endpoint: MakeEndpoint) -> MakeEndpoint:
         """
-        Return what makes the same endpoints as *make_endpoint*, on sockets that were taken where there are such.
+        Return what makes the same endpoints as *make_endpoint*, on sockets that were taken where there are such; see
+        :meth:`lhttp_tx.ports.taken.Taken.maker`.
 
         It wraps the innermost maker of endpoints; see :meth:`watcher` for the outermost.
         """
-
-        def make(reactor: Any, description: str) -> IStreamServerEndpoint:
-            descriptors = self._taken.get(description)
-            if not descriptors:
-                return make_endpoint(reactor, description)
-            self._adopted.add(description)
-            adopting = AdoptingReactor(reactor, descriptors.pop(0))
-            endpoint: IStreamServerEndpoint = serverFromString(adopting, description)
-            return endpoint
-
-        return make
+        return self._taken.maker(make_endpoint)
 
     def watcher(self, make_endpoint: MakeEndpoint) -> MakeEndpoint:
         """Return what makes the same endpoints as *make_endpoint*, whose ports are handed over to the next process."""
@@ -197,7 +190,7 @@ class Takeover(Service):
 
     def _listens(self, description: str, port: IListeningPort) -> None:
         self._ports.append((description, port))
-        if description in self._adopted and is_unix(description):
+        if description in self._taken.adopted and is_unix(description):
             name = port.getHost().name  # type: ignore[attr-defined]
             if name and not name.startswith((b"\0", "\0")[isinstance(name, str)]):
                 self._files.append(Path(os.fsdecode(name)))
@@ -207,7 +200,7 @@ class Takeover(Service):
     def started(self) -> None:
         """Tell the other server to stop, if there is one, and wait for the next process."""
         self.go()
-        self._close_rest()
+        self._taken.close_rest()
         self._in_charge = True
         unnamed = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         factory: Any = Factory.forProtocol(lambda: _Successor(self))
@@ -232,8 +225,14 @@ class Takeover(Service):
             sock.close()
 
     def stopService(self) -> Deferred[None]:
-        """Wait no more. If no other process has the sockets, remove the files of those that were taken."""
+        """
+        Wait no more. If no other process has the sockets, remove the files of those that were taken.
+
+        If a process has them that has not started yet, it keeps them: it may need them in a moment.
+        """
         super().stopService()  # type: ignore[no-untyped-call]
+        if self._successor is not None:
+            self._leave()
         port, self._port = self._port, None
         with suppress(OSError):
             if self._path.stat().st_ino == self._inode:
@@ -247,36 +246,63 @@ class Takeover(Service):
 
     def _remove_files(self) -> None:
         for path in self._files:
-            for each in (path, path.with_name(f"{path.name}.lock")):  # the first process made both
-                with suppress(OSError):
-                    each.unlink()
+            remove(path)
 
     def open_ports(self) -> list[tuple[str, IListeningPort]]:
         """Return the ports that can be handed over, with their descriptions."""
         return [(name, port) for name, port in self._ports if getattr(port, "connected", False)]
 
-    def give(self, *, now: bool, pid: int) -> None:
-        """Leave the sockets to another process, and stop."""
-        if self._given:
+    @property
+    def successor(self) -> _Successor | None:
+        """The connection of the process that has taken the sockets, whether or not it has told this one to stop."""
+        return self._successor
+
+    def reserve(self, successor: _Successor) -> bool:
+        """
+        Let *successor* take the sockets, and nobody else until it hangs up.
+
+        :returns: whether it may: this process does not stop, and nobody else takes them.
+        """
+        if self._successor is not None or self._given or not self.running:
+            return False
+        self._successor = successor
+        return True
+
+    def hung_up(self, successor: _Successor) -> None:
+        """Let others take the sockets, unless this process has left them to *successor*."""
+        if self._successor is successor and not self._given:
+            self._successor = None
+
+    def give(self, successor: _Successor, *, now: bool) -> None:
+        """Leave the sockets to the process that has taken them, and stop."""
+        if self._given or successor is not self._successor:
             return
+        accept(self._leave(), False)
+        _log.info("process {pid} has taken over: stopping", pid=successor.pid)
+        self._replaced(now)
+
+    def _leave(self) -> list[IListeningPort]:
+        """Leave the sockets to another process. Return the ports."""
         self._given = True
         ports = [port for _, port in self.open_ports()]
         for port in ports:
             give_away(port)
-        accept(ports, False)
-        _log.info("process {pid} has taken over: stopping", pid=pid)
-        self._replaced(now)
+        return ports
 
 
 class _Successor(LineOnlyReceiver):
-    """A connection of the next process."""
+    """
+    A connection of the next process.
+
+    :ivar pid: the number of the process; 0 if the system does not tell.
+    """
 
     delimiter = b"\n"
     MAX_LENGTH = _MAX_LINE
 
     def __init__(self, takeover: Takeover) -> None:
         self._takeover = takeover
-        self._pid = 0
+        self.pid = 0
 
     def connectionMade(self) -> None:
         """Refuse other users. The mode of the socket refuses them, too."""
@@ -284,7 +310,7 @@ class _Successor(LineOnlyReceiver):
         if not hasattr(socket, "SO_PEERCRED"):
             return
         size = struct.calcsize("3i")
-        self._pid, user, _ = struct.unpack(
+        self.pid, user, _ = struct.unpack(
             "3i", transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
         )
         if user not in (0, os.geteuid()):
@@ -302,6 +328,11 @@ class _Successor(LineOnlyReceiver):
             transport.loseConnection()
             return
         if order.get("take") == 1:
+            if not self._takeover.reserve(self):
+                if self._takeover.successor is not None:
+                    transport.write(b'{"busy": %d}\n' % self._takeover.successor.pid)
+                transport.loseConnection()
+                return
             ports = self._takeover.open_ports()[:_MAX_SOCKETS]
             for _, port in ports:
                 transport.sendFileDescriptor(port.fileno())  # type: ignore[attr-defined]
@@ -309,9 +340,13 @@ class _Successor(LineOnlyReceiver):
             answer = {"sockets": [name for name, _ in ports], "pid": os.getpid()}
             transport.write(json.dumps(answer).encode("ascii") + b"\n")
         elif order.get("go") in ("now", "soon"):
-            self._takeover.give(now=order["go"] == "now", pid=self._pid)
+            self._takeover.give(self, now=order["go"] == "now")
         else:
             transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Let others take over."""
+        self._takeover.hung_up(self)
 
 
 @implementer(IStreamServerEndpoint)
@@ -333,30 +368,3 @@ class _Watched:
             return port
 
         return self._endpoint.listen(protocolFactory).addCallback(tell)
-
-
-def _receive(sock: socket.socket) -> tuple[list[int], dict[str, Any]]:
-    """
-    Return descriptors and the line of JSON behind them.
-
-    :raises OSError: if none come in time.
-    :raises ValueError: if something else comes; then the descriptors are closed.
-    """
-    data, descriptors = b"", []
-    end = time.monotonic() + _ANSWER_TIMEOUT
-    try:
-        while not data.endswith(b"\n"):
-            sock.settimeout(max(0.001, end - time.monotonic()))
-            piece, found, _, _ = socket.recv_fds(sock, 65_536, _MAX_SOCKETS, socket.MSG_CMSG_CLOEXEC)
-            descriptors += found
-            data += piece
-            if not piece or len(data) > 2 * _MAX_LINE or len(descriptors) > _MAX_SOCKETS:
-                raise ValueError("it hung up" if not piece else "it sent too much")
-        answer = json.loads(data)
-        if not isinstance(answer, dict):
-            raise ValueError("not an object")
-    except BaseException:
-        for descriptor in descriptors:
-            os.close(descriptor)
-        raise
-    return descriptors, answer

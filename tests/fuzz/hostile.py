@@ -533,6 +533,7 @@ def _sessions() -> Iterator[tuple[str, Script]]:
 
 
 HOSTILE: dict[str, Script] = {
+    "time that passes": _script(Step("time", times=300)),
     "answers that nobody reads": _script(Step("http", _get(b"/lhttp.js"), client=1, times=150)),
     "answers that nobody reads, without a body": _script(
         Step("http", _get(b"/lhttp.mjs", b"HEAD"), client=1, times=500)

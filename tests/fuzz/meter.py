@@ -97,6 +97,9 @@ _USUAL = (
 )
 """What clients have done before the first script: tables that a process makes once are no client's cost."""
 
+_IDLE = 100
+"""Seconds for which a server is looked at to which nobody comes."""
+
 _OPENING = handshake()
 _SIZES = (40, 125, 500, 2_000, 8_000, 65_000)
 _ENOUGH = 0.1
@@ -184,6 +187,7 @@ class Meter:
             world.end()
         gc.collect()
         gc.freeze()
+        self._idle = {place: self._idle_lines(world) for place, world in self._worlds.items()}
         ones = Script(tuple(_ordinary(size) for size in _SIZES for _ in range(2)))
         self._lines = [float(counted.total()) for counted in self._counted(ones).steps[1::2]]
         self._seconds = [self._usual_seconds(size) for size in _SIZES]
@@ -191,6 +195,11 @@ class Meter:
     def __str__(self) -> str:
         told = zip(_SIZES, self._lines, self._seconds, strict=True)
         return "; ".join(f"{size} bytes: {lines:.0f} lines, {1e6 * took:.0f} us" for size, lines, took in told)
+
+    def _idle_lines(self, world: World) -> float:
+        """Return the lines that a server executes in a second while nobody does anything: these are no client's."""
+        step = Step("time", times=_IDLE)
+        return _in_fork(lambda: _lines(lambda: world.play(step, [])).total()) / _IDLE
 
     def _usual_seconds(self, size: int) -> float:
         """Return the seconds that an ordinary publication takes; clocks of processors may be coarse."""
@@ -249,7 +258,8 @@ class Meter:
                 price = (counted.total() - further * self._lines[0]) / allowed
                 if price > cost.price:
                     cost.price, cost.dearest, cost.function = price, number, _top(counted)
-        lines = max(0.0, whole.total() - (sum(counting.counted) + counting.ended) * self._lines[0])
+        idle = self._idle[script.world] * sum(step.times for step in script.steps if step.kind == "time")
+        lines = max(0.0, whole.total() - idle - (sum(counting.counted) + counting.ended) * self._lines[0])
         cost.whole_price, cost.whole_function = lines / max(all_allowed, self._lines[0]), _top(whole)
         cost.seconds_price = self._seconds_price(script, counting, times)
         each = [held / max(1, count) for held, count in zip(counting.held, counting.connections, strict=True)]

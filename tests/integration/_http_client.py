@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from typing import Any
+from typing import Any, Self
 
 from event_source import Event, Parser
 
@@ -16,19 +16,20 @@ __all__ = ["HTTPClient", "LiveStream"]
 
 class LiveStream:
     """
-    A stream of a client's messages.
+    An event stream that Python's :mod:`http.client` reads.
 
     :ivar parser: has got what was read.
     """
 
-    def __init__(self, port: int, secret: str, after: int) -> None:
+    def __init__(self, port: int, path: str, headers: dict[str, str] | None = None) -> None:
+        """:param headers: further ones of the request."""
         self.parser = Parser()
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2 * TIME_LIMIT)
-        self.connection.request("GET", f"/connect?after={after}", headers={"Authorization": f"Bearer {secret}"})
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=4 * TIME_LIMIT)
+        self.connection.request("GET", path, headers={"Accept": "text/event-stream", **(headers or {})})
         self.response = self.connection.getresponse()
 
     def wait_for(self, count: int) -> list[Event]:
-        """Return the first *count* messages."""
+        """Return the first *count* events."""
         while len(self.parser.events) < count:
             data = self.response.read1(4096)
             assert data, f"the stream has ended after {self.parser.events}"
@@ -36,7 +37,7 @@ class LiveStream:
         return self.parser.events[:count]
 
     def read_to_the_end(self) -> list[Event]:
-        """Return all messages of a stream that ends."""
+        """Return all events of a stream that ends."""
         while data := self.response.read1(4096):
             self.parser.feed(data)
         return self.parser.events
@@ -45,6 +46,12 @@ class LiveStream:
         """Hang up."""
         self.response.close()
         self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class HTTPClient:
@@ -105,7 +112,7 @@ class HTTPClient:
 
     def stream(self, after: int | None = None) -> LiveStream:
         """Open a stream."""
-        return LiveStream(self._port(), self.secret, self.last if after is None else after)
+        return LiveStream(self._port(), f"/connect?after={self.last if after is None else after}", self.headers)
 
     def end(self) -> int:
         """End the session, and return the status."""

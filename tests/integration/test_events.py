@@ -22,6 +22,7 @@ import pytest
 from event_source import Event, Parser
 
 from integration._docs import free_port
+from integration._http_client import LiveStream
 from integration._server import TIME_LIMIT, ServerProcess, http_request, message, open_client, wait_until
 
 CURL = shutil.which("curl")
@@ -55,43 +56,11 @@ func main() {
 """
 
 
-class Stream:
-    """
-    A stream that Python's :mod:`http.client` reads.
-
-    :ivar parser: has got what was read.
-    """
+class Stream(LiveStream):
+    """A stream of ``GET /events``."""
 
     def __init__(self, port: int, query: str, headers: dict[str, str] | None = None) -> None:
-        self.parser = Parser()
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-        self._connection.request("GET", f"/events?{query}", headers={"Accept": "text/event-stream", **(headers or {})})
-        self.response = self._connection.getresponse()
-
-    def wait_for(self, count: int) -> list[Event]:
-        """Return the first *count* events."""
-        while len(self.parser.events) < count:
-            data = self.response.read1(4096)
-            assert data, f"the stream has ended after {self.parser.events}"
-            self.parser.feed(data)
-        return self.parser.events[:count]
-
-    def read_to_the_end(self) -> list[Event]:
-        """Return all events of a stream that ends."""
-        while data := self.response.read1(4096):
-            self.parser.feed(data)
-        return self.parser.events
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.response.close()
-        self._connection.close()
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().__init__(port, f"/events?{query}", headers)
 
 
 def publish(port: int, channel: str, body: str, **headers: str) -> None:

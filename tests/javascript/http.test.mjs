@@ -396,6 +396,32 @@ test("where a request is refused and nobody says why, the connection is lost", a
   assert.equal(paths("POST").length, 2);
 });
 
+test("a message that is too large for the server gets an error, and the others go on", async () => {
+  const socket = await begun({ mode: "poll" });
+  socket.send("LHTTP/1.0 chat\r\nReceipt:7\r\npublish:a\r\n\r\nreceipt:8");
+  socket.send("two");
+  await newest("POST").answer("body is larger\nthan 10 bytes\n", 413);
+  assert.deepEqual(socket.got, ["LHTTP/1.0 error\r\nstatus:413\r\nreason:body is larger than 10 bytes\r\nreceipt-id:7\r\n\r\n"]);
+  assert.deepEqual([newest("POST").path, await newest("POST").text()], ["send?number=1&after=0", "two"]);
+  await newest("POST").answer("", 204);
+  socket.send("three");
+  await newest("POST").answer("no", 413);
+  assert.equal(socket.got[1], "LHTTP/1.0 error\r\nstatus:413\r\nreason:no\r\n\r\n");
+  assert.equal(socket.bufferedAmount, 0);
+});
+
+test("several messages that are too large together go one by one", async () => {
+  const socket = await begun({ mode: "poll" });
+  for (const text of ["one", "two", "three"]) socket.send(text);
+  await newest("POST").answer("", 204);
+  assert.equal(await newest("POST").text(), "3\ntwo5\nthree");
+  await newest("POST").answer("too large", 413);
+  assert.deepEqual([newest("POST").path, await newest("POST").text()], ["send?number=2&after=0", "two"]);
+  await newest("POST").answer("", 204);
+  assert.deepEqual([newest("POST").path, await newest("POST").text()], ["send?number=3&after=0", "three"]);
+  assert.deepEqual(socket.got, []);
+});
+
 // The end
 
 test("what was sent before the end arrives before it", async () => {

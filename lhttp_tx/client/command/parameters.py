@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import click
 
 from lhttp_tx.client.results import identified
-from lhttp_tx.client.urls import parse_url
+from lhttp_tx.client.websocket.urls import parse_url
 from lhttp_tx.codec.channels import check_channel, check_subscription
 from lhttp_tx.codec.message import Message
 from lhttp_tx.codec.positions import format_position, parse_position

@@ -7,12 +7,14 @@ Autobahn's protocol. A :class:`Link` gets the messages.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from autobahn.twisted.websocket import WebSocketClientProtocol
 from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lhttp_tx.codec.message import Unreadable
@@ -23,7 +25,7 @@ from lhttp_tx.transports.websocket.fragments import Joined
 if TYPE_CHECKING:
     from lhttp_tx.client.websocket.protocol import WebSocketFactory
 
-__all__ = ["Link", "MessageConnection"]
+__all__ = ["Carrier", "Link", "MessageConnection"]
 
 _log = Logger()
 
@@ -44,6 +46,45 @@ class Link(Protocol):
 
     def writable(self) -> None:
         """Called when the transport has sent everything."""
+
+
+class Carrier(Protocol):
+    """
+    A connection as its user sees it: a WebSocket, or a session over HTTP.
+
+    :ivar whole: whether messages travel whole, and not in fragments.
+    """
+
+    whole: bool
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the server; 0 while it takes everything."""
+
+    @property
+    def congested(self) -> bool:
+        """Whether the server does not take everything."""
+
+    def attach(self, link: Any, lost: Callable[[Failure], object], /) -> None:
+        """Pass everything that comes from now on to *link*, and the end to *lost*."""
+
+    def onMessage(self, payload: bytes, binary: bool, /) -> None:
+        """Pass a message on."""
+
+    def send_message(self, payload: bytes, binary: bool) -> None:
+        """Send a whole message. It is dropped if the connection is closing."""
+
+    def encoded(self, payload: bytes, binary: bool) -> tuple[bytes, bool]:
+        """Return a message in the form that it travels in, and whether that is binary."""
+
+    def send_fragment(self, payload: bytes, binary: bool, *, first: bool, last: bool) -> None:
+        """Send a piece of a message, encoded. No other message may begin before its last piece."""
+
+    def loseConnection(self) -> None:
+        """Close it in an orderly way."""
+
+    def abort(self) -> None:
+        """Drop it."""
 
 
 class _QuietLog:
@@ -75,6 +116,7 @@ class MessageConnection(WebSocketClientProtocol):
     factory: WebSocketFactory
     transport: Any
     websocket_protocol_in_use: str | None = None
+    whole = False
 
     def __init__(self) -> None:
         super().__init__()

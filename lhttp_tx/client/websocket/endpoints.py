@@ -24,8 +24,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lhttp_tx.client.errors import ConnectFailed, LoginFailed
-from lhttp_tx.client.urls import parse_url
 from lhttp_tx.client.websocket.protocol import WebSocketConnection, WebSocketFactory
+from lhttp_tx.client.websocket.urls import parse_url
 
 __all__ = ["WatchedEndpoint", "WebSocketEndpoint", "connect_error", "is_url", "stream_endpoint"]
 
@@ -119,7 +119,7 @@ class WebSocketEndpoint:
         """
 
         def opened(connection: WebSocketConnection) -> Any:
-            protocol: Any = protocolFactory.buildProtocol(connection.transport.getPeer())
+            protocol: Any = protocolFactory.buildProtocol(None)  # type: ignore[arg-type]
             connection.attach(protocol, protocol.connectionLost)
             protocol.makeConnection(connection)
             return protocol

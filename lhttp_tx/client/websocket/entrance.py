@@ -19,7 +19,8 @@ from zope.interface import implementer
 
 from lhttp_tx.client.credentials import COMMAND, Account, Credentials, http_headers, login_message, read_account
 from lhttp_tx.client.errors import LoginFailed
-from lhttp_tx.client.websocket.protocol import WebSocketConnection, WebSocketFactory
+from lhttp_tx.client.websocket.connection import Carrier
+from lhttp_tx.client.websocket.protocol import WebSocketFactory
 from lhttp_tx.codec.limits import Limits
 from lhttp_tx.codec.message import Message, parse
 from lhttp_tx.errors import LHTTPError
@@ -72,9 +73,7 @@ class HeadersEndpoint:
 @final
 @implementer(IStreamClientEndpoint)
 class LoginEndpoint:
-    """
-    Connects with another endpoint, whose connections are WebSockets, and logs in before it returns the connection.
-    """
+    """Connects with another endpoint, and logs in before it returns the connection."""
 
     def __init__(
         self,
@@ -124,7 +123,9 @@ class LoginEndpoint:
         try:
             account = await doorway.answer.addTimeout(self._timeout, self._reactor)
         except DeferredTimeout:
-            raise LoginFailed(f"no answer to the login within {self._timeout:g} seconds", status=504) from None
+            late = LoginFailed(f"no answer to the login within {self._timeout:g} seconds", status=504)
+            late.unanswered = True
+            raise late from None
         except LoginFailed:
             if self._required or doorway.is_lost:
                 await doorway.leave()
@@ -147,7 +148,7 @@ class _Doorway(protocol.Protocol):
     :ivar is_lost: whether the connection has ended, or is unusable.
     """
 
-    transport: WebSocketConnection  # type: ignore[assignment]
+    transport: Carrier  # type: ignore[assignment]
 
     def __init__(self, message: Message, limits: Limits) -> None:
         self.answer: Deferred[Account] = Deferred(self._abort)
@@ -214,6 +215,7 @@ class _Doorway(protocol.Protocol):
         error: Any = reason.value
         why = LoginFailed(getattr(error, "reason", None) or "the connection was lost")
         why.code = getattr(error, "code", None)
+        why.unanswered = why.code in (None, 1006)
         self._failed(why)
         if not self._left.called:
             self._left.callback(None)
@@ -230,7 +232,7 @@ class _Doorway(protocol.Protocol):
     def make_way(self, protocolFactory: IProtocolFactory) -> IProtocol:
         """Let a protocol of *protocolFactory*, which is also a link, take over the connection. Return this protocol."""
         connection = self.transport
-        successor: Any = protocolFactory.buildProtocol(connection.transport.getPeer())
+        successor: Any = protocolFactory.buildProtocol(None)  # type: ignore[arg-type]
         connection.attach(successor, successor.connectionLost)
         successor.makeConnection(connection)
         early, self._early = self._early, []

@@ -2,7 +2,7 @@
 A client's side of one connection: sends and receives messages, and sends large ones in fragments.
 
 :mod:`lhttp_tx.client.uplink` makes one for each connection, on top of a
-:class:`~lhttp_tx.client.websocket.protocol.WebSocketConnection`. It imports neither subscriptions nor answers.
+:class:`~lhttp_tx.client.websocket.connection.Carrier`. It imports neither subscriptions nor answers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.client.errors import QueueFull
 from lhttp_tx.client.subscription import call_safely
-from lhttp_tx.client.websocket.protocol import WebSocketConnection
+from lhttp_tx.client.websocket.connection import Carrier
 from lhttp_tx.codec.limits import Limits
 from lhttp_tx.codec.message import Head, Message, parse_head, split_head
 from lhttp_tx.errors import LHTTPError
@@ -60,9 +60,10 @@ class ClientLink(protocol.Protocol):
     A client's side of one connection.
 
     :ivar abort_reason: why this side has closed the connection at once; ``None`` if it has not.
+    :ivar heard: whether a message has come.
     """
 
-    transport: WebSocketConnection  # type: ignore[assignment]
+    transport: Carrier  # type: ignore[assignment]
 
     def __init__(self, owner: LinkOwner, limits: Limits, unsent_size: int) -> None:
         """
@@ -78,6 +79,7 @@ class ClientLink(protocol.Protocol):
         self._behind: deque[Message] = deque()
         self._behind_size = 0
         self.abort_reason: str | None = None
+        self.heard = False
 
     @property
     def uploading(self) -> bool:
@@ -90,6 +92,7 @@ class ClientLink(protocol.Protocol):
 
     def message_received(self, payload: bytes, binary: bool) -> None:
         """See :class:`~lhttp_tx.client.websocket.connection.Link`."""
+        self.heard = True
         try:
             message = self._parse(payload, binary)
         except LHTTPError as error:
@@ -128,6 +131,11 @@ class ClientLink(protocol.Protocol):
     def _fragments(self, message: Message, progress: Callable[[int, int], object]) -> Iterator[None]:
         raw, binary = self.transport.encoded(message.raw, message.binary)
         size = len(raw)
+        if self.transport.whole:
+            self.transport.send_message(raw, binary)
+            yield
+            call_safely(progress, size, size)
+            return
         for start in range(0, size, _FRAGMENT_SIZE):
             stop = min(start + _FRAGMENT_SIZE, size)
             self.transport.send_fragment(raw[start:stop], binary, first=start == 0, last=stop == size)

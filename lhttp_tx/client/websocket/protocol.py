@@ -7,7 +7,6 @@ connection. Used by :mod:`lhttp_tx.client.client`; imports nothing of the server
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Literal
@@ -19,8 +18,9 @@ from autobahn.websocket.types import ConnectingRequest
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from lhttp_tx.client.errors import ConnectFailed, ConnectionLost, LoginFailed
+from lhttp_tx.client.errors import ConnectFailed
 from lhttp_tx.client.websocket.connection import Link, MessageConnection
+from lhttp_tx.client.websocket.endings import lost, refused, short
 from lhttp_tx.codec.views import VIEWS
 from lhttp_tx.transports.websocket.coroutines import ask_inspect
 from lhttp_tx.transports.websocket.timers import ExactTimer
@@ -30,9 +30,6 @@ __all__ = ["SUBPROTOCOLS", "Codec", "WebSocketConnection", "WebSocketFactory"]
 ask_inspect()
 
 _OPEN = WebSocketProtocol.STATE_OPEN
-
-_RETRY_AFTER = re.compile(r"; retry-after=(\d{1,5}(?:\.\d{1,3})?)\Z", re.ASCII)
-"""Matches the end of a close reason with which a server asks a client to connect again within a number of seconds."""
 
 Codec = Literal["text", "json", "protobuf"]
 
@@ -44,9 +41,6 @@ _GROWTH = {"text": 1, "json": 6, "protobuf": 2}
 The most bytes of a message in a codec, as a multiple of its own bytes. JSON writes a control character as six
 characters.
 """
-
-_MAX_REASON_LENGTH = 200
-"""The most characters of a server's reason for a close or a refusal that error texts show."""
 
 
 class WebSocketConnection(MessageConnection):
@@ -132,37 +126,19 @@ class WebSocketConnection(MessageConnection):
             if not self.opened.called:
                 self.opened.errback(Failure(self._refusal()))
             return
-        lost, self._lost, self._link = self._lost, lambda _: None, None
-        error = ConnectionLost(self._end(wasClean, code, reason))
-        error.code = code
-        error.retry_after = _retry_after(reason or "") if wasClean else None
-        lost(Failure(error))
+        ended, self._lost, self._link = self._lost, lambda _: None, None
+        ended(Failure(lost(code, reason or "", clean=wasClean, closed_by_us=self.closed_by_us)))
 
     def _refusal(self) -> ConnectFailed:
         status_line = getattr(self, "http_status_line", None)
         if status_line is None:
             why = self.wasNotCleanReason or "peer dropped"
             hung_up = why.startswith("peer dropped")
-            return ConnectFailed("the server hung up during the handshake" if hung_up else _short(why))
-        text = self._refusal_text(status_line)
-        if status_line.split()[1:2] == ["401"]:
-            return LoginFailed(text, status=401)
-        return ConnectFailed(text)
-
-    def _refusal_text(self, status_line: str) -> str:
-        status = _short(status_line.partition(" ")[2].strip())
-        if not self.http_headers.get("content-type", "").startswith("text/plain"):
-            return f"the server refuses a WebSocket: {status}"
-        body = bytes(self.data).partition(b"\r\n\r\n")[2].decode("utf-8", "replace").strip()
-        return f"the server refuses a WebSocket: {status}: {_short(body)}" if body else f"the server refuses: {status}"
-
-    def _end(self, clean: bool, code: int | None, reason: str | None) -> str:
-        if self.closed_by_us:
-            return "closed"
-        if not clean:
-            return "the connection was lost"
-        text = f"the server closed the connection ({code})" if code else "the server closed the connection"
-        return f"{text}: {_short(reason)}" if reason else text
+            return ConnectFailed("the server hung up during the handshake" if hung_up else short(why))
+        body = ""
+        if self.http_headers.get("content-type", "").startswith("text/plain"):
+            body = bytes(self.data).partition(b"\r\n\r\n")[2].decode("utf-8", "replace")
+        return refused("a WebSocket", status_line.partition(" ")[2], body)
 
 
 class WebSocketFactory(WebSocketClientFactory):
@@ -178,6 +154,7 @@ class WebSocketFactory(WebSocketClientFactory):
         reactor: Any,
         headers: dict[str, str] | None = None,
         codec: Codec = "text",
+        protocols: list[str] | None = None,
         max_message_size: int = 1_048_576,
         ping_interval: float = 30.0,
         ping_timeout: float = 10.0,
@@ -188,13 +165,14 @@ class WebSocketFactory(WebSocketClientFactory):
         :param reactor: the reactor.
         :param headers: HTTP headers to add to the handshake.
         :param codec: the form of messages. With a server that does not know the codec, the client uses text.
+        :param protocols: other subprotocols to ask for than that of the codec.
         :param max_message_size: the most bytes of a message. A larger message from the server closes the connection.
         :param ping_interval: seconds between pings; 0: none.
         :param ping_timeout: the most seconds to wait for the answer to a ping.
         :param close_timeout: the most seconds to wait for the server's answer to a close.
         """
         name = SUBPROTOCOLS[codec]
-        protocols = None if name is None else [name, "lhttp"]
+        protocols = protocols or (None if name is None else [name, "lhttp"])
         super().__init__(url, protocols=protocols, useragent=None, headers=headers, reactor=reactor)
         max_message_size *= _GROWTH[codec]
         self._batched_timer = ExactTimer(reactor)
@@ -210,19 +188,3 @@ class WebSocketFactory(WebSocketClientFactory):
             openHandshakeTimeout=0,
             serverConnectionDropTimeout=0,
         )
-
-
-def _retry_after(reason: str) -> float | None:
-    """
-    Return the seconds within which the server asks the client to connect again; ``None`` if it does not ask.
-
-    >>> _retry_after("server is going away; retry-after=0.2")
-    0.2
-    >>> _retry_after("server is going away")
-    """
-    asked = _RETRY_AFTER.search(reason)
-    return None if asked is None else float(asked[1])
-
-
-def _short(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text)[:_MAX_REASON_LENGTH]

@@ -50,7 +50,7 @@ class Outbox:
     :ivar corked: how many reads are being handled. While there is one, frames are gathered here, and not written.
     """
 
-    __slots__ = ("_clock", "_held_since", "_hub", "_joins", "_last", "_size", "_waiting", "corked")
+    __slots__ = ("_clock", "_held_since", "_hub", "_joins", "_last", "_size", "_sized", "_waiting", "corked")
 
     def __init__(self, hub: Hub, clock: IReactorTime) -> None:
         """
@@ -63,6 +63,7 @@ class Outbox:
         self._size = 0
         self._last = b""
         self._waiting: dict[Writer, list[bytes]] = {}
+        self._sized: dict[Writer, tuple[int, int]] = {}
         self._joins = 0
         self._held_since = 0.0
 
@@ -123,11 +124,20 @@ class Outbox:
 
     def size_of(self, writer: Writer) -> int:
         """Return how many bytes are gathered for *writer*."""
-        return sum(map(len, self._waiting.get(writer, ())))
+        frames = self._waiting.get(writer)
+        if frames is None:
+            return 0
+        # Only what came since the last call is counted: a client can cause thousands of calls between two writes.
+        count, size = self._sized.get(writer, (0, 0))
+        size += sum(map(len, frames[count:]))
+        self._sized[writer] = len(frames), size
+        return size
 
     def flush(self) -> None:
         """Write all gathered frames now."""
         waiting, self._waiting, self._size, self._last = self._waiting, {}, 0, b""
+        if self._sized:
+            self._sized = {}
         if not self._joins and len(waiting) >= _MANY:
             self._joins = _EXPECTS
         for writer, frames in waiting.items():

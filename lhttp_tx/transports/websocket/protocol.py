@@ -72,7 +72,7 @@ class LHTTPServerProtocol(Opening):
     # The session
 
     def onOpen(self) -> None:
-        """Begin the session; the lobby if the client has to log in first, and neither for a trial."""
+        """Begin the session, the lobby if the client must log in first, or a trial."""
         if self.place is not None:
             self.place.open()
         self._begin_flow()

@@ -1,8 +1,8 @@
 """
-A WebSocket that only finds out whether WebSockets work, for a client that has a session over HTTP.
+A WebSocket that only tests whether WebSockets work, for a client that has a session over HTTP.
 
-A second session would count: where a user may have one connection, it would end the first. So this is none. It has the
-handshake of a WebSocket, with the same rules and the same limits for connections. Source: the protocol document,
+A second session would count as a connection of the user, and could end the first one. So this is not a session. It has
+the handshake of a WebSocket, with the same rules and the same limits for connections. Source: the protocol document,
 section "WebSocket".
 """
 
@@ -19,7 +19,7 @@ from lhttp_tx.interfaces import ITransport
 __all__ = ["LIFETIME", "SUBPROTOCOL", "Trial"]
 
 SUBPROTOCOL: Final = "lhttp.trial"
-"""The subprotocol that asks for it."""
+"""The subprotocol of a trial."""
 
 LIFETIME: Final = 30.0
 """Seconds after which the server closes it."""
@@ -28,7 +28,7 @@ _ANSWER: Final = Message("trial", ()).raw
 
 
 class Trial:
-    """Stands in for the session of a client. It answers one message, whatever that is."""
+    """Replaces the session of a client. It answers one message, whatever it contains."""
 
     __slots__ = ("_answered", "_timer", "_transport")
 
@@ -47,7 +47,7 @@ class Trial:
         return first + 1
 
     def receive(self, data: bytes, binary: bool) -> None:
-        """Take a message from the connection."""
+        """Answer the first message. Close the connection at the second one."""
         if self._answered:
             self._transport.close(POLICY_VIOLATION, "a trial has one message")
         else:

@@ -15,7 +15,7 @@
   const LAST_WORDS = 2000; // milliseconds to send the remaining messages when the socket is closed
   const GRACE = 1000; // milliseconds to receive the reason why a session has ended
   const MAX_EMPTY = 3; // empty streams in a row
-  const TOO_BIG = 1009; // the close code of a WebSocket when a message was too large for the server
+  const TOO_LARGE = 413; // the HTTP status when a message is too large for the server
   const CLOSE = /^LHTTP\/1\.0 close\r\ncode:(\d{3,4})\r\nreason:([^\r\n]*)\r\n\r\n$/;
 
   const encoder = new TextEncoder();
@@ -50,6 +50,7 @@
     #last = 0; // number of the last received message
     #acknowledged = 0;
     #unacknowledged = 0; // received characters that were not acknowledged
+    #most = MAX_COUNT;
     #stop = new AbortController();
 
     /**
@@ -252,13 +253,8 @@
           this.#sending = null;
           this.#pump();
         },
-        async (error) => {
+        async () => {
           this.#sending = null;
-          if (error.status === 413) {
-            this.#leave();
-            this.#closed(TOO_BIG, error.message);
-            return;
-          }
           await sleep(GRACE);
           this.#closed(1006, "");
         },
@@ -283,6 +279,10 @@
           this.#acknowledged = after;
           break;
         } catch (error) {
+          if (error.status === TOO_LARGE && batch.length) {
+            this.#refuse(batch, error.message);
+            return;
+          }
           // If the session has ended, the receiving side gets the reason.
           if (error instanceof Refusal || Date.now() - began > this.#told.timeout * 1000) throw error;
           await sleep(Math.random() * Math.min(5000, 250 * 2 ** failures));
@@ -291,10 +291,27 @@
       for (const { bytes } of batch) this.bufferedAmount -= bytes.length;
     }
 
+    /** Answer a message that is too large for the server, as the server does over a WebSocket; try several one by one. */
+    #refuse(batch, reason) {
+      this.#number -= 1; // the server has not counted the request
+      if (batch.length > 1) {
+        this.#most = 1;
+        this.#queue.unshift(...batch);
+        return;
+      }
+      const [{ bytes }] = batch;
+      this.bufferedAmount -= bytes.length;
+      const [head] = new TextDecoder().decode(bytes).split("\r\n\r\n", 1);
+      const [, token] = /\r\nreceipt:([^\r\n]*)/i.exec(head) ?? [];
+      const answered = token === undefined ? "" : `receipt-id:${token}\r\n`;
+      const why = reason.replace(/[\r\n]+/g, " ");
+      this.onmessage?.({ type: "message", data: `LHTTP/1.0 error\r\nstatus:413\r\nreason:${why}\r\n${answered}\r\n` });
+    }
+
     #nextBatch() {
       const batch = [];
       let size = 0;
-      while (this.#queue.length && batch.length < MAX_COUNT) {
+      while (this.#queue.length && batch.length < this.#most) {
         const { bytes, isText } = this.#queue[0];
         size += bytes.length + 8;
         if (batch.length && (size > MAX_BATCH || isText !== batch[0].isText)) break;

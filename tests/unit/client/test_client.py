@@ -33,9 +33,9 @@ from lhttp_tx.client import (
     multipart_message,
     parts_of,
 )
-from lhttp_tx.client.urls import parse_url
 from lhttp_tx.client.websocket.endpoints import WebSocketEndpoint
 from lhttp_tx.client.websocket.protocol import WebSocketConnection, WebSocketFactory
+from lhttp_tx.client.websocket.urls import parse_url
 from lhttp_tx.codec.limits import Limits
 from lhttp_tx.errors import RemoteProtocolError
 from lhttp_tx.rules.model import Rule, Rules

@@ -1,5 +1,6 @@
 """The hub: who gets what, in which order, and with how much work."""
 
+import gc
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -355,6 +356,20 @@ def test_publishing_fails_when_the_bus_refuses_one_of_the_channels() -> None:
 
 
 # Publishers that do not hear themselves
+
+
+def test_a_refusal_at_once_leaves_no_earlier_failure_to_the_log() -> None:
+    class RefusingBus(SlowBus):
+        def publish(self, channel: str, payload: bytes, binary: bool) -> Deferred[None]:
+            if channel == "refused":
+                raise BusUnavailable("not now")
+            return super().publish(channel, payload, binary)
+
+    bus = RefusingBus()
+    with pytest.raises(BusUnavailable, match="not now"):
+        Hub(bus=bus).publish(["room", "refused"], b"hello", False)
+    bus.pending.pop().errback(BusUnavailable("lost"))
+    gc.collect()  # an unhandled failure is logged, and fails the test
 
 
 def test_a_silenced_subscriber_gets_nothing_of_what_is_published_meanwhile(hub: Hub) -> None:

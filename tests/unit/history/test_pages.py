@@ -7,13 +7,14 @@ import tracemalloc
 from base64 import b64encode
 from typing import Any
 
+import pytest
 from twisted.internet.task import Clock
 
 from lhttp_tx.codec.views import JSON, PROTOBUF
 from lhttp_tx.history.memory import MemoryHistory
-from lhttp_tx.history.pages import Pages, SharedPage
-from lhttp_tx.history.turns import Turns
-from lhttp_tx.history.values import Retention
+from lhttp_tx.history.pages import Pages, SharedPage, deliveries
+from lhttp_tx.history.turns import PORTION, Turns, cost_of
+from lhttp_tx.history.values import Retention, Stored
 from lhttp_tx.transports.http.entries import FORMS
 from lhttp_tx.transports.websocket.coded import CodedFraming
 from lhttp_tx.transports.websocket.compression import Deflate, Gzip
@@ -107,3 +108,30 @@ def test_who_asks_for_the_same_shares_it() -> None:
     pages = Pages(store, clock, Turns(clock))
     assert pages.read("room", KEPT, 0) is pages.read("room", KEPT, 0)
     store.stop()
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [50] * 3_000,
+        [5_000] * 100,
+        [10, 60_000] * 20,
+        [10] * 2_000 + [60_000] * 3,
+        [200_000],
+        [200_000, 1, 1, 200_000],
+        [],
+    ],
+)
+@pytest.mark.parametrize("kinds", [1, 2])
+def test_messages_are_handed_over_in_portions_in_their_order(sizes: list[int], kinds: int) -> None:
+    messages = [Stored(number, b"%06d" % number + b"x" * size, number % kinds > 0) for number, size in enumerate(sizes)]
+    found = deliveries("room", messages)
+    assert [payload for delivery in found for payload in delivery.payloads] == [stored.payload for stored in messages]
+    assert [delivery.binary for delivery in found for _ in delivery.payloads] == [stored.binary for stored in messages]
+    largest = max((len(stored.payload) for stored in messages), default=0)
+    for delivery in found:
+        cost = cost_of(sum(map(len, delivery.payloads)), len(delivery))
+        assert cost <= PORTION + largest + 256
+    if kinds == 1:  # nor are they cut smaller than need be
+        whole = cost_of(sum(len(stored.payload) for stored in messages), len(messages))
+        assert len(found) <= 2 * whole // PORTION + 1

@@ -186,3 +186,25 @@ def test_frames_that_many_share_are_bounded_by_what_they_take() -> None:
         crowd.read(body)
     assert min(crowd.writes) >= 3, "600,000 bytes are not gathered"
     assert 200_000 < max(len(piece) for member in crowd.members for piece in member.writes) < 300_000
+
+
+def test_to_ask_what_waits_costs_no_more_the_more_waits() -> None:
+    class Counted(bytes):
+        looks = 0
+
+        def __len__(self) -> int:
+            Counted.looks += 1
+            return super().__len__()
+
+    _, outbox, connection = make()
+    outbox.cork()
+    for number in range(1, 1001):
+        connection.send_frame(Counted(b"12345678"))
+        assert outbox.size_of(connection) == 8 * number
+    assert Counted.looks <= 3 * 1000
+    outbox.uncork()
+    assert outbox.size_of(connection) == 0
+    outbox.cork()
+    connection.send_frame(b"again")
+    assert outbox.size_of(connection) == 5
+    outbox.uncork()

@@ -1,0 +1,134 @@
+"""
+The listening sockets that a process has taken from the one before it.
+
+A part of :mod:`lhttp_tx.ports.takeover`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.logger import Logger
+
+from lhttp_tx.ports.adopting import AdoptingReactor, FindingReactor, Place, place_of
+
+__all__ = ["MakeEndpoint", "Taken", "receive", "remove"]
+
+_log = Logger()
+
+MakeEndpoint = Callable[[Any, str], IStreamServerEndpoint]
+
+
+class Taken:
+    """
+    Sockets that were taken, until an endpoint of this process listens on them.
+
+    :ivar adopted: the descriptions of the endpoints that do.
+    """
+
+    def __init__(self, is_alone: Callable[[], bool]) -> None:
+        """:param is_alone: returns whether nobody else needs the sockets: the process before ends."""
+        self.adopted: set[str] = set()
+        self._is_alone = is_alone
+        self._descriptors: dict[str, list[int]] = {}
+
+    def add(self, description: str, descriptor: int) -> None:
+        """Add the socket of the endpoint with this description."""
+        self._descriptors.setdefault(description, []).append(descriptor)
+
+    def maker(self, make_endpoint: MakeEndpoint) -> MakeEndpoint:
+        """
+        Return what makes the same endpoints as *make_endpoint*, on sockets that were taken where there are such: with
+        the same description, or else with the same address.
+        """
+
+        def make(reactor: Any, description: str) -> IStreamServerEndpoint:
+            descriptors = self._descriptors.get(description)
+            if not descriptors:
+                finding = FindingReactor(reactor, lambda place: self._take_at(description, place), self._make_room)
+                return make_endpoint(finding if self._descriptors else reactor, description)
+            self.adopted.add(description)
+            adopting = AdoptingReactor(reactor, descriptors.pop(0))
+            endpoint: IStreamServerEndpoint = serverFromString(adopting, description)
+            return endpoint
+
+        return make
+
+    def _take_at(self, description: str, place: Place) -> int | None:
+        for descriptors in self._descriptors.values():
+            for descriptor in descriptors:
+                if place_of(descriptor) == place:
+                    descriptors.remove(descriptor)
+                    self.adopted.add(description)
+                    return descriptor
+        return None
+
+    def _make_room(self, number: int) -> bool:
+        """Close the sockets with this port number that nobody else needs; return whether there was one."""
+        found = False
+        for descriptors in self._descriptors.values() if self._is_alone() else ():
+            for descriptor in tuple(descriptors):
+                place = place_of(descriptor)
+                if not isinstance(place, str) and place[1] == number:
+                    descriptors.remove(descriptor)
+                    os.close(descriptor)
+                    found = True
+        return found
+
+    def close_rest(self) -> None:
+        """Close the sockets that no endpoint has wanted, and remove their files."""
+        for description, descriptors in self._descriptors.items():
+            for descriptor in descriptors:
+                place = place_of(descriptor)
+                os.close(descriptor)
+                if isinstance(place, str) and place and not place.startswith("\0"):
+                    remove(Path(place))
+            if descriptors:
+                _log.warn("{description}: nobody listens there any more", description=description)
+        self._descriptors.clear()
+
+
+def remove(path: Path) -> None:
+    """Remove the file of a UNIX socket, and the lock that Twisted has made beside it."""
+    for each in (path, path.with_name(f"{path.name}.lock")):
+        with suppress(OSError):
+            each.unlink()
+
+
+def receive(sock: socket.socket, *, time_limit: float, most: int, max_line: int) -> tuple[list[int], dict[str, Any]]:
+    """
+    Return descriptors and the line of JSON behind them.
+
+    :param time_limit: seconds in which they must come.
+    :param most: the most descriptors.
+    :param max_line: the most bytes of the line.
+    :raises OSError: if none come in time.
+    :raises ValueError: if something else comes; then the descriptors are closed.
+    """
+    data, descriptors = b"", []
+    end = time.monotonic() + time_limit
+    try:
+        while not data.endswith(b"\n"):
+            sock.settimeout(max(0.001, end - time.monotonic()))
+            piece, found, _, _ = socket.recv_fds(sock, 65_536, most, socket.MSG_CMSG_CLOEXEC)
+            descriptors += found
+            data += piece
+            if not piece or len(data) > 2 * max_line or len(descriptors) > most:
+                raise ValueError("it hung up" if not piece else "it sent too much")
+        answer = json.loads(data)
+        if not isinstance(answer, dict):
+            raise ValueError("not an object")
+    except BaseException:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
+    return descriptors, answer

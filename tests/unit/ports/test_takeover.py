@@ -1,0 +1,215 @@
+"""Who may take the sockets of a running process, and which endpoint gets which socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Factory
+from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.testing import MemoryReactorClock
+
+from lhttp_tx.ports.listening import close_now
+from lhttp_tx.ports.taken import Taken
+from lhttp_tx.ports.takeover import Takeover, TakeoverFailed, _Successor
+
+
+class Listening:
+    """A port."""
+
+    connected = True
+    _shouldShutdown = True
+    reads = True
+
+    def fileno(self) -> int:
+        return 99
+
+    def stopReading(self) -> None:
+        self.reads = False
+
+
+class Connection:
+    """The transport of a successor."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.descriptors: list[int] = []
+        self.open = True
+
+    def sendFileDescriptor(self, descriptor: int) -> None:
+        self.descriptors.append(descriptor)
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def loseConnection(self) -> None:
+        self.open = False
+
+
+class Running:
+    """A process that runs, with one port."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.told: list[bool] = []
+        self.takeover = Takeover(str(tmp_path / "next"), MemoryReactorClock(), replaced=self.told.append)
+        self.takeover.startService()
+        self.port: Any = Listening()
+        self.takeover._listens("tcp:1", self.port)
+
+    def successor(self, pid: int, *orders: object) -> tuple[_Successor, Connection]:
+        successor, connection = _Successor(self.takeover), Connection()
+        successor.pid, successor.transport = pid, connection  # type: ignore[assignment]
+        for order in orders:
+            successor.lineReceived(json.dumps(order).encode("ascii"))
+        return successor, connection
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Running:
+    return Running(tmp_path)
+
+
+TAKE = {"take": 1}
+
+
+def test_one_process_at_a_time_takes_over(running: Running) -> None:
+    first, taken = running.successor(7, TAKE)
+    assert taken.descriptors == [99] and taken.open
+    _, other = running.successor(8, TAKE, {"go": "now"})
+    assert (json.loads(other.written), other.descriptors, other.open) == ({"busy": 7}, [], False)
+    assert running.told == [] and running.port.reads
+    first.connectionLost()
+    third, taken = running.successor(9, TAKE)
+    assert taken.descriptors == [99]
+    third.lineReceived(b'{"go": "soon"}')
+    assert running.told == [False] and not running.port.reads and not running.port._shouldShutdown
+    third.connectionLost()
+    _, late = running.successor(10, TAKE)
+    assert json.loads(late.written) == {"busy": 9} and not late.descriptors
+
+
+def test_who_has_not_taken_stops_nobody(running: Running) -> None:
+    running.successor(7, {"go": "now"})
+    assert running.told == [] and running.port.reads
+
+
+def test_a_process_that_stops_leaves_its_sockets_to_the_one_that_starts(running: Running) -> None:
+    """Otherwise it would shut down the sockets, which the new process has, too."""
+    running.successor(7, TAKE)
+    running.takeover.stopService()
+    assert not running.port._shouldShutdown
+    assert running.port.reads, "it accepts until it stops"
+
+
+def test_a_process_that_stops_gives_nothing_any_more(running: Running) -> None:
+    running.takeover.stopService()
+    _, late = running.successor(7, TAKE)
+    assert (late.descriptors, late.open) == ([], False)
+    assert running.port._shouldShutdown
+
+
+def test_the_new_process_says_who_takes_over_already(tmp_path: Path) -> None:
+    import threading
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "next"))
+        listening.listen()
+
+        def answer() -> None:
+            sock, _ = listening.accept()
+            with sock:
+                sock.recv(100)
+                sock.sendall(b'{"busy": 4711}\n')
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(TakeoverFailed, match="process 4711 takes over at"):
+            Takeover(str(tmp_path / "next"), None, replaced=print).take()
+        thread.join(30)
+
+
+def test_a_path_that_is_too_long_is_refused_before_the_start(tmp_path: Path) -> None:
+    with pytest.raises(TakeoverFailed, match="too long for a UNIX socket; choose one of at most 95 bytes"):
+        Takeover(f"/tmp/{'x' * 91}", None, replaced=print).take()
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Yields a function that listens on an endpoint in a process that has taken a socket, and closes it afterwards."""
+    monkeypatch.chdir(tmp_path)
+    reactor = SelectReactor()
+    ports: list[Any] = []
+
+    def listen(taken: Taken, description: str) -> Any:
+        make = taken.maker(serverFromString)
+        outcome: list[Any] = []
+        make(reactor, description).listen(Factory()).addBoth(outcome.append)
+        if hasattr(outcome[0], "raiseException"):
+            outcome[0].raiseException()
+        ports.append(outcome[0])
+        return outcome[0]
+
+    yield listen
+    for port in ports:
+        close_now(port)
+    for each in reactor._internalReaders.copy():  # type: ignore[attr-defined]
+        reactor.removeReader(each)
+        each.connectionLost(None)
+
+
+def test_a_socket_with_the_same_address_and_other_options_is_taken(place: Any) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        number = sock.getsockname()[1]
+        inode = os.fstat(sock.fileno()).st_ino
+        taken = Taken(lambda: False)
+        taken.add(f"tcp:{number}:interface=127.0.0.1", os.dup(sock.fileno()))
+        port = place(taken, f"tcp:{number}:interface=127.0.0.1:backlog=9")
+    assert os.fstat(port.fileno()).st_ino == inode
+
+
+def test_a_unix_socket_with_another_mode_is_taken(place: Any) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind("http.sock")
+        sock.listen()
+        inode = os.fstat(sock.fileno()).st_ino
+        taken = Taken(lambda: False)
+        taken.add("unix:http.sock", os.dup(sock.fileno()))
+        port = place(taken, "unix:http.sock:mode=600")
+    assert os.fstat(port.fileno()).st_ino == inode
+    assert "unix:http.sock:mode=600" in taken.adopted, "the file is removed at the end"
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_was_taken_is_not_in_the_way_of_a_wider_address(place: Any, alone: bool) -> None:
+    taken = Taken(lambda: alone)
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        number = sock.getsockname()[1]
+        taken.add(f"tcp:{number}:interface=127.0.0.1", os.dup(sock.fileno()))
+    if alone:
+        assert place(taken, f"tcp:{number}").getHost().host == "0.0.0.0"
+        return
+    with pytest.raises(CannotListenError):
+        place(taken, f"tcp:{number}")
+    taken.close_rest()
+
+
+def test_the_file_of_a_socket_that_nobody_wants_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    taken = Taken(lambda: True)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        taken.add(f"unix:{path}", os.dup(sock.fileno()))
+    (tmp_path / "http.sock.lock").symlink_to("1")
+    taken.close_rest()
+    assert list(tmp_path.iterdir()) == []
