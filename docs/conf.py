@@ -52,7 +52,7 @@ autodoc_preserve_defaults = True
 # A reference that leads nowhere is a warning, except to other projects and to fields that a class describes itself.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(_asyncio|abc|asyncio|autobahn|collections|contextlib|enum|io|nats|os|pathlib|re|ssl)\..*"),
+    ("py:.*", r"(_asyncio|abc|asyncio|autobahn|collections|contextlib|enum|io|nats|os|pathlib|re|socket|ssl)\..*"),
     ("py:.*", r"(google|grpc|prometheus_client|sqlite3|treq|twisted|urllib|zope)\..*"),
     ("py:.*", r"lhttp_tx(\.\w+)*\._\w+|_[A-Z]\w*"),
     # inside the house: neither public nor described

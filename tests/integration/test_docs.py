@@ -61,6 +61,7 @@ FOREIGN_OPTIONS = {
     "--retry-connrefused",
     *("--kill-whom", "--logfile", "--retry", "--retry-delay", "--rootdir", "--signal"),
     "--all",  # of lhttp check-config, which does without click
+    "--figures",  # of the cost fuzzer
     *("--from-json", "--json", "--list", "--peers", "--quick", "--rounds", "--scenario", "--svg"),  # of the benchmarks
 }
 """Options of other programs that the texts mention."""
