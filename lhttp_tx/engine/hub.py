@@ -282,7 +282,11 @@ class Hub:
     def taker(self, subscriber: Hashable, channel: str) -> Deliver | None:
         """
         Return the function that takes the deliveries of *channel* for *subscriber*; ``None`` if it is not subscribed.
+
+        It has all publications up to now.
         """
+        if self.run:
+            self.flush()
         found = self._channels.get(channel)
         return None if found is None else found.members.get(subscriber)
 
