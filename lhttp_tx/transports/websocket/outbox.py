@@ -102,9 +102,9 @@ class Outbox:
         else:
             self.corked = 0
             hub = self._hub
+            hub.reached = 0
             hub.uncork()
             if hub.reached >= _MANY:
-                hub.reached = 0
                 self._joins = self._joins or _EXPECTS
 
     def add(self, writer: Writer, frame: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import socket
 import threading
@@ -11,7 +12,10 @@ from pipes import at_once, put_pipe
 
 import pytest
 
+import lhttp_tx
 from lhttp_tx.guard.files import check_file, read_file
+
+PACKAGE = Path(lhttp_tx.__file__).parent
 
 LONG = 600.0
 """Seconds that no test comes near."""
@@ -131,3 +135,39 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="a pipe"):
             read_file(tmp_path / "x")
     assert count() == before
+
+
+OWN = {
+    "guard/files.py": "reads all others",
+    "history/sqlite_file.py": "makes its files",
+    "observe/log_files.py": "waits for none",
+    "twistd/broker.py": "has written the file",
+    "twistd/manhole.py": "makes the file",
+    "twistd/watchdog.py": "a file of the kernel",
+    "web/admin/api.py": "a file of the package",
+    "web/admin/grpc/messages.py": "a file of the package",
+    "web/admin/proto.py": "a file of the package",
+    "web/admin/page.py": "a file of the package",
+    "web/assets.py": "a file of the package",
+}
+"""Modules of the server that open files without :mod:`lhttp_tx.guard.files`, and why."""
+
+
+def opens_files(source: str) -> bool:
+    for call in ast.walk(ast.parse(source)):
+        if not isinstance(call, ast.Call):
+            continue
+        match call.func:
+            case ast.Name("open") | ast.Attribute(attr="read_bytes" | "read_text" | "fromFile"):
+                return True
+            case ast.Attribute(value=ast.Name("os" | "io" | "codecs"), attr="open"):
+                return True
+            case ast.Attribute(attr="open") if any(isinstance(found, ast.Constant) for found in call.args):
+                return True
+    return False
+
+
+def test_no_other_module_of_the_server_opens_a_file() -> None:
+    paths = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "client"]
+    found = {path.relative_to(PACKAGE).as_posix() for path in paths if opens_files(path.read_text("utf-8"))}
+    assert found == OWN.keys()

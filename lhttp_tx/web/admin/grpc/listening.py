@@ -21,6 +21,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from zope.interface import implementer
 
+from lhttp_tx.guard.files import read_file
 from lhttp_tx.web.admin.site import MAX_BODY_SIZE
 
 __all__ = ["GRACE", "MAX_CONNECTIONS", "MAX_METADATA", "MAX_STREAMS", "GRPCEndpoint", "read_description"]
@@ -163,7 +164,7 @@ class GRPCEndpoint:
                 found = server.add_insecure_port(address)
             if not found:  # so older versions of the library say that it failed
                 raise RuntimeError("Address already in use")
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             await server.stop(None)
             raise CannotListenError(host, port, error) from None
         await server.start()
@@ -172,10 +173,10 @@ class GRPCEndpoint:
     def _credentials(self) -> Any:
         parameters = self._parameters
         key = Path(parameters.get("privateKey", "server.pem"))
-        certificates = Path(parameters.get("certKey", key)).read_bytes()
+        certificates = read_file(parameters.get("certKey", key))
         if "extraCertChain" in parameters:
-            certificates += b"\n" + Path(parameters["extraCertChain"]).read_bytes()
-        return grpc.ssl_server_credentials([(key.read_bytes(), certificates)])
+            certificates += b"\n" + read_file(parameters["extraCertChain"])
+        return grpc.ssl_server_credentials([(read_file(key), certificates)])
 
 
 def _try(host: str, port: int) -> None:

@@ -208,3 +208,17 @@ def test_to_ask_what_waits_costs_no_more_the_more_waits() -> None:
     connection.send_frame(b"again")
     assert outbox.size_of(connection) == 5
     outbox.uncork()
+
+
+def test_a_read_without_publications_after_many_is_not_held() -> None:
+    crowd = Crowd(32)
+    crowd.read(b"first")
+    crowd.read(b"held")
+    crowd.turn()
+    for _ in range(2):
+        crowd.outbox.cork()
+        crowd.outbox.uncork()
+        crowd.turn()
+    crowd.outbox.cork()
+    crowd.outbox.uncork()
+    assert not crowd.clock.getDelayedCalls()
