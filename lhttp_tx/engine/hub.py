@@ -280,11 +280,7 @@ class Hub:
         return before
 
     def taker(self, subscriber: Hashable, channel: str) -> Deliver | None:
-        """
-        Return the function that takes the deliveries of *channel* for *subscriber*; ``None`` if it is not subscribed.
-
-        It has all publications up to now.
-        """
+        """Return what takes the deliveries of *channel* for *subscriber*, or ``None``. It has all publications so far."""
         if self.run:
             self.flush()
         found = self._channels.get(channel)

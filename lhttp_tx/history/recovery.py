@@ -3,6 +3,8 @@ Subscribes from a position: the client gets the messages that it has missed, the
 
 The subscription starts at once, but new messages are held back. The store is read page by page until there are no more
 messages. Then the messages that were held back follow. Source: the protocol document, section "History".
+
+This file has more than 400 lines because its steps share the state of one recovery, and each can be interrupted.
 """
 
 from __future__ import annotations
