@@ -280,7 +280,7 @@ class Hub:
         return before
 
     def taker(self, subscriber: Hashable, channel: str) -> Deliver | None:
-        """Return what takes the deliveries of *channel* for *subscriber*, or ``None``. It has all publications so far."""
+        """Return what takes the deliveries of *channel* for *subscriber*, or ``None``. It has every publication."""
         if self.run:
             self.flush()
         found = self._channels.get(channel)
