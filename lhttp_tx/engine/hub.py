@@ -280,9 +280,9 @@ class Hub:
         return before
 
     def taker(self, subscriber: Hashable, channel: str) -> Deliver | None:
-        """
-        Return the function that takes the deliveries of *channel* for *subscriber*; ``None`` if it is not subscribed.
-        """
+        """Return what takes the deliveries of *channel* for *subscriber*, or ``None``. It has every publication."""
+        if self.run:
+            self.flush()
         found = self._channels.get(channel)
         return None if found is None else found.members.get(subscriber)
 

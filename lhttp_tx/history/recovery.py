@@ -3,6 +3,8 @@ Subscribes from a position: the client gets the messages that it has missed, the
 
 The subscription starts at once, but new messages are held back. The store is read page by page until there are no more
 messages. Then the messages that were held back follow. Source: the protocol document, section "History".
+
+This file has more than 400 lines because its steps share the state of one recovery, and each can be interrupted.
 """
 
 from __future__ import annotations
@@ -113,7 +115,9 @@ class _Catching:
             self.overflowed = True
 
     def is_current(self, member: Handler) -> bool:
-        """Return whether this object still takes the deliveries for *member*."""
+        """
+        Return whether this object still takes the deliveries for *member*. It takes what the hub holds back first.
+        """
         return member.taker(self.channel) == self.take
 
     def release(self) -> list[Delivery]:
@@ -221,7 +225,7 @@ class Recovery:
             for catching in caught:
                 catching.release()
             raise
-        if any(catching.is_holding for catching in caught):
+        if any([catching.is_current(member) and catching.is_holding for catching in caught]):  # noqa: C419 - ask each
             self._clock.callLater(0, self._let_go_all, member, caught)  # after the receipt
         else:
             self._let_go_all(member, caught)
@@ -375,24 +379,30 @@ class Recovery:
 
     def _let_go(self, member: Handler, catching: _Catching) -> None:
         """Deliver the messages that are held back. Later deliveries go to the subscriber directly."""
-        held = catching.release()
-        member.redirect(catching.channel, catching.deliver, instead_of=catching.take)
-        for delivery in held:
+        member.redirect(catching.channel, catching.deliver, instead_of=catching.take)  # may bring more to hold back
+        for delivery in catching.release():
             catching.deliver(delivery)
 
     @inlineCallbacks
     def _go_on(self, member: Handler, catching: _Catching) -> Generator[Any, Any, None]:
         """After the receipt, read the messages that were too many to hold back."""
-        try:
-            yield from self._fetch(member, catching, is_told=True)
-        except Exception as error:
-            if not isinstance(error, HistoryUnavailable):
-                _log.failure("catching up failed")
-            catching.missed = True
-            catching.after = max(catching.after, catching.newest)
-        if not catching.is_current(member):
-            catching.release()
-            return
+        while True:
+            failed = False
+            try:
+                yield from self._fetch(member, catching, is_told=True)
+            except Exception as error:
+                if not isinstance(error, HistoryUnavailable):
+                    _log.failure("catching up failed")
+                failed = True
+            if not catching.is_current(member):
+                catching.release()
+                return
+            if failed:
+                catching.missed, catching.overflowed = True, False
+                catching.after = max(catching.after, catching.newest)
+            if not catching.overflowed:
+                break
+            catching.overflowed, catching.reads = False, self._pages.reads
         if catching.missed:
             self._tell_missed(catching)
             for call in self.on_told:

@@ -305,6 +305,39 @@ def test_what_comes_while_the_store_is_read_follows_once() -> None:
     assert told(client) == ["2", "3", "receipt", "4", "5"]
 
 
+def test_what_the_hub_holds_back_when_a_client_has_caught_up_is_not_lost() -> None:
+    """Reads of one turn are joined, so the hub may hold something back at any time."""
+    server, store = a_late_server()
+    client = server.connect()
+    publish(server, "room.a", 1)
+    subscribe(client, "room.a", since=at(server, 0), receipt="r")
+    publish(server, "room.a", 2)
+    hub = server.engine.hub
+    hub.cork()
+    publish(server, "room.a", 3)
+    store.answer_all()
+    publish(server, "room.a", 4)
+    server.clock.advance(0)
+    hub.uncork()
+    publish(server, "room.a", 5)
+    assert told(client) == ["1", "2", "3", "receipt", "4", "5"]
+
+
+def test_what_the_hub_holds_back_comes_behind_the_receipt() -> None:
+    server, store = a_late_server()
+    client = server.connect()
+    publish(server, "room.a", 1)
+    subscribe(client, "room.a", since=at(server, 0), receipt="r")
+    read = store.look()
+    server.engine.hub.cork()
+    publish(server, "room.a", 2)
+    for answer, page in read:
+        answer.callback(page)
+    server.engine.hub.uncork()
+    server.clock.advance(0)
+    assert told(client) == ["1", "receipt", "2"]
+
+
 def test_who_shares_a_reading_that_had_begun_before_loses_nothing() -> None:
     server, store = a_late_server()
     publish(server, "room.a", 1)
