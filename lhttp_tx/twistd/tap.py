@@ -81,7 +81,7 @@ def makeService(options: Options) -> IService:
             set_keys=set_keys,
             renew=renew,
         )
-        return _accompanied(service, options, reactor, notifier, *places.upgrades(server.when_started()))
+        return _accompanied(service, options, reactor, notifier, *places.upgrades(server.when_started))
     supervisor = Supervisor(
         options.arguments,
         reactor=reactor,
@@ -110,7 +110,7 @@ def makeService(options: Options) -> IService:
         notifier=notifier,
         renew=(lambda: False) if has_file else pass_on,
     )
-    return _accompanied(service, options, reactor, notifier, *places.upgrades(supervisor.when_started()))
+    return _accompanied(service, options, reactor, notifier, *places.upgrades(supervisor.when_started))
 
 
 def _accompanied(

@@ -75,16 +75,17 @@ class Places:
         """Return what makes the endpoints of *make_endpoint*, for the next process to take over."""
         return make_endpoint if self._takeover is None else self._takeover.watcher(make_endpoint)
 
-    def upgrades(self, started: Deferred[None]) -> tuple[Service, ...]:
+    def upgrades(self, when_started: Callable[[], Deferred[None]]) -> tuple[Service, ...]:
         """
         Return what is to run beside the server.
 
-        :param started: fires when the server has started; from then on, the process before is not needed.
+        :param when_started: returns a Deferred that succeeds when the server has started. From then on, the process
+            before is not needed.
         """
         takeover = self._takeover
         if takeover is None:
             return ()
-        started.addCallbacks(lambda _: takeover.started(), lambda _: None)
+        when_started().addCallbacks(lambda _: takeover.started(), lambda _: None)
         return (takeover,)
 
     def _replaced(self, now: bool) -> None:

@@ -20,6 +20,7 @@ COUNTED = (Engine, LHTTPServerProtocol, Session, HTTPChannel, HTTPRequest, Defer
 @processor("census")
 def census(request: Request) -> None:
     """Answer with JSON: open files, resident bytes, channels, and objects by class in ``COUNTED``, collected first."""
+    gc.unfreeze()  # the server has frozen what it had loaded when it started
     gc.collect()
     found = gc.get_objects()
     counts = Counter(counted.__name__ for kind in map(type, found) for counted in COUNTED if issubclass(kind, counted))
