@@ -280,10 +280,7 @@ class Hub:
         return before
 
     def taker(self, subscriber: Hashable, channel: str) -> Deliver | None:
-        """
-        Return the function that takes the deliveries of *channel* for *subscriber*, or ``None``. It has got every
-        publication so far.
-        """
+        """Return the function that takes deliveries of *channel*, or ``None``. It has got every publication so far."""
         if self.run:
             self.flush()
         found = self._channels.get(channel)

@@ -29,7 +29,7 @@ class Ending(NamedTuple):
 
 
 def ending_of(transport: Any) -> Ending:
-    """Return how the connection of *transport* has ended. The code may be known only in the next turn of the reactor."""
+    """Return how the connection of *transport* has ended. The code may be known only one turn of the reactor later."""
     found = getattr(transport, "ending", None)
     if isinstance(found, Ending):
         return found

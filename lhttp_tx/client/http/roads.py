@@ -23,7 +23,7 @@ _GROWTH = 6
 """How many times larger than a message its entry in an answer can be: JSON writes a control character as six bytes."""
 
 _ANSWER_SIZE = 131_072
-"""Bytes of an answer to a poll, in addition to one message. The server returns 65,536 bytes or one message at a time."""
+"""Bytes of an answer to a poll, in addition to one message. The server returns 65,536 bytes, or one message."""
 
 
 class Greeted(Protocol):

@@ -203,7 +203,7 @@ class Ways:
         self._timers.append(self._reactor.callLater(seconds, call))
 
     def _listen(self) -> None:
-        """If the connection has been silent since it was opened, ping the server. Drop the connection without an answer."""
+        """If nothing has come over the connection yet, ping the server. Without an answer, drop the connection."""
         line = self._line
         if line is None or line.heard:
             return

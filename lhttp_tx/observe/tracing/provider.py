@@ -40,7 +40,7 @@ def is_installed() -> bool:
 
 
 def check_collector(url: str) -> None:
-    """:raises ValueError: if *url* is not the URL of a collector. The text does not show it. It may contain a secret."""
+    """:raises ValueError: if *url* is not the URL of a collector. The text does not show it: it may be secret."""
     try:
         found = urlsplit(url)
         port_is_valid = found.port != 0
