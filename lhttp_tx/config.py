@@ -128,8 +128,8 @@ class Config:
         table with :meth:`server.settings <lhttp_tx.running.RunningServer.settings>`. No error text shows its contents.
     :ivar demo: whether the server has a chat page at ``/``.
     :ivar metrics: whether the server collects metrics, for ``GET /metrics`` of the admin side.
-    :ivar trace: where spans for OpenTelemetry go: the URL of a collector, or a ``TracerProvider``; ``None``: there are
-        none.
+    :ivar trace: gets spans for OpenTelemetry: the URL of a collector, or a ``TracerProvider``; ``None``: there are no
+        spans.
     :ivar trace_ratio: the share of the messages without ``traceparent`` that are traced, from 0 to 1.
     :ivar trace_rate: the most messages a second that are traced.
     :ivar trace_headers: headers of requests to the collector. They may be secret.

@@ -65,7 +65,7 @@ class Departure:
         self.begun = False
 
     def skip_delay(self) -> None:
-        """Do not go on for the delay: another process takes the new clients already."""
+        """Skip the delay, because another process already takes new clients."""
         self._delay = 0.0
 
     def wait(self) -> Deferred[None]:

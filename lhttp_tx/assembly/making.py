@@ -1,5 +1,5 @@
 """
-Makes the parts of a server that its settings choose, and checks those that it was given.
+Makes the parts of a server that depend on its settings, and checks the bus that the program has passed.
 
 Used by :mod:`lhttp_tx.assembly.parts`.
 """
@@ -21,7 +21,7 @@ __all__ = ["check_bus", "make_bus", "make_gate"]
 
 
 def make_gate(authenticators: Iterable[IAuthenticator], config: Config, clock: Any, now: Callable[[], float]) -> Gate:
-    """Return what identifies clients. For the parameters, see :class:`~lhttp_tx.assembly.parts.Assembly`."""
+    """Return the gate, which identifies clients. For the parameters, see :class:`~lhttp_tx.assembly.parts.Assembly`."""
     return Gate(
         authenticators,
         clock=clock,
@@ -43,9 +43,9 @@ def check_bus(bus: object) -> None:
 
 def make_bus(config: Config, clock: Any) -> IBus:
     """
-    Return the bus that *config* chooses, not started.
+    Return the bus that *config* chooses. It is not started yet.
 
-    :raises ValueError: if it needs Twisted's asyncio reactor, and *clock* is another one.
+    :raises ValueError: if the bus needs Twisted's asyncio reactor, and *clock* is another one.
     """
     if config.nats is None:
         return MemoryBus()

@@ -87,7 +87,7 @@ class Answers:
 
     @property
     def waiting(self) -> bool:
-        """Whether there is an answer that somebody waits for."""
+        """Whether a caller waits for an answer."""
         return any(not pending.deferred.called for pending in self._pending.values())
 
     def ask(

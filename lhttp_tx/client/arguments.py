@@ -54,8 +54,8 @@ def transports_of(transports: Any, allowed: Sequence[str], is_url: bool) -> list
     """
     Return the transports that a client may use.
 
-    :param transports: what the program says; ``None``: all for a URL, and a WebSocket alone for an endpoint.
-    :param allowed: the names of all.
+    :param transports: the argument of the program; ``None``: all for a URL, and a WebSocket alone for an endpoint.
+    :param allowed: the names of all transports.
     :raises ValueError: if *transports* does not list some of *allowed*, each once.
     """
     if transports is None:

@@ -143,13 +143,13 @@ class Client(RequestingService):
             them. The client calls it for each handshake.
         :param codec: the form of messages on the connection: ``text``, ``json`` or ``protobuf`` (:doc:`/howto/codecs`).
             The program does not notice a difference. With a server that does not know the codec, the client uses text.
-        :param transports: which may be used, in this order: ``websocket``, ``stream`` and ``poll``. The default is all
-            three for a URL, and ``websocket`` alone for an endpoint. See "Where WebSocket does not work" in
+        :param transports: the transports to use, in this order: ``websocket``, ``stream`` and ``poll``. The default is
+            all three for a URL, and ``websocket`` alone for an endpoint. See "Where WebSocket does not work" in
             :doc:`/howto/python-client`.
-        :param fallback_url: where ``connect`` and ``send`` are: an ``http://`` or ``https://`` URL, or a path. The
-            default is the root of the host.
-        :param come_back: seconds over HTTP until a WebSocket is tried again. Each time, the client waits twice as long,
-            up to 16 times as long. 0: never.
+        :param fallback_url: the URL below which the server has ``connect`` and ``send``: an ``http://`` or ``https://``
+            URL, or a path. The default is the root of the host.
+        :param come_back: seconds over HTTP until the client tests WebSocket. After each test, it waits twice as long as
+            before, up to 16 times this value. 0: never.
         :param login: called for each connection and each renewal. It returns the headers of the login message, such as
             ``{"token": ...}`` or ``{"user": ..., "password": ...}``. It may be a plain function, a function that
             returns a Deferred, or a coroutine function. If it fails, the attempt or the renewal has failed, and the

@@ -83,13 +83,13 @@ class UplinkOwner(Protocol):
 
 
 class LinkWatcher(Protocol):
-    """Looks at connections and at how they end; see :class:`lhttp_tx.client.http.ways.Ways`."""
+    """Watches connections and how they end; see :class:`lhttp_tx.client.http.ways.Ways`."""
 
     def up(self, line: ClientLink, /) -> None:
         """Called when a connection is in use."""
 
     def down(self, code: int | None, *, wanted: bool) -> None:
-        """Called when it has ended; with the close code, and whether this side has closed it for good."""
+        """Called when the connection has ended. *wanted*: whether this side has closed it for good."""
 
 
 @final

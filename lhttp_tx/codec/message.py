@@ -285,7 +285,7 @@ class Unreadable(bytes):
     def of(cls, error: RemoteProtocolError, receipt: str | None) -> "Unreadable":
         """Return a placeholder with these attributes."""
         self = cls()
-        self.error = copy(error)  # without what led to it, which would keep the frames of all callers
+        self.error = copy(error)  # a copy without a traceback, which would keep the frames of all callers
         self.receipt = receipt
         return self
 
@@ -324,7 +324,7 @@ def split_head(data: bytes, limits: Limits = DEFAULT_LIMITS) -> bytes:
     elif data.endswith(b"\r\n"):
         head = data
     elif isinstance(data, Unreadable):
-        raise copy(data.error)  # the same one would refer to itself, by this frame
+        raise copy(data.error)  # its traceback would refer to this frame, and this frame to it
     else:
         raise RemoteProtocolError("no CRLF ends the head" if data else "message is empty")
     if len(head) > limits.head_size:

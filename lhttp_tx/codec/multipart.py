@@ -41,7 +41,7 @@ MAX_PART_FIELDS = 300
 _MAX_DIGITS = 10
 
 _KEPT_OFFSETS = 4
-"""How many lists of offsets are kept: those of a message are asked for several times."""
+"""The number of lists of offsets that are kept, because those of a message are needed several times."""
 
 _SPLIT_PARTS = 500
 _SPLIT_HEADERS = 5_000
@@ -113,9 +113,9 @@ def split_parts(offsets: tuple[int, ...], body: bytes, max_headers: int = 0) -> 
 
 def check_split(offsets: tuple[int, ...], body: bytes, max_headers: int = 0) -> None:
     """
-    Do nothing if :func:`split_parts` returns the parts of *body*, and raise what it raises if it does not.
+    Check that :func:`split_parts` can split *body*. Otherwise raise its error.
 
-    It makes no part, and takes a small share of the time.
+    This makes no parts, and takes a small share of the time.
     """
     cut = _cut_parts(offsets, body, max_headers)
     if not are_lines(b"".join(map(_HEAD, cut))):

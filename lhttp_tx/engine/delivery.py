@@ -81,7 +81,7 @@ class Delivery:
 
     def count(self, call: Callable[[object], object]) -> None:
         """
-        Let *call* count what this delivery holds beside its messages, for those that keep it.
+        Report the encodings of this delivery, so that an owner that keeps the delivery can count their bytes.
 
         :param call: called with each encoding that is made from now on, except the first one that has no view.
         """

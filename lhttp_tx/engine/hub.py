@@ -280,7 +280,7 @@ class Hub:
         return before
 
     def taker(self, subscriber: Hashable, channel: str) -> Deliver | None:
-        """Return what takes the deliveries of *channel* for *subscriber*, or ``None``. It has every publication."""
+        """Return the function that takes deliveries of *channel*, or ``None``. It has got every publication so far."""
         if self.run:
             self.flush()
         found = self._channels.get(channel)

@@ -255,6 +255,6 @@ class Member(Session):
 
 def _call_for(call: Callable[[Any, str], object], session: Session, channels: Iterable[str]) -> None:
     """
-    Call a function with *session* and each of *channels*, without Python code between the calls: there may be many.
+    Call a function with *session* and each of *channels*. There may be many calls, so no Python code runs between them.
     """
     deque(map(call, repeat(session), channels), maxlen=0)

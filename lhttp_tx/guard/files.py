@@ -51,7 +51,8 @@ def read_file(
         process, so only a starting server should wait. 0: read only regular files.
     :param most: the most bytes that it may have.
     :param name: its name in error texts; ``None``: its path.
-    :raises ValueError: if it is too large, takes too long, or is not a regular file and *wait* is 0. The text names it.
+    :raises ValueError: if it is too large, takes too long, is a folder, or is not a regular file and *wait* is 0. The
+        text names it.
     :raises OSError: if it cannot be read.
     """
     # A pipe without a writer would make open() wait, and a terminal could become the one that controls the process.

@@ -30,7 +30,7 @@ PAGE_SIZE = 131_072
 """A page that has reached this many bytes gets no further message."""
 
 _SMALL = 1_024
-"""Bytes up to which messages are small, with what each counts beside its own: portions of them are alike in number."""
+"""The largest cost of a small message, in bytes. Portions of small messages all have the same number of messages."""
 
 _BINARY = attrgetter("binary")
 PAYLOAD = attrgetter("payload")
@@ -179,7 +179,7 @@ class Pages:
 
     def _count(self, generation: int, made: object) -> None:
         """
-        Count an encoding of a page that is kept. If there is too much, keep no page.
+        Count the bytes of an encoding of a kept page. Beyond the limit, drop all pages.
 
         :param generation: the number of times that pages were dropped when the page was read.
         :param made: the encoding.
@@ -248,8 +248,8 @@ def _bytes_of(made: object) -> int:
 
 def deliveries(channel: str, messages: list[Stored]) -> list[Delivery]:
     """
-    Return the deliveries of *messages* for a subscriber of *channel*, in order. Each is about a
-    :data:`~lhttp_tx.history.turns.PORTION` at most, or one message.
+    Return the deliveries of *messages* for a subscriber of *channel*, in order. Each has about
+    :data:`~lhttp_tx.history.turns.PORTION` bytes at most, or one message.
     """
     if len({*map(_BINARY, messages)}) < 2:  # the usual case
         return _portions(channel, [*map(PAYLOAD, messages)], messages[0].binary) if messages else []

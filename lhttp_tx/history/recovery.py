@@ -116,7 +116,8 @@ class _Catching:
 
     def is_current(self, member: Handler) -> bool:
         """
-        Return whether this object still takes the deliveries for *member*. It takes what the hub holds back first.
+        Return whether this object still takes the deliveries for *member*. Publications that the hub holds back are
+        delivered before.
         """
         return member.taker(self.channel) == self.take
 
@@ -141,7 +142,8 @@ class Recovery:
     """
     Delivers the messages that subscribers have missed.
 
-    :ivar on_told: functions that are called with the numbers of channels that a client has recovered, and has not.
+    :ivar on_told: functions that are called with the number of channels that a client has recovered, and the number of
+        those that it has not.
     """
 
     def __init__(self, archive: Archive, clock: IReactorTime) -> None:

@@ -60,7 +60,7 @@ class Turns:
         Return ``None`` if the budgets are not spent. Otherwise return a Deferred that succeeds when it is the caller's
         turn.
 
-        :param reader: the client whose budget counts, too; ``None``: only that of the turn.
+        :param reader: the client whose own budget also counts; ``None``: only the budget of the turn counts.
         """
         account = None if reader is None else self._accounts.get(reader)
         rest = 0.0 if account is None else account.wait(self._clock.seconds())

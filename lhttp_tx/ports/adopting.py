@@ -1,8 +1,7 @@
 """
 Listens on sockets that another process has opened.
 
-Workers use it (:mod:`lhttp_tx.twistd.worker`), and processes that take the place of others
-(:mod:`lhttp_tx.ports.takeover`).
+Used by workers (:mod:`lhttp_tx.twistd.worker`), and by processes that replace others (:mod:`lhttp_tx.ports.takeover`).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Place = tuple[str, int] | str
 
 
 class AdoptingReactor:
-    """A reactor that listens on sockets that are already open, in the order of the calls."""
+    """A reactor that listens on open sockets, one for each call, in order."""
 
     def __init__(self, reactor: Any, first: int) -> None:
         """
@@ -73,15 +72,15 @@ class AdoptingReactor:
 
 
 class FindingReactor:
-    """A reactor that listens on an open socket, if there is one with the address that it is asked for."""
+    """A reactor that listens on an open socket if one has the requested address. Otherwise it opens one."""
 
     def __init__(self, reactor: Any, take: Callable[[Place], int | None], make_room: Callable[[int], bool]) -> None:
         """
         :param reactor: the running reactor, for everything else.
-        :param take: returns the file descriptor of a socket at a place, which then belongs to this reactor; ``None`` if
-            there is none.
-        :param make_room: closes open sockets with a port number that may not stay in the way; returns whether there was
-            one.
+        :param take: returns the file descriptor of the open socket at a place, which then belongs to this reactor;
+            ``None`` if there is none.
+        :param make_room: closes open sockets with a port number, if no other process needs them. Returns whether it has
+            closed one.
         """
         self._reactor = reactor
         self._take = take
@@ -126,7 +125,7 @@ def place_of(descriptor: int) -> Place:
 
 
 def _normal(address: str) -> str:
-    """Return an IP address as the system spells it."""
+    """Return an IP address in the system's spelling."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with suppress(OSError):
         return socket.inet_ntop(family, socket.inet_pton(family, address))

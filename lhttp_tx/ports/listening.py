@@ -31,8 +31,8 @@ BACKLOG = max(1_024, socket.SOMAXCONN)
 
 MAX_ACCEPTS = 4
 """
-The most connections that a port accepts in one turn of the reactor. Twisted accepts 100, and 20 more each time that so
-many wait; the other clients wait meanwhile. The rest stays in the system's queue until the next turn.
+The most connections that a port accepts in one turn of the reactor. Twisted accepts 100, and 20 more each time
+that so many wait, while the other clients wait. The rest stays in the system's queue until the next turn.
 """
 
 _UNSAID = (50, None)

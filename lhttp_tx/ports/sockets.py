@@ -155,9 +155,9 @@ def adopt(reactor: Any, descriptor: int, family: int, factory: Any) -> IListenin
 
 def give_away(port: Any) -> None:
     """
-    Leave the socket of *port* to another process that has it, too.
+    Leave the socket of *port* to another process that also has it.
 
-    From now on, to close the port neither shuts the socket down nor removes its file.
+    From now on, closing the port neither shuts down the socket nor removes its file.
     """
     port._shouldShutdown = False
     if isinstance(port, Port):

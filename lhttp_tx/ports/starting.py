@@ -91,11 +91,12 @@ def first_of(failure: Failure) -> Failure:
 
 def freeze_when(started: Deferred[None]) -> None:
     """
-    Let the garbage collector leave alone what there is once a server has started. For the process of a server alone.
+    Exclude all existing objects from garbage collection when the server has started. Call this only in a process that
+    runs nothing but the server.
 
-    The modules and what they made stay until the process ends. They have hundreds of thousands of objects. Each full
-    collection would look at all of them, and the clients would wait for a tenth of a second meanwhile. Clients that
-    come and go cause such collections.
+    The modules have made hundreds of thousands of objects, which stay until the process ends. Each full collection
+    would visit all of them, and the clients would wait for a tenth of a second. Clients that come and go cause such
+    collections.
 
     :param started: succeeds when the server has started.
     """

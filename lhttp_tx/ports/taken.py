@@ -1,5 +1,5 @@
 """
-The listening sockets that a process has taken from the one before it.
+The listening sockets that a process has taken from the previous one.
 
 A part of :mod:`lhttp_tx.ports.takeover`.
 """
@@ -32,11 +32,11 @@ class Taken:
     """
     Sockets that were taken, until an endpoint of this process listens on them.
 
-    :ivar adopted: the descriptions of the endpoints that do.
+    :ivar adopted: the descriptions of the endpoints that listen on them.
     """
 
     def __init__(self, is_alone: Callable[[], bool]) -> None:
-        """:param is_alone: returns whether nobody else needs the sockets: the process before ends."""
+        """:param is_alone: returns whether no other process needs the sockets, because the previous one was stopped."""
         self.adopted: set[str] = set()
         self._is_alone = is_alone
         self._descriptors: dict[str, list[int]] = {}
@@ -47,8 +47,8 @@ class Taken:
 
     def maker(self, make_endpoint: MakeEndpoint) -> MakeEndpoint:
         """
-        Return what makes the same endpoints as *make_endpoint*, on sockets that were taken where there are such: with
-        the same description, or else with the same address.
+        Return a function that makes the same endpoints as *make_endpoint*. If a taken socket has the same description,
+        or otherwise the same address, the endpoint listens on this socket.
         """
 
         def make(reactor: Any, description: str) -> IStreamServerEndpoint:
@@ -73,7 +73,7 @@ class Taken:
         return None
 
     def _make_room(self, number: int) -> bool:
-        """Close the sockets with this port number that nobody else needs; return whether there was one."""
+        """Close the sockets with this port number, if no other process needs them. Return whether there was one."""
         found = False
         for descriptors in self._descriptors.values() if self._is_alone() else ():
             for descriptor in tuple(descriptors):
@@ -85,7 +85,7 @@ class Taken:
         return found
 
     def close_rest(self) -> None:
-        """Close the sockets that no endpoint has wanted, and remove their files."""
+        """Close the sockets that no endpoint listens on, and remove their files."""
         for description, descriptors in self._descriptors.items():
             for descriptor in descriptors:
                 place = place_of(descriptor)
@@ -93,7 +93,7 @@ class Taken:
                 if isinstance(place, str) and place and not place.startswith("\0"):
                     remove(Path(place))
             if descriptors:
-                _log.warn("{description}: nobody listens there any more", description=description)
+                _log.warn("{description}: the server no longer listens there", description=description)
         self._descriptors.clear()
 
 
@@ -106,13 +106,13 @@ def remove(path: Path) -> None:
 
 def receive(sock: socket.socket, *, time_limit: float, most: int, max_line: int) -> tuple[list[int], dict[str, Any]]:
     """
-    Return descriptors and the line of JSON behind them.
+    Receive file descriptors, and the line of JSON after them.
 
-    :param time_limit: seconds in which they must come.
+    :param time_limit: the most seconds until they have arrived.
     :param most: the most descriptors.
     :param max_line: the most bytes of the line.
-    :raises OSError: if none come in time.
-    :raises ValueError: if something else comes; then the descriptors are closed.
+    :raises OSError: if they do not arrive in time.
+    :raises ValueError: if something else arrives. Then the descriptors are closed.
     """
     data, descriptors = b"", []
     end = time.monotonic() + time_limit

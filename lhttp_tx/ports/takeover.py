@@ -1,24 +1,24 @@
 """
-A new process takes the place of a running one, on the same listening sockets.
+Lets a new process replace a running one, on the same listening sockets.
 
 :mod:`lhttp_tx.twistd.upgrade` decides when.
 
 Each server with ``--upgrade PATH`` listens at the UNIX socket *PATH*. A server that is started with the same path
-connects there, gets the listening sockets of the running server, and tells that one to stop. No connection is refused
-in the meantime. Whoever connects waits in the sockets' queues, which the two processes share.
+connects there, gets the listening sockets of the running server, and tells it to stop. No connection is refused in the
+meantime. Clients that connect wait in the queues of the sockets, which the two processes share.
 
 There are two ways:
 
 - If both processes can serve together, because they share channels and history through NATS, the new one starts first.
-  If its start fails, the running one goes on as before. Else the running one closes its clients within
+  If its start fails, the running one continues. Otherwise the running one closes its connections within
   ``--drain-time``, without ``--drain-delay``.
 - If they cannot, because channels or history are in the memory or in a file of one process, the running one stops
-  first. The new one has read its options and plugins by then, and waits.
+  first. Meanwhile the new one, which has already read its options and plugins, waits.
 
-What is said at *PATH*, in lines of JSON: the new process says ``{"take": 1}``. The running one answers with one byte
-for each socket, which carries its descriptor, and ``{"sockets": [DESCRIPTION, ...], "pid": PID}``. The new one says
-``{"go": "soon"}`` or ``{"go": "now"}``. If it hangs up before that, nothing has happened. Meanwhile the running one
-answers others with ``{"busy": PID}``, so that never two processes follow one.
+At *PATH*, the processes send each other lines of JSON. The new process sends ``{"take": 1}``. The running one answers
+with one byte for each socket, which carries its descriptor, and ``{"sockets": [DESCRIPTION, ...], "pid": PID}``. The
+new one sends ``{"go": "soon"}`` or ``{"go": "now"}``. If it disconnects before that, the running one continues.
+Meanwhile the running one answers other processes with ``{"busy": PID}``, so that only one process can replace it.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ _ANSWER_TIMEOUT = 10.0
 """Seconds in which the running server must hand over its sockets."""
 
 _MAX_SOCKETS = 250
-"""Sockets that one process hands over. Linux carries 253 at one time."""
+"""The most sockets that one process hands over. Linux passes at most 253 at a time."""
 
 _MAX_LINE = 65_536
-"""Bytes of the longest line that either side reads."""
+"""The most bytes of a line."""
 
 _MAX_PATH = 95
-"""Bytes of the longest path. Systems take at least 103; a new socket has a point and the number of its process, too."""
+"""The most bytes of the path. Systems allow at least 103. A new socket first adds a point and its process number."""
 
 
 class TakeoverFailed(Exception):
@@ -70,13 +70,14 @@ class TakeoverFailed(Exception):
 
 
 class Takeover(Service):
-    """Takes the listening sockets of the server that runs, and gives them to the next one."""
+    """Takes the listening sockets of the running server. Later, gives them to the next one."""
 
     def __init__(self, path: str, reactor: Any, *, replaced: Callable[[bool], None]) -> None:
         """
         :param path: the UNIX socket at which one process waits for the next.
         :param reactor: the running reactor.
-        :param replaced: called when another process has the sockets and this one is to stop; with whether at once.
+        :param replaced: called when another process has the sockets and this one must stop. Its argument is whether to
+            close all clients at once.
         """
         self._path = Path(path)
         self._reactor = reactor
@@ -94,9 +95,9 @@ class Takeover(Service):
 
     def take(self) -> None:
         """
-        Take the sockets of the server that listens at the path, if there is one. It goes on until :meth:`go`.
+        Take the sockets of the server that listens at the path, if there is one. It continues until :meth:`go`.
 
-        This blocks, for at most :data:`_ANSWER_TIMEOUT` seconds.
+        This blocks for at most :data:`_ANSWER_TIMEOUT` seconds.
 
         :raises TakeoverFailed: if something is there that is not such a server, or belongs to another user.
         """
@@ -155,8 +156,8 @@ class Takeover(Service):
         """
         Tell the other server to stop, if there is one.
 
-        :param wait: 0: it may take its time. Else it closes all its clients now, and this blocks until its process has
-            ended, for at most so many seconds.
+        :param wait: 0: the other server closes its clients within ``--drain-time``. Otherwise it closes them now, and
+            this call blocks until its process has ended, for at most *wait* seconds.
         :raises TakeoverFailed: if it does not end in time.
         """
         sock, self._running = self._running, None
@@ -171,21 +172,21 @@ class Takeover(Service):
                     if not sock.recv(1):
                         break
                 except TimeoutError:
-                    raise TakeoverFailed(f"the server before has not ended within {wait:g} s; stop it") from None
+                    raise TakeoverFailed(f"the previous server has not ended within {wait:g} s; stop it") from None
 
     # Its endpoints
 
     def maker(self, make_endpoint: MakeEndpoint) -> MakeEndpoint:
         """
-        Return what makes the same endpoints as *make_endpoint*, on sockets that were taken where there are such; see
+        Return a function that makes the same endpoints as *make_endpoint*, on taken sockets where some fit; see
         :meth:`lhttp_tx.ports.taken.Taken.maker`.
 
-        It wraps the innermost maker of endpoints; see :meth:`watcher` for the outermost.
+        Wrap the innermost maker of endpoints with it. Wrap the outermost one with :meth:`watcher`.
         """
         return self._taken.maker(make_endpoint)
 
     def watcher(self, make_endpoint: MakeEndpoint) -> MakeEndpoint:
-        """Return what makes the same endpoints as *make_endpoint*, whose ports are handed over to the next process."""
+        """Return a function that makes the same endpoints. Their ports can be handed over to the next process."""
         return lambda reactor, description: _Watched(make_endpoint(reactor, description), description, self._listens)
 
     def _listens(self, description: str, port: IListeningPort) -> None:
@@ -226,9 +227,9 @@ class Takeover(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Wait no more. If no other process has the sockets, remove the files of those that were taken.
+        Stop waiting for the next process. If no other process has the sockets, remove the files of the taken ones.
 
-        If a process has them that has not started yet, it keeps them: it may need them in a moment.
+        If a process that has not started yet has them, leave the files to it: it will need them.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         if self._successor is not None:
@@ -239,7 +240,7 @@ class Takeover(Service):
                 self._path.unlink()
         if self._in_charge and not self._given:
             self._reactor.addSystemEventTrigger("after", "shutdown", self._remove_files)
-        if self._running is not None:  # this process did not start, and the other one goes on
+        if self._running is not None:  # this process did not start, so the other one continues
             self._running.close()
             self._running = None
         return maybeDeferred(lambda: None if port is None else port.stopListening()).addCallback(lambda _: None)
@@ -259,9 +260,9 @@ class Takeover(Service):
 
     def reserve(self, successor: _Successor) -> bool:
         """
-        Let *successor* take the sockets, and nobody else until it hangs up.
+        Let *successor* take the sockets, and no other process until it disconnects.
 
-        :returns: whether it may: this process does not stop, and nobody else takes them.
+        :returns: whether it may take them: this process is not stopping, and no other process takes them.
         """
         if self._successor is not None or self._given or not self.running:
             return False
@@ -269,12 +270,12 @@ class Takeover(Service):
         return True
 
     def hung_up(self, successor: _Successor) -> None:
-        """Let others take the sockets, unless this process has left them to *successor*."""
+        """Let other processes take the sockets, unless *successor* already has them for good."""
         if self._successor is successor and not self._given:
             self._successor = None
 
     def give(self, successor: _Successor, *, now: bool) -> None:
-        """Leave the sockets to the process that has taken them, and stop."""
+        """Leave the sockets to *successor*, and stop this process; with *now*, at once."""
         if self._given or successor is not self._successor:
             return
         accept(self._leave(), False)
@@ -282,7 +283,7 @@ class Takeover(Service):
         self._replaced(now)
 
     def _leave(self) -> list[IListeningPort]:
-        """Leave the sockets to another process. Return the ports."""
+        """Leave the sockets to the other process. Return their ports."""
         self._given = True
         ports = [port for _, port in self.open_ports()]
         for port in ports:
@@ -294,7 +295,7 @@ class _Successor(LineOnlyReceiver):
     """
     A connection of the next process.
 
-    :ivar pid: the number of the process; 0 if the system does not tell.
+    :ivar pid: the number of the process; 0 if the system does not tell it.
     """
 
     delimiter = b"\n"
@@ -318,7 +319,7 @@ class _Successor(LineOnlyReceiver):
             transport.abortConnection()
 
     def lineReceived(self, line: bytes) -> None:
-        """Obey the next process."""
+        """Take a line from the next process, and do what it asks."""
         transport: Any = self.transport
         try:
             order = json.loads(line)
@@ -345,13 +346,13 @@ class _Successor(LineOnlyReceiver):
             transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Let others take over."""
+        """Let other processes take over."""
         self._takeover.hung_up(self)
 
 
 @implementer(IStreamServerEndpoint)
 class _Watched:
-    """An endpoint that tells of its port."""
+    """An endpoint that reports its port when it listens."""
 
     def __init__(
         self, endpoint: IStreamServerEndpoint, description: str, listens: Callable[[str, IListeningPort], None]

@@ -1,7 +1,7 @@
 """
-How a connection has ended, for the log, the metrics and the admin side.
+Tells how a connection has ended, for the log, the metrics and the admin side.
 
-A WebSocket knows it by its close frames. Every other transport has an attribute ``ending``.
+A WebSocket has this in its close frames. Every other transport has an attribute ``ending``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Ending(NamedTuple):
     """
     How a connection has ended.
 
-    :ivar code: a close code, such as 1000; ``None`` if the transport tells none.
+    :ivar code: a close code, such as 1000; ``None`` if the transport has none.
     :ivar reason: why, in words.
     :ivar by: who ended it: ``server`` or ``client``.
     """
@@ -29,7 +29,7 @@ class Ending(NamedTuple):
 
 
 def ending_of(transport: Any) -> Ending:
-    """Return how the connection of *transport* has ended. Until it has its code, one turn of the reactor may pass."""
+    """Return how the connection of *transport* has ended. The code may be known only one turn of the reactor later."""
     found = getattr(transport, "ending", None)
     if isinstance(found, Ending):
         return found
@@ -42,10 +42,10 @@ def ending_of(transport: Any) -> Ending:
 
 def note_ending(transport: Any, session: Any, ending: Ending, counters: Counters | None) -> None:
     """
-    Note how a connection ends, unless that is known already. Count it, if anybody counts.
+    Note how a connection ends, unless this is already known. Count it if there are counters.
 
-    :param transport: gets the attribute ``ending``, which was ``None``.
-    :param session: what takes its messages; ``None``: it was never open, and is not counted.
+    :param transport: the transport of the connection. Its attribute ``ending`` is set.
+    :param session: the session; ``None``: the connection was never open, and is not counted.
     """
     if transport.ending is not None:
         return

@@ -102,7 +102,7 @@ def renewal_of(options: Any, server: LHTTPService, certificates: Certificates) -
     """
     Return the secrets, keys and certificates of *server* that can be read again.
 
-    :param options: the options that it was made from. From now on, they do not wait for pipes.
+    :param options: the options of the server. From now on, reading their files does not wait for pipes.
     :param certificates: the certificates of its endpoints.
     """
     options.wait = 0.0

@@ -1,5 +1,5 @@
 """
-Where a process listens: on sockets of its own, or on those of the process that it replaces.
+Decides where a process listens: on its own sockets, or on those of the process that it replaces.
 
 Used by :mod:`lhttp_tx.twistd.tap`. :mod:`lhttp_tx.ports.takeover` hands the sockets over.
 """
@@ -22,19 +22,19 @@ from lhttp_tx.twistd.mishaps import give_up
 __all__ = ["Places"]
 
 _PENDING_TIME, _PENDING_INTERVAL = 1.0, 0.02
-"""Seconds that a process which is replaced waits for requests of connections that it has accepted, between looks."""
+"""The most seconds for which a replaced process waits for requests of accepted connections; seconds between checks."""
 
 _PATIENCE = 10.0
-"""Seconds that a process which is replaced may take to stop, in addition to its time limits."""
+"""Seconds that a replaced process may take to stop, in addition to its time limits."""
 
 
 class Places:
     """
-    Where a process listens. With ``--upgrade``, on sockets of the process before, which it then replaces.
+    Where a process listens. With ``--upgrade``, it listens on the sockets of the previous process, and replaces it.
 
     :ivar make: makes endpoints.
     :ivar skip_delay: called when the next process has taken over, before this one stops.
-    :ivar count_pending: returns how many connections have not said yet what they want.
+    :ivar count_pending: returns the number of connections that have not sent a request yet.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class Places:
         """
         :param config: the settings of the server.
         :param reactor: the running reactor.
-        :param path: the UNIX socket where one process takes over from another; ``None``: none does.
+        :param path: the UNIX socket at which one process takes over from another; ``None`` without ``--upgrade``.
         :param shares: whether two processes can serve together, because they share channels and history.
-        :param hurry: functions that end a slow stop at once, when it has begun.
-        :raises SystemExit: if a process is to be replaced that does not hand over its sockets.
+        :param hurry: functions that end a slow stop at once after it has begun.
+        :raises SystemExit: if the running process does not hand over its sockets.
         """
         self.skip_delay: Callable[[], None] = lambda: None
         self.count_pending: Callable[[], int] = lambda: 0
@@ -72,15 +72,15 @@ class Places:
         self.make = takeover.maker(self.make)
 
     def watched(self, make_endpoint: MakeEndpoint) -> MakeEndpoint:
-        """Return what makes the endpoints of *make_endpoint*, for the next process to take over."""
+        """Return a function that makes the same endpoints, so that the next process can take them over."""
         return make_endpoint if self._takeover is None else self._takeover.watcher(make_endpoint)
 
     def upgrades(self, when_started: Callable[[], Deferred[None]]) -> tuple[Service, ...]:
         """
-        Return what is to run beside the server.
+        Return the services that must run beside the server.
 
-        :param when_started: returns a Deferred that succeeds when the server has started. From then on, the process
-            before is not needed.
+        :param when_started: returns a Deferred that succeeds when the server has started. From then on, the previous
+            process is not needed.
         """
         takeover = self._takeover
         if takeover is None:
@@ -93,7 +93,7 @@ class Places:
         self._stop(now, self._reactor.seconds() + _PENDING_TIME)
 
     def _stop(self, now: bool, end: float) -> None:
-        """Stop as soon as everybody who was accepted has said what they want, or when the time is over."""
+        """Stop when all accepted connections have sent a request, or when the time is over."""
         if self.count_pending() and self._reactor.seconds() < end:
             self._reactor.callLater(_PENDING_INTERVAL, self._stop, now, end)
             return

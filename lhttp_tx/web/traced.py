@@ -1,7 +1,7 @@
 """
 Spans of HTTP requests that bring messages: ``POST /publish`` and ``POST /send``.
 
-The resources get another class, so that a server without traces pays nothing. Source of the names: OpenTelemetry's
+The resources get a subclass, so that a server without traces does no extra work. Source of the names: OpenTelemetry's
 conventions for HTTP.
 """
 
@@ -29,10 +29,10 @@ _ROUTES = (b"publish", b"send")
 
 def trace_requests(root: RootResource, tracer: Tracer | None) -> None:
     """
-    Let the resources of a server make spans of requests; once, before it starts.
+    Let the resources of a server make spans of requests. Call this once, before the server starts.
 
-    :param root: its resources.
-    :param tracer: makes the spans; ``None``: nobody does, and nothing changes.
+    :param root: the root resource of the server.
+    :param tracer: makes the spans; ``None``: there are none, and nothing changes.
     """
     for name in _ROUTES:
         found: Any = root.children.get(name)
@@ -55,7 +55,7 @@ def _traced_resource(own: Any, route: str, tracer: Tracer) -> Any:
 
     class TracedSend(TracedResource):
         def _runs(self, request: Request, asked: Asked) -> tuple[list[Run], int]:
-            """Let messages that name no parent name the request."""
+            """Write the span of the request into messages that name no parent."""
             runs, size = own._runs(self, request, asked)
             span = tracer.current()
             if span is None:

@@ -1,4 +1,4 @@
-"""How a span ends that has failed."""
+"""Ends spans, and notes in them what has failed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["end", "ended"]
 
 
 def end(tracer: Tracer, span: Span, error: object = None) -> None:
-    """End a span, which has failed if there is an *error*."""
+    """End a span. If there is an *error*, the span has failed."""
     if error is None:
         tracer.end(span)
     else:
@@ -25,6 +25,6 @@ def end(tracer: Tracer, span: Span, error: object = None) -> None:
 
 
 def ended(result: Any, tracer: Tracer, span: Span) -> Any:
-    """End a span with the result of a Deferred, and return it."""
+    """End a span with the result of a Deferred. Return the result."""
     end(tracer, span, result.value if isinstance(result, Failure) else None)
     return result

@@ -30,7 +30,7 @@ __all__ = ["TraceFilter", "traced_conversation", "traced_step"]
 _IDLE = State.IDLE
 _SYSTEM = {"messaging.system": "lhttp"}
 _OTHER = "message"
-"""The name of the span of a message whose command no processor has, since clients make up such commands."""
+"""The name of the span of a message without a processor. Clients could make up any number of commands."""
 
 
 def _span_of(request: Request) -> Span | None:
@@ -39,7 +39,7 @@ def _span_of(request: Request) -> Span | None:
 
 
 class TraceFilter(HeaderFilter):
-    """Begins the span of a message that names its parent, or was drawn. Must be the first filter."""
+    """Begins the span of a message that names its parent, or was drawn. It must be the first filter."""
 
     headers = ("traceparent",)
 
@@ -48,7 +48,7 @@ class TraceFilter(HeaderFilter):
         self._tracer = tracer
 
     def before(self, request: Request) -> MaybeAwaitable:
-        """Begin it. :class:`traced_conversation` ends it."""
+        """Begin the span. The class of :func:`traced_conversation` ends it."""
         headers = request.message.headers
         name = headers.get("traceparent")
         session = cast(Any, request.session)
@@ -79,7 +79,7 @@ class TraceFilter(HeaderFilter):
 
 
 def traced_step(step: Step, own: Step, tracer: Tracer) -> Step:
-    """Return a step that happens within the span of its message; a processor's ``on_message`` has one of its own."""
+    """Return a step that runs within the span of its message. A processor's ``on_message`` gets a span of its own."""
     call, owner = step
     command = owner.command if own[0] == getattr(owner, "on_message", None) else None  # type: ignore[attr-defined]
 
@@ -108,7 +108,10 @@ def traced_step(step: Step, own: Step, tracer: Tracer) -> Step:
 
 
 def traced_conversation(own: type[Conversation], tracer: Tracer) -> type[Conversation]:
-    """Return the class of sessions that end the spans of their messages, and draw those without a parent."""
+    """
+    Return a subclass for sessions. They end the spans of their messages, and draw some messages without a parent to be
+    traced.
+    """
 
     class TracedConversation(own):  # type: ignore[misc, valid-type]
         __slots__ = ("_drawn",)
@@ -118,7 +121,7 @@ def traced_conversation(own: type[Conversation], tracer: Tracer) -> type[Convers
             own.open(self, handshake)
 
         def take_drawn(self, name: str | None) -> Span | None:
-            """Return the span of the message that was drawn, if it is the one with this ``traceparent``."""
+            """Return the span of the message that was drawn, if the message has this ``traceparent``."""
             drawn = self._drawn
             if drawn is None or drawn[0] != name:
                 return None
@@ -126,7 +129,7 @@ def traced_conversation(own: type[Conversation], tracer: Tracer) -> type[Convers
             return drawn[1]
 
         def _draw(self, data: bytes) -> bytes:
-            """Return a message that was drawn, with the name of its span in it."""
+            """Return a message that was drawn. It names its span, unless it has a parent or may not be traced."""
             tracer.draw_again()
             if self._drawn is not None or b"\r\ntraceparent:" in data.partition(b"\r\n\r\n")[0].lower():
                 return data
@@ -162,7 +165,7 @@ def traced_conversation(own: type[Conversation], tracer: Tracer) -> type[Convers
             own.receive(self, data, binary)
 
         def _span_for(self, data: bytes) -> Span | None:
-            """Return the span of a message that goes through no steps."""
+            """Return the span of a message that does not go through steps."""
             drawn = self._drawn
             if drawn is not None and drawn[0].encode() in data:
                 self._drawn = None
@@ -191,7 +194,7 @@ def traced_conversation(own: type[Conversation], tracer: Tracer) -> type[Convers
             if failure is not None:
                 end(tracer, span, failure.value)
             elif _span_of(request) is span and self._sequence.waiting is None:
-                tracer.end(span, "internal")  # what a filter has made of the message has no plan
+                tracer.end(span, "internal")  # a filter has made another message, which has no plan
 
         def _rest_done(self, request: Request, failure: Failure | None) -> None:
             span = _span_of(request)

@@ -1,5 +1,5 @@
 """
-The spans of publications: to the bus, into histories, to subscribers, and of requests to backends.
+The spans of publications on their way to the bus, into histories and to subscribers, and of requests to backends.
 
 Used by :mod:`lhttp_tx.assembly.tracing.wiring`.
 """
@@ -31,7 +31,7 @@ _SYSTEM = {"messaging.system": "lhttp"}
 
 
 def traced_hub(own: type[Hub], tracer: Tracer) -> type[Hub]:
-    """Return the class of hubs that make spans of publications, deliveries, and of what receipts wait for."""
+    """Return a subclass for hubs. It makes spans of publications, deliveries, and confirmations for receipts."""
 
     class TracedHub(own):  # type: ignore[misc, valid-type]
         def publish(
@@ -91,7 +91,7 @@ def traced_hub(own: type[Hub], tracer: Tracer) -> type[Hub]:
 
 
 def _deliveries(tracer: Tracer, channel: str, payloads: list[bytes], subscribers: int) -> list[Span]:
-    """Begin a span for each of those publications to a channel that are traced."""
+    """Begin a span for each traced publication to a channel."""
     spans = []
     for payload in payloads:
         parent = tracer.parent_of(payload, delivered=True)
@@ -109,7 +109,7 @@ def _deliveries(tracer: Tracer, channel: str, payloads: list[bytes], subscribers
 
 
 def traced_archive(own: type[Archive], tracer: Tracer) -> type[Archive]:
-    """Return the class of archives that make spans of what they keep, each until the store has it for sure."""
+    """Return a subclass for archives. A span of a publication ends when the store has confirmed the publication."""
 
     class TracedArchive(own):  # type: ignore[misc, valid-type]
         def publish(self, channel: str, payload: bytes, binary: bool, filing: Filing | None) -> MaybeDeferred:
@@ -128,14 +128,14 @@ def traced_archive(own: type[Archive], tracer: Tracer) -> type[Archive]:
             if stored is None:
                 tracer.end(span)
             else:
-                stored.addBoth(ended, tracer, span).addErrback(lambda _: None)  # the receipt tells it
+                stored.addBoth(ended, tracer, span).addErrback(lambda _: None)  # the receipt reports the error
             return waiting
 
     return TracedArchive
 
 
 def traced_upstream(own: type[UpstreamClient], tracer: Tracer) -> type[UpstreamClient]:
-    """Return the class of clients of backends that make spans of requests, and tell the backends of them."""
+    """Return a subclass for clients of backends. It makes spans of requests, and names them in the requests."""
 
     class TracedUpstream(own):  # type: ignore[misc, valid-type]
         def request(

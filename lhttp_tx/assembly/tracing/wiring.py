@@ -1,4 +1,4 @@
-"""Makes what makes the spans of a server, and lets its parts use it."""
+"""Makes the tracer of a server, and lets the parts of the server use it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["make_tracer", "trace"]
 
 def make_tracer(config: Config, reactor: Any, *, node: str) -> Tracer | None:
     """
-    Return what makes the spans of a server; ``None`` if *config* asks for none.
+    Return the tracer, which makes the spans of a server; ``None`` if *config* asks for no traces.
 
     :param reactor: the reactor.
     :param node: the name of the node.
@@ -51,10 +51,11 @@ def make_tracer(config: Config, reactor: Any, *, node: str) -> Tracer | None:
 
 def trace(engine: Engine, upstream: UpstreamClient, tracer: Tracer) -> None:
     """
-    Let the parts of a server make spans; once, before it starts. Its first filter is a ``TraceFilter``.
+    Let the parts of a server make spans. Call this once, before the server starts. Its first filter must be a
+    ``TraceFilter``.
 
-    :param engine: its engine, whose hub has its archive.
-    :param upstream: makes its requests to backends.
+    :param engine: the engine of the server. Its hub already has the archive.
+    :param upstream: makes requests to backends.
     :param tracer: makes the spans.
     """
     engine.step_watchers.append(lambda step, own: traced_step(step, own, tracer))

@@ -102,9 +102,9 @@ def _why(error: BaseException | None) -> str:
 
 def read_credentials(path: str) -> RawCredentials:
     """
-    Return the content of a file. If it were a pipe, nats-py itself would wait for it.
+    Return the credentials in a file. nats-py could read them itself, but would wait forever for a pipe.
 
-    :raises ValueError: if it holds no credentials, or is no file.
+    :raises ValueError: if the file holds no credentials, or is not a regular file.
     :raises OSError: if it cannot be read.
     """
     content = read_file(path)
@@ -116,9 +116,9 @@ def read_credentials(path: str) -> RawCredentials:
 
 def tls_context(servers: NATSServers) -> ssl.SSLContext:
     """
-    Return what encrypts the connections.
+    Return the TLS context for connections.
 
-    :raises ValueError: if one of the files is none.
+    :raises ValueError: if one of the files is not a regular file.
     :raises OSError: if one cannot be read, or OpenSSL cannot use it.
     """
     for path in (servers.tls_ca, servers.tls_certificate, servers.tls_key):

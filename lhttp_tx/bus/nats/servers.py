@@ -85,9 +85,10 @@ class NATSServers:
 
 def check_credentials(text: str) -> str:
     """
-    Return the content of a file with credentials. In one without a token, nats-py would look for it for ever.
+    Return *text*, the content of a file of credentials, if it has all parts. nats-py would search forever for a missing
+    token.
 
-    :raises ValueError: if a part is missing. The text shows none of it.
+    :raises ValueError: if a part is missing. The error text shows nothing of *text*.
     """
     for part in ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED"):
         if part not in text:

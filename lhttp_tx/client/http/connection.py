@@ -1,9 +1,10 @@
 """
 One connection of a client over HTTP requests: a session of the server.
 
-It has the interface of a :class:`~lhttp_tx.client.websocket.protocol.WebSocketConnection`, as far as the client needs
-it. It fetches messages as a stream or by long polling, and sends them with requests, each of which may go to another
-node. What was lost on its way is asked for again, and is sent again, so that nothing is missing or comes twice.
+It has the part of the interface of a :class:`~lhttp_tx.client.websocket.protocol.WebSocketConnection` that the client
+needs. It fetches messages as a stream or by long polling, and sends messages with requests. Each request may go to
+another node. If a request or an answer is lost, the connection repeats the request, so that no message is missing or
+comes twice.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = ["HTTPConnection"]
 _log = Logger()
 
 _SEND_TIME = 30.0
-"""Seconds for the answer to a request that sends."""
+"""Seconds to wait for the answer to a request that sends messages."""
 
 _ABNORMAL = 1006
 
@@ -45,10 +46,10 @@ class HTTPConnection:
     """
     One session.
 
-    :ivar opened: fires with this connection once messages can be sent; fails with
-        :exc:`~lhttp_tx.client.errors.ConnectFailed`, with :exc:`~lhttp_tx.client.errors.LoginFailed` for status 401.
+    :ivar opened: succeeds with this connection when messages can be sent. Otherwise it fails with
+        :exc:`~lhttp_tx.client.errors.ConnectFailed`, or with :exc:`~lhttp_tx.client.errors.LoginFailed` for status 401.
     :ivar closed_by_us: whether this side has begun to close it.
-    :ivar whole: ``True``: messages travel whole, and not in fragments.
+    :ivar whole: ``True``: messages are sent whole, and not in fragments.
     """
 
     whole = True
@@ -57,11 +58,11 @@ class HTTPConnection:
         self, requests: Requests, mode: Mode, *, reactor: Any, close_timeout: float, max_message_size: int
     ) -> None:
         """
-        :param requests: makes the requests; it is closed at the end.
+        :param requests: makes the requests. The connection closes it at the end.
         :param mode: how messages are fetched.
-        :param close_timeout: seconds in which the server must take what is still to be sent when the client closes it,
-            and as many for the end of the session.
-        :param max_message_size: bytes of a received message. A larger one ends the connection.
+        :param close_timeout: when the client closes the connection, the most seconds until the server has taken the
+            remaining messages, and again the most seconds until the session has ended.
+        :param max_message_size: the most bytes of a received message. A larger one ends the connection.
         """
         self.opened: Deferred[HTTPConnection] = Deferred(lambda _: self.abort())
         self.closed_by_us = False
@@ -83,16 +84,16 @@ class HTTPConnection:
 
     def begin(self, query: str, headers: Mapping[str, str]) -> None:
         """
-        Begin.
+        Begin the session.
 
-        :param query: the query of the URL, with credentials perhaps.
-        :param headers: HTTP headers of the handshake. All but ``Authorization`` go into the other requests, too.
+        :param query: the query of the URL. It may contain credentials.
+        :param headers: HTTP headers of the first request. All but ``Authorization`` are also sent with the others.
         """
         self._running = Deferred.fromCoroutine(self._run(query, headers))
 
     def attach(self, link: Link, ended: Callable[[Failure], object]) -> None:
         """
-        Pass everything that comes from now on to *link*.
+        Pass all messages from now on to *link*.
 
         :param ended: called with the reason when the connection has ended.
         """
@@ -105,7 +106,7 @@ class HTTPConnection:
 
     @property
     def congested(self) -> bool:
-        """Whether there are such messages."""
+        """Whether the server has not taken all messages yet."""
         return self._outgoing.unsent > 0
 
     async def _run(self, query: str, headers: Mapping[str, str]) -> None:
@@ -144,7 +145,7 @@ class HTTPConnection:
             self.opened.callback(self)
 
     def received(self, entry: Any) -> None:
-        """See :class:`~lhttp_tx.client.http.incoming.IncomingOwner`. Take an entry: a text, or bytes as base64."""
+        """See :class:`~lhttp_tx.client.http.incoming.IncomingOwner`. An entry is a text, or bytes as base64."""
         closing = _CLOSE.fullmatch(entry) if isinstance(entry, str) else None
         if closing is not None:
             self._end(int(closing[1]), closing[2])
@@ -152,15 +153,15 @@ class HTTPConnection:
         try:
             payload, binary = (entry.encode("utf-8"), False) if isinstance(entry, str) else (_bytes(entry), True)
         except (ValueError, TypeError, KeyError):
-            self.fail("something else than messages has come")
+            self.fail("the server has sent an entry that is not a message")
             return
         if len(payload) > self._max_message_size:
-            self.fail(f"a message of more than {self._max_message_size} bytes has come")
+            self.fail(f"the server has sent a message of more than {self._max_message_size} bytes")
         else:
             self.onMessage(payload, binary)
 
     def onMessage(self, payload: bytes, binary: bool) -> None:
-        """Pass a message on; also one that was kept."""
+        """Pass a message on."""
         if self._link is not None:
             self._link.message_received(payload, binary)
 
@@ -172,12 +173,12 @@ class HTTPConnection:
             self._outgoing.add(payload, binary)
 
     def encoded(self, payload: bytes, binary: bool) -> tuple[bytes, bool]:
-        """Return a message in the form that it travels in, and whether that is binary: it is not changed."""
+        """Return a message in the form in which it is sent, and whether that is binary. It is not changed."""
         return payload, binary
 
     def send_fragment(self, payload: bytes, binary: bool, *, first: bool, last: bool) -> None:
-        """Send a message that is one fragment; messages travel whole."""
-        assert first is last is True, "messages travel whole"
+        """Send a message. It must be one fragment."""
+        assert first is last is True, "messages are sent whole"
         self.send_message(payload, binary)
 
     def acknowledge(self) -> None:
@@ -201,13 +202,13 @@ class HTTPConnection:
             self._link.writable()
 
     def fail(self, why: str) -> None:
-        """Give the session up, and say why."""
+        """Give up the session for the reason *why*."""
         self._end(_ABNORMAL, "", ConnectFailed(why))
 
     # The end
 
     def loseConnection(self) -> None:
-        """End the session after what was sent before. Disconnect when the server has answered, or its time is up."""
+        """End the session after the server has taken all messages, or its time is over. Then disconnect."""
         if not self._over and not self.closed_by_us:
             self.closed_by_us = True
             _do(self._close)
@@ -217,14 +218,14 @@ class HTTPConnection:
         self._end(1000, "")
 
     def abort(self) -> None:
-        """Drop the connection at once. The server is told, but not waited for."""
+        """Drop the connection at once. Tell the server, but do not wait for its answer."""
         self._end(_ABNORMAL, "")
 
     def _end(self, code: int, reason: str, why: LHTTPError | None = None) -> None:
         """
-        End. Who uses this is told in a later turn, since it may be in the middle of something.
+        End the connection. Tell its user in a later turn of the reactor, because the user may be the caller.
 
-        :param why: what was wrong before it was open, or else is wrong with the session.
+        :param why: the error that ends the connection; ``None`` if there is none.
         """
         if self._over:
             return
@@ -247,7 +248,7 @@ class HTTPConnection:
         ended(Failure(error))
 
     def _leave(self) -> Deferred[None]:
-        """End the session at the server, and close the connections. Or else the session ends by itself."""
+        """End the session at the server, and close the connections. If this fails, the session ends by itself."""
         leaving: Deferred[Any] = Deferred()
         if self._secret:
             asking = self._requests.ask("DELETE", "connect", headers=self._headers, timeout=self._close_timeout)
@@ -260,7 +261,7 @@ class HTTPConnection:
 
 
 def _do(work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
-    """Begin to end a session."""
+    """Start a coroutine that ends a session. Log its errors."""
     doing = Deferred.fromCoroutine(work(*arguments))
     doing.addErrback(lambda failure: _log.failure("ending a session failed", failure))
 

@@ -1,5 +1,5 @@
 """
-Connects with HTTP requests in the place of a WebSocket. Made by :mod:`lhttp_tx.client.http.roads`.
+Connects with HTTP requests instead of a WebSocket. Made by :mod:`lhttp_tx.client.http.roads`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["HTTPEndpoint"]
 @final
 @implementer(IStreamClientEndpoint)
 class HTTPEndpoint:
-    """Begins sessions, like a :class:`~lhttp_tx.client.websocket.endpoints.WebSocketEndpoint` opens WebSockets."""
+    """Begins sessions, as a :class:`~lhttp_tx.client.websocket.endpoints.WebSocketEndpoint` opens WebSockets."""
 
     def __init__(
         self,
@@ -36,13 +36,13 @@ class HTTPEndpoint:
         max_message_size: int,
     ) -> None:
         """
-        :param requests: makes what makes the requests of one session.
+        :param requests: returns a new object that makes the requests of one session.
         :param mode: how messages are fetched.
         :param factory: knows the HTTP headers of handshakes, and the reactor.
-        :param query: that of the WebSocket's URL.
+        :param query: the query of the WebSocket's URL.
         :param timeout: seconds until the session must be open.
-        :param close_timeout: seconds for the end of a session.
-        :param max_message_size: bytes of a received message.
+        :param close_timeout: see :class:`~lhttp_tx.client.http.connection.HTTPConnection`.
+        :param max_message_size: the most bytes of a received message.
         """
         self._requests = requests
         self._mode = mode

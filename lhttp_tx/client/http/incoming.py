@@ -1,5 +1,5 @@
 """
-What a session fetches: by a stream or by long polling, each message once, and again where an answer was lost.
+Fetches the messages of a session, as a stream or by long polling. If an answer is lost, it asks again.
 
 A part of :mod:`lhttp_tx.client.http.connection`.
 """
@@ -21,23 +21,23 @@ __all__ = ["Incoming", "IncomingOwner", "Mode", "Told"]
 Mode = Literal["stream", "poll"]
 
 _FIRST_BYTES = 5.0
-"""Seconds in which a stream must begin. A proxy that holds it back does not let it."""
+"""Seconds in which a stream must begin. If a proxy holds it back, it does not begin."""
 
 _SLACK = 10.0
-"""Seconds by which an answer may be late."""
+"""Seconds to wait for an answer beyond its usual time."""
 
 _MAX_EMPTY = 3
-"""Streams in a row that end with nothing in them."""
+"""After this number of streams in a row that end without a message, streams do not work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
     """
-    What the server tells of a session.
+    The server's settings for a session.
 
-    :ivar wait: seconds for which it waits for messages.
-    :ivar timeout: seconds after which the session ends if nothing fetches.
-    :ivar buffer: bytes that it keeps until the client has them.
+    :ivar wait: the most seconds for which a request waits for messages.
+    :ivar timeout: seconds without a fetch after which the session ends.
+    :ivar buffer: the most bytes that the server keeps until the client has them.
     """
 
     wait: float
@@ -46,34 +46,34 @@ class Told:
 
 
 class IncomingOwner(Protocol):
-    """The connection."""
+    """The connection, which gets the messages."""
 
     def begun(self) -> None:
-        """Called when messages can come."""
+        """Called when the client can receive messages."""
 
     def received(self, entry: Any) -> None:
         """Called with each entry, a JSON value."""
 
     def acknowledge(self) -> None:
-        """Called when the server should soon know what the client has."""
+        """Called when the server should soon be told which entries the client has."""
 
     def fail(self, why: str) -> None:
-        """Called when something else than messages has come."""
+        """Called when the server has sent something other than messages. *why* is the reason."""
 
 
 @final
 class Incoming:
     """
-    The entries of one session.
+    The received entries of one session.
 
-    :ivar over: whether to take no more; set by the owner.
+    :ivar over: whether to take no more entries. The owner sets it.
     """
 
     def __init__(self, owner: IncomingOwner, requests: Requests, mode: Mode, *, reactor: Any, largest: int) -> None:
         """
         :param requests: makes the requests.
         :param mode: how to fetch.
-        :param largest: bytes of a message.
+        :param largest: the most bytes of a message.
         """
         self.over = False
         self._owner = owner
@@ -88,17 +88,17 @@ class Incoming:
         self._has_begun = False
 
     def told_last(self) -> int:
-        """Return the number of the last entry that has come: the server is told it now."""
+        """Return the number of the last received entry. The caller tells it to the server now."""
         self._unacknowledged = 0
         return self._last
 
     async def run(self, told: Told, headers: Mapping[str, str]) -> None:
         """
-        Fetch until the end.
+        Fetch until the session ends.
 
         :param headers: HTTP headers of the requests.
         :raises Refusal: if the session is over, or streams do not work.
-        :raises Exception: if nothing has come for so long that the session must be over.
+        :raises Exception: if requests have failed for so long that the session must be over.
         """
         self._told, self._headers = told, headers
         if self._mode == "poll":
@@ -106,7 +106,7 @@ class Incoming:
         await (self._poll() if self._mode == "poll" else self._stream())
 
     async def _persist(self, action: Callable[[], Awaitable[None]]) -> None:
-        """Do *action* again and again. Give up when the session must have ended."""
+        """Repeat *action*. If it fails for so long that the session must have ended, raise its error."""
         heard, failures = self._reactor.seconds(), 0
         while not self.over:
             try:
@@ -184,7 +184,7 @@ class Incoming:
                 try:
                     found = int(number), json.loads(entry)
                 except ValueError:
-                    self._owner.fail("the stream brings something else than messages")
+                    self._owner.fail("the stream contains something other than messages")
                     return
                 self._take(*found)
                 self._unacknowledged += len(event)

@@ -1,5 +1,5 @@
 """
-What a session sends: one request at a time, in order, and again where an answer was lost.
+Sends the messages of a session in order, one request at a time. If an answer is lost, it repeats the request.
 
 A part of :mod:`lhttp_tx.client.http.connection`.
 """
@@ -19,22 +19,22 @@ from lhttp_tx.client.http.requests import Answer, Refusal, judge, pause
 __all__ = ["Outgoing", "Post"]
 
 _MAX_BATCH = 32_768
-"""Bytes of a request with several messages."""
+"""The most bytes of a request with several messages."""
 
 _MAX_COUNT = 100
-"""Messages of a request."""
+"""The most messages of a request."""
 
 _TOO_LARGE = 413
 
 _GRACE = 1.0
-"""Seconds in which a last message may say why a session has ended."""
+"""Seconds to wait for a last message, which may say why the session has ended."""
 
 
 class Post(Protocol):
     """Makes one request to ``/send``."""
 
     def __call__(self, number: int | None, body: bytes, content_type: str) -> Deferred[Answer]:
-        """Post *body* as the request with this number. Without one, it only tells what the client has."""
+        """Post *body* as the request with this number. A request without a number only tells what the client has."""
 
 
 @final
@@ -42,7 +42,7 @@ class Outgoing:
     """
     The messages of one session that the server has not taken yet.
 
-    :ivar unsent: their bytes.
+    :ivar unsent: the bytes of these messages.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Outgoing:
         """
         :param drained: called when the server has taken everything.
         :param refused: called with a message that is too large for the server, whether it is binary, and the reason.
-        :param failed: called with the reason when the session takes nothing more.
+        :param failed: called with the reason when the session takes no more messages.
         """
         self.unsent = 0
         self._post = post
@@ -77,13 +77,13 @@ class Outgoing:
         """
         Begin to send.
 
-        :param patience: seconds after which the session has ended if nothing goes through.
+        :param patience: seconds without a successful request after which the session must have ended.
         """
         self._patience = patience
         self._pump()
 
     def add(self, payload: bytes, binary: bool) -> None:
-        """Send a message, after those before it."""
+        """Queue a message."""
         self._queue.append((payload, binary))
         self.unsent += len(payload)
         self._pump()
@@ -94,7 +94,7 @@ class Outgoing:
         self._pump()
 
     def when_idle(self, seconds: float) -> Deferred[None]:
-        """Return a Deferred that succeeds when everything is sent, at the latest after so many seconds."""
+        """Return a Deferred that succeeds when everything is sent, after *seconds* at the latest."""
         self._idle = Deferred()
         if not self._is_sending:
             self._idle.callback(None)
@@ -121,7 +121,7 @@ class Outgoing:
         except Exception as error:
             why = str(error)
             with suppress(CancelledError):
-                await deferLater(self._reactor, _GRACE, lambda: None)  # what fetches may know why
+                await deferLater(self._reactor, _GRACE, lambda: None)  # the fetching side may learn the reason
                 self._failed(why)
         finally:
             self._is_sending = False

@@ -1,7 +1,7 @@
 """
 HTTP requests to one server, over persistent connections of Twisted's agent.
 
-Used by :mod:`lhttp_tx.client.http.connection` and :mod:`lhttp_tx.client.http.ways`. It knows nothing of messages.
+Used by :mod:`lhttp_tx.client.http.connection` and :mod:`lhttp_tx.client.http.ways`. It does not interpret messages.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _IDLE_TIME = 60
 """Seconds for which an idle connection is kept."""
 
 _PAUSE, _LONGEST_PAUSE = 0.25, 5.0
-"""The bounds of the first pause and of later ones before another attempt, in seconds."""
+"""The longest first pause before another attempt, and the longest later one, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Answer:
 
     :ivar code: the HTTP status.
     :ivar status: the status and its phrase, such as ``404 Not Found``.
-    :ivar body: the body; empty if it was passed on as it came.
+    :ivar body: the body; empty if ``receive`` has got its parts.
     """
 
     code: int
@@ -49,7 +49,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The body as one text without blanks around it."""
+        """The body as text, without white space around it."""
         return self.body.decode("utf-8", "replace").strip()
 
 
@@ -67,10 +67,10 @@ class Refusal(Exception):
 
 def judge(answer: Answer) -> None:
     """
-    Return if an answer says that all is well.
+    Return if the answer is a success.
 
     :raises Refusal: if another attempt would be pointless.
-    :raises ConnectFailed: if another attempt may do good.
+    :raises ConnectFailed: if another attempt may succeed.
     """
     if 200 <= answer.code < 300:
         return
@@ -81,7 +81,7 @@ def judge(answer: Answer) -> None:
 
 
 def pause(reactor: Any, failures: int) -> Deferred[None]:
-    """Wait before another attempt, by chance up to a bound that doubles with each failure."""
+    """Wait for a random time before another attempt. The longest time doubles with each failure."""
     seconds = random.random() * min(_LONGEST_PAUSE, _PAUSE * 2 ** min(failures, 10))  # noqa: S311 - no secret
     return deferLater(reactor, seconds, lambda: None)
 
@@ -92,9 +92,9 @@ class Requests:
 
     def __init__(self, base: str, endpoint: IStreamClientEndpoint, *, reactor: Any, limit: int) -> None:
         """
-        :param base: the URL that paths are relative to; it ends with ``/``.
+        :param base: the URL to which paths are relative. It ends with ``/``.
         :param endpoint: how to reach the server.
-        :param limit: the most bytes of an answer that is kept. The request fails if more come.
+        :param limit: the most bytes of an answer. If more come, the request fails. It does not apply to ``receive``.
         """
         self._base = base
         self._reactor = reactor
@@ -116,14 +116,15 @@ class Requests:
         """
         Make a request.
 
-        :param path: the path and query behind the base.
+        :param path: the path and query after the base.
         :param timeout: seconds for the whole answer; ``None``: no limit.
         :param receive: called with each part of the body of an answer with status 200, instead of keeping it.
         :returns: a Deferred that
 
             - succeeds with the answer, whatever its status;
-            - fails with what Twisted fails with if no whole answer comes, and with :exc:`ValueError` if it is too long.
-              Cancel it to drop the connection.
+            - fails with Twisted's error if no complete answer comes, and with :exc:`ValueError` if it is too long.
+
+            Cancel it to drop the connection.
         """
         sent = Headers({name: [value] for name, value in headers.items()})
         producer = _Body(body) if method == "POST" else None
@@ -149,7 +150,7 @@ class Requests:
 @final
 @implementer(IAgentEndpointFactory)
 class _Same:
-    """The same endpoint for every URL."""
+    """Returns the same endpoint for every URL."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
@@ -169,7 +170,7 @@ class _Body:
         self._data = data
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        """Write it; a transport takes any amount."""
+        """Write the body at once. A transport takes any number of bytes."""
         consumer.write(self._data)
         return succeed(None)
 
@@ -188,7 +189,7 @@ class _Reader(Protocol):
     """
     Reads the body of an answer.
 
-    :ivar done: succeeds with the body, or fails; cancel it to drop the connection.
+    :ivar done: succeeds with the body, or fails. Cancel it to drop the connection.
     """
 
     def __init__(self, receive: Callable[[bytes], None] | None, limit: int) -> None:

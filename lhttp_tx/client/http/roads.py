@@ -1,5 +1,5 @@
 """
-Makes the transports that a client may use, from what its program says. Used by :mod:`lhttp_tx.client.client`.
+Makes the transports that a client may use, from the arguments of its program. Used by :mod:`lhttp_tx.client.client`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from lhttp_tx.client.websocket.protocol import WebSocketFactory
 __all__ = ["Greeted", "base_of", "make_ways", "websocket_url"]
 
 _GROWTH = 6
-"""How many times as large as a message its entry in an answer can be: JSON writes a control character as six."""
+"""How many times larger than a message its entry in an answer can be: JSON writes a control character as six bytes."""
 
 _ANSWER_SIZE = 131_072
-"""Bytes of an answer that polls, beside one message. The server hands out 65,536 bytes at a time, or one message."""
+"""Bytes of an answer to a poll, in addition to one message. The server returns 65,536 bytes, or one message."""
 
 
 class Greeted(Protocol):
-    """Adds what comes before a connection is ready."""
+    """Adds the steps that a connection needs before it is ready."""
 
     def __call__(
         self, endpoint: IStreamClientEndpoint, factory: WebSocketFactory, *, logs_in: bool
@@ -37,7 +37,7 @@ class Greeted(Protocol):
 
 def base_of(url: str, fallback_url: str | None) -> str:
     """
-    Return the URL below which ``connect`` and ``send`` are.
+    Return the URL below which the server has ``connect`` and ``send``.
 
     >>> base_of("wss://chat.example/ws?token=1", None)
     'https://chat.example/'
@@ -45,7 +45,7 @@ def base_of(url: str, fallback_url: str | None) -> str:
     'http://chat.example:8081/chat/'
 
     :param url: the URL of the WebSocket.
-    :param fallback_url: an ``http://`` or ``https://`` URL, or a path on the same host; by default its root.
+    :param fallback_url: an ``http://`` or ``https://`` URL, or a path on the same host. The default is its root.
     :raises ValueError: if *fallback_url* is malformed. The text says what is wrong.
     """
     base = urljoin("http" + url[2:], "/" if fallback_url is None else fallback_url)
@@ -87,9 +87,9 @@ def make_ways(
     Return the endpoint that connects a client.
 
     :param factory: makes WebSockets.
-    :param trial: makes those that only find out whether WebSockets work.
-    :param transports: which may be used.
-    :param ping: see :class:`~lhttp_tx.client.http.ways.Ways`, as for *is_idle* and *come_back*.
+    :param trial: makes WebSockets that only test whether WebSockets work.
+    :param transports: the transports that the client may use.
+    :param ping: see :class:`~lhttp_tx.client.http.ways.Ways`, also for *is_idle* and *come_back*.
     :param timeout: seconds for each attempt of a transport.
 
     The other parameters are those of :class:`~lhttp_tx.client.client.Client`.

@@ -1,9 +1,9 @@
 """
-Which transport a client uses: a WebSocket, or HTTP requests where a network breaks WebSockets.
+Chooses the transport of a client: a WebSocket, or HTTP requests if a network breaks WebSockets.
 
-:class:`Ways` is the endpoint of a client that may use several. It goes on to the next transport where one does no good
-though the server can be reached, and comes back to WebSocket when that works again. The rules and the numbers are those
-of the JavaScript client. Made by :class:`~lhttp_tx.client.client.Client`; it imports neither that nor the uplink.
+:class:`Ways` is the endpoint of a client that may use several. If a transport fails although the server can be reached,
+it changes to the next one. It returns to WebSocket when that works again. The rules and the numbers are those of the
+JavaScript client. Made by :class:`~lhttp_tx.client.client.Client`; it imports neither that nor the uplink.
 """
 
 from __future__ import annotations
@@ -32,35 +32,35 @@ TRANSPORTS: tuple[Transport, ...] = ("websocket", "stream", "poll")
 """All transports, in the order in which they are tried."""
 
 TRIAL = "lhttp.trial"
-"""The subprotocol of a WebSocket without a session, which does not count as another connection of the user."""
+"""The subprotocol of a WebSocket without a session. It does not count as another connection of the user."""
 
 _DEAF = 3.0
-"""Seconds of silence behind the opening after which a transport is asked whether anything comes through it."""
+"""Seconds of silence after the opening, after which a ping tests whether messages come through."""
 
 _CUTS = 2
-"""Connections in a row that are cut young, after which another transport is used."""
+"""After this number of connections in a row that are cut early, the client uses another transport."""
 
 _STABLE = 5.0
 """Seconds after which a connection counts as good."""
 
 _MAX_COME_BACK = 16
-"""How many times as long as the first wait for WebSocket a later one is at most."""
+"""The longest wait before a test of WebSocket, as a multiple of the first one."""
 
 _TURN, _TURNS = 0.25, 20
-"""Seconds, and how often, to wait until nothing is under way before a client comes back."""
+"""Seconds to wait until no message is under way before the client returns to WebSocket, and how often to wait."""
 
 _ABNORMAL = (None, 1006)
-"""Close codes of connections that nobody has closed."""
+"""Close codes of connections that neither side has closed."""
 
 
 class Line(Protocol):
-    """A connection, as :class:`~lhttp_tx.client.websocket.link.ClientLink` is one."""
+    """A connection, such as a :class:`~lhttp_tx.client.websocket.link.ClientLink`."""
 
     heard: bool
     transport: Any
 
     def abort(self, reason: str) -> None:
-        """Drop it."""
+        """Drop the connection."""
 
 
 @final
@@ -86,12 +86,12 @@ class Ways:
     ) -> None:
         """
         :param endpoints: the transports that may be used, in this order.
-        :param trial: opens WebSockets that only find out whether WebSockets work.
-        :param ping: asks the server for a sign of life, for so many seconds at the most.
+        :param trial: opens WebSockets that only test whether WebSockets work.
+        :param ping: pings the server over the connection. It takes the most seconds to wait for the answer.
         :param is_idle: returns whether the client waits for no answer.
-        :param reaches: asks the server for any answer to a request. The Deferred fails where none comes.
-        :param come_back: seconds over HTTP until a WebSocket is tried again; 0: never.
-        :param timeout: seconds for a WebSocket that is tried to be open and answered.
+        :param reaches: makes an HTTP request. Its Deferred succeeds with any answer, and fails without one.
+        :param come_back: seconds over HTTP until the client tests WebSocket; 0: never.
+        :param timeout: the most seconds until a WebSocket under test has got an answer.
         """
         self.transport: Transport | None = None
         self._endpoints = dict(endpoints)
@@ -114,9 +114,9 @@ class Ways:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        Connect. A transport that does no good is followed by the next at once.
+        Connect. If a transport fails, try the next one at once.
 
-        :returns: a Deferred that fails as the first transport did if none connects.
+        :returns: a Deferred that fails with the error of the first transport if none connects.
         """
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
@@ -156,7 +156,7 @@ class Ways:
     # What happens to the connection
 
     def up(self, line: Line) -> None:
-        """Note that the connection that was made is in use, and that the client has logged in."""
+        """Note that the new connection is in use, and that the client has logged in."""
         self.transport, self._line, self._deaf = self._made, line, False
         self._opened_at = self._reactor.seconds()
         if len(self._order) > 1:
@@ -165,7 +165,7 @@ class Ways:
 
     def down(self, code: int | None, *, wanted: bool) -> None:
         """
-        Note that the connection has ended, and judge the transport by that.
+        Note that the connection has ended, and judge its transport.
 
         :param code: the close code.
         :param wanted: whether this side has ended it on purpose.
@@ -203,7 +203,7 @@ class Ways:
         self._timers.append(self._reactor.callLater(seconds, call))
 
     def _listen(self) -> None:
-        """Find out whether anything comes through a connection that has been silent since it was opened."""
+        """If nothing has come over the connection yet, ping the server. Without an answer, drop the connection."""
         line = self._line
         if line is None or line.heard:
             return
@@ -234,7 +234,7 @@ class Ways:
             self._come_back_later()
 
     async def _try(self) -> None:
-        """Come back to WebSocket if one that is opened beside the connection is not cut, and is answered."""
+        """Return to WebSocket if a test connection gets an answer and is not cut."""
         if not await self._is_good():
             return
         for _ in range(_TURNS):
@@ -268,9 +268,10 @@ class Ways:
 @final
 class _Trial(protocol.Protocol):
     """
-    Finds out whether a WebSocket is good.
+    Tests a WebSocket.
 
-    :ivar outcome: succeeds with whether a message has come in time, and the WebSocket has lasted for some time then.
+    :ivar outcome: succeeds with whether an answer has come in time, and the WebSocket has then lasted for
+        :data:`_STABLE` seconds.
     """
 
     transport: Any
@@ -283,7 +284,7 @@ class _Trial(protocol.Protocol):
         self._timer: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        """Ask for an answer, whatever it is."""
+        """Send a message to which the server returns some answer."""
         self._timer = self._reactor.callLater(self._timeout, self._conclude, False)
         self.transport.send_message(Message("ping", {"receipt": "trial"}).raw, False)
 
@@ -308,7 +309,7 @@ class _Trial(protocol.Protocol):
             self.outcome.callback(is_good)
 
     def end(self) -> None:
-        """Close it."""
+        """Close the WebSocket."""
         self._conclude(False)
         if self.transport is not None:
             self.transport.loseConnection()
@@ -316,9 +317,9 @@ class _Trial(protocol.Protocol):
 
 def _is_bad(error: Exception) -> bool:
     """
-    Return whether a failure to connect may be the network's fault.
+    Return whether the network may have caused a failure to connect.
 
-    The server's answer to a login is not, nor is the program's failure to log in.
+    It has not if the server has answered a login, or if the program has failed to log in.
     """
     if isinstance(error, LoginFailed):
         return error.unanswered

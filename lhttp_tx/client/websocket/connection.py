@@ -50,23 +50,23 @@ class Link(Protocol):
 
 class Carrier(Protocol):
     """
-    A connection as its user sees it: a WebSocket, or a session over HTTP.
+    The interface of a connection: a WebSocket, or a session over HTTP.
 
-    :ivar whole: whether messages travel whole, and not in fragments.
+    :ivar whole: whether messages are sent whole, and not in fragments.
     """
 
     whole: bool
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait for the server; 0 while it takes everything."""
+        """The bytes that wait until the server takes them."""
 
     @property
     def congested(self) -> bool:
-        """Whether the server does not take everything."""
+        """Whether the server does not take messages fast enough."""
 
     def attach(self, link: Any, lost: Callable[[Failure], object], /) -> None:
-        """Pass everything that comes from now on to *link*, and the end to *lost*."""
+        """Pass all messages from now on to *link*. Call *lost* with the reason when the connection has ended."""
 
     def onMessage(self, payload: bytes, binary: bool, /) -> None:
         """Pass a message on."""
@@ -75,16 +75,16 @@ class Carrier(Protocol):
         """Send a whole message. It is dropped if the connection is closing."""
 
     def encoded(self, payload: bytes, binary: bool) -> tuple[bytes, bool]:
-        """Return a message in the form that it travels in, and whether that is binary."""
+        """Return a message in the form in which it is sent, and whether that is binary."""
 
     def send_fragment(self, payload: bytes, binary: bool, *, first: bool, last: bool) -> None:
-        """Send a piece of a message, encoded. No other message may begin before its last piece."""
+        """Send a piece of an encoded message. Do not begin another message before the last piece."""
 
     def loseConnection(self) -> None:
-        """Close it in an orderly way."""
+        """Close the connection with a close handshake, or an equivalent."""
 
     def abort(self) -> None:
-        """Drop it."""
+        """Drop the connection at once."""
 
 
 class _QuietLog:

@@ -1,5 +1,5 @@
 """
-Why a connection has ended, as the client tells it: texts of the server, bounded, and errors with them.
+Makes the errors that tell why a connection has ended or was refused, with the server's text in a limited length.
 
 For WebSockets, and for :mod:`lhttp_tx.client.http`. Pure functions.
 """
@@ -13,7 +13,7 @@ from lhttp_tx.client.errors import ConnectFailed, ConnectionLost, LoginFailed
 __all__ = ["lost", "refused", "short"]
 
 _RETRY_AFTER = re.compile(r"; retry-after=(\d{1,5}(?:\.\d{1,3})?)\Z", re.ASCII)
-"""The end of a reason with which a server asks to connect again after so many seconds at the most."""
+"""The end of a reason that asks the client to connect again within a number of seconds."""
 
 _MAX_REASON_LENGTH = 200
 """The most characters of a server's reason for a close or a refusal that are passed on."""
@@ -28,7 +28,7 @@ def lost(code: int | None, reason: str, *, clean: bool, closed_by_us: bool) -> C
     ('the server closed the connection (1001): server is going away; retry-after=0.2', 0.2)
 
     :param code: the close code; ``None`` without one.
-    :param reason: what the server says.
+    :param reason: the server's reason.
     :param clean: whether the server has closed it.
     :param closed_by_us: whether this side has begun to close it.
     """
@@ -53,7 +53,7 @@ def refused(what: str, status: str, text: str) -> ConnectFailed:
     >>> refused("a WebSocket", "503 Service Unavailable", "too many connections").reason
     'the server refuses a WebSocket: 503 Service Unavailable: too many connections'
 
-    :param what: what the client has asked for.
+    :param what: what the client has asked for, such as ``a WebSocket``.
     :param status: the status and its phrase.
     :param text: the plain text that came with it; empty if none came.
     """
@@ -65,5 +65,5 @@ def refused(what: str, status: str, text: str) -> ConnectFailed:
 
 
 def short(text: str) -> str:
-    """Return *text* in one line of bounded length."""
+    """Return *text* in one line, in a limited length."""
     return "".join(char if char.isprintable() else " " for char in text)[:_MAX_REASON_LENGTH]

@@ -165,7 +165,7 @@ class WebSocketFactory(WebSocketClientFactory):
         :param reactor: the reactor.
         :param headers: HTTP headers to add to the handshake.
         :param codec: the form of messages. With a server that does not know the codec, the client uses text.
-        :param protocols: other subprotocols to ask for than that of the codec.
+        :param protocols: subprotocols to ask for, instead of the one of the codec.
         :param max_message_size: the most bytes of a message. A larger message from the server closes the connection.
         :param ping_interval: seconds between pings; 0: none.
         :param ping_timeout: the most seconds to wait for the answer to a ping.

@@ -1,6 +1,6 @@
 """
-Traces for OpenTelemetry: what of a trace travels in messages, the spans, and their way to a collector.
+Traces for OpenTelemetry: the headers of messages that name a trace, the spans, and their export to a collector.
 
-Only this folder knows OpenTelemetry, and it imports it where a server traces. :mod:`lhttp_tx.assembly.tracing` and
+The modules here import OpenTelemetry only in a server that traces. :mod:`lhttp_tx.assembly.tracing` and
 :mod:`lhttp_tx.web.traced` make the spans.
 """

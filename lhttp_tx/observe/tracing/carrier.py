@@ -1,8 +1,8 @@
 """
-The headers ``traceparent`` and ``tracestate``: in texts, and in the bytes of messages.
+Reads and writes the headers ``traceparent`` and ``tracestate``, as text and in the bytes of messages.
 
-Pure functions. Source: W3C Trace Context (https://www.w3.org/TR/trace-context/). Malformed headers count as missing, as
-it says.
+Pure functions. Source: W3C Trace Context (https://www.w3.org/TR/trace-context/). As it says, malformed headers count as
+missing.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ NAMES: Final = ("traceparent", "tracestate")
 """The names of the headers."""
 
 MAX_STATE: Final = 512
-"""The most characters of a ``tracestate``. A longer one is not passed on."""
+"""The most characters of a ``tracestate``. The server does not pass a longer one on."""
 
 _MAX_PARENT = 256
-"""The most characters of a ``traceparent`` of a version to come; today's have 55."""
+"""The most characters of a ``traceparent`` of a later version. The current version has 55."""
 
 _MAX_MEMBERS = 32
 _SAMPLED = 1
@@ -36,12 +36,12 @@ _RAW_NAMES = frozenset(name.encode() for name in NAMES)
 
 class Parent(NamedTuple):
     """
-    The span that a message comes from, in another process.
+    The span in another process that a message belongs to.
 
     :ivar trace_id: the number of its trace.
-    :ivar span_id: its own number.
+    :ivar span_id: the number of the span.
     :ivar flags: its flags, a byte.
-    :ivar state: what other systems have noted: names and values, at most 32.
+    :ivar state: the entries of other tracing systems: names and values, at most 32.
     """
 
     trace_id: int
@@ -51,16 +51,16 @@ class Parent(NamedTuple):
 
     @property
     def is_sampled(self) -> bool:
-        """Whether somebody records it."""
+        """Whether the other process records the span."""
         return bool(self.flags & _SAMPLED)
 
 
 def read_parent(parent: str | None, state: str | None = None) -> Parent | None:
     """
-    Return what two headers say.
+    Return the parent that two headers name.
 
-    :param parent: the value of ``traceparent``; ``None``: there is none.
-    :param state: the value of ``tracestate``, likewise. A malformed one counts as missing.
+    :param parent: the value of ``traceparent``; ``None`` if it is missing.
+    :param state: the value of ``tracestate``; ``None`` if it is missing. A malformed one counts as missing.
     :returns: ``None`` if *parent* is missing or malformed.
     """
     found = None if parent is None or len(parent) > _MAX_PARENT else _PARENT.fullmatch(parent)
@@ -89,7 +89,7 @@ def _read_state(text: str | None) -> tuple[tuple[str, str], ...]:
 
 
 def only(values: Sequence[bytes]) -> str | None:
-    """Return the value of a header of HTTP that may come once; ``None`` if it is missing, repeated, or not ASCII."""
+    """Return the value of an HTTP header that may occur once; ``None`` if it is missing, repeated, or not ASCII."""
     if len(values) != 1 or not values[0].isascii():
         return None
     return values[0].decode("ascii").strip(" \t")
@@ -97,10 +97,10 @@ def only(values: Sequence[bytes]) -> str | None:
 
 def in_payload(payload: bytes, head_size: int) -> Parent | None:
     """
-    Return the parent that a message names, in lower case as servers write it.
+    Return the parent that a message names. Only headers in lower case count, as servers write them.
 
     :param payload: an LHTTP message.
-    :param head_size: the most bytes of a head. Bytes behind them are not searched.
+    :param head_size: the most bytes of a head. The bytes after them are not searched.
     """
     if payload.find(_LINES[0], 0, head_size) < 0:  # most messages have none
         return None
@@ -122,12 +122,13 @@ def write(
     payload: bytes, fields: Iterable[tuple[str, str]], *, head_size: int, header_count: int, size: int = 0
 ) -> bytes:
     r"""
-    Return a message with these headers right behind its start line, in the place of its own.
+    Return a message with these headers directly after its start line. They replace its own ``traceparent`` and
+    ``tracestate``.
 
     >>> write(b"LHTTP/1.0 a\r\nb:c\r\n\r\nd", [("traceparent", "0")], head_size=99, header_count=9)
     b'LHTTP/1.0 a\r\ntraceparent:0\r\nb:c\r\n\r\nd'
 
-    :param payload: an LHTTP message. If it does not begin like one, it comes back unchanged.
+    :param payload: an LHTTP message. If it has no start line and headers, it is returned unchanged.
     :param fields: names, out of :data:`NAMES`, and values.
     :param head_size: the most bytes of a head.
     :param header_count: the most headers.

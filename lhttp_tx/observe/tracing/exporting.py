@@ -1,8 +1,9 @@
 """
-Sends spans to a collector: bounded, and never on the reactor's thread.
+Sends spans to a collector, within limits, and never on the reactor's thread.
 
-The exporter may block. So each batch is exported in a thread of its own, one at a time, which nobody waits for when the
-process ends. What does not fit into the queue, or does not arrive, is lost, and the log says how much.
+The exporter may block. So each batch has a thread of its own, and there is one batch at a time. The end of the process
+does not wait for this thread. Spans that do not fit into the queue, or do not arrive, are lost. The log reports how
+many.
 """
 
 from __future__ import annotations
@@ -22,27 +23,27 @@ __all__ = ["BATCH", "INTERVAL", "MAX_WAITING", "STOP_TIME", "Exporting", "in_thr
 _log = RationedLogger(__name__)
 
 MAX_WAITING: Final = 2_048
-"""The most spans that wait for the collector. More are lost."""
+"""The most spans that wait for the collector. Further ones are lost."""
 
 BATCH: Final = 256
-"""The most spans of one request to the collector. With as many, it is made at once."""
+"""The most spans of one request to the collector. If so many wait, the request is sent at once."""
 
 INTERVAL: Final = 1.0
-"""Seconds that a span waits for others."""
+"""Seconds for which a span waits for others, to be sent with them."""
 
 STOP_TIME: Final = 2.0
-"""Seconds that a stop waits, at most, for the spans that are left."""
+"""The most seconds for which a stop waits until the remaining spans are sent."""
 
 Done = Callable[[str | None], None]
 """Called with the reason why spans did not arrive, or ``None``."""
 
 
 SpanSink = Callable[[list[Any]], str | None]
-"""Exports spans; may block. Returns why they did not arrive, or ``None``; may raise."""
+"""Exports spans. Returns the reason why they did not arrive, or ``None``. It may block, and may raise."""
 
 
 def in_thread(reactor: Any) -> Callable[[SpanSink, list[Any], Done], None]:
-    """Return what exports a batch in a new thread. The thread does not keep the process from ending."""
+    """Return a function that exports a batch in a new thread. The end of the process does not wait for the thread."""
 
     def run(sink: SpanSink, spans: list[Any], done: Done) -> None:
         def work() -> None:
@@ -58,13 +59,13 @@ def in_thread(reactor: Any) -> Callable[[SpanSink, list[Any], Done], None]:
 
 
 class Exporting:
-    """The queue of spans. Use it on one thread, the reactor's; :meth:`take` may be called on any."""
+    """The queue of spans. Use it on the reactor's thread. Only :meth:`take` may be called on any thread."""
 
     def __init__(self, sink: SpanSink, clock: Any, run: Callable[[SpanSink, list[Any], Done], None]) -> None:
         """
         :param sink: exports a batch.
         :param clock: the reactor.
-        :param run: calls *sink* with spans, and then the function that gets its outcome, on this thread.
+        :param run: calls *sink* with spans. Then, on the reactor's thread, it calls the third argument with the result.
         """
         self._sink = sink
         self._clock = clock
@@ -76,7 +77,7 @@ class Exporting:
         self._stopped: Deferred[None] | None = None
 
     def take(self, span: Any) -> None:
-        """Send a span that has ended, later."""
+        """Queue a span that has ended."""
         if threading.get_ident() != self._home:
             self._clock.callFromThread(self._take, span)
         else:
@@ -112,9 +113,9 @@ class Exporting:
 
     def stop(self) -> Deferred[None]:
         """
-        Send what is left. A later span is sent all the same.
+        Send the remaining spans. Spans that end later are still sent.
 
-        :returns: a Deferred that succeeds when all is sent or lost, after :data:`STOP_TIME` at the latest.
+        :returns: a Deferred that succeeds when all spans are sent or lost, after :data:`STOP_TIME` at the latest.
         """
         if self._timer is not None:
             self._timer.cancel()

@@ -1,9 +1,9 @@
 """
-Makes what takes spans and sends them to a collector: a ``TracerProvider`` of OpenTelemetry's SDK, with OTLP over HTTP.
+Makes a ``TracerProvider`` of OpenTelemetry's SDK, which sends spans to a collector with OTLP over HTTP.
 
-The environment variables of OpenTelemetry's SDK and exporter hold, such as ``OTEL_SERVICE_NAME``,
-``OTEL_RESOURCE_ATTRIBUTES``, ``OTEL_EXPORTER_OTLP_HEADERS`` and ``OTEL_EXPORTER_OTLP_CERTIFICATE``, where no argument
-says something else.
+The environment variables of OpenTelemetry's SDK and exporter apply, such as ``OTEL_SERVICE_NAME``,
+``OTEL_RESOURCE_ATTRIBUTES``, ``OTEL_EXPORTER_OTLP_HEADERS`` and ``OTEL_EXPORTER_OTLP_CERTIFICATE``. Arguments take
+precedence.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_ATTRIBUTE = 1_024
 
 
 def is_installed() -> bool:
-    """Return whether the packages that this needs are installed."""
+    """Return whether the packages for traces are installed."""
     try:
         return all(
             find_spec(name) is not None
@@ -40,7 +40,7 @@ def is_installed() -> bool:
 
 
 def check_collector(url: str) -> None:
-    """:raises ValueError: if *url* is not the URL of a collector. The text does not show it: it may hold a secret."""
+    """:raises ValueError: if *url* is not the URL of a collector. The text does not show it: it may be secret."""
     try:
         found = urlsplit(url)
         port_is_valid = found.port != 0
@@ -63,21 +63,21 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 def endpoint_of(url: str) -> str:
     """
-    Return the URL that spans are posted to.
+    Return the URL to which spans are posted.
 
     >>> endpoint_of("http://127.0.0.1:4318")
     'http://127.0.0.1:4318/v1/traces'
 
-    :param url: that of the collector, with or without ``/v1/traces``.
+    :param url: the URL of the collector, with or without ``/v1/traces``.
     """
     return url if url.endswith(_PATH) else url.rstrip("/") + _PATH
 
 
 class _Heard(logging.Handler):
     """
-    Keeps the last thing that the exporter has logged, in the place of Python's log.
+    Keeps the last line that the exporter has logged. Python's log does not get it.
 
-    :ivar text: it; ``None``: nothing since it was read.
+    :ivar text: the line; ``None`` if the exporter has logged nothing since the export began.
     """
 
     text: str | None = None
@@ -90,10 +90,10 @@ def make_provider(
     url: str, *, headers: Mapping[str, str], instance: str, version: str, ratio: float, reactor: Any
 ) -> tuple[Any, Exporting]:
     """
-    Return a ``TracerProvider``, and the way of its spans to the collector. Nothing is sent before there is a span.
+    Return a ``TracerProvider``, and the queue of its spans for the collector. Nothing is sent before there is a span.
 
-    If the process has no ``TracerProvider`` yet, it gets another one, so that spans of processors go the same way.
-    Their traces without a parent are sampled by *ratio*.
+    If the process has no global ``TracerProvider`` yet, it gets one, so that the collector also gets spans of
+    processors. Of their traces without a parent, this one samples the share *ratio*.
 
     :param url: see :func:`endpoint_of`.
     :param headers: headers of requests to the collector. They may be secret.

@@ -1,5 +1,5 @@
 """
-Makes spans, and decides which messages get any.
+Makes spans, and decides which messages are traced.
 
 Used by :mod:`lhttp_tx.assembly.tracing` and :mod:`lhttp_tx.web.traced`. OpenTelemetry is imported when a
 :class:`Tracer` is made, so that a server without traces does not need it.
@@ -32,7 +32,7 @@ _NEVER: Final = 2**62
 
 
 class _Budget:
-    """Allows a number of traces a second, and as many at once."""
+    """Allows a number of traces per second, and the same number at once."""
 
     def __init__(self, rate: float, clock: IReactorTime) -> None:
         self._rate = rate
@@ -54,13 +54,14 @@ class Tracer:
     """
     Makes spans.
 
-    A message is traced if the span that it names is sampled, or if it names none and is drawn. Beyond a number of
-    messages a second, none is: clients choose what they name, and must not be able to flood a collector.
+    A message is traced if it names a span that is sampled, or if it names none and is drawn at random. The number of
+    traced messages per second is limited, because clients choose the spans that they name, and must not flood a
+    collector.
 
     :ivar due: how many messages come before the next one that is drawn.
-    :ivar draws: whether any is drawn.
-    :ivar on_confirmed: called, each with an error or ``None``, when the bus has what the message at hand has published;
-        ``None`` if nothing waits for that.
+    :ivar draws: whether any messages are drawn.
+    :ivar on_confirmed: functions that are called with an error or ``None`` when the publications of the current message
+        are confirmed; ``None`` if no receipt waits for this.
     """
 
     def __init__(
@@ -84,9 +85,9 @@ class Tracer:
         :param header_count: the most headers of a message.
         :param message_size: the most bytes of a message.
         :param ratio: the share of the messages without a parent that are traced, from 0 to 1.
-        :param rate: the most messages a second that are traced; as many deliveries, counted on their own.
-        :param exporting: the way to the collector, to be stopped with the server; ``None``: the owner of *provider*
-            does that.
+        :param rate: the most messages that are traced per second. The same limit applies to deliveries, separately.
+        :param exporting: the queue for the collector, which stops with the server; ``None`` if the owner of *provider*
+            exports the spans.
         """
         from opentelemetry import context, trace
         from opentelemetry.trace.span import TraceState
@@ -105,7 +106,7 @@ class Tracer:
         self.draw_again()
 
     def draw_again(self) -> None:
-        """Draw which of the next messages is traced."""
+        """Draw at random which of the next messages is traced."""
         if 0 < self._ratio < 1:
             self.due = int(log(1 - random.random()) / log(1 - self._ratio))  # noqa: S311 - no secret
         elif self._ratio >= 1:
@@ -146,11 +147,11 @@ class Tracer:
         """
         Begin a span.
 
-        :param name: its name; must not be made up by clients.
+        :param name: its name. Clients must not be able to choose it.
         :param kind: its kind.
         :param parent: the span that it belongs to; ``None``: it begins a trace.
-        :param attributes: what is known about it.
-        :param links: whether the parent is also linked to, as a consumer's is.
+        :param attributes: its attributes.
+        :param links: whether the span also links to its parent, as spans of consumers do.
         """
         context = self._context.Context()
         link: tuple[Any, ...] = ()
@@ -180,7 +181,7 @@ class Tracer:
         """
         End a span.
 
-        :param cause: the name of what has failed; ``None``: nothing.
+        :param cause: the name of the error; ``None`` if nothing has failed.
         :param status: the status that the client gets. Below 500, the failure is the client's.
         """
         if cause is not None:
@@ -191,19 +192,19 @@ class Tracer:
         span.end()
 
     def current(self) -> Span | None:
-        """Return the span within which this is called, if it is recorded."""
+        """Return the current span, if it is recorded."""
         span = self._trace.get_current_span()
         return span if span.is_recording() else None
 
     def within(self, span: Span) -> AbstractContextManager[Any]:
-        """Let everything in the context happen within *span*."""
+        """Return a context manager. Within it, *span* is the current span."""
         found: AbstractContextManager[Any] = self._trace.use_span(
             span, end_on_exit=False, record_exception=False, set_status_on_exception=False
         )
         return found
 
     def fields(self, span: Span) -> list[tuple[str, str]]:
-        """Return the headers that tell others of *span*."""
+        """Return the headers that name *span* for other processes."""
         found = span.get_span_context()
         parent = f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags:02x}"
         state = found.trace_state.to_header() if found.trace_state else ""
@@ -211,13 +212,13 @@ class Tracer:
 
     def write(self, payload: bytes, fields: Iterable[tuple[str, str]], *, is_received: bool = False) -> bytes:
         """
-        Return an LHTTP message with these headers; without them if they do not fit.
+        Return an LHTTP message with these headers. If they do not fit, return it unchanged.
 
-        :param is_received: whether the bound of clients' messages counts.
+        :param is_received: whether the limit for the size of clients' messages applies.
         """
         bounds = self._bounds if is_received else {**self._bounds, "size": 0}
         return write(payload, fields, **bounds)
 
     def stop(self) -> Deferred[None]:
-        """Send what is left; see :meth:`lhttp_tx.observe.tracing.exporting.Exporting.stop`."""
+        """Send the remaining spans; see :meth:`lhttp_tx.observe.tracing.exporting.Exporting.stop`."""
         return succeed(None) if self._exporting is None else self._exporting.stop()

@@ -19,10 +19,10 @@ _OVERHEAD = 64
 """Bytes that each entry counts in addition to its own. So the limit in bytes also limits the number of entries."""
 
 _MOST_TAKEN = 1_000
-"""Entries that are handed out at one time, at most."""
+"""The most entries that are handed out at a time."""
 
 _ENTRY, _SIZE, _MESSAGE = map(itemgetter, range(3))
-"""What is kept of each entry."""
+"""Get the parts of a kept entry."""
 
 
 class Backlog:
@@ -75,9 +75,9 @@ class Backlog:
 
     def add_all(self, entries: list[bytes]) -> bool:
         """
-        Add entries of messages that nobody will ask for: none of them, if not all of them have room.
+        Add the entries of several messages. If not all of them have room, add none.
 
-        A page of a history may have many. This takes no step of Python's own for each.
+        A page of a history may have many entries. So no Python code runs for each of them.
         """
         sizes = [*map(_OVERHEAD.__add__, map(len, entries))]
         size = sum(sizes)
@@ -112,7 +112,7 @@ class Backlog:
         """
         Hand out the entries after the number *after*, which must have passed :meth:`check`.
 
-        :param most: the most bytes to hand out. A single entry may be larger. There are 1,000 entries at most.
+        :param most: the most bytes to hand out. A single entry may be larger. It hands out at most 1,000 entries.
         """
         begin = after - self.dropped
         some = [*islice(self._kept, begin, begin + _MOST_TAKEN)]

@@ -175,7 +175,7 @@ class Connection(Sending):
         """
         Stop reading.
 
-        :param why: the reason, one of those of those of :mod:`lhttp_tx.transports.websocket.flow`.
+        :param why: the reason, one of those of :mod:`lhttp_tx.transports.websocket.flow`.
         """
         if self.ended:
             return

@@ -19,13 +19,13 @@ _MAX_SIZE = 262_144
 """Gathered bytes after which everything is written, even if the read may cause more."""
 
 _REFERENCE_SIZE = 16
-"""Bytes that count for a frame which the connection before has to write, too."""
+"""The bytes that count for a frame if the previous connection writes the same frame."""
 
 _MANY = 32
-"""Connections of one flush from which on the next reads are joined, too."""
+"""If a flush writes to so many connections, the next reads are joined."""
 
 _MAX_HOLD = 0.002
-"""Seconds for which frames wait for further reads, at most."""
+"""The most seconds for which frames wait for further reads."""
 
 
 _EXPECTS, _HOLDS = 1, 2
@@ -43,9 +43,9 @@ class Outbox:
     """
     The frames that the connections of one server have to write, gathered while a read is being handled.
 
-    When many connections have had something to write, the next reads are probably followed by more of the same. Then
-    the outbox goes on to gather until the reactor has handled all reads of its turn, at most :data:`_MAX_HOLD` seconds.
-    So fifty publishers who send at once cost each subscriber a few writes, and not fifty.
+    After a flush to many connections, the next reads will probably also cause frames for many. Then the outbox gathers
+    frames until the reactor has handled all reads of its turn, for at most :data:`_MAX_HOLD` seconds. So fifty
+    publishers that send at the same time cost each subscriber a few writes, and not fifty.
 
     :ivar corked: how many reads are being handled. While there is one, frames are gathered here, and not written.
     """
@@ -75,7 +75,7 @@ class Outbox:
             self._join()
 
     def _join(self) -> None:
-        """Gather until the end of the reactor's turn, but not too long."""
+        """Gather frames until the end of the reactor's turn, for at most :data:`_MAX_HOLD` seconds."""
         if self._joins == _EXPECTS:
             self._joins = _HOLDS
             self.corked += 1

@@ -1,7 +1,7 @@
 """
 The options for traces.
 
-A part of :mod:`lhttp_tx.twistd.options`. What they ask for is in :mod:`lhttp_tx.observe.tracing`.
+A part of :mod:`lhttp_tx.twistd.options`. :mod:`lhttp_tx.observe.tracing` does what they ask for.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class TracingOptions(Topic):
 
     def trace_settings(self) -> dict[str, Any]:
         """
-        Return the settings that these options are, by the names of :class:`~lhttp_tx.config.Config`.
+        Return the settings of these options, by their names in :class:`~lhttp_tx.config.Config`.
 
-        :raises UsageError: if one is malformed, or does not go with the others.
+        :raises UsageError: if an option is malformed, or contradicts another one.
         """
         url = self["trace"]
         if url is None:

@@ -1,8 +1,8 @@
 """
-Calls of the API, whichever way they come in: checked, within the scope of the key, each made once.
+Answers calls of the API: checks them, keeps them within the scope of the key, and makes each only once.
 
-:mod:`lhttp_tx.web.admin.api` passes on those that come over HTTP, :mod:`lhttp_tx.web.admin.grpc` those over gRPC. Knows
-neither.
+:mod:`lhttp_tx.web.admin.api` passes on calls over HTTP, and :mod:`lhttp_tx.web.admin.grpc` those over gRPC. This module
+imports neither.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class Answering:
         body: bytes | None = None
         try:
             if any(parameter.name == "message_id" for parameter in method.parameters):
-                params = {"message_id": idempotency, **params}  # so that the whole cluster knows it
+                params = {"message_id": idempotency, **params}  # so that all nodes recognize a repetition
             told = await self._answer(method, params, key, wanted)
             body = json.dumps(told).encode("ascii")
         finally:
@@ -208,7 +208,7 @@ def _check_scope(method: Method, params: dict[str, Any], key: AdminKey) -> None:
 
 
 def problem_of(failure: Failure) -> Problem:
-    """Return what a caller is told of a failure. If it is none that callers know, the log has it."""
+    """Return the problem that a caller gets for a failure. If the failure is a bug of the server, log it."""
     error = failure.value
     if isinstance(error, Problem):
         return error

@@ -1,10 +1,10 @@
 """
-The messages and the service of the gRPC side, made from the table of methods, and ``admin.proto``, which says the same.
+Makes the messages and the service of the gRPC side from the table of methods, and writes them as ``admin.proto``.
 
-``python -m lhttp_tx.web.admin.proto`` writes ``admin.proto`` anew after a change to the table. The numbers of
-fields must never change, and the table has none: they come from the file that is there. A new field gets a number that
-was never used, and the number of one that is gone stays reserved. Needs no packages. Source: Protocol Buffers,
-"Language Guide (proto 3)" and "Updating A Message Type".
+``python -m lhttp_tx.web.admin.proto`` writes ``admin.proto`` again after a change to the table. The numbers of fields
+must never change. The table has no numbers, so they come from the existing file. A new field gets a number that was
+never used, and the number of a removed field stays reserved. This module needs no extra packages. Source: Protocol
+Buffers, "Language Guide (proto 3)" and "Updating A Message Type".
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ SERVICE = f"{PACKAGE}.Admin"
 """The name of the service."""
 
 PROTO = Path(__file__).with_name("admin.proto")
-"""The file."""
+"""The path of ``admin.proto``."""
 
 STRUCT = "google.protobuf.Struct"
-"""The type of an object in JSON of which the table says nothing."""
+"""The type of a JSON object that the table does not describe."""
 
 _HEADER = "Header"
 _SCALARS = {"string": "string", "integer": "int64", "number": "double", "boolean": "bool"}
@@ -64,7 +64,7 @@ class Field:
     :ivar number: its number.
     :ivar type: a scalar type of Protocol Buffers, or the name of a message.
     :ivar label: ``optional``, ``repeated`` or ``map``. A map has keys of text.
-    :ivar meaning: what it is for; may be empty.
+    :ivar meaning: its purpose; may be empty.
     """
 
     name: str
@@ -104,9 +104,9 @@ def rpc_name(method: str) -> str:
 
 def structures(known: str) -> tuple[Structure, ...]:
     """
-    Return all messages: two for each method, and those that they share.
+    Return all messages: two for each method, and those that the methods share.
 
-    :param known: the text of ``admin.proto`` that has the numbers.
+    :param known: the text of the existing ``admin.proto``, for the numbers.
     """
     numbers = _numbers(known)
     text = {"type": "string"}
@@ -131,7 +131,7 @@ def written(known: str) -> str:
     """
     Return the text of ``admin.proto``.
 
-    :param known: the text that has the numbers.
+    :param known: the text of the existing file, for the numbers.
     """
     parts = [_TOP.format(package=PACKAGE), *_service()]
     for structure in structures(known):
@@ -190,9 +190,9 @@ def _structure(
 
 
 def _typed(key: str, schema: Schema) -> tuple[str, str, Mapping[str, Schema] | None]:
-    """Return label and type of a field, and the properties of the message that it has."""
+    """Return the label and the type of a field, and the properties of the message that is its type, if it is one."""
     kind: Any = schema["type"]
-    if isinstance(kind, list):  # it may be null: then it is not there
+    if isinstance(kind, list):  # it may be null; then the field is not set
         (kind,) = (each for each in kind if each != "null")
     if kind == "array":
         items = schema["items"]
@@ -216,7 +216,7 @@ def _meaning(schema: Schema) -> str:
 
 
 def _numbers(text: str) -> dict[str, dict[str, int]]:
-    """Return the numbers of all fields, by message and name; those that are reserved have the name of a number."""
+    """Return the numbers of all fields, by message and name. A reserved number has its digits as the name."""
     found: dict[str, dict[str, int]] = {}
     place: list[str] = []
     for line in map(str.strip, text.splitlines()):
@@ -234,7 +234,7 @@ def _numbers(text: str) -> dict[str, dict[str, int]]:
 
 
 def main() -> None:
-    """Write the file anew."""
+    """Write the file again."""
     PROTO.write_text(written(PROTO.read_text("utf-8") if PROTO.exists() else ""), "utf-8")
 
 

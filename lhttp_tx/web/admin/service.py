@@ -98,7 +98,7 @@ class AdminService(Service):
             from lhttp_tx.web.admin.grpc.listening import GRPCEndpoint  # needs optional packages
             from lhttp_tx.web.admin.grpc.serving import Service as GRPCService
 
-            GRPCEndpoint(reactor, grpc)  # so that a mistake is told at once
+            GRPCEndpoint(reactor, grpc)  # to raise its errors at once
             service: Any = GRPCService(self.gate, answering)
             listeners = Listeners(reactor, service, make_endpoint=GRPCEndpoint, opened=self._opened_grpc)
             self._others.append((listeners, grpc))
@@ -157,13 +157,13 @@ class AdminService(Service):
 
 
 def _tell(what: str, port: IListeningPort, description: str) -> None:
-    """Log that *what* listens, and whether others may see its keys."""
+    """Log that *what* listens. Warn if keys may cross a network unencrypted."""
     host = port.getHost()
     address = f"{host.host}:{host.port}" if isinstance(host, IPv4Address | IPv6Address) else str(host)
     _log.info("{what} on {address} ({description})", what=what, address=address, description=description)
     if isinstance(host, IPv4Address | IPv6Address) and not is_loopback(host.host) and "ssl:" not in description:
         _log.warn(
-            "the {what} can be reached from other machines, and sends its keys unencrypted: listen on "
+            "the {what} can be reached from other machines, and gets its keys unencrypted: listen on "
             "tcp:{port}:interface=127.0.0.1, or with ssl:",
             what=what,
             port=host.port,

@@ -55,8 +55,8 @@ _MAX_ANSWER: Final = 200
 
 _MAX_PARSED: Final = 128
 """
-The most headers of a message that is looked at, or as many as a client may send. To read thousands of empty headers,
-for each trace, would cost much more than to refuse them.
+The most headers of a message that is looked at, or as many as a client may send. Reading thousands of empty
+headers for each trace would cost much more than refusing them.
 """
 
 _MAX_HEADERS: Final = 30

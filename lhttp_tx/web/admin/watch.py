@@ -26,7 +26,7 @@ class Watch(Service):
 
     def __init__(self, parts: Parts, reactor: Any) -> None:
         """
-        :param parts: the server's parts. With ``Config(metrics=True)``, times of reactor and bus are sampled, too.
+        :param parts: the server's parts. With ``Config(metrics=True)``, the times of reactor and bus are also sampled.
         :param reactor: the running reactor.
         """
         control = parts.control

@@ -236,7 +236,7 @@ class SendResource(_SessionResource):
 
 
 def _waited_for(waiting: Deferred[T], place: Place | None) -> Deferred[T]:
-    """Do not count a request as pending until *waiting* is done: its session counts, and has one such request."""
+    """Do not count a request as pending until *waiting* is done. Its session counts, and has one such request."""
 
     def done(outcome: T) -> T:
         if place is not None:

@@ -1,8 +1,8 @@
 """
 Listens for gRPC, with the library's own server in the event loop of Twisted's asyncio reactor.
 
-The library opens its sockets itself: an endpoint here takes the descriptions ``tcp:`` and ``ssl:`` of Twisted's, and no
-others. Used by :mod:`lhttp_tx.web.admin.service`.
+The library opens its sockets itself. So an endpoint here takes only the descriptions ``tcp:`` and ``ssl:`` of Twisted.
+Used by :mod:`lhttp_tx.web.admin.service`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_STREAMS = 100
 """The most calls at a time on one connection. A caller waits before it begins more."""
 
 MAX_CALLS = 1_000
-"""The most calls at a time on all connections, those without a key included. The library refuses further ones."""
+"""The most calls at a time on all connections, including those without a key. The library refuses further ones."""
 
 MAX_METADATA = 16_384
 """The most bytes of the metadata of a call."""
@@ -42,28 +42,28 @@ GRACE = 2.0
 """Seconds that running calls may take when the server stops."""
 
 _HANDSHAKE = 10
-"""Seconds that a connection may take until it speaks HTTP/2."""
+"""The most seconds until a connection speaks HTTP/2."""
 
 _IDLE = 60
 """Seconds after which a connection without calls is closed."""
 
 _PINGS = 2
-"""Needless pings after which a connection is closed."""
+"""The number of needless pings after which a connection is closed."""
 
 _OPTIONS = (
-    ("grpc.so_reuseport", 0),  # two servers would share a port, and its callers
+    ("grpc.so_reuseport", 0),  # otherwise two servers could share a port, and its callers
     ("grpc.max_receive_message_length", MAX_BODY_SIZE),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", MAX_METADATA),
     ("grpc.absolute_max_metadata_size", MAX_METADATA),
     ("grpc.max_concurrent_streams", MAX_STREAMS),
-    # It refuses calls of callers that keep to the bound, while the ends of earlier ones are on their way.
+    # Otherwise it refuses calls within the limit while the ends of earlier calls are on their way.
     ("grpc.http.overload_protection", 0),
     ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
     ("grpc.server_handshake_timeout_ms", _HANDSHAKE * 1_000),
     ("grpc.max_connection_idle_ms", _IDLE * 1_000),
     ("grpc.http2.max_ping_strikes", _PINGS),
-    # A small message could become a large one: none is compressed.
+    # A small compressed message could become a large one, so compression is off.
     ("grpc.compression_enabled_algorithms_bitset", 1),
 )
 
@@ -77,8 +77,8 @@ def read_description(description: str) -> tuple[str, dict[str, str]]:
     """
     Return the kind of an endpoint, ``tcp`` or ``ssl``, and its parameters.
 
-    :param description: such as ``tcp:9082:interface=127.0.0.1``, a valid description of Twisted's.
-    :raises ValueError: if it is of another kind, or has a parameter that gRPC has no use for.
+    :param description: such as ``tcp:9082:interface=127.0.0.1``. Twisted must accept it.
+    :raises ValueError: if it is of another kind, or has a parameter that gRPC does not use.
 
     >>> read_description("tcp:9082:interface=127.0.0.1")
     ('tcp', {'port': '9082', 'interface': '127.0.0.1'})
@@ -98,17 +98,17 @@ def read_description(description: str) -> tuple[str, dict[str, str]]:
 
 @implementer(IListeningPort)
 class _Port:
-    """A server of gRPC that listens."""
+    """A listening server of gRPC."""
 
     def __init__(self, server: Any, host: str, port: int) -> None:
         self._server = server
         self._host = IPv6Address("TCP", host, port) if ":" in host else IPv4Address("TCP", host, port)
 
     def startListening(self) -> None:
-        """Do nothing: it listens already."""
+        """Do nothing: the server listens already."""
 
     def stopListening(self) -> Deferred[None]:
-        """Take no more calls, and wait for those that run, for a time."""
+        """Take no more calls, and wait for running ones for at most :data:`GRACE` seconds."""
         return Deferred.fromCoroutine(_awaited(self._server.stop(GRACE)))
 
     def getHost(self) -> IPv4Address | IPv6Address:
@@ -118,13 +118,13 @@ class _Port:
 
 @implementer(IStreamServerEndpoint)
 class GRPCEndpoint:
-    """Where a server of gRPC listens. It takes a :class:`lhttp_tx.web.admin.grpc.serving.Service` for a factory."""
+    """Where a server of gRPC listens. Its factory is a :class:`lhttp_tx.web.admin.grpc.serving.Service`."""
 
     def __init__(self, reactor: Any, description: str) -> None:
         """
         :param reactor: the asyncio reactor.
         :param description: as in :func:`read_description`.
-        :raises ValueError: if the description does not fit, or it is another reactor.
+        :raises ValueError: if gRPC cannot use the description, or *reactor* is not an asyncio reactor.
         """
         if not isinstance(reactor, AsyncioSelectorReactor):
             raise ValueError(
@@ -139,7 +139,7 @@ class GRPCEndpoint:
 
         :returns: a Deferred that
 
-            - succeeds with the port; before the reactor runs, at once;
+            - succeeds with the port, at once if the reactor does not run yet;
             - fails with :exc:`~twisted.internet.error.CannotListenError`.
         """
         opening = self._open(protocolFactory)
@@ -154,7 +154,7 @@ class GRPCEndpoint:
         server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
         server.add_generic_rpc_handlers((service,))
         host, port = self._parameters.get("interface", ""), int(self._parameters["port"])
-        host = host or "0.0.0.0"  # noqa: S104 - as with Twisted, who names no interface means all
+        host = host or "0.0.0.0"  # noqa: S104 - as with Twisted, no interface means all of them
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             _try(host, port)
@@ -162,7 +162,7 @@ class GRPCEndpoint:
                 found = server.add_secure_port(address, self._credentials())
             else:
                 found = server.add_insecure_port(address)
-            if not found:  # so older versions of the library say that it failed
+            if not found:  # older versions of the library return 0 after an error
                 raise RuntimeError("Address already in use")
         except (OSError, RuntimeError, ValueError) as error:
             await server.stop(None)
@@ -181,9 +181,9 @@ class GRPCEndpoint:
 
 def _try(host: str, port: int) -> None:
     """
-    Bind a socket as the library will, which does not say why it cannot.
+    Bind a socket as the library will do, because the library does not say why it cannot.
 
-    :raises OSError: if that is not possible.
+    :raises OSError: if this is not possible.
     """
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[:1]:
         with socket.socket(family, kind, protocol) as tried:
@@ -192,5 +192,5 @@ def _try(host: str, port: int) -> None:
 
 
 async def _awaited(awaitable: Any) -> Any:
-    """Return what a coroutine of asyncio returns, for one of Twisted's."""
+    """Await an awaitable of asyncio in a coroutine of Twisted, and return its result."""
     return await Deferred.fromFuture(asyncio.ensure_future(awaitable))

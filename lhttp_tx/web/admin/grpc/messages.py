@@ -1,9 +1,10 @@
 """
-The messages of the gRPC side as objects of the library protobuf, and JSON values made from them and into them.
+Converts between the messages of the gRPC side, which are objects of the library protobuf, and JSON values.
 
-Nothing is generated: the classes are made from :mod:`lhttp_tx.web.admin.proto` when the server starts. They
-are in a pool of their own, beside classes that a program has generated from ``admin.proto``. Source: Protocol Buffers,
-"ProtoJSON Format", with two differences: whole numbers are numbers in JSON as well, and a header is a pair.
+There is no generated code: the classes are made from :mod:`lhttp_tx.web.admin.proto` when the server starts. They have
+a pool of their own, so that they do not collide with classes that a program has generated from ``admin.proto``. Source:
+Protocol Buffers, "ProtoJSON Format", with two differences: whole numbers are also numbers in JSON, and a header is a
+pair.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Messages:
 
         :param method: the name of the method.
         :param data: the bytes of the request.
-        :raises Problem: 400 if it is none, or has a field that *method* does not know.
+        :raises Problem: with status 400 if *data* is not such a request, or has an unknown field.
         """
         message: Any = self._requests[method]()
         try:
@@ -77,7 +78,7 @@ class Messages:
         Return the bytes of a response.
 
         :param method: the name of the method.
-        :param told: its answer, a JSON value.
+        :param told: the answer, a JSON value.
         """
         message: Any = self._responses[method]()
         _fill(message, told)
@@ -89,7 +90,7 @@ class Messages:
         Return a ``google.rpc.Status`` with a ``Problem`` in its details.
 
         :param code: the status code of gRPC.
-        :param problem: what is wrong.
+        :param problem: the problem.
         """
         message = self._problem()
         _fill(message, problem.told)
@@ -106,7 +107,7 @@ def _told(message: Any) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for field, value in message.ListFields():
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            told[field.json_name] = {key: value[key] for key in sorted(value)}  # they come in any order
+            told[field.json_name] = {key: value[key] for key in sorted(value)}  # maps have no order
         elif _is_repeated(field):
             told[field.json_name] = [_told_one(field, each) for each in value]
         else:
@@ -138,7 +139,7 @@ def _plain(value: Any) -> Any:
 
 
 def _fill(message: Any, told: Mapping[str, Any]) -> None:
-    """Set the fields of a message to those of a JSON value. What is ``None`` is left out."""
+    """Set the fields of a message to those of a JSON value. Skip values that are ``None``."""
     fields = {field.json_name: field for field in message.DESCRIPTOR.fields}
     for key, value in told.items():
         if value is None:
@@ -189,7 +190,7 @@ def _fill_value(found: Any, value: Any) -> None:
 
 
 def _is_repeated(field: Any) -> bool:
-    """Return whether a field is repeated. Newer versions of the library say it in one way, older ones in another."""
+    """Return whether a field is repeated. Newer versions of the library have another attribute for it."""
     repeated = getattr(field, "is_repeated", None)
     return bool(field.label == FieldDescriptor.LABEL_REPEATED if repeated is None else repeated)
 
@@ -221,7 +222,7 @@ def _add(message: Any, structure: Structure, place: str) -> None:
             near = f"{path}.{field.type}" if field.type in local else f".{PACKAGE}.{field.type}"
             added.type, added.type_name = FieldDescriptor.TYPE_MESSAGE, f".{STRUCT}" if field.type == STRUCT else near
         if field.label == "optional":
-            # That a single value of proto3 is there is told by a choice between it and nothing.
+            # A choice (oneof) with only this field tells whether the field is set, as protoc does for proto3.
             added.proto3_optional, added.oneof_index = True, len(message.oneof_decl)
             message.oneof_decl.add(name=f"_{field.name}")
 
@@ -236,7 +237,7 @@ def _add_map(message: Any, field: Field) -> str:
 
 
 def _status() -> Any:
-    """Return the file of ``google.rpc.Status``, as libraries of gRPC know it."""
+    """Return the file of ``google.rpc.Status``, which libraries of gRPC know."""
     file = descriptor_pb2.FileDescriptorProto(
         name="google/rpc/status.proto", package="google.rpc", syntax="proto3", dependency=["google/protobuf/any.proto"]
     )

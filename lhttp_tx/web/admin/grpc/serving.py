@@ -1,9 +1,10 @@
 """
-Takes calls over gRPC: looks at the key, reads the request, and answers.
+Takes calls over gRPC: checks the key, reads the request, and answers.
 
-Each call is taken as a stream of requests, of which only the first is read: so the key is looked at before the request
-is, and a caller that never sends one does not stay. Used by :mod:`lhttp_tx.web.admin.grpc.listening`, which sets the
-bounds that the library itself keeps. Source: gRPC, "gRPC over HTTP2" and "Status codes".
+For the library, each call is a stream of requests. Only the first request is read. So the server can check the key
+before it reads the request, and can end a call that never sends one. Used by
+:mod:`lhttp_tx.web.admin.grpc.listening`, which sets the limits that the library itself enforces. Source: gRPC, "gRPC
+over HTTP2" and "Status codes".
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from lhttp_tx.web.admin.proto import SERVICE, rpc_name
 __all__ = ["CODES", "MAX_RUNNING", "PATIENCE", "Service"]
 
 MAX_RUNNING = 200
-"""The most calls with a key at a time, those included that nobody waits for any more."""
+"""The most calls with a key at a time. Calls whose callers have left count until they end."""
 
 PATIENCE = 10.0
-"""Seconds within which a caller with a key sends its request."""
+"""The most seconds until a caller with a key has sent its request."""
 
 CODES: Mapping[int, StatusCode] = {
     400: StatusCode.INVALID_ARGUMENT,
@@ -59,7 +60,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
     """
     The methods, by their names in gRPC.
 
-    :ivar running: how many calls with a key run.
+    :ivar running: the number of running calls with a key.
     """
 
     def __init__(self, gate: AdminGate, answering: Answering) -> None:
@@ -74,7 +75,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
         self._handlers = {f"/{SERVICE}/{rpc_name(method.name)}": self._handler(method) for method in METHODS}
 
     def service(self, handler_call_details: Any) -> Any:
-        """Return what takes a call; ``None`` if there is no such method."""
+        """Return the handler of a call; ``None`` if there is no such method."""
         return self._handlers.get(handler_call_details.method)
 
     def _handler(self, method: Method) -> Any:
@@ -83,7 +84,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
                 return await self._take(method, context)
             except Problem as problem:
                 await self._refuse(context, problem)
-                raise  # it is not reached
+                raise  # never reached
 
         return grpc.stream_unary_rpc_method_handler(take)
 
@@ -103,7 +104,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
             params = self._messages.read(method.name, await _request(context))
             call = self._answering.answer(method, params, key, metadata.get("idempotency-key"), lambda: not left)
             answering = Deferred.fromCoroutine(call).asFuture(asyncio.get_running_loop())
-            # A caller may leave, but a change is not left half done for that.
+            # If the caller leaves, the call continues, so that no change is left half done.
             told = await asyncio.shield(answering)
         except asyncio.CancelledError:
             left.append(True)
@@ -120,10 +121,10 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
         return self._messages.write(method.name, told)
 
     def _ended(self, answering: asyncio.Future[dict[str, Any]]) -> None:
-        """Note that a call has ended for whose answer nobody waits."""
+        """Note that a call has ended whose caller had left."""
         self.running -= 1
         if not answering.cancelled() and (error := answering.exception()) is not None:
-            problem_of(Failure(error))  # the log has it if it is a mistake
+            problem_of(Failure(error))  # logs it if it is a bug
 
     async def _refuse(self, context: Any, problem: Problem) -> None:
         """End a call with an error."""
@@ -149,7 +150,7 @@ def _read(metadata: Any) -> dict[str, str]:
     """
     Return the texts in the metadata of a call.
 
-    :raises Problem: 400 if there are two of one that decides something.
+    :raises Problem: with status 400 if ``authorization`` or ``idempotency-key`` occurs twice.
     """
     found: dict[str, str] = {}
     for name, value in metadata or ():
