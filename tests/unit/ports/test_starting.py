@@ -20,6 +20,7 @@ class Circle:
 
 @pytest.fixture(autouse=True)
 def thawed() -> Iterator[None]:
+    gc.unfreeze()  # CPython 3.12 has frozen some objects by itself
     yield
     gc.unfreeze()
 
