@@ -5,6 +5,7 @@ lhttp_tx.ports.listening and the starts of a service: all ports or none, whateve
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -435,6 +436,9 @@ def test_health_is_full_while_no_connection_is_free(real: LHTTPService) -> None:
     assert health(real) == "full"
 
 
+DESCRIPTOR = os.open(os.devnull, os.O_RDONLY)
+
+
 class Crowd:
     """A socket on which more and more clients connect."""
 
@@ -447,6 +451,9 @@ class Crowd:
             raise BlockingIOError(errno.EWOULDBLOCK, "nobody")
         self.waiting -= 1
         return self, ("192.0.2.1", 1)
+
+    def fileno(self) -> int:
+        return DESCRIPTOR  # older versions of Twisted set a flag of it
 
     def listen(self, backlog: int) -> None:
         pass

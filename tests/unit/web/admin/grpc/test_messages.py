@@ -60,6 +60,7 @@ def as_protobuf(value: Any) -> Any:
     return str(value) if value == 2**53 + 1 else value
 
 
+@pytest.mark.filterwarnings("ignore:invalid character:FutureWarning")  # protobuf's own use of CPython 3.15
 @pytest.mark.parametrize("method", [method.name for method in METHODS])
 def test_a_request_is_read_as_json_has_it(method: str) -> None:
     params = {parameter.name: sample(parameter.schema) for parameter in BY_NAME[method].parameters}
