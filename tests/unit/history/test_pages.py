@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import tracemalloc
 from base64 import b64encode
 from typing import Any
@@ -12,7 +13,7 @@ from twisted.internet.task import Clock
 
 from lhttp_tx.codec.views import JSON, PROTOBUF
 from lhttp_tx.history.memory import MemoryHistory
-from lhttp_tx.history.pages import Pages, SharedPage, deliveries
+from lhttp_tx.history.pages import Pages, SharedPage, _bytes_of, deliveries
 from lhttp_tx.history.turns import PORTION, Turns, cost_of
 from lhttp_tx.history.values import Retention, Stored
 from lhttp_tx.transports.http.entries import FORMS
@@ -98,6 +99,24 @@ def test_encodings_of_pages_that_are_kept_no_more_do_not_count() -> None:
         delivery.encoded(ENCODINGS[-1])
     assert before + 100_000 < pages._kept_size < before + 110_000
     store.stop()
+
+
+def test_the_bytes_of_very_many_frames_are_counted_in_a_few_calls() -> None:
+    """The cost fuzzer found what counted each of them in Python."""
+    count = 0
+
+    def note(_: object, event: str, __: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    frames = [b"x" * 20] * 10_000
+    sys.setprofile(note)
+    try:
+        size = _bytes_of((frames, (b"head",)))
+    finally:
+        sys.setprofile(None)
+    assert count < 10
+    assert size > 10_000 * sys.getsizeof(frames[0])
 
 
 def test_who_asks_for_the_same_shares_it() -> None:
