@@ -10,7 +10,6 @@ import ast
 import re
 import tomllib
 from configparser import ConfigParser
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +115,3 @@ def test_every_folder_is_installed() -> None:
     named = set(settings["options"]["packages"].split())
     found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "lhttp_tx").rglob("__init__.py")}
     assert found == named - {"twisted.plugins"}
-
-
-def test_docstrings_cite_sections_that_the_protocol_has() -> None:
-    lines = (ROOT / "docs/protocol.rst").read_text(encoding="utf-8").splitlines()
-    titles = {title for title, below in pairwise(lines) if title and re.fullmatch(r"[=~-]{3,}", below)}
-    assert {"Message format", "Errors and receipts"} <= titles
-    cited = r'protocol document, sections? ("[^."]+"(?:(?:,| and) "[^"]+")*)'
-    for path in (ROOT / "lhttp_tx").rglob("*.py"):
-        text = " ".join(path.read_text(encoding="utf-8").split())
-        for found in re.findall(cited, text):
-            assert set(re.findall(r'"([^"]+?)\.?"', found)) <= titles, path

@@ -16,7 +16,7 @@ PAGES = {
 }
 
 _PAGE = "|".join(PAGES).replace(" ", r"\s+")
-NAMED = re.compile(rf'({_PAGE}),\s+section\s+"([^"]+)"')
+NAMED = re.compile(rf'({_PAGE}),\s+sections?\s+("[^"]+"(?:(?:,|\s+and)\s+"[^"]+")*)')
 
 
 def sections_of(page: str) -> list[str]:
@@ -31,9 +31,16 @@ def test_a_page_has_sections(page: str) -> None:
 def test_sections_that_docstrings_name_exist() -> None:
     named = 0
     for path in sorted((ROOT / "lhttp_tx").rglob("*.py")):
-        for page, section in NAMED.findall(path.read_text(encoding="utf-8")):
+        for page, sections in NAMED.findall(path.read_text(encoding="utf-8")):
             titles = [title for title, _ in sections_of(PAGES[" ".join(page.split())])]
-            wanted = " ".join(section.split())
-            assert any(title == wanted or title.startswith(f"{wanted}:") for title in titles), f"{path}: {wanted}"
-            named += 1
+            for section in re.findall(r'"([^"]+?)\.?"', sections):
+                wanted = " ".join(section.split())
+                assert any(title == wanted or title.startswith(f"{wanted}:") for title in titles), f"{path}: {wanted}"
+                named += 1
     assert named > 20
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.rst")), ids=lambda path: path.name)
+def test_no_heading_stands_in_one_line_with_what_underlines_it(path: Path) -> None:
+    """Sphinx shows such a line as text, and says nothing."""
+    assert not re.findall(r"^\w[^=~^-]* ([=~^-])\1{3,}$", path.read_text(encoding="utf-8"), re.MULTILINE)

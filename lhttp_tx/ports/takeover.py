@@ -147,11 +147,6 @@ class Takeover(Service):
         self._running = sock
         _log.info("taking over from process {pid}: {count} sockets", pid=answer.get("pid"), count=len(names))
 
-    @property
-    def pending(self) -> bool:
-        """Whether another server runs that :meth:`go` has yet to stop."""
-        return self._running is not None
-
     def go(self, *, wait: float = 0.0) -> None:
         """
         Tell the other server to stop, if there is one.

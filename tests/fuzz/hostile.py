@@ -534,6 +534,11 @@ def _sessions() -> Iterator[tuple[str, Script]]:
 
 HOSTILE: dict[str, Script] = {
     "time that passes": _script(Step("time", times=300)),
+    "two event streams of a history in one read": _script(
+        Step("http", _get(b"/events?channel=kept.full&since=e-1400")),
+        Step("http", _get(b"/events?channel=kept.full&channel=kept.a&since=e-1400&dta=body")),
+        history="later",
+    ),
     "answers that nobody reads": _script(Step("http", _get(b"/lhttp.js"), client=1, times=150)),
     "answers that nobody reads, without a body": _script(
         Step("http", _get(b"/lhttp.mjs", b"HEAD"), client=1, times=500)
