@@ -32,6 +32,7 @@ class CodedFraming(Framing):
         self.view: View = view
         self._frames = frames
         self.takes_gzip = frames.takes_gzip
+        self.compresses = frames.compresses
 
     def encode(self, payloads: list[bytes], binary: bool) -> bytes:
         """See :meth:`lhttp_tx.transports.websocket.frames.Framing.encode`."""

@@ -299,6 +299,16 @@ class Connection(WebSocketServerProtocol):
         """See :class:`lhttp_tx.interfaces.ITransport`."""
         return self._held() + self.factory.outbox.size_of(self)
 
+    @property
+    def converts(self) -> bool:
+        """See :class:`lhttp_tx.interfaces.ITransport`."""
+        return self._framing.view is not None
+
+    @property
+    def compresses(self) -> bool:
+        """See :class:`lhttp_tx.interfaces.ITransport`."""
+        return self._framing.compresses
+
     def call_when_drained(self, call: Callable[[], None]) -> None:
         """See :meth:`lhttp_tx.interfaces.ITransport.call_when_drained`."""
         self.factory.outbox.flush()
