@@ -102,6 +102,7 @@ class Connection(WebSocketServerProtocol):
 
     :ivar place: its place among the connections of the server.
     :ivar session: takes its messages; ``None`` before it is open.
+    :ivar opens_at_once: whether its handshake is there and accepted, so that nothing can take too long.
     """
 
     # Autobahn copies and prints these for each connection; the factory sets them on a class, once.
@@ -120,6 +121,7 @@ class Connection(WebSocketServerProtocol):
     _isMessageCompressed: bool
     place: Place | None = None
     session: Any = None
+    opens_at_once = False
 
     # Autobahn sets these when it checks a handshake. Other connections need them, too.
     inside_message = False
@@ -158,7 +160,7 @@ class Connection(WebSocketServerProtocol):
     def _connectionMade(self) -> None:
         if not self.factory.trimmed:
             WebSocketProtocol._connectionMade(self)
-        elif self.openHandshakeTimeout > 0:
+        elif self.openHandshakeTimeout > 0 and not self.opens_at_once:
             timer = self.factory._batched_timer
             self.openHandshakeTimeoutCall = timer.call_later(self.openHandshakeTimeout, self.onOpenHandshakeTimeout)
         self.factory.countConnections += 1
