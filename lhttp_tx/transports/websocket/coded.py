@@ -24,6 +24,8 @@ _AT_ONCE = 64
 class CodedFraming(Framing):
     """Puts views of messages into the frames of another encoding, which may compress them."""
 
+    converts = True
+
     def __init__(self, view: View, frames: Framing) -> None:
         """
         :param view: the view.

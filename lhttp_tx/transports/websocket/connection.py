@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from operator import attrgetter
 from socket import socket
 from typing import Any, cast
 
@@ -136,6 +137,8 @@ class Connection(WebSocketServerProtocol):
 
     _flow = 0
     _framing: Framing = PLAIN
+    converts = property(attrgetter("_framing.converts"))
+    compresses = property(attrgetter("_framing.compresses"))
     _throttle: Throttle | None = None
     _front: Throttle | Decoder | None = None
     _unsent: Unsent | None = None
@@ -300,16 +303,6 @@ class Connection(WebSocketServerProtocol):
     def unsent(self) -> int:
         """See :class:`lhttp_tx.interfaces.ITransport`."""
         return self._held() + self.factory.outbox.size_of(self)
-
-    @property
-    def converts(self) -> bool:
-        """See :class:`lhttp_tx.interfaces.ITransport`."""
-        return self._framing.view is not None
-
-    @property
-    def compresses(self) -> bool:
-        """See :class:`lhttp_tx.interfaces.ITransport`."""
-        return self._framing.compresses
 
     def call_when_drained(self, call: Callable[[], None]) -> None:
         """See :meth:`lhttp_tx.interfaces.ITransport.call_when_drained`."""
