@@ -52,7 +52,7 @@ export function connectionMuteButtons(connection, done) {
 
   function update({ user, muted, user_muted }) {
     whoms = [[{ connection }, "Only this connection"]];
-    if (user !== null) whoms.push([{ user }, `The user ${user}, on all connections`]);
+    if (user !== null) whoms.push([{ user }, `The user \u2068${user}\u2069, on all connections`]);
     lifted = user_muted ? { user } : { connection };
     give.hidden = !may("mute");
     lift.hidden = !(may("unmute") && muted);
