@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from operator import attrgetter
 from socket import socket
 from typing import Any, cast
 
@@ -102,6 +103,7 @@ class Connection(WebSocketServerProtocol):
 
     :ivar place: its place among the connections of the server.
     :ivar session: takes its messages; ``None`` before it is open.
+    :ivar opens_at_once: whether its handshake is there and accepted, so that nothing can take too long.
     """
 
     # Autobahn copies and prints these for each connection; the factory sets them on a class, once.
@@ -120,6 +122,7 @@ class Connection(WebSocketServerProtocol):
     _isMessageCompressed: bool
     place: Place | None = None
     session: Any = None
+    opens_at_once = False
 
     # Autobahn sets these when it checks a handshake. Other connections need them, too.
     inside_message = False
@@ -134,6 +137,8 @@ class Connection(WebSocketServerProtocol):
 
     _flow = 0
     _framing: Framing = PLAIN
+    converts = property(attrgetter("_framing.converts"))
+    compresses = property(attrgetter("_framing.compresses"))
     _throttle: Throttle | None = None
     _front: Throttle | Decoder | None = None
     _unsent: Unsent | None = None
@@ -158,7 +163,7 @@ class Connection(WebSocketServerProtocol):
     def _connectionMade(self) -> None:
         if not self.factory.trimmed:
             WebSocketProtocol._connectionMade(self)
-        elif self.openHandshakeTimeout > 0:
+        elif self.openHandshakeTimeout > 0 and not self.opens_at_once:
             timer = self.factory._batched_timer
             self.openHandshakeTimeoutCall = timer.call_later(self.openHandshakeTimeout, self.onOpenHandshakeTimeout)
         self.factory.countConnections += 1
