@@ -53,6 +53,8 @@ SCOPES = (
     ("connections", {"channel": "chat"}, 403),
     ("history", {"channel": "chat"}, 403),
     ("disconnect", {"user": "jack"}, 403),
+    ("mute", {"user": "jack"}, 403),
+    ("unmute", {"user": "jack"}, 403),
     ("users", {}, 403),
     ("info", {}, 403),
     ("connection", {"connection": "a"}, 403),

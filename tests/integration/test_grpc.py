@@ -263,6 +263,10 @@ def _compare(one: Both, two: Both, three: Both) -> None:
         assert two.remote("refresh", {"user": "jack", "expires": 1}) == "ABORTED"
         assert "status 409" in three.command("call", "refresh", '{"user": "jack", "expires": 1}').stderr
         assert same("history_remove", {"channel": "news.a"}) == {}
+        assert same("mute", {"user": "nobody", "seconds": 60})["count"] == 0
+        assert same("unmute", {"user": "nobody"})["count"] == 0
+        assert two.remote("mute", {"user": "jack"})["count"] == 1
+        assert two.remote("unmute", {"user": "jack"})["count"] == 1
         assert same("disconnect", {"user": "nobody", "code": 4001, "reason": "go"})["count"] == 0
         assert two.remote("disconnect", {"user": "jack", "code": 4001})["count"] == 1
         with pytest.raises(Exception, match="4001"):

@@ -21,6 +21,7 @@ from lhttp_tx.codec.text import is_text
 from lhttp_tx.history.pages import PAYLOAD, READ_SHARE, checked
 from lhttp_tx.history.turns import rework_of
 from lhttp_tx.history.values import Filing, Page, Retention, Stored
+from lhttp_tx.observe.schemas import MUTE_SECONDS
 from lhttp_tx.web.admin.keys import AdminKey
 from lhttp_tx.web.admin.lookups import PAGE, Lookups, Params, Told
 from lhttp_tx.web.admin.problems import Problem
@@ -107,6 +108,15 @@ class Calls(Lookups):
         """Close connections."""
         code, reason = int(params.get("code", 4000)), params.get("reason", "")
         return _reached(await self._managed.control.close(**_whom(params), code=code, reason=reason))
+
+    async def do_mute(self, params: Params, key: AdminKey) -> Told:
+        """Mute a user or a connection."""
+        seconds = int(params.get("seconds", MUTE_SECONDS))
+        return _reached(await self._managed.control.mute(**_whom(params), seconds=seconds, by=_named(key)))
+
+    async def do_unmute(self, params: Params, key: AdminKey) -> Told:
+        """Lift mutes."""
+        return _reached(await self._managed.control.unmute(**_whom(params), by=_named(key)))
 
     async def do_refresh(self, params: Params, key: AdminKey) -> Told:
         """Set when logins expire."""
@@ -236,6 +246,10 @@ def _told(stored: Stored, epoch: str) -> Told:
 
 def _reached(reached: Reached) -> Told:
     return {"count": reached.count, "unanswered": list(reached.unanswered)}
+
+
+def _named(key: AdminKey) -> str:
+    return f"the key {key.name}"
 
 
 def _whom(params: Params) -> dict[str, str]:

@@ -4,6 +4,7 @@ import { mayUseAll, may } from "./api.js";
 import { kick } from "./dialog.js";
 import { add, address, el, link, name, note, panel } from "./dom.js";
 import { bytes, count } from "./format.js";
+import { userMuteButtons } from "./mute.js";
 import { pages } from "./table.js";
 import { traceLink } from "./trace.js";
 
@@ -52,7 +53,7 @@ export function connectionsView(main, [kind, user], signal) {
     signal,
   });
   const kick = isOne && may("disconnect") ? kickButton({ user }, list.again) : null;
-  const actions = isOne ? el("div", { class: "actions" }, traceLink("user", user), kick) : null;
+  const actions = isOne ? el("div", { class: "actions" }, traceLink("user", user), userMuteButtons(user), kick) : null;
   add(main, panel(isOne ? "Now" : "All, by id", { actions }, list.element));
 }
 
