@@ -48,7 +48,7 @@ from lhttp_tx.ports.listening import accept
 from lhttp_tx.ports.sockets import adopt, give_away, is_unix
 from lhttp_tx.ports.taken import MakeEndpoint, Taken, receive, remove
 
-__all__ = ["MakeEndpoint", "Takeover", "TakeoverFailed"]
+__all__ = ["MakeEndpoint", "Takeover", "TakeoverFailed", "check_takeover"]
 
 _log = Logger()
 
@@ -67,6 +67,30 @@ _MAX_PATH = 95
 
 class TakeoverFailed(Exception):
     """The sockets of the running server cannot be taken. The text says why, and what to do."""
+
+
+def check_takeover(path: Path) -> bool:
+    """
+    Check that a server can listen at a path.
+
+    :returns: whether a socket is there, which may be that of a running server.
+    :raises TakeoverFailed: if it cannot, or if something is there that is not a socket, or belongs to another user.
+    """
+    if len(os.fsencode(path)) > _MAX_PATH:
+        raise TakeoverFailed(f"the path is too long for a UNIX socket; choose one of at most {_MAX_PATH} bytes")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise TakeoverFailed(f"the server may not make files in {path.parent}, or it is not there")
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise TakeoverFailed(f"{path}: {error.strerror}") from None
+    if not stat.S_ISSOCK(found.st_mode):
+        raise TakeoverFailed(f"{path} is not a socket; name another path, or remove it")
+    if found.st_uid not in (0, os.geteuid()):
+        raise TakeoverFailed(f"{path} belongs to another user; name a path in a directory of the server's own")
+    return True
 
 
 class Takeover(Service):
@@ -101,22 +125,8 @@ class Takeover(Service):
 
         :raises TakeoverFailed: if something is there that is not such a server, or belongs to another user.
         """
-        if len(os.fsencode(self._path)) > _MAX_PATH:
-            raise TakeoverFailed(f"the path is too long for a UNIX socket; choose one of at most {_MAX_PATH} bytes")
-        if not os.access(self._path.parent, os.W_OK | os.X_OK):
-            raise TakeoverFailed(f"the server may not make files in {self._path.parent}, or it is not there")
-        try:
-            found = self._path.lstat()
-        except FileNotFoundError:
+        if not check_takeover(self._path):
             return
-        except OSError as error:
-            raise TakeoverFailed(f"{self._path}: {error.strerror}") from None
-        if not stat.S_ISSOCK(found.st_mode):
-            raise TakeoverFailed(f"{self._path} is not a socket; name another path, or remove it")
-        if found.st_uid not in (0, os.geteuid()):
-            raise TakeoverFailed(
-                f"{self._path} belongs to another user; name a path in a directory of the server's own"
-            )
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(_ANSWER_TIMEOUT)
         try:
