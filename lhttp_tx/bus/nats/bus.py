@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lhttp_tx.bus.nats.denials import Forbidden
 from lhttp_tx.bus.nats.gaps import Gaps
 from lhttp_tx.bus.nats.headers import Head, binary_of
 from lhttp_tx.bus.nats.interest import Interest
@@ -265,24 +266,42 @@ class NATSBus(LinkUser):
         """
         See :meth:`lhttp_tx.interfaces.IBus.publish`.
 
-        :raises BusUnavailable: while NATS is unavailable, or if too many bytes wait to be sent to it.
+        It returns a Deferred only if NATS has lately refused a publication, and this channel is new since then.
+
+        :raises BusUnavailable: while NATS is unavailable, if it does not allow the channel, or if too many bytes wait
+            to be sent to it.
         :raises MessageTooLarge: if NATS does not accept messages of this size.
         """
         if not self._users:
             raise BusUnavailable("the bus has stopped")
         subject = self._subject_of(channel)
-        if self._keeper.open or not self.servers.local_delivery:
-            self._keeper.publish((subject, payload, binary))
+        waiting: Deferred[None] | None = None
+        if self.servers.local_delivery:
+            waiting = self._publish_if_open(subject, payload, binary)
+        else:
+            waiting = self._keeper.publish((subject, payload, binary))
         wildcards = self._interest.wildcards_of(channel)
         self._deliver(subject, [payload], binary)
         for wildcard in wildcards:
             self._deliver(wildcard, [payload], binary)
-        return None
+        return waiting
+
+    def _publish_if_open(self, subject: str, payload: bytes, binary: bool) -> Deferred[None] | None:
+        """Publish, if NATS is available and allows it. The receivers of this node get the publication anyway."""
+        if not self._keeper.open:
+            return None
+        try:
+            waiting = self._keeper.publish((subject, payload, binary))
+        except Forbidden:
+            return None
+        return None if waiting is None else waiting.addErrback(_delivered_here)
 
     def publish_run(self, channel: str, payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
         """See :meth:`lhttp_tx.interfaces.IBus.publish_run`. Raise what :meth:`publish` raises."""
         for payload in payloads:  # the first one raises if NATS cannot be used
-            self.publish(channel, payload, binary)
+            waiting = self.publish(channel, payload, binary)
+            if waiting is not None:
+                return waiting
             link = self._keeper.settled_link
             if link is not None:
                 self._publish_more(link, channel, payloads, binary)
