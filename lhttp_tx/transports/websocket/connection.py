@@ -266,8 +266,8 @@ class Connection(WebSocketServerProtocol):
         """
         if self.state != _OPEN:
             return
-        rest = frames
         if self._flow and self._flow & CONGESTED:
+            sent = 0
             size = self._unsent_size = self._held() + len(frames)
             if size > self.factory.engine.limits.unsent_size:
                 _log.error("{peer}: closed, it does not read: {size} bytes unsent", peer=self.peer, size=size)
@@ -281,8 +281,9 @@ class Connection(WebSocketServerProtocol):
                 sent = 0  # the transport itself will find the error
             if sent == len(frames):
                 return
-            rest = frames[sent:]
-        self.transport.write(rest)
+        else:
+            sent = 0
+        self.transport.write(frames[sent:])
         if self._unsent is not None:
             self._unsent.add(frames, self._held())
 

@@ -28,7 +28,7 @@ _MAX_HOLD = 0.002
 """The most seconds for which frames wait for further reads."""
 
 _CLOSE = 0.0002
-"""If more seconds have passed since the flush, the next read is not of the same crowd, and is not joined with others."""
+"""If more seconds have passed since the flush, the next read is none of a crowd, and is not joined with others."""
 
 _EXPECTS, _HOLDS = 1, 2
 """Whether the next read is to be joined with those after it; whether reads are being joined."""
@@ -45,7 +45,7 @@ class Outbox:
     """
     The frames that the connections of one server have to write, gathered while a read is being handled.
 
-    If a read follows a flush to many connections at once, it will probably also cause frames for many, and so will those
+    If a read follows a flush to many connections at once, it will probably also cause frames for many. So will those
     after it. Then the outbox gathers frames until the reactor has handled all reads of its turn, for at most
     :data:`_MAX_HOLD` seconds. So fifty publishers that send at the same time cost each subscriber a few writes, and not
     fifty. One publisher that sends now and then waits for nobody.
