@@ -17,7 +17,6 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lhttp_tx.bus.nats.denials import Forbidden
 from lhttp_tx.bus.nats.gaps import Gaps
 from lhttp_tx.bus.nats.headers import Head, binary_of
 from lhttp_tx.bus.nats.interest import Interest
@@ -25,6 +24,7 @@ from lhttp_tx.bus.nats.keeper import LinkKeeper, LinkOpener, LinkUser
 from lhttp_tx.bus.nats.link import Link
 from lhttp_tx.bus.nats.opening import open_link
 from lhttp_tx.bus.nats.origins import Origins
+from lhttp_tx.bus.nats.permission import Forbidden
 from lhttp_tx.bus.nats.servers import NATSServers, shown_server
 from lhttp_tx.bus.nats.subjects import channel_of, subject_of
 from lhttp_tx.bus.nats.ways import Ways

@@ -19,7 +19,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from lhttp_tx.bus.nats.confirmations import ANSWER_TIMEOUT, Confirmations
-from lhttp_tx.bus.nats.denials import Denials
 from lhttp_tx.bus.nats.guarded import GuardedClient
 from lhttp_tx.bus.nats.headers import BINARY_HEAD, publish_commands
 from lhttp_tx.bus.nats.inbox import Inbox
@@ -27,7 +26,7 @@ from lhttp_tx.bus.nats.incoming import Run
 from lhttp_tx.bus.nats.orders import Orders
 from lhttp_tx.bus.nats.origins import Dates
 from lhttp_tx.bus.nats.owner import LinkOwner
-from lhttp_tx.bus.nats.permission import Complaints, Permission
+from lhttp_tx.bus.nats.permission import Complaints, Denials, Permission
 from lhttp_tx.bus.nats.receiving import pass_on
 from lhttp_tx.bus.nats.servers import NATSServers, is_server
 from lhttp_tx.bus.nats.subjects import subject_of
@@ -111,7 +110,7 @@ class Link:
         Write *payload* to the server's socket, at the latest at the end of this turn of the reactor.
 
         :returns: ``None``; or, if the server has refused a publication lately, a Deferred like that of
-            :meth:`lhttp_tx.bus.nats.denials.Denials.attempt`.
+            :meth:`lhttp_tx.bus.nats.permission.Denials.attempt`.
         :raises Forbidden: if the server does not allow the subject.
         :raises BusUnavailable: if the link is lost, or too many bytes wait to be sent.
         :raises MessageTooLarge: if the server would close the connection because of the size of *payload*.
