@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lhttp_tx.bus.nats.gaps import Gaps
+from lhttp_tx.bus.nats.handover import Publication
 from lhttp_tx.bus.nats.headers import Head, binary_of
 from lhttp_tx.bus.nats.interest import Interest
 from lhttp_tx.bus.nats.keeper import LinkKeeper, LinkOpener, LinkUser
@@ -277,7 +278,7 @@ class NATSBus(LinkUser):
         subject = self._subject_of(channel)
         waiting: Deferred[None] | None = None
         if self.servers.local_delivery:
-            waiting = self._publish_if_open(subject, payload, binary)
+            waiting = _publish_if_open(self._keeper, (subject, payload, binary))
         else:
             waiting = self._keeper.publish((subject, payload, binary))
         wildcards = self._interest.wildcards_of(channel)
@@ -285,16 +286,6 @@ class NATSBus(LinkUser):
         for wildcard in wildcards:
             self._deliver(wildcard, [payload], binary)
         return waiting
-
-    def _publish_if_open(self, subject: str, payload: bytes, binary: bool) -> Deferred[None] | None:
-        """Publish, if NATS is available and allows it. The receivers of this node get the publication anyway."""
-        if not self._keeper.open:
-            return None
-        try:
-            waiting = self._keeper.publish((subject, payload, binary))
-        except Forbidden:
-            return None
-        return None if waiting is None else waiting.addErrback(_delivered_here)
 
     def publish_run(self, channel: str, payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
         """See :meth:`lhttp_tx.interfaces.IBus.publish_run`. Raise what :meth:`publish` raises."""
@@ -366,6 +357,17 @@ class NATSBus(LinkUser):
         """See :class:`lhttp_tx.bus.nats.owner.LinkOwner`."""
         for end in self._end:
             end()
+
+
+def _publish_if_open(keeper: LinkKeeper, publication: Publication) -> Deferred[None] | None:
+    """Publish, if NATS is available and allows it. The receivers of this node get the publication anyway."""
+    if not keeper.open:
+        return None
+    try:
+        waiting = keeper.publish(publication)
+    except Forbidden:
+        return None
+    return None if waiting is None else waiting.addErrback(_delivered_here)
 
 
 def _delivered_here(failure: Failure) -> None:

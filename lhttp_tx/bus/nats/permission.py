@@ -8,9 +8,9 @@ may do nothing, because an operator may forbid some channels on purpose. So the 
 NATS does not answer publications. If it forbids one, it names the subject, but not the publication. So at the first
 refusal nobody knows which receipts are concerned, and all that wait must fail. From then on, the link is alert: it
 refuses forbidden subjects itself, and tries each subject that is new to it. The publisher of a tried subject waits for
-the next ping. If NATS refuses the subject before it answers the ping, only the publishers of this subject are concerned.
-So a client that publishes to forbidden channels can fail the receipts of others only once, however many channels it
-names. Used by :mod:`lhttp_tx.bus.nats.link`.
+the next ping. If NATS refuses the subject before it answers the ping, only the publishers of this subject are
+concerned. So a client that publishes to forbidden channels can fail the receipts of others only once, however many
+channels it names. Used by :mod:`lhttp_tx.bus.nats.link`.
 """
 
 from __future__ import annotations
