@@ -1,0 +1,85 @@
+"""
+The subscriptions of :mod:`lhttp_tx.client.aio`, and what they share with those of :mod:`lhttp_tx.client.sync`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import final
+
+from lhttp_tx.client.errors import ClientClosed
+from lhttp_tx.client.subscription import Subscription as _Subscription
+from lhttp_tx.codec.message import Message
+
+__all__ = ["Subscription", "SubscriptionView"]
+
+
+class SubscriptionView:
+    """What a program can see of a subscription."""
+
+    def __init__(self, seen: _Subscription) -> None:
+        """:param seen: the subscription of the client for Twisted."""
+        self._seen = seen
+
+    @property
+    def channel(self) -> str:
+        """The channel, or the wildcard."""
+        return self._seen.channel
+
+    @property
+    def closed(self) -> bool:
+        """Whether the subscription has ended, so that no more messages arrive."""
+        return not self._seen.active
+
+    @property
+    def dropped(self) -> int:
+        """The number of messages that were pushed out of a full buffer."""
+        return self._seen.dropped
+
+    @property
+    def unsure(self) -> bool:
+        """See :attr:`lhttp_tx.client.subscription.Subscription.unsure`."""
+        return self._seen.unsure
+
+
+@final
+class Subscription(SubscriptionView):
+    """
+    A subscription. Iterate over its messages with ``async for message in subscription``, until :meth:`unsubscribe`.
+    """
+
+    def __init__(self, seen: _Subscription, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(seen)
+        self._loop = loop
+
+    async def next(self) -> Message:
+        """
+        Return the next message. If the call is cancelled, no message is lost.
+
+        :raises ClientClosed: if the subscription has ended.
+        """
+        return await self._seen.next().asFuture(self._loop)
+
+    def left(self) -> Message | None:
+        """Take a message from the buffer without waiting. Return ``None`` if it is empty."""
+        found: list[Message] = []
+        taken = self._seen.next()
+        taken.addCallbacks(found.append, lambda _: None)
+        taken.cancel()
+        return found[0] if found else None
+
+    async def unsubscribe(self) -> None:
+        """End the subscription. Messages in the buffer can still be taken."""
+        await self._seen.unsubscribe().asFuture(self._loop)
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Message:
+        try:
+            return await self.next()
+        except ClientClosed:
+            raise StopAsyncIteration from None
+
+    def __repr__(self) -> str:
+        return f"<aio.Subscription {self.channel}>"
