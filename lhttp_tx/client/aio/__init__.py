@@ -16,6 +16,7 @@ The names and the order of arguments are those of the JavaScript client. Inside,
 """
 
 from lhttp_tx.client.aio.client import Client
+from lhttp_tx.client.aio.presence import Presence
 from lhttp_tx.client.aio.subscription import Subscription
 
-__all__ = ["Client", "Subscription"]
+__all__ = ["Client", "Presence", "Subscription"]

@@ -15,11 +15,13 @@ from typing import Any, Literal, Self, TypeVar, final
 from twisted.internet.defer import Deferred
 
 from lhttp_tx.client.aio.loops import LoopReactor, lend, take_back
+from lhttp_tx.client.aio.presence import Presence
 from lhttp_tx.client.aio.subscription import Subscription
 from lhttp_tx.client.aio.values import made
 from lhttp_tx.client.client import Client as _Client, State
 from lhttp_tx.client.errors import ClientClosed
 from lhttp_tx.client.http.ways import Transport
+from lhttp_tx.client.presence.following import EndCallback, PersonCallback
 from lhttp_tx.client.results import HistoryPage, Published
 from lhttp_tx.codec.headers import HeaderPairs
 from lhttp_tx.codec.message import Message
@@ -276,6 +278,44 @@ class Client:
             made.unsubscribe().addErrback(lambda _: None)
             raise
         return Subscription(made, self._loop)
+
+    async def presence(
+        self,
+        channel: str,
+        *,
+        on_join: PersonCallback | None = None,
+        on_leave: PersonCallback | None = None,
+        on_sync: Callable[[Presence], object] | None = None,
+        on_change: Callable[[Presence], object] | None = None,
+        on_end: EndCallback | None = None,
+        buffer: int = 1_000,
+        timeout: float | None = None,
+    ) -> Presence:
+        """
+        Follow the people in a channel, like :meth:`lhttp_tx.client.client.Client.presence`.
+
+        :param timeout: the most seconds to wait until the people are known; ``None``: the client's own limit.
+        :returns: the presence, when the people are known. Iterate over its changes.
+        :raises ReplyError: if the server refuses: with status 404 if the channel has no presence, 403 if the client may
+            not subscribe to it.
+        :raises RequestTimeout: if the people are not known in time.
+        :raises TypeError: if a callback is a coroutine function.
+        """
+        made = self._running()
+        assert self._loop is not None
+        found = Presence(
+            made,
+            self._loop,
+            channel,
+            on_join=on_join,
+            on_leave=on_leave,
+            on_sync=on_sync,
+            on_change=on_change,
+            on_end=on_end,
+            buffer=buffer,
+        )
+        await found.synced(timeout)
+        return found
 
     def position(self, channel: str) -> str | None:
         """Return the position of the last message of a channel that the program has got; ``None`` if there is none."""

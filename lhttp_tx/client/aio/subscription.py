@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from typing import final
 
-from lhttp_tx.client.errors import ClientClosed
+from lhttp_tx.client.aio.stream import Stream
 from lhttp_tx.client.subscription import Subscription as _Subscription
 from lhttp_tx.codec.message import Message
 
@@ -43,43 +43,22 @@ class SubscriptionView:
 
 
 @final
-class Subscription(SubscriptionView):
+class Subscription(SubscriptionView, Stream[Message]):
     """
     A subscription. Iterate over its messages with ``async for message in subscription``, until :meth:`unsubscribe`.
     """
 
-    def __init__(self, seen: _Subscription, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(seen)
-        self._loop = loop
-
-    async def next(self) -> Message:
+    def __init__(self, made: _Subscription, loop: asyncio.AbstractEventLoop) -> None:
         """
-        Return the next message. If the call is cancelled, no message is lost.
-
-        :raises ClientClosed: if the subscription has ended.
+        :param made: the subscription of the client for Twisted.
+        :param loop: the loop of the client.
         """
-        return await self._seen.next().asFuture(self._loop)
-
-    def left(self) -> Message | None:
-        """Take a message from the buffer without waiting. Return ``None`` if it is empty."""
-        found: list[Message] = []
-        taken = self._seen.next()
-        taken.addCallbacks(found.append, lambda _: None)
-        taken.cancel()
-        return found[0] if found else None
+        SubscriptionView.__init__(self, made)
+        Stream.__init__(self, made, loop)
 
     async def unsubscribe(self) -> None:
         """End the subscription. Messages in the buffer can still be taken."""
         await self._seen.unsubscribe().asFuture(self._loop)
-
-    def __aiter__(self) -> Subscription:
-        return self
-
-    async def __anext__(self) -> Message:
-        try:
-            return await self.next()
-        except ClientClosed:
-            raise StopAsyncIteration from None
 
     def __repr__(self) -> str:
         return f"<aio.Subscription {self.channel}>"

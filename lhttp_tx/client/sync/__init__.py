@@ -13,6 +13,7 @@ may use one client.
 """
 
 from lhttp_tx.client.sync.client import Client
+from lhttp_tx.client.sync.presence import Presence
 from lhttp_tx.client.sync.subscription import Subscription
 
-__all__ = ["Client", "Subscription"]
+__all__ = ["Client", "Presence", "Subscription"]

@@ -6,14 +6,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Coroutine, Iterable
+from functools import cache
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, final
 
 from lhttp_tx.client import aio
 from lhttp_tx.client.errors import ClientClosed
 from lhttp_tx.client.http.ways import Transport
+from lhttp_tx.client.presence.following import EndCallback, PersonCallback
 from lhttp_tx.client.results import HistoryPage, Published
 from lhttp_tx.client.states import State
+from lhttp_tx.client.sync.presence import Presence
 from lhttp_tx.client.sync.subscription import Subscription
 from lhttp_tx.client.sync.thread import LoopThread
 from lhttp_tx.codec.headers import HeaderPairs
@@ -140,6 +143,46 @@ class Client:
         return Subscription(
             self._run(self._client.subscribe(channel, since=since, last=last, buffer=buffer)), self._run
         )
+
+    def presence(
+        self,
+        channel: str,
+        *,
+        on_join: PersonCallback | None = None,
+        on_leave: PersonCallback | None = None,
+        on_sync: Callable[[Presence], object] | None = None,
+        on_change: Callable[[Presence], object] | None = None,
+        on_end: EndCallback | None = None,
+        buffer: int = 1_000,
+        timeout: float | None = None,
+    ) -> Presence:
+        """
+        Follow the people in a channel. Iterate over the changes. See :meth:`lhttp_tx.client.aio.Client.presence`.
+
+        Callbacks are called in the client's thread, and cannot call the client.
+        """
+
+        @cache
+        def shown(made: aio.Presence) -> Presence:
+            return Presence(made, self._run)
+
+        def passed(callback: Callable[[Presence], object] | None) -> Callable[[aio.Presence], object] | None:
+            return None if callback is None else lambda made: callback(shown(made))
+
+        async def presence() -> Presence:
+            made = await self._client.presence(
+                channel,
+                on_join=on_join,
+                on_leave=on_leave,
+                on_sync=passed(on_sync),
+                on_change=passed(on_change),
+                on_end=on_end,
+                buffer=buffer,
+                timeout=timeout,
+            )
+            return shown(made)
+
+        return self._run(presence())
 
     def position(self, channel: str) -> str | None:
         """See :meth:`lhttp_tx.client.aio.Client.position`."""
