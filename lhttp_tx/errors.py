@@ -11,6 +11,7 @@ client ever gets it.
     ├── RemoteProtocolError        400  the peer sent something malformed
     │   └── MessageTooLarge        413
     ├── Refused                    any  a processor or filter says no
+    ├── Muted                      403  the client may not publish for some time
     ├── TooMany                    429  a bound was reached
     ├── ProcessorTimeout           500
     ├── BusUnavailable             503
@@ -29,6 +30,7 @@ __all__ = [
     "LHTTPError",
     "LocalProtocolError",
     "MessageTooLarge",
+    "Muted",
     "ProcessorTimeout",
     "Refused",
     "RemoteProtocolError",
@@ -102,6 +104,16 @@ class Refused(LHTTPError):
         if not isinstance(status, int) or not 400 <= status <= 599:
             raise ValueError(f"{status!r} is no status of a refusal: use 400 to 599")
         super().__init__(reason, status=status)
+
+
+class Muted(LHTTPError):
+    """
+    The client may not publish for some time, because an operator or a moderator has muted it.
+
+    The server does not close a connection after many of these errors in a row.
+    """
+
+    status = 403
 
 
 class TooMany(LHTTPError):

@@ -83,6 +83,8 @@ class ITransport(Interface):
 
     peer: str = Attribute("the address of the other side, for logs")
     unsent: int = Attribute("bytes that were sent and have not left the process, as far as it is known")
+    converts: bool = Attribute("whether it sends messages in another form, such as JSON")
+    compresses: bool = Attribute("whether it compresses each message by itself")
 
     def deliver(delivery: Delivery) -> None:
         """

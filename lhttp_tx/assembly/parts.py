@@ -299,6 +299,7 @@ class Assembly:
         """Tell the other nodes that this node leaves, and stop all timers. The assembly may be started again."""
         self._unaware.stop()
         self.members.stop()
+        self.control.stop()
         if self._revoker is not None:
             self._revoker.stop()
         if self._channels is not None:

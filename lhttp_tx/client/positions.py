@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from lhttp_tx.client.arguments import loaded
 from lhttp_tx.codec.positions import format_position, parse_position
 from lhttp_tx.errors import LHTTPError
+from lhttp_tx.guard.files import read_file
 
 __all__ = ["FilePositions", "PositionStore", "Positions"]
 
@@ -27,6 +28,9 @@ _log = Logger()
 
 _MAX_CHANNELS = 10_000
 """The most positions that are loaded from a store. If there are more, the first ones are ignored."""
+
+_MAX_SIZE = 16_777_216
+"""The most bytes of a file with positions."""
 
 _SAVE_INTERVAL = 1.0
 """Seconds between a change and saving the positions."""
@@ -63,7 +67,7 @@ class FilePositions:
         """
         See :class:`PositionStore`. If the file does not exist, there are no positions.
 
-        :raises ValueError: if the file is not a JSON object of strings.
+        :raises ValueError: if the file is not a regular file with a JSON object of strings, or has more than 16 MiB.
         :raises OSError: if the file cannot be read, or if its folder does not exist or is not writable.
         """
         folder = self._path.parent
@@ -72,9 +76,11 @@ class FilePositions:
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, "positions cannot be written to this folder", str(folder))
         try:
-            found = json.loads(self._path.read_text(encoding="utf-8"))
+            data = read_file(self._path, most=_MAX_SIZE)
         except FileNotFoundError:
             return {}
+        try:
+            found = json.loads(data.decode("utf-8"))
         except ValueError:
             found = None
         if not isinstance(found, dict) or not all(isinstance(position, str) for position in found.values()):

@@ -1,5 +1,5 @@
 """
-Control over the connections of a cluster from code: send, subscribe, close, and list.
+Control over the connections of a cluster from code: send, subscribe, mute, close, and list.
 
 Each node carries out an order on its own connections (:mod:`lhttp_tx.cluster.orders`), and answers with their number.
 The outcome lists the nodes that did not answer in time.
@@ -25,10 +25,14 @@ from lhttp_tx.engine.awaiting import awaitable
 from lhttp_tx.engine.engine import Engine
 from lhttp_tx.errors import LocalProtocolError, RemoteProtocolError
 from lhttp_tx.identity import Identity
+from lhttp_tx.observe.schemas import MAX_MUTE, MUTE_SECONDS
 
 __all__ = ["Channels", "Control", "Found", "Reached", "Subscribers"]
 
 _KIND = "control"
+
+_LONGEST_NAME = 255
+"""The most characters of the name of a user who can be muted. The nodes remember the name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +117,13 @@ class Control:
         """
         self.name_of = name_of
         self._nodes = nodes
-        self._orders = Orders(engine, name_of)
+        self._orders = Orders(engine, nodes, name_of)
         self.questions = self._orders.questions
         nodes.handle(_KIND, self._ordered)
+
+    def stop(self) -> None:
+        """Stop all timers."""
+        self._orders.muting.stop()
 
     def expect_others(self) -> None:
         """Prepare for orders from other nodes, which may arrive late: remember which connections are new."""
@@ -176,6 +184,44 @@ class Control:
         """
         check_close_code(code, reason)
         return self._order({"do": "close", "code": code, "reason": reason, **_whom(user, connection)})
+
+    def mute(
+        self, *, user: str | None = None, connection: str | None = None, seconds: int = MUTE_SECONDS, by: str = "code"
+    ) -> Deferred[Reached]:
+        """
+        Refuse the publications of a user on all present and later connections, or those of one connection, for a while.
+
+        A muted client stays connected. Its messages with ``publish`` get error 403, and nothing else happens to them.
+        All its other messages are handled as before. Another mute replaces the earlier one.
+
+        :param seconds: 1 to 604,800, which are seven days.
+        :param by: who wants this, for the log.
+        :returns: a Deferred that succeeds with a :class:`Reached`. A user is muted even if it counts no connection.
+        :raises ValueError: if *seconds* is out of these bounds, if *user* has more than 255 characters, or unless
+            exactly one of *user* and *connection* is given.
+        :raises TooMany: if 10,000 users are muted.
+        """
+        whom = _whom(user, connection)
+        if isinstance(seconds, bool) or not isinstance(seconds, int):
+            raise TypeError(f"seconds is an int, not {seconds!r:.80}")
+        if not 1 <= seconds <= MAX_MUTE:
+            raise ValueError(f"seconds is 1 to {MAX_MUTE}, not {seconds}")
+        if len(user or "") > _LONGEST_NAME:
+            raise ValueError(f"the name of a user has at most {_LONGEST_NAME} characters")
+        return self._order({"do": "mute", "seconds": seconds, **self._stamped(by), **whom})
+
+    def unmute(self, *, user: str | None = None, connection: str | None = None, by: str = "code") -> Deferred[Reached]:
+        """
+        Lift the mutes of a user and of the user's connections, or that of one connection.
+
+        :param by: who wants this, for the log.
+        :returns: a Deferred that succeeds with a :class:`Reached`, which counts the connections that may publish again.
+        :raises ValueError: unless exactly one of *user* and *connection* is given.
+        """
+        return self._order({"do": "unmute", **self._stamped(by), **_whom(user, connection)})
+
+    def _stamped(self, by: str) -> Order:
+        return {"stamp": self._nodes.clocks.shared(), "by": by}
 
     def unsubscribe_all(self, channel: str) -> Deferred[Reached]:
         """

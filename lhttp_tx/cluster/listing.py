@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from heapq import nsmallest
 from itertools import chain
+from math import ceil
 from operator import itemgetter
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from lhttp_tx.engine.engine import Engine
 from lhttp_tx.engine.session import Session
 from lhttp_tx.engine.state import State
 from lhttp_tx.identity import Identity
+from lhttp_tx.rules.muting import Mutes
 from lhttp_tx.rules.patterns import PatternIndex, split_pattern
 
 __all__ = ["Listing", "codec_of", "kind_of", "stage_of"]
@@ -66,12 +68,16 @@ class Listing:
     :ivar questions: the functions that answer, by the value of ``do`` in the question.
     """
 
-    def __init__(self, engine: Engine, sessions: SessionDirectory, name_of: Callable[[Identity], str | None]) -> None:
+    def __init__(
+        self, engine: Engine, sessions: SessionDirectory, name_of: Callable[[Identity], str | None], mutes: Mutes
+    ) -> None:
         """
         :param engine: the engine of this node.
         :param sessions: finds connections.
         :param name_of: returns the name of a client's user; ``None`` if the client is anonymous.
+        :param mutes: who is muted.
         """
+        self._mutes = mutes
         self._engine = engine
         self._sessions = sessions
         self._name_of = name_of
@@ -126,6 +132,8 @@ class Listing:
                 "queued_bytes": getattr(session, "waiting", (0, 0))[1],
                 "expires": session.identity.expires,
                 "claims": nsmallest(_SHOWN_CLAIMS, map(str, session.identity.claims)),
+                "muted": ceil(self._mutes.left(session)),
+                "user_muted": ceil(self._mutes.left_of_user(self._name_of(session.identity))),
             }
             for session in self._sessions.find(None, order["connection"])
             if not session.closed

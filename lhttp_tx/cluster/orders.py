@@ -18,7 +18,9 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.cluster.directory import SessionDirectory
 from lhttp_tx.cluster.listing import Listing
+from lhttp_tx.cluster.muting import Muting
 from lhttp_tx.cluster.newcomers import Newcomers
+from lhttp_tx.cluster.nodes import Nodes
 from lhttp_tx.codec.limits import UNLIMITED
 from lhttp_tx.codec.message import Message, parse
 from lhttp_tx.engine.engine import Engine
@@ -55,18 +57,22 @@ class Orders:
 
     :ivar questions: the functions that answer questions, by the value of ``do``. A question changes nothing, so it may
         be late.
+    :ivar muting: mutes clients.
     """
 
-    def __init__(self, engine: Engine, name_of: Callable[[Identity], str | None]) -> None:
+    def __init__(self, engine: Engine, nodes: Nodes, name_of: Callable[[Identity], str | None]) -> None:
         """
         :param engine: the engine of this node.
+        :param nodes: the other nodes.
         :param name_of: returns the name of a client's user; ``None`` if the client is anonymous.
         """
         self.questions: dict[str, Callable[[Order], Any]] = {}
         self._engine = engine
         self._name_of = name_of
         self._sessions = SessionDirectory(engine, name_of)
-        self.questions.update(Listing(engine, self._sessions, name_of).questions)
+        self.muting = Muting(engine, nodes, name_of)
+        self.questions.update(Listing(engine, self._sessions, name_of, self.muting.mutes).questions)
+        self.questions["mute_page"] = self.muting.page
         self._newcomers = Newcomers(engine.clock, LIFETIME)
         self._given: float | None = None
 
@@ -132,6 +138,12 @@ class Orders:
         for session in sessions:
             session.close(order["code"], order["reason"])
         return len(sessions)
+
+    def _do_mute(self, order: Order) -> int | None:
+        return self.muting.mute(order, [session for session in self._whom(order) if not session.closed])
+
+    def _do_unmute(self, order: Order) -> int:
+        return self.muting.unmute(order, self._whom(order))
 
     def _do_unsubscribe_all(self, order: Order) -> int:
         sessions = self._subscribed(order["channel"])

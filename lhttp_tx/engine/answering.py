@@ -21,6 +21,7 @@ from lhttp_tx.engine.membership import Member
 from lhttp_tx.engine.receipts import Answer, Receipts, told
 from lhttp_tx.engine.sequence import Sequence
 from lhttp_tx.engine.state import State
+from lhttp_tx.errors import Muted
 from lhttp_tx.identity import Identity
 from lhttp_tx.interfaces import ITransport
 from lhttp_tx.observe.rationing import RationedLogger
@@ -134,7 +135,8 @@ class Answerer(Member):
 
     def _answer(self, receipt: str | None, failure: Failure) -> None:
         """
-        Send the client an error message. Close the connection after too many errors from 400 to 499 in a row.
+        Send the client an error message. Close the connection after too many errors from 400 to 499 in a row. A muted
+        client stays connected, so :exc:`~lhttp_tx.errors.Muted` does not count.
 
         :param receipt: the token of the receipt that the message asked for, or ``None``.
         """
@@ -142,7 +144,7 @@ class Answerer(Member):
         self._say(error_message(status, reason, receipt))
         for watcher in self._engine.watchers:
             watcher.session_failed(self, status, reason)
-        if 400 <= status < 500:
+        if 400 <= status < 500 and not isinstance(failure.value, Muted):
             self._errors += 1
             if self._errors == self._engine.limits.error_count and not self.closed:
                 _log.info("{peer}: closed after {count} errors in a row", peer=self.peer, count=self._errors)

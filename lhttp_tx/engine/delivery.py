@@ -87,6 +87,13 @@ class Delivery:
         """
         self._counts = call
 
+    @property
+    def makings(self) -> int:
+        """The number of encodings that were made, including the lists of views."""
+        if self.encoding is None:
+            return 0
+        return 1 + len(self._others) if hasattr(self, "_others") else 1
+
     def _kept(self, encoding: Encoding[_Made]) -> _Made:
         if not hasattr(self, "_others"):  # mostly there is only one encoding
             self._others: dict[object, Any] = {}

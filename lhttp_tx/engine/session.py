@@ -128,6 +128,16 @@ class Session(ABC):
         """
         return self._transport.unsent
 
+    @property
+    def converts(self) -> bool:
+        """Whether the client gets messages in another form, such as JSON. The server must convert each of them."""
+        return self._transport.converts
+
+    @property
+    def is_costly(self) -> bool:
+        """Whether each message to this client is work: it is converted or compressed, unless that was done before."""
+        return self._transport.converts or self._transport.compresses
+
     def drained(self) -> Deferred[None]:
         """
         Wait until nothing is unsent (:attr:`unsent`). Use it before you send more.

@@ -34,6 +34,9 @@ RESERVE = 64
 _REPORT_INTERVAL = 10.0
 """Seconds between two log lines about refused connections."""
 
+_SPARED = 3
+"""Connections that are admitted without a look at the descriptors, after a look that has found so many more."""
+
 _PAUSE = 1.0
 """Seconds for which the server accepts nothing after the system has failed to accept a connection."""
 
@@ -128,6 +131,7 @@ class AcceptGuard:
         self._refused = 0
         self._reporting: IDelayedCall | None = None
         self._pauses: dict[Port, IDelayedCall] = {}
+        self._spared = 0
 
     def watch(self, port: Any) -> None:
         """Guard *port*, which already listens. A port that is not Twisted's own stays as it is."""
@@ -150,6 +154,9 @@ class AcceptGuard:
 
     def admits(self, port: Port) -> bool:
         """Return whether the connection that *port* has just accepted may stay. Count it as refused if not."""
+        if self._spared:
+            self._spared -= 1
+            return True
         limits = self._limits()
         if limits is None or limits[0] < 0:
             return True
@@ -162,6 +169,8 @@ class AcceptGuard:
             os.close(lowest)
         reserved = _reserved(limits[0], self._reserve)
         if lowest < limits[0] - reserved:
+            if lowest + _SPARED < limits[0] - reserved:
+                self._spared = _SPARED
             return True
         # A connection that is closed to make room keeps its descriptor until the next turn. Half of the reserve is for
         # these.

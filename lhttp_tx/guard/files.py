@@ -2,8 +2,8 @@
 Reads the files that an operator has named, within limits of size and time.
 
 Opening a pipe blocks until another program writes, and a device may never end. Either would block the start, or the
-whole server when it reads the file again. So all code reads such files here, or checks them here before a library opens
-them.
+whole process when it reads the file again. So the server and the ``lhttp`` command read such files here, or check them
+here before a library opens them.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _check(name: str, found: os.stat_result, most: int) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = next((known for is_kind, known in _KINDS if is_kind(found.st_mode)), "a device")
         raise ValueError(
-            f"{name} is no regular file, but {kind}; the server does not wait for it: write the content into a file"
+            f"{name} is no regular file, but {kind}; nothing waits for it here: write the content into a file"
         )
     if found.st_size > most:
         raise ValueError(f"{name} is larger than {most} bytes")

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate, groupby
-from operator import attrgetter
-from typing import NamedTuple
+from operator import add, attrgetter
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from lhttp_tx.engine.delivery import Delivery
-from lhttp_tx.history.turns import MESSAGE_COST, PORTION, Turns
+from lhttp_tx.history.turns import MESSAGE_COST, PORTION, Turns, rework_of
 from lhttp_tx.history.values import Page, Retention, Stored
 from lhttp_tx.interfaces import IHistoryStore
 
@@ -62,18 +61,39 @@ Seconds for which others may join a reading. After that, the store is asked agai
 """
 
 
-class SharedPage(NamedTuple):
+class SharedPage:
     """
     A page, and its deliveries to subscribers.
 
     :ivar page: the page.
     :ivar deliveries: the messages of the page as deliveries, in order.
     :ivar number: the number of its reading. Readings are counted from 1, in the order in which they began.
+    :ivar keep: called with deliveries that are made later, if the page is kept.
     """
 
-    page: Page
-    deliveries: list[Delivery]
-    number: int
+    __slots__ = ("_channel", "_costly", "deliveries", "keep", "number", "page")
+
+    def __init__(self, channel: str, page: Page, number: int) -> None:
+        self.page = page
+        self.deliveries = deliveries(channel, page.messages)
+        self.number = number
+        self.keep: Callable[[list[Delivery]], None] | None = None
+        self._channel = channel
+        self._costly: list[Delivery] | None = None
+
+    def deliveries_for(self, *, costly: bool) -> list[Delivery]:
+        """
+        Return the messages of the page as deliveries, in order.
+
+        :param costly: whether they are converted or compressed. Then they are smaller.
+        """
+        if not costly:
+            return self.deliveries
+        if self._costly is None:
+            self._costly = deliveries(self._channel, self.page.messages, costly=True)
+            if self.keep is not None:
+                self.keep(self._costly)
+        return self._costly
 
 
 class _Reading:
@@ -149,7 +169,7 @@ class Pages:
         return waiter
 
     def _share(self, key: tuple[str, Retention, int], page: Page, number: int) -> SharedPage:
-        shared = SharedPage(page, deliveries(key[0], page.messages), number)
+        shared = SharedPage(key[0], page, number)
         size = size_of(page)
         self._turns.spend(0, len(page.messages) // READ_SHARE)
         if page.messages:
@@ -161,6 +181,7 @@ class Pages:
             counts = partial(self._count, self._generation)
             for delivery in shared.deliveries:
                 delivery.count(counts)
+            shared.keep = partial(self._keep, self._generation)
             if self._timer is None:
                 self._timer = self._clock.callLater(_KEPT_TIME, self.forget)
         return shared
@@ -184,8 +205,17 @@ class Pages:
         :param generation: the number of times that pages were dropped when the page was read.
         :param made: the encoding.
         """
+        self._add(generation, _bytes_of(made))
+
+    def _keep(self, generation: int, further: list[Delivery]) -> None:
+        """Count the bytes of further deliveries of a kept page, and of their encodings; see :meth:`_count`."""
+        for delivery in further:
+            delivery.count(partial(self._count, generation))
+        self._add(generation, _DELIVERY_COST * len(further))
+
+    def _add(self, generation: int, size: int) -> None:
         if generation == self._generation:
-            self._kept_size += _bytes_of(made)
+            self._kept_size += size
             if self._kept_size > _KEPT_SIZE:
                 self._drop()
 
@@ -248,17 +278,25 @@ def _bytes_of(made: object) -> int:
     return sys.getsizeof(made) + sum(map(sys.getsizeof if flat else _bytes_of, made))
 
 
-def deliveries(channel: str, messages: list[Stored]) -> list[Delivery]:
+def deliveries(channel: str, messages: list[Stored], *, costly: bool = False) -> list[Delivery]:
     """
-    Return the deliveries of *messages* for a subscriber of *channel*, in order. Each has about
-    :data:`~lhttp_tx.history.turns.PORTION` bytes at most, or one message.
+    Return the deliveries of *messages* for a subscriber of *channel*, in order. Each costs about
+    :data:`~lhttp_tx.history.turns.PORTION` at most, or has one message.
+
+    :param costly: whether the messages are converted or compressed; see :func:`~lhttp_tx.history.turns.rework_of`.
     """
+    portions = _costly_portions if costly else _portions
     if len({*map(_BINARY, messages)}) < 2:  # the usual case
-        return _portions(channel, [*map(PAYLOAD, messages)], messages[0].binary) if messages else []
+        return portions(channel, [*map(PAYLOAD, messages)], messages[0].binary) if messages else []
     found: list[Delivery] = []
     for binary, run in groupby(messages, _BINARY):
-        found += _portions(channel, [*map(PAYLOAD, run)], binary)
+        found += portions(channel, [*map(PAYLOAD, run)], binary)
     return found
+
+
+def _costly_portions(channel: str, payloads: list[bytes], binary: bool) -> list[Delivery]:
+    costs = map(MESSAGE_COST.__add__, map(add, map(len, payloads), rework_of(payloads)))
+    return _cut(channel, payloads, binary, [*accumulate(costs)])
 
 
 def _portions(channel: str, payloads: list[bytes], binary: bool) -> list[Delivery]:
@@ -269,9 +307,13 @@ def _portions(channel: str, payloads: list[bytes], binary: bool) -> list[Deliver
     if most <= _SMALL:
         step = PORTION // most
         return [Delivery(channel, payloads[begin : begin + step], binary) for begin in range(0, count, step)]
-    costs = [*accumulate(map(MESSAGE_COST.__add__, map(len, payloads)))]
+    return _cut(channel, payloads, binary, [*accumulate(map(MESSAGE_COST.__add__, map(len, payloads)))])
+
+
+def _cut(channel: str, payloads: list[bytes], binary: bool, costs: list[int]) -> list[Delivery]:
+    """Return deliveries. *costs* has the cost of the messages up to each one."""
     found: list[Delivery] = []
-    begin = 0
+    begin, count = 0, len(payloads)
     while begin < count:
         end = bisect_left(costs, (costs[begin - 1] if begin else 0) + PORTION) + 1
         found.append(Delivery(channel, payloads[begin:end], binary))

@@ -27,6 +27,7 @@ from lhttp_tx.engine.session import Session
 from lhttp_tx.errors import Refused, RemoteProtocolError
 from lhttp_tx.history.archive import Archive
 from lhttp_tx.history.pages import PAGE_SIZE, PAYLOAD, checked, size_of
+from lhttp_tx.history.turns import rework_of
 from lhttp_tx.history.values import Page, Retention, Stored
 from lhttp_tx.interfaces import MaybeAwaitable
 
@@ -40,6 +41,12 @@ _LIMIT = 100
 
 _MAX_LIMIT = 500
 """The most messages of an answer. The head of the answer has an offset for each."""
+
+_CONVERTED_LIMIT, _CONVERTED_COST = 64, 131_072
+"""
+The most messages of an answer that is converted to JSON or Protocol Buffers, and the most that they may cost together:
+see :func:`~lhttp_tx.history.turns.rework_of`. An answer is converted in one go, and everybody waits meanwhile.
+"""
 
 _PART_SIZE = 16
 """The most bytes that a message needs in the answer in addition to its own, because its command becomes a header."""
@@ -83,6 +90,8 @@ class HistoryProcessor(Processor):
             raise RemoteProtocolError("a history message needs the header channel")
         check_channel(channel)
         question = _Question(request)
+        if request.session.converts:
+            question.limit = min(question.limit, _CONVERTED_LIMIT)
         waiting = self._check_access(request.session, channel)
         if waiting is None:
             return self._wait(None, request, channel, question)
@@ -133,8 +142,12 @@ class HistoryProcessor(Processor):
         return store.read(channel, retention, after=after, limit=question.limit, size=self._size)
 
     def _answer(self, page: Page, request: Request, channel: str, question: _Question) -> None:
-        self._archive.turns.spend(size_of(page), len(page.messages), request.session)
-        messages = self._fitting(page.messages, from_the_end=question.is_backward)
+        converts, messages = request.session.converts, page.messages[:: -1 if question.is_backward else 1]
+        messages = self._fitting(messages, converts=converts)
+        if question.is_backward:
+            messages.reverse()
+        rework = sum(rework_of([*map(PAYLOAD, messages)])) if converts else 0
+        self._archive.turns.spend(size_of(page) + rework, len(page.messages), request.session)
         has_more = page.total > len(messages)
         offset = page.tip
         if has_more and messages and not question.is_backward:
@@ -154,13 +167,18 @@ class HistoryProcessor(Processor):
             headers.append(("multipart", offsets))
         request.session.send(Message(COMMAND, headers, body, binary=any(stored.binary for stored in messages)))
 
-    def _fitting(self, messages: list[Stored], *, from_the_end: bool) -> list[Stored]:
-        """Return as many of *messages* as fit into an answer, but at least one."""
+    def _fitting(self, messages: list[Stored], *, converts: bool) -> list[Stored]:
+        """Return the first of *messages*: as many as fit into an answer, but at least one."""
         if not messages:
             return []
-        sizes = map(add, map(len, map(PAYLOAD, messages[::-1] if from_the_end else messages)), repeat(_PART_SIZE))
-        count = max(bisect_right([*accumulate(sizes)], self._size), 1)
-        return messages[-count:] if from_the_end else messages[:count]
+        payloads = [*map(PAYLOAD, messages)]
+        sizes = map(add, map(len, payloads), repeat(_PART_SIZE))
+        count = bisect_right([*accumulate(sizes)], self._size)
+        if converts:
+            count = min(
+                count, bisect_right([*accumulate(map(add, map(len, payloads), rework_of(payloads)))], _CONVERTED_COST)
+            )
+        return messages[: max(count, 1)]
 
 
 class _Question:

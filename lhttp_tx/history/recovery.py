@@ -26,6 +26,7 @@ from lhttp_tx.engine.request import Request
 from lhttp_tx.errors import HistoryUnavailable, RemoteProtocolError
 from lhttp_tx.history.archive import Archive
 from lhttp_tx.history.pages import PAGE_SIZE, READ_SHARE, Pages, SharedPage, checked, deliveries
+from lhttp_tx.history.turns import rework_of
 from lhttp_tx.history.values import Page, Retention
 from lhttp_tx.interfaces import MaybeAwaitable
 from lhttp_tx.observe.rationing import RationedLogger
@@ -270,7 +271,7 @@ class Recovery:
         if position is None and catching.owed is not None and catching.owed < begin:
             catching.after = catching.owed
             return
-        yield from self._hand_over(member, catching, deliveries(catching.channel, messages))
+        yield from self._hand_over(member, catching, deliveries(catching.channel, messages, costly=member.is_costly))
         if catching.is_current(member):
             catching.after = page.tip
 
@@ -304,7 +305,8 @@ class Recovery:
             if catching.missed:
                 catching.after = page.tip
             else:
-                yield from self._hand_over(member, catching, shared.deliveries, is_told=is_told)
+                portions = shared.deliveries_for(costly=member.is_costly)
+                yield from self._hand_over(member, catching, portions, is_told=is_told)
                 if not catching.is_current(member):
                     return
                 if page.messages:
@@ -325,7 +327,10 @@ class Recovery:
                 if not catching.is_current(member):
                     return
             self._archive.turns.spend(sum(map(len, delivery.payloads)), len(delivery), member)
+            before = delivery.makings
             catching.deliver(delivery)
+            if member.is_costly and (not before or delivery.makings > before):  # others that share it need not pay
+                self._archive.turns.spend(sum(rework_of(delivery.payloads)), 0, member)
 
     def _take_turns(self, member: Handler, *, is_told: bool = False) -> Generator[Any, Any, None]:
         """Wait until the client has read earlier messages, and it is this client's turn to read."""

@@ -4,6 +4,8 @@ The methods of the admin API: one table of names, parameters, scopes and answers
 The HTTP side with its OpenAPI document (:mod:`lhttp_tx.web.admin`) and ``lhttp admin`` are made from it. The types are
 JSON Schema (draft 2020-12). The module imports nothing of the server, so that the command works without it. Source: the
 how-to about the admin side, section "HTTP API".
+
+This file has more than 400 lines because it is one table.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from lhttp_tx.observe.schemas import (
     HEADERS,
     INDEX,
     MAX_CALLS,
+    MAX_MUTE,
     MESSAGE,
+    MUTE_SECONDS,
     NAME,
     NEXT,
     NODES,
@@ -109,6 +113,37 @@ METHODS: tuple[Method, ...] = (
         REACHED,
         whom=True,
         command="kick",
+    ),
+    Method(
+        "mute",
+        "Refuse what a user, on all present and later connections, or one connection publishes, for a limited time.",
+        (
+            *WHOM,
+            Parameter(
+                "seconds",
+                {"type": "integer", "minimum": 1, "maximum": MAX_MUTE},
+                f"The time in seconds; {MUTE_SECONDS} by default.",
+            ),
+        ),
+        REACHED,
+        whom=True,
+        command="mute",
+    ),
+    Method(
+        "unmute",
+        "Lift the mutes of a user and of the user's connections, or the mute of one connection.",
+        WHOM,
+        REACHED,
+        whom=True,
+        command="unmute",
+    ),
+    Method(
+        "mutes",
+        "List the muted users, connected or not.",
+        PAGE,
+        {"mutes": rows(user=TEXT, seconds=COUNT), "next": NEXT, "unanswered": NODES},
+        command="mutes",
+        columns=("mutes", "user", "seconds"),
     ),
     Method(
         "refresh",
@@ -220,6 +255,8 @@ METHODS: tuple[Method, ...] = (
             "unsent": COUNT,
             "expires": {"type": ["number", "null"]},
             "claims": {"type": "array", "items": TEXT, "description": "The names of the claims of its login."},
+            "muted": {**COUNT, "description": "The seconds until it may publish again; 0 if it is not muted."},
+            "user_muted": {**COUNT, "description": "The seconds for which its user is still muted; 0 if it is not."},
             "unanswered": NODES,
         },
         command="connection",

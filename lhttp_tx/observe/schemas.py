@@ -20,8 +20,10 @@ __all__ = [
     "INDEX",
     "MAX_CALLS",
     "MAX_CHANNELS",
+    "MAX_MUTE",
     "MAX_PAGE",
     "MESSAGE",
+    "MUTE_SECONDS",
     "NAME",
     "NEXT",
     "NODES",
@@ -52,6 +54,12 @@ MAX_CALLS = 100
 
 MAX_PAGE = 1_000
 """The maximum number of entries of one answer."""
+
+MAX_MUTE = 604_800
+"""The most seconds of a mute: seven days."""
+
+MUTE_SECONDS = 600
+"""The seconds of a mute, unless the call has others."""
 
 CHANNEL: Schema = {
     "type": "string",

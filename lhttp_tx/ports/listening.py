@@ -22,17 +22,31 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.observe.reasons import reason_of, tell_once
 
-__all__ = ["BACKLOG", "MAX_ACCEPTS", "Listeners", "accept", "close_now", "limit_accepts", "listen_now", "widen"]
+__all__ = [
+    "ACCEPTS",
+    "ACCEPT_TURN",
+    "BACKLOG",
+    "Listeners",
+    "accept",
+    "close_now",
+    "limit_accepts",
+    "listen_now",
+    "widen",
+]
 
 _log = Logger()
 
 BACKLOG = max(1_024, socket.SOMAXCONN)
 """Connections of one port that may wait to be accepted. The system has its own limit (net.core.somaxconn)."""
 
-MAX_ACCEPTS = 4
+ACCEPTS = 4
+"""Connections that a port accepts before it looks at the clock again."""
+
+ACCEPT_TURN = 0.001
 """
-The most connections that a port accepts in one turn of the reactor. Twisted accepts 100, and 20 more each time
-that so many wait, while the other clients wait. The rest stays in the system's queue until the next turn.
+Seconds for which a port may accept connections in one turn of the reactor, while the other clients wait. The rest stays
+in the system's queue until the next turn. Twisted has no such limit: it accepts 100 connections in a turn, and 20 more
+each time that so many wait.
 """
 
 _UNSAID = (50, None)
@@ -50,16 +64,22 @@ def widen(port: Any, description: str) -> None:
 
 
 def limit_accepts(port: Any) -> None:
-    """Let *port* accept no more than :data:`MAX_ACCEPTS` connections in one turn of the reactor."""
+    """Let *port* accept connections for no more than :data:`ACCEPT_TURN` in one turn of the reactor."""
     if not isinstance(port, Port):
         return
     read = port.doRead
+    seconds: Callable[[], float] = port.reactor.seconds  # type: ignore[attr-defined]
 
-    def read_few() -> None:
-        port.numberAccepts = min(port.numberAccepts, MAX_ACCEPTS)  # Twisted changes it
-        read()  # type: ignore[no-untyped-call]
+    def read_for_a_while() -> None:
+        end = seconds() + ACCEPT_TURN
+        while True:
+            port.numberAccepts = ACCEPTS
+            read()  # type: ignore[no-untyped-call]
+            # Twisted raises the number if so many connections were waiting. Accepting may have closed the port.
+            if port.numberAccepts <= ACCEPTS or not port.connected or port.disconnecting or seconds() >= end:
+                return
 
-    port.doRead = read_few  # type: ignore[method-assign]
+    port.doRead = read_for_a_while  # type: ignore[method-assign]
 
 
 def listen_now(endpoint: IStreamServerEndpoint, factory: IProtocolFactory, description: str) -> IListeningPort:

@@ -40,6 +40,9 @@ class Transport:
     :ivar unsent_size: the most bytes that may wait while the transport is congested.
     """
 
+    converts = compresses = False
+    """The client gets messages as they are."""
+
     def __init__(
         self,
         peer: str,

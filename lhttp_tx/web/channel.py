@@ -335,9 +335,8 @@ class BoundedChannel(HeadChannel):
         factory = self.site.find_websocket(handshake.path.encode("ascii"))
         if factory is None or not factory.admits(handshake, factory.countConnections + 1, self.place):
             return False
-        if self.place is not None:
-            self.place.work()
         protocol = factory.buildProtocol(self.transport.getPeer())
+        protocol.opens_at_once = factory.gate is None
         hand_over(self, protocol)
         protocol.open(handshake, data[handshake.size :])
         return True

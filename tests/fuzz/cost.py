@@ -124,10 +124,11 @@ class Search:
     def __str__(self) -> str:
         most = {
             measure: max((value for (kind, _), (value, _) in self.best.items() if kind == measure), default=0.0)
-            for measure in ("lines", "all", "seconds", "held", "left")
+            for measure in ("lines", "turn", "all", "seconds", "held", "left")
         }
         return (
-            f"{self.tried:,} inputs, {len(self._places)} places; dearest unit {most['lines']:.1f}, all together "
+            f"{self.tried:,} inputs, {len(self._places)} places; dearest unit {most['lines']:.1f}, in a turn "
+            f"{most['turn']:.1f}, all together "
             f"{most['all']:.1f}, in seconds {most['seconds']:.1f}; held {most['held'] / 1024:.0f} KiB, left "
             f"{most['left'] / 1024:.0f} KiB; {len(self.findings)} findings"
         )
@@ -140,6 +141,8 @@ def _place(script: Script, cost: Cost, measure: str) -> str:
         return cost.whole_function
     if measure == "seconds":
         return f"{script.steps[cost.dearest].kind} {cost.function}"
+    if measure == "turn":
+        return f"{script.steps[cost.turning].kind} {cost.function}"
     if measure == "failure":
         return cost.failure[:60]
     return script.steps[cost.fattest].kind
@@ -148,6 +151,7 @@ def _place(script: Script, cost: Cost, measure: str) -> str:
 def _values(script: Script, cost: Cost) -> dict[tuple[str, str], float]:
     values = {
         "lines": cost.price,
+        "turn": cost.turn_price,
         "all": cost.whole_price,
         "seconds": cost.seconds_price,
         "held": float(cost.held),

@@ -81,6 +81,17 @@ def _histories() -> Iterator[tuple[str, tuple[Step, ...]]]:
         ),
     )
     yield (
+        "a history in one answer in another form",
+        (
+            Step("text", encode_json(ask + b"limit:500\r\n\r\n"), client=3),
+            Step("text", encode_json(ask + b"limit:500\r\norder:newest\r\n\r\n"), client=3),
+            Step("binary", encode_protobuf(ask + b"limit:499\r\n\r\n"), client=4),
+            Step("binary", encode_protobuf(ask.replace(b"full", b"heads") + b"limit:500\r\n\r\n"), client=4),
+            Step("text", encode_json(_CHAT + b"subscribe:kept.heads\r\nsince:e-0\r\n\r\n"), client=3),
+            Step("binary", encode_protobuf(_CHAT + b"subscribe:kept.heads\r\nlast:900\r\n\r\n"), client=4),
+        ),
+    )
+    yield (
         "a history whose messages came one by one",
         (
             Step("text", ask.replace(b"full", b"turns.1") + b"limit:1\r\n\r\n", times=3),

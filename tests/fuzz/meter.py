@@ -19,17 +19,20 @@ A message may list many channels, and one that asks for a history may be answere
   is taken off for a subscription that was there before, or was refused.
 * For each question that a history has answered, what the smallest publication costs; twice if its answer came later.
   It is one for each channel of a list, and one for each page of 131,072 bytes.
-* For what is handed over of a history as JSON, as Protocol Buffers, as events or in an answer of the admin side, what
-  the smallest publication costs for each :data:`~fuzz.world.PAID` bytes: seven small messages, or a part of a large
-  one. For a client that takes messages as they are, or compressed, nothing.
+* For what is handed over of a history as JSON, as Protocol Buffers, as events, compressed or in an answer of the admin
+  side, what the smallest publication costs for each :data:`~fuzz.world.PAID` bytes: three small messages, or a part of
+  a large one. For a client that takes messages as they are, nothing.
 
 The last one is no bound on what one message may ask for: whoever asks for a history of a million messages gets a
 million. It is the work of writing what the client itself must take, and the server bounds it in other ways. Nothing
 more is read for a client while 131,072 bytes wait for it. All clients together get about 131,072 bytes in one turn of
-the reactor, where each message counts 256 bytes more than it has, so others wait for no more than that. And each
-client has an account of 8 MiB a second: whoever asks for more waits, and nobody else does (see
-:mod:`lhttp_tx.history.turns`). ``python -m fuzz.cost --figures`` tells what a message costs in each form: less than an
-ordinary publication.
+the reactor, where each message counts 256 bytes more than it has, and far more where it is compressed or written in
+another form, so others wait for no more than that. And each client has an account of 8 MiB a second: whoever asks for
+more waits, and nobody else does (see :mod:`lhttp_tx.history.turns`). ``python -m fuzz.cost --figures`` tells what a
+message costs in each form: less than an ordinary publication.
+
+That others wait for no more is measured, too: in one *turn* of the reactor a unit may cost no more than its price, and
+there nothing is taken off for what is handed over. So whatever is written of a history in one go has a bound.
 
 Each call of a batch counts as a request of its own, as far as the body has 32 bytes for each: so many has the smallest
 message on a WebSocket. Each of them is made in another turn of the reactor.
@@ -115,6 +118,8 @@ class Cost:
 
     :ivar price: that of the dearest step, in lines.
     :ivar function: where most of these lines are.
+    :ivar turn_price: that of the dearest turn of the reactor in a step, in lines.
+    :ivar turning: the number of that step.
     :ivar whole_price: that of all steps and the end of all connections, in lines, for what was sent in all.
     :ivar whole_function: where most of these lines are.
     :ivar seconds_price: that of the dearest step in seconds; 0 if these are too few to tell.
@@ -129,6 +134,8 @@ class Cost:
 
     price: float = 0.0
     function: str = ""
+    turn_price: float = 0.0
+    turning: int = 0
     whole_price: float = 0.0
     whole_function: str = ""
     seconds_price: float = 0.0
@@ -143,6 +150,7 @@ class Cost:
         """Return what passes its bound."""
         found = {
             "lines": self.price > PRICE,
+            "turn": self.turn_price > PRICE,
             "all": self.whole_price > PRICE >= self.price,
             "held": self.held > HELD,
             "left": self.left > LEFT + LEFT_SHARE * self.sent,
@@ -152,7 +160,8 @@ class Cost:
 
     def __str__(self) -> str:
         return (
-            f"a unit costs {self.price:.1f} ordinary ones ({self.function}), all together {self.whole_price:.1f} "
+            f"a unit costs {self.price:.1f} ordinary ones ({self.function}), in a turn "
+            f"{self.turn_price:.1f}, all together {self.whole_price:.1f} "
             f"({self.whole_function}), in seconds {self.seconds_price:.1f}; held {self.held / 1024:.0f} KiB a "
             f"connection, left {self.left / 1024:.0f} KiB, sent {self.sent / 1024:.0f} KiB"
             + (f"; failed: {self.failure}" if self.failure else "")
@@ -164,6 +173,7 @@ class _Counting:
     """What was counted in one play."""
 
     steps: list[Counter[str]] = field(default_factory=list)
+    turns: list[float] = field(default_factory=list)
     end: Counter[str] = field(default_factory=Counter)
     held: list[int] = field(default_factory=list)
     connections: list[int] = field(default_factory=list)
@@ -177,6 +187,7 @@ class Meter:
     """Measures scripts."""
 
     def __init__(self) -> None:
+        self._lines: list[float] = []
         self._worlds = {(True, ""): World(closed=True)}
         for history in HISTORIES:
             self._worlds[False, history] = World(history=history, crowd=FEW if history else CROWD)
@@ -255,6 +266,8 @@ class Meter:
             if step.kind not in _WITHOUT_BYTES:
                 allowed = self._allowed(step, self._lines)
                 all_allowed += allowed
+                if counting.turns[number] / allowed > cost.turn_price:
+                    cost.turn_price, cost.turning = counting.turns[number] / allowed, number
                 price = (counted.total() - further * self._lines[0]) / allowed
                 if price > cost.price:
                     cost.price, cost.dearest, cost.function = price, number, _top(counted)
@@ -329,7 +342,9 @@ class Meter:
             counting.opened.append(Counter() if opening is None else _lines(opening))
             began = time.process_time()
             before = world.counted
-            counting.steps.append(_lines(lambda step=step, found=found: world.play(step, found)))
+            turns = _Turns(world, self._lines[0] if self._lines else 0.0)
+            counting.steps.append(_lines(lambda step=step, found=found: world.play(step, found), turns))
+            counting.turns.append(turns.most)
             counting.counted.append(world.counted - before)
             times.append(time.process_time() - began)
             if tracemalloc.get_traced_memory()[0] - begin > HELD // 4:
@@ -360,8 +375,55 @@ def _at(size: float, figures: list[float]) -> float:
     return figures[-1] * max(1.0, size / _SIZES[-1])
 
 
-def _lines(call: Callable[[], object]) -> Counter[str]:
-    """Return the lines that *call* executes, by function."""
+class _Turns:
+    """
+    What is done in each turn of the reactor.
+
+    :ivar most: lines of the dearest one.
+    """
+
+    def __init__(self, world: World, each: float) -> None:
+        """:param each: lines of the smallest publication: for each one that clients have done, they are taken off."""
+        self.most = 0.0
+        self._world = world
+        self._each = each
+        self._before = 0.0
+        self._servers: dict[CodeType, bool] = {}
+
+    def watch(self, counts: dict[CodeType, int]) -> None:
+        """Begin to look at *counts*, the lines by code."""
+        self._before = -self._each * self._world.counted_here
+        self._world.on_turn = lambda: self._look(counts)
+
+    def end(self, counts: dict[CodeType, int]) -> None:
+        """Look for the last time."""
+        self._look(counts)
+        self._world.on_turn = lambda: None
+
+    def _look(self, counts: dict[CodeType, int]) -> None:
+        found = -self._each * self._world.counted_here
+        for code, count in [*counts.items()]:
+            if code not in self._servers:
+                self._servers[code] = _is_counted(code)
+            found += count if self._servers[code] else 0
+        self.most = max(self.most, found - self._before)
+        self._before = found
+
+
+def _is_counted(code: CodeType) -> bool:
+    return code.co_filename != __file__ and not _name(code).startswith(_OURS)
+
+
+def _name(code: CodeType) -> str:
+    return f"{_short(code.co_filename)}:{code.co_qualname}"
+
+
+def _lines(call: Callable[[], object], turns: _Turns | None = None) -> Counter[str]:
+    """
+    Return the lines that *call* executes, by function.
+
+    :param turns: is told of each turn of the reactor.
+    """
     counts: dict[CodeType, int] = defaultdict(int)
 
     def local(frame: FrameType, event: str, argument: Any) -> Any:
@@ -369,17 +431,19 @@ def _lines(call: Callable[[], object]) -> Counter[str]:
             counts[frame.f_code] += 1
         return local
 
+    if turns is not None:
+        turns.watch(counts)
     sys.settrace(lambda frame, event, argument: local)
     try:
         call()
     finally:
         sys.settrace(None)
+    if turns is not None:
+        turns.end(counts)
     found: Counter[str] = Counter()
     for code, count in counts.items():
-        if code.co_filename != __file__:
-            found[f"{_short(code.co_filename)}:{code.co_qualname}"] += count
-    for name in [name for name in found if name.startswith(_OURS)]:
-        del found[name]
+        if _is_counted(code):
+            found[_name(code)] += count
     return found
 
 

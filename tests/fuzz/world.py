@@ -86,10 +86,11 @@ KEPT = 1_500
 MADE, ENDED = 0.75, 0.5
 """What a subscription that is made, or ends, counts as; in ordinary publications."""
 
-PAID = 2_048
+PAID = 4_096
 """
-For how many bytes of histories, as :class:`~lhttp_tx.history.turns.Turns` counts them, a client that takes them in
-another form may cause the work of one ordinary publication: six small messages have as many, or one that is large.
+For how many bytes of histories, as :class:`~lhttp_tx.history.turns.Turns` counts them, a client that takes them
+compressed or in another form may cause the work of one ordinary publication: three small messages have as many, or a
+quarter of one with 60 headers.
 """
 
 _CALL, _MESSAGE = 32, 16
@@ -504,12 +505,24 @@ class _Member:
         """It sends nothing."""
 
 
+class _Reactor(Clock):
+    """A clock with turns as a reactor has them."""
+
+    def turn(self) -> None:
+        """Make the calls that are due, but not those that are scheduled meanwhile: they come in the next turn."""
+        for call in [call for call in self.calls if call.getTime() <= self.rightNow]:
+            if call.active():
+                self.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
+
+
 @implementer(IHistoryStore)
 class _Store:
     """
     A history in memory that may answer in another turn of the reactor.
 
-    :ivar asked: how many questions it has answered, and those twice to which the answer came later.
+    :ivar asked: how many questions it was asked, and how many it has answered later.
     """
 
     def __init__(self, store: MemoryHistory, clock: Clock, *, later: bool) -> None:
@@ -532,8 +545,12 @@ class _Store:
         return self._later(self._store.confirm) if self._is_late else self._store.confirm()
 
     def _ask(self, call: Callable[[], Page]) -> Page | Deferred[Page]:
-        self.asked += 2 if self._is_late else 1
-        return self._later(call) if self._is_late else call()
+        self.asked += 1
+        return self._later(partial(self._told, call)) if self._is_late else call()
+
+    def _told(self, call: Callable[[], Page]) -> Page:
+        self.asked += 1
+        return call()
 
     def _later(self, call: Callable[[], Any]) -> Deferred[Any]:
         if not self._asked:
@@ -589,6 +606,7 @@ class World:
 
     :ivar clients: the WebSockets that a script has opened, by their numbers.
     :ivar handed: how many messages of histories were handed over.
+    :ivar on_turn: called at the end of each turn of the reactor in which a step is played.
     """
 
     def __init__(self, *, closed: bool = False, history: str = "", crowd: int = CROWD) -> None:
@@ -597,7 +615,7 @@ class World:
         :param history: one of :data:`HISTORIES`.
         :param crowd: members of ``room.crowd``.
         """
-        self.clock = Clock()
+        self.clock = _Reactor()
         txaio.config.loop = self.clock
         self._store = MemoryHistory(self.clock)
         self._store.epoch = EPOCH
@@ -642,7 +660,8 @@ class World:
         self._log_in = b"\r\nAuthorization: Bearer open sesame" if closed else b""
         self._others: list[Wire] = []
         self.handed = self._paid = 0
-        self._converts = False
+        self.on_turn: Callable[[], object] = lambda: None
+        self._reworks = False
         for _ in range(crowd):
             self.service.engine.open_session(_Member()).subscribe("room.crowd")
         self._readers = [*self._viewers()]
@@ -698,21 +717,28 @@ class World:
                 self.service.engine.publish(["kept.large"], "chat", [], "x" * 40_000)
                 self.service.engine.publish(["kept.few.a"], "chat", [], "x" * 400)
             self.service.engine.publish([f"kept.turns.{number % 2}"], "chat", [], "hello")
+            if not number % 15:
+                heads = [("h", f"\xe9{number}")] * 60
+                self.service.engine.publish(["kept.heads"], "chat", heads, "hello")
         self._settle()
 
     @property
     def counted(self) -> float:
         """
         What clients have done that is no small thing by itself, as ordinary publications: what they have subscribed to
-        and left, how often a history was read for them, and what was handed over of it in another form.
+        and left, how often a history was read for them, and what was handed over of it in another form, or compressed.
         """
-        subscriptions = MADE * self._subscriptions.made + ENDED * self._subscriptions.ended
-        return subscriptions + self._asked.asked + self._paid / PAID
+        return self.counted_here + self._paid / PAID
+
+    @property
+    def counted_here(self) -> float:
+        """The same without what was handed over of a history."""
+        return MADE * self._subscriptions.made + ENDED * self._subscriptions.ended + self._asked.asked
 
     def _count_spent(self, size: int, count: int, reader: object = None) -> None:
         """Count what is handed over of histories; in the place of :meth:`lhttp_tx.history.turns.Turns.spend`."""
         self.handed += count if size else 0
-        if size and self._converts:  # else it is read, and counts as that; or it goes out as it is
+        if size and self._reworks:  # else it is read, and counts as that; or it goes out as it is
             self._paid += cost_of(size, count)
         self._spend(size, count, reader)
 
@@ -795,7 +821,7 @@ class World:
     def play(self, step: Step, units: list[bytes]) -> None:
         """Let a client do something; *units* are its :meth:`Step.data`, made before anything is measured."""
         txaio.config.loop = self.clock
-        self._converts = step.kind in ALONE or step.client in _CONVERTED
+        self._reworks = step.kind in ALONE or step.client > 0
         if step.kind == "time":
             self.clock.pump([1.0] * step.times)
         elif step.kind in ("end", "stall"):
@@ -828,8 +854,10 @@ class World:
 
     def _settle(self) -> None:
         """Let the server do all that it does without any time passing, so that no other step pays for it."""
+        self.on_turn()
         for _ in range(_TURNS):
-            self.clock.advance(0)
+            self.clock.turn()
+            self.on_turn()
             for wire in self.wires:
                 wire.settle()
             for wire in self._readers:

@@ -5,6 +5,7 @@ The letters are those of ``python -m benchmarks --list``.
 """
 
 import gc
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -20,7 +21,12 @@ from lhttp_tx import Message, Request, processor
 from lhttp_tx.codec import message as message_module
 from lhttp_tx.engine import engine as engine_module, hub as hub_module
 from lhttp_tx.testing import Server
-from lhttp_tx.transports.websocket import frames as frames_module, protocol as protocol_module, reader as lane_module
+from lhttp_tx.transports.websocket import (
+    frames as frames_module,
+    outbox as outbox_module,
+    protocol as protocol_module,
+    reader as lane_module,
+)
 from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 from lhttp_tx.transports.websocket.frames import split_frames
 from lhttp_tx.web.site import LHTTPSite, RootResource
@@ -129,7 +135,8 @@ def server() -> Server:
 
 
 @pytest.fixture
-def factory(clock: Clock, server: Server) -> LHTTPServerFactory:
+def factory(clock: Clock, server: Server, monkeypatch: pytest.MonkeyPatch) -> LHTTPServerFactory:
+    monkeypatch.setattr(outbox_module, "perf_counter", itertools.repeat(0.0).__next__)  # no time passes between reads
     return LHTTPServerFactory(engine=server.engine, reactor=clock)
 
 

@@ -23,8 +23,10 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 
 from lhttp_tx.client.client import Client
 from lhttp_tx.errors import LHTTPError
+from lhttp_tx.guard.files import START_WAIT, read_file
 
-__all__ = ["Connect", "Login", "PasswordLogin", "TokenLogin", "check_way", "choose_login", "make_client", "read_secret"]
+__all__ = ["Connect", "Login", "PasswordLogin", "SecretFile", "TokenLogin", "check_way", "choose_login", "make_client",
+           "read_secret"]  # fmt: skip
 
 _MAX_SECRET_SIZE = 8_192
 """The most bytes of a token or a password. By default, a server accepts no larger head."""
@@ -46,20 +48,43 @@ class Login(Protocol):
 
 
 @final
-class TokenLogin:
-    """A token from a file. It is read again for each connection and each renewal."""
+class SecretFile:
+    """A secret in a file, which is read again for each connection and each renewal. A pipe is read only once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._once = False
+        self._secret = ""
+
+    def __call__(self) -> str:
+        """
+        Return the secret. The first call waits for the content of a pipe, later ones for nothing.
+
+        :raises LHTTPError: see :func:`read_secret`. After the first call also if the file is no longer regular.
+        :raises OSError: if the file cannot be read.
+        """
+        if not self._once:
+            is_first, is_regular = not self._secret, self._path.is_file()
+            self._secret = read_secret(self._path, wait=START_WAIT if is_first else 0.0)
+            self._once = is_first and not is_regular
+        return self._secret
+
+
+@final
+class TokenLogin:
+    """A token from a file. It is read again for each connection and each renewal, unless it is a pipe."""
+
+    def __init__(self, path: Path) -> None:
+        self._give = SecretFile(path)
         self._token = ""
 
     def login(self) -> dict[str, str]:
         """See :class:`Login`. This reads the file."""
-        self._token = read_secret(self._path)
+        self._token = self._give()
         return {"token": self._token}
 
     def headers(self) -> dict[str, str]:
-        """See :class:`Login`. This does not read the file again, so that it may be a pipe."""
+        """See :class:`Login`. This does not read the file again."""
         return {"Authorization": f"Bearer {self._token}"}
 
 
@@ -121,7 +146,7 @@ def choose_login(
         return TokenLogin(token_file)
     assert user is not None
     if password_file is not None:
-        return PasswordLogin(user, lambda: read_secret(password_file))
+        return PasswordLogin(user, SecretFile(password_file))
     password = _ask_password(user)
     return PasswordLogin(user, lambda: password)
 
@@ -153,20 +178,24 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def read_secret(path: Path) -> str:
+def read_secret(path: Path, *, wait: float = START_WAIT) -> str:
     """
     Return the only line of a file. Error texts do not show it.
 
-    :raises LHTTPError: if the file does not have exactly one line of printable text, or is too large.
+    :param wait: seconds for which to wait for the content of a pipe. 0: read only regular files.
+    :raises LHTTPError: if the file does not have exactly one line of printable text, is too large, or is not regular
+        and *wait* is 0 or has passed.
     :raises OSError: if the file cannot be read.
     """
-    with path.open("rb") as stream:
-        data = stream.read(_MAX_SECRET_SIZE + 1)
+    try:
+        data = read_file(path, wait=wait, most=_MAX_SECRET_SIZE)
+    except ValueError as error:
+        raise LHTTPError(str(error)) from None
     try:
         text = data.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
         text = ""
-    if not text or not text.isprintable() or len(data) > _MAX_SECRET_SIZE:
+    if not text or not text.isprintable():
         raise LHTTPError(f"{path} does not contain exactly one line of text")
     return text
 

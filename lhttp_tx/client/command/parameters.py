@@ -152,7 +152,8 @@ def login_options(function: Function, *, also: str = "") -> Function:
             "--token-file",
             metavar="FILE",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="Log in with the token in FILE. The file is read again for each connection and each renewal." + also,
+            help="Log in with the token in FILE. The file is read again for each connection and each renewal; a pipe "
+            "only once." + also,
         ),
         click.option(
             "--user",

@@ -22,7 +22,13 @@ _MISLEADING = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2
 
 
 class Form(Protocol):
-    """Makes entries from messages: an :class:`~lhttp_tx.engine.delivery.Encoding`. All sessions share one object."""
+    """
+    Makes entries from messages: an :class:`~lhttp_tx.engine.delivery.Encoding`. All sessions share one object.
+
+    :ivar converts: whether the entries contain views of the messages.
+    """
+
+    converts: bool
 
     def encode(self, payloads: list[bytes], binary: bool) -> list[bytes]:
         """Return the entries of messages. Payloads that are not a message may be left out."""
@@ -32,6 +38,8 @@ class _Whole:
     """
     Each message unchanged: a JSON string, or an object with the key ``base64`` for a binary message.
     """
+
+    converts = False
 
     def encode(self, payloads: list[bytes], binary: bool) -> list[bytes]:
         return [_whole(payload, binary) for payload in payloads]
@@ -47,6 +55,7 @@ class _Views:
     """The JSON views of messages. A delivery converts its messages once for all transports that use these views."""
 
     view = JSON
+    converts = True
 
     def encode(self, payloads: list[bytes], binary: bool) -> list[bytes]:
         return self.encode_views(self.view.encode(payloads, binary))

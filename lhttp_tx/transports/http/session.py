@@ -88,6 +88,9 @@ class HTTPSession:
     kind = "http"
     """The name of this transport in metrics and on the admin side."""
 
+    compresses = False
+    """See :class:`lhttp_tx.interfaces.ITransport`."""
+
     def __init__(self, owner: SessionOwner, peer: str, seat: Seat, form: Form) -> None:
         """
         :param owner: the owner of the session.
@@ -190,6 +193,11 @@ class HTTPSession:
     def unsent(self) -> int:
         """See :class:`lhttp_tx.interfaces.ITransport`: the bytes that no request has fetched yet."""
         return self._outlet.backlog.unhanded
+
+    @property
+    def converts(self) -> bool:
+        """See :class:`lhttp_tx.interfaces.ITransport`."""
+        return self._form.converts
 
     def deliver(self, delivery: Delivery) -> None:
         """See :meth:`lhttp_tx.interfaces.ITransport.deliver`."""

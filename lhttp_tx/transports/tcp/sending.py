@@ -31,6 +31,9 @@ class Sending(Outflow):
         message has begun.
     """
 
+    converts = compresses = False
+    """Messages go out as they are; see :class:`lhttp_tx.interfaces.ITransport`."""
+
     __slots__ = ("_added", "_held_at", "_owner", "_unread", "peer", "session")
 
     def __init__(self, owner: Owner) -> None:

@@ -24,6 +24,8 @@ _AT_ONCE = 64
 class CodedFraming(Framing):
     """Puts views of messages into the frames of another encoding, which may compress them."""
 
+    converts = True
+
     def __init__(self, view: View, frames: Framing) -> None:
         """
         :param view: the view.
@@ -32,6 +34,7 @@ class CodedFraming(Framing):
         self.view: View = view
         self._frames = frames
         self.takes_gzip = frames.takes_gzip
+        self.compresses = frames.compresses
 
     def encode(self, payloads: list[bytes], binary: bool) -> bytes:
         """See :meth:`lhttp_tx.transports.websocket.frames.Framing.encode`."""

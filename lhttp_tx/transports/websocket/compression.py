@@ -51,6 +51,7 @@ class Gzip(Framing):
     """Each message, gzip-compressed (RFC 1952), in a binary frame; the protocol document, section "Compression"."""
 
     takes_gzip = True
+    compresses = True
 
     def frame(self, payload: bytes, binary: bool) -> bytes:
         """See :meth:`lhttp_tx.transports.websocket.frames.Framing.frame`."""
@@ -67,6 +68,8 @@ class Gzip(Framing):
 
 class Deflate(Framing):
     """The extension permessage-deflate, without context takeover (RFC 7692, section 7)."""
+
+    compresses = True
 
     def __init__(self, window_bits: int) -> None:
         """:param window_bits: the size of the window, as a power of two, 9 to 15."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from operator import attrgetter
 from socket import socket
 from typing import Any, cast
 
@@ -102,6 +103,7 @@ class Connection(WebSocketServerProtocol):
 
     :ivar place: its place among the connections of the server.
     :ivar session: takes its messages; ``None`` before it is open.
+    :ivar opens_at_once: whether its handshake is there and accepted, so that nothing can take too long.
     """
 
     # Autobahn copies and prints these for each connection; the factory sets them on a class, once.
@@ -120,6 +122,7 @@ class Connection(WebSocketServerProtocol):
     _isMessageCompressed: bool
     place: Place | None = None
     session: Any = None
+    opens_at_once = False
 
     # Autobahn sets these when it checks a handshake. Other connections need them, too.
     inside_message = False
@@ -134,6 +137,8 @@ class Connection(WebSocketServerProtocol):
 
     _flow = 0
     _framing: Framing = PLAIN
+    converts = property(attrgetter("_framing.converts"))
+    compresses = property(attrgetter("_framing.compresses"))
     _throttle: Throttle | None = None
     _front: Throttle | Decoder | None = None
     _unsent: Unsent | None = None
@@ -158,7 +163,7 @@ class Connection(WebSocketServerProtocol):
     def _connectionMade(self) -> None:
         if not self.factory.trimmed:
             WebSocketProtocol._connectionMade(self)
-        elif self.openHandshakeTimeout > 0:
+        elif self.openHandshakeTimeout > 0 and not self.opens_at_once:
             timer = self.factory._batched_timer
             self.openHandshakeTimeoutCall = timer.call_later(self.openHandshakeTimeout, self.onOpenHandshakeTimeout)
         self.factory.countConnections += 1
@@ -261,8 +266,8 @@ class Connection(WebSocketServerProtocol):
         """
         if self.state != _OPEN:
             return
-        rest = frames
         if self._flow and self._flow & CONGESTED:
+            sent = 0
             size = self._unsent_size = self._held() + len(frames)
             if size > self.factory.engine.limits.unsent_size:
                 _log.error("{peer}: closed, it does not read: {size} bytes unsent", peer=self.peer, size=size)
@@ -276,8 +281,9 @@ class Connection(WebSocketServerProtocol):
                 sent = 0  # the transport itself will find the error
             if sent == len(frames):
                 return
-            rest = frames[sent:]
-        self.transport.write(rest)
+        else:
+            sent = 0
+        self.transport.write(frames[sent:])
         if self._unsent is not None:
             self._unsent.add(frames, self._held())
 

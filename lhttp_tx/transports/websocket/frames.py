@@ -91,9 +91,11 @@ class Framing(ABC):
 
     :ivar takes_gzip: whether clients that get such frames may send gzip-compressed messages.
     :ivar view: the view that the frames carry; ``None`` for LHTTP's text.
+    :ivar converts: whether the frames carry views.
+    :ivar compresses: whether each message is compressed.
     """
 
-    takes_gzip = False
+    takes_gzip = converts = compresses = False
     view: View | None = None
 
     def encode(self, payloads: list[bytes], binary: bool) -> bytes:

@@ -27,6 +27,8 @@ _MANY = 32
 _MAX_HOLD = 0.002
 """The most seconds for which frames wait for further reads."""
 
+_CLOSE = 0.0002
+"""If more seconds have passed since the flush, the next read is none of a crowd, and is not joined with others."""
 
 _EXPECTS, _HOLDS = 1, 2
 """Whether the next read is to be joined with those after it; whether reads are being joined."""
@@ -43,14 +45,26 @@ class Outbox:
     """
     The frames that the connections of one server have to write, gathered while a read is being handled.
 
-    After a flush to many connections, the next reads will probably also cause frames for many. Then the outbox gathers
-    frames until the reactor has handled all reads of its turn, for at most :data:`_MAX_HOLD` seconds. So fifty
-    publishers that send at the same time cost each subscriber a few writes, and not fifty.
+    If a read follows a flush to many connections at once, it will probably also cause frames for many. So will those
+    after it. Then the outbox gathers frames until the reactor has handled all reads of its turn, for at most
+    :data:`_MAX_HOLD` seconds. So fifty publishers that send at the same time cost each subscriber a few writes, and not
+    fifty. One publisher that sends now and then waits for nobody.
 
     :ivar corked: how many reads are being handled. While there is one, frames are gathered here, and not written.
     """
 
-    __slots__ = ("_clock", "_held_since", "_hub", "_joins", "_last", "_size", "_sized", "_waiting", "corked")
+    __slots__ = (
+        "_clock",
+        "_flushed_at",
+        "_held_since",
+        "_hub",
+        "_joins",
+        "_last",
+        "_size",
+        "_sized",
+        "_waiting",
+        "corked",
+    )
 
     def __init__(self, hub: Hub, clock: IReactorTime) -> None:
         """
@@ -65,6 +79,7 @@ class Outbox:
         self._waiting: dict[Writer, list[bytes]] = {}
         self._sized: dict[Writer, tuple[int, int]] = {}
         self._joins = 0
+        self._flushed_at = 0.0
         self._held_since = 0.0
 
     def cork(self) -> None:
@@ -76,12 +91,16 @@ class Outbox:
 
     def _join(self) -> None:
         """Gather frames until the end of the reactor's turn, for at most :data:`_MAX_HOLD` seconds."""
+        now = perf_counter()
         if self._joins == _EXPECTS:
+            if now - self._flushed_at > _CLOSE:
+                self._joins = 0
+                return
             self._joins = _HOLDS
             self.corked += 1
             self._hub.cork()
             self._clock.callLater(0, self._release)
-        elif perf_counter() - self._held_since < _MAX_HOLD:
+        elif now - self._held_since < _MAX_HOLD:
             return
         else:
             self._hub.flush()
@@ -104,8 +123,8 @@ class Outbox:
             hub = self._hub
             hub.reached = 0
             hub.uncork()
-            if hub.reached >= _MANY:
-                self._joins = self._joins or _EXPECTS
+            if hub.reached >= _MANY and not self._joins:
+                self._joins, self._flushed_at = _EXPECTS, perf_counter()
 
     def add(self, writer: Writer, frame: bytes) -> None:
         """Add *frame* to the frames for *writer*."""
@@ -138,7 +157,7 @@ class Outbox:
         waiting, self._waiting, self._size, self._last = self._waiting, {}, 0, b""
         if self._sized:
             self._sized = {}
-        if not self._joins and len(waiting) >= _MANY:
-            self._joins = _EXPECTS
         for writer, frames in waiting.items():
             writer.write_frames(frames[0] if len(frames) == 1 else b"".join(frames))
+        if len(waiting) >= _MANY and not self._joins:
+            self._joins, self._flushed_at = _EXPECTS, perf_counter()

@@ -381,11 +381,9 @@ class LHTTPServerProtocol(Opening):
 
     def deliver(self, delivery: Delivery) -> None:
         """See :meth:`lhttp_tx.interfaces.ITransport.deliver`."""
-        framing = self._framing
-        frames = delivery.made if delivery.encoding is framing else delivery.encoded(framing)
-        outbox = self.factory.outbox
-        if outbox.corked:
-            outbox.add(self, frames)
+        frames = delivery.made if delivery.encoding is self._framing else delivery.encoded(self._framing)
+        if self.factory.outbox.corked:
+            self.factory.outbox.add(self, frames)
         else:
             self.write_frames(frames)
 

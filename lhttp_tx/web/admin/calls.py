@@ -18,8 +18,10 @@ from lhttp_tx.codec.message import Message, parse_head
 from lhttp_tx.codec.plain import usual_head, usual_pairs
 from lhttp_tx.codec.positions import format_position, parse_position
 from lhttp_tx.codec.text import is_text
-from lhttp_tx.history.pages import checked, size_of
+from lhttp_tx.history.pages import PAYLOAD, READ_SHARE, checked
+from lhttp_tx.history.turns import rework_of
 from lhttp_tx.history.values import Filing, Page, Retention, Stored
+from lhttp_tx.observe.schemas import MUTE_SECONDS
 from lhttp_tx.web.admin.keys import AdminKey
 from lhttp_tx.web.admin.lookups import PAGE, Lookups, Params, Told
 from lhttp_tx.web.admin.problems import Problem
@@ -28,6 +30,9 @@ __all__ = ["Calls"]
 
 _ANSWER_SIZE = 1_048_576
 """The approximate bytes of a history's messages in one answer. It contains at least one message."""
+
+_AT_ONCE = 32
+"""Messages of a history that are converted before others may get their turn."""
 
 _PATIENCE = 10.0
 """Seconds within which a history store must answer."""
@@ -104,6 +109,15 @@ class Calls(Lookups):
         code, reason = int(params.get("code", 4000)), params.get("reason", "")
         return _reached(await self._managed.control.close(**_whom(params), code=code, reason=reason))
 
+    async def do_mute(self, params: Params, key: AdminKey) -> Told:
+        """Mute a user or a connection."""
+        seconds = int(params.get("seconds", MUTE_SECONDS))
+        return _reached(await self._managed.control.mute(**_whom(params), seconds=seconds, by=_named(key)))
+
+    async def do_unmute(self, params: Params, key: AdminKey) -> Told:
+        """Lift mutes."""
+        return _reached(await self._managed.control.unmute(**_whom(params), by=_named(key)))
+
     async def do_refresh(self, params: Params, key: AdminKey) -> Told:
         """Set when logins expire."""
         if self._managed.engine.watch_expiry is None:
@@ -166,15 +180,29 @@ class Calls(Lookups):
                 before = max(offset, 1)
             page = await self._wait(store.newest(channel, retention, before=before, limit=limit, size=_ANSWER_SIZE))
         messages = page.messages
-        self._managed.histories.archive.turns.spend(size_of(page), len(messages))
+        self._managed.histories.archive.turns.spend(0, len(messages) // READ_SHARE)
         forward = "since" in params
         tip = messages[-1].offset if forward and messages and page.more else page.tip
         told: Told = {
             "position": format_position(epoch, tip),
-            "messages": [_told(stored, epoch) for stored in messages],
+            "messages": await self._told_all(messages, epoch),
             "more": page.more,
         }
         return told | ({"missed": True} if missed else {})
+
+    async def _told_all(self, messages: list[Stored], epoch: str) -> list[Told]:
+        """Convert messages, a few in each turn of the reactor."""
+        turns = self._managed.histories.archive.turns
+        found: list[Told] = []
+        for start in range(0, len(messages), _AT_ONCE):
+            waiting = turns.wait()
+            if waiting is not None:
+                await waiting
+            some = messages[start : start + _AT_ONCE]
+            payloads = [*map(PAYLOAD, some)]
+            turns.spend(sum(map(len, payloads)) + sum(rework_of(payloads)), len(some))
+            found += [_told(stored, epoch) for stored in some]
+        return found
 
     async def do_history_remove(self, params: Params, key: AdminKey) -> Told:
         """Remove a history."""
@@ -218,6 +246,10 @@ def _told(stored: Stored, epoch: str) -> Told:
 
 def _reached(reached: Reached) -> Told:
     return {"count": reached.count, "unanswered": list(reached.unanswered)}
+
+
+def _named(key: AdminKey) -> str:
+    return f"the key {key.name}"
 
 
 def _whom(params: Params) -> dict[str, str]:

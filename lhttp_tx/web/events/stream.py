@@ -84,6 +84,9 @@ class EventStream(Outflow):
     kind = "events"
     """The name of this transport in metrics and on the admin side."""
 
+    converts, compresses = True, False
+    """See :class:`lhttp_tx.interfaces.ITransport`. All events are views."""
+
     __slots__ = ("_begun", "_encoding", "_linger", "_opening", "_places", "_read", "_streams", "_unread", "ending",
                  "part", "peer", "place", "session")  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from pipes import at_once, put_pipe
 from typing import Any
 
 import pytest
@@ -554,6 +555,12 @@ def test_without_a_store_a_client_that_is_started_again_begins_anew(world: HandW
     listen(world, client)
     assert "since" not in world.asked()
     assert len(world.clock.getDelayedCalls()) > 0
+
+
+def test_a_pipe_in_the_place_of_positions_is_refused_at_once(tmp_path: Path) -> None:
+    store = FilePositions(put_pipe(tmp_path / "positions"))
+    with at_once(), pytest.raises(ValueError, match="positions is no regular file, but a pipe"):
+        store.load()
 
 
 def test_a_file_keeps_positions(tmp_path: Path) -> None:

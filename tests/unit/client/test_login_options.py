@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Callable
 from pathlib import Path
+from pipes import at_once, put_pipe
+from threading import Thread
 
 import click
 import pytest
 
 from lhttp_tx.client.command.cli import lhttp, run
-from lhttp_tx.client.command.login_options import PasswordLogin, TokenLogin, check_way, choose_login, read_secret
+from lhttp_tx.client.command.login_options import (
+    Login,
+    PasswordLogin,
+    SecretFile,
+    TokenLogin,
+    check_way,
+    choose_login,
+    read_secret,
+)
 from lhttp_tx.errors import LHTTPError
 
 SECRET = "s3same"
@@ -51,12 +62,45 @@ def test_a_password_goes_with_its_user() -> None:
     assert (kind, base64.b64decode(found).decode()) == ("Basic", "zoë:ünl0ck:x")
 
 
-@pytest.mark.parametrize("data", [b"", b"\n", b"a\nb", b"a\x00b", b"\xff", b"s3same" * 2_000])
+@pytest.mark.parametrize("data", [b"", b"\n", b"a\nb", b"a\x00b", b"\xff"])
 def test_a_file_that_holds_no_secret_is_refused_and_not_shown(secret: Path, data: bytes) -> None:
     secret.write_bytes(data)
     with pytest.raises(LHTTPError, match="does not contain exactly one line of text") as caught:
         read_secret(secret)
     assert SECRET not in str(caught.value)
+
+
+def test_a_file_that_is_too_large_for_a_secret_is_refused_and_not_shown(secret: Path) -> None:
+    secret.write_text(SECRET * 2_000)
+    with pytest.raises(LHTTPError, match="secret is larger than 8192 bytes") as caught:
+        read_secret(secret)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [TokenLogin, lambda path: PasswordLogin("anna", SecretFile(path))])
+def test_a_file_that_has_become_a_pipe_stops_nobody(secret: Path, make: Callable[[Path], Login]) -> None:
+    login = make(secret)
+    login.login()
+    put_pipe(secret)
+    with at_once(), pytest.raises(LHTTPError, match="secret is no regular file, but a pipe"):
+        login.login()
+    secret.unlink()
+    secret.write_text("another")
+    assert "another" in login.login().values()
+
+
+@pytest.mark.parametrize("make", [TokenLogin, lambda path: PasswordLogin("anna", SecretFile(path))])
+def test_a_pipe_is_read_once(tmp_path: Path, make: Callable[[Path], Login]) -> None:
+    login = make(put_pipe(tmp_path / "pipe"))
+    writer = Thread(target=lambda: (tmp_path / "pipe").write_text(SECRET))
+    writer.start()
+    first = login.login()
+    writer.join()
+    assert SECRET in first.values()
+    with at_once():
+        assert login.login() == first
+        (tmp_path / "pipe").unlink()
+        assert login.login() == first
 
 
 @pytest.mark.parametrize("data", [b"s3same", b"s3same\n", b"s3same\r\n"])

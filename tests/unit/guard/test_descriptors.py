@@ -192,6 +192,24 @@ def test_a_connection_is_let_in_while_there_is_room(door: Callable[[int], Door],
     assert (opened.factory.count, lines) == (1, [])
 
 
+def test_the_descriptors_are_looked_at_once_for_four_connections_where_there_is_room(
+    door: Callable[[int], Door], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    dup = os.dup
+    monkeypatch.setattr(os, "dup", lambda file: looks.append(file) or dup(file))  # type: ignore[func-returns-value]
+    opened = door(100)
+    del looks[:]
+    for _ in range(8):
+        opened.knock()
+    assert (opened.factory.count, len(looks)) == (8, 2)
+    narrow = door(5)
+    del looks[:]
+    for _ in range(8):
+        narrow.knock()
+    assert (narrow.factory.count, len(looks)) == (8, 8)
+
+
 def test_the_reserve_is_kept_from_clients(door: Callable[[int], Door], lines: list[str]) -> None:
     closed = door(2)
     assert closed.knock().closed

@@ -21,7 +21,7 @@ LONG = 600.0
 """Seconds that no test comes near."""
 
 STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "pipe": (put_pipe, "x is no regular file, but a pipe; the server does not wait for it"),
+    "pipe": (put_pipe, "x is no regular file, but a pipe; nothing waits for it here"),
     "folder": (lambda path: path.mkdir(), "x is no regular file, but a folder"),
     "device": (lambda path: path.symlink_to("/dev/zero"), "x is no regular file, but a device"),
     "large file": (lambda path: path.write_bytes(bytes(101)), "x is larger than 100 bytes"),

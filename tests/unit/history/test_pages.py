@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from lhttp_tx.codec.views import JSON, PROTOBUF
 from lhttp_tx.history.memory import MemoryHistory
 from lhttp_tx.history.pages import Pages, SharedPage, _bytes_of, deliveries
-from lhttp_tx.history.turns import PORTION, Turns, cost_of
+from lhttp_tx.history.turns import PORTION, Turns, cost_of, rework_of
 from lhttp_tx.history.values import Retention, Stored
 from lhttp_tx.transports.http.entries import FORMS
 from lhttp_tx.transports.websocket.coded import CodedFraming
@@ -43,6 +43,34 @@ def test_very_many_small_pages_take_no_more_than_few_large_ones() -> None:
     finally:
         tracemalloc.stop()
     assert taken < 9 * 2**20
+    store.stop()
+
+
+def test_deliveries_that_are_converted_are_smaller_and_their_memory_counts() -> None:
+    clock = Clock()
+    store: Any = MemoryHistory(clock)
+    store.start()
+    small = b"LHTTP/1.0 chat\r\npublish:room\r\n\r\nhello"
+    large = b"LHTTP/1.0 chat\r\n" + b"a:b\r\n" * 60 + b"\r\nhello"
+    store.append("room", KEPT, [small] * 300 + [large] * 100, False)
+    pages = Pages(store, clock, Turns(clock))
+    shared = pages.read("room", KEPT, 0)
+    assert isinstance(shared, SharedPage)
+    whole = shared.deliveries_for(costly=False)
+    before = pages._kept_size
+    parts = shared.deliveries_for(costly=True)
+    assert shared.deliveries_for(costly=True) is parts
+    assert [payload for part in parts for payload in part.payloads] == [
+        payload for part in whole for payload in part.payloads
+    ]
+    for part in parts:
+        cost = cost_of(sum(map(len, part.payloads)), len(part)) + sum(rework_of(part.payloads))
+        assert cost <= PORTION + cost_of(len(part.payloads[-1]), 1) + rework_of(part.payloads[-1:])[0]
+    assert len(parts) > 20 > len(whole)
+    added = pages._kept_size - before
+    assert added >= 100 * len(parts)
+    parts[0].encoded(CodedFraming(JSON, PLAIN))
+    assert pages._kept_size > before + added
     store.stop()
 
 

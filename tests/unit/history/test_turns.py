@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from lhttp_tx.history.turns import PORTION, Turns, cost_of
+from lhttp_tx.history.turns import PORTION, Turns, cost_of, rework_of
 
 
 def test_who_finds_no_room_waits_in_line() -> None:
@@ -53,6 +53,15 @@ def test_many_small_messages_count() -> None:
     turns = Turns(Clock())
     turns.spend(0, 10_000)
     assert turns.wait() is not None
+
+
+def test_each_header_of_a_message_that_is_converted_counts() -> None:
+    bare, two = b"LHTTP/1.0 x\r\n\r\n", b"LHTTP/1.0 x\r\na:b\r\nc:d\r\n\r\n"
+    unfinished = b"LHTTP/1.0 x\r\na:b\r\nc:d\r\n"
+    one, three = rework_of([bare])[0], rework_of([two])[0]
+    assert three > one + 200
+    assert rework_of([unfinished, bare + b"\r\n" * 500, two + b"x" * 9_000]) == [three, one, three]
+    assert rework_of([]) == []
 
 
 class Reader:

@@ -26,7 +26,7 @@ from twisted.web.test.requesthelper import DummyRequest
 from lhttp_tx import Processor, running
 from lhttp_tx.bus.memory import MemoryBus
 from lhttp_tx.config import Config
-from lhttp_tx.ports.listening import BACKLOG, MAX_ACCEPTS, Listeners, listen_now, widen
+from lhttp_tx.ports.listening import ACCEPT_TURN, ACCEPTS, BACKLOG, Listeners, limit_accepts, listen_now, widen
 from lhttp_tx.service import LHTTPService
 
 
@@ -440,16 +440,18 @@ DESCRIPTOR = os.open(os.devnull, os.O_RDONLY)
 
 
 class Crowd:
-    """A socket on which more and more clients connect."""
+    """A socket on which more and more clients connect. To accept one takes *seconds*."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock, seconds: float) -> None:
         self.count = 0
         self.waiting = 100_000
+        self._clock, self._seconds = clock, seconds
 
     def accept(self) -> tuple[Any, tuple[str, int]]:
         if not self.waiting:
             raise BlockingIOError(errno.EWOULDBLOCK, "nobody")
         self.waiting -= 1
+        self._clock.advance(self._seconds)
         return self, ("192.0.2.1", 1)
 
     def fileno(self) -> int:
@@ -482,9 +484,11 @@ class Nothing(Factory):
         return None
 
 
-def test_a_crowd_of_new_clients_comes_in_a_few_in_each_turn() -> None:
-    port, crowd = Port(0, Nothing(), reactor=Clock()), Crowd()  # type: ignore[arg-type]
-    port.numberAccepts, port.socket = 100, crowd  # type: ignore[assignment] # as Twisted begins
+@pytest.mark.parametrize(("seconds", "each_turn"), [(ACCEPT_TURN / 8, 2 * ACCEPTS), (ACCEPT_TURN, ACCEPTS)])
+def test_a_crowd_of_new_clients_comes_in_a_few_in_each_turn(seconds: float, each_turn: int) -> None:
+    clock = Clock()
+    port, crowd = Port(0, Nothing(), reactor=clock), Crowd(clock, seconds)  # type: ignore[arg-type]
+    port.numberAccepts, port.socket, port.connected = 100, crowd, True  # type: ignore[assignment] # as Twisted begins
     opened: list[Any] = []
     listeners = Listeners(
         None, Nothing(), make_endpoint=lambda *_: Ready(port), opened=lambda found, *_: opened.append(found)
@@ -493,7 +497,7 @@ def test_a_crowd_of_new_clients_comes_in_a_few_in_each_turn() -> None:
     assert opened == [port]
     for turn in range(1, 50):
         port.doRead()  # type: ignore[no-untyped-call]
-        assert crowd.count == turn * MAX_ACCEPTS
+        assert crowd.count == turn * each_turn
     before, crowd.waiting = crowd.count, 2
     port.doRead()  # type: ignore[no-untyped-call]
     assert crowd.count == before + 2
@@ -501,4 +505,14 @@ def test_a_crowd_of_new_clients_comes_in_a_few_in_each_turn() -> None:
     while crowd.waiting:
         before = crowd.count
         port.doRead()  # type: ignore[no-untyped-call]
-        assert 0 < crowd.count - before <= MAX_ACCEPTS
+        assert 0 < crowd.count - before <= each_turn
+
+
+def test_a_port_that_is_closed_by_a_connection_accepts_no_more() -> None:
+    clock = Clock()
+    port, crowd = Port(0, Nothing(), reactor=clock), Crowd(clock, 0.0)  # type: ignore[arg-type]
+    port.socket, port.connected = crowd, True  # type: ignore[assignment]
+    limit_accepts(port)
+    port.factory.buildProtocol = lambda _: setattr(port, "disconnecting", True)  # type: ignore[method-assign,union-attr]
+    port.doRead()  # type: ignore[no-untyped-call]
+    assert crowd.count == ACCEPTS

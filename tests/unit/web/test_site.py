@@ -114,6 +114,22 @@ def test_an_ordinary_handshake_is_answered_at_once(at_once: None, fields: list[b
     assert len(stack.server.engine.sessions) == 1
 
 
+def test_a_handshake_that_is_answered_at_once_has_no_time_limit(at_once: None) -> None:
+    stack = Stack()
+    transport = stack.connect()
+    made: list[Any] = []
+    call_later = stack.clock.callLater
+
+    def count(delay: float, call: Any, *arguments: Any) -> Any:
+        made.append(call.__name__)
+        return call_later(delay, call, *arguments)
+
+    stack.clock.callLater = count  # type: ignore[assignment,method-assign]
+    transport.protocol.dataReceived(head(FIELDS))
+    assert opened(transport)
+    assert made == ["_sendAutoPing"]
+
+
 def test_what_comes_with_the_handshake_is_not_lost(at_once: None) -> None:
     stack = Stack()
     transport = stack.send(head() + b"\x89\x80\0\0\0\0")

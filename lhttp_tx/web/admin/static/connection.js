@@ -3,8 +3,9 @@
 import { call, mayUseAll, may } from "./api.js";
 import { attempt, reached } from "./dialog.js";
 import { add, el, link, name, note, panel, show } from "./dom.js";
-import { bytes, count, counted, moment } from "./format.js";
+import { bytes, count, counted, moment, span } from "./format.js";
 import { kickButton } from "./lists.js";
+import { connectionMuteButtons } from "./mute.js";
 import { poll } from "./poll.js";
 import { facts, showFacts } from "./table.js";
 import { traceLink } from "./trace.js";
@@ -18,6 +19,7 @@ export function connectionView(main, [id], signal) {
   const traffic = facts([]);
   const channels = el("ul", { class: "chips" });
   const more = note("");
+  const [muteButtons, showMute] = connectionMuteButtons(id, load);
   let shown = "";
   add(main, [
     el("h1", {}, "Connection ", name(id)),
@@ -33,7 +35,7 @@ export function connectionView(main, [id], signal) {
 
   function actions() {
     const kick = may("disconnect") ? kickButton({ connection: id }, () => {}) : null;
-    return el("div", { class: "actions" }, traceLink("connection", id), kick);
+    return el("div", { class: "actions" }, traceLink("connection", id), muteButtons, kick);
   }
 
   function subscribing() {
@@ -71,9 +73,11 @@ export function connectionView(main, [id], signal) {
       ["Claims", found.claims.length ? found.claims.map((claim) => [name(claim), " "]) : null],
       ["Login expires", found.expires === null ? null : moment(found.expires)],
     ]);
+    showMute(found);
     showFacts(traffic, [
       ["Transport", `${found.transport}, ${found.codec}`],
       ["State", found.state],
+      ["Muted", found.muted ? `for ${span(found.muted)}${found.user_muted ? ", on all connections" : ""}` : null],
       ["Queued", `${counted(found.queued, "message")}, ${bytes(found.queued_bytes)}`],
       ["Unsent", bytes(found.unsent)],
       ["Subscriptions", count(found.subscriptions)],

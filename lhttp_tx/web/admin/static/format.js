@@ -46,7 +46,12 @@ export function seconds(value) {
 
 /** Return how long ago a time, in seconds since 1970, is, in its two largest units. */
 export function since(time, now = Date.now() / 1000) {
-  let left = Math.max(0, Math.round(now - time));
+  return span(now - time);
+}
+
+/** Return a number of seconds in its two largest units, such as 9 min 54 s. */
+export function span(value) {
+  let left = Math.max(0, Math.round(value));
   const told = [];
   for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]]) {
     if (left >= size || (unit === "s" && !told.length)) told.push(`${Math.floor(left / size)} ${unit}`);

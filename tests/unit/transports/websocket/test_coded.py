@@ -254,6 +254,26 @@ def test_a_client_of_json_may_compress(factory: LHTTPServerFactory) -> None:
     assert found == [("one", True), ("two", True)]
 
 
+@pytest.mark.parametrize(
+    ("frames", "converts", "compresses"),
+    [
+        (PLAIN, False, False),
+        (Gzip(), False, True),
+        (Deflate(15), False, True),
+        (CodedFraming(JSON, PLAIN), True, False),
+        (CodedFraming(PROTOBUF, Deflate(9)), True, True),
+    ],
+)
+def test_a_session_knows_what_its_messages_cost(
+    factory: LHTTPServerFactory, frames: Any, converts: bool, compresses: bool
+) -> None:
+    connection = Client(factory, "lhttp").protocol
+    connection._framing = frames
+    assert (connection.converts, connection.compresses) == (converts, compresses)
+    session = connection.session
+    assert (session.converts, session.is_costly) == (converts, converts or compresses)
+
+
 def test_a_client_of_text_has_nothing_of_it(factory: LHTTPServerFactory) -> None:
     client = Client(factory, None)
     assert not client.agreed

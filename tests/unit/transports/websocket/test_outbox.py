@@ -178,6 +178,22 @@ def test_frames_are_held_for_a_short_time_only(monkeypatch: pytest.MonkeyPatch) 
     assert crowd.writes == {3}
 
 
+def test_a_read_long_after_one_to_many_is_written_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(outbox_module, "perf_counter", lambda: now[0])
+    crowd = Crowd(32)
+    for number in range(1, 6):
+        crowd.read(b"%d" % number)
+        assert crowd.writes == {number}
+        now[0] += 0.0003
+    assert not crowd.clock.getDelayedCalls()
+    crowd.read(b"at once")
+    crowd.read(b"after it")
+    assert crowd.writes == {6}
+    crowd.turn()
+    assert crowd.writes == {7}
+
+
 def test_frames_that_many_share_are_bounded_by_what_they_take() -> None:
     crowd = Crowd(100)
     crowd.read(b"first")
