@@ -601,6 +601,22 @@ def test_the_server_may_tell_that_messages_are_missing(world: World) -> None:
     assert len(syncs) == 2
 
 
+def test_who_comes_back_within_the_grace_is_there_although_the_list_was_without(clock: Clock) -> None:
+    world = World(clock, presence=["room"])
+    alice = come(world, "alice")
+    client = world.connected()
+    earlier = client.presence("room")
+    world.run()
+    alice.disconnect()
+    world.run(0.1)
+    later = client.presence("room")
+    world.run()
+    come(world, "alice")
+    assert earlier.users == later.users == ["alice"]
+    world.run(10.0)
+    assert earlier.users == later.users == ["alice"]
+
+
 def test_before_the_client_is_connected_it_waits(world: World) -> None:
     client = world.client()
     found = client.presence("room")
