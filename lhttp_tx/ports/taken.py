@@ -35,10 +35,13 @@ class Taken:
     :ivar adopted: the descriptions of the endpoints that listen on them.
     """
 
-    def __init__(self, is_alone: Callable[[], bool]) -> None:
-        """:param is_alone: returns whether no other process needs the sockets, because the previous one was stopped."""
+    def __init__(self, be_alone: Callable[[], bool]) -> None:
+        """
+        :param be_alone: returns whether no other process needs the sockets, because the previous one was stopped. It
+            may stop that process first.
+        """
         self.adopted: set[str] = set()
-        self._is_alone = is_alone
+        self._be_alone = be_alone
         self._descriptors: dict[str, list[int]] = {}
 
     def add(self, description: str, descriptor: int) -> None:
@@ -74,15 +77,18 @@ class Taken:
 
     def _make_room(self, number: int) -> bool:
         """Close the sockets with this port number, if no other process needs them. Return whether there was one."""
-        found = False
-        for descriptors in self._descriptors.values() if self._is_alone() else ():
-            for descriptor in tuple(descriptors):
-                place = place_of(descriptor)
-                if not isinstance(place, str) and place[1] == number:
-                    descriptors.remove(descriptor)
-                    os.close(descriptor)
-                    found = True
-        return found
+        found = [
+            (descriptors, descriptor)
+            for descriptors in self._descriptors.values()
+            for descriptor in descriptors
+            if not isinstance(place := place_of(descriptor), str) and place[1] == number
+        ]
+        if not found or not self._be_alone():
+            return False
+        for descriptors, descriptor in found:
+            descriptors.remove(descriptor)
+            os.close(descriptor)
+        return True
 
     def close_rest(self) -> None:
         """Close the sockets that no endpoint listens on, and remove their files."""
