@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from heapq import nsmallest
 from typing import Any
 
 from twisted.logger import Logger
@@ -108,6 +109,14 @@ class Muting:
             for session in free:
                 self._say("{name}: no longer muted, as {by} said", order, session.peer)
         return len(free)
+
+    def page(self, order: dict[str, Any]) -> list[list[Any]]:
+        """
+        Return a page of muted users, each with the seconds that are left: those whose names follow ``after``, at most
+        ``limit``.
+        """
+        muted = ([news.user, math.ceil(news.seconds)] for news in self.mutes.known() if news.seconds > 0)
+        return nsmallest(order["limit"], (found for found in muted if found[0] > order["after"]))
 
     def _say(self, text: str, order: dict[str, Any], name: str, seconds: float = 0.0) -> None:
         event = "mute.given" if seconds else "mute.lifted"

@@ -140,6 +140,13 @@ def test_a_node_that_stood_still_shortens_the_mute_by_its_delay() -> None:
     assert left(net.servers[1], "jack") == pytest.approx(left(net.servers[0], "jack"), abs=0.1) != 0
 
 
+def test_a_clock_that_is_far_behind_does_not_end_a_mute_that_has_just_begun() -> None:
+    server = Server()
+    order = {"do": "mute", "user": "jack", "seconds": 60, "stamp": -1e9, "by": "code", "at": 0.0}
+    assert server.control._orders.muting.mute(order, []) == 0
+    assert left(server, "jack") == 50
+
+
 def test_the_log_of_each_node_that_mutes_names_who_wanted_it(lines: list[dict[str, Any]]) -> None:
     cluster = Cluster()
     client = cluster.connect(1)
