@@ -1,5 +1,5 @@
 """
-The listening sockets that a process has taken from the previous one.
+The listening sockets that a process has taken from the previous one, and those that the next one can take.
 
 A part of :mod:`lhttp_tx.ports.takeover`.
 """
@@ -15,13 +15,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from lhttp_tx.ports.adopting import AdoptingReactor, FindingReactor, Place, place_of
 
-__all__ = ["MakeEndpoint", "Taken", "receive", "remove"]
+__all__ = ["MakeEndpoint", "Taken", "Watched", "receive", "remove"]
 
 _log = Logger()
 
@@ -101,6 +103,27 @@ class Taken:
             if descriptors:
                 _log.warn("{description}: the server no longer listens there", description=description)
         self._descriptors.clear()
+
+
+@implementer(IStreamServerEndpoint)
+class Watched:
+    """An endpoint that reports its port when it listens."""
+
+    def __init__(
+        self, endpoint: IStreamServerEndpoint, description: str, listens: Callable[[str, IListeningPort], None]
+    ) -> None:
+        self._endpoint = endpoint
+        self._description = description
+        self._listens = listens
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Listen; see :class:`twisted.internet.interfaces.IStreamServerEndpoint`."""
+
+        def tell(port: IListeningPort) -> IListeningPort:
+            self._listens(self._description, port)
+            return port
+
+        return self._endpoint.listen(protocolFactory).addCallback(tell)
 
 
 def remove(path: Path) -> None:

@@ -37,17 +37,16 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from lhttp_tx.observe.reasons import reason_of
 from lhttp_tx.ports.listening import accept
 from lhttp_tx.ports.sockets import UNIXRights, adopt, give_away, is_unix, lock_again
-from lhttp_tx.ports.taken import MakeEndpoint, Taken, receive, remove
+from lhttp_tx.ports.taken import MakeEndpoint, Taken, Watched, receive, remove
 
 __all__ = ["MakeEndpoint", "Takeover", "TakeoverFailed"]
 
@@ -222,7 +221,7 @@ class Takeover(Service):
 
     def watcher(self, make_endpoint: MakeEndpoint) -> MakeEndpoint:
         """Return a function that makes the same endpoints. Their ports can be handed over to the next process."""
-        return lambda reactor, description: _Watched(make_endpoint(reactor, description), description, self._listens)
+        return lambda reactor, description: Watched(make_endpoint(reactor, description), description, self._listens)
 
     def _listens(self, description: str, port: IListeningPort) -> None:
         self._ports.append((description, port))
@@ -394,24 +393,3 @@ class _Successor(LineOnlyReceiver):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Let other processes take over."""
         self._takeover.hung_up(self)
-
-
-@implementer(IStreamServerEndpoint)
-class _Watched:
-    """An endpoint that reports its port when it listens."""
-
-    def __init__(
-        self, endpoint: IStreamServerEndpoint, description: str, listens: Callable[[str, IListeningPort], None]
-    ) -> None:
-        self._endpoint = endpoint
-        self._description = description
-        self._listens = listens
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Listen; see :class:`twisted.internet.interfaces.IStreamServerEndpoint`."""
-
-        def tell(port: IListeningPort) -> IListeningPort:
-            self._listens(self._description, port)
-            return port
-
-        return self._endpoint.listen(protocolFactory).addCallback(tell)
