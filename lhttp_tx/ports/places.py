@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lhttp_tx.ports.sockets import check_socket_path, unix_path
-from lhttp_tx.ports.takeover import TakeoverFailed, check_takeover
+from lhttp_tx.ports.taken import TakeoverFailed, check_takeover
 
 __all__ = ["folder_problem", "problem_of", "socket_problems", "upgrade_problem"]
 
@@ -58,7 +58,7 @@ def socket_problems(endpoints: Iterable[tuple[str, str]]) -> Iterator[str]:
 def upgrade_problem(path: str) -> str | None:
     """Return why a server cannot listen at the path of ``--upgrade``; ``None`` if it can."""
     try:
-        check_takeover(Path(path))
+        check_takeover(Path(path), None)
     except TakeoverFailed as failed:
         return str(failed)
     return None
