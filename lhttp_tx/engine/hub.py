@@ -49,15 +49,18 @@ class _Channel:
     :ivar members: the functions that take deliveries, by subscriber, in the order of subscribing.
     :ivar waiters: Deferreds that fire when the bus has subscribed; ``None`` if it has.
     :ivar asking: the subscribers that want to be told about gaps; ``None`` if there are none.
+    :ivar later: the runs that wait until the current delivery of this channel is done, and whether they are binary;
+        ``None`` if there is no current delivery.
     """
 
-    __slots__ = ("asking", "members", "name", "waiters")
+    __slots__ = ("asking", "later", "members", "name", "waiters")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.members: dict[Hashable, Deliver] = {}
         self.waiters: list[Deferred[None]] | None = None
         self.asking: set[Hashable] | None = None
+        self.later: list[tuple[list[bytes], bool]] | None = None
 
 
 def _is_plain(channel: _Channel, archive: Archive | None) -> bool:
@@ -385,16 +388,31 @@ class Hub:
         """
         Deliver the publications that are held back.
 
-        To keep the order, call this before you write to a connection without the hub.
+        To keep the order, call this before you write to a connection without the hub. If a function that takes a
+        delivery publishes to the same channel, or a hook does that it calls, the other subscribers first get the
+        current delivery.
         """
         if not self.run:
             self._run_channel = ""
             return
         run, channel = self.run, self._channels.get(self._run_channel)
         self.run, self._run_channel, self._run_size = [], "", 0
-        if channel is not None:
-            delivery = Delivery(channel.name, run, self._run_binary)
-            members = tuple(channel.members.values())
-            self.reached = len(members)
-            for deliver in members:
-                deliver(delivery)
+        if channel is None:
+            return
+        if channel.later is not None:
+            channel.later.append((run, self._run_binary))
+            return
+        later = channel.later = []
+        try:
+            self._deliver(channel, run, self._run_binary)
+            while later:
+                self._deliver(channel, *later.pop(0))
+        finally:
+            channel.later = None
+
+    def _deliver(self, channel: _Channel, run: list[bytes], binary: bool) -> None:
+        delivery = Delivery(channel.name, run, binary)
+        members = tuple(channel.members.values())
+        self.reached = len(members)
+        for deliver in members:
+            deliver(delivery)
