@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import re
 import socket
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -23,9 +26,10 @@ from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lhttp_tx.observe.reasons import reason_of
 from lhttp_tx.ports.listening import close_now
 
-__all__ = ["UNIXRights", "adopt", "find_group", "give_away", "is_unix", "read_mode"]
+__all__ = ["UNIXRights", "adopt", "find_group", "give_away", "is_unix", "lock_again", "read_mode"]
 
 _log = Logger()
 
@@ -71,6 +75,31 @@ class UNIXRights:
             mode = found._mode
         found._mode = mode if self.group is None else _CLOSED
         return endpoint if self.group is None else _GroupEndpoint(endpoint, find_group(self.group), mode)
+
+    def renew(self, description: str, path: Path) -> None:
+        """
+        Give these permissions to a socket that another process has made.
+
+        Without a mode or a group, here or in the description, the socket keeps what it has. If the process may not
+        change it, the log says so.
+
+        :param description: the endpoint that listens on it.
+        :param path: its file.
+        """
+        while description.startswith(_PROXY):
+            description = description.removeprefix(_PROXY)
+        mode = _GROUP_MODE if self.mode is None and self.group is not None else self.mode
+        if _OWN_MODE.search(description):
+            found: Any = serverFromString(None, description)
+            mode = found._mode
+        try:
+            now = path.stat()
+            if self.group is not None and (group := find_group(self.group)) != now.st_gid:
+                os.chown(path, -1, group)
+            if mode is not None and stat.S_IMODE(now.st_mode) != mode:
+                path.chmod(mode)
+        except (OSError, ValueError) as error:
+            _log.error("{path} keeps its permissions: {why}", path=str(path), why=reason_of(error))
 
 
 @implementer(IStreamServerEndpoint)
@@ -162,6 +191,21 @@ def give_away(port: Any) -> None:
     port._shouldShutdown = False
     if isinstance(port, Port):
         port.__class__ = _AdoptedPort
+
+
+def lock_again(path: Path) -> None:
+    """
+    Note in the lock beside a UNIX socket, if there is one, that this process now has the socket.
+
+    Otherwise the lock would name a process that is gone, and the next server that wants this path would remove the
+    socket.
+    """
+    lock = path.with_name(f"{path.name}.lock")
+    new = path.with_name(f"{path.name}.lock.{os.getpid()}")
+    with suppress(OSError):
+        if lock.is_symlink():
+            new.symlink_to(str(os.getpid()))
+            new.replace(lock)
 
 
 class _Adopting:

@@ -26,7 +26,7 @@ from lhttp_tx.errors import StartFailed
 from lhttp_tx.observe.log_files import log_files
 from lhttp_tx.observe.reasons import reason_of, told_of
 
-__all__ = ["check_places", "end_if_not_started", "explain_failures", "give_up"]
+__all__ = ["check_places", "end_if_not_started", "explain_failures", "give_up", "owners_of"]
 
 _log = Logger()
 
@@ -67,6 +67,16 @@ def check_places(options: Any) -> None:
         give_up(f"--rundir {rundir}: there is no such directory; make it, or name another")
     if pidfile:
         _check_file("--pidfile", pidfile)
+
+
+def owners_of(options: Any) -> tuple[int, ...]:
+    """
+    Return the users that ``twistd`` changes to with ``--uid``.
+
+    :param options: the options of ``twistd``. For other options, there are none.
+    """
+    user = None if options is None or "uid" not in options else options["uid"]
+    return () if user is None else (user,)
 
 
 def _check_file(option: str, name: str) -> None:
