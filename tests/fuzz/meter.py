@@ -32,7 +32,9 @@ more waits, and nobody else does (see :mod:`lhttp_tx.history.turns`). ``python -
 message costs in each form: less than an ordinary publication.
 
 That others wait for no more is measured, too: in one *turn* of the reactor a unit may cost no more than its price, and
-there nothing is taken off for what is handed over. So whatever is written of a history in one go has a bound.
+there nothing is taken off for what is handed over. So whatever is written of a history in one go has a bound. What is
+taken off for questions falls into the turns in which they are asked, so a quarter is taken off for each channel whose
+recovery begins.
 
 Each call of a batch counts as a request of its own, as far as the body has 32 bytes for each: so many has the smallest
 message on a WebSocket. Each of them is made in another turn of the reactor.
@@ -392,7 +394,7 @@ class _Turns:
 
     def watch(self, counts: dict[CodeType, int]) -> None:
         """Begin to look at *counts*, the lines by code."""
-        self._before = -self._each * self._world.counted_here
+        self._before = -self._each * (self._world.counted_here + self._world.begun)
         self._world.on_turn = lambda: self._look(counts)
 
     def end(self, counts: dict[CodeType, int]) -> None:
@@ -401,7 +403,7 @@ class _Turns:
         self._world.on_turn = lambda: None
 
     def _look(self, counts: dict[CodeType, int]) -> None:
-        found = -self._each * self._world.counted_here
+        found = -self._each * (self._world.counted_here + self._world.begun)
         for code, count in [*counts.items()]:
             if code not in self._servers:
                 self._servers[code] = _is_counted(code)

@@ -83,8 +83,11 @@ HISTORIES = ("", "memory", "later")
 KEPT = 1_500
 """Messages of the channel ``kept.full``: more than it keeps, and small; a few of ``kept.large`` are large."""
 
-MADE, ENDED = 0.75, 0.5
-"""What a subscription that is made, or ends, counts as; in ordinary publications."""
+MADE, ENDED, BEGUN = 0.75, 0.5, 0.25
+"""
+What a subscription that is made, or ends, counts as, and a recovery that begins; in ordinary publications. The last one
+counts in its turn of the reactor only, for what it asks of the history counts in later ones.
+"""
 
 PAID = 4_096
 """
@@ -651,6 +654,9 @@ class World:
         self._admin_factory = inner.factory
         self._turns = self.service.parts.histories.archive.turns
         self._spend, self._turns.spend = self._turns.spend, self._count_spent
+        self._recoveries = 0
+        recovery: Any = self.service.parts.histories._recovery
+        self._catch, recovery._catch = recovery._catch, self._count_catch
         self._caches = _caches(self.service.engine)
         self._subscriptions = _Subscriptions()
         self.service.engine.watchers.append(self._subscriptions)
@@ -735,12 +741,22 @@ class World:
         """The same without what was handed over of a history."""
         return MADE * self._subscriptions.made + ENDED * self._subscriptions.ended + self._asked.asked
 
+    @property
+    def begun(self) -> float:
+        """What counts as done in this turn, beside :attr:`counted_here`, for recoveries whose questions come later."""
+        return BEGUN * self._recoveries
+
     def _count_spent(self, size: int, count: int, reader: object = None) -> None:
         """Count what is handed over of histories; in the place of :meth:`lhttp_tx.history.turns.Turns.spend`."""
         self.handed += count if size else 0
         if size and self._reworks:  # else it is read, and counts as that; or it goes out as it is
             self._paid += cost_of(size, count)
         self._spend(size, count, reader)
+
+    def _count_catch(self, *args: Any) -> Any:
+        """Count a recovery that begins; in the place of the method of :class:`lhttp_tx.history.recovery.Recovery`."""
+        self._recoveries += 1
+        return self._catch(*args)
 
     @property
     def wires(self) -> list[Wire]:
