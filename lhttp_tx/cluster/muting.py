@@ -131,9 +131,12 @@ class Muting:
             self._backlog.add(name, _KIND, [(run, sum(len(news.user) + 50 for news in run)) for run in runs])
 
     def _hear(self, sender: str, told: list[Any]) -> None:
-        for user, seconds, stamp in told:
+        refused: list[TooMany] = []
+        # Those that were lifted come first: they make room.
+        for user, seconds, stamp in sorted(told, key=lambda news: float(news[1]) > 0):
             try:
                 self.mutes.hear(News(str(user), float(seconds), float(stamp)))
             except TooMany as error:
-                _log.warn("cannot mute the user {name!r}: {error}", name=user, error=error, event="mute.full")
-                return
+                if not refused:
+                    _log.warn("cannot mute the user {name!r}: {error}", name=user, error=error, event="mute.full")
+                refused.append(error)

@@ -246,6 +246,29 @@ def test_a_mute_of_a_connection_is_gone_with_it() -> None:
     assert found.clock.getDelayedCalls() == []
 
 
+def test_a_muted_connection_that_leaves_publishes_nothing_that_waits() -> None:
+    waiting: list[Deferred[None]] = []
+
+    @processor("wait")
+    def wait(request: Request) -> Deferred[None]:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    found = Server(processors=[wait])
+    heard, jack = listener(found), found.connect(user="jack")
+    found.control.mute(connection=jack.session.identity.connection_id)
+    found.control.mute(user="jill", seconds=5)
+    jack.send(Message("wait"))
+    jack.send(Message("say", [("publish", "a")]))
+    jack.disconnect()
+    found.clock.advance(10)
+    waiting[0].callback(None)
+    assert heard.take() == []
+    assert jack.session not in found.engine.sessions
+    found.clock.advance(60)
+    assert len(mutes_of(found)._sessions) == 0
+
+
 def test_messages_cost_nothing_more_when_nobody_is_muted(factory: LHTTPServerFactory, server: Server) -> None:
     subscribers(factory, 1)
     publisher = connected(factory)
