@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import _parse, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.tcp import Port as TCPPort
@@ -29,7 +29,8 @@ from zope.interface import implementer
 from lhttp_tx.observe.reasons import reason_of
 from lhttp_tx.ports.listening import close_now
 
-__all__ = ["UNIXRights", "adopt", "find_group", "give_away", "is_unix", "lock_again", "read_mode"]
+__all__ = ["UNIXRights", "adopt", "check_socket_path", "find_group", "give_away", "is_unix", "lock_again", "read_mode",
+           "unix_path"]  # fmt: skip
 
 _log = Logger()
 
@@ -41,6 +42,9 @@ _CLOSED = 0o600
 
 _PROXY = "haproxy:"
 """The prefix of an endpoint's description for the PROXY protocol."""
+
+_MAX_PATH = 107
+"""The most bytes of the path of a UNIX socket (unix(7))."""
 
 _OWN_MODE = re.compile(r"(?<!\\):mode=")
 """Finds a mode in the description."""
@@ -141,6 +145,43 @@ def is_unix(description: str) -> bool:
     while description.startswith(_PROXY):
         description = description.removeprefix(_PROXY)
     return description.startswith("unix:")
+
+
+def unix_path(description: str) -> str | None:
+    r"""
+    Return the path of the UNIX socket that an endpoint listens on; ``None`` for other endpoints.
+
+    >>> unix_path(r"unix:/run/a\:b:mode=600")
+    '/run/a:b'
+    >>> unix_path("tcp:8081")
+    """
+    if not is_unix(description):
+        return None
+    while description.startswith(_PROXY):
+        description = description.removeprefix(_PROXY)
+    places, named = _parse(description)
+    return str(named.get("address", places[1] if len(places) > 1 else ""))
+
+
+def check_socket_path(path: str) -> None:
+    """
+    Check that the process can make a UNIX socket.
+
+    :param path: its path. The name of a socket without a file begins with NUL, and only its size is checked.
+    :raises ValueError: if it cannot. The text says why, and what to do.
+    """
+    size = len(os.fsencode(path))
+    if size > _MAX_PATH:
+        raise ValueError(f"a UNIX socket may have a path of {_MAX_PATH} bytes, not of {size}; choose a shorter one")
+    if path.startswith("\0"):
+        return
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"there is no directory {folder}; make it, or name another path")
+    if Path(path).exists() and not Path(path).is_socket():
+        raise ValueError("this is no socket; name another path, or remove it")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"the server may not make files in {folder}; let its user do so, or name another path")
 
 
 class _AdoptedPort(Port):

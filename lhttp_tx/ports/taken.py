@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,43 @@ from zope.interface import implementer
 
 from lhttp_tx.ports.adopting import AdoptingReactor, FindingReactor, Place, place_of
 
-__all__ = ["MakeEndpoint", "Taken", "Watched", "receive", "remove"]
+__all__ = ["MakeEndpoint", "Taken", "TakeoverFailed", "Watched", "check_takeover", "receive", "remove"]
 
 _log = Logger()
 
+_MAX_PATH = 95
+"""The most bytes of the path. Systems allow at least 103. A new socket first adds a point and its process number."""
+
 MakeEndpoint = Callable[[Any, str], IStreamServerEndpoint]
+
+
+class TakeoverFailed(Exception):
+    """The sockets of the running server cannot be taken. The text says why, and what to do."""
+
+
+def check_takeover(path: Path, owners: Collection[int] | None) -> bool:
+    """
+    Check that a server can listen at a path.
+
+    :param owners: the users that the other server may run as; ``None``: it is not known.
+    :returns: whether a socket is there, which may be that of a running server.
+    :raises TakeoverFailed: if it cannot, or if something is there that is not a socket, or belongs to another user.
+    """
+    if len(os.fsencode(path)) > _MAX_PATH:
+        raise TakeoverFailed(f"the path is too long for a UNIX socket; choose one of at most {_MAX_PATH} bytes")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise TakeoverFailed(f"the server may not make files in {path.parent}, or it is not there")
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise TakeoverFailed(f"{path}: {error.strerror}") from None
+    if not stat.S_ISSOCK(found.st_mode):
+        raise TakeoverFailed(f"{path} is not a socket; name another path, or remove it")
+    if owners is not None and found.st_uid not in owners:
+        raise TakeoverFailed(f"{path} belongs to another user; name a path in a directory of the server's own")
+    return True
 
 
 class Taken:

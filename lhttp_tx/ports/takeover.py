@@ -27,7 +27,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import stat
 import struct
 import time
 from collections.abc import Callable, Collection
@@ -46,7 +45,7 @@ from twisted.python.failure import Failure
 from lhttp_tx.observe.reasons import reason_of
 from lhttp_tx.ports.listening import accept
 from lhttp_tx.ports.sockets import UNIXRights, adopt, give_away, is_unix, lock_again
-from lhttp_tx.ports.taken import MakeEndpoint, Taken, Watched, receive, remove
+from lhttp_tx.ports.taken import MakeEndpoint, Taken, TakeoverFailed, Watched, check_takeover, receive, remove
 
 __all__ = ["MakeEndpoint", "Takeover", "TakeoverFailed"]
 
@@ -60,13 +59,6 @@ _MAX_SOCKETS = 250
 
 _MAX_LINE = 65_536
 """The most bytes of a line."""
-
-_MAX_PATH = 95
-"""The most bytes of the path. Systems allow at least 103. A new socket first adds a point and its process number."""
-
-
-class TakeoverFailed(Exception):
-    """The sockets of the running server cannot be taken. The text says why, and what to do."""
 
 
 class Takeover(Service):
@@ -118,22 +110,8 @@ class Takeover(Service):
 
         :raises TakeoverFailed: if something is there that is not such a server, or belongs to another user.
         """
-        if len(os.fsencode(self._path)) > _MAX_PATH:
-            raise TakeoverFailed(f"the path is too long for a UNIX socket; choose one of at most {_MAX_PATH} bytes")
-        if not os.access(self._path.parent, os.W_OK | os.X_OK):
-            raise TakeoverFailed(f"the server may not make files in {self._path.parent}, or it is not there")
-        try:
-            found = self._path.lstat()
-        except FileNotFoundError:
+        if not check_takeover(self._path, self._owners):
             return
-        except OSError as error:
-            raise TakeoverFailed(f"{self._path}: {error.strerror}") from None
-        if not stat.S_ISSOCK(found.st_mode):
-            raise TakeoverFailed(f"{self._path} is not a socket; name another path, or remove it")
-        if found.st_uid not in self._owners:
-            raise TakeoverFailed(
-                f"{self._path} belongs to another user; name a path in a directory of the server's own"
-            )
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(_ANSWER_TIMEOUT)
         try:

@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from lhttp_tx.errors import StartFailed
 from lhttp_tx.observe.log_files import log_files
 from lhttp_tx.observe.reasons import reason_of, told_of
+from lhttp_tx.ports.places import problem_of
 
 __all__ = ["check_places", "end_if_not_started", "explain_failures", "give_up", "owners_of"]
 
@@ -80,13 +81,9 @@ def owners_of(options: Any) -> tuple[int, ...]:
 
 
 def _check_file(option: str, name: str) -> None:
-    path = Path(name).absolute()
-    if not path.parent.is_dir():
-        give_up(f"{option} {name}: there is no directory {path.parent}; make it, or name another file")
-    if path.is_dir():
-        give_up(f"{option} {name}: it is a directory; name a file")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        give_up(f"{option} {name}: it may not be written; let the user of the server do so, or name another file")
+    problem = problem_of(name)
+    if problem is not None:
+        give_up(f"{option} {name}: {problem}")
 
 
 def end_if_not_started(started: Deferred[None], reactor: Any) -> None:
