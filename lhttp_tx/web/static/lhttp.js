@@ -1227,6 +1227,7 @@
     count = 0; // messages that have come since then
     ids = new Map(); // message id -> when it came, of the last messages
     held = null; // while the newest messages are requested: messages of another subscription, perhaps
+    torn = false; // whether some are missing, because the newest messages were requested again on another connection
 
     constructor(position = null) {
       if (position !== null) this.moveTo(position);
@@ -2390,6 +2391,8 @@
           isMissing = wasAway = true; // the messages before the connection was lost had another epoch
           track.reach(offset);
         }
+        if (track.torn) isMissing = wasAway = true;
+        track.torn = false;
         if (!isSame) {
           track.own = null;
           this.#offsets.clear();
@@ -2531,6 +2534,10 @@
         judged = "newer";
       }
       if (judged === "twice") return false;
+      if (judged === "hole" && track.epoch === null) {
+        track.torn = true; // the receipt tells
+        judged = "newer";
+      }
       if (judged === "hole" && name === channel && !track.held) {
         if (!track.pending) this.#recover(channel);
         return false;
