@@ -168,7 +168,11 @@ class LinkKeeper:
 
         def ended(result: Any) -> Any:
             self._opening.discard(opening)
-            return result
+            if isinstance(result, Failure) or result.usable:
+                return result
+            # It broke before anybody used it, so :meth:`lost` did not know it, and nobody would hear of it again.
+            result.close(flush=False)
+            raise BusUnavailable(f"{shown_server(url)}: the connection broke at once")
 
         opening.addBoth(ended).addCallbacks(done, failed)
         opening.addErrback(lambda failure: _log.failure("connecting to NATS failed", failure))
