@@ -17,6 +17,7 @@ from lhttp_tx.codec.views import VIEWS
 
 __all__ = [
     "CENTRIFUGO",
+    "CENTRIFUGO_PLAIN",
     "LHTTP",
     "NATS",
     "SOCKET_IO",
@@ -314,6 +315,10 @@ class CentrifugoDialect(HistoryDialect):
     position = re.compile(rb'"subscribe":{[^}]*"epoch":"(\w+)"(?:[^}]*"offset":(\d+))?[^}]*}')
     recovered = re.compile(b'"recovered":true')
 
+    def __init__(self, namespace: str = "") -> None:
+        """:param namespace: that of all channels; by default, they have none, and the server keeps their history."""
+        self._prefix = f"{namespace}:" if namespace else ""
+
     def subscribe(self, channels: list[str]) -> bytes:
         """
         A command.
@@ -321,7 +326,7 @@ class CentrifugoDialect(HistoryDialect):
         :raises ValueError: unless there is one channel: each would be a command of its own.
         """
         (channel,) = channels
-        return self._command(2, subscribe={"channel": channel})
+        return self._command(2, subscribe={"channel": self._prefix + channel})
 
     def publish(self, channel: str, body: bytes) -> bytes:
         """A command."""
@@ -333,7 +338,7 @@ class CentrifugoDialect(HistoryDialect):
 
     def numbered(self, channel: str, body: bytes, number: int) -> bytes:
         """Commands have numbers anyway."""
-        return self._command(number, publish={"channel": channel, "data": body.decode("ascii")})
+        return self._command(number, publish={"channel": self._prefix + channel, "data": body.decode("ascii")})
 
     def burst(self, channel: str, body: bytes, count: int) -> bytes:
         """The answers come all the same."""
@@ -348,14 +353,14 @@ class CentrifugoDialect(HistoryDialect):
         """What was missed comes in the answer. An offset of 0 is left out of answers, as all that is 0."""
         epoch, offset = position
         where = {"recover": True, "epoch": epoch.decode("ascii"), "offset": int(offset or 0)}
-        return self._command(2, subscribe={"channel": channel} | where)
+        return self._command(2, subscribe={"channel": self._prefix + channel} | where)
 
     @staticmethod
     def _command(number: int, **request: Any) -> bytes:
         return client_frame(json.dumps(request | {"id": number}, separators=(",", ":")).encode("ascii"))
 
     def _push_size(self, channel: str, publication: dict[str, Any]) -> int:
-        push = {"push": {"channel": channel, "pub": publication}}
+        push = {"push": {"channel": self._prefix + channel, "pub": publication}}
         return len(json.dumps(push, separators=(",", ":"))) + self.separator
 
 
@@ -363,6 +368,7 @@ _INFO = {"user": "", "client": "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"}
 _EPOCH = "xxxxxxxx"
 
 CENTRIFUGO = CentrifugoDialect()
+CENTRIFUGO_PLAIN = CentrifugoDialect("plain")
 LHTTP = LHTTPDialect()
 NATS = NATSDialect()
 SOCKET_IO = SocketIODialect()

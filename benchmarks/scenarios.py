@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.bench import Bench, Connections, Prepare, Turn
 from benchmarks.cluster import BODY, ROOM, burst_between, cluster
-from benchmarks.dialects import LHTTP, EventsDialect, LHTTPDialect, StreamDialect, ViewDialect
+from benchmarks.dialects import CENTRIFUGO_PLAIN, LHTTP, EventsDialect, LHTTPDialect, StreamDialect, ViewDialect
 from benchmarks.figures import Case, Curve
 from benchmarks.history import history
 from benchmarks.load import Lost, Outcome, burst, close_all, exchange, open_connections, paced, rush
@@ -564,12 +564,14 @@ def codecs(bench: Bench) -> None:
 
 
 def _burst_as_json(bench: Bench, subscribers: int, publications: int) -> Prepare:
-    """Return the load of a burst whose clients all speak JSON."""
-    burst_in_json = _burst_in(ViewDialect("lhttp.json"), bench, subscribers, publications)
-    burst_as_it_is = _burst(bench, subscribers, publications)
-    return lambda server, connections: (burst_as_it_is if server.key == "centrifugo" else burst_in_json)(
-        server, connections
-    )
+    """Return the load of a burst whose clients all speak JSON, in a channel without history."""
+    prepare = _burst(bench, subscribers, publications)
+
+    def prepare_in(server: Server, connections: Connections) -> Callable[[], Outcome]:
+        server.dialect = CENTRIFUGO_PLAIN if server.key == "centrifugo" else ViewDialect("lhttp.json")
+        return prepare(server, connections)
+
+    return prepare_in
 
 
 def _burst_of_events(bench: Bench, subscribers: int, publications: int) -> Prepare:

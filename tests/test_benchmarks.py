@@ -18,7 +18,7 @@ if (ROOT / "benchmarks").is_dir():
     sys.path.insert(0, str(ROOT))
     from benchmarks import history, parts, scenarios, svg
     from benchmarks.__main__ import is_broken
-    from benchmarks.dialects import CENTRIFUGO, LHTTP, NATS, SOCKET_IO
+    from benchmarks.dialects import CENTRIFUGO, CENTRIFUGO_PLAIN, LHTTP, NATS, SOCKET_IO
     from benchmarks.figures import Case, Curve, Results, percentile, ratio, slope, spread
     from benchmarks.load import Lost, Readers, burst
     from benchmarks.report import Terminal, case_table, curve_table, number, targets_table
@@ -181,6 +181,21 @@ def test_centrifugo_dialect_says_how_large_a_delivery_is() -> None:
     assert CENTRIFUGO.kept_size("room", b"hello", 1_000) == len(push) + 1
     assert CENTRIFUGO.kept_size("room", b"hello", 1) == len(first) + 1
     assert CENTRIFUGO.delivery_size("room", b"hello") == len(push) + 1 - len(',"offset":1000')
+
+
+def test_centrifugo_keeps_no_history_of_plain_channels() -> None:
+    frames = take_messages(CENTRIFUGO_PLAIN.subscribe(["room"]) + CENTRIFUGO_PLAIN.publish("room", b"hello"), 0, 1_000)[
+        0
+    ]
+    assert [json.loads(frame) for frame in frames] == [
+        {"subscribe": {"channel": "plain:room"}, "id": 2},
+        {"publish": {"channel": "plain:room", "data": "hello"}, "id": 1},
+    ]
+    assert CENTRIFUGO_PLAIN.delivery_size("room", b"hello") == CENTRIFUGO.delivery_size("plain:room", b"hello")
+    config = json.loads((ROOT / "benchmarks/peers/centrifugo.json").read_text("utf-8"))
+    (namespace,) = config["channel"]["namespaces"]
+    assert namespace["name"] == "plain"
+    assert not [key for key in namespace if key.startswith(("history", "force"))]
 
 
 @pytest.mark.parametrize(
@@ -377,3 +392,17 @@ def test_a_state_before_that_is_this_state_is_not_measured(tmp_path: Path, file:
     python.chmod(0o755)
     reason = Peers(tmp_path, wanted=("lhttp", "before"), before=tmp_path).missing.get("before")
     assert (reason or "").startswith(words or "") and (reason is None) == (words is None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="CPU time of other processes is read as Linux has it")
+def test_every_reader_of_centrifugo_gets_what_is_counted(tmp_path: Path) -> None:
+    if "centrifugo" in Peers(tmp_path, wanted=["centrifugo"]).missing:
+        pytest.skip("centrifugo is not installed")
+    path = tmp_path / "figures.json"
+    arguments = ["--quick", "--scenario", "p", "--peers", "centrifugo", "--rounds", "1", "--json", str(path)]
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, check=True, timeout=300, stdout=subprocess.DEVNULL
+    )
+    case = Results.from_json(json.loads(path.read_text("utf-8"))).case("p.centrifugo")
+    assert case is not None
+    assert (set(case.rows), case.lost) == ({"lhttp", "centrifugo"}, {})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SAMPLE = Path(__file__).parent / "typing" / "sample_plugin.py"
+SAMPLES = [Path(__file__).parent / "typing" / name for name in ("sample_client.py", "sample_plugin.py")]
 CLIENT = Path(__file__).parent / "typing" / "client.mts"
 STATIC = Path(__file__).parents[1] / "lhttp_tx" / "web" / "static"
 TIME_LIMIT = 600
@@ -24,20 +24,26 @@ def run(directory: Path, *command: str) -> str:
 def test_mypy_has_nothing_to_say(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="mypy is not installed: pip install -e '.[lint]'")
     (tmp_path / "mypy.ini").write_text("[mypy]\nstrict = true\n")
-    told = run(tmp_path, sys.executable, "-m", "mypy", str(SAMPLE))
-    assert told == "Success: no issues found in 1 source file\n"
+    told = run(tmp_path, sys.executable, "-m", "mypy", *map(str, SAMPLES))
+    assert told == "Success: no issues found in 2 source files\n"
 
 
 def test_pyright_has_nothing_to_say(tmp_path: Path) -> None:
     pyright = shutil.which("pyright")
     if pyright is None:
         pytest.skip("pyright is not installed: npm install --global pyright")
-    shutil.copy(SAMPLE, tmp_path)
-    settings = {"include": [SAMPLE.name], "typeCheckingMode": "standard"}
+    for sample in SAMPLES:
+        shutil.copy(sample, tmp_path)
+    settings = {
+        "include": [sample.name for sample in SAMPLES],
+        "typeCheckingMode": "standard",
+        "reportUnnecessaryTypeIgnoreComment": True,
+        "enableTypeIgnoreComments": False,
+    }
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
     told = json.loads(run(tmp_path, pyright, "--outputjson", "--pythonpath", sys.executable))
     assert [f"{each['range']['start']['line'] + 1}: {each['message']}" for each in told["generalDiagnostics"]] == []
-    assert told["summary"]["filesAnalyzed"] == 1
+    assert told["summary"]["filesAnalyzed"] == 2
 
 
 def test_the_types_of_the_javascript_client_are_exact(tmp_path: Path) -> None:

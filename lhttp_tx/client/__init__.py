@@ -23,6 +23,7 @@ from lhttp_tx.client.errors import (
 )
 from lhttp_tx.client.multipart import multipart_message, parts_of
 from lhttp_tx.client.positions import FilePositions, PositionStore
+from lhttp_tx.client.presence import Person, Presence, PresenceChange
 from lhttp_tx.client.registry import MissedCallback, RecoveredCallback
 from lhttp_tx.client.results import HistoryPage, Published
 from lhttp_tx.client.subscription import Subscription
@@ -44,7 +45,10 @@ __all__ = [
     "MissedCallback",
     "NoReply",
     "Part",
+    "Person",
     "PositionStore",
+    "Presence",
+    "PresenceChange",
     "Published",
     "QueueFull",
     "RecoveredCallback",

@@ -2,7 +2,8 @@
 The class of the client.
 
 :class:`Client` connects the parts. :mod:`lhttp_tx.client.service` makes it an ``IService``,
-:mod:`lhttp_tx.client.requests` sends, and :mod:`lhttp_tx.client.uplink` keeps the client connected.
+:mod:`lhttp_tx.client.requests` sends, :mod:`lhttp_tx.client.subscribing` subscribes, and :mod:`lhttp_tx.client.uplink`
+keeps the client connected.
 :mod:`lhttp_tx.client.registry` has the subscriptions, :mod:`lhttp_tx.client.positions` their positions, and
 :mod:`lhttp_tx.client.answers` the pending answers. :mod:`lhttp_tx.client.inbox` distributes arriving messages. Programs
 import the class from :mod:`lhttp_tx.client`. Of the server, this module imports only the codec.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, final, overload
+from typing import Any, final
 
 from twisted.application.internet import backoffPolicy
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
@@ -29,25 +30,22 @@ from lhttp_tx.client.arguments import (
     transports_of,
 )
 from lhttp_tx.client.credentials import Account, Credentials, HeaderSource
-from lhttp_tx.client.errors import ClientClosed
 from lhttp_tx.client.http.roads import make_ways
 from lhttp_tx.client.http.ways import TRANSPORTS, TRIAL, Transport
 from lhttp_tx.client.inbox import Inbox, Reporter
 from lhttp_tx.client.positions import Positions, PositionStore
 from lhttp_tx.client.registry import MissedCallback, RecoveredCallback, Registry
 from lhttp_tx.client.renewal import Renewal
-from lhttp_tx.client.requests import RequestingService
 from lhttp_tx.client.states import State
-from lhttp_tx.client.subscription import ChannelCallback, MessageCallback, Subscription
+from lhttp_tx.client.subscribing import SubscribingService
+from lhttp_tx.client.subscription import MessageCallback
 from lhttp_tx.client.uplink import Uplink
 from lhttp_tx.client.websocket.endpoints import is_url
 from lhttp_tx.client.websocket.entrance import HeadersEndpoint, LoginEndpoint
 from lhttp_tx.client.websocket.protocol import Codec, WebSocketFactory
 from lhttp_tx.client.websocket.urls import parse_url
-from lhttp_tx.codec.channels import check_subscription
 from lhttp_tx.codec.limits import Limits
 from lhttp_tx.codec.message import Message
-from lhttp_tx.codec.wildcards import is_wildcard
 from lhttp_tx.errors import LHTTPError
 
 __all__ = ["Client", "State"]
@@ -57,7 +55,7 @@ _HEAD_SIZE = 65_536
 
 
 @final
-class Client(RequestingService):
+class Client(SubscribingService):
     """
     A client of one server.
 
@@ -214,6 +212,7 @@ class Client(RequestingService):
         self.url = target if isinstance(target, str) and is_url(target) else url or "ws://localhost/"
         parse_url(self.url)
         self.timeout = timeout
+        self._reactor = reactor
         limits = Limits(message_size=max_message_size, head_size=_HEAD_SIZE)
         policy = retry_policy or backoffPolicy(initialDelay=0.5, maxDelay=30.0)
         report = Reporter(self.url, on_error)
@@ -299,90 +298,6 @@ class Client(RequestingService):
             report=report,
         )
         self._uplink.attach(Inbox(self._answers, self._registry, report, on_message, renewal))
-
-    # Subscriptions
-
-    @overload
-    def subscribe(
-        self,
-        channel: str,
-        callback: MessageCallback | None = None,
-        *,
-        buffer: int = 1_000,
-        since: str | None = None,
-        last: int | None = None,
-    ) -> Subscription: ...
-
-    @overload
-    def subscribe(
-        self,
-        channel: str,
-        callback: ChannelCallback,
-        *,
-        buffer: int = 1_000,
-        named: Literal[True],
-        since: str | None = None,
-        last: int | None = None,
-    ) -> Subscription: ...
-
-    def subscribe(
-        self,
-        channel: str,
-        callback: MessageCallback | ChannelCallback | None = None,
-        *,
-        buffer: int = 1_000,
-        named: bool = False,
-        since: str | None = None,
-        last: int | None = None,
-    ) -> Subscription:
-        """
-        Subscribe to a channel, on this connection and on later ones.
-
-        :param channel: a channel name, or a wildcard subscription. The token ``*`` stands for one token. ``>`` at the
-            end stands for one or more tokens. A server accepts a wildcard only if its rules allow it.
-        :param callback: called with each message. ``None``: iterate over the subscription.
-        :param named: whether *callback* gets the message's channel as its second argument. This is useful with
-            wildcards.
-        :param buffer: the most messages that wait for the iteration, at least 1. They have at most 16 MiB. If the
-            buffer is full, a new message pushes out the oldest; see
-            :class:`~lhttp_tx.client.subscription.Subscription`.
-        :param since: a position, as returned by :meth:`position`. The messages after it come first. By default, it is
-            the stored position, if there is one.
-        :param last: the most earlier messages that come first, if there is no position. They are the newest ones of the
-            history. Without a history, there are none.
-        :returns: the subscription. You may ``await`` it until the server has confirmed it. If the server refuses it, it
-            ends with that error, and ``on_error`` is called.
-        :raises RemoteProtocolError: if the channel name is malformed or reserved, or *since* is malformed.
-        :raises ClientClosed: if the client is closed.
-        :raises TypeError: if *callback* is not callable.
-        :raises ValueError: if *buffer* or *last* is less than 1; or if *since* or *last* is used with a wildcard, or
-            with a channel that this client is already subscribed to.
-        """
-        check_subscription(channel)
-        check_callbacks(callback=callback)
-        if buffer < 1:
-            raise ValueError(f"a buffer of {buffer} messages holds none")
-        if last is not None and last < 1:
-            raise ValueError(f"the last {last} messages are none")
-        if (since is not None or last is not None) and is_wildcard(channel):
-            raise ValueError(f"{channel} is a wildcard, and a wildcard has no history: leave out since and last")
-        if self._uplink.ended:
-            raise ClientClosed("the client is closed")
-        return self._registry.add(channel, callback, buffer, named, since, last)
-
-    def position(self, channel: str) -> str | None:
-        """
-        Return the position of the last message of a channel that the program has got.
-
-        In a callback, this is the position of the callback's message. Messages in a buffer do not count.
-
-        :returns: the position; ``None`` if the channel has no history, or the client has not subscribed to it.
-        """
-        return self._positions.taken(channel)
-
-    def positions(self) -> dict[str, str]:
-        """Return the positions of all channels, by channel; see :meth:`position`."""
-        return self._positions.all_taken()
 
     def _entered(self, account: Account) -> None:
         self._uplink.entered(account)

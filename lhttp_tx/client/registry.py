@@ -189,6 +189,8 @@ class Registry:
         if channel in self._delivery.subscriptions:
             self._positions.put(channel, told)
         self._tell_missed(channel, told)
+        for subscription in tuple(self._delivery.subscriptions.get(channel, ())):
+            subscription.missed()
         return True
 
     def _tell_missed(self, channel: str, position: str | None) -> None:

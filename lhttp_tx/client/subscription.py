@@ -90,6 +90,8 @@ class Subscription:
         self._confirming: list[Deferred[Subscription]] = []
         self._is_confirmed = False
         self._end: LHTTPError | None = None
+        self._when_confirmed: Callable[[], object] | None = None
+        self._when_ended: Callable[[LHTTPError], object] | None = None
 
     @property
     def active(self) -> bool:
@@ -185,6 +187,15 @@ class Subscription:
         """Whether the server has confirmed the subscription at least once."""
         return self._is_confirmed
 
+    def watch(self, confirmed: Callable[[], object], ended: Callable[[LHTTPError], object]) -> None:
+        """
+        Have functions of the client called. They must not raise.
+
+        :param confirmed: called whenever the server confirms the subscription, or has told that messages are missing.
+        :param ended: called with the error with which the subscription ends.
+        """
+        self._when_confirmed, self._when_ended = confirmed, ended
+
     def behind(self) -> tuple[str, int] | None:
         """
         Return the position just before the oldest message with a position in the buffer; ``None`` if there is none.
@@ -219,12 +230,20 @@ class Subscription:
         self.unsure = unsure
         self._is_confirmed = True
         fire_all(self._confirming, self)
+        self.missed()
+
+    def missed(self) -> None:
+        """Called when messages may be missing."""
+        if self._when_confirmed is not None and self._end is None:
+            self._when_confirmed()
 
     def end(self, error: LHTTPError) -> None:
         """Called when no more messages will come. All Deferreds that wait fail with *error*."""
         self._end = error
         fire_all(self._confirming, Failure(error))
         fire_all(self._takers, Failure(error))
+        if self._when_ended is not None:
+            self._when_ended(error)
 
 
 @final

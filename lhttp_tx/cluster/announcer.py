@@ -81,6 +81,7 @@ class PresenceProcessor(Processor):
         if not self._has_presence(channel):
             raise no_presence(channel)
         room = self._presence.room(channel)
+        self._presence.listed(channel)
         if not self._is_complete():
             request.session.send(_told(channel, room, {"complete": False}))
             return

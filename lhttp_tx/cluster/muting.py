@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from heapq import nsmallest
 from typing import Any
 
 from twisted.logger import Logger
@@ -109,6 +110,14 @@ class Muting:
                 self._say("{name}: no longer muted, as {by} said", order, session.peer)
         return len(free)
 
+    def page(self, order: dict[str, Any]) -> list[list[Any]]:
+        """
+        Return a page of muted users, each with the seconds that are left: those whose names follow ``after``, at most
+        ``limit``.
+        """
+        muted = ([news.user, math.ceil(news.seconds)] for news in self.mutes.known() if news.seconds > 0)
+        return nsmallest(order["limit"], (found for found in muted if found[0] > order["after"]))
+
     def _say(self, text: str, order: dict[str, Any], name: str, seconds: float = 0.0) -> None:
         event = "mute.given" if seconds else "mute.lifted"
         _log.info(text, name=name, seconds=math.ceil(seconds), by=order["by"], event=event)
@@ -122,9 +131,12 @@ class Muting:
             self._backlog.add(name, _KIND, [(run, sum(len(news.user) + 50 for news in run)) for run in runs])
 
     def _hear(self, sender: str, told: list[Any]) -> None:
-        for user, seconds, stamp in told:
+        refused: list[TooMany] = []
+        # Those that were lifted come first: they make room.
+        for user, seconds, stamp in sorted(told, key=lambda news: float(news[1]) > 0):
             try:
                 self.mutes.hear(News(str(user), float(seconds), float(stamp)))
             except TooMany as error:
-                _log.warn("cannot mute the user {name!r}: {error}", name=user, error=error, event="mute.full")
-                return
+                if not refused:
+                    _log.warn("cannot mute the user {name!r}: {error}", name=user, error=error, event="mute.full")
+                refused.append(error)

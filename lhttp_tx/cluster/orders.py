@@ -72,6 +72,7 @@ class Orders:
         self._sessions = SessionDirectory(engine, name_of)
         self.muting = Muting(engine, nodes, name_of)
         self.questions.update(Listing(engine, self._sessions, name_of, self.muting.mutes).questions)
+        self.questions["mute_page"] = self.muting.page
         self._newcomers = Newcomers(engine.clock, LIFETIME)
         self._given: float | None = None
 

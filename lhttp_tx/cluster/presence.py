@@ -2,12 +2,14 @@
 Presence: the people in a channel, their connections, and events when people join and leave.
 
 It is derived from the roster, so every node knows the presence of the whole cluster. If a person comes back within a
-few seconds, for example after reloading a page, there is no leave event.
+few seconds, for example after reloading a page, there is no leave event. There is no join event either, unless a client
+was given a list of the people in the meantime, because this person was missing in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any, TypeAlias
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -42,7 +44,8 @@ class Presence:
         self._clock = clock
         self._grace = grace
         self._rooms: dict[str, Room] = {}
-        self._leaving: dict[tuple[str, str], IDelayedCall] = {}
+        self._leaving: dict[str, dict[str, tuple[IDelayedCall, float]]] = {}
+        self._listed: dict[str, float] = {}
         roster.on_join.append(self._joined)
         roster.on_leave.append(self._left)
 
@@ -59,6 +62,11 @@ class Presence:
         """Return the people of *channel*. Do not change the result."""
         return self._rooms.get(channel) or Room()
 
+    def listed(self, channel: str) -> None:
+        """Note that a client is given a list of the people in *channel*, without those who have just left."""
+        if channel in self._leaving:
+            self._listed[channel] = self._clock.seconds()
+
     def count(self, channel: str) -> tuple[int, int]:
         """Return the number of people in *channel*, and the number of their connections."""
         room = self._rooms.get(channel)
@@ -71,35 +79,51 @@ class Presence:
 
     def stop(self) -> None:
         """Stop. There are no leave events for people who have just left."""
-        for timer in self._leaving.values():
-            timer.cancel()
+        for leaving in self._leaving.values():
+            for timer, _ in leaving.values():
+                timer.cancel()
         self._leaving.clear()
+        self._listed.clear()
 
     def _joined(self, entry: Entry, channel: str) -> None:
-        place = (channel, _key(entry))
+        key = _key(entry)
         room = self._rooms.get(channel)
         if room is None:
             room = self._rooms[channel] = Room()
-        if not room.join(place[1], entry):
+        if not room.join(key, entry):
             return
-        leaving = self._leaving.pop(place, None)
-        if leaving is not None:
-            leaving.cancel()
-        else:
+        leaving = self._leaving.get(channel, {}).get(key)
+        if leaving is None:
+            self._tell("join", entry, channel)
+            return
+        timer, since = leaving
+        timer.cancel()
+        was_missed = self._listed.get(channel, -inf) >= since
+        self._forget(channel, key)
+        if was_missed:
             self._tell("join", entry, channel)
 
     def _left(self, entry: Entry, channel: str) -> None:
-        place = (channel, _key(entry))
+        key = _key(entry)
         room = self._rooms[channel]
-        has_left = room.leave(place[1], entry)
+        has_left = room.leave(key, entry)
         if not room.connections:
             del self._rooms[channel]
         if has_left:
-            self._leaving[place] = self._clock.callLater(self._grace, self._gone, place, entry)
+            timer = self._clock.callLater(self._grace, self._gone, channel, key, entry)
+            self._leaving.setdefault(channel, {})[key] = (timer, self._clock.seconds())
 
-    def _gone(self, place: tuple[str, str], entry: Entry) -> None:
-        del self._leaving[place]
-        self._tell("leave", entry, place[0])
+    def _gone(self, channel: str, key: str, entry: Entry) -> None:
+        self._forget(channel, key)
+        self._tell("leave", entry, channel)
+
+    def _forget(self, channel: str, key: str) -> None:
+        """Forget that a person has just left."""
+        leaving = self._leaving[channel]
+        del leaving[key]
+        if not leaving:
+            del self._leaving[channel]
+            self._listed.pop(channel, None)
 
     def _tell(self, event: str, entry: Entry, channel: str) -> None:
         for call in self.on_event:

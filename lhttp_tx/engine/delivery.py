@@ -1,5 +1,5 @@
 """
-Deliveries, which the hub and the sessions pass to connections.
+Deliveries, which the hub and the sessions pass to connections, and the channels whose subscribers get them.
 
 A delivery holds messages, but no encoding of them. Each transport has an encoding of its own, such as WebSocket frames.
 The transport asks the delivery for its messages in that encoding. Imports only the codec.
@@ -7,16 +7,18 @@ The transport asks the delivery for its messages in that encoding. Imports only 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Any, Protocol, TypeAlias, TypeVar, final
+
+from twisted.internet.defer import Deferred
 
 from lhttp_tx.codec.limits import UNLIMITED
 from lhttp_tx.codec.message import Message, parse
 from lhttp_tx.codec.views import View
 from lhttp_tx.errors import LHTTPError
 
-__all__ = ["Deliver", "Delivery", "Encoding", "parse_payloads"]
+__all__ = ["Channel", "Deliver", "Delivery", "Encoding", "parse_payloads"]
 
 _Made_co = TypeVar("_Made_co", covariant=True)
 _Made = TypeVar("_Made")
@@ -135,3 +137,24 @@ def parse_payloads(payloads: list[bytes], binary: bool) -> list[Message]:
         with suppress(LHTTPError):
             found.append(parse(payload, binary=binary, limits=UNLIMITED))
     return found
+
+
+class Channel:
+    """
+    The subscribers of one channel on this node.
+
+    :ivar members: the functions that take deliveries, by subscriber, in the order of subscribing.
+    :ivar waiters: Deferreds that fire when the bus has subscribed; ``None`` if it has.
+    :ivar asking: the subscribers that want to be told about gaps; ``None`` if there are none.
+    :ivar later: the runs that wait until the current delivery of this channel is done, and whether they are binary;
+        ``None`` if there is no current delivery.
+    """
+
+    __slots__ = ("asking", "later", "members", "name", "waiters")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.members: dict[Hashable, Deliver] = {}
+        self.waiters: list[Deferred[None]] | None = None
+        self.asking: set[Hashable] | None = None
+        self.later: list[tuple[list[bytes], bool]] | None = None

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from lhttp_tx.codec.channels import PRESENCE
 from lhttp_tx.codec.wildcards import Wildcards, is_wildcard
 from lhttp_tx.engine.answers import missed_message
-from lhttp_tx.engine.delivery import Deliver, Delivery
+from lhttp_tx.engine.delivery import Channel, Deliver, Delivery
 from lhttp_tx.interfaces import IBus, MaybeDeferred
 from lhttp_tx.observe.rationing import RationedLogger
 
@@ -42,30 +42,12 @@ def _deliver_nowhere(_: Delivery) -> None:
     """Drop a delivery. This function replaces that of a subscriber that must not get its own publications."""
 
 
-class _Channel:
-    """
-    The subscribers of one channel on this node.
-
-    :ivar members: the functions that take deliveries, by subscriber, in the order of subscribing.
-    :ivar waiters: Deferreds that fire when the bus has subscribed; ``None`` if it has.
-    :ivar asking: the subscribers that want to be told about gaps; ``None`` if there are none.
-    """
-
-    __slots__ = ("asking", "members", "name", "waiters")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.members: dict[Hashable, Deliver] = {}
-        self.waiters: list[Deferred[None]] | None = None
-        self.asking: set[Hashable] | None = None
-
-
-def _is_plain(channel: _Channel, archive: Archive | None) -> bool:
+def _is_plain(channel: Channel, archive: Archive | None) -> bool:
     """Return whether a channel has no history."""
     return archive is None or archive.retention(channel.name) is None
 
 
-def _tell_missed(channel: _Channel, position: str | None, who: Iterable[Hashable]) -> None:
+def _tell_missed(channel: Channel, position: str | None, who: Iterable[Hashable]) -> None:
     delivery = Delivery(channel.name, [missed_message(channel.name, position).raw], False)
     for deliver in [channel.members[subscriber] for subscriber in tuple(who) if subscriber in channel.members]:
         deliver(delivery)
@@ -91,7 +73,7 @@ class Hub:
         self._bus = bus
         self.archive: Archive | None = None
         self.has_history = False
-        self._channels: dict[str, _Channel] = {}
+        self._channels: dict[str, Channel] = {}
         self.on_channel: list[Callable[[str, bool], None]] = []
         self.reached = 0
         self._corks = 0
@@ -147,7 +129,7 @@ class Hub:
 
     def _subscribe_first(self, subscriber: Hashable, name: str, deliver: Deliver) -> MaybeDeferred:
         result = None if name.startswith(PRESENCE) else self._bus.subscribe(name, self.receive)
-        channel = self._channels[name] = _Channel(name)
+        channel = self._channels[name] = Channel(name)
         channel.members[subscriber] = deliver
         waiter: Deferred[None] | None = None
         if result is not None:
@@ -160,13 +142,13 @@ class Hub:
             result.addErrback(lambda failure: _log.failure("telling subscribers failed", failure))
         return waiter
 
-    def _subscribed(self, _: None, channel: _Channel) -> None:
+    def _subscribed(self, _: None, channel: Channel) -> None:
         waiters, channel.waiters = channel.waiters or [], None
         for waiter in waiters:
             if not waiter.called:
                 waiter.callback(None)
 
-    def _not_subscribed(self, failure: Failure, channel: _Channel) -> None:
+    def _not_subscribed(self, failure: Failure, channel: Channel) -> None:
         waiters, channel.waiters = channel.waiters or [], None
         if self._channels.get(channel.name) is channel:
             del self._channels[channel.name]
@@ -385,16 +367,29 @@ class Hub:
         """
         Deliver the publications that are held back.
 
-        To keep the order, call this before you write to a connection without the hub.
+        To keep the order, call this before you write to a connection without the hub. If a function that takes a
+        delivery publishes to the same channel, the other subscribers first get the current delivery.
         """
         if not self.run:
             self._run_channel = ""
             return
-        run, channel = self.run, self._channels.get(self._run_channel)
+        run, binary, channel = self.run, self._run_binary, self._channels.get(self._run_channel)
         self.run, self._run_channel, self._run_size = [], "", 0
-        if channel is not None:
-            delivery = Delivery(channel.name, run, self._run_binary)
-            members = tuple(channel.members.values())
-            self.reached = len(members)
-            for deliver in members:
-                deliver(delivery)
+        if channel is None:
+            return
+        if channel.later is not None:
+            channel.later.append((run, binary))
+            return
+        later = channel.later = []
+        try:
+            while True:
+                delivery = Delivery(channel.name, run, binary)
+                members = tuple(channel.members.values())
+                self.reached = len(members)
+                for deliver in members:
+                    deliver(delivery)
+                if not later:
+                    return
+                run, binary = later.pop(0)
+        finally:
+            channel.later = None

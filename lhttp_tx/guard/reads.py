@@ -47,7 +47,8 @@ def pace(bottom: FileDescriptor | None, size: int, elapsed: float) -> None:
 
     :param bottom: the result of :func:`begin_reading`.
     :param size: bytes of the last read.
-    :param elapsed: seconds that it took to handle them.
+    :param elapsed: seconds of this thread's processor time (``time.thread_time``) that it took to handle them. Other
+        programs on a busy machine do not count: with small reads, the server would only need more time.
     """
     if bottom is None:
         return

@@ -138,6 +138,14 @@ METHODS: tuple[Method, ...] = (
         command="unmute",
     ),
     Method(
+        "mutes",
+        "List the muted users, connected or not.",
+        PAGE,
+        {"mutes": rows(user=TEXT, seconds=COUNT), "next": NEXT, "unanswered": NODES},
+        command="mutes",
+        columns=("mutes", "user", "seconds"),
+    ),
+    Method(
         "refresh",
         "Set the time at which the login of a user's connections, or of one connection, expires.",
         (

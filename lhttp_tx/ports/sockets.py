@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import re
 import socket
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import _parse, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.tcp import Port as TCPPort
@@ -23,9 +26,11 @@ from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lhttp_tx.observe.reasons import reason_of
 from lhttp_tx.ports.listening import close_now
 
-__all__ = ["UNIXRights", "adopt", "find_group", "give_away", "is_unix", "read_mode"]
+__all__ = ["UNIXRights", "adopt", "check_socket_path", "find_group", "give_away", "is_unix", "lock_again", "read_mode",
+           "unix_path"]  # fmt: skip
 
 _log = Logger()
 
@@ -37,6 +42,9 @@ _CLOSED = 0o600
 
 _PROXY = "haproxy:"
 """The prefix of an endpoint's description for the PROXY protocol."""
+
+_MAX_PATH = 107
+"""The most bytes of the path of a UNIX socket (unix(7))."""
 
 _OWN_MODE = re.compile(r"(?<!\\):mode=")
 """Finds a mode in the description."""
@@ -71,6 +79,31 @@ class UNIXRights:
             mode = found._mode
         found._mode = mode if self.group is None else _CLOSED
         return endpoint if self.group is None else _GroupEndpoint(endpoint, find_group(self.group), mode)
+
+    def renew(self, description: str, path: Path) -> None:
+        """
+        Give these permissions to a socket that another process has made.
+
+        Without a mode or a group, here or in the description, the socket keeps what it has. If the process may not
+        change it, the log says so.
+
+        :param description: the endpoint that listens on it.
+        :param path: its file.
+        """
+        while description.startswith(_PROXY):
+            description = description.removeprefix(_PROXY)
+        mode = _GROUP_MODE if self.mode is None and self.group is not None else self.mode
+        if _OWN_MODE.search(description):
+            found: Any = serverFromString(None, description)
+            mode = found._mode
+        try:
+            now = path.stat()
+            if self.group is not None and (group := find_group(self.group)) != now.st_gid:
+                os.chown(path, -1, group)
+            if mode is not None and stat.S_IMODE(now.st_mode) != mode:
+                path.chmod(mode)
+        except (OSError, ValueError) as error:
+            _log.error("{path} keeps its permissions: {why}", path=str(path), why=reason_of(error))
 
 
 @implementer(IStreamServerEndpoint)
@@ -112,6 +145,43 @@ def is_unix(description: str) -> bool:
     while description.startswith(_PROXY):
         description = description.removeprefix(_PROXY)
     return description.startswith("unix:")
+
+
+def unix_path(description: str) -> str | None:
+    r"""
+    Return the path of the UNIX socket that an endpoint listens on; ``None`` for other endpoints.
+
+    >>> unix_path(r"unix:/run/a\:b:mode=600")
+    '/run/a:b'
+    >>> unix_path("tcp:8081")
+    """
+    if not is_unix(description):
+        return None
+    while description.startswith(_PROXY):
+        description = description.removeprefix(_PROXY)
+    places, named = _parse(description)
+    return str(named.get("address", places[1] if len(places) > 1 else ""))
+
+
+def check_socket_path(path: str) -> None:
+    """
+    Check that the process can make a UNIX socket.
+
+    :param path: its path. The name of a socket without a file begins with NUL, and only its size is checked.
+    :raises ValueError: if it cannot. The text says why, and what to do.
+    """
+    size = len(os.fsencode(path))
+    if size > _MAX_PATH:
+        raise ValueError(f"a UNIX socket may have a path of {_MAX_PATH} bytes, not of {size}; choose a shorter one")
+    if path.startswith("\0"):
+        return
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"there is no directory {folder}; make it, or name another path")
+    if Path(path).exists() and not Path(path).is_socket():
+        raise ValueError("this is no socket; name another path, or remove it")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"the server may not make files in {folder}; let its user do so, or name another path")
 
 
 class _AdoptedPort(Port):
@@ -162,6 +232,21 @@ def give_away(port: Any) -> None:
     port._shouldShutdown = False
     if isinstance(port, Port):
         port.__class__ = _AdoptedPort
+
+
+def lock_again(path: Path) -> None:
+    """
+    Note in the lock beside a UNIX socket, if there is one, that this process now has the socket.
+
+    Otherwise the lock would name a process that is gone, and the next server that wants this path would remove the
+    socket.
+    """
+    lock = path.with_name(f"{path.name}.lock")
+    new = path.with_name(f"{path.name}.lock.{os.getpid()}")
+    with suppress(OSError):
+        if lock.is_symlink():
+            new.symlink_to(str(os.getpid()))
+            new.replace(lock)
 
 
 class _Adopting:

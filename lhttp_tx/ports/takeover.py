@@ -12,12 +12,13 @@ There are two ways:
 - If both processes can serve together, because they share channels and history through NATS, the new one starts first.
   If its start fails, the running one continues. Otherwise the running one closes its connections within
   ``--drain-time``, without ``--drain-delay``.
-- If they cannot, because channels or history are in the memory or in a file of one process, the running one stops
-  first. Meanwhile the new one, which has already read its options and plugins, waits.
+- If they cannot, because channels or history are in the memory or in a file of one process, the new one opens its
+  ports, but does not accept connections. Then it tells the running one to stop, and waits until that one has ended.
 
 At *PATH*, the processes send each other lines of JSON. The new process sends ``{"take": 1}``. The running one answers
 with one byte for each socket, which carries its descriptor, and ``{"sockets": [DESCRIPTION, ...], "pid": PID}``. The
-new one sends ``{"go": "soon"}`` or ``{"go": "now"}``. If it disconnects before that, the running one continues.
+new one sends ``{"go": "soon", "pid": PID}`` or ``{"go": "now", "pid": PID}``. If it disconnects before that, the
+running one continues.
 Meanwhile the running one answers other processes with ``{"busy": PID}``, so that only one process can replace it.
 """
 
@@ -26,27 +27,25 @@ from __future__ import annotations
 import json
 import os
 import socket
-import stat
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from lhttp_tx.observe.reasons import reason_of
 from lhttp_tx.ports.listening import accept
-from lhttp_tx.ports.sockets import adopt, give_away, is_unix
-from lhttp_tx.ports.taken import MakeEndpoint, Taken, receive, remove
+from lhttp_tx.ports.sockets import UNIXRights, adopt, give_away, is_unix, lock_again
+from lhttp_tx.ports.taken import MakeEndpoint, Taken, TakeoverFailed, Watched, check_takeover, receive, remove
 
 __all__ = ["MakeEndpoint", "Takeover", "TakeoverFailed"]
 
@@ -61,32 +60,42 @@ _MAX_SOCKETS = 250
 _MAX_LINE = 65_536
 """The most bytes of a line."""
 
-_MAX_PATH = 95
-"""The most bytes of the path. Systems allow at least 103. A new socket first adds a point and its process number."""
-
-
-class TakeoverFailed(Exception):
-    """The sockets of the running server cannot be taken. The text says why, and what to do."""
-
 
 class Takeover(Service):
     """Takes the listening sockets of the running server. Later, gives them to the next one."""
 
-    def __init__(self, path: str, reactor: Any, *, replaced: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        path: str,
+        reactor: Any,
+        *,
+        replaced: Callable[[bool], None],
+        patience: float = 0.0,
+        owners: Collection[int] = (),
+        rights: UNIXRights = UNIXRights(),  # noqa: B008 - it is frozen
+    ) -> None:
         """
         :param path: the UNIX socket at which one process waits for the next.
         :param reactor: the running reactor.
         :param replaced: called when another process has the sockets and this one must stop. Its argument is whether to
             close all clients at once.
+        :param patience: 0: both processes can serve together. Otherwise the other one must end before this one starts.
+            If it takes longer than this many seconds, the log says so each time that they have passed.
+        :param owners: the users, besides root and the user of this process, that the other server may run as.
+        :param rights: the rights of this server's UNIX sockets.
         """
         self._path = Path(path)
         self._reactor = reactor
         self._replaced = replaced
+        self._patience = patience
+        self._owners = {0, os.geteuid(), *owners}
+        self._rights = rights
         self._running: socket.socket | None = None
-        self._taken = Taken(lambda: self._running is None)
+        self._running_pid: object = None
+        self._taken = Taken(self._be_alone)
         self._ports: list[tuple[str, IListeningPort]] = []
-        self._files: list[Path] = []
-        self._inode = 0
+        self._files: list[tuple[str, Path]] = []
+        self._made: tuple[int, int] | None = None
         self._port: IListeningPort | None = None
         self._given = self._in_charge = False
         self._successor: _Successor | None = None
@@ -101,22 +110,8 @@ class Takeover(Service):
 
         :raises TakeoverFailed: if something is there that is not such a server, or belongs to another user.
         """
-        if len(os.fsencode(self._path)) > _MAX_PATH:
-            raise TakeoverFailed(f"the path is too long for a UNIX socket; choose one of at most {_MAX_PATH} bytes")
-        if not os.access(self._path.parent, os.W_OK | os.X_OK):
-            raise TakeoverFailed(f"the server may not make files in {self._path.parent}, or it is not there")
-        try:
-            found = self._path.lstat()
-        except FileNotFoundError:
+        if not check_takeover(self._path, self._owners):
             return
-        except OSError as error:
-            raise TakeoverFailed(f"{self._path}: {error.strerror}") from None
-        if not stat.S_ISSOCK(found.st_mode):
-            raise TakeoverFailed(f"{self._path} is not a socket; name another path, or remove it")
-        if found.st_uid not in (0, os.geteuid()):
-            raise TakeoverFailed(
-                f"{self._path} belongs to another user; name a path in a directory of the server's own"
-            )
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(_ANSWER_TIMEOUT)
         try:
@@ -144,30 +139,52 @@ class Takeover(Service):
             raise TakeoverFailed(f"the server at {self._path} does not hand over its sockets: {error}") from None
         for name, descriptor in zip(names, descriptors, strict=True):
             self._taken.add(name, descriptor)
-        self._running = sock
+        self._running, self._running_pid = sock, answer.get("pid")
         _log.info("taking over from process {pid}: {count} sockets", pid=answer.get("pid"), count=len(names))
 
-    def go(self, *, wait: float = 0.0) -> None:
+    def privilegedStartService(self) -> None:
+        """
+        If only one process can serve, tell the other server to stop, and wait for its end.
+
+        All ports of this process must be open. If it cannot open them, the other server continues.
+        """
+        if self._patience:
+            self.go()
+
+    def go(self) -> None:
         """
         Tell the other server to stop, if there is one.
 
-        :param wait: 0: the other server closes its clients within ``--drain-time``. Otherwise it closes them now, and
-            this call blocks until its process has ended, for at most *wait* seconds.
-        :raises TakeoverFailed: if it does not end in time.
+        If both can serve together, the other server closes its clients within ``--drain-time``. Otherwise it closes
+        them now, and this call blocks until its process has ended, however long that takes: this process could not
+        serve before that, and nobody would serve if it gave up.
         """
         sock, self._running = self._running, None
         if sock is None:
             return
+        wait = self._patience
+        order = {"go": "now" if wait else "soon", "pid": os.getpid()}
         with sock, suppress(OSError):  # if it is gone, all is well
-            sock.sendall(b'{"go": "now"}\n' if wait else b'{"go": "soon"}\n')
-            end = time.monotonic() + wait
+            sock.sendall(json.dumps(order).encode("ascii") + b"\n")
+            begin = time.monotonic()
+            sock.settimeout(wait)
             while wait:
-                sock.settimeout(max(0.001, end - time.monotonic()))
                 try:
                     if not sock.recv(1):
                         break
                 except TimeoutError:
-                    raise TakeoverFailed(f"the previous server has not ended within {wait:g} s; stop it") from None
+                    seconds = round(time.monotonic() - begin)
+                    _log.warn(
+                        "the previous server has not ended after {seconds} s; clients wait until process {pid} ends",
+                        seconds=seconds,
+                        pid=self._running_pid,
+                    )
+
+    def _be_alone(self) -> bool:
+        """Return whether no other process needs the sockets. If only one can serve, stop the other one first."""
+        if self._patience:
+            self.go()
+        return self._running is None
 
     # Its endpoints
 
@@ -182,14 +199,14 @@ class Takeover(Service):
 
     def watcher(self, make_endpoint: MakeEndpoint) -> MakeEndpoint:
         """Return a function that makes the same endpoints. Their ports can be handed over to the next process."""
-        return lambda reactor, description: _Watched(make_endpoint(reactor, description), description, self._listens)
+        return lambda reactor, description: Watched(make_endpoint(reactor, description), description, self._listens)
 
     def _listens(self, description: str, port: IListeningPort) -> None:
         self._ports.append((description, port))
         if description in self._taken.adopted and is_unix(description):
             name = port.getHost().name  # type: ignore[attr-defined]
             if name and not name.startswith((b"\0", "\0")[isinstance(name, str)]):
-                self._files.append(Path(os.fsdecode(name)))
+                self._files.append((description, Path(os.fsdecode(name))))
 
     # The running process
 
@@ -198,6 +215,9 @@ class Takeover(Service):
         self.go()
         self._taken.close_rest()
         self._in_charge = True
+        for description, path in self._files:
+            lock_again(path)
+            self._rights.renew(description, path)
         unnamed = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         factory: Any = Factory.forProtocol(lambda: _Successor(self))
         factory.noisy = False
@@ -212,7 +232,7 @@ class Takeover(Service):
                 os.umask(before)
             sock.setblocking(False)
             sock.listen(8)
-            self._inode = unnamed.stat().st_ino
+            self._made = _identity(unnamed)
             self._port = adopt(self._reactor, sock.fileno(), socket.AF_UNIX, factory)
             unnamed.rename(self._path)
         except OSError as error:
@@ -231,7 +251,7 @@ class Takeover(Service):
             self._leave()
         port, self._port = self._port, None
         with suppress(OSError):
-            if self._path.stat().st_ino == self._inode:
+            if _identity(self._path) == self._made:
                 self._path.unlink()
         if self._in_charge and not self._given:
             self._reactor.addSystemEventTrigger("after", "shutdown", self._remove_files)
@@ -241,7 +261,7 @@ class Takeover(Service):
         return maybeDeferred(lambda: None if port is None else port.stopListening()).addCallback(lambda _: None)
 
     def _remove_files(self) -> None:
-        for path in self._files:
+        for _, path in self._files:
             remove(path)
 
     def open_ports(self) -> list[tuple[str, IListeningPort]]:
@@ -284,6 +304,12 @@ class Takeover(Service):
         for port in ports:
             give_away(port)
         return ports
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return what tells the file at *path* from others. The number of a removed file may be that of the next one."""
+    found = path.lstat()
+    return found.st_ino, found.st_mtime_ns
 
 
 class _Successor(LineOnlyReceiver):
@@ -336,6 +362,8 @@ class _Successor(LineOnlyReceiver):
             answer = {"sockets": [name for name, _ in ports], "pid": os.getpid()}
             transport.write(json.dumps(answer).encode("ascii") + b"\n")
         elif order.get("go") in ("now", "soon"):
+            pid = order.get("pid")
+            self.pid = pid if isinstance(pid, int) else self.pid  # a daemon has another number than who has connected
             self._takeover.give(self, now=order["go"] == "now")
         else:
             transport.loseConnection()
@@ -343,24 +371,3 @@ class _Successor(LineOnlyReceiver):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Let other processes take over."""
         self._takeover.hung_up(self)
-
-
-@implementer(IStreamServerEndpoint)
-class _Watched:
-    """An endpoint that reports its port when it listens."""
-
-    def __init__(
-        self, endpoint: IStreamServerEndpoint, description: str, listens: Callable[[str, IListeningPort], None]
-    ) -> None:
-        self._endpoint = endpoint
-        self._description = description
-        self._listens = listens
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Listen; see :class:`twisted.internet.interfaces.IStreamServerEndpoint`."""
-
-        def tell(port: IListeningPort) -> IListeningPort:
-            self._listens(self._description, port)
-            return port
-
-        return self._endpoint.listen(protocolFactory).addCallback(tell)

@@ -9,7 +9,7 @@ forget its plans, so a mute applies to the next message.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from sys import getsizeof
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -47,10 +47,13 @@ class _Mute(NamedTuple):
 
     :ivar until: its end, by the reactor's clock.
     :ivar stamp: see :class:`News`.
+    :ivar replaces: whether it ends before an earlier mute would have ended. A node that was cut off may know the
+        earlier one.
     """
 
     until: float
     stamp: float
+    replaces: bool
 
 
 class News(NamedTuple):
@@ -99,8 +102,11 @@ class Mutes:
             self._drop_ended()
             if len(self._users) >= MAX_USERS:
                 raise TooMany(f"{MAX_USERS} users are muted already")
-        self._lifted.pop(news.user, None)
-        self._users[news.user] = _Mute(self._engine.clock.seconds() + news.seconds, news.stamp)
+        until = self._engine.clock.seconds() + news.seconds
+        before = self._users.get(news.user)
+        was_lifted = self._lifted.pop(news.user, None) is not None
+        replaces = was_lifted if before is None else before.replaces or before.until > until
+        self._users[news.user] = _Mute(until, news.stamp, replaces)
         self._begin(news.seconds)
         return True
 
@@ -116,12 +122,16 @@ class Mutes:
             return False
         was_muted = self.left_of_user(user) > 0
         self._users.pop(user, None)
+        self._remember(user, stamp)
+        self._rest()
+        return was_muted
+
+    def _remember(self, user: str, stamp: float) -> None:
+        """Remember that a user is not muted any more."""
         self._lifted.pop(user, None)
         while len(self._lifted) >= MAX_USERS:
             del self._lifted[next(iter(self._lifted))]
         self._lifted[user] = stamp
-        self._rest()
-        return was_muted
 
     def mute_session(self, session: Session, seconds: float) -> None:
         """Mute a connection, for some seconds from now on."""
@@ -208,8 +218,13 @@ class Mutes:
 
     def _drop_ended(self) -> None:
         now = self._engine.clock.seconds()
-        self._users = {user: mute for user, mute in self._users.items() if mute.until > now}
-        for session in [session for session, until in self._sessions.items() if until <= now or session.closed]:
+        for user, mute in [(user, mute) for user, mute in self._users.items() if mute.until <= now]:
+            del self._users[user]
+            if mute.replaces:
+                self._remember(user, mute.stamp)
+        # The engine still handles what a session has received when its connection has ended, and forgets it later.
+        sessions: Collection[Session] = self._engine.sessions
+        for session in [found for found, until in self._sessions.items() if until <= now or found not in sessions]:
             del self._sessions[session]
 
     def _look(self) -> None:

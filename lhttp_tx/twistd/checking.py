@@ -20,6 +20,7 @@ from twisted.python import usage
 from lhttp_tx.codec.channels import check_channel
 from lhttp_tx.errors import LHTTPError
 from lhttp_tx.history.values import Retention
+from lhttp_tx.ports.places import folder_problem, problem_of, socket_problems, upgrade_problem
 from lhttp_tx.rules.keeping import patterns_of, retention_of
 from lhttp_tx.rules.model import Rule, Rules
 from lhttp_tx.twistd.options import Options
@@ -59,7 +60,31 @@ def check(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
     """
     options = _TriedOptions(environment)
     options.parseOptions(list(arguments))
+    problems = [*_problems(options)]
+    if problems:
+        raise usage.UsageError("\n".join(problems))
     return options
+
+
+def _problems(options: Options) -> Iterator[str]:
+    """Yield the paths that the server could not use. A start finds them when it opens them."""
+    config, admin, manhole = options.config, options.admin, options.manhole
+    endpoints = [*(("--listen", each) for each in config.listen), *(("--tcp", each) for each in config.tcp)]
+    endpoints += [] if admin is None else [("--admin", admin.listen)]
+    endpoints += [] if manhole is None else [("--manhole", manhole.listen)]
+    yield from socket_problems(endpoints)
+    store = config.history_store or ""
+    named = {
+        "--upgrade": (upgrade_problem, options["upgrade"]),
+        "--log-file": (problem_of, options["log-file"]),
+        "--manhole-host-key": (problem_of, None if manhole is None else manhole.host_key),
+        "--workers-store": (folder_problem, options["workers-store"]),
+        "--history-store": (problem_of, store.removeprefix("sqlite:") if store.startswith("sqlite:") else None),
+    }
+    for option, (find, path) in named.items():
+        problem = find(path) if path else None
+        if problem is not None:
+            yield f"{option} {path}: {problem}"
 
 
 def effective(options: Options, *, unset: bool = False) -> Iterator[str]:

@@ -25,8 +25,9 @@ from twisted.python.failure import Failure
 from lhttp_tx.errors import StartFailed
 from lhttp_tx.observe.log_files import log_files
 from lhttp_tx.observe.reasons import reason_of, told_of
+from lhttp_tx.ports.places import problem_of
 
-__all__ = ["check_places", "end_if_not_started", "explain_failures", "give_up"]
+__all__ = ["check_places", "end_if_not_started", "explain_failures", "give_up", "owners_of"]
 
 _log = Logger()
 
@@ -69,14 +70,20 @@ def check_places(options: Any) -> None:
         _check_file("--pidfile", pidfile)
 
 
+def owners_of(options: Any) -> tuple[int, ...]:
+    """
+    Return the users that ``twistd`` changes to with ``--uid``.
+
+    :param options: the options of ``twistd``. For other options, there are none.
+    """
+    user = None if options is None or "uid" not in options else options["uid"]
+    return () if user is None else (user,)
+
+
 def _check_file(option: str, name: str) -> None:
-    path = Path(name).absolute()
-    if not path.parent.is_dir():
-        give_up(f"{option} {name}: there is no directory {path.parent}; make it, or name another file")
-    if path.is_dir():
-        give_up(f"{option} {name}: it is a directory; name a file")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        give_up(f"{option} {name}: it may not be written; let the user of the server do so, or name another file")
+    problem = problem_of(name)
+    if problem is not None:
+        give_up(f"{option} {name}: {problem}")
 
 
 def end_if_not_started(started: Deferred[None], reactor: Any) -> None:

@@ -60,14 +60,25 @@ class RulesReloader(Service):
         self._around = around
         self._before: Any = None
 
+    def privilegedStartService(self) -> None:
+        """
+        Install the signal handler, in place of the existing one.
+
+        A signal may arrive while the start waits for the end of a previous process. Then the files, which were read
+        before, are read again when the reactor runs.
+        """
+        if self._before is None:
+            self._before = signal.signal(signal.SIGHUP, self._signalled)
+
     def startService(self) -> None:
-        """Install the signal handler, in place of the existing one."""
+        """Install the signal handler, if it is not there yet."""
         super().startService()
-        self._before = signal.signal(signal.SIGHUP, self._signalled)
+        self.privilegedStartService()
 
     def stopService(self) -> Deferred[None]:
         """Restore the earlier signal handler."""
-        signal.signal(signal.SIGHUP, self._before)
+        before, self._before = self._before, None
+        signal.signal(signal.SIGHUP, before)
         super().stopService()
         return succeed(None)
 

@@ -20,7 +20,7 @@ from lhttp_tx.ports.starting import freeze_when, one_by_one
 from lhttp_tx.rules.model import Rules
 from lhttp_tx.service import LHTTPService
 from lhttp_tx.twistd.fresh import Freshener
-from lhttp_tx.twistd.mishaps import check_places, end_if_not_started, explain_failures
+from lhttp_tx.twistd.mishaps import check_places, end_if_not_started, explain_failures, owners_of
 from lhttp_tx.twistd.notify import Notifier
 from lhttp_tx.twistd.options import Options
 from lhttp_tx.twistd.plugin_cache import forget_unwritten
@@ -30,7 +30,7 @@ from lhttp_tx.twistd.signals import attend_signals
 from lhttp_tx.twistd.supervisor import Supervisor
 from lhttp_tx.twistd.topics.admin import AdminSettings
 from lhttp_tx.twistd.topics.manhole import ManholeSettings
-from lhttp_tx.twistd.upgrade import Places
+from lhttp_tx.twistd.upgrade import Places, Prepared
 from lhttp_tx.web.admin.keys import AdminKey
 from lhttp_tx.web.admin.managed import Siblings
 from lhttp_tx.web.admin.service import AdminService
@@ -47,7 +47,14 @@ def makeService(options: Options) -> IService:
     explain_failures(reactor)
     hurry: list[Callable[[], bool]] = []
     shares = options.shares(options.config, has_bus=options.bus is not None)
-    places = Places(options.config, reactor, path=options["upgrade"], shares=shares, hurry=hurry)
+    places = Places(
+        options.config,
+        reactor,
+        path=options["upgrade"],
+        shares=shares,
+        hurry=hurry,
+        owners=owners_of(options.parent),
+    )
     attend_signals(reactor, hurry=lambda: any(call() for call in hurry))
     forget_unwritten()
     count = options["workers"]
@@ -59,7 +66,7 @@ def makeService(options: Options) -> IService:
         server = make_server(options, reactor, make_endpoint=places.watched(certificates.endpoint))
         places.skip_delay = server.departure.skip_delay
         places.count_pending = lambda: server.factory.admission.pending
-        renew = renewal_of(options, server, certificates).renew
+        renewal = renewal_of(options, server, certificates)
         hurry.append(server.departure.hurry)
         end_if_not_started(server.when_started(), reactor)
         freeze_when(server.when_started())
@@ -68,7 +75,8 @@ def makeService(options: Options) -> IService:
             service = _with_freshener(service, Freshener(server, options.named, reactor=reactor))
         set_keys = None
         if options.admin is not None:
-            admin = make_admin(options.admin, server, reactor, make_endpoint=places.watched(places.make))
+            admin = make_admin(options.admin, server, reactor, make_endpoint=places.watched(certificates.endpoint))
+            renewal.add_admin(admin, certificates, options.admin.grpc)
             service, set_keys = AdministeredService(service, admin), admin.set_keys
         notifier = Notifier(reactor, server.when_started)
         service = with_reload(
@@ -79,7 +87,7 @@ def makeService(options: Options) -> IService:
             use_defaults=server.parts.engine.use_defaults,
             notifier=notifier,
             set_keys=set_keys,
-            renew=renew,
+            renew=renewal.renew,
         )
         return _accompanied(service, options, reactor, notifier, *places.upgrades(server.when_started))
     supervisor = Supervisor(
@@ -121,7 +129,7 @@ def _accompanied(
     others += others_too
     if options["log-stalls"]:
         others.append(StallWatch(reactor, options["log-stalls"]))
-    return _together(service, *others) if others else service
+    return Prepared(service, *others) if others else service
 
 
 def _together(*services: IService) -> MultiService:

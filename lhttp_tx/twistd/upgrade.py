@@ -6,11 +6,11 @@ Used by :mod:`lhttp_tx.twistd.tap`. :mod:`lhttp_tx.ports.takeover` hands the soc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
-from twisted.application.service import Service
+from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 
@@ -19,13 +19,40 @@ from lhttp_tx.ports.sockets import UNIXRights
 from lhttp_tx.ports.takeover import MakeEndpoint, Takeover, TakeoverFailed
 from lhttp_tx.twistd.mishaps import give_up
 
-__all__ = ["Places"]
+__all__ = ["Places", "Prepared"]
 
 _PENDING_TIME, _PENDING_INTERVAL = 1.0, 0.02
 """The most seconds for which a replaced process waits for requests of accepted connections; seconds between checks."""
 
 _PATIENCE = 10.0
 """Seconds that a replaced process may take to stop, in addition to its time limits."""
+
+
+class Prepared(MultiService):
+    """
+    Services that all open their ports before the first of them starts, also under ``twist``, which starts them at once.
+
+    So the last one can stop a previous process in between: see :meth:`Takeover.privilegedStartService
+    <lhttp_tx.ports.takeover.Takeover.privilegedStartService>`.
+    """
+
+    def __init__(self, *services: IService) -> None:
+        """:param services: the services, in their order."""
+        super().__init__()
+        self._is_prepared = False
+        for service in services:
+            service.setServiceParent(self)
+
+    def privilegedStartService(self) -> None:
+        """Open the ports of all services."""
+        self._is_prepared = True
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        """Open the ports of all services, unless they are open, and then start the services."""
+        if not self._is_prepared:
+            self.privilegedStartService()
+        super().startService()
 
 
 class Places:
@@ -45,6 +72,7 @@ class Places:
         path: str | None,
         shares: bool,
         hurry: Sequence[Callable[[], bool]],
+        owners: Collection[int] = (),
     ) -> None:
         """
         :param config: the settings of the server.
@@ -52,21 +80,28 @@ class Places:
         :param path: the UNIX socket at which one process takes over from another; ``None`` without ``--upgrade``.
         :param shares: whether two processes can serve together, because they share channels and history.
         :param hurry: functions that end a slow stop at once after it has begun.
+        :param owners: the users, besides root and the user of this process, that the running process may run as.
         :raises SystemExit: if the running process does not hand over its sockets.
         """
         self.skip_delay: Callable[[], None] = lambda: None
         self.count_pending: Callable[[], int] = lambda: 0
-        self.make: MakeEndpoint = UNIXRights(config.unix_mode, config.unix_group).endpoint
+        rights = UNIXRights(config.unix_mode, config.unix_group)
+        self.make: MakeEndpoint = rights.endpoint
         self._reactor = reactor
         self._hurry = hurry
         self._takeover: Takeover | None = None
         if path is None:
             return
-        takeover = self._takeover = Takeover(path, reactor, replaced=self._replaced)
+        takeover = self._takeover = Takeover(
+            path,
+            reactor,
+            replaced=self._replaced,
+            patience=0.0 if shares else config.drain_timeout + config.close_timeout + _PATIENCE,
+            owners=owners,
+            rights=rights,
+        )
         try:
             takeover.take()
-            if not shares:
-                takeover.go(wait=config.drain_timeout + config.close_timeout + _PATIENCE)
         except TakeoverFailed as error:
             give_up(f"--upgrade: {error}")
         self.make = takeover.maker(self.make)

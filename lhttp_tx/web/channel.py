@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from time import perf_counter
+from time import thread_time
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -253,7 +253,7 @@ class BoundedChannel(HeadChannel):
     def dataReceived(self, data: bytes) -> None:
         """Open a WebSocket at once if the data is a plain handshake. Otherwise handle the data as HTTP."""
         size = len(data) + len(self._buffer)
-        begin = perf_counter() if size >= LEAST_READ else 0.0
+        begin = thread_time() if size >= LEAST_READ else 0.0
         if not self._busyReceiving:
             self._turn_end = self.site.reactor.seconds() + TURN if begin else math.inf
         self._take(data)
@@ -261,7 +261,7 @@ class BoundedChannel(HeadChannel):
             # Bytes that are kept for later were no work yet. Bytes that were kept before are.
             size -= len(self._buffer)
             if size >= LEAST_READ:
-                pace(self._bottom, size, perf_counter() - begin)
+                pace(self._bottom, size, thread_time() - begin)
 
     def _take(self, data: bytes) -> None:
         if self.broken or (self.requests and self.requests[-1].refused):

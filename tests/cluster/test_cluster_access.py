@@ -112,6 +112,33 @@ def test_a_channel_that_nats_does_not_allow_is_refused_to_its_subscriber(
     assert "lost NATS" not in node.log
 
 
+def test_who_publishes_to_channels_that_nats_does_not_allow_fails_no_receipts_of_others(
+    serve: Callable[..., ServerProcess], start: Callable[[str], NATSProcess]
+) -> None:
+    rules = 'permissions: { publish: { deny: "lhttp.secret.>" } }'
+    nats = start(f"authorization {{ users: [ {{ user: node, password: sesame, {rules} }} ] }}")
+    node = serve("--nats", nats.url.replace("//", "//node:sesame@"))
+    check_works(node)
+    with RawClient(node.port) as hostile, RawClient(node.port) as honest:
+        hostile.send(message("chat", {"publish": "secret.first"}, "x"))
+        node.wait_for_log("NATS forbids this node to publish to 'lhttp.secret.first'")
+        honest.send(message("chat", {"publish": "room", "receipt": "x"}, "x"))
+        honest.receive()  # until the next answer of NATS, the first refusal may concern anybody
+        for number in range(300):
+            hostile.send(message("chat", {"publish": f"secret.{number}"}, "x"))
+            honest.send(message("chat", {"publish": f"room.{number % 3}", "receipt": f"r{number}"}, "x"))
+        for number in range(300):
+            assert honest.receive()[1].startswith(b"LHTTP/1.0 receipt\r\nreceipt-id:r%d" % number)
+        for name in ("secret.1", "secret.new", "room.1 secret.newer"):  # one that is known by now, and two that are not
+            hostile.send(message("chat", {"publish": name, "receipt": "own"}, "x"))
+            told = hostile.receive()[1]
+            while b"receipt-id:own" not in told:  # the errors of those before
+                told = hostile.receive()[1]
+            assert b"status:503\r\nreason:the bus does not allow this channel" in told
+    check_works(node)
+    assert "lost NATS" not in node.log
+
+
 def test_tls_with_an_authority_of_ones_own_and_a_certificate_for_the_node(
     serve: Callable[..., ServerProcess], start: Callable[[str], NATSProcess], tmp_path: Path
 ) -> None:

@@ -7,12 +7,13 @@ import gc
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from cluster._cluster import UNKNOWN, pause, until
@@ -43,12 +44,129 @@ async def ends() -> AsyncIterator[tuple[Any, Server, Owner]]:
         yield link, server, owner
 
 
-def publish(link: Any, payload: bytes = b"payload") -> list[Any]:
+def publish(link: Any, payload: bytes = b"payload", subject: str = "lhttp.room") -> list[Any]:
     """Publish, and return a list in which will be whether it is confirmed: ``None``, or why not."""
-    link.publish("lhttp.room", payload, False)
+    result = link.publish(subject, payload, False)
     found: list[Any] = []
-    link.confirm().addCallbacks(found.append, lambda failure: found.append(failure.value.reason))
+    waiting = link.confirm() if result is None else result.addCallback(lambda _: link.confirm())
+    waiting.addCallbacks(found.append, lambda failure: found.append(failure.value.reason))
     return found
+
+
+FORBIDDEN = "the bus does not allow this channel"
+
+
+async def alert(ends: Any) -> None:
+    """Let the server refuse a publication, and answer what was sent before it."""
+    link, server, _ = ends
+    publish(link, subject="lhttp.bad")
+    server.refuse("lhttp.bad")
+    await link.checked()
+    await link.checked()
+    await until(lambda: not link._denials._settling)
+    assert link._denials.alert
+    server.silent = True
+    server.heard.clear()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_refused_publication_fails_no_receipt_of_another_channel(ends: Any) -> None:
+    link, server, owner = ends
+    await alert(ends)
+    good, bad = [publish(link)], [publish(link, subject="lhttp.worse") for _ in range(3)]
+    await until(lambda: server.pings)
+    server.refuse("lhttp.worse")
+    server.refuse("lhttp.worse")
+    good.append(publish(link, subject="lhttp.other"))
+    await until(lambda: all(bad))
+    server.refuse("lhttp.worse")
+    server.silent = False
+    server.answer()
+    await until(lambda: all(good))
+    assert (good, bad) == ([[None], [None]], [[FORBIDDEN]] * 3)
+    assert publish(link) == [], "it is known to be allowed"
+    assert owner.lost == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_refused_channel_is_refused_here_until_it_is_tried_again(ends: Any) -> None:
+    link, server, _ = ends
+    await alert(ends)
+    with pytest.raises(BusUnavailable, match=FORBIDDEN):
+        publish(link, subject="lhttp.bad")
+    assert server.heard == []
+    link._denials._denied["lhttp.bad"] = 0.0  # the time is over
+    found = publish(link, subject="lhttp.bad")
+    server.silent = False
+    await until(lambda: found)
+    assert found == [None]
+    assert link.publish("lhttp.bad", b"x", False) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_channel_that_was_allowed_and_is_refused_then_fails_all_that_wait(ends: Any) -> None:
+    link, server, _ = ends
+    await alert(ends)
+    server.silent = False
+    found = publish(link)
+    await until(lambda: found)
+    server.silent = True
+    found = [publish(link), publish(link, subject="lhttp.other")]
+    await until(lambda: server.pings > 1)
+    server.refuse("lhttp.room")
+    await until(lambda: all(found))
+    assert found[0] == [UNKNOWN], "it was not tried, because it was allowed"
+    with pytest.raises(BusUnavailable, match=FORBIDDEN):
+        publish(link)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_publication_to_a_stream_that_is_refused_fails_no_receipt(ends: Any) -> None:
+    link, server, _ = ends
+    server.silent = True
+    found = publish(link)
+    await until(lambda: server.pings)
+    server.refuse("$stream.room")
+    server.silent = False
+    server.answer()
+    await until(lambda: found)
+    assert found == [None]
+    assert not link._denials.alert
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_nodes_tell_each_other_is_never_tried(ends: Any) -> None:
+    link, _, _ = ends
+    await alert(ends)
+    assert link.publish("lhttp.%24node.0", b"x", False) is None
+    link._denials._denied["lhttp.%24node.0"] = 1e9
+    assert link.publish("lhttp.%24node.0", b"x", False) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_tried_fails_with_the_link(ends: Any) -> None:
+    link, server, owner = ends
+    await alert(ends)
+    found = publish(link)
+    await until(lambda: server.pings)
+    server.drop()
+    await until(lambda: found)
+    assert found == [UNKNOWN]
+    assert len(owner.lost) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_link_remembers_of_refusals_has_a_bound_and_an_end(ends: Any) -> None:
+    link, _, _ = ends
+    await alert(ends)
+    denials = link._denials
+    for number in range(10_050):
+        denials.refused(f"lhttp.{number}")
+        denials._attempts.setdefault(f"lhttp.x{number}", deque([Deferred()]))
+        denials._tried(None, f"lhttp.x{number}")
+    assert len(denials._denied) == len(denials._allowed) == 10_000
+    denials._relax()
+    assert (denials.alert, denials._denied, denials._allowed, denials._attempts) == (False, {}, {}, {})
 
 
 @pytest_twisted.ensureDeferred
@@ -215,8 +333,10 @@ async def test_a_publication_that_nats_does_not_allow_is_not_confirmed(ends: Any
     server.refuse("lhttp.room")
     server.answer()
     await until(lambda: found[0])
-    found.append(publish(link))
-    await until(lambda: server.pings == 2)
+    with pytest.raises(BusUnavailable, match="does not allow"):
+        publish(link)
+    found.append(publish(link, subject="lhttp.another"))
+    server.silent = False
     server.answer()
     await until(lambda: found[1])
     globalLogPublisher.removeObserver(errors.append)

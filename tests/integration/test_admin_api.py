@@ -55,6 +55,7 @@ SCOPES = (
     ("disconnect", {"user": "jack"}, 403),
     ("mute", {"user": "jack"}, 403),
     ("unmute", {"user": "jack"}, 403),
+    ("mutes", {}, 403),
     ("users", {}, 403),
     ("info", {}, 403),
     ("connection", {"connection": "a"}, 403),

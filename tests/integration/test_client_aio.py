@@ -31,7 +31,7 @@ from lhttp_tx.client import (
     parts_of,
     sync,
 )
-from lhttp_tx.client.loops import _lent
+from lhttp_tx.client.aio.loops import _lent
 from lhttp_tx.errors import LocalProtocolError, RemoteProtocolError
 
 VALUES = ["text", b"\x00\xff", {"a": [1, None, "é"]}, [], 5, True, None]

@@ -65,6 +65,9 @@ def test_an_operator_mutes_a_connection_and_a_user(board: Callable[..., Board]) 
         assert len(page.browser.find_elements(By.CSS_SELECTOR, "dialog select")) == 1
         page.press("dialog button", "Mute")
         wait_until(lambda: told()["user_muted"], "the mute of the user", PATIENCE)
+        page.go("users")
+        page.see(".panel", "MutedUserFor anotherjack9 min")
+        page.go("connections", "user", "jack")
         page.press("main button", "Unmute")
         wait_until(lambda: not is_muted(), "the end of the mute", PATIENCE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -134,11 +135,23 @@ def test_the_command_mutes(start: Callable[..., Admin]) -> None:
         assert admin.run("mute", "--user", "jack", "--seconds", "60").stdout == "count\t1\n"
         jack.send(publication("muted"))
         assert refusal(recv_bytes(jack)[0]).startswith(TOLD)
+        assert re.fullmatch(r"user\tseconds\njack\t(60|[1-5]?\d)\n", admin.run("mutes").stdout)
         assert admin.run("unmute", "--user", "jack").stdout == "count\t1\n"
+        assert admin.run("mutes").stdout == "user\tseconds\n"
         jack.send(publication("free"))
         assert recv_bytes(jack)[0].endswith(b"free")
     done = admin.run("mute")
     assert (done.returncode, "name either a user or a connection" in done.stderr) == (1, True)
+
+
+def test_muted_users_are_listed_page_by_page(start: Callable[..., Admin]) -> None:
+    admin = start()
+    for number in (3, 1, 2):
+        admin.call("mute", user=f"u{number}", seconds=1_000 * number)
+    first = admin.call("mutes", limit=2)
+    assert [row["user"] for row in first["mutes"]] == ["u1", "u2"]
+    (row,) = admin.call("mutes", limit=2, cursor=first["next"])["mutes"]
+    assert (row["user"], 2_000 < row["seconds"] <= 3_000) == ("u3", True)
 
 
 @needs_nats

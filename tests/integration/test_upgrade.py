@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -170,3 +171,120 @@ def test_a_stranger_at_the_socket_changes_nothing(serve: Serve, tmp_path: Path) 
     for descriptor in descriptors:  # whoever takes the sockets and hangs up has changed nothing
         os.close(descriptor)
     assert http_request(server.port, "GET", "/live")[0] == 200
+
+
+SLOW = """
+import os
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from lhttp_tx import processor
+
+@processor("slow")
+def slow(request):
+    waiting = Deferred()
+
+    def look():
+        if os.path.exists("go on"):
+            waiting.callback(None)
+        else:
+            reactor.callLater(0.02, look)
+
+    look()
+    return waiting.addCallback(lambda _: request.reply("done"))
+"""
+
+
+@pytest.mark.parametrize("runner", [("twistd", "-n", "--pidfile="), ("twist", "--log-format=text")])
+@pytest.mark.parametrize("option", ["--listen", "--tcp", "--admin"])
+def test_a_port_in_use_leaves_the_running_server_as_it_is(
+    serve: Serve, tmp_path: Path, runner: tuple[str, ...], option: str
+) -> None:
+    """Without NATS, too: the new process opens its ports before it tells the running one to stop."""
+    listen = ("--listen", f"tcp:{free_port()}:interface=127.0.0.1", "--listen", f"unix:{tmp_path / 'http.sock'}")
+    server = serve("--upgrade", "next.sock", listen=listen, endpoints=2)
+    wait_until((tmp_path / "next.sock").exists, "the socket for the next process")
+    with socket.socket() as busy, RawClient(server.port) as client:
+        client.subscribe("room")
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        clash = f"tcp:{busy.getsockname()[1]}:interface=127.0.0.1"
+        command = [script(runner[0]), *runner[1:], "lhttp", *listen, "--upgrade", "next.sock", option, clash]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIME_LIMIT)
+        assert result.returncode == 1 and "Address already in use" in result.stdout + result.stderr
+        client.send(message("chat", {"publish": "room"}, "hello"))
+        assert client.receive()[1].endswith(b"hello")
+    assert "has taken over" not in server.log
+    assert http_request(server.port, "GET", "/ready")[0] == 200
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(tmp_path / "http.sock"))
+
+
+def test_sighup_while_it_waits_makes_the_new_process_read_the_files_again(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW, encoding="ascii")
+    (tmp_path / "token").write_text("0123456789abcdef-old", encoding="ascii")
+    port = free_port()
+    listen = ("--listen", f"tcp:{port}:interface=127.0.0.1")
+    options = ("--processor", "slow.py:slow", "--publish-token-file", "token", "--upgrade", "next.sock")
+    first = serve(*options, listen=listen)
+    wait_until((tmp_path / "next.sock").exists, "the socket for the next process")
+    with RawClient(port) as client:
+        client.send(message("slow"))
+        command = [script("twistd"), "-n", "--pidfile=", "lhttp", *listen, *options]
+        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as second:
+            try:
+                first.wait_for_log("has taken over: stopping")
+                (tmp_path / "token").write_text("0123456789abcdef-new", encoding="ascii")
+                second.send_signal(signal.SIGHUP)
+                (tmp_path / "go on").touch()
+                assert client.receive()[1].endswith(b"done")
+                assert first.process.wait(TIME_LIMIT) == 0
+                assert second.stdout is not None
+                for line in second.stdout:
+                    if "SIGHUP: renewed: publish token" in line:
+                        break
+                headers = {"Authorization": "Bearer 0123456789abcdef-new"}
+                body = message("chat", {"publish": "room"}, "hello")
+                assert http_request(port, "POST", "/publish", body, headers)[0] == 200
+            finally:
+                second.kill()
+
+
+def test_a_taken_unix_socket_gets_the_lock_and_the_mode_of_the_new_process(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    listen = ("--listen", f"unix:{path}")
+
+    def follow(before: ServerProcess | None, *options: str, mode: str = "") -> ServerProcess:
+        after = serve("--upgrade", "next.sock", *options, listen=(listen[0], listen[1] + mode))
+        if before is not None:
+            assert before.process.wait(TIME_LIMIT) == 0
+        wait_until((tmp_path / "next.sock").exists, "the socket for the next process")
+        assert (tmp_path / "http.sock.lock").readlink() == Path(str(after.pid))
+        return after
+
+    first = follow(None)
+    path.chmod(0o640)  # by the operator
+    second = follow(first)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    third = follow(second, "--unix-mode", "600")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    follow(third, "--unix-group", str(os.getegid()), mode=":mode=620")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o620
+    command = [script("twistd"), "-n", "--pidfile=", "lhttp", *listen]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIME_LIMIT)
+    assert result.returncode == 1 and "another process listens there" in result.stdout + result.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change to another user")
+def test_root_may_replace_the_server_of_the_user_that_it_changes_to(serve: Serve) -> None:
+    import tempfile
+
+    listen = ("--listen", f"tcp:{free_port()}:interface=127.0.0.1")
+    runner = ("twistd", "-n", "--pidfile=", "--uid=65534", "--gid=65534")
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        os.chown(name, 65534, 65534)
+        path = Path(name, "next.sock")
+        first = serve("--upgrade", str(path), listen=listen, runner=runner, fork=False)
+        wait_until(path.exists, "the socket for the next process")
+        second = serve("--upgrade", str(path), listen=listen, runner=runner, fork=False)
+        assert first.process.wait(TIME_LIMIT) == 0
+        second.stop()

@@ -136,6 +136,11 @@ test("what comes while presence is asked for is applied after the answer", async
   assert.deepEqual(presence.users, ["old", "new"]);
   event("join", "later");
   assert.deepEqual([presence.users, presence.count], [["old", "new", "later"], 9]);
+  const joined = [];
+  presence.on("join", ({ user }) => joined.push(user));
+  event("join", "later");
+  event("join", "last");
+  assert.deepEqual(joined, ["last"]);
   const closing = client.close();
   socket.end(1000);
   await closing;

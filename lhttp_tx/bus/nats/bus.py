@@ -18,12 +18,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lhttp_tx.bus.nats.gaps import Gaps
+from lhttp_tx.bus.nats.handover import Publication
 from lhttp_tx.bus.nats.headers import Head, binary_of
 from lhttp_tx.bus.nats.interest import Interest
 from lhttp_tx.bus.nats.keeper import LinkKeeper, LinkOpener, LinkUser
 from lhttp_tx.bus.nats.link import Link
 from lhttp_tx.bus.nats.opening import open_link
 from lhttp_tx.bus.nats.origins import Origins
+from lhttp_tx.bus.nats.permission import Forbidden
 from lhttp_tx.bus.nats.servers import NATSServers, shown_server
 from lhttp_tx.bus.nats.subjects import channel_of, subject_of
 from lhttp_tx.bus.nats.ways import Ways
@@ -265,24 +267,32 @@ class NATSBus(LinkUser):
         """
         See :meth:`lhttp_tx.interfaces.IBus.publish`.
 
-        :raises BusUnavailable: while NATS is unavailable, or if too many bytes wait to be sent to it.
+        It returns a Deferred only if NATS has lately refused a publication, and this channel is new since then.
+
+        :raises BusUnavailable: while NATS is unavailable, if it does not allow the channel, or if too many bytes wait
+            to be sent to it.
         :raises MessageTooLarge: if NATS does not accept messages of this size.
         """
         if not self._users:
             raise BusUnavailable("the bus has stopped")
         subject = self._subject_of(channel)
-        if self._keeper.open or not self.servers.local_delivery:
-            self._keeper.publish((subject, payload, binary))
+        waiting: Deferred[None] | None = None
+        if self.servers.local_delivery:
+            waiting = _publish_if_open(self._keeper, (subject, payload, binary))
+        else:
+            waiting = self._keeper.publish((subject, payload, binary))
         wildcards = self._interest.wildcards_of(channel)
         self._deliver(subject, [payload], binary)
         for wildcard in wildcards:
             self._deliver(wildcard, [payload], binary)
-        return None
+        return waiting
 
     def publish_run(self, channel: str, payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
         """See :meth:`lhttp_tx.interfaces.IBus.publish_run`. Raise what :meth:`publish` raises."""
         for payload in payloads:  # the first one raises if NATS cannot be used
-            self.publish(channel, payload, binary)
+            waiting = self.publish(channel, payload, binary)
+            if waiting is not None:
+                return waiting
             link = self._keeper.settled_link
             if link is not None:
                 self._publish_more(link, channel, payloads, binary)
@@ -347,6 +357,17 @@ class NATSBus(LinkUser):
         """See :class:`lhttp_tx.bus.nats.owner.LinkOwner`."""
         for end in self._end:
             end()
+
+
+def _publish_if_open(keeper: LinkKeeper, publication: Publication) -> Deferred[None] | None:
+    """Publish, if NATS is available and allows it. The receivers of this node get the publication anyway."""
+    if not keeper.open:
+        return None
+    try:
+        waiting = keeper.publish(publication)
+    except Forbidden:
+        return None
+    return None if waiting is None else waiting.addErrback(_delivered_here)
 
 
 def _delivered_here(failure: Failure) -> None:

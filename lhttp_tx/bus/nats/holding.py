@@ -7,8 +7,9 @@ A part of :class:`lhttp_tx.bus.nats.keeper.LinkKeeper`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -56,7 +57,9 @@ class Holding:
         self._waiters.append(waiter)
         return waiter
 
-    def release(self, publish: Callable[[Publication], None], confirm: Callable[[], Deferred[None]]) -> None:
+    def release(
+        self, publish: Callable[[Publication], Deferred[None] | None], confirm: Callable[[], Deferred[None]]
+    ) -> None:
         """
         Send the publications, then ask for a confirmation for the waiting callers.
 
@@ -65,13 +68,18 @@ class Holding:
         :param confirm: asks NATS; see :meth:`lhttp_tx.bus.nats.link.Link.confirm`.
         """
         lost = 0
+        trying: list[Deferred[Any]] = []
         for publication in self._publications:
             try:
-                publish(publication)
+                waiting = publish(publication)
+                if waiting is not None:
+                    trying.append(waiting)
             except LHTTPError as error:
                 lost += 1
                 _log.error("a publication was lost while moving to another server: {why}", why=error.reason)
+        tried = gatherResults(trying, consumeErrors=True)
         if not self._waiters:
+            tried.addErrback(lambda _: None)  # NATS has refused it, and the link has logged that
             return
 
         def told(result: Failure | None) -> None:
@@ -79,4 +87,5 @@ class Holding:
                 tell(waiter, None if result is None else BusUnavailable(UNCONFIRMED))
 
         confirmed: Deferred[None] = fail(BusUnavailable(UNCONFIRMED)) if lost else confirm()
-        confirmed.addBoth(told)
+        both: list[Deferred[Any]] = [tried, confirmed]
+        gatherResults(both, consumeErrors=True).addCallbacks(lambda _: told(None), told)

@@ -341,19 +341,20 @@ class LinkKeeper:
         self._later("move", _REPEAT_TIME, setattr, self, "handover", None)
         old.inbox.retire(lambda: old.close(flush=False))
 
-    def publish(self, publication: Publication) -> None:
+    def publish(self, publication: Publication) -> Deferred[None] | None:
         """
         Send *publication*, or hold it back in the middle of a move.
 
+        :returns: the result of :meth:`lhttp_tx.bus.nats.link.Link.publish`; ``None`` if it is held back.
         :raises BusUnavailable: if NATS is unavailable, or too many bytes wait to be sent to it.
         :raises MessageTooLarge: if NATS does not accept messages of this size.
         """
         if self.link is None or not self.open:
             raise BusUnavailable("the bus is unavailable, try again later")
         if self.waiting is None:
-            self.link.publish(*publication)
-        else:
-            self.waiting.add(publication)
+            return self.link.publish(*publication)
+        self.waiting.add(publication)
+        return None
 
     @property
     def settled_link(self) -> Link | None:

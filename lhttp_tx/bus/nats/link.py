@@ -26,9 +26,10 @@ from lhttp_tx.bus.nats.incoming import Run
 from lhttp_tx.bus.nats.orders import Orders
 from lhttp_tx.bus.nats.origins import Dates
 from lhttp_tx.bus.nats.owner import LinkOwner
-from lhttp_tx.bus.nats.permission import Complaints, Permission
+from lhttp_tx.bus.nats.permission import Complaints, Denials, Permission
 from lhttp_tx.bus.nats.receiving import pass_on
 from lhttp_tx.bus.nats.servers import NATSServers, is_server
+from lhttp_tx.bus.nats.subjects import subject_of
 from lhttp_tx.bus.nats.tap import Receiver
 from lhttp_tx.errors import BusUnavailable, MessageTooLarge
 
@@ -74,6 +75,7 @@ class Link:
         self._confirmations = Confirmations(client.ping, lambda: self.lose(_NO_ANSWER))
         self._permission = Permission(client, servers.prefix)
         self._complaints = Complaints()
+        self._denials = Denials(self._confirmations.wait, subject_of("$", servers.prefix))
 
     @property
     def usable(self) -> bool:
@@ -103,10 +105,13 @@ class Link:
         self._behind = b" " + mark
         self._dates = self._owner.origins.dates(mark)
 
-    def publish(self, subject: str, payload: bytes, binary: bool) -> None:
+    def publish(self, subject: str, payload: bytes, binary: bool) -> Deferred[None] | None:
         """
         Write *payload* to the server's socket, at the latest at the end of this turn of the reactor.
 
+        :returns: ``None``; or, if the server has refused a publication lately, a Deferred like that of
+            :meth:`lhttp_tx.bus.nats.permission.Denials.attempt`.
+        :raises Forbidden: if the server does not allow the subject.
         :raises BusUnavailable: if the link is lost, or too many bytes wait to be sent.
         :raises MessageTooLarge: if the server would close the connection because of the size of *payload*.
         """
@@ -119,7 +124,9 @@ class Link:
         self.check_size(payload, binary)
         if self._dates is not None:
             self._behind = b" " + self._dates.mark()
+        is_new = self._denials.alert and self._denials.is_new(subject)
         client.send(publish_commands(subject.encode() + self._behind, BINARY_HEAD if binary else b"", [payload]))
+        return self._denials.attempt(subject) if is_new else None
 
     def check_size(self, payload: bytes, binary: bool, *, stored: bool = False) -> None:
         """
@@ -279,6 +286,7 @@ class Link:
         for task in tasks:
             if task is not None:
                 task.cancel()
+        self._denials.end()
         self._confirmations.end()
         self._orders.end()
         client._pending = []  # free these bytes now: the client lives until the next garbage collection
@@ -303,7 +311,11 @@ class Link:
             if self._permission.is_about(subject):
                 return
             if denied[1].lower() == "publish to":
-                self._confirmations.refuse()  # one publication was refused, and nobody knows which
+                if not subject.startswith(self._servers.prefix):
+                    return  # a publication to a stream, whose answer will be missing
+                if not self._denials.refused(subject):
+                    self._confirmations.refuse()  # one publication was refused, and nobody knows which
+                self._denials.watch()
             else:
                 self._orders.denied.add(subject)
         elif not self._client.is_connected or isinstance(error, OSError | EOFError):

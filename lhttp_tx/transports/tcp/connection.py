@@ -106,7 +106,7 @@ class Connection(Sending):
         """Write what waits in the outbox, write ``close`` with *code* and *reason*, and close the stream."""
         if not self.ended:
             self._owner.engine.hub.flush()
-            self._owner.factory.outbox.flush()
+            self._owner.factory.outbox.write(self)
         if self.ended:  # it may have been too much to write
             return
         self.ended = True

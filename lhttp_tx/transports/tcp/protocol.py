@@ -8,7 +8,7 @@ almost nothing. There is no handshake, so a client sends its credentials in a lo
 
 from __future__ import annotations
 
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -104,7 +104,7 @@ class TCPProtocol(Connection):
 
     def _handle(self, data: bytes) -> None:
         size = len(data)
-        begin = perf_counter() if size >= LEAST_READ else 0.0
+        begin = thread_time() if size >= LEAST_READ else 0.0
         outbox = self._owner.factory.outbox
         outbox.cork()
         try:
@@ -116,7 +116,7 @@ class TCPProtocol(Connection):
             self.end(INTERNAL_ERROR, "internal error")
         finally:
             if begin:  # before the deliveries to others, which this client does not pay for
-                self._pace(size, perf_counter() - begin)
+                self._pace(size, thread_time() - begin)
             outbox.uncork()
 
     def _take(self, data: bytes) -> None:

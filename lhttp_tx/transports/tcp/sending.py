@@ -94,7 +94,7 @@ class Sending(Outflow):
 
     def call_when_drained(self, call: Callable[[], None]) -> None:
         """See :meth:`lhttp_tx.interfaces.ITransport.call_when_drained`."""
-        self._owner.factory.outbox.flush()
+        self._owner.factory.outbox.write(self)
         if self.is_secure:  # TLS buffers small writes until the next turn of the reactor
             self._on_drained = call
             self._owner.clock.callLater(0, self.watch_drain)

@@ -17,8 +17,11 @@ from lhttp_tx.transports.websocket.frames import Framing
 
 __all__ = ["Coded", "CodedFraming", "Decoder"]
 
-_AT_ONCE = 64
-"""The most views that are converted before the session takes them. If it stops, the rest is converted again later."""
+_AT_ONCE, _AT_ONCE_SIZE = 64, 4_096
+"""
+The most views, and the most bytes of them, that are converted and handled before the connection looks at the clock
+again. A single view may be larger. Views of one kilobyte can take half a millisecond each.
+"""
 
 
 class CodedFraming(Framing):
@@ -78,7 +81,7 @@ class Decoder:
     A malformed view is passed on in the place of its message, so that the session refuses it in order.
     """
 
-    __slots__ = ("_connection", "_limits", "_throttle", "_view")
+    __slots__ = ("_ahead", "_connection", "_limits", "_throttle", "_view")
 
     def __init__(self, connection: Coded, view: View, limits: Limits, throttle: Any) -> None:
         """
@@ -87,6 +90,7 @@ class Decoder:
         :param limits: the limits of a message.
         :param throttle: gets the messages instead of the session; ``None`` if there is none.
         """
+        self._ahead: tuple[list[bytes], int, list[bytes], bool] | None = None
         self._connection = connection
         self._view = view
         self._limits = limits
@@ -94,21 +98,35 @@ class Decoder:
 
     def receive_run(self, messages: list[bytes], first: int, binary: bool) -> int:
         """See :meth:`lhttp_tx.engine.conversation.Conversation.receive_run`."""
-        take, limits = self._view.take, self._limits
-        data, kind = take(messages[first], limits)
-        run = [data]
-        for view in islice(messages, first + 1, first + _AT_ONCE):
-            data, found = take(view, limits)
-            if found is not kind:
-                break
-            run.append(data)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] is messages and ahead[1] == first:
+            run, kind = ahead[2:]
+        else:
+            run, kind = self._convert(messages, first)
         taken = 0
         while taken < len(run):
             session = self._connection.session if self._throttle is None else self._throttle
             taken = session.receive_run(run, taken, kind)
             if not self._connection.takes_more:
                 break
+        if taken < len(run):  # else a session that takes one at a time would have the rest converted each time
+            self._ahead = messages, first + taken, run[taken:], kind
         return first + taken
+
+    def _convert(self, messages: list[bytes], first: int) -> tuple[list[bytes], bool]:
+        """Return the messages of some views, and whether all of them are binary. Otherwise none is."""
+        take, limits = self._view.take, self._limits
+        data, kind = take(messages[first], limits)
+        run, size = [data], len(messages[first])
+        for view in islice(messages, first + 1, first + _AT_ONCE):
+            size += len(view)
+            if size > _AT_ONCE_SIZE:
+                break
+            data, found = take(view, limits)
+            if found is not kind:
+                break
+            run.append(data)
+        return run, kind
 
     def receive(self, data: bytes, binary: bool) -> None:
         """See :meth:`lhttp_tx.engine.conversation.Conversation.receive`."""

@@ -307,7 +307,7 @@ class Connection(WebSocketServerProtocol):
 
     def call_when_drained(self, call: Callable[[], None]) -> None:
         """See :meth:`lhttp_tx.interfaces.ITransport.call_when_drained`."""
-        self.factory.outbox.flush()
+        self.factory.outbox.write(self)
         self._on_drained = call
         if self.is_secure:  # TLS buffers small writes until the next turn of the reactor
             self.factory._batched_timer.call_later(0, self._watch_drain)
@@ -339,7 +339,7 @@ class Connection(WebSocketServerProtocol):
     def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
         """Write the gathered frames before the close frame, because nothing may follow it."""
         self.factory.engine.hub.flush()
-        self.factory.outbox.flush()
+        self.factory.outbox.write(self)
         if self._throttle is not None:
             self._throttle.stop()
         super().sendCloseFrame(code, reasonUtf8, isReply)

@@ -63,6 +63,7 @@ class Outbox:
         "_size",
         "_sized",
         "_waiting",
+        "_writing",
         "corked",
     )
 
@@ -77,6 +78,7 @@ class Outbox:
         self._size = 0
         self._last = b""
         self._waiting: dict[Writer, list[bytes]] = {}
+        self._writing: dict[Writer, list[bytes]] | None = None
         self._sized: dict[Writer, tuple[int, int]] = {}
         self._joins = 0
         self._flushed_at = 0.0
@@ -143,21 +145,49 @@ class Outbox:
 
     def size_of(self, writer: Writer) -> int:
         """Return how many bytes are gathered for *writer*."""
+        being_written = sum(map(len, self._writing.get(writer, ()))) if self._writing is not None else 0
         frames = self._waiting.get(writer)
         if frames is None:
-            return 0
+            return being_written
         # Only what came since the last call is counted: a client can cause thousands of calls between two writes.
         count, size = self._sized.get(writer, (0, 0))
         size += sum(map(len, frames[count:]))
         self._sized[writer] = len(frames), size
-        return size
+        return size + being_written
 
     def flush(self) -> None:
-        """Write all gathered frames now."""
-        waiting, self._waiting, self._size, self._last = self._waiting, {}, 0, b""
-        if self._sized:
-            self._sized = {}
-        for writer, frames in waiting.items():
-            writer.write_frames(frames[0] if len(frames) == 1 else b"".join(frames))
-        if len(waiting) >= _MANY and not self._joins:
-            self._joins, self._flushed_at = _EXPECTS, perf_counter()
+        """
+        Write all gathered frames now.
+
+        A write may close its connection, and a hook may then cause frames for others. These are written at the end,
+        behind the earlier frames of each connection. So a flush within a flush does nothing.
+        """
+        if self._writing is not None:
+            return
+        self.corked += 1
+        try:
+            while self._waiting:
+                waiting = self._writing = self._waiting
+                self._waiting, self._size, self._last = {}, 0, b""
+                if self._sized:
+                    self._sized = {}
+                for writer, frames in waiting.items():
+                    if frames:
+                        joined = frames[0] if len(frames) == 1 else b"".join(frames)
+                        frames.clear()
+                        writer.write_frames(joined)
+                if len(waiting) >= _MANY and not self._joins:
+                    self._joins, self._flushed_at = _EXPECTS, perf_counter()
+        finally:
+            self._writing = None
+            self.corked -= 1
+
+    def write(self, writer: Writer) -> None:
+        """Write the frames that are gathered for *writer* now, for example because it closes."""
+        self._sized.pop(writer, None)
+        writing = self._writing.get(writer) if self._writing is not None else None
+        frames = [*(writing or ()), *self._waiting.pop(writer, ())]
+        if writing:
+            writing.clear()
+        if frames:
+            writer.write_frames(b"".join(frames))

@@ -9,7 +9,7 @@ frames. Autobahn decides what is legal WebSocket. In the server, only these modu
 
 from __future__ import annotations
 
-from time import perf_counter
+from time import thread_time
 from typing import Any
 
 from autobahn.websocket.protocol import FrameHeader, WebSocketProtocol
@@ -162,7 +162,7 @@ class LHTTPServerProtocol(Opening):
     def dataReceived(self, data: bytes) -> None:
         """Take the data of one read. Write everything that it causes at its end."""
         size = len(data)
-        begin = perf_counter() if size >= LEAST_READ else 0.0
+        begin = thread_time() if size >= LEAST_READ else 0.0
         outbox = self.factory.outbox
         outbox.cork()
         try:
@@ -193,7 +193,7 @@ class LHTTPServerProtocol(Opening):
                 self.dropConnection(abort=True)
         finally:
             if begin:
-                self._pace(size, perf_counter() - begin)
+                self._pace(size, thread_time() - begin)
             outbox.uncork()
             if self._throttle is not None and size:
                 self._throttle.count_bytes(size)
@@ -235,7 +235,7 @@ class LHTTPServerProtocol(Opening):
                 return self._stop_at(data[position:])
         if position and self.autoPingTimeoutCall is not None:
             self._cancelAutoPingTimeoutCall()
-        if more and (position or not kept):
+        if more and (position or len(data) == len(kept) or not kept):
             self._beginning = data[position:]
             return b""
         return data[position:]
@@ -286,6 +286,8 @@ class LHTTPServerProtocol(Opening):
                 more = self.processData()
                 if more and self.data and self.factory.reactor.seconds() > end:
                     self._give_way()
+                    if self.current_frame is None and not self.inside_message and self.state == _OPEN:
+                        self._beginning, self.data = self.data, b""  # back to the fast lane
         finally:
             self._flow &= ~CONSUMING
 

@@ -117,6 +117,16 @@ class Lookups:
             {"users": [{"user": name, "connections": counts[name]} for name in names]}, names, more, unanswered
         )
 
+    async def do_mutes(self, params: Params, key: AdminKey) -> Told:
+        """List muted users."""
+        pages, unanswered = await self._survey("mute_page", params)
+        left: dict[str, int] = {}
+        for page in pages.values():
+            for name, seconds in page:
+                left[name] = max(seconds, left.get(name, 0))
+        names, more = _first(left, pages, params)
+        return _paged({"mutes": [{"user": name, "seconds": left[name]} for name in names]}, names, more, unanswered)
+
     async def do_nodes(self, params: Params, key: AdminKey) -> Told:
         """List nodes."""
         answers, unanswered = await self._managed.control.survey("info")

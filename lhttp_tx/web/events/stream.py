@@ -213,7 +213,7 @@ class EventStream(Outflow):
 
     def call_when_drained(self, call: Callable[[], None]) -> None:
         """See :meth:`lhttp_tx.interfaces.ITransport.call_when_drained`."""
-        self._streams.factory.outbox.flush()
+        self._streams.factory.outbox.write(self)
         if self.is_secure:  # TLS buffers small writes until the next turn of the reactor
             self._on_drained = call
             self._streams.clock.callLater(0, self.watch_drain)
@@ -242,7 +242,7 @@ class EventStream(Outflow):
                 self._refuse(403 if code == POLICY_VIOLATION else 503, reason or "the connection was closed")
             return
         self._streams.engine.hub.flush()
-        self._streams.factory.outbox.flush()
+        self._streams.factory.outbox.write(self)
         if not self.ended:
             self._end(self._encoding.form(close_message(code, reason).raw, False))
 

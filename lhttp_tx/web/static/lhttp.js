@@ -1571,13 +1571,14 @@
         return;
       }
       if (event.event !== "join" && event.event !== "leave") return;
+      const known = event.event === "join" && this.#people.has(keyOf(event.user, event.connection));
       if (this.#early) this.#early.push(event);
       else {
         this.#apply(event);
         this.count = event.count;
         this.connections = event.connections;
       }
-      this._fire(event.event, { user: event.user, connection: event.connection });
+      if (!known) this._fire(event.event, { user: event.user, connection: event.connection });
       if (!this.#early) this._fire("change", this);
     }
 

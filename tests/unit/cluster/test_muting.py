@@ -130,6 +130,44 @@ def test_what_happened_last_counts_when_nodes_find_each_other_again(skew: float)
     assert left(two, "new") == pytest.approx(left(one, "new"), abs=0.1) != 0
 
 
+def test_a_mute_that_has_ended_does_not_let_an_earlier_one_come_back() -> None:
+    net = Net()
+    one, two = net.servers
+    for user in ("shorter", "again"):
+        net.outcome(one.control.mute(user=user, seconds=10_000))
+    net.cut()
+    net.pass_time(FORGET_AFTER)
+    net.outcome(one.control.unmute(user="again"))
+    for user in ("shorter", "again"):
+        net.outcome(one.control.mute(user=user, seconds=10))
+    net.pass_time(70)
+    assert [left(one, user) for user in ("shorter", "again")] == [0.0, 0.0]
+    assert left(two, "shorter") > 9_000
+    net.heal()
+    assert [left(server, user) for server in net.servers for user in ("shorter", "again")] == [0.0] * 4
+
+
+def test_a_node_whose_table_is_full_still_learns_who_is_free(
+    monkeypatch: pytest.MonkeyPatch, lines: list[dict[str, Any]]
+) -> None:
+    monkeypatch.setattr(muting, "MAX_USERS", 3)
+    full = Server()
+    for number in range(3):
+        full.control.mute(user=f"u{number}")
+    later = full.control._orders.muting._shared() + 1
+    heard = [["v0", 100, later], ["v1", 100, later], ["v2", 100, later], ["u1", 0, later]]
+    full.control._orders.muting._hear("other", heard)
+    assert [left(full, user) > 0 for user in ("u0", "u1", "u2", "v0", "v1", "v2")] == [
+        True,
+        False,
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert [line["event"] for line in lines if line["event"] == "mute.full"] == ["mute.full"]
+
+
 def test_a_node_that_stood_still_shortens_the_mute_by_its_delay() -> None:
     net = Net()
     net.views[1].held = []
@@ -138,6 +176,13 @@ def test_a_node_that_stood_still_shortens_the_mute_by_its_delay() -> None:
     net.views[1].go_on()
     net.pass_time(HELLO_INTERVAL)
     assert left(net.servers[1], "jack") == pytest.approx(left(net.servers[0], "jack"), abs=0.1) != 0
+
+
+def test_a_clock_that_is_far_behind_does_not_end_a_mute_that_has_just_begun() -> None:
+    server = Server()
+    order = {"do": "mute", "user": "jack", "seconds": 60, "stamp": -1e9, "by": "code", "at": 0.0}
+    assert server.control._orders.muting.mute(order, []) == 0
+    assert left(server, "jack") == 50
 
 
 def test_the_log_of_each_node_that_mutes_names_who_wanted_it(lines: list[dict[str, Any]]) -> None:

@@ -112,3 +112,32 @@ def test_nothing_is_told_after_the_end(nodes: tuple[Node, Node]) -> None:
     one.presence.stop()
     one.clock.advance(10 * GRACE)
     assert [event[0] for event in one.events] == ["join"]
+
+
+def test_who_comes_back_is_told_if_a_list_was_given_in_the_meantime(nodes: tuple[Node, Node]) -> None:
+    one, two = nodes
+    one.join("a", "alice")
+    one.join("b", "bob")
+    one.exit("a")
+    two.presence.listed("room")
+    one.clock.advance(0.1)
+    one.exit("b")
+    one.join("c", "bob")
+    one.join("d", "alice")
+    assert [event[:3] for event in two.events[2:]] == [("join", "room", "alice")], "bob left after the list"
+    assert len(one.events) == 2, "no list was given on this node"
+    one.clock.advance(GRACE)
+    assert len(two.events) == 3
+
+
+def test_nothing_is_kept_of_those_who_have_left(nodes: tuple[Node, Node]) -> None:
+    one, _ = nodes
+    presence = one.presence
+    presence.listed("room")
+    assert not presence._listed
+    for connection in ("a", "b"):
+        one.join(connection, "alice")
+        one.exit(connection)
+        presence.listed("room")
+    one.clock.advance(GRACE)
+    assert not presence._leaving and not presence._listed

@@ -424,3 +424,42 @@ def test_a_channel_lives_on_while_its_only_subscriber_is_silenced(hub: Hub) -> N
         hub.publish(["a"], b"1", False)
     hub.publish(["a"], b"2", False)
     assert one.writes == [build_frame(b"2", False)]
+
+
+def test_what_a_delivery_publishes_to_its_channel_comes_behind_it_for_everybody() -> None:
+    hub = Hub(bus=MemoryBus())
+    first, last = Subscriber(), Subscriber()
+    first.join(hub, "room")
+    answered: list[Delivery] = []
+
+    def answer(delivery: Delivery) -> None:
+        if len(answered) < 2:
+            answered.append(delivery)
+            hub.publish(["room"], b"answer", False)
+            hub.flush()
+
+    hub.subscribe(answer, "room", answer)
+    last.join(hub, "room")
+    hub.publish(["room"], b"question", False)
+    expected = [build_frame(payload, False) for payload in (b"question", b"answer", b"answer")]
+    assert first.writes == last.writes == expected
+    hub.publish(["room"], b"next", False)
+    assert last.writes == [*expected, build_frame(b"next", False)]
+
+
+def test_a_delivery_that_fails_does_not_stop_the_channel() -> None:
+    hub = Hub(bus=MemoryBus())
+
+    def fail(_: Delivery) -> None:
+        raise ValueError("broken")
+
+    subscriber = Subscriber()
+    hub.subscribe(fail, "room", fail)
+    subscriber.join(hub, "room")
+    hub.cork()
+    hub.publish(["room"], b"1", False)
+    with pytest.raises(ValueError, match="broken"):
+        hub.uncork()
+    hub.unsubscribe(fail, "room")
+    hub.publish(["room"], b"2", False)
+    assert subscriber.writes == [build_frame(b"2", False)]

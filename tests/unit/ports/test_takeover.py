@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import formatEvent, globalLogPublisher
 
 from lhttp_tx.ports.listening import close_now
 from lhttp_tx.ports.taken import Taken
@@ -116,8 +118,6 @@ def test_a_process_that_stops_gives_nothing_any_more(running: Running) -> None:
 
 
 def test_the_new_process_says_who_takes_over_already(tmp_path: Path) -> None:
-    import threading
-
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "next"))
         listening.listen()
@@ -213,3 +213,76 @@ def test_the_file_of_a_socket_that_nobody_wants_is_removed(tmp_path: Path) -> No
     (tmp_path / "http.sock.lock").symlink_to("1")
     taken.close_rest()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_it_waits_for_the_previous_process_however_long_that_takes(tmp_path: Path) -> None:
+    """If it gave up, nobody would serve: the previous process cannot be told to continue."""
+    ours, theirs = socket.socketpair()
+    takeover = Takeover(str(tmp_path / "next"), None, replaced=print, patience=0.01)
+    takeover._running, takeover._running_pid = ours, 4711
+    told: list[str] = []
+    twice = threading.Event()
+
+    def observe(event: dict[str, Any]) -> None:
+        told.append(formatEvent(event))
+        if len(told) == 2:
+            twice.set()
+
+    def end() -> None:
+        twice.wait(30)
+        theirs.close()
+
+    globalLogPublisher.addObserver(observe)
+    thread = threading.Thread(target=end)
+    thread.start()
+    try:
+        takeover.privilegedStartService()
+    finally:
+        globalLogPublisher.removeObserver(observe)
+        thread.join(30)
+    assert all("clients wait until process 4711 ends" in line for line in told[:2]) and len(told) >= 2
+
+
+def test_where_both_can_serve_the_other_is_not_told_before_the_start(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        takeover = Takeover(str(tmp_path / "next"), None, replaced=print)
+        takeover._running = ours
+        takeover.privilegedStartService()
+        assert not takeover._be_alone()
+        theirs.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
+        takeover.go()
+        assert json.loads(theirs.recv(100)) == {"go": "soon", "pid": os.getpid()}
+
+
+def test_a_younger_socket_with_the_same_inode_number_stays(tmp_path: Path) -> None:
+    reactor = SelectReactor()
+    path = tmp_path / "next"
+    takeover = Takeover(str(path), reactor, replaced=print)
+    takeover.startService()
+    takeover.started()
+    port: Any = takeover._port
+    os.utime(path, ns=(1, 1))  # as if it were made at another time
+    takeover.stopService()
+    assert path.exists()
+    close_now(port)
+    for each in reactor._internalReaders.copy():  # type: ignore[attr-defined]
+        reactor.removeReader(each)
+        each.connectionLost(None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+@pytest.mark.parametrize("known", [False, True])
+def test_root_takes_from_the_user_that_it_changes_to_and_from_no_other(tmp_path: Path, known: bool) -> None:
+    path = tmp_path / "next"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+    os.chown(path, 65534, 65534)
+    takeover = Takeover(str(path), None, replaced=print, owners=(65534 if known else 65533,))
+    if known:
+        takeover.take()  # nobody listens there
+    else:
+        with pytest.raises(TakeoverFailed, match="belongs to another user"):
+            takeover.take()

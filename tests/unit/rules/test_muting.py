@@ -17,10 +17,10 @@ from lhttp_tx.rules.muting import Mutes, News
 from lhttp_tx.testing import Client, Server
 from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 from unit.rules.test_filters import errors, listener, publication, receive_together
-from unit.test_work import calls, factory, publish, server, settle, subscribers
-from unit.transports.websocket.test_protocol import connected
+from unit.test_work import Work, calls, factory, publish, server, settle, subscribers, work
+from unit.transports.websocket.test_protocol import connected, frame
 
-__all__ = ["factory", "server"]
+__all__ = ["factory", "server", "work"]
 
 MUTED = ("403", "muted: you may publish again in 600 s")
 RULES = Rules.from_toml([{"match": "a", "max_rate": 100, "echo": False}])
@@ -214,7 +214,7 @@ def test_nothing_is_left_of_mutes_that_have_ended() -> None:
     found = Server()
     engine, filters = found.engine, found.engine.filters
     jack = found.connect(user="jack")
-    timers = found.clock.getDelayedCalls()
+    timers = list(found.clock.getDelayedCalls())
     for end in (
         lambda: found.control.unmute(user="jack"),
         lambda: found.clock.advance(600),
@@ -246,6 +246,29 @@ def test_a_mute_of_a_connection_is_gone_with_it() -> None:
     assert found.clock.getDelayedCalls() == []
 
 
+def test_a_muted_connection_that_leaves_publishes_nothing_that_waits() -> None:
+    waiting: list[Deferred[None]] = []
+
+    @processor("wait")
+    def wait(request: Request) -> Deferred[None]:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    found = Server(processors=[wait])
+    heard, jack = listener(found), found.connect(user="jack")
+    found.control.mute(connection=jack.session.identity.connection_id)
+    found.control.mute(user="jill", seconds=5)
+    jack.send(Message("wait"))
+    jack.send(Message("say", [("publish", "a")]))
+    jack.disconnect()
+    found.clock.advance(10)
+    waiting[0].callback(None)
+    assert heard.take() == []
+    assert jack.session not in found.engine.sessions
+    found.clock.advance(60)
+    assert len(mutes_of(found)._sessions) == 0
+
+
 def test_messages_cost_nothing_more_when_nobody_is_muted(factory: LHTTPServerFactory, server: Server) -> None:
     subscribers(factory, 1)
     publisher = connected(factory)
@@ -267,6 +290,18 @@ def test_messages_cost_nothing_more_when_nobody_is_muted(factory: LHTTPServerFac
     # While somebody is muted, all others still take the shortcut: a few calls more for each run of messages.
     assert muted[0] - before[0] <= 12
     assert muted[1] - before[1] <= 12
+
+
+@pytest.mark.parametrize("receipt", ["", "receipt:r{}\r\n"])
+def test_others_keep_their_shortcut_while_somebody_is_muted(
+    factory: LHTTPServerFactory, server: Server, work: Work, receipt: str
+) -> None:
+    server.control.mute(user="jack")
+    publisher = connected(factory)
+    read = b"".join(frame(f"LHTTP/1.0 x\r\npublish:room\r\n{receipt.format(number)}\r\n") for number in range(100))
+    assert work(publisher.protocol.dataReceived, read).made("plans", "requests", "deferreds") == (
+        {} if receipt else {"plans": 1}
+    )
 
 
 # Bounds

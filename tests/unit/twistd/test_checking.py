@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -263,3 +264,66 @@ def test_the_other_commands_do_without_the_server() -> None:
     program = f"import sys, lhttp_tx.client.command.cli; print({modules} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+LONG = "x" * 108
+STARTED = ("--history", "room.*", "--log-format", "json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--upgrade", "none/up"), "--upgrade none/up: the server may not make files in none, or it is not there"),
+        (("--upgrade", "x" * 96), f"--upgrade {'x' * 96}: the path is too long for a UNIX socket; choose one of at"),
+        (("--upgrade", "folder"), "--upgrade folder: folder is not a socket"),
+        (("--listen", "unix:none/s"), "--listen unix:none/s: there is no directory "),
+        (("--port", "unix:none/s"), "--listen unix:none/s: there is no directory "),
+        (("--listen", f"unix:{LONG}"), f"--listen unix:{LONG}: a UNIX socket may have a path of 107 bytes, not of 108"),
+        (("--listen", "unix:file"), "--listen unix:file: this is no socket"),
+        (("--tcp", "haproxy:unix:none/s"), "--tcp haproxy:unix:none/s: there is no directory "),
+        (("--admin", "unix:address=none/s:mode=600"), "--admin unix:address=none/s:mode=600: there is no directory "),
+        (("--log-file", "none/log"), "--log-file none/log: there is no directory "),
+        (("--log-file", "folder"), "--log-file folder: it is a directory; name a file"),
+        (("--history-store", "sqlite:none/x"), "--history-store sqlite:none/x: there is no folder none"),
+        (("--workers", "2", "--workers-store", "file/x"), "--workers-store file/x: "),
+    ],
+)
+def test_a_path_that_cannot_be_made_is_told(directory: Directory, arguments: tuple[str, ...], told: str) -> None:
+    (directory / "folder").mkdir()
+    (directory / "file").write_text("x")
+    result = directory.run("--", "--no-plugins", *STARTED, *arguments)
+    assert told in result.output
+    assert result.return_value == 1
+
+
+def test_all_paths_that_cannot_be_made_are_told_at_once(directory: Directory) -> None:
+    result = directory.run(
+        "--", "--no-plugins", "--listen", "unix:none/a", "--tcp", "unix:none/b", "--upgrade", "none/c"
+    )
+    assert len(result.output.splitlines()) == 3
+
+
+def test_paths_that_can_be_made_are_not_made(directory: Directory) -> None:
+    paths = (
+        "--listen",
+        "unix:a",
+        "--admin",
+        "unix:b",
+        "--upgrade",
+        "c",
+        "--log-file",
+        "d",
+        "--history-store",
+        "sqlite:e",
+    )
+    result = directory.run("--", "--no-plugins", *STARTED, *paths)
+    assert result.return_value == 0, result.output
+    assert [*directory.path.iterdir()] == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_may_not_be_written_is_told(directory: Directory) -> None:
+    (directory / "folder").mkdir(mode=0o500)
+    for arguments in (("--listen", "unix:folder/s"), ("--upgrade", "folder/s"), ("--log-file", "folder/log")):
+        result = directory.run("--", "--no-plugins", *STARTED, *arguments)
+        assert ("may not" in result.output, result.return_value) == (True, 1)

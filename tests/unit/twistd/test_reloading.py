@@ -131,3 +131,18 @@ def test_default_headers_of_a_changed_file_are_put_in_force(tmp_path: Path) -> N
     path.write_text("", "utf-8")
     reloader.reload()
     assert used == [DefaultHeaders({"c": {"a": "2"}}), DefaultHeaders()]
+
+
+def test_a_signal_before_the_start_counts(stage: Stage) -> None:
+    """The start may wait for the end of a previous process."""
+    before = signal.getsignal(signal.SIGHUP)
+    stage.reloader.privilegedStartService()
+    try:
+        stage.path.write_text('max-queue = 5\n[[channel]]\nmatch = "b"\n', "utf-8")
+        signal.raise_signal(signal.SIGHUP)
+        stage.reloader.startService()
+        stage.clock.advance(0)
+        assert [rule.match for rule in stage.rules] == ["b"]
+    finally:
+        stage.reloader.stopService()
+    assert signal.getsignal(signal.SIGHUP) == before

@@ -27,6 +27,13 @@ MESSAGE = b"LHTTP/1.0 chat\r\npublish:a\r\n\r\n"
 POST = b"POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(MESSAGE), MESSAGE)
 
 
+def work_for(seconds: float) -> None:
+    """Use up so much time of the processor."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
 class Congested(Transport):
     """A transport that asks its producer to pause as TCP does, and whose peer reads when the test says so."""
 
@@ -80,7 +87,7 @@ def test_a_client_whose_requests_are_dear_is_read_in_small_bites() -> None:
         isLeaf = True
 
         def render(self, request: Request) -> bytes:
-            time.sleep(0.02)
+            work_for(0.02)
             return b""
 
     stack = Stack()
@@ -103,7 +110,7 @@ def test_what_is_kept_while_a_client_does_not_read_is_work_when_it_goes_on() -> 
         isLeaf = True
 
         def render(self, request: Request) -> bytes:
-            time.sleep(0.002)
+            work_for(0.002)
             return b""
 
     stack = Stack()

@@ -3,7 +3,7 @@
 import { mayUseAll, may } from "./api.js";
 import { kick } from "./dialog.js";
 import { add, address, el, link, name, note, panel } from "./dom.js";
-import { bytes, count } from "./format.js";
+import { bytes, count, span } from "./format.js";
 import { userMuteButtons } from "./mute.js";
 import { pages } from "./table.js";
 import { traceLink } from "./trace.js";
@@ -79,7 +79,22 @@ export function usersView(main, _, signal) {
     empty: "No user is connected. Connections without a login are on the page Connections.",
     signal,
   });
-  add(main, [el("h1", {}, "Users"), panel("By name", list.element)]);
+  add(main, [el("h1", {}, "Users"), panel("By name", list.element), may("mutes") ? mutedPanel(signal) : null]);
+}
+
+function mutedPanel(signal) {
+  const list = pages({
+    method: "mutes",
+    rows: "mutes",
+    columns: [
+      { title: "User", same: (row) => row.user, cell: (row) => userLink(row.user) },
+      { title: "For another", isNumber: true, cell: (row) => span(row.seconds) },
+    ],
+    keyOf: (row) => row.user,
+    empty: "No user is muted.",
+    signal,
+  });
+  return panel("Muted", list.element);
 }
 
 /** Show the channels with subscribers: all, or those of a pattern, #/channels/PATTERN. */

@@ -18,7 +18,7 @@ from lhttp_tx.codec.limits import Limits
 from lhttp_tx.codec.views import JSON, PROTOBUF, View
 from lhttp_tx.engine.delivery import Delivery
 from lhttp_tx.testing import Server
-from lhttp_tx.transports.websocket.coded import CodedFraming
+from lhttp_tx.transports.websocket.coded import CodedFraming, Decoder
 from lhttp_tx.transports.websocket.compression import Deflate, Gzip
 from lhttp_tx.transports.websocket.factory import LHTTPServerFactory
 from lhttp_tx.transports.websocket.frames import PLAIN, split_frames
@@ -252,6 +252,63 @@ def test_a_client_of_json_may_compress(factory: LHTTPServerFactory) -> None:
     client.send(gzip.compress(view("echo", {}, "one").encode("ascii")), view("echo", {}, "two"))
     found = [(json.loads(gzip.decompress(data))["BODY"], binary) for data, binary in client.take()]
     assert found == [("one", True), ("two", True)]
+
+
+class Taker:
+    """A connection, and its session, which takes some messages at a time and then stops."""
+
+    def __init__(self, at_once: int) -> None:
+        self.session = self
+        self.takes_more = False
+        self.got: list[bytes] = []
+        self._at_once = at_once
+
+    def receive_run(self, messages: list[bytes], first: int, binary: bool) -> int:
+        some = messages[first : first + self._at_once]
+        self.got += some
+        return first + len(some)
+
+
+class Reading:
+    """A view that counts what it reads."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def take(self, data: bytes, limits: Limits) -> tuple[bytes, bool]:
+        self.count += 1
+        return data.upper(), data.startswith(b"binary")
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 7, 1_000])
+def test_a_view_is_converted_once_however_often_the_session_stops(at_once: int) -> None:
+    session, counting = Taker(at_once), Reading()
+    decoder = Decoder(session, counting, Limits(), None)  # type: ignore[arg-type]
+    views = [b"text %d" % number for number in range(300)]
+    taken = 0
+    while taken < len(views):
+        taken = decoder.receive_run(views, taken, False)
+    assert session.got == [view.upper() for view in views]
+    assert counting.count == len(views)
+    assert decoder._ahead is None
+
+
+def test_what_was_converted_ahead_is_not_taken_for_other_views() -> None:
+    session = Taker(1)
+    decoder = Decoder(session, Reading(), Limits(), None)  # type: ignore[arg-type]
+    first, second = [b"a", b"b", b"binary"], [b"x", b"y", b"z"]
+    assert decoder.receive_run(first, 0, False) == 1
+    assert decoder.receive_run(second, 1, False) == 2
+    assert decoder.receive_run(first, 2, False) == 3
+    assert session.got == [b"A", b"Y", b"BINARY"]
+
+
+@pytest.mark.parametrize(("size", "most"), [(10, 64), (100, 40), (1_000, 4), (5_000, 1)])
+def test_the_bytes_of_views_that_are_handled_at_once_have_a_bound(size: int, most: int) -> None:
+    session, counting = Taker(1_000), Reading()
+    decoder = Decoder(session, counting, Limits(), None)  # type: ignore[arg-type]
+    assert decoder.receive_run([b"x" * size] * 100, 0, False) == most
+    assert counting.count == most
 
 
 @pytest.mark.parametrize(

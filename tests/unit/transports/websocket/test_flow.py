@@ -44,7 +44,7 @@ def test_a_full_queue_stops_reading(clock: Clock, pending: Pending) -> None:
     assert peer.transport.producerState == "paused"
     for _ in range(5):
         pending.waiting.pop(0).callback(None)
-    assert peer.protocol.flow == Flow(0)
+    assert peer.protocol.flow == Flow.BEGUN
     assert peer.transport.producerState == "producing"
 
 

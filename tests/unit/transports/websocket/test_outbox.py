@@ -1,5 +1,7 @@
 """The outbox: one write for each connection and read, in order."""
 
+from collections.abc import Callable
+
 import pytest
 from twisted.internet.task import Clock
 
@@ -238,3 +240,89 @@ def test_a_read_without_publications_after_many_is_not_held() -> None:
     crowd.outbox.cork()
     crowd.outbox.uncork()
     assert not crowd.clock.getDelayedCalls()
+
+
+class Dying(Connection):
+    """A connection that does something else when it is written to, such as a hook does that is told about its end."""
+
+    def __init__(self, outbox: Outbox, act: Callable[[], None]) -> None:
+        super().__init__(outbox)
+        self._act = act
+
+    def write_frames(self, frames: bytes) -> None:
+        super().write_frames(frames)
+        self._act()
+
+
+def test_what_a_write_publishes_comes_behind_the_frames_that_others_still_wait_for() -> None:
+    hub, outbox, first = make()
+    published: list[bytes] = []
+
+    def publish() -> None:
+        if not published:
+            published.append(b"late")
+            hub.publish(["room"], b"late", False)
+
+    dying = Dying(outbox, publish)
+    last = Connection(outbox)
+    for connection in (dying, last):
+        hub.subscribe(connection, "room", connection.deliver)
+    outbox.cork()
+    for connection in (first, dying, last):
+        connection.send_frame(b"1")
+    outbox.uncork()
+    late = build_frame(b"late", False)
+    assert [b"".join(each.writes) for each in (first, dying, last)] == [b"1" + late] * 3
+
+
+def test_a_connection_that_a_write_closes_gets_what_waits_for_it_first() -> None:
+    _, outbox, first = make()
+    last = Connection(outbox)
+
+    def close() -> None:
+        outbox.write(last)
+        last.writes.append(b"close")
+
+    dying = Dying(outbox, close)
+    outbox.cork()
+    for connection in (first, dying, last):
+        connection.send_frame(b"1")
+        connection.send_frame(b"2")
+    outbox.uncork()
+    assert last.writes == [b"12", b"close"]
+    assert first.writes == dying.writes == [b"12"]
+
+
+def test_a_thousand_connections_that_close_at_once_need_no_deep_stack() -> None:
+    _, outbox, _ = make()
+    answers = Connection(outbox)
+
+    def answer() -> None:
+        answers.send_frame(b"a")
+        outbox.flush()
+
+    many = [Dying(outbox, answer) for _ in range(1_000)]
+    outbox.cork()
+    for connection in many:
+        connection.send_frame(b"1")
+    outbox.uncork()
+    assert [each.writes for each in many] == [[b"1"]] * len(many)
+    assert b"".join(answers.writes) == b"a" * len(many)
+
+
+def test_what_is_gathered_is_counted_while_other_frames_are_written() -> None:
+    _, outbox, first = make()
+    last = Connection(outbox)
+    sizes: list[int] = []
+
+    def look() -> None:
+        last.send_frame(b"22")
+        sizes.append(outbox.size_of(last))
+
+    dying = Dying(outbox, look)
+    outbox.cork()
+    for connection in (first, dying, last):
+        connection.send_frame(b"1")
+    outbox.uncork()
+    assert sizes == [3]
+    assert b"".join(last.writes) == b"122"

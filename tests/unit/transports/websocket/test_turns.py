@@ -91,6 +91,44 @@ def test_many_small_messages_are_handled_in_several_turns(data: bytes, clock: Cl
     assert turns.counters.pauses == {}  # nobody has to look after this client
 
 
+def by_autobahn(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Return a list that grows by each message that Autobahn hands over, one at a time."""
+    slow: list[bytes] = []
+    kind = type(turns.peer.protocol)
+    on_message = kind.onMessage
+    monkeypatch.setattr(kind, "onMessage", lambda self, *message: (slow.append(message[0]), on_message(self, *message)))
+    return slow
+
+
+def test_a_pause_before_half_a_message_leaves_it_in_the_fast_lane(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = Turns(clock)
+    slow = by_autobahn(turns, monkeypatch)
+    data = b"".join(dear(number) for number in range(COUNT))
+    cut = len(data) - len(dear(COUNT - 1)) // 2
+    turns.read(data[:cut])  # it ends with half a message, and the last turn has nothing else
+    while is_due(clock):
+        turn(clock)
+    assert turns.handled == NUMBERS[:-1]
+    turns.peer.protocol.dataReceived(data[cut:])
+    turns.play()
+    assert (turns.handled, slow) == (NUMBERS, [])
+
+
+def test_what_follows_a_message_in_three_reads_comes_back_to_the_fast_lane(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = Turns(clock)
+    slow = by_autobahn(turns, monkeypatch)
+    data = b"".join(dear(number) for number in range(COUNT))
+    for piece in (data[:5], data[5:9], data[9:]):
+        turns.peer.protocol.dataReceived(piece)
+    assert turns.play()[0] == 3
+    assert turns.handled == NUMBERS
+    assert len(slow) == 3, "as many as one turn handles"
+
+
 def test_messages_in_fragments_too(clock: Clock) -> None:
     turns = Turns(clock)
     pieces = (b"LHTTP/1.0 dear\r\nnumber:%d\r\n\r\n%d" % (number, number) for number in range(COUNT))

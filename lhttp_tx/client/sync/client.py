@@ -1,97 +1,32 @@
 """
-The client for programs without a loop: scripts, and views of Django or Flask. Each call blocks until it is done.
-
-::
-
-    from lhttp_tx.client.sync import Client
-
-    with Client("ws://127.0.0.1:8081/") as client:
-        client.publish("room.a", {"text": "hello"})
-
-A thread runs the connection, with :mod:`lhttp_tx.client.aio` inside. Names and arguments are the same. Several threads
-may use one client.
+The client of :mod:`lhttp_tx.client.sync`. Each call runs the one of :mod:`lhttp_tx.client.aio` in the client's thread.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import CancelledError
+from functools import cache
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, final
 
 from lhttp_tx.client import aio
 from lhttp_tx.client.errors import ClientClosed
 from lhttp_tx.client.http.ways import Transport
+from lhttp_tx.client.presence.following import EndCallback, PersonCallback
 from lhttp_tx.client.results import HistoryPage, Published
 from lhttp_tx.client.states import State
+from lhttp_tx.client.sync.presence import Presence
+from lhttp_tx.client.sync.subscription import Subscription
+from lhttp_tx.client.sync.thread import LoopThread
 from lhttp_tx.codec.headers import HeaderPairs
 from lhttp_tx.codec.message import Message
 from lhttp_tx.codec.multipart import Part
 
-__all__ = ["Client", "Subscription"]
+__all__ = ["Client"]
 
 Result = TypeVar("Result")
 Headers = HeaderPairs | dict[str, str]
-
-
-class _Thread:
-    """A thread that runs a loop."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._lock = threading.Lock()
-        self._has_ended = False
-        self._process = os.getpid()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="lhttp client", daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """
-        Run *work* in the thread, and return its result. An exception in the waiting thread, such as Ctrl-C, cancels it.
-
-        :raises ClientClosed: if the client is closed, or was made before a fork.
-        :raises RuntimeError: if a callback calls this in the thread itself.
-        """
-        if os.getpid() != self._process:
-            work.close()
-            raise ClientClosed("the client was made before a fork: make one in each process")
-        if threading.current_thread() is self._thread:
-            work.close()
-            raise RuntimeError("a callback of the client cannot wait for the client: use another thread")
-        with self._lock:
-            if self._has_ended:
-                work.close()
-                raise ClientClosed("the client was closed")
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except CancelledError:
-            raise ClientClosed("the client was closed") from None
-        except BaseException:
-            future.cancel()
-            raise
-
-    def stop(self) -> None:
-        """End the thread. Work that still runs in it is cancelled."""
-        with self._lock:
-            self._has_ended = True
-            ending = asyncio.run_coroutine_threadsafe(_end_others(), self._loop)
-        ending.result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
-
-
-async def _end_others() -> None:
-    """Cancel all tasks except this one, and wait for them."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
 
 
 @final
@@ -109,7 +44,7 @@ class Client:
         :param options: the options of :class:`lhttp_tx.client.aio.Client`.
         """
         self._client = aio.Client(url, **options)
-        self._thread: _Thread | None = None
+        self._thread: LoopThread | None = None
         self._lock = threading.Lock()
 
     @property
@@ -131,7 +66,7 @@ class Client:
         """See :meth:`lhttp_tx.client.aio.Client.connect`."""
         with self._lock:
             if self._thread is None:
-                self._thread = _Thread()
+                self._thread = LoopThread()
         try:
             self._run(self._client.connect(attempts=attempts, timeout=timeout))
         except BaseException:
@@ -209,6 +144,46 @@ class Client:
             self._run(self._client.subscribe(channel, since=since, last=last, buffer=buffer)), self._run
         )
 
+    def presence(
+        self,
+        channel: str,
+        *,
+        on_join: PersonCallback | None = None,
+        on_leave: PersonCallback | None = None,
+        on_sync: Callable[[Presence], object] | None = None,
+        on_change: Callable[[Presence], object] | None = None,
+        on_end: EndCallback | None = None,
+        buffer: int = 1_000,
+        timeout: float | None = None,
+    ) -> Presence:
+        """
+        Follow the people in a channel. Iterate over the changes. See :meth:`lhttp_tx.client.aio.Client.presence`.
+
+        Callbacks are called in the client's thread, and cannot call the client.
+        """
+
+        @cache
+        def shown(made: aio.Presence) -> Presence:
+            return Presence(made, self._run)
+
+        def passed(callback: Callable[[Presence], object] | None) -> Callable[[aio.Presence], object] | None:
+            return None if callback is None else lambda made: callback(shown(made))
+
+        async def presence() -> Presence:
+            made = await self._client.presence(
+                channel,
+                on_join=on_join,
+                on_leave=on_leave,
+                on_sync=passed(on_sync),
+                on_change=passed(on_change),
+                on_end=on_end,
+                buffer=buffer,
+                timeout=timeout,
+            )
+            return shown(made)
+
+        return self._run(presence())
+
     def position(self, channel: str) -> str | None:
         """See :meth:`lhttp_tx.client.aio.Client.position`."""
 
@@ -226,70 +201,3 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<sync.Client {self._client!r}>"
-
-
-@final
-class Subscription:
-    """A subscription. Iterate over its messages with ``for message in subscription``, until :meth:`unsubscribe`."""
-
-    def __init__(self, made: aio.Subscription, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
-        self._made = made
-        self._run = run
-
-    @property
-    def channel(self) -> str:
-        """The channel, or the wildcard."""
-        return self._made.channel
-
-    @property
-    def closed(self) -> bool:
-        """Whether the subscription has ended, so that no more messages arrive."""
-        return self._made.closed
-
-    @property
-    def dropped(self) -> int:
-        """The number of messages that were pushed out of a full buffer."""
-        return self._made.dropped
-
-    @property
-    def unsure(self) -> bool:
-        """See :attr:`lhttp_tx.client.subscription.Subscription.unsure`."""
-        return self._made.unsure
-
-    def next(self, timeout: float | None = None) -> Message:
-        """
-        Return the next message.
-
-        :param timeout: the most seconds to wait; ``None``: no limit.
-        :raises TimeoutError: if no message has come in time.
-        :raises ClientClosed: if the subscription has ended.
-        """
-
-        async def take() -> Message:
-            async with asyncio.timeout(timeout):
-                return await self._made.next()
-
-        try:
-            found: Message = self._run(take())
-        except ClientClosed:  # messages in the buffer can still be taken
-            last = self._made.left()
-            if last is None:
-                raise
-            return last
-        return found
-
-    def unsubscribe(self) -> None:
-        """End the subscription. Messages in the buffer can still be taken."""
-        self._run(self._made.unsubscribe())
-
-    def __iter__(self) -> Subscription:
-        return self
-
-    def __next__(self) -> Message:
-        try:
-            return self.next()
-        except ClientClosed:
-            raise StopIteration from None
-
-    def __repr__(self) -> str:
-        return f"<sync.Subscription {self.channel}>"

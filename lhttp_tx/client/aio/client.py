@@ -1,18 +1,7 @@
 """
-The client for asyncio programs. It needs no installed reactor, and hides Twisted.
+The client of :mod:`lhttp_tx.client.aio`.
 
-::
-
-    from lhttp_tx.client.aio import Client
-
-    async with Client("ws://127.0.0.1:8081/") as client:
-        subscription = await client.subscribe("room.a")
-        await client.publish("room.a", {"text": "hello"})
-        async for message in subscription:
-            print(message.json())
-
-The names and the order of arguments are those of the JavaScript client. Inside, it is the client of
-:mod:`lhttp_tx.client`. So lost connections, history and logins work as described there.
+It runs the client for Twisted on the program's loop, and turns its Deferreds into coroutines.
 """
 
 from __future__ import annotations
@@ -25,18 +14,20 @@ from typing import Any, Literal, Self, TypeVar, final
 
 from twisted.internet.defer import Deferred
 
+from lhttp_tx.client.aio.loops import LoopReactor, lend, take_back
+from lhttp_tx.client.aio.presence import Presence
+from lhttp_tx.client.aio.subscription import Subscription
+from lhttp_tx.client.aio.values import made
 from lhttp_tx.client.client import Client as _Client, State
 from lhttp_tx.client.errors import ClientClosed
 from lhttp_tx.client.http.ways import Transport
-from lhttp_tx.client.loops import LoopReactor, lend, take_back
+from lhttp_tx.client.presence.following import EndCallback, PersonCallback
 from lhttp_tx.client.results import HistoryPage, Published
-from lhttp_tx.client.subscription import Subscription as _Subscription
-from lhttp_tx.client.values import made
 from lhttp_tx.codec.headers import HeaderPairs
 from lhttp_tx.codec.message import Message
 from lhttp_tx.codec.multipart import Part
 
-__all__ = ["Client", "Subscription"]
+__all__ = ["Client", "Headers"]
 
 _OWN_TLS = ("tls:", "ssl:", "wrappedTLS:")
 """Endpoint descriptions that use Twisted's own TLS, which needs the installed reactor."""
@@ -288,6 +279,44 @@ class Client:
             raise
         return Subscription(made, self._loop)
 
+    async def presence(
+        self,
+        channel: str,
+        *,
+        on_join: PersonCallback | None = None,
+        on_leave: PersonCallback | None = None,
+        on_sync: Callable[[Presence], object] | None = None,
+        on_change: Callable[[Presence], object] | None = None,
+        on_end: EndCallback | None = None,
+        buffer: int = 1_000,
+        timeout: float | None = None,
+    ) -> Presence:
+        """
+        Follow the people in a channel, like :meth:`lhttp_tx.client.client.Client.presence`.
+
+        :param timeout: the most seconds to wait until the people are known; ``None``: the client's own limit.
+        :returns: the presence, when the people are known. Iterate over its changes.
+        :raises ReplyError: if the server refuses: with status 404 if the channel has no presence, 403 if the client may
+            not subscribe to it.
+        :raises RequestTimeout: if the people are not known in time.
+        :raises TypeError: if a callback is a coroutine function.
+        """
+        made = self._running()
+        assert self._loop is not None
+        found = Presence(
+            made,
+            self._loop,
+            channel,
+            on_join=on_join,
+            on_leave=on_leave,
+            on_sync=on_sync,
+            on_change=on_change,
+            on_end=on_end,
+            buffer=buffer,
+        )
+        await found.synced(timeout)
+        return found
+
     def position(self, channel: str) -> str | None:
         """Return the position of the last message of a channel that the program has got; ``None`` if there is none."""
         return self._running().position(channel)
@@ -334,66 +363,3 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<aio.Client {self._url} {self.state.value}>"
-
-
-@final
-class Subscription:
-    """
-    A subscription. Iterate over its messages with ``async for message in subscription``, until :meth:`unsubscribe`.
-    """
-
-    def __init__(self, made: _Subscription, loop: asyncio.AbstractEventLoop) -> None:
-        self._made = made
-        self._loop = loop
-
-    @property
-    def channel(self) -> str:
-        """The channel, or the wildcard."""
-        return self._made.channel
-
-    @property
-    def closed(self) -> bool:
-        """Whether the subscription has ended, so that no more messages arrive."""
-        return not self._made.active
-
-    @property
-    def dropped(self) -> int:
-        """The number of messages that were pushed out of a full buffer."""
-        return self._made.dropped
-
-    @property
-    def unsure(self) -> bool:
-        """See :attr:`lhttp_tx.client.subscription.Subscription.unsure`."""
-        return self._made.unsure
-
-    async def next(self) -> Message:
-        """
-        Return the next message. If the call is cancelled, no message is lost.
-
-        :raises ClientClosed: if the subscription has ended.
-        """
-        return await self._made.next().asFuture(self._loop)
-
-    def left(self) -> Message | None:
-        """Take a message from the buffer without waiting. Return ``None`` if it is empty."""
-        found: list[Message] = []
-        taken = self._made.next()
-        taken.addCallbacks(found.append, lambda _: None)
-        taken.cancel()
-        return found[0] if found else None
-
-    async def unsubscribe(self) -> None:
-        """End the subscription. Messages in the buffer can still be taken."""
-        await self._made.unsubscribe().asFuture(self._loop)
-
-    def __aiter__(self) -> Subscription:
-        return self
-
-    async def __anext__(self) -> Message:
-        try:
-            return await self.next()
-        except ClientClosed:
-            raise StopAsyncIteration from None
-
-    def __repr__(self) -> str:
-        return f"<aio.Subscription {self.channel}>"

@@ -1,0 +1,63 @@
+"""
+What programs without a loop iterate over: the messages of a subscription, and the changes of a presence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, Self, TypeVar
+
+from lhttp_tx.client.aio.stream import Stream as _Stream
+from lhttp_tx.client.errors import ClientClosed
+
+__all__ = ["Run", "Stream"]
+
+_Item = TypeVar("_Item")
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+"""Runs a coroutine in the client's thread, and returns its result."""
+
+
+class Stream(Generic[_Item]):
+    """The items of a stream of asyncio, one after another, until the stream ends."""
+
+    def __init__(self, stream: _Stream[_Item], run: Run) -> None:
+        """
+        :param stream: the stream.
+        :param run: runs a coroutine in the client's thread.
+        """
+        self._stream = stream
+        self._run = run
+
+    def next(self, timeout: float | None = None) -> _Item:
+        """
+        Return the next message of a subscription, or the next change of a presence.
+
+        :param timeout: the most seconds to wait; ``None``: no limit.
+        :raises TimeoutError: if none has come in time.
+        :raises ClientClosed: if it has ended.
+        :raises ReplyError: if the server has ended it.
+        """
+
+        async def take() -> _Item:
+            async with asyncio.timeout(timeout):
+                return await self._stream.next()
+
+        try:
+            found: _Item = self._run(take())
+        except ClientClosed:  # what is in the buffer can still be taken
+            last = self._stream.left()
+            if last is None:
+                raise
+            return last
+        return found
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> _Item:
+        try:
+            return self.next()
+        except ClientClosed:
+            raise StopIteration from None
