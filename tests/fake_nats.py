@@ -187,11 +187,17 @@ class FakeNATS:
         """How many attempts to connect have no outcome."""
         return sum(not attempt.called for _, attempt, _ in self._pending)
 
-    def accept(self) -> FakeLink:
-        """Let the oldest attempt succeed."""
+    def accept(self, *, lost: bool = False) -> FakeLink:
+        """
+        Let the oldest attempt succeed.
+
+        :param lost: whether the connection breaks before the bus gets the link.
+        """
         url, attempt, owner = self._pending.pop(0)
         link = FakeLink(self, url, owner)
         self.links.append(link)
+        if lost:
+            link.lose()
         attempt.callback(link)
         self.clock.advance(0)
         return link

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from chaos import returning
+from chaos.accounts import TOLD_WITHIN, Publication, Stay, problems as bus_problems
 from chaos.ledger import Ledger, Reader
 from chaos.worlds import Process
 
@@ -139,3 +140,79 @@ def test_a_run_whose_step_cannot_be_done_says_which(tmp_path: Path, monkeypatch:
     run._nats = Process("nats", [sys.executable, "-c", "print('port is taken'); raise SystemExit(1)"], tmp_path / "log")
     with pytest.raises(returning.NoResult, match="could not start NATS and the nodes: TimeoutError"):
         asyncio.run(run.run())
+
+
+def published(count: int, *, refused: int | None = None) -> list[Publication]:
+    """Publications of one client at one a second, each accepted a little later, but for one."""
+    made = [Publication("p", number, "room", float(number), number + 0.5) for number in range(count)]
+    if refused is not None:
+        made[refused].accepted, made[refused].is_refused = None, True
+    return made
+
+
+def stay(*numbers: int, sure: float | None = -1.0, missed: tuple[float, ...] = ()) -> Stay:
+    return Stay("s", "room", sure, [f"p.{number}" for number in numbers], list(missed), is_whole=True)
+
+
+def wrong(sent: list[Publication], *stays: Stay, cuts: tuple[tuple[float, float], ...] = ()) -> list[str]:
+    return list(bus_problems(sent, stays, cuts, first=0.0))
+
+
+def test_a_stay_that_got_everything_once_and_in_order_is_right() -> None:
+    assert wrong(published(3), stay(0, 1, 2), stay(1, 2, sure=0.1)) == []
+
+
+@pytest.mark.parametrize(
+    ("taken", "word"),
+    [
+        ((0, 1, 1, 2), "twice"),
+        ((0, 2, 1), "behind p.2"),
+        ((0, 1, 2, 7), "nobody has published"),
+        ((0, 2), "has not got p.1"),
+    ],
+)
+def test_a_stay_that_got_one_twice_late_or_not_at_all_is_wrong(taken: tuple[int, ...], word: str) -> None:
+    found = wrong(published(3), stay(*taken))
+    assert len(found) == 1 and word in found[0]
+
+
+def test_what_was_refused_comes_to_nobody() -> None:
+    assert wrong(published(3, refused=1), stay(0, 2)) == []
+    assert "which was refused" in wrong(published(3, refused=1), stay(0, 1, 2))[0]
+
+
+def test_what_is_lost_is_told_after_it_was_sent_and_in_time() -> None:
+    sent = published(4)
+    assert wrong(sent, stay(0, 3, missed=(2.0,))) == []
+    assert [text.split(" in ")[0] for text in wrong(sent, stay(0, 3, missed=(1.5,)))] == ["s has not got p.2"]
+    assert len(wrong(sent, stay(0, 3, missed=(2.6 + TOLD_WITHIN,)))) == 2
+
+
+def test_a_short_cut_between_nats_servers_excuses_what_was_sent_around_it_and_no_more() -> None:
+    sent = published(30)
+    assert wrong(sent, stay(*range(10), *range(15, 30)), cuts=((11.0, 13.0),)) == []
+    assert len(wrong(sent, stay(*range(10), *range(15, 29)), cuts=((11.0, 13.0),))) == 1
+
+
+def test_a_stay_owes_nothing_before_it_is_sure_or_when_its_connection_ends() -> None:
+    sent = published(3)
+    assert wrong(sent, stay(sure=None)) == []
+    ended = stay(0)
+    ended.is_whole = False
+    assert wrong(sent, ended) == []
+
+
+def test_being_told_before_anything_has_failed_is_wrong() -> None:
+    assert "before anything had failed" in wrong(published(1), stay(0, missed=(-0.5,)))[0]
+
+
+def test_a_log_with_a_traceback_is_told(tmp_path: Path) -> None:
+    process = Process("node0", [], tmp_path / "log")
+    assert process.complaints() == []
+    (tmp_path / "log").write_text(
+        "connected to NATS\nUnhandled error in Deferred:\nTraceback (most recent call last):\n"
+    )
+    assert [line.partition(" (")[0] for line in process.complaints()] == [
+        "node0: Unhandled error in Deferred:",
+        "node0: Traceback",
+    ]

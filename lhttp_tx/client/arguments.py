@@ -6,7 +6,8 @@ Imports nothing of the client.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -21,6 +22,7 @@ __all__ = [
     "check_positions",
     "check_target",
     "loaded",
+    "takes",
     "transports_of",
 ]
 
@@ -31,11 +33,37 @@ COUNT = Bound(int, 0, 2**63 - 1)
 """The bounds of sizes and numbers."""
 
 
-def check_callbacks(**callbacks: object) -> None:
-    """:raises TypeError: if one of *callbacks* is neither callable nor ``None``."""
+def check_callbacks(*arguments: str, **callbacks: object) -> None:
+    """
+    Check functions that the client will call.
+
+    :param arguments: the names of the arguments with which the client will call them.
+    :raises TypeError: if one of *callbacks* is neither callable nor ``None``, or cannot take these arguments.
+    """
     for name, callback in callbacks.items():
-        if callback is not None and not callable(callback):
+        if callback is None:
+            continue
+        if not callable(callback):
             raise TypeError(f"{name} is a function or None, not {type(callback).__name__}")
+        if not takes(callback, len(arguments)):
+            raise TypeError(f"{name} is called with ({', '.join(arguments)}), and {callback!r:.80} cannot take that")
+
+
+def takes(callback: Callable[..., object], count: int) -> bool:
+    """
+    Return whether *callback* can be called with *count* arguments.
+
+    A callable of C without a signature counts as one that can.
+    """
+    try:
+        signature = inspect.signature(callback)
+    except ValueError:
+        return True
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
 
 
 def check_target(target: object) -> None:

@@ -189,16 +189,13 @@ class Client(SubscribingService):
         super().__init__()
         check_target(target)
         check_positions(positions)
-        check_callbacks(
-            login=login,
-            on_message=on_message,
-            on_error=on_error,
-            on_state=on_state,
-            on_recovered=on_recovered,
-            on_missed=on_missed,
-            retry_policy=retry_policy,
-            now=now,
-        )
+        check_callbacks(login=login, now=now)
+        check_callbacks("message", on_message=on_message)
+        check_callbacks("error", on_error=on_error)
+        check_callbacks("state", "reason", on_state=on_state)
+        check_callbacks("channel", "count", "position", on_recovered=on_recovered)
+        check_callbacks("channel", "position", on_missed=on_missed)
+        check_callbacks("attempt", retry_policy=retry_policy)
         SECONDS.check("timeout", timeout)
         SECONDS.check("connect_timeout", connect_timeout)
         SECONDS.check("close_timeout", close_timeout)

@@ -60,6 +60,8 @@ class Dispatch:
         self._wildcards = Wildcards()
         self._copies: OrderedDict[bytes, int] = OrderedDict()
         self._ids: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._reached: dict[str, int] = {}
+        self._torn: set[str] = set()
 
     def add(self, subscription: Subscription) -> list[Subscription]:
         """Add a subscription. Return all subscriptions with the same name."""
@@ -77,6 +79,7 @@ class Dispatch:
         for key in [key for key in self._ids if key[0] == name]:
             del self._ids[key]
         self.asked.pop(name, None)
+        self.settle(name)
         self._positions.put(name, None)
         return self.subscriptions.pop(name, [])
 
@@ -84,6 +87,8 @@ class Dispatch:
         """Remove all subscriptions, and return them."""
         found, self.subscriptions = self.subscriptions, {}
         self._wildcards = Wildcards()
+        self._reached.clear()
+        self._torn.clear()
         self.down()
         return [one for several in found.values() for one in several]
 
@@ -91,6 +96,19 @@ class Dispatch:
         """Note that the connection has ended, so that no more copies come."""
         self.asked.clear()
         self._copies.clear()
+
+    def settle(self, channel: str) -> tuple[int, bool]:
+        """
+        Forget what has come of a channel before its position was known.
+
+        If the connection is lost meanwhile, the newest messages are asked for again.
+
+        :returns: the offset of the last of these messages, 0 if there are none; and whether messages between them are
+            missing.
+        """
+        is_torn = channel in self._torn
+        self._torn.discard(channel)
+        return self._reached.pop(channel, 0), is_torn
 
     def concerns(self, channel: str) -> bool:
         """Return whether a subscription matches *channel*."""
@@ -134,6 +152,8 @@ class Dispatch:
             before = self._positions.get(channel)
             if before is not None:
                 self._positions.took(channel, offset)
+            elif self._is_old(channel, offset, after):
+                return
             if channel in self.asked:
                 self.asked[channel] += 1
             if not self._is_repeated(channel, message.headers.get("message-id")):
@@ -151,6 +171,16 @@ class Dispatch:
             known = self._positions.get(name)
             if known is not None and known[1] < after and name not in self.asked:
                 self._hole(name)
+
+    def _is_old(self, channel: str, offset: int, after: int) -> bool:
+        """Return whether a message of a channel whose position is not known yet came on an earlier connection."""
+        reached = self._reached.get(channel, 0)
+        if offset <= reached:
+            return True
+        if 0 < reached < after:
+            self._torn.add(channel)
+        self._reached[channel] = offset
+        return False
 
     def _is_repeated(self, channel: str, message_id: str | None) -> bool:
         """

@@ -278,7 +278,12 @@ class Registry:
             else:
                 self._positions.put(channel, positions.get(channel))
             self._on_server.add(channel)
-            if since or channel in missed:
+            reached, is_torn = self._delivery.settle(channel)
+            now = self._positions.get(channel)
+            if is_torn or (now is not None and now[1] < reached):  # the latter has another epoch
+                recovered = [name for name in recovered if name != channel]
+                told.append((channel, count))
+            elif since or channel in missed:
                 told.append((channel, count))
             for subscription in tuple(self._delivery.subscriptions.get(channel, ())):
                 subscription.confirm(unsure=channel in unsure)

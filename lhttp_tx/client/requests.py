@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from lhttp_tx.client.answers import Answers, Pending
-from lhttp_tx.client.arguments import SECONDS
+from lhttp_tx.client.arguments import SECONDS, check_callbacks
 from lhttp_tx.client.errors import ConnectionLost, NoReply
 from lhttp_tx.client.results import HistoryPage, Published, history_page, identified, published
 from lhttp_tx.client.service import ConnectedService
@@ -154,7 +154,9 @@ class RequestingService(ConnectedService):
         :param timeout: the most seconds for sending and the reply together; ``None``: the client's own limit.
         :returns: a Deferred like that of :meth:`request`; It also fails with
             :exc:`~lhttp_tx.client.errors.ConnectionLost` if there is no connection, or another upload is under way.
+        :raises TypeError: if *progress* cannot take these arguments.
         """
+        check_callbacks("sent", "size", progress=progress)
         link = self._uplink.link
         if link is None or link.uploading:
             return fail(ConnectionLost("there is no connection, or another upload is on its way"))

@@ -82,12 +82,12 @@ class SubscribingService(RequestingService):
             ends with that error, and ``on_error`` is called.
         :raises RemoteProtocolError: if the channel name is malformed or reserved, or *since* is malformed.
         :raises ClientClosed: if the client is closed.
-        :raises TypeError: if *callback* is not callable.
+        :raises TypeError: if *callback* is not callable, or cannot take these arguments.
         :raises ValueError: if *buffer* or *last* is less than 1; or if *since* or *last* is used with a wildcard, or
             with a channel that this client is already subscribed to.
         """
         check_subscription(channel)
-        check_callbacks(callback=callback)
+        check_callbacks(*(("message", "channel") if named else ("message",)), callback=callback)
         if buffer < 1:
             raise ValueError(f"a buffer of {buffer} messages holds none")
         if last is not None and last < 1:
@@ -126,10 +126,12 @@ class SubscribingService(RequestingService):
             that error.
         :raises RemoteProtocolError: if the channel name is malformed or reserved.
         :raises ClientClosed: if the client is closed.
-        :raises TypeError: if a callback is not callable.
+        :raises TypeError: if a callback is not callable, or cannot take its arguments.
         :raises ValueError: if *buffer* is less than 1.
         """
-        check_callbacks(on_join=on_join, on_leave=on_leave, on_sync=on_sync, on_change=on_change, on_end=on_end)
+        check_callbacks("user", "connection", on_join=on_join, on_leave=on_leave)
+        check_callbacks("presence", on_sync=on_sync, on_change=on_change)
+        check_callbacks("error", on_end=on_end)
         if buffer < 1:
             raise ValueError(f"a buffer of {buffer} changes holds none")
         return Presence(

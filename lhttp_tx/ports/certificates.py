@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.endpoints import SSL4ServerEndpoint, _parse, serverFromString
+from twisted.internet.endpoints import SSL4ServerEndpoint, _parse, _WrapperServerEndpoint, serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 __all__ = ["Certificates", "tls_files"]
@@ -69,11 +69,13 @@ class Certificates:
 
     def endpoint(self, reactor: Any, description: str) -> IStreamServerEndpoint:
         """Return the endpoint of *description*. If it is Twisted's endpoint for TLS, its certificate can be renewed."""
-        endpoint = self._make_endpoint(reactor, description)
+        made = endpoint = self._make_endpoint(reactor, description)
+        while isinstance(endpoint, _WrapperServerEndpoint):
+            endpoint = endpoint._wrappedEndpoint
         if isinstance(endpoint, SSL4ServerEndpoint):
             context = self._contexts[description] = _RenewableContext(endpoint._sslContextFactory)
             endpoint._sslContextFactory = context
-        return endpoint
+        return made
 
     def renewals(self) -> list[tuple[str, Callable[[], bool]]]:
         """
@@ -86,7 +88,10 @@ class Certificates:
 
     def _renew(self, description: str) -> bool:
         context = self._contexts[description]
-        found: Any = serverFromString(None, description)  # reads the files, and uses no reactor yet
+        plain = description
+        while plain.startswith(_PROXY):
+            plain = plain.removeprefix(_PROXY)
+        found: Any = serverFromString(None, plain)  # reads the files, and uses no reactor yet
         new, old = found._sslContextFactory, context.current
         new.getContext()  # raises if the key does not match the certificate
         if _public(new) == _public(old):

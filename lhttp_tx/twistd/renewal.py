@@ -17,6 +17,7 @@ from lhttp_tx.ports.certificates import Certificates, tls_files
 
 if TYPE_CHECKING:
     from lhttp_tx.service import LHTTPService
+    from lhttp_tx.web.admin.service import AdminService
 
 __all__ = ["Renewal", "renewal_of"]
 
@@ -63,6 +64,19 @@ class Renewal:
     def add_certificates(self, certificates: Certificates) -> None:
         """Add the certificates of the server's endpoints. Endpoints may be added to *certificates* later."""
         self._certificates.append(certificates)
+
+    def add_admin(self, admin: AdminService, certificates: Certificates, grpc: str | None) -> None:
+        """
+        Add the certificates of an admin side.
+
+        :param admin: the admin side.
+        :param certificates: those of its endpoint for HTTP, if they are not yet added.
+        :param grpc: the description of its endpoint for gRPC, if it has one.
+        """
+        if certificates not in self._certificates:
+            self._certificates.append(certificates)
+        if admin.renew_grpc is not None and grpc is not None and tls_files(grpc):
+            self.add(f"certificate of {grpc} for gRPC", partial(_renew_checked, grpc, admin.renew_grpc))
 
     def renew(self) -> bool:
         """
@@ -121,6 +135,10 @@ def renewal_of(options: Any, server: LHTTPService, certificates: Certificates) -
     if keys is not None:
         authenticator = options.token_authenticator
         renewal.add_value(f"keys of tokens ({keys})", options.read_keys, authenticator.set_keys, authenticator.keys)
+    path, tracer = options["trace-headers-file"], server.parts.tracer
+    if path is not None and tracer is not None and tracer.use_headers is not None:
+        current = dict(server.config.trace_headers)
+        renewal.add_value(f"headers for the collector ({path})", options.trace_headers, tracer.use_headers, current)
     files = [options[f"nats-{name}"] for name in ("password-file", "token-file", "credentials")]
     found = [file for file in files if file is not None]
     if found:

@@ -66,7 +66,7 @@ def makeService(options: Options) -> IService:
         server = make_server(options, reactor, make_endpoint=places.watched(certificates.endpoint))
         places.skip_delay = server.departure.skip_delay
         places.count_pending = lambda: server.factory.admission.pending
-        renew = renewal_of(options, server, certificates).renew
+        renewal = renewal_of(options, server, certificates)
         hurry.append(server.departure.hurry)
         end_if_not_started(server.when_started(), reactor)
         freeze_when(server.when_started())
@@ -75,7 +75,8 @@ def makeService(options: Options) -> IService:
             service = _with_freshener(service, Freshener(server, options.named, reactor=reactor))
         set_keys = None
         if options.admin is not None:
-            admin = make_admin(options.admin, server, reactor, make_endpoint=places.watched(places.make))
+            admin = make_admin(options.admin, server, reactor, make_endpoint=places.watched(certificates.endpoint))
+            renewal.add_admin(admin, certificates, options.admin.grpc)
             service, set_keys = AdministeredService(service, admin), admin.set_keys
         notifier = Notifier(reactor, server.when_started)
         service = with_reload(
@@ -86,7 +87,7 @@ def makeService(options: Options) -> IService:
             use_defaults=server.parts.engine.use_defaults,
             notifier=notifier,
             set_keys=set_keys,
-            renew=renew,
+            renew=renewal.renew,
         )
         return _accompanied(service, options, reactor, notifier, *places.upgrades(server.when_started))
     supervisor = Supervisor(

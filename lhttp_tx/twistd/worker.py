@@ -35,6 +35,7 @@ from lhttp_tx.web.admin.managed import Siblings
 if TYPE_CHECKING:
     from lhttp_tx.service import LHTTPService
     from lhttp_tx.twistd.options import Options
+    from lhttp_tx.twistd.renewal import Renewal
 
 __all__ = ["main"]
 
@@ -75,7 +76,7 @@ def _tell_started() -> None:
 
 
 def _administered(
-    server: LHTTPService, options: Options, reactor: Any
+    server: LHTTPService, options: Options, reactor: Any, renewal: Renewal
 ) -> tuple[IService, Callable[[Iterable[AdminKey]], None] | None]:
     """Return *server* with its part of the admin side, and a function that replaces the keys; ``None`` without one."""
     from lhttp_tx.twistd.tap import AdministeredService, make_admin
@@ -87,7 +88,9 @@ def _administered(
     if post.number == 1:
         # The admin side's socket is the last one. The server may take its own sockets later.
         adopting = AdoptingReactor(reactor, FIRST_DESCRIPTOR + len((*options.config.listen, *options.config.tcp)))
-        admin = make_admin(options.admin, server, reactor, siblings=siblings, make_endpoint=adopting.endpoint)
+        certificates = Certificates(adopting.endpoint)
+        admin = make_admin(options.admin, server, reactor, siblings=siblings, make_endpoint=certificates.endpoint)
+        renewal.add_admin(admin, certificates, options.admin.grpc)
         return AdministeredService(server, admin), admin.set_keys
     # The first worker asks all workers.
     from lhttp_tx.web.admin.watch import Watch
@@ -133,11 +136,11 @@ def main(arguments: Sequence[str]) -> None:
     end_if_not_started(server.when_started(), reactor)
     freeze_when(server.when_started())
     server.when_started().addCallbacks(lambda _: _tell_started(), lambda _: None)
-    renew = renewal_of(options, server, certificates).renew
+    renewal = renewal_of(options, server, certificates)
     use_defaults = server.parts.engine.use_defaults
-    service, set_keys = _administered(server, options, reactor)
+    service, set_keys = _administered(server, options, reactor, renewal)
     service = with_reload(
-        service, options, server.set_rules, reactor, set_keys=set_keys, use_defaults=use_defaults, renew=renew
+        service, options, server.set_rules, reactor, set_keys=set_keys, use_defaults=use_defaults, renew=renewal.renew
     )
     service.privilegedStartService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)

@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from chaos import bus
 from chaos.clients import Publisher, Subscriber
 from chaos.ledger import Ledger
 from chaos.worlds import WORLDS, World
@@ -85,6 +86,7 @@ async def run(kind: str, seed: int, seconds: float, directory: Path) -> tuple[li
         f"{len(happened)} faults, {accepted} receipts, {holes} holes closed by clients, {missed} times missed, "
         f"{doubles} sent again after a crash"
     )
+    problems += world.complaints()
     if problems:
         problems += [f"what happened: {'; '.join(happened)}"]
     return problems, told
@@ -94,7 +96,7 @@ def main() -> int:
     """Run as the command line says; return 0 if nothing was wrong."""
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument(
-        "worlds", nargs="*", choices=[[], *WORLDS], help="memory, sqlite, cluster, rolling; default: all"
+        "worlds", nargs="*", choices=[[], *WORLDS, "bus"], help="memory, sqlite, cluster, rolling, bus; default: all"
     )
     parser.add_argument("--runs", type=int, default=20, help="runs of each world (default: 20)")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of a run (default: 60)")
@@ -102,13 +104,16 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="keep the logs in this directory")
     settings = parser.parse_args()
     failures = 0
-    for kind in settings.worlds or WORLDS:
+    for kind in settings.worlds or [*WORLDS, "bus"]:
         for seed in range(settings.seed, settings.seed + settings.runs):
             with tempfile.TemporaryDirectory(prefix="chaos-") as name:
                 directory = settings.keep / f"{kind}-{seed}" if settings.keep else Path(name)
                 directory.mkdir(parents=True, exist_ok=True)
                 try:
-                    problems, told = asyncio.run(run(kind, seed, settings.seconds, directory))
+                    if kind == "bus":
+                        problems, told = asyncio.run(bus.run(seed, settings.seconds, directory))
+                    else:
+                        problems, told = asyncio.run(run(kind, seed, settings.seconds, directory))
                 except Exception as error:
                     problems, told = [f"the run broke off: {error!r}"], ""
             print(f"{kind}, seed {seed}: {'WRONG' if problems else 'right'}; {told}", flush=True)

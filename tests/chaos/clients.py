@@ -11,7 +11,7 @@ from websockets.exceptions import WebSocketException
 
 from chaos.ledger import Ledger, Place, Reader
 
-__all__ = ["Publisher", "Subscriber"]
+__all__ = ["Publisher", "Subscriber", "fields"]
 
 _ANSWER_LIMIT = 6.0
 """Seconds that an answer may take, after which the connection is given up."""
@@ -20,7 +20,8 @@ Urls = Callable[[], str]
 """Returns the address of a node."""
 
 
-def _fields(text: str) -> tuple[str, dict[str, str], str]:
+def fields(text: str) -> tuple[str, dict[str, str], str]:
+    """Return the command, the headers and the body of a message."""
     head, _, body = text.partition("\r\n\r\n")
     start, *lines = head.split("\r\n")
     return start.removeprefix("LHTTP/1.0 "), dict(line.split(":", 1) for line in lines if line), body
@@ -96,7 +97,7 @@ class Publisher(_Client):
                     f"LHTTP/1.0 chat\r\npublish:{ledger.channel}\r\nmessage-id:{name}\r\nreceipt:{name}\r\n\r\n{name}"
                 )
                 while True:
-                    command, headers, _ = _fields(str(await connection.recv()))
+                    command, headers, _ = fields(str(await connection.recv()))
                     if headers.get("receipt-id") == name:
                         break
             if command == "receipt":
@@ -146,7 +147,7 @@ class Subscriber(_Client):
         while not self.is_over:
             async with asyncio.timeout(20.0):
                 text = str(await connection.recv())
-            command, headers, body = _fields(text)
+            command, headers, body = fields(text)
             if command == "error":
                 return  # come back later
             if command == "receipt":

@@ -6,30 +6,41 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import sys
+import time
+import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from free_ports import free_port
 
-__all__ = ["WORLDS", "Cluster", "Link", "Process", "Rolling", "Single", "World", "free_port", "is_ready"]
+__all__ = ["WORLDS", "Bus", "Cluster", "Link", "Process", "Rolling", "Single", "World", "free_port", "is_ready"]
 
 Fault = Callable[[], Awaitable[str]]
 
+_HEARTBEAT = 2.5
+"""Seconds between two heartbeats of a node."""
+
 _SCRIPTS = Path(sys.executable).parent
 _READY_LIMIT = 30.0
+_COMPLAINT = re.compile(r"Traceback|Unhandled|never retrieved|never awaited|was destroyed but")
 
 
 class Process:
     """One server that is started again and again with the same command."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """:param environment: what is added to that of this process."""
         self.name = name
         self._command = command
         self._log = log
+        self._environment = {**os.environ, **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
         self._is_stopped = False
 
@@ -41,12 +52,21 @@ class Process:
         lines = self._log.read_text("utf-8", "replace").splitlines() if self._log.exists() else []
         return f"{self.name} has ended with {self._process.returncode}: {lines[-1] if lines else ''}"
 
+    def complaints(self) -> list[str]:
+        """Return the last lines of tracebacks, and what asyncio and Twisted say of errors that nobody took."""
+        lines = self._log.read_text("utf-8", "replace").splitlines() if self._log.exists() else []
+        return [f"{self.name}: {line}" for line in lines if _COMPLAINT.search(line)]
+
     async def start(self) -> None:
         """Start it, unless it runs."""
         if self._process is None or self._process.returncode is not None:
             with self._log.open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(
-                    *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
+                    *self._command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=self._environment,
                 )
 
     async def end(self, number: int) -> None:
@@ -84,12 +104,14 @@ class Link:
     A TCP proxy in front of one NATS server, for one node.
 
     :ivar is_held: for each direction, towards NATS and back, whether nothing passes.
+    :ivar is_discarding: for each direction, whether what comes is thrown away.
     """
 
     def __init__(self, target: int) -> None:
         self.port = free_port()
         self._target = target
         self.is_held = [False, False]
+        self.is_discarding = [False, False]
         self.is_cut = False
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -120,6 +142,8 @@ class Link:
         while data := await reader.read(65_536):
             while self.is_held[direction]:
                 await asyncio.sleep(0.02)
+            if self.is_discarding[direction]:
+                continue
             writer.write(data)
             await writer.drain()
         raise ConnectionResetError
@@ -134,6 +158,7 @@ class Link:
         """Let everything pass again."""
         self.is_cut = False
         self.is_held = [False, False]
+        self.is_discarding = [False, False]
 
     def stop(self) -> None:
         """Listen no more."""
@@ -150,32 +175,35 @@ class World:
     :ivar subscribers: how many there are.
     :ivar cuts: how often it is a subscriber's connection that is lost.
     :ivar may_double: whether a crash may lose what was shown and had no receipt, so that it is sent again.
+    :ivar keeping: options of the nodes for what they keep of channels.
     """
 
     may_miss = may_double = False
     subscribers = 8
     cuts = 0.3
+    keeping: tuple[str, ...] = ("--history", "room.*", "--history-messages", "1000000")
 
     def __init__(self, directory: Path, rng: random.Random) -> None:
         self.directory = directory
         self.rng = rng
+        self._which = random.Random(rng.random())  # clients ask in no fixed sequence; what happens is fixed by the seed
         self.nodes: list[Process] = []
         self.ports: list[int] = []
 
-    def node(self, *options: str) -> None:
+    def node(self, *options: str, environment: Mapping[str, str] | None = None) -> None:
         """Add a node of lhttp_tx."""
         port, number = free_port(), len(self.nodes)
         command = [
             *(str(_SCRIPTS / "twistd"), "-n", f"--pidfile={self.directory}/node{number}.pid", "lhttp", "--no-plugins"),
             *("--listen", f"tcp:{port}:interface=127.0.0.1", "--ping-interval", "2", "--ping-timeout", "2"),
-            *("--history", "room.*", "--history-messages", "1000000", *options),
+            *(*self.keeping, *options),
         ]
-        self.nodes.append(Process(f"node{number}", command, self.directory / f"node{number}.log"))
+        self.nodes.append(Process(f"node{number}", command, self.directory / f"node{number}.log", environment))
         self.ports.append(port)
 
     def url(self) -> str:
         """Return the address of some node."""
-        return f"ws://127.0.0.1:{self.rng.choice(self.ports)}/"
+        return f"ws://127.0.0.1:{self._which.choice(self.ports)}/"
 
     async def start(self) -> None:
         """Start everything."""
@@ -185,10 +213,14 @@ class World:
 
     async def ready(self) -> None:
         """Wait until every node serves."""
-        for port in self.ports:
-            async with asyncio.timeout(_READY_LIMIT):
-                while not await asyncio.to_thread(is_ready, port):
-                    await asyncio.sleep(0.1)
+        for number, port in enumerate(self.ports):
+            try:
+                async with asyncio.timeout(_READY_LIMIT):
+                    while not await asyncio.to_thread(is_ready, port):
+                        await asyncio.sleep(0.1)
+            except TimeoutError:
+                said = [await asyncio.to_thread(answer, each, "/health") for each in self.ports]
+                raise RuntimeError(f"node{number} is not ready: {'; '.join(said)}") from None
 
     async def heal(self) -> None:
         """Let everything run again."""
@@ -196,6 +228,10 @@ class World:
             node.resume()
             await node.start()
         await self.ready()
+
+    def complaints(self) -> list[str]:
+        """Return what the logs of the nodes say that should be in none."""
+        return [line for node in self.nodes for line in node.complaints()]
 
     async def stop(self) -> None:
         """End everything."""
@@ -243,6 +279,8 @@ class Single(World):
 class Cluster(World):
     """Three nodes, and three NATS servers that keep each message three times."""
 
+    keeping: tuple[str, ...] = (*World.keeping, "--history-replicas", "3")
+
     def __init__(self, directory: Path, rng: random.Random) -> None:
         super().__init__(directory, rng)
         self.links: list[list[Link]] = []
@@ -268,7 +306,11 @@ class Cluster(World):
             self.links.append(links)
             first = links[number:] + links[:number]
             options = [word for link in first for word in ("--nats", f"nats://127.0.0.1:{link.port}")]
-            self.node(*options, "--history-replicas", "3")
+            self.node(*options, environment=self.environment(number))
+
+    def environment(self, number: int) -> dict[str, str]:
+        """Return what is added to the environment of a node."""
+        return {}
 
     @property
     def ways(self) -> list[Link]:
@@ -363,6 +405,49 @@ class Cluster(World):
         return f"held node{number} {'back' if direction else 'forth'} for {seconds:.1f} s"
 
 
+class Bus(Cluster):
+    """
+    The same without history, with presence and logins. The clock of the first node is an hour ahead.
+
+    :ivar short_cuts: when a route was cut for less than the time between two heartbeats.
+    """
+
+    keeping = (*("--presence", "room.*", "--presence-grace", "0.5", "--single-login", "--login-parameter", "name"),)
+
+    def __init__(self, directory: Path, rng: random.Random) -> None:
+        self.short_cuts: list[tuple[float, float]] = []
+        super().__init__(directory, rng)
+
+    def environment(self, number: int) -> dict[str, str]:
+        if number:
+            return {}
+        skew = self.directory / "skew"
+        skew.mkdir(exist_ok=True)
+        (skew / "sitecustomize.py").write_text("import time\n\n_time = time.time\ntime.time = lambda: _time() + 3600\n")
+        return {"PYTHONPATH": os.pathsep.join([str(skew), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+    def faults(self) -> list[Fault]:
+        return [*super().faults(), self.discard_link]
+
+    async def cut_route(self) -> str:
+        begin = time.monotonic()
+        told = await super().cut_route()
+        if time.monotonic() - begin < _HEARTBEAT:
+            self.short_cuts.append((begin, time.monotonic()))
+        return told
+
+    async def discard_link(self) -> str:
+        """What a node and NATS send in one direction is thrown away for some seconds, until the links are lost."""
+        number, direction, seconds = self.rng.randrange(3), self.rng.randrange(2), 1 + 9 * self.rng.random()
+        for link in self.links[number]:
+            link.is_discarding[direction] = True
+        await asyncio.sleep(seconds)
+        for link in self.links[number]:
+            link.cut()
+            link.heal()
+        return f"discarded what node{number} {'reads' if direction else 'sends'} for {seconds:.1f} s"
+
+
 class Rolling(Cluster):
     """The same with 300 subscribers, and one thing that happens: all nodes are restarted, one after another."""
 
@@ -391,10 +476,17 @@ WORLDS: dict[str, Callable[[Path, random.Random], World]] = {
 
 def is_ready(port: int) -> bool:
     """Return whether the node at *port* says that it is ready."""
+    # Not /health: other nodes that were killed are missing there for a while.
+    return '"ready"' in answer(port, "/ready")
+
+
+def answer(port: int, path: str) -> str:
+    """Return what the node at *port* answers, or why it does not."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        # Not /health: other nodes that were killed are missing there for a while.
-        with opener.open(f"http://127.0.0.1:{port}/ready", timeout=2) as answer:
-            return b'"ready"' in answer.read()
-    except OSError:
-        return False
+        with opener.open(f"http://127.0.0.1:{port}{path}", timeout=2) as found:
+            return str(found.read(), "utf-8", "replace")
+    except urllib.error.HTTPError as error:
+        return f"{error.code} {error.read()!r}"
+    except OSError as error:
+        return repr(error)

@@ -204,6 +204,22 @@ def test_wrong_uses_are_told(url: str) -> None:
 # Without a loop
 
 
+def test_a_listener_takes_the_message_alone_or_with_its_channel(url: str) -> None:
+    async def main() -> list[Any]:
+        found: list[Any] = []
+        async with aio.Client(url) as client:
+            await client.subscribe("aio.one", lambda message: found.append(message.text))
+            await client.subscribe("aio.two", lambda message, channel: found.append((message.text, channel)))
+            await client.subscribe("aio.any", lambda *taken: found.append(len(taken)))
+            with pytest.raises(TypeError, match="cannot take that"):
+                await client.subscribe("aio.none", lambda: None)  # type: ignore[arg-type, misc]
+            for name in ("one", "two", "any"):
+                await client.publish(f"aio.{name}", name)
+        return found
+
+    assert run(main()) == ["one", ("two", "aio.two"), 2]
+
+
 def test_calls_wait(url: str) -> None:
     with sync.Client(url) as client:
         subscription = client.subscribe("sync.a")

@@ -204,6 +204,9 @@ def test_callers_are_told_what_went_wrong(port: int) -> None:
         async with aio.Client(url_of(port)) as client:
             with pytest.raises(TypeError, match="async for"):
                 await client.presence("room.a", on_change=callback)
+            for name in ("on_join", "on_leave", "on_sync", "on_change", "on_end"):
+                with pytest.raises(TypeError, match=f"{name} is called with"):
+                    await client.presence("room.a", **{name: lambda: None})  # type: ignore[arg-type]
             ended: list[object] = []
             with pytest.raises(RequestTimeout):
                 await client.presence("room.a", timeout=0, on_end=ended.append)
@@ -220,6 +223,13 @@ def test_a_server_that_keeps_no_presence_refuses(server: ServerProcess) -> None:
     with sync.Client(url_of(server.port)) as client, pytest.raises(ReplyError) as caught:
         client.presence("room.a")
     assert caught.value.status == 403
+
+
+def test_a_client_without_a_loop_checks_the_callbacks_at_once(port: int) -> None:
+    with sync.Client(url_of(port)) as client:
+        for name in ("on_join", "on_leave", "on_sync", "on_change", "on_end"):
+            with pytest.raises(TypeError, match=f"{name} is called with"):
+                client.presence("room.a", **{name: lambda: None})  # type: ignore[arg-type]
 
 
 def test_threads_share_a_presence_and_closing_the_client_ends_it(port: int, come: Come) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import re
 import signal
 import socket
 import ssl
@@ -18,9 +19,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from twisted.logger import globalLogPublisher
 
+from integration._collector import Collector
 from integration._nats import NATSProcess, needs_nats
 from integration._server import TIME_LIMIT, RawClient, ServerProcess, http_request, message, open_client, wait_until
 from lhttp_tx.twistd.renewal import Renewal
+
+ADMIN = """
+[admin.keys.me]
+secret_file = "key"
+methods = ["*"]
+"""
 
 BODY = message("say", {"publish": "room"}, "hi")
 
@@ -65,6 +73,13 @@ def name_shown(port: int) -> str:
         return str(name.value)
 
 
+def shown_or_none(port: int) -> str | None:
+    try:
+        return name_shown(port)
+    except OSError:
+        return None
+
+
 def ask(sock: ssl.SSLSocket) -> bytes:
     """Make a request on a connection that stays open."""
     sock.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -90,6 +105,69 @@ def test_a_renewed_certificate_is_shown_to_new_connections_and_a_broken_one_is_n
         server.wait_for_log(f"SIGHUP: certificate of {description} stays as it was")
         assert name_shown(server.port) == "second"
         assert ask(before) == b"HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize("workers", [(), pytest.param(("--workers", "2"), marks=needs_nats)])
+@pytest.mark.parametrize("kind", ["proxy", "admin", "grpc"])
+def test_each_endpoint_with_tls_shows_a_renewed_certificate(
+    serve: Callable[..., ServerProcess], tmp_path: Path, kind: str, workers: tuple[str, ...]
+) -> None:
+    if kind == "grpc":
+        pytest.importorskip("grpc", reason="grpcio is missing (the extra grpc)")
+    write_certificate(tmp_path, "first")
+    (tmp_path / "key").write_text("0123456789abcdef0123456789abcdef")
+    (tmp_path / "key").chmod(0o600)
+    (tmp_path / "lhttp.toml").write_text(ADMIN)
+    plain, tls = "tcp:0:interface=127.0.0.1:backlog=99", "ssl:0:interface=127.0.0.1:privateKey=key.pem:certKey=cert.pem"
+    admin = ("--config", "lhttp.toml", "--admin", tls if kind == "admin" else "0")
+    options = {"proxy": (), "admin": admin, "grpc": (*admin, "--grpc", tls)}[kind]
+    server = serve(*options, *workers, listen=("--listen", f"haproxy:{tls}" if kind == "proxy" else plain))
+    where = {"proxy": "listening on", "admin": "admin side on", "grpc": "gRPC side on"}[kind]
+    wait_until(lambda: re.search(rf"{where} 127\.0\.0\.1:\d+", server.log), "it listens")
+    found = re.search(rf"{where} 127\.0\.0\.1:(\d+)", server.log)
+    assert found is not None
+    port = int(found[1])
+    wait_until(lambda: shown_or_none(port) == "first", "it serves")
+    if workers:
+        server.wait_for_log("clients: anybody", 2)
+    write_certificate(tmp_path, "second")
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: shown_or_none(port) == "second", "it shows the new certificate")
+    write_certificate(tmp_path, "third", with_key=False)
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_log("stays as it was")
+    assert name_shown(port) == "second"
+
+
+def test_the_headers_for_the_collector_of_traces_are_read_again(
+    serve: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="OpenTelemetry is missing (the extra otel)")
+    collector = Collector()
+    try:
+        path = tmp_path / "headers"
+        path.write_text("x-key: 0123456789abcdef-old\n")
+        path.chmod(0o600)
+        server = serve("--trace", collector.url, "--trace-ratio", "1", "--trace-headers-file", "headers")
+
+        def keys() -> set[str]:
+            count = len(collector.headers)
+            assert http_request(server.port, "POST", "/publish", BODY)[0] == 200
+            wait_until(lambda: len(collector.headers) > count, "the span came")
+            return {headers["x-key"] for headers in collector.headers[count:]}
+
+        assert keys() == {"0123456789abcdef-old"}
+        path.write_text("x-key: 0123456789abcdef-new\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("SIGHUP: renewed: headers for the collector (headers)")
+        assert keys() == {"0123456789abcdef-new"}
+        path.write_text("no colon\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("SIGHUP: headers for the collector (headers) stays as it was: ")
+        assert keys() == {"0123456789abcdef-new"}
+        assert "0123456789abcdef" not in server.log
+    finally:
+        collector.stop()
 
 
 def publish(port: int, token: str) -> int:

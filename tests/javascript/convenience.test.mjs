@@ -7,7 +7,7 @@ import * as lhttp from "../../lhttp_tx/web/static/lhttp.mjs";
 import { startServer } from "./server.mjs";
 import { FakeWebSocket, sockets } from "./websocket.mjs";
 
-const { ConnectionLost, LhttpClient, Presence, ServerError } = lhttp;
+const { ConnectionLost, LhttpClient, Presence, RemoteProtocolError, ServerError } = lhttp;
 const FAST = { initialDelay: 100, maxDelay: 100 };
 const OPTIONS = ["--presence", "room.*", "--presence-grace", "0", "--login-parameter", "user"];
 
@@ -145,6 +145,100 @@ test("what comes while presence is asked for is applied after the answer", async
   socket.end(1000);
   await closing;
 });
+
+/** A presence on a fake socket, the events that it fires, and functions of the server. */
+async function followed(people, count = people.length) {
+  sockets.length = 0;
+  const client = new LhttpClient("ws://host/", { WebSocket: FakeWebSocket, heartbeat: 0, reconnect: { initialDelay: 1, maxDelay: 1 } });
+  open.push(client);
+  client.connect();
+  sockets[0].open();
+  const last = () => sockets.at(-1);
+  const sent = async (pattern) => {
+    while (!pattern.test(last().sent.at(-1) ?? "")) await new Promise((done) => setTimeout(done, 1));
+  };
+  const event = (kind, user, total = 9) => {
+    const body = { event: kind, user, connection: user, count: total, connections: total };
+    last().onmessage({ data: `LHTTP/1.0 presence\r\npublish:$presence.room\r\n\r\n${JSON.stringify(body)}` });
+  };
+  const list = async (users, total = users.length, body = null) => {
+    await sent(/^LHTTP\/1.0 presence\r\n/);
+    const found = { channel: "room", count: total, connections: total, people: users.map((user) => ({ user, connections: [user] })) };
+    const head = `LHTTP/1.0 presence\r\nchannel:room\r\nreceipt:${last().token}\r\n\r\n`;
+    last().onmessage({ data: head + (body ?? JSON.stringify(found)) });
+    last().answer();
+    await new Promise((done) => setTimeout(done, 5));
+  };
+  const reconnect = async () => {
+    const before = sockets.length;
+    last().end();
+    while (sockets.length === before) await new Promise((done) => setTimeout(done, 1));
+    last().open();
+    await sent(/subscribe:/);
+    last().answer();
+  };
+  const asking = client.presence("room");
+  last().answer();
+  await list(people, count);
+  const presence = await asking;
+  const told = [];
+  for (const name of ["join", "leave"]) presence.on(name, ({ user, connection }) => told.push([name, user, connection]));
+  presence.on("sync", () => told.push(["sync", ...presence.users]));
+  const end = async () => {
+    const closing = client.close();
+    last().end(1000);
+    await closing;
+  };
+  return { presence, told, event, list, reconnect, end };
+}
+
+test("presence tells who left and who came while the connection was lost, before the sync", async () => {
+  const { told, list, reconnect, event, end } = await followed(["alice", "bob"]);
+  await reconnect();
+  event("join", "carol"); // the list may have it already
+  event("leave", "nobody");
+  await list(["bob", "carol", "dave"]);
+  assert.deepEqual(told, [
+    ["join", "carol", "carol"],
+    ["leave", "alice", "alice"],
+    ["join", "dave", "dave"],
+    ["sync", "bob", "carol", "dave"],
+  ]);
+  await end();
+});
+
+test("presence tells nothing that is not certain when the server lists only some", async () => {
+  const { told, list, reconnect, event, end } = await followed(["alice", "bob"], 3);
+  await reconnect();
+  await list(["bob", "dave"], 3);
+  assert.deepEqual(told, [["sync", "bob", "dave"]]);
+  event("leave", "erin");
+  assert.deepEqual(told.slice(1), [["leave", "erin", "erin"]]);
+  await reconnect();
+  await list(["bob", "fay"]);
+  assert.deepEqual(told.slice(2), [["leave", "dave", "dave"], ["sync", "bob", "fay"]]);
+  await end();
+});
+
+test("a listener may close a presence, which then tells nothing more", async () => {
+  const { presence, told, list, reconnect, end } = await followed(["alice", "bob"]);
+  presence.once("leave", () => void presence.close());
+  await reconnect();
+  await list(["carol"]);
+  assert.deepEqual(told, [["leave", "alice", "alice"]]);
+  await end();
+});
+
+for (const body of ["no JSON", "{}", "null", '{"people":5}', '{"people":[5]}', '{"people":[{"user":null,"connections":[]}]}']) {
+  test(`presence ends with an error when the answer is ${body}`, async () => {
+    const { presence, list, reconnect, end } = await followed(["alice"]);
+    const ended = presence.once("end");
+    await reconnect();
+    await list([], 0, body);
+    assert.ok((await ended).error instanceof RemoteProtocolError);
+    await end();
+  });
+}
 
 test("a subscription has events of its own", async () => {
   const client = await connected();

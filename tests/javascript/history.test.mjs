@@ -446,6 +446,22 @@ test("the last messages come first, and are asked for anew until they have come"
   client.close();
 });
 
+test("a loss amid the last messages hides none that are missing between the answers", async () => {
+  const { client, told, listener } = connected();
+  client.subscribe("room", listener, { last: 2 });
+  deliver(sockets[0], "room", 3, 2);
+  const socket = reconnect();
+  deliver(socket, "room", 8, 7);
+  deliver(socket, "room", 9, 8);
+  answer(socket, { position: "room=E-9" });
+  deliver(socket, "room", 10, 9);
+  assert.deepEqual(told, ["room: 3", "room: 8", "room: 9", "missed room E-9", "room: 10"]);
+  assert.equal(sent(reconnect()).since, "room=E-10");
+  answer(sockets.at(-1), { position: "room=E-10", recovered: "room" });
+  assert.equal(told.at(-1), "recovered room E-10 0");
+  client.close();
+});
+
 test("the last messages come to who asks for them, and not again to who has them", async () => {
   const { client, told } = connected();
   client.subscribe("room", (message) => told.push(`old ${message.text}`));

@@ -26,9 +26,9 @@ def make_tracer(config: Config, reactor: Any, *, node: str) -> Tracer | None:
         return None
     from lhttp_tx import __version__ as version
 
-    provider, exporting = config.trace, None
+    provider, exporting, use_headers = config.trace, None, None
     if isinstance(provider, str):
-        provider, exporting = make_provider(
+        provider, exporting, use_headers = make_provider(
             provider,
             headers=config.trace_headers,
             instance=node,
@@ -46,6 +46,7 @@ def make_tracer(config: Config, reactor: Any, *, node: str) -> Tracer | None:
         ratio=config.trace_ratio,
         rate=config.trace_rate,
         exporting=exporting,
+        use_headers=use_headers,
     )
 
 

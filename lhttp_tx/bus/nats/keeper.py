@@ -168,7 +168,10 @@ class LinkKeeper:
 
         def ended(result: Any) -> Any:
             self._opening.discard(opening)
-            return result
+            if isinstance(result, Failure) or result.usable:
+                return result
+            result.close(flush=False)  # it broke when :meth:`lost` did not know it yet, and never says so again
+            raise BusUnavailable(f"{shown_server(url)}: the connection broke at once")
 
         opening.addBoth(ended).addCallbacks(done, failed)
         opening.addErrback(lambda failure: _log.failure("connecting to NATS failed", failure))
@@ -225,9 +228,7 @@ class LinkKeeper:
         self._check(link)
 
     def _check(self, link: Link) -> None:
-        if (
-            not self.open and self._standby.is_there
-        ):  # the server of the link is going to stop, and there is another now
+        if not self.open and self._standby.is_there:  # its server is going to stop, and there is another now
             self.lost(link, "another server is there again")
             link.close(flush=False)
             return

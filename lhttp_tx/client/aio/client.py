@@ -18,6 +18,7 @@ from lhttp_tx.client.aio.loops import LoopReactor, lend, take_back
 from lhttp_tx.client.aio.presence import Presence
 from lhttp_tx.client.aio.subscription import Subscription
 from lhttp_tx.client.aio.values import made
+from lhttp_tx.client.arguments import takes
 from lhttp_tx.client.client import Client as _Client, State
 from lhttp_tx.client.errors import ClientClosed
 from lhttp_tx.client.http.ways import Transport
@@ -34,7 +35,7 @@ _OWN_TLS = ("tls:", "ssl:", "wrappedTLS:")
 
 Result = TypeVar("Result")
 Headers = HeaderPairs | dict[str, str]
-Listener = Callable[[Message, str], object]
+Listener = Callable[[Message, str], object] | Callable[[Message], object]
 """Called with a message and its channel."""
 
 
@@ -256,21 +257,21 @@ class Client:
         Subscribe to a channel, on this connection and on later ones.
 
         :param channel: a channel name, or a wildcard such as ``room.*``.
-        :param listener: called with each message and its channel. It must not be a coroutine function: iterate instead.
+        :param listener: called with each message, and with its channel if it takes two arguments. It must not be a
+            coroutine function: iterate instead.
         :param since: a position. The messages after it come first.
         :param last: the most earlier messages that come first, if no position is known. They are the newest ones.
         :param buffer: the most messages that wait for the iteration. Beyond that, a new one pushes out the oldest.
         :returns: the subscription, when the server has confirmed it. Without *listener*, iterate over it.
         :raises ReplyError: if the server refuses the subscription.
-        :raises TypeError: if *listener* is a coroutine function.
+        :raises TypeError: if *listener* is a coroutine function, or cannot take these arguments.
         """
         if listener is not None and inspect.iscoroutinefunction(listener):
             raise TypeError("a listener cannot wait: leave it out, and use async for")
-        client = self._running()
-        if listener is None:
-            made = client.subscribe(channel, buffer=buffer, since=since, last=last)
-        else:
-            made = client.subscribe(channel, listener, buffer=buffer, named=True, since=since, last=last)
+        options: Any = {"buffer": buffer, "since": since, "last": last}
+        if callable(listener) and takes(listener, 2):
+            options["named"] = True
+        made = self._running().subscribe(channel, listener, **options)
         assert self._loop is not None
         try:
             await self._wait(made.confirmed())
@@ -297,7 +298,7 @@ class Client:
         :param timeout: the most seconds to wait until the people are known; ``None``: the client's own limit.
         :returns: the presence, when the people are known. Iterate over its changes.
         :raises ReplyError: if the server refuses: with status 404 if the channel has no presence, 403 if the client may
-            not subscribe to it.
+            not subscribe to it, or no channel of the server has presence.
         :raises RequestTimeout: if the people are not known in time.
         :raises TypeError: if a callback is a coroutine function.
         """

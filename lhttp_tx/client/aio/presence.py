@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import final
 
 from lhttp_tx.client.aio.stream import Stream
+from lhttp_tx.client.arguments import check_callbacks
 from lhttp_tx.client.client import Client as _Client
 from lhttp_tx.client.presence import Presence as _Presence, PresenceChange, PresenceView
 from lhttp_tx.client.presence.following import EndCallback, PersonCallback
@@ -43,11 +44,12 @@ class Presence(PresenceView, Stream[PresenceChange]):
 
         The other parameters are those of :meth:`lhttp_tx.client.client.Client.presence`.
 
-        :raises TypeError: if a callback is a coroutine function.
+        :raises TypeError: if a callback is a coroutine function, or cannot take its arguments.
         """
         for callback in (on_join, on_leave, on_sync, on_change, on_end):
             if inspect.iscoroutinefunction(callback):
                 raise TypeError("a callback of a presence cannot wait: leave it out, and use async for")
+        check_callbacks("presence", on_sync=on_sync, on_change=on_change)
         self._made = client.presence(
             channel,
             on_join=on_join,

@@ -121,8 +121,8 @@ class Presence(PresenceView):
 
             - succeeds with this presence;
             - fails with :exc:`~lhttp_tx.client.errors.ReplyError` if the server refuses to tell: status 404 if the
-              channel has no presence, 403 if the client may not subscribe to it; with
-              :exc:`~lhttp_tx.errors.RemoteProtocolError` if its answer is malformed; with
+              channel has no presence, 403 if the client may not subscribe to it, or no channel of the server has
+              presence; with :exc:`~lhttp_tx.errors.RemoteProtocolError` if its answer is malformed; with
               :exc:`~lhttp_tx.client.errors.RequestTimeout` if the server has not answered in time (the presence stays);
               or with :exc:`~lhttp_tx.client.errors.ClientClosed`.
         """

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, final
 
 from lhttp_tx.client import aio
+from lhttp_tx.client.arguments import check_callbacks
 from lhttp_tx.client.errors import ClientClosed
 from lhttp_tx.client.http.ways import Transport
 from lhttp_tx.client.presence.following import EndCallback, PersonCallback
@@ -161,6 +162,7 @@ class Client:
 
         Callbacks are called in the client's thread, and cannot call the client.
         """
+        check_callbacks("presence", on_sync=on_sync, on_change=on_change)
 
         @cache
         def shown(made: aio.Presence) -> Presence:

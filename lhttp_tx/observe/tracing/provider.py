@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -88,9 +88,11 @@ class _Heard(logging.Handler):
 
 def make_provider(
     url: str, *, headers: Mapping[str, str], instance: str, version: str, ratio: float, reactor: Any
-) -> tuple[Any, Exporting]:
+) -> tuple[Any, Exporting, Callable[[Mapping[str, str]], None]]:
     """
-    Return a ``TracerProvider``, and the queue of its spans for the collector. Nothing is sent before there is a span.
+    Return a ``TracerProvider``, the queue of its spans for the collector, and a function that replaces *headers*.
+
+    Nothing is sent before there is a span.
 
     If the process has no global ``TracerProvider`` yet, it gets one, so that the collector also gets spans of
     processors. Of their traces without a parent, this one samples the share *ratio*.
@@ -108,7 +110,15 @@ def make_provider(
     from opentelemetry.sdk.trace.export import SpanExportResult
     from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, TraceIdRatioBased
 
-    exporter = OTLPSpanExporter(endpoint=endpoint_of(url), headers=dict(headers) or None)
+    current: list[tuple[dict[str, str], Any]] = []
+
+    def use_headers(headers: Mapping[str, str]) -> None:
+        """Use other headers from the next request on."""
+        # The exporter reads its headers only once, from here and from the environment.
+        found = dict(headers)
+        current[:] = [(found, OTLPSpanExporter(endpoint=endpoint_of(url), headers=found or None))]
+
+    use_headers(headers)
     heard = _Heard()
     logger = logging.getLogger(OTLPSpanExporter.__module__)
     logger.addHandler(heard)
@@ -116,7 +126,7 @@ def make_provider(
 
     def export(spans: list[Any]) -> str | None:
         heard.text = None
-        if exporter.export(spans) is SpanExportResult.SUCCESS:
+        if current[0][1].export(spans) is SpanExportResult.SUCCESS:
             return None
         return heard.text or "the collector did not take them"
 
@@ -141,4 +151,4 @@ def make_provider(
         providers.append(provider)
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         trace.set_tracer_provider(providers[1])
-    return providers[0], exporting
+    return providers[0], exporting, use_headers

@@ -76,6 +76,7 @@ class Tracer:
         ratio: float = 0.0,
         rate: int = 100,
         exporting: Exporting | None = None,
+        use_headers: Callable[[Mapping[str, str]], None] | None = None,
     ) -> None:
         """
         :param provider: takes the spans; a ``TracerProvider`` of OpenTelemetry.
@@ -88,6 +89,7 @@ class Tracer:
         :param rate: the most messages that are traced per second. The same limit applies to deliveries, separately.
         :param exporting: the queue for the collector, which stops with the server; ``None`` if the owner of *provider*
             exports the spans.
+        :param use_headers: replaces the headers of the requests to the collector; ``None`` without *exporting*.
         """
         from opentelemetry import context, trace
         from opentelemetry.trace.span import TraceState
@@ -99,6 +101,7 @@ class Tracer:
         self._bounds = {"head_size": head_size, "header_count": header_count, "size": message_size}
         self._head_size = head_size
         self._exporting = exporting
+        self.use_headers = use_headers
         self._ratio = ratio
         self.draws = ratio > 0
         self.due = _NEVER

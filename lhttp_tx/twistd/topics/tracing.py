@@ -50,10 +50,15 @@ class TracingOptions(Topic):
             "trace": url,
             "trace_ratio": self["trace-ratio"],
             "trace_rate": self["trace-rate"],
-            "trace_headers": self._trace_headers(),
+            "trace_headers": self.trace_headers(),
         }
 
-    def _trace_headers(self) -> dict[str, str]:
+    def trace_headers(self) -> dict[str, str]:
+        """
+        Return the headers in the file of ``--trace-headers-file``; none without this option.
+
+        :raises UsageError: if the file cannot be read, or is malformed.
+        """
         path = self["trace-headers-file"]
         headers: dict[str, str] = {}
         for number, line in enumerate(

@@ -45,6 +45,8 @@ class AdminService(Service):
     Listens for the admin side. Start it with the server. Stop it after the server.
 
     :ivar root: the root resource.
+    :ivar renew_grpc: reads the certificate for gRPC again; ``None`` without gRPC. It returns whether the certificate
+        has changed, and raises an exception if it cannot be used.
     """
 
     def __init__(
@@ -94,13 +96,15 @@ class AdminService(Service):
         self._admission = Admission(reactor, max_pending=MAX_CONNECTIONS)
         site = AdminSite(self.root, self.gate, reactor=reactor, admission=self._admission)
         self._others: list[tuple[Listeners, str]] = []
+        self.renew_grpc: Callable[[], bool] | None = None
         if grpc is not None:
             from lhttp_tx.web.admin.grpc.listening import GRPCEndpoint  # needs optional packages
             from lhttp_tx.web.admin.grpc.serving import Service as GRPCService
 
-            GRPCEndpoint(reactor, grpc)  # to raise its errors at once
+            endpoint = GRPCEndpoint(reactor, grpc)  # raises its errors at once
+            self.renew_grpc = endpoint.renew
             service: Any = GRPCService(self.gate, answering)
-            listeners = Listeners(reactor, service, make_endpoint=GRPCEndpoint, opened=self._opened_grpc)
+            listeners = Listeners(reactor, service, make_endpoint=lambda *_: endpoint, opened=self._opened_grpc)
             self._others.append((listeners, grpc))
         self._listeners = Listeners(reactor, site, make_endpoint=make_endpoint, opened=self._opened)
 

@@ -377,7 +377,10 @@ export class LhttpClient extends Emitter<ClientEvents> {
   ): Promise<{ id: string; reply: LhttpMessage | null }>;
   /** Publishes several messages at once. Resolves with the result of each. */
   batch(messages: Iterable<BatchEntry>): Promise<BatchResult[]>;
-  /** Follows the members of a channel. Rejects with ServerError, with status 404 if the channel has no presence. */
+  /**
+   * Follows the members of a channel. Rejects with ServerError, with status 404 if the channel has no presence, and 403
+   * if no channel of the server has.
+   */
   presence(channel: string, options?: { signal?: AbortSignal }): Promise<Presence>;
   /** Resolves with the reply. Rejects with NoReply if there is none. */
   request(command: string, body?: Content, options?: RequestOptions): Promise<LhttpMessage>;

@@ -1227,6 +1227,7 @@
     count = 0; // messages that have come since then
     ids = new Map(); // message id -> when it came, of the last messages
     held = null; // while the newest messages are requested: messages of another subscription, perhaps
+    torn = false; // whether some are missing, because the newest messages were requested again on another connection
 
     constructor(position = null) {
       if (position !== null) this.moveTo(position);
@@ -1471,7 +1472,8 @@
 
   /**
    * The members of a channel, kept up to date. After each reconnection, and after missed messages, they are requested
-   * again.
+   * again. Those who left and those who came in the meantime are told before the sync, as far as it is certain: someone
+   * who is missing in a list has left only if the list has all members.
    *
    * Events: join and leave ({user, connection}); sync (the Presence), when the server has sent all members; change (the
    * Presence), after each join, leave and sync; end ({error}).
@@ -1480,6 +1482,8 @@
     #client;
     #subscription = null;
     #people = new Map(); // key of a user, or of an anonymous connection -> {user, connections}
+    #knowsAll = false; // whether no member is missing in #people
+    #isSynced = false;
     #early = null; // events that came during a request
     #timer = null;
     #error = null;
@@ -1536,12 +1540,13 @@
       let found;
       try {
         const answer = await this.#client.request("presence", "", { headers: { channel: this.channel } });
-        found = answer.json();
+        found = answerOf(answer);
       } catch (error) {
         if (early !== this.#early || this.closed) return;
         this.#early = null;
         if (error instanceof ConnectionLost) return; // it is requested again with the next connection
-        if (error instanceof ServerError && error.status < 500 && error.status !== 429) {
+        const isFinal = error instanceof ServerError && error.status < 500 && error.status !== 429;
+        if (isFinal || error instanceof RemoteProtocolError) {
           this.#error = error;
           this.close().catch(() => {});
         } else this.#again();
@@ -1549,14 +1554,30 @@
       }
       if (early !== this.#early || this.closed) return; // it was requested again
       this.#early = null;
+      const [old, knewAll] = [this.#people, this.#knowsAll];
       this.#people = new Map(found.people.map((person) => [keyOf(person.user, person.connections[0]), person]));
+      this.#knowsAll = this.#people.size >= found.count;
       for (const event of early) this.#apply(event); // which the answer may include or not
       this.count = found.count;
       this.connections = found.connections;
       this.complete = found.complete !== false;
+      this.#isSynced = true;
       if (!this.complete) this.#again();
-      this._fire("sync", this);
-      this._fire("change", this);
+      if (this.#knowsAll) this.#tell("leave", old, this.#people);
+      if (knewAll) this.#tell("join", this.#people, old);
+      this.#show("sync", this);
+      this.#show("change", this);
+    }
+
+    /** Tell about the members of *some* who are not in *others*. */
+    #tell(name, some, others) {
+      for (const [key, { user, connections }] of [...some]) {
+        if (!others.has(key)) this.#show(name, { user, connection: connections[0] });
+      }
+    }
+
+    #show(name, event) {
+      if (!this.closed) this._fire(name, event); // a listener may have closed it
     }
 
     #again() {
@@ -1571,21 +1592,22 @@
         return;
       }
       if (event.event !== "join" && event.event !== "leave") return;
-      const known = event.event === "join" && this.#people.has(keyOf(event.user, event.connection));
       if (this.#early) this.#early.push(event);
-      else {
-        this.#apply(event);
-        this.count = event.count;
-        this.connections = event.connections;
-      }
-      if (!known) this._fire(event.event, { user: event.user, connection: event.connection });
-      if (!this.#early) this._fire("change", this);
+      if (!this.#isSynced) return;
+      const isNew = this.#apply(event);
+      this.count = event.count;
+      this.connections = event.connections;
+      if (isNew) this.#show(event.event, { user: event.user, connection: event.connection });
+      this.#show("change", this);
     }
 
+    /** Note a join or leave. Return whether it was new. */
     #apply({ event, user, connection }) {
       const key = keyOf(user, connection);
-      if (event === "leave") this.#people.delete(key);
-      else if (!this.#people.has(key)) this.#people.set(key, { user, connections: [connection] });
+      if (event === "leave") return this.#people.delete(key) || !this.#knowsAll;
+      if (this.#people.has(key)) return false;
+      this.#people.set(key, { user, connections: [connection] });
+      return true;
     }
 
     #end(error) {
@@ -1593,6 +1615,17 @@
       this.#early = null;
       this._fire("end", { error: this.#error ?? error });
     }
+  }
+
+  /** Return the list in the answer to a presence message, which another server could have made up. */
+  function answerOf(message) {
+    let found = null;
+    try {
+      found = message.json();
+    } catch {} // the next line refuses it
+    const isPerson = (person) => Array.isArray(person?.connections) && person.connections.length > 0;
+    if (Array.isArray(found?.people) && found.people.every(isPerson)) return found;
+    throw new RemoteProtocolError("the answer has no list of people");
   }
 
   function keyOf(user, connection) {
@@ -1970,7 +2003,7 @@
      *
      * @param options {signal}: as for `subscribe`.
      * @returns a promise of a Presence, which resolves when the members are known. Rejects with ServerError, with
-     *   status 404 if the channel has no presence.
+     *   status 404 if the channel has no presence, and 403 if no channel of the server has.
      */
     presence(channel, options = {}) {
       return this._answer(() => Presence._of(this, checkChannel(channel), options), options.signal);
@@ -2358,6 +2391,8 @@
           isMissing = wasAway = true; // the messages before the connection was lost had another epoch
           track.reach(offset);
         }
+        if (track.torn) isMissing = wasAway = true;
+        track.torn = false;
         if (!isSame) {
           track.own = null;
           this.#offsets.clear();
@@ -2499,6 +2534,10 @@
         judged = "newer";
       }
       if (judged === "twice") return false;
+      if (judged === "hole" && track.epoch === null) {
+        track.torn = true; // the receipt tells
+        judged = "newer";
+      }
       if (judged === "hole" && name === channel && !track.held) {
         if (!track.pending) this.#recover(channel);
         return false;

@@ -297,6 +297,43 @@ def test_a_standby_that_is_of_no_use_when_it_is_needed_is_not_used() -> None:
     assert nats.pending == 1
 
 
+# Links that break before the node gets them: they have told it already, when it did not know them
+
+
+def test_a_link_that_broke_as_soon_as_it_was_there_is_not_used() -> None:
+    nats = started()
+    broken = nats.accept(lost=True)
+    nats.clock.advance(0.1)
+    assert nats.pending == 1 and not nats.bus.available
+    assert broken.closed is False and broken.mark == b""
+    nats.accept()
+    nats.clock.advance(SETTLED)
+    assert nats.bus.available
+
+
+def test_a_standby_that_broke_as_soon_as_it_was_there_is_replaced() -> None:
+    nats = FakeNATS(A, B)
+    nats.start()
+    nats.accept(lost=True)
+    nats.clock.advance(2.0)
+    first, *others = nats.attempts
+    assert nats.bus.available and others == [{A: B, B: A}[first]] * 2 and nats.pending == 1
+
+
+def test_a_node_does_not_move_to_a_link_that_broke_as_soon_as_it_was_there() -> None:
+    nats = FakeNATS(A, B, "nats://c:4222")
+    link = nats.start()
+    nats.refuse()
+    link.owner.link_leaving(link)
+    nats.clock.advance(0.2)
+    broken = nats.accept(lost=True)
+    assert broken.closed is False and nats.pending == 1
+    second = nats.accept()
+    nats.clock.advance(0.2)
+    nats.clock.advance(0.02)
+    assert nats.bus.available and second.mark
+
+
 # Moving
 
 

@@ -883,6 +883,14 @@ def test_a_subscription_says_what_it_is(world: World) -> None:
     [
         ({"target": None}, TypeError),
         ({"on_missed": "load"}, TypeError),
+        ({"on_message": lambda message, channel: None}, TypeError),
+        ({"on_error": lambda: None}, TypeError),
+        ({"on_state": lambda state: None}, TypeError),
+        ({"on_recovered": lambda channel, count: None}, TypeError),
+        ({"on_missed": lambda channel: None}, TypeError),
+        ({"login": lambda client: {}}, TypeError),
+        ({"now": lambda client: 0.0}, TypeError),
+        ({"retry_policy": lambda: 0.1}, TypeError),
         ({"positions": "a file"}, TypeError),
         ({"positions": FilePositions}, TypeError),
         ({"timeout": -1.0}, ValueError),
@@ -913,8 +921,20 @@ def test_a_wrong_argument_of_a_call_is_told_at_once() -> None:
     client = Client("unix:/run/lhttp.sock", reactor=Clock())
     with pytest.raises(TypeError, match="callback"):
         client.subscribe("room", "not a function")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"callback is called with \(message\), and .* cannot take that"):
+        client.subscribe("room", lambda message, channel: None)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"callback is called with \(message, channel\)"):
+        client.subscribe("room", lambda message: None, named=True)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"progress is called with \(sent, size\)"):
+        client.upload(Message("upload"), lambda sent: None)  # type: ignore[misc, arg-type]
     with pytest.raises(ValueError, match="timeout"):
         client.request("echo", timeout=-1.0)
+
+
+@pytest.mark.parametrize("callback", [print, dict, [].append, lambda message, more=1: None, lambda *all_of_it: None])
+def test_a_callback_may_take_more_than_it_gets(callback: Any) -> None:
+    client = Client("unix:/run/lhttp.sock", reactor=Clock(), on_message=callback)
+    client.subscribe("room", callback)
 
 
 def test_a_subscription_tells_that_a_node_of_the_cluster_did_not_answer(world: World) -> None:

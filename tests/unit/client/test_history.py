@@ -318,6 +318,40 @@ def test_the_last_messages_are_asked_for_again_if_the_connection_was_lost_before
     assert world.asked()["last"] == "20"
 
 
+@pytest.mark.parametrize(
+    ("again", "position", "come", "told"),
+    [
+        ([("two", 5, 4), ("six", 6, 5)], "E-6", ["six"], []),
+        ([("six", 6, 5), ("seven", 7, 6)], "E-7", ["six", "seven"], []),
+        ([("eight", 8, 7), ("nine", 9, 8)], "E-9", ["eight", "nine"], [("missed", "a", "E-9")]),
+        ([("new", 1, 0)], "F-1", [], [("missed", "a", "F-1")]),
+    ],
+)
+def test_a_loss_amid_the_last_messages_repeats_none_and_hides_none(
+    world: HandWorld, again: list[tuple[str, int, int]], position: str, come: list[str], told: list[object]
+) -> None:
+    client = world.connected()
+    got: list[str] = []
+    world.answers.append(None)
+    client.subscribe("a", lambda message: got.append(message.text), last=20)
+    world.run()
+    world.publish("a", "one", 4, 1)
+    world.publish("a", "two", 5, 4)
+    world.cut()
+    world.answers.append(None)
+    world.run(1.0)
+    assert world.asked()["last"] == "20"
+    for message in again:
+        world.publish("a", *message)
+    assert world.told == []
+    world.answer(world.heard[-1], {"position": f"a={position}"})
+    assert (got, world.told) == (["one", "two", *come], told)
+    assert client.position("a") == position
+    world.cut()
+    world.run(1.0)
+    assert world.asked()["since"] == position
+
+
 def test_channels_that_catch_up_are_asked_for_alone(world: HandWorld) -> None:
     client = world.client()
     for channel, how in (("a", {"last": 3}), ("b", {"last": 3}), ("c", {}), ("d", {"since": "E-1"}), ("e.*", {})):

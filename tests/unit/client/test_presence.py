@@ -679,5 +679,11 @@ def test_wrong_arguments_are_refused_at_once(world: World) -> None:
         client.presence("room.*")
     with pytest.raises(TypeError, match="on_leave"):
         client.presence("room", on_leave=1)  # type: ignore[arg-type]
+    for name in ("on_join", "on_leave"):
+        with pytest.raises(TypeError, match=rf"{name} is called with \(user, connection\)"):
+            client.presence("room", **{name: lambda user: None})  # type: ignore[arg-type]
+    for name in ("on_sync", "on_change", "on_end"):
+        with pytest.raises(TypeError, match=f"{name} is called with"):
+            client.presence("room", **{name: lambda: None})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="0 changes"):
         client.presence("room", buffer=0)

@@ -132,6 +132,24 @@ class GRPCEndpoint:
             )
         self._loop: asyncio.AbstractEventLoop = reactor._asyncioEventloop
         self._kind, self._parameters = read_description(description)
+        self._certificate: tuple[bytes, bytes] | None = None
+        self._configuration: Any = None
+
+    def renew(self) -> bool:
+        """
+        Read the certificate and the key again. New connections get them, others do not change.
+
+        :returns: whether they have changed.
+        :raises Exception: if they cannot be used. Then the old ones remain.
+        """
+        if self._certificate is None:
+            return False
+        found = self._read()
+        if found == self._certificate:
+            return False
+        _check_pair(*found)
+        self._use(found)
+        return True
 
     def listen(self, protocolFactory: Any) -> Deferred[IListeningPort]:
         """
@@ -171,12 +189,32 @@ class GRPCEndpoint:
         return _Port(server, host, found)  # type: ignore[return-value,unused-ignore]
 
     def _credentials(self) -> Any:
+        self._use(self._read())
+        return grpc.dynamic_ssl_server_credentials(self._configuration, lambda: self._configuration)
+
+    def _use(self, found: tuple[bytes, bytes]) -> None:
+        self._certificate = found
+        self._configuration = grpc.ssl_server_certificate_configuration([found])
+
+    def _read(self) -> tuple[bytes, bytes]:
+        """Return the key and the chain of certificates."""
         parameters = self._parameters
         key = Path(parameters.get("privateKey", "server.pem"))
         certificates = read_file(parameters.get("certKey", key))
         if "extraCertChain" in parameters:
             certificates += b"\n" + read_file(parameters["extraCertChain"])
-        return grpc.ssl_server_credentials([(read_file(key), certificates)])
+        return read_file(key), certificates
+
+
+def _check_pair(key: bytes, certificates: bytes) -> None:
+    """:raises Exception: if the key does not belong to the first certificate, or one of them is malformed."""
+    from OpenSSL.crypto import FILETYPE_PEM, load_certificate, load_privatekey
+    from OpenSSL.SSL import TLS_METHOD, Context
+
+    context = Context(TLS_METHOD)
+    context.use_privatekey(load_privatekey(FILETYPE_PEM, key))
+    context.use_certificate(load_certificate(FILETYPE_PEM, certificates))
+    context.check_privatekey()
 
 
 def _try(host: str, port: int) -> None:

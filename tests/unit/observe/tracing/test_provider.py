@@ -25,7 +25,7 @@ def test_a_header_is_checked() -> None:
 @pytest.mark.skipif(not is_installed(), reason="OpenTelemetry is missing (the extra otel)")
 def test_the_environment_names_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     def attributes() -> dict[str, Any]:
-        provider, _ = make_provider(
+        provider, _, _ = make_provider(
             "http://127.0.0.1:1", headers={}, instance="n1", version="9", ratio=0.0, reactor=Clock()
         )
         return dict(provider.resource.attributes)
