@@ -13,6 +13,12 @@ from lhttp_tx.transports.websocket.frames import PLAIN, build_frame
 from lhttp_tx.transports.websocket.outbox import Outbox
 
 
+@pytest.fixture(autouse=True)
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time passes, however slow the machine is; a test may let it."""
+    monkeypatch.setattr(outbox_module, "perf_counter", lambda: 0.0)
+
+
 class Connection:
     def __init__(self, outbox: Outbox) -> None:
         self.writes: list[bytes] = []
