@@ -31,6 +31,9 @@ __all__ = ["HEAD_SIZE", "Hub"]
 
 _log = RationedLogger(__name__)
 
+_MAX_NESTED = 10_000
+"""The most runs that a delivery may cause in its own channel. A hook that publishes at each one would never end."""
+
 _RUN_SIZE = 65_536
 """The hub delivers a run that has reached this many bytes, even while it is corked."""
 
@@ -382,7 +385,7 @@ class Hub:
             return
         later = channel.later = []
         try:
-            while True:
+            for _ in range(_MAX_NESTED):
                 delivery = Delivery(channel.name, run, binary)
                 members = tuple(channel.members.values())
                 self.reached = len(members)
@@ -391,5 +394,6 @@ class Hub:
                 if not later:
                     return
                 run, binary = later.pop(0)
+            _log.error("dropped publications to {channel}: its deliveries cause ever more", channel=channel.name)
         finally:
             channel.later = None

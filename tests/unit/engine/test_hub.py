@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface import implementer
 
 from lhttp_tx.bus.memory import MemoryBus
+from lhttp_tx.engine import hub as hub_module
 from lhttp_tx.engine.delivery import Delivery
 from lhttp_tx.engine.hub import Hub
 from lhttp_tx.errors import BusUnavailable
@@ -463,3 +465,32 @@ def test_a_delivery_that_fails_does_not_stop_the_channel() -> None:
     hub.unsubscribe(fail, "room")
     hub.publish(["room"], b"2", False)
     assert subscriber.writes == [build_frame(b"2", False)]
+
+
+def test_a_subscriber_that_publishes_at_each_delivery_comes_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "_MAX_NESTED", 50)
+    hub, other = Hub(bus=MemoryBus()), Subscriber()
+    count = 0
+
+    def publish(delivery: Delivery) -> None:
+        nonlocal count
+        count += 1
+        assert count <= 50
+        hub.publish(["room"], b"%d" % count, False)
+
+    eager = object()
+    hub.subscribe(eager, "room", publish)
+    other.join(hub, "room")
+    lines: list[str] = []
+    observer = lambda event: lines.append(formatEvent(event))  # noqa: E731
+    globalLogPublisher.addObserver(observer)
+    try:
+        hub.publish(["room"], b"0", False)
+    finally:
+        globalLogPublisher.removeObserver(observer)
+    expected = [build_frame(b"%d" % number, False) for number in range(50)]
+    assert b"".join(other.writes) == b"".join(expected)
+    assert lines == ["dropped publications to room: its deliveries cause ever more"]
+    hub.unsubscribe(eager, "room")
+    hub.publish(["room"], b"on", False)
+    assert other.writes[-1] == build_frame(b"on", False)
