@@ -30,6 +30,12 @@ ROOM = "room"
 _SILENCE = 0.5
 """Seconds after which a server that has answered has nothing to add."""
 
+_LONG = "no history, as long"
+"""
+The row whose publications are as long without history as those of the other rows with it: what then is left of the
+difference is the work, and the rest is the copying of the two headers.
+"""
+
 _WINDOW = 10
 """Publications with receipts at a time, where it does not matter how many."""
 
@@ -40,6 +46,7 @@ def _rows(bench: Bench) -> dict[str, tuple[str, tuple[str, ...]]]:
     rows: dict[str, tuple[str, tuple[str, ...]]] = {
         "no history": ("lhttp", ()),
         "no history, again": ("lhttp", ()),
+        _LONG: ("lhttp", ()),
         "memory": ("lhttp", ("--history", ROOM)),
         "SQLite": ("lhttp", ("--history", ROOM, "--history-store", database)),
     }
@@ -61,14 +68,23 @@ def _run(
     count: int,
     *,
     is_kept: bool,
+    is_long: bool = False,
 ) -> Callable[[], Outcome]:
-    """Return a load: *count* publications at *source* at once, every subscriber at *target* gets each."""
+    """
+    Return a load: *count* publications at *source* at once, every subscriber at *target* gets each.
+
+    :param is_long: whether they are as long as those in the middle of the load would be with history.
+    """
     dialect = _dialect(source)
+    middle = count * bench.rounds // 2
+    body = BODY
+    if is_long:
+        body += b"x" * (dialect.kept_size(ROOM, BODY, middle) - dialect.delivery_size(ROOM, BODY))
     made = connections.subscribe(target, [[ROOM]] * subscribers)
     (writer,) = connections.open(source)
     readers = connections.readers(made, dialect)
-    data = dialect.burst(ROOM, BODY, count)
-    sizes = [dialect.delivery_size(ROOM, BODY) * count] * (bench.rounds + 1)
+    data = dialect.burst(ROOM, body, count)
+    sizes = [dialect.delivery_size(ROOM, body) * count] * (bench.rounds + 1)
     if is_kept:
         offsets = [range(first, first + count) for first in range(1, count * len(sizes), count)]
         sizes = [sum(dialect.kept_size(ROOM, BODY, offset) for offset in those) for those in offsets]
@@ -81,11 +97,12 @@ def _run(
     return run
 
 
-def _burst(bench: Bench, subscribers: int, count: int, *, is_kept: bool) -> Prepare:
+def _burst(bench: Bench, subscribers: int, count: int, row: str) -> Prepare:
     """Return that load with all at one server."""
+    is_kept = not row.startswith("no")
 
     def prepare(server: Server, connections: Connections) -> Callable[[], Outcome]:
-        return _run(bench, server, server, connections, subscribers, count, is_kept=is_kept)
+        return _run(bench, server, server, connections, subscribers, count, is_kept=is_kept, is_long=row == _LONG)
 
     return prepare
 
@@ -210,10 +227,14 @@ def history(bench: Bench) -> None:
     """(o)"""
     for subscribers, count in bench.choose(((1, 10_000), (100, 1_000), (1_000, 200)), ((5, 500),)):
         case = Case(f"o.{subscribers}", f"burst of {count:,} publishes of 32 bytes, 1 to {subscribers:,}", "deliveries")
-        _compare(bench, case, lambda row, s=subscribers, c=count: _burst(bench, s, c, is_kept=not row.startswith("no")))
+        _compare(bench, case, lambda row, s=subscribers, c=count: _burst(bench, s, c, row))
     publishers, window, turns = bench.choose((100, 10, 100), (5, 5, 10))
     title = f"{publishers} publishers, {window} publications with receipts at a time"
-    _compare(bench, Case("o.receipts", title, "receipts"), lambda _: _receipts(bench, publishers, window, turns))
+    _compare(
+        bench,
+        Case("o.receipts", title, "receipts"),
+        lambda row: None if row == _LONG else _receipts(bench, publishers, window, turns),
+    )
     clients, count = bench.choose((100, 1_000), (5, 100))
     title = f"{clients} clients come back at once, and each has missed {count:,} messages"
     _compare(

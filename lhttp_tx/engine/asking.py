@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, final
 
 from lhttp_tx.engine.receipts import KEPT, Answer
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lhttp_tx.history.archive import Archive
     from lhttp_tx.history.values import Filing
 
-__all__ = ["LONGEST_TOKEN", "RECEIPT", "Asked", "Asking", "Tokens", "key_of", "receipt_message"]
+__all__ = ["LONGEST_TOKEN", "RECEIPT", "Asking", "Tokens", "key_of", "receipt_message"]
 
 LONGEST_TOKEN = 64
 """
@@ -31,6 +31,8 @@ RECEIPT = frozenset({"receipt"})
 _VALUES = re.compile(rb"\r\n(?:receipt|message-id):([!-~]{1,64})(?=\r\n)")
 
 _RECEIPT_LINE = b"\r\nreceipt:"
+
+_RECEIPT_TEXT = b"LHTTP/1.0 receipt\r\nreceipt-id:%b\r\n%b\r\n"
 
 _VISIBLE = bytes(range(0x21, 0x7F))
 
@@ -56,16 +58,9 @@ def _pieces(beginning: bytes) -> list[bytes]:
     return [*pieces, beginning[end:]]
 
 
-class Asked(NamedTuple):
-    """
-    A message without its token.
-
-    :ivar token: the token of its receipt.
-    :ivar plain: the message without the header ``receipt``.
-    """
-
-    token: bytes
-    plain: bytes
+def _is_token(value: bytes) -> bool:
+    """Return whether a token or a message id is one that a plan can be shared with, see :data:`LONGEST_TOKEN`."""
+    return 0 < len(value) <= LONGEST_TOKEN and (value.isalnum() or not value.translate(None, _VISIBLE))
 
 
 @final
@@ -78,7 +73,7 @@ class Tokens:
     :ivar cost: the approximate memory of this object, in bytes.
     """
 
-    __slots__ = ("_behind", "_pieces", "_receipt_first", "cost", "id_at", "key")
+    __slots__ = ("_ahead", "_behind", "_pieces", "_receipt_first", "cost", "id_at", "key")
 
     def __init__(self, beginning: bytes, added: bytes = b"") -> None:
         """
@@ -96,68 +91,53 @@ class Tokens:
             raise ValueError("not one token, and at most one message id")
         self._receipt_first = receipts[0]
         self._pieces = pieces
-        # The head without the receipt, in two pieces: before the id and after it. Without an id, in one piece.
+        # The head without the receipt, in two pieces: before the id and after it. Without an id, all is after it.
         lines = len(_RECEIPT_LINE)
         without = [piece[:-lines] if piece.endswith(_RECEIPT_LINE) else piece for piece in pieces]
         if added:
             start, line_end, rest = without[0].partition(b"\r\n")
             without[0] = start + added + line_end + rest
-        if count == 1:
-            self._behind = b"".join(without)
-            self.id_at = 0
-        elif self._receipt_first:
-            self._behind = without[2]
-            self._pieces = [*pieces, b"".join(without[:2])]
-            self.id_at = len(self._pieces[3])
-        else:
-            self._behind = b"".join(without[1:])
-            self._pieces = [*pieces, without[0]]
-            self.id_at = len(without[0])
+        ahead = 0 if count == 1 else 2 if self._receipt_first else 1
+        self._ahead = b"".join(without[:ahead])
+        self._behind = b"".join(without[ahead:])
+        self.id_at = len(self._ahead)
         self.cost = 500 + 6 * len(self.key)
 
-    def split(self, data: bytes) -> Asked | None:
-        """Return the token and the rest of a message; ``None`` if the message has another head."""
-        pieces = self._pieces
-        before, behind = pieces[0], pieces[1]
-        if not data.startswith(before):
-            return None
-        first = len(before)
-        last = data.find(b"\r\n", first, first + LONGEST_TOKEN + 2)
-        if last <= first or not data.startswith(behind, last):
-            return None
-        token = data[first:last]
-        rest = last + len(behind)
-        if not self.id_at:
-            return None if token.translate(None, _VISIBLE) else Asked(token, self._behind + data[rest:])
-        last = data.find(b"\r\n", rest, rest + LONGEST_TOKEN + 2)
-        if last <= rest or not data.startswith(pieces[2], last):
-            return None
-        other = data[rest:last]
-        if (token + other).translate(None, _VISIBLE):
-            return None
-        if not self._receipt_first:
-            token, other = other, token
-        return Asked(token, b"%b%b%b%b" % (pieces[3], other, self._behind, data[last + len(pieces[2]) :]))
-
-    def split_run(self, messages: list[bytes], first: int, size: int) -> list[Asked]:
+    def split_run(self, messages: list[bytes], first: int, size: int) -> tuple[list[bytes], list[bytes]]:
         """
         Split consecutive messages from *first* on, up to the first one that has another head or is too large.
 
         :param messages: the messages of one read.
         :param first: the index of the first message to split.
         :param size: the most bytes of a message.
-        :returns: a list that may be empty.
+        :returns: the tokens, and the messages without the header ``receipt``. Both lists may be empty.
         """
-        run: list[Asked] = []
+        tokens: list[bytes] = []
+        plain: list[bytes] = []
+        before, middle, *last = self._pieces
+        start, ahead, behind = len(before), self._ahead, self._behind
         for data in islice(messages, first, None):
-            found = self.split(data) if len(data) <= size else None
-            if found is None:
+            if len(data) > size or not data.startswith(before):
                 break
-            run.append(found)
-        return run
+            token, found, rest = data[start:].partition(middle)
+            if not found or not _is_token(token):
+                break
+            if last:
+                other, found, rest = rest.partition(last[0])
+                if not found or not _is_token(other):
+                    break
+                if not self._receipt_first:
+                    token, other = other, token
+                plain.append(b"%b%b%b%b" % (ahead, other, behind, rest))
+            else:
+                plain.append(behind + rest)
+            tokens.append(token)
+        return tokens, plain
 
-    def id_of(self, plain: bytes) -> str:
-        """Return the message id of a message whose header ``receipt`` was removed."""
+    def id_of(self, plain: bytes) -> str | None:
+        """Return the message id of a message whose header ``receipt`` was removed; ``None`` if it has none."""
+        if not self.id_at:
+            return None
         return plain[self.id_at : plain.find(b"\r\n", self.id_at)].decode("ascii")
 
 
@@ -169,7 +149,7 @@ def receipt_message(token: bytes, pairs: Iterable[tuple[str, str]] = ()) -> byte
     :param pairs: the names and values of more headers. They must be well-formed.
     """
     lines = "".join(f"{name}:{value}\r\n" for name, value in pairs) if pairs else ""
-    return b"LHTTP/1.0 receipt\r\nreceipt-id:%b\r\n%b\r\n" % (token, lines.encode())
+    return _RECEIPT_TEXT % (token, lines.encode())
 
 
 @final
@@ -194,12 +174,12 @@ class Asking:
         self.is_kept = is_kept
         self._tokens: Sequence[bytes] = ()
         self._channel = channel
-        self._placed: list[str] | None = None
+        self._placed: list[bytes] | None = None
         self._filed: list[Filing] | None = None
         self._archive = archive
         if archive is None:
             return
-        if wanted.id_at:
+        if wanted.id_at or (is_kept and archive.store.spreads):
             archive.identify = wanted.id_of
             archive.filed = self._filed = []
         elif is_kept:
@@ -241,8 +221,10 @@ class Asking:
         kept = KEPT if self.is_kept else None
         if self._placed is None:
             return [(receipt_message(token), False, token.decode("ascii"), kept) for token in self._tokens[:count]]
+        channel = self._channel.encode().replace(b"%", b"%%")
+        text = _RECEIPT_TEXT % (b"%b", b"position:%b=%%b\r\n" % channel)
         return [
-            (receipt_message(token, [("position", f"{self._channel}={position}")]), False, token.decode("ascii"), kept)
+            (text % (token, position), False, token.decode("ascii"), kept)
             for token, position in zip(self._tokens[:count], self._placed, strict=True)
         ]
 

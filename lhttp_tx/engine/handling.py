@@ -179,16 +179,14 @@ class Handler(Answerer):
         assert plan.tokens is not None
         archive, receipts = self._engine.hub.archive, self._receipts
         is_kept = archive is not None and archive.retention(plan.channel) is not None
-        spreads = is_kept and archive is not None and archive.store.spreads
         has_room = receipts is None or receipts.has_room
-        asked = plan.tokens.split_run(messages, first, self._room(plan))
-        if spreads or not has_room or not asked:  # a head without a blank line cannot be split
+        tokens, run = plan.tokens.split_run(messages, first, self._room(plan))
+        if not has_room or not tokens:  # a head without a blank line cannot be split
             self._follow(self._engine.plan_alone(messages[first]), messages[first], binary)
             return 1
-        tokens = [message.token for message in asked]
-        run = self._run = [message.plain for message in asked]
+        self._run = run
         waiting = iter(run)
-        count = left = len(asked)
+        count = left = len(run)
         while left:
             asking = Asking(plan.channel, plan.tokens, archive, is_kept=is_kept)
             begin = count - left

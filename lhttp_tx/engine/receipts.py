@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from lhttp_tx.codec.limits import UNLIMITED
-from lhttp_tx.codec.message import Message, parse
+from lhttp_tx.codec.message import Message
 from lhttp_tx.engine.answers import error_message, error_of
 from lhttp_tx.errors import BusUnavailable, HistoryUnavailable
 from lhttp_tx.interfaces import MaybeDeferred
@@ -98,8 +97,12 @@ def _size(payload: bytes, filing: Filing | Kept | None) -> int:
 
 
 def _filled_in(payload: bytes, binary: bool, token: str, filing: Filing) -> tuple[bytes, bool]:
-    message = told(parse(payload, binary=binary, limits=UNLIMITED), token, filing)
-    return message.raw, message.binary
+    """Return a receipt with the headers of its outcome, like :func:`told`, and whether it is binary."""
+    if filing.failure is not None:
+        return error_message(filing.failure.status, filing.failure.reason, token).raw, False
+    lines = "".join(f"{name}:{value}\r\n" for name, value in filing.headers()).encode()
+    end = payload.index(b"\r\n\r\n") + 2
+    return payload[:end] + lines + payload[end:], binary
 
 
 class Receipts:

@@ -7,7 +7,7 @@ others to the bus directly. Source: the protocol document, sections "History" an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from operator import length_hint
@@ -42,9 +42,10 @@ class Archive:
 
     :ivar store: the history store.
     :ivar turns: limits how much is read for clients in one turn of the reactor.
-    :ivar placed: a list to which the positions of the next run are appended; ``None`` if nobody asks.
-    :ivar identify: called with each payload of the next run, to get its message id; ``None`` if the run has no ids.
-    :ivar filed: a list to which the outcomes of publications with ids are appended.
+    :ivar placed: a list to which the positions of the next run are appended, encoded; ``None`` if nobody asks.
+    :ivar identify: called with each payload of the next run, to get its message id or ``None``; ``None`` if nobody asks
+        for the outcome of each.
+    :ivar filed: a list to which these outcomes are appended.
     """
 
     def __init__(
@@ -59,8 +60,8 @@ class Archive:
         """
         self.store = store
         self.turns = Turns(clock)
-        self.placed: list[str] | None = None
-        self.identify: Callable[[bytes], str] | None = None
+        self.placed: list[bytes] | None = None
+        self.identify: Callable[[bytes], str | None] | None = None
         self.filed: list[Filing] = []
         self._bus = bus
         self._find = find
@@ -180,8 +181,8 @@ class Archive:
 
     def publish_identified(self, channel: str, payloads: Iterator[bytes], binary: bool) -> MaybeDeferred:
         """
-        Publish messages with ids to one channel, up to the first one that the bus does not take at once. The later ones
-        stay in the iterator.
+        Publish messages to one channel, and record the outcome of each, up to the first one that the bus does not take
+        at once. The later ones stay in the iterator.
 
         :raises HistoryUnavailable: like :meth:`publish`.
         """
@@ -205,7 +206,7 @@ class Archive:
             raise HistoryUnavailable(f"{len(run)} publications in a row: {error.reason}") from error
         if self.placed is not None:
             epoch = self.store.epoch_of(retention)
-            self.placed += [format_position(epoch, offset_of(payload)) for payload in marked]
+            self.placed += [format_position(epoch, offset).encode() for offset in _offsets(marked)]
         rest = iter(marked)
         while length_hint(rest):  # a bus that returns a Deferred leaves the rest
             result = self._bus.publish_run(channel, rest, binary)
@@ -228,3 +229,9 @@ def _check(marked: object) -> list[bytes]:
     if not isinstance(marked, list):
         raise TypeError(f"append of a history store has returned {marked!r}, which is no list of bytes")
     return marked
+
+
+def _offsets(marked: list[bytes]) -> Iterable[int]:
+    """Return the offsets of publications that a store has marked. They rise; mostly, they are consecutive."""
+    first, last = offset_of(marked[0]), offset_of(marked[-1])
+    return range(first, last + 1) if last - first == len(marked) - 1 else map(offset_of, marked)

@@ -164,14 +164,13 @@ class MemoryHistory:
             if not channel.runs and channel.name in self._quiet:
                 del self._quiet[channel.name]
                 self._quiet_size -= CHANNEL_COST + len(channel.name)
-            last = self._last = Run(channel, first, list(marked), binary, now)
+            size += RUN_COST
+            last = self._last = Run(channel, first, list(marked), binary, now, size)
             channel.runs.append(last)
             order = self._orders.get(retention)
             if order is None:
                 order = self._orders[retention] = deque()
             order.append(last)
-            size += RUN_COST
-            last.size = size
         channel.count += len(marked)
         channel.had = last.end = channel.had + len(marked)
         channel.size += size

@@ -45,14 +45,16 @@ class Run:
 
     __slots__ = ("binary", "channel", "end", "first", "payloads", "size", "time")
 
-    def __init__(self, channel: Channel, first: int, payloads: list[bytes], binary: bool, time: float) -> None:
+    def __init__(
+        self, channel: Channel, first: int, payloads: list[bytes], binary: bool, time: float, size: int
+    ) -> None:
         self.channel = channel
         self.first = first
         self.payloads = payloads
         self.binary = binary
         self.time = time
         self.end = 0
-        self.size = size_of(payloads)
+        self.size = size
 
     @property
     def last(self) -> int:

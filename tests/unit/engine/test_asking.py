@@ -299,22 +299,28 @@ def test_tokens_and_ids_are_found_whatever_follows(token: str, form: str) -> Non
         lines = form.format(*values)
         return f"LHTTP/1.0 x\r\npublish:a\r\n{lines}z:z\r\n\r\n".encode("latin-1")
 
+    def split(*messages: bytes) -> list[tuple[bytes, bytes]]:
+        return [*zip(*tokens.split_run([b"", *messages], 1, 1000), strict=True)]
+
     whole = head(token.encode())
     tokens = Tokens(whole)
     plain = b"".join(line + b"\r\n" for line in whole.split(b"\r\n")[:-1] if not line.startswith(b"receipt:"))
     for body in (b"", b"body", b"\r\nreceipt:1\r\n\r\n"):
-        found = tokens.split(whole + body)
-        assert found == (token.encode(), plain + body)
+        found = (token.encode(), plain + body)
+        assert split(whole + body) == [found]
         if b"message-id" in whole:
             assert tokens.id_of(plain + body) == "m.1"
-            assert tokens.split(head(b"2", b"other") + body) == (b"2", plain.replace(b"m.1", b"other") + body)
+            other = (b"2", plain.replace(b"m.1", b"other") + body)
+            assert split(head(b"2", b"other") + body, whole + body) == [other, found]
     assert tokens.key == key_of(whole) == key_of(head(b"other"))
     for wrong in (b"", b" 1", b"1 ", b"x" * 65, b"\xc3\xa9", b"1\r", b"1\n", b"\x7f"):
-        assert tokens.split(head(wrong)) is None
+        assert split(head(wrong)) == []
+        assert split(whole, head(wrong), whole) == [(token.encode(), plain)]
         if b"message-id" in whole:
-            assert tokens.split(head(b"1", wrong)) is None
+            assert split(head(b"1", wrong)) == []
     for cut in range(len(whole)):
-        assert tokens.split(whole[:cut]) is None
+        assert split(whole[:cut]) == []
+    assert split(whole + b"x" * 1000, whole) == []
 
 
 def test_receipts_are_well_formed() -> None:
