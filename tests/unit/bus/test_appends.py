@@ -126,6 +126,7 @@ def test_a_run_whose_caller_wants_to_know_is_told_where_it_is() -> None:
     refused = Placing("room")
     assert ends.add(1, placing=refused).answer([REFUSED], None)
     assert isinstance(refused.failure, HistoryUnavailable)
+    assert refused.failure.reason == "JetStream: no room"
 
 
 def test_answers_that_come_when_everything_was_given_up_are_ignored() -> None:
@@ -135,3 +136,27 @@ def test_answers_that_come_when_everything_was_given_up_are_ignored() -> None:
     before = ends.state
     assert run.answer([stored(5), stored(6)], None)
     assert ends.state == before
+
+
+def test_those_who_wait_are_told_when_all_that_they_wait_for_is_decided() -> None:
+    ends, placing = Ends(), Placing("room")
+    plain = ends.add(1)
+    asked = ends.add(1, placing=placing)
+    assert plain.answer([REFUSED], None)
+    assert ends.told == ["JetStream: no room"]  # of the first; the second one is not decided yet
+    assert asked.answer([stored(5)], None)
+    assert ends.told == ["JetStream: no room"] * 2
+    assert (placing.position, placing.failure) == ("e-5", None)
+
+
+def test_a_failure_is_of_no_concern_to_those_who_ask_when_it_is_over() -> None:
+    ends = Ends()
+    first, second = ends.add(1), ends.add(2)
+    assert first.answer([REFUSED], None)
+    assert not second.answer([REFUSED], None)
+    third = ends.add(1)
+    assert second.answer([stored(5)], None)
+    assert third.answer([stored(6)], None)
+    assert ends.told == ["JetStream: no room"] * 3
+    assert ends.add(1).answer([stored(7)], None)
+    assert ends.told[3:] == ["stored"]
