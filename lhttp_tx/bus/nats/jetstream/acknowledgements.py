@@ -12,10 +12,16 @@ from itertools import repeat
 
 from lhttp_tx.bus.nats.headers import Head, read_head
 
-__all__ = ["UNKNOWN", "read", "read_all"]
+__all__ = ["IN_PROCESS", "UNKNOWN", "read", "read_all"]
 
 UNKNOWN = "the history store has not confirmed the publication: it is not known whether it is stored"
 """The error text for a publication without an acknowledgement."""
+
+IN_PROCESS = "another publication with the same message id is on its way into the stream"
+"""The error text for a publication that would be a duplicate if an earlier one, which is not decided, is stored."""
+
+_IN_PROCESS_CODE = 10158
+"""The code that a stream with replicas gives to such a publication."""
 
 
 def read(data: bytes, head: Head | None) -> tuple[int, bool, str]:
@@ -35,6 +41,8 @@ def read(data: bytes, head: Head | None) -> tuple[int, bool, str]:
     try:
         found = json.loads(data)
         if "error" in found:
+            if found["error"].get("err_code") == _IN_PROCESS_CODE:
+                return 0, False, IN_PROCESS
             return 0, False, f"JetStream: {found['error'].get('description') or found['error'].get('code')}"
         return int(found["seq"]), bool(found.get("duplicate")), ""
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -7,7 +7,7 @@ at the same time, because a server drops what it cannot handle. The others wait 
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,8 +19,9 @@ from twisted.internet.interfaces import IDelayedCall
 
 from lhttp_tx.bus.nats.confirmations import tell
 from lhttp_tx.bus.nats.headers import Head, publish_commands
-from lhttp_tx.bus.nats.jetstream.acknowledgements import UNKNOWN, read, read_all
+from lhttp_tx.bus.nats.jetstream.acknowledgements import IN_PROCESS, UNKNOWN, read, read_all
 from lhttp_tx.bus.nats.jetstream.streams import Stream
+from lhttp_tx.bus.nats.jetstream.tips import Tips
 from lhttp_tx.bus.nats.link import Link
 from lhttp_tx.codec.positions import format_position
 from lhttp_tx.errors import HistoryUnavailable
@@ -28,7 +29,7 @@ from lhttp_tx.history.values import Placing
 from lhttp_tx.interfaces import MaybeDeferred
 from lhttp_tx.observe.rationing import RationedLogger
 
-__all__ = ["Appends", "Tips"]
+__all__ = ["Appends"]
 
 _log = RationedLogger(__name__)
 
@@ -52,37 +53,15 @@ _MAX_ID = 256
 _CHECK_INTERVAL = 1.0
 """Seconds between checks for publications that have waited too long."""
 
+_PAUSE = 0.05
+_TRIES = 60
+"""
+Seconds before a publication is sent again whose duplicate was in process, and how often it is. A stream decides such a
+duplicate within milliseconds, unless it loses its leader.
+"""
+
 _COST = 100
 """Bytes that are added to the size of each publication."""
-
-_MAX_TIPS = 20_000
-"""The most channels whose last offset is remembered."""
-
-
-@final
-class Tips:
-    """The largest known offset of each recently used channel."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
-
-    def find(self, stream: Stream, channel: str) -> int:
-        """Return the largest known offset of *channel*; 0 if none is known."""
-        return self._known.get((stream.name, channel), 0)
-
-    def note(self, stream: Stream, channel: str, offset: int) -> None:
-        """Remember that *channel* has a publication with *offset*."""
-        key = stream.name, channel
-        if offset > self._known.get(key, 0):
-            self._known[key] = offset
-            self._known.move_to_end(key)
-            if len(self._known) > _MAX_TIPS:
-                self._known.popitem(last=False)
-
-    def forget(self, stream: Stream) -> None:
-        """Forget the offsets of *stream*, because its offsets start again."""
-        for key in [key for key in self._known if key[0] == stream.name]:
-            del self._known[key]
 
 
 @final
@@ -95,12 +74,13 @@ class _Run:
     :ivar floor: the largest known offset in the stream before the first was sent. Their own offsets are larger.
     :ivar error: why some were not stored, if they have no placing to tell it; else ``None``.
     :ivar tip: the largest offset that one of them has got; 0 if none has.
+    :ivar tries: how often the stream had not decided about a duplicate.
     :ivar since: the time of the clock at which publications of the run were last sent, or else appended.
     """
 
     __slots__ = (
         *("_appends", "channel", "error", "floor", "head", "links", "number", "open", "payloads", "placing", "sent"),
-        *("since", "tip"),
+        *("since", "tip", "tries"),
     )
 
     def __init__(
@@ -122,7 +102,7 @@ class _Run:
         self.sent = 0
         self.open = len(payloads)
         self.since = since
-        self.tip = self.floor = 0
+        self.tip = self.floor = self.tries = 0
         self.error: HistoryUnavailable | None = None
         self.links: dict[Link, str] = {}
 
@@ -181,6 +161,8 @@ class Appends:
         self._under_way = self._under_way_size = 0
         self._waiters: deque[_Waiter] = deque()
         self._checking: IDelayedCall | None = None
+        self._again: list[_Run] = []
+        self._sending_again: IDelayedCall | None = None
 
     @property
     def empty(self) -> bool:
@@ -261,6 +243,11 @@ class Appends:
 
     def _answered(self, run: _Run, data: bytes, head: Head | None) -> None:
         position, duplicate, why = read(data, head)
+        if why is IN_PROCESS:
+            if run.tries < _TRIES:
+                self._send_later(run)
+                return
+            why = UNKNOWN
         if not why and position <= run.floor and not duplicate:
             why = UNKNOWN  # the stream was created again, and its epoch is not known yet
         if why:
@@ -291,10 +278,26 @@ class Appends:
         if self._unsent and self._under_way <= _WINDOW // 2:
             self.send()
 
+    def _send_later(self, run: _Run) -> None:
+        """Send the one publication of *run* again, after a pause."""
+        run.tries += 1
+        run.sent = 0
+        self._under_way -= 1
+        self._under_way_size -= len(run.payloads[0])
+        self._again.append(run)
+        if self._sending_again is None:
+            self._sending_again = self._clock.callLater(_PAUSE, self._send_again)
+
+    def _send_again(self) -> None:
+        self._sending_again = None
+        again, self._again = self._again, []
+        self._unsent.extendleft(run for run in reversed(again) if run.number in self._runs)
+        self.send()
+
     @staticmethod
     def _refuse(run: _Run, count: int, why: str) -> None:
         """Note why *count* publications of *run* were not stored, and log it."""
-        _log.error("{count} publications were not stored: {why}", count=count, why=why)
+        _log.error("{count} publications failed: {why}", count=count, why=why)
         error = HistoryUnavailable(why)
         if run.placing is None:
             run.error = error
@@ -349,9 +352,10 @@ class Appends:
         """Fail all runs, and stop checking."""
         for run in tuple(self._runs.values()):
             self.fail(run, UNKNOWN if run.sent else "the history store has stopped")
-        if self._checking is not None:
-            self._checking.cancel()
-            self._checking = None
+        for call in (self._checking, self._sending_again):
+            if call is not None:
+                call.cancel()
+        self._checking = self._sending_again = None
 
     # Callers that wait
 

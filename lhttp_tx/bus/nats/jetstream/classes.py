@@ -12,9 +12,10 @@ from typing import Any, final
 from twisted.internet.defer import DeferredList
 
 from lhttp_tx.bus.nats.bus import BusParts
-from lhttp_tx.bus.nats.jetstream.appends import Appends, Tips
+from lhttp_tx.bus.nats.jetstream.appends import Appends
 from lhttp_tx.bus.nats.jetstream.settings import NO_PREFIX, StreamSettings
 from lhttp_tx.bus.nats.jetstream.streams import Stream, StreamState
+from lhttp_tx.bus.nats.jetstream.tips import Tips
 from lhttp_tx.bus.nats.link import Link
 from lhttp_tx.errors import HistoryUnavailable
 from lhttp_tx.history.values import Retention
