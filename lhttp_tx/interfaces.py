@@ -310,8 +310,9 @@ class IHistoryStore(Interface):
             ``after`` that a publisher has written.
         :param binary: whether they travel as binary messages.
         :param placing: the store writes the outcome of the publication into it: at once, or before the Deferred of
-            :meth:`confirm` fires. The caller passes it only with a single payload. If its ``message_id`` was appended
-            to *channel* within the window, the store appends nothing.
+            :meth:`confirm` fires. A position that it writes later says that the publication is safe. The caller passes
+            a placing only with a single payload. If its ``message_id`` was appended to *channel* within the window, the
+            store appends nothing.
         :returns: the messages that the subscribers of this node get now, marked with
             :func:`lhttp_tx.codec.positions.mark_run`. The list is empty if there is nothing to deliver, or if the store
             *spreads*.
@@ -326,7 +327,8 @@ class IHistoryStore(Interface):
 
             - succeeds when all of it is safe, except publications whose placing has a ``failure``. Publishers wait for
               it, and the server sets no time limit: a store that waits for a disk or a server must set its own;
-            - fails with :exc:`lhttp_tx.errors.HistoryUnavailable` if the store does not know whether it is safe.
+            - fails with :exc:`lhttp_tx.errors.HistoryUnavailable` if the store does not know whether it is safe. This
+              does not concern publications whose placing has got its outcome later.
         """
 
     def read(channel: str, retention: Retention, *, after: int, limit: int, size: int) -> Page | Deferred[Page]:

@@ -125,8 +125,7 @@ class Answers:
             return fail(error)
         if keep:
             self._keep(pending, whole)
-        reason = f"no answer within {seconds:g} seconds"
-        pending.timer = self._reactor.callLater(seconds, self._expired, pending, reason)
+        pending.timer = self._reactor.callLater(seconds, self._expired, pending, message.command, seconds)
         return pending.deferred
 
     def limited(self, waiting: Deferred[Any], seconds: float, what: str) -> Deferred[Any]:
@@ -245,7 +244,10 @@ class Answers:
             self._pending.pop(pending.token, None)
             self._withdraw(pending)
 
-    def _expired(self, pending: Pending, reason: str) -> None:
+    def _expired(self, pending: Pending, command: str, seconds: float) -> None:
+        was_sent = pending.sent or pending.times > 0
+        reason = f"no answer to {command}" if was_sent else f"there was no connection to send {command}"
+        reason += f" within {seconds:g} seconds"
         self._give_up(pending)
         pending.deferred.errback(Failure(RequestTimeout(reason)))
 

@@ -7,21 +7,26 @@ Imports nothing of the client.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from lhttp_tx.codec.bounds import Bound
+from lhttp_tx.codec.channels import check_channel
 
 __all__ = [
     "COUNT",
     "SECONDS",
     "check_callbacks",
     "check_codec",
+    "check_numbers",
     "check_positions",
     "check_target",
+    "check_text",
+    "check_texts",
     "loaded",
+    "names_of",
     "takes",
     "transports_of",
 ]
@@ -64,6 +69,42 @@ def takes(callback: Callable[..., object], count: int) -> bool:
     except TypeError:
         return False
     return True
+
+
+def check_text(name: str, text: object) -> None:
+    """:raises TypeError: if *text*, the argument *name*, is not a str."""
+    if not isinstance(text, str):
+        raise TypeError(f"{name} is a str, not {text!r:.80}")
+
+
+def check_texts(**texts: object) -> None:
+    """:raises TypeError: if one of *texts* is neither a str nor ``None``."""
+    for name, text in texts.items():
+        if text is not None:
+            check_text(name, text)
+
+
+def names_of(channels: str | Iterable[str]) -> list[str]:
+    """
+    Return the names of *channels*, one or several, as a list.
+
+    :raises TypeError: if one of them is not a str.
+    :raises RemoteProtocolError: if one is malformed or reserved.
+    """
+    if isinstance(channels, bytes) or not isinstance(channels, Iterable):
+        raise TypeError(f"channels is a str, or several in a list, not {channels!r:.80}")
+    names = [channels] if isinstance(channels, str) else [*channels]
+    for name in names:
+        check_text("channel", name)
+        check_channel(name)
+    return names
+
+
+def check_numbers(**numbers: object) -> None:
+    """:raises TypeError: if one of *numbers* is neither an int nor ``None``."""
+    for name, number in numbers.items():
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+            raise TypeError(f"{name} is a number, not {number!r:.80}")
 
 
 def check_target(target: object) -> None:

@@ -31,6 +31,9 @@ _CHANNEL_LIST_SIZE = 4_096
 The most bytes of channel names in one message that subscribes again. By default, a server accepts heads of 8,192 bytes.
 """
 
+_NEW_CHANNELS = 64
+"""The most channels that get a subscribe message of their own because the server has never confirmed them."""
+
 _POSITION_SIZE = 24
 """
 Bytes that are added for each channel of such a list, so that the receipt, which has their positions, is not too large.
@@ -215,11 +218,17 @@ class Registry:
         Split *channels* into one list for each subscribe message.
 
         A channel that catches up gets a message of its own. So it is clear to which channel a missed message belongs
-        that was published to several.
+        that was published to several. So do the first channels that the server has never confirmed: it may refuse one
+        of them, such as one without presence, and would refuse the others of the same message with it. These would be
+        subscribed to only behind the messages that wait for the connection.
         """
         others: list[str] = []
+        new = 0
         for channel in channels:
-            if self._positions.get(channel) is not None or channel in self._last:
+            is_new = not any(one.was_confirmed for one in self._delivery.subscriptions[channel])
+            new += is_new
+            catches_up = self._positions.get(channel) is not None or channel in self._last
+            if catches_up or (is_new and new <= _NEW_CHANNELS):
                 yield [channel]
             else:
                 others.append(channel)

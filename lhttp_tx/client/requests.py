@@ -13,10 +13,11 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from lhttp_tx.client.answers import Answers, Pending
-from lhttp_tx.client.arguments import SECONDS, check_callbacks
-from lhttp_tx.client.errors import ConnectionLost, NoReply
-from lhttp_tx.client.results import HistoryPage, Published, history_page, identified, published
+from lhttp_tx.client.arguments import SECONDS, check_callbacks, check_numbers, check_text, check_texts, names_of
+from lhttp_tx.client.errors import ConnectionLost, NoReply, RequestTimeout
+from lhttp_tx.client.results import HistoryPage, NextPage, Published, history_page, identified, published
 from lhttp_tx.client.service import ConnectedService
+from lhttp_tx.client.states import State
 from lhttp_tx.codec.channels import check_channel
 from lhttp_tx.codec.headers import HeaderPairs
 from lhttp_tx.codec.message import Message, publication
@@ -93,8 +94,11 @@ class RequestingService(ConnectedService):
               the client could not keep the message for sending it again, or has already sent it too often.
         :raises LocalProtocolError: if the message or the id is malformed.
         :raises RemoteProtocolError: if a channel name is malformed or reserved.
+        :raises TypeError: if an argument has a wrong type.
         """
-        names = [check_channel(name) for name in ([channels] if isinstance(channels, str) else channels)]
+        check_text("command", command)
+        check_texts(message_id=message_id)
+        names = names_of(channels)
         if receipt or message_id is not None:
             headers, message_id = identified(headers, message_id)
         message = publication(names, command, headers, body, binary=binary)
@@ -198,8 +202,12 @@ class RequestingService(ConnectedService):
               :meth:`confirm`.
         :raises ValueError: if *limit* is less than 1, if *since* is used with *before* or ``order="newest"``, or if
             *order* is invalid.
+        :raises TypeError: if an argument has a wrong type.
         :raises RemoteProtocolError: if the channel name or a position is malformed.
         """
+        check_text("channel", channel)
+        check_texts(since=since, before=before)
+        check_numbers(limit=limit)
         check_channel(channel)
         if limit < 1:
             raise ValueError(f"a limit of {limit} messages is none")
@@ -207,18 +215,29 @@ class RequestingService(ConnectedService):
             raise ValueError(f"order {order!r} is neither oldest nor newest")
         if since is not None and (before is not None or order == "newest"):
             raise ValueError("since goes forward: leave out before and order")
-        headers = {"channel": channel, "limit": str(limit)}
-        for name, position in (("since", since), ("before", before)):
-            if position is not None:
-                parse_position(position)
-                headers[name] = position
-        if order == "newest":
-            headers["order"] = order
-        asked = self.request(Message("history", headers), timeout=timeout)
-        return asked.addCallbacks(lambda reply: history_page(reply, channel), _without_history)
+        asked: NextPage = {"limit": limit, "order": order}
+        if since is not None:
+            asked["since"] = since
+            parse_position(since)
+        if before is not None:
+            asked["before"] = before
+            parse_position(before)
+        headers = {"channel": channel, **{name: str(value) for name, value in asked.items()}}
+        if order == "oldest":
+            del headers["order"]
+        answer = self.request(Message("history", headers), timeout=timeout)
+        return answer.addCallbacks(lambda reply: history_page(reply, channel, asked), _without_history)
 
     def _limited(self, waiting: Deferred[Any], timeout: float | None, what: str) -> Deferred[Any]:
-        return self._answers.limited(waiting, self._seconds(timeout), what)
+        limited = self._answers.limited(waiting, self._seconds(timeout), what)
+        return limited.addErrback(self._with_advice)
+
+    def _with_advice(self, failure: Failure) -> Failure:
+        if self.state is State.IDLE and failure.check(RequestTimeout):
+            return Failure(
+                RequestTimeout(f"{failure.getErrorMessage()}: the client was not started, so call connect()")
+            )
+        return failure
 
     def _seconds(self, timeout: float | None) -> float:
         if timeout is None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import final
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypedDict, final
 
 from lhttp_tx.codec.headers import HeaderPairs, pairs_of
 from lhttp_tx.codec.message import Message
@@ -18,7 +18,7 @@ from lhttp_tx.codec.multipart import Part, parse_offsets, split_parts
 from lhttp_tx.codec.positions import format_position, parse_position
 from lhttp_tx.errors import LocalProtocolError, RemoteProtocolError
 
-__all__ = ["HistoryPage", "Published", "channel_values", "history_page", "identified", "published"]
+__all__ = ["HistoryPage", "NextPage", "Published", "channel_values", "history_page", "identified", "published"]
 
 _MESSAGE_ID = re.compile(r"[!-~]{1,64}")
 
@@ -40,6 +40,15 @@ class Published:
     duplicate: bool = False
 
 
+class NextPage(TypedDict, total=False):
+    """The arguments of :meth:`lhttp_tx.client.client.Client.history` that ask for the page after another one."""
+
+    limit: int
+    since: str
+    before: str
+    order: Literal["oldest", "newest"]
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
@@ -54,6 +63,8 @@ class HistoryPage:
     :ivar more: whether there are more messages in the requested direction.
     :ivar missed: whether messages after the requested ``since`` are missing, because the history does not reach back
         that far.
+    :ivar next: the arguments that ask for the next page in the requested direction, as in ``await
+        client.history(channel, **page.next)``; ``None`` after the last page.
     """
 
     channel: str
@@ -61,6 +72,7 @@ class HistoryPage:
     position: str
     more: bool
     missed: bool = False
+    next: NextPage | None = None
 
     @property
     def start(self) -> str | None:
@@ -123,10 +135,11 @@ def published(receipt: Message, message_id: str) -> Published:
     return Published(message_id, positions, receipt.headers.get("duplicate") == "1")
 
 
-def history_page(reply: Message, channel: str) -> HistoryPage:
+def history_page(reply: Message, channel: str, asked: NextPage | None = None) -> HistoryPage:
     """
     Return the page in the answer to a ``history`` message.
 
+    :param asked: the arguments that have asked for it; ``None``: the page does not tell how to ask for the next one.
     :raises RemoteProtocolError: if the answer is malformed.
     """
     headers = reply.headers
@@ -134,7 +147,17 @@ def history_page(reply: Message, channel: str) -> HistoryPage:
     parse_position(position)
     parts = () if offsets is None else split_parts(parse_offsets(offsets), reply.body)
     messages = tuple(map(_message, parts))
-    return HistoryPage(channel, messages, position, headers.get("more") == "1", headers.get("missed") == "1")
+    page = HistoryPage(channel, messages, position, headers.get("more") == "1", headers.get("missed") == "1")
+    return replace(page, next=_next_page(page, asked))
+
+
+def _next_page(page: HistoryPage, asked: NextPage | None) -> NextPage | None:
+    if asked is None or page.start is None or not page.more:
+        return None
+    same: NextPage = {"limit": asked["limit"], "order": asked["order"]}
+    if "before" in asked or asked["order"] == "newest":
+        return {**same, "before": page.start}
+    return {**same, "since": page.position}
 
 
 def _message(part: Part) -> Message:

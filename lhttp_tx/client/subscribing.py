@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, overload
 
-from lhttp_tx.client.arguments import check_callbacks
+from lhttp_tx.client.arguments import check_callbacks, check_numbers, check_text, check_texts
 from lhttp_tx.client.errors import ClientClosed
 from lhttp_tx.client.positions import Positions
 from lhttp_tx.client.presence import Presence
@@ -82,10 +82,14 @@ class SubscribingService(RequestingService):
             ends with that error, and ``on_error`` is called.
         :raises RemoteProtocolError: if the channel name is malformed or reserved, or *since* is malformed.
         :raises ClientClosed: if the client is closed.
-        :raises TypeError: if *callback* is not callable, or cannot take these arguments.
+        :raises TypeError: if *callback* is not callable, or cannot take these arguments; or if another argument has a
+            wrong type.
         :raises ValueError: if *buffer* or *last* is less than 1; or if *since* or *last* is used with a wildcard, or
             with a channel that this client is already subscribed to.
         """
+        check_text("channel", channel)
+        check_texts(since=since)
+        check_numbers(buffer=buffer, last=last)
         check_subscription(channel)
         check_callbacks(*(("message", "channel") if named else ("message",)), callback=callback)
         if buffer < 1:
@@ -126,9 +130,12 @@ class SubscribingService(RequestingService):
             that error.
         :raises RemoteProtocolError: if the channel name is malformed or reserved.
         :raises ClientClosed: if the client is closed.
-        :raises TypeError: if a callback is not callable, or cannot take its arguments.
+        :raises TypeError: if a callback is not callable, or cannot take its arguments; or if another argument has a
+            wrong type.
         :raises ValueError: if *buffer* is less than 1.
         """
+        check_text("channel", channel)
+        check_numbers(buffer=buffer)
         check_callbacks("user", "connection", on_join=on_join, on_leave=on_leave)
         check_callbacks("presence", on_sync=on_sync, on_change=on_change)
         check_callbacks("error", on_end=on_end)

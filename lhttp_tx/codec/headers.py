@@ -102,8 +102,16 @@ class Headers:
 
 
 def pairs_of(headers: HeaderPairs | dict[str, str]) -> HeaderPairs:
-    """Return *headers* as pairs of name and value."""
-    return headers.items() if isinstance(headers, dict) else headers
+    """
+    Return *headers* as pairs of name and value.
+
+    :raises TypeError: if it is a text, such as a body that was passed in the place of the headers.
+    """
+    if isinstance(headers, dict):
+        return headers.items()
+    if isinstance(headers, str | bytes):
+        raise TypeError(f"headers are a dict, or pairs of name and value, not {headers!r:.80}; a body goes into body=")
+    return headers
 
 
 def parse_header_lines(raw: bytes) -> Headers:

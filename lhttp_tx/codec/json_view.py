@@ -238,7 +238,7 @@ def _message(found: object, limits: Limits, max_parts: int) -> tuple[bytes, bool
 
 def receipt_of_json(data: bytes, limits: Limits = DEFAULT_LIMITS) -> str | None:
     """Return the token of the receipt that a malformed view asks for; ``None`` if it cannot be found."""
-    found = _RECEIPTS.findall(data[: limits.head_size])
+    found = _RECEIPTS.findall(data[: limits.message_size])
     return found[-1].decode("utf-8", "replace").strip(" \t") if found else None
 
 

@@ -114,5 +114,7 @@ def receipt_of(data: bytes, limits: Limits) -> str | None:
         head = split_head(data[: min(limits.head_size + 4, limits.message_size)], limits)
         return parse_head(head, limits).headers.get("receipt")
     except LHTTPError:
-        found = _RECEIPTS.findall(data[: limits.head_size].partition(b"\r\n\r\n")[0] + b"\r\n")
+        # Of a head that is too large, only the end is searched: clients write this header last.
+        head = data[: limits.message_size].partition(b"\r\n\r\n")[0] + b"\r\n"
+        found = _RECEIPTS.findall(head, max(0, len(head) - limits.head_size))
         return found[-1].decode("utf-8", "replace").strip() if found else None

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from lhttp_tx.codec.cache import Generations
 from lhttp_tx.codec.channels import own_channels
@@ -32,6 +31,7 @@ from lhttp_tx.engine.hub import Hub
 from lhttp_tx.engine.idle import overrides
 from lhttp_tx.engine.plans import KIND_NAMES, Kind, Plan
 from lhttp_tx.engine.processors import Registry
+from lhttp_tx.engine.receipts import outcome_of
 from lhttp_tx.engine.sequence import Step
 from lhttp_tx.engine.session import Session
 from lhttp_tx.engine.watchers import SessionWatcher
@@ -318,8 +318,10 @@ class Engine:
             return self.hub.confirm(filing is not None and filing.is_kept)
 
         waiting = confirm() if result is None else result.addCallback(lambda _: confirm())
-        if waiting is not None and filing is not None and filing.undo is not None:
-            waiting.addErrback(_undo, filing.undo)
+        if waiting is not None and filing is not None:
+            waiting.addBoth(outcome_of, filing)
+        elif filing is not None:
+            filing.check()
         return waiting
 
     def publish(
@@ -389,8 +391,3 @@ class Engine:
                 timers[0].cancel()
 
         return idle.addCallback(done)
-
-
-def _undo(failure: Failure, undo: Callable[[], None]) -> Failure:
-    undo()
-    return failure

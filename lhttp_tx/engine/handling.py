@@ -101,6 +101,18 @@ class Handler(Answerer):
             steps = self._behind_receipts(plan, steps)
         self._sequence.run(steps, request, done)
 
+    def _follow_alone(self, data: bytes, binary: bool) -> None:
+        """
+        Handle a message without the shortcut of its plan, or refuse it: a head with a zero byte in place of a token has
+        the key of a plan.
+        """
+        try:
+            plan = self._engine.plan_alone(data)
+        except Exception:
+            self._refuse(data)
+        else:
+            self._follow(plan, data, binary)
+
     def _behind_receipts(self, plan: Plan, steps: tuple[Step, ...]) -> tuple[Step, ...]:
         """Return *steps*. If the message has to wait for earlier receipts, a step that waits comes first."""
         receipts = self._receipts
@@ -182,7 +194,7 @@ class Handler(Answerer):
         has_room = receipts is None or receipts.has_room
         tokens, run = plan.tokens.split_run(messages, first, self._room(plan))
         if not has_room or not tokens:  # a head without a blank line cannot be split
-            self._follow(self._engine.plan_alone(messages[first]), messages[first], binary)
+            self._follow_alone(messages[first], binary)
             return 1
         self._run = run
         waiting = iter(run)

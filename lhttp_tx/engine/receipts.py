@@ -26,7 +26,7 @@ from lhttp_tx.observe.rationing import RationedLogger
 if TYPE_CHECKING:
     from lhttp_tx.history.values import Filing
 
-__all__ = ["KEPT", "MAX_SIZE", "Answer", "Kept", "Receipts", "told"]
+__all__ = ["KEPT", "MAX_SIZE", "Answer", "Kept", "Receipts", "outcome_of", "told"]
 
 _log = RationedLogger(__name__)
 
@@ -103,6 +103,35 @@ def _filled_in(payload: bytes, binary: bool, token: str, filing: Filing) -> tupl
     lines = "".join(f"{name}:{value}\r\n" for name, value in filing.headers()).encode()
     end = payload.index(b"\r\n\r\n") + 2
     return payload[:end] + lines + payload[end:], binary
+
+
+def outcome_of(result: object, filing: Filing) -> object:
+    """
+    Return the outcome of one publication; takes what a Deferred of :meth:`lhttp_tx.engine.hub.Hub.confirm` has given.
+
+    :param filing: the outcome of the publication in histories. If it is decided, a failure of the store was one of
+        other publications. Any other failure makes the server forget the message id.
+    :raises LHTTPError: if the publication was not stored.
+    """
+    if isinstance(result, Failure) and not (filing.is_decided and result.check(HistoryUnavailable)):
+        if filing.undo is not None:
+            filing.undo()
+        return result
+    filing.check()
+    return None
+
+
+def _is_in_doubt(filing: Filing | Kept | None, asked: bool) -> bool:
+    """
+    Return whether a publication may be lost, because the store has failed.
+
+    :param asked: whether the store was asked for it.
+    """
+    if filing is None or not filing.is_kept:
+        return False
+    if isinstance(filing, Kept) or not filing.is_open:
+        return True
+    return asked and not filing.is_decided
 
 
 class Receipts:
@@ -206,16 +235,20 @@ class Receipts:
         """
         Send an error in place of every receipt that waits.
 
-        If only the store of histories has failed, receipts of publications without history continue to wait.
+        If only the store of histories has failed, the bus has what it was asked for. Then receipts of publications
+        without history, and those whose outcome the store has decided, are sent. Those that it was not asked for yet
+        continue to wait if their outcome is still open.
         """
         if self._over:
             return
         status, reason = error_of(failure, self._peer)
         is_store = failure.check(HistoryUnavailable) is not None
         answers, self._answers = self._answers, deque()
-        self._size = self._asked = 0
-        for payload, binary, token, filing in answers:
-            if token is None or (is_store and not (filing is not None and filing.is_kept)):
+        asked = self._asked
+        self._size = 0
+        self._asked = asked if is_store else 0
+        for number, (payload, binary, token, filing) in enumerate(answers):
+            if token is None or (is_store and not _is_in_doubt(filing, number < asked)):
                 self.add((payload, binary, token, filing))
                 continue
             if filing is not None and not isinstance(filing, Kept) and filing.undo is not None:

@@ -124,7 +124,7 @@ class Archive:
         placing = None if filing is None else filing.place(channel)
         marked = _check(self.store.append(channel, retention, [payload], binary, placing))
         if filing is not None and placing is not None and placing.position is None:
-            filing.is_open = True
+            filing.is_open = placing.is_late = True
         return self._bus.publish(channel, marked[0], binary) if marked else None
 
     def _publish_unkept(self, channel: str, payload: bytes, binary: bool, filing: Filing | None) -> MaybeDeferred:
@@ -216,12 +216,13 @@ class Archive:
     def confirm(self) -> MaybeDeferred:
         """
         Find out when the store and the bus have all earlier publications; see :meth:`lhttp_tx.interfaces.IBus.confirm`.
+
+        If the Deferred fails with :exc:`~lhttp_tx.errors.HistoryUnavailable`, only the store has failed.
         """
         stored, arrived = self.store.confirm(), self._bus.confirm()
         if stored is None or arrived is None:
             return arrived if stored is None else stored
-        gathered = gatherResults([stored, arrived], consumeErrors=True)
-        return gathered.addCallbacks(lambda _: None, lambda failure: failure.value.subFailure)
+        return stored.addBoth(lambda result: arrived.addCallback(lambda _: result))
 
 
 def _check(marked: object) -> list[bytes]:

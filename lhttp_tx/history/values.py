@@ -138,6 +138,7 @@ class Placing:
     :ivar duplicate: whether a publication with this id was already published. If so, *position* is that of the first
         one.
     :ivar failure: why the publication was not stored; ``None`` if nothing is known to have failed.
+    :ivar is_late: whether the store had not decided the outcome when it took the publication.
     """
 
     channel: str
@@ -145,6 +146,7 @@ class Placing:
     position: str | None = None
     duplicate: bool = False
     failure: LHTTPError | None = field(default=None)
+    is_late: bool = False
 
 
 @final
@@ -184,6 +186,21 @@ class Filing:
     def failure(self) -> LHTTPError | None:
         """Why the message was not stored in one of the channels; ``None`` if nothing is known to have failed."""
         return next((placing.failure for placing in self.placings if placing.failure is not None), None)
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether a store that decides outcomes later has decided all of them."""
+        late = [placing for placing in self.placings if placing.is_late]
+        return bool(late) and all(placing.position is not None or placing.failure is not None for placing in late)
+
+    def check(self) -> None:
+        """
+        Do nothing unless the message was not stored.
+
+        :raises LHTTPError: the failure.
+        """
+        if self.failure is not None:
+            raise self.failure
 
     @property
     def duplicate(self) -> bool:

@@ -26,6 +26,7 @@ from lhttp_tx.client import (
     Part,
     Published,
     ReplyError,
+    RequestTimeout,
     State,
     aio,
     parts_of,
@@ -201,6 +202,80 @@ def test_wrong_uses_are_told(url: str) -> None:
         aio.Client("tls:localhost:443")
 
 
+def test_calls_before_connect_wait_for_the_connection(url: str) -> None:
+    async def main() -> list[Any]:
+        client = aio.Client(url)
+        assert client.position("aio.early") is None
+        found: list[Any] = []
+        subscribing = asyncio.create_task(client.subscribe("aio.early", lambda message: found.append(message.text)))
+        publishing = asyncio.create_task(client.publish("aio.early", "hello"))
+        following = asyncio.create_task(client.presence("aio.early"))
+        await asyncio.sleep(0)
+        assert client.state is State.IDLE
+        await client.connect()
+        assert (await subscribing).channel == "aio.early"
+        await publishing
+        with pytest.raises(ReplyError):
+            await following
+        await client.close()
+        return found
+
+    assert run(main()) == ["hello"]
+    assert not _lent
+
+
+def test_a_call_without_a_connection_ends_and_says_what_to_do(url: str) -> None:
+    async def main() -> None:
+        client = aio.Client(url, timeout=0.05)
+        with pytest.raises(RequestTimeout, match=r"not started, so call connect\(\)"):
+            await client.subscribe("aio.never")
+        await client.close()
+        with pytest.raises(ClientClosed, match=r"call connect\(\) to use it again"):
+            await client.subscribe("aio.never")
+        with pytest.raises(ClientClosed):
+            client.position("aio.never")
+
+    run(main())
+    assert not _lent
+
+
+def test_callbacks_may_be_coroutine_functions_that_await_the_client(url: str) -> None:
+    """They must get through what only asyncio can wait for: its own futures, and the calls of this client."""
+
+    async def main() -> None:
+        told: dict[str, asyncio.Future[Any]] = {}
+        loop = asyncio.get_running_loop()
+
+        def told_later(name: str) -> Callable[..., Any]:
+            told[name] = loop.create_future()
+
+            async def callback(*arguments: Any) -> None:
+                await asyncio.sleep(0)
+                if not told[name].done():
+                    result = None if name == "state" else await client.publish("aio.told", name)
+                    told[name].set_result((result, *arguments))
+
+            return callback
+
+        client = aio.Client(
+            url,
+            on_state=told_later("state"),
+            on_error=told_later("error"),
+            on_message=told_later("message"),
+            on_missed=told_later("missed"),
+        )
+        async with client:
+            await client.send("refuse", receipt=False)
+            await client.send("echo", "for nobody", receipt=False)
+            assert (await told["state"])[1] is State.CONNECTING
+            assert isinstance((await told["error"])[1], ReplyError)
+            assert (await told["message"])[1].text == "for nobody"
+            await client.subscribe("aio.missed", since="gone-5")
+            assert (await told["missed"])[1:] == ("aio.missed", None)
+
+    run(main())
+
+
 # Without a loop
 
 
@@ -225,7 +300,7 @@ def test_calls_wait(url: str) -> None:
         subscription = client.subscribe("sync.a")
         assert client.publish("sync.a", {"n": 1}).message_id
         assert next(subscription).json() == {"n": 1}
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=r"nothing has come within 0\.01 seconds"):
             subscription.next(timeout=0.01)
         assert client.request("echo", b"\xff").body == b"\xff"
         reply = client.upload("parts", [Part(body=b"1")])

@@ -7,6 +7,7 @@ It runs the client for Twisted on the program's loop, and turns its Deferreds in
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -33,6 +34,9 @@ __all__ = ["Client", "Headers"]
 _OWN_TLS = ("tls:", "ssl:", "wrappedTLS:")
 """Endpoint descriptions that use Twisted's own TLS, which needs the installed reactor."""
 
+_CALLED = frozenset({"login", "headers", "on_message", "on_error", "on_state", "on_recovered", "on_missed"})
+"""The options that may be coroutine functions."""
+
 Result = TypeVar("Result")
 Headers = HeaderPairs | dict[str, str]
 Listener = Callable[[Message, str], object] | Callable[[Message], object]
@@ -45,7 +49,7 @@ class Client:
     A client of one server, for coroutines in one asyncio loop.
 
     Each call that waits may be cancelled, for example by ``asyncio.timeout``. Calls raise the exceptions of
-    :mod:`lhttp_tx.client.errors`.
+    :mod:`lhttp_tx.client.errors`. A call before :meth:`connect` waits for the connection, within its time limit.
     """
 
     def __init__(
@@ -57,7 +61,9 @@ class Client:
         :param login: returns the headers of the login message. It may be a coroutine function.
         :param options: the other options of :class:`lhttp_tx.client.client.Client`, such as ``codec``, ``headers``,
             ``transports``, ``on_state``, ``on_error``, ``positions`` and ``timeout``, except ``reactor``. Mistakes in
-            *options* raise an exception only when the client connects.
+            *options* raise an exception only when the client connects. ``headers`` and the functions whose names begin
+            with ``on_`` may be coroutine functions. The client waits for ``headers``, but not for the others: messages
+            continue meanwhile.
         :raises ValueError: if *url* is an endpoint description with TLS. Use ``wss://`` instead.
         """
         if url.startswith(_OWN_TLS):
@@ -69,6 +75,7 @@ class Client:
         self._made: _Client | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reactor: LoopReactor | None = None
+        self._is_closed = False
 
     @property
     def state(self) -> State:
@@ -94,6 +101,7 @@ class Client:
         :raises ConnectFailed: if the client cannot connect. It is then closed.
         :raises TypeError: if an option of the client has a wrong type, or does not exist.
         """
+        self._is_closed = False
         client = self._open()
         try:
             await self._wait(client.connect(attempts, timeout))
@@ -102,7 +110,10 @@ class Client:
             raise
 
     async def close(self) -> None:
-        """Close the client. Calls that wait raise ``ClientClosed``. Iterators end."""
+        """
+        Close the client. Calls that wait raise ``ClientClosed``. Iterators end. :meth:`connect` opens the client again.
+        """
+        self._is_closed = True
         client, self._made = self._made, None
         reactor, self._reactor = self._reactor, None
         if client is None or reactor is None or self._loop is None:
@@ -264,6 +275,7 @@ class Client:
         :param buffer: the most messages that wait for the iteration. Beyond that, a new one pushes out the oldest.
         :returns: the subscription, when the server has confirmed it. Without *listener*, iterate over it.
         :raises ReplyError: if the server refuses the subscription.
+        :raises RequestTimeout: if the server has not confirmed it in time. The subscription stays.
         :raises TypeError: if *listener* is a coroutine function, or cannot take these arguments.
         """
         if listener is not None and inspect.iscoroutinefunction(listener):
@@ -319,7 +331,13 @@ class Client:
         return found
 
     def position(self, channel: str) -> str | None:
-        """Return the position of the last message of a channel that the program has got; ``None`` if there is none."""
+        """
+        Return the position of the last message of a channel that the program has got; ``None`` if there is none.
+
+        :raises ClientClosed: if the client is closed.
+        """
+        if self._made is None and not self._is_closed:
+            return None
         return self._running().position(channel)
 
     def _open(self) -> _Client:
@@ -327,11 +345,10 @@ class Client:
         loop = asyncio.get_running_loop()
         if self._made is None:
             self._loop, self._reactor = loop, lend(loop)
-            options = dict(self._options)
-            if self._login is not None:
-                options["login"] = self._waiting_for(self._login)
-            if callable(options.get("headers")):
-                options["headers"] = self._waiting_for(options["headers"])
+            options = {**self._options, "login": self._login}
+            for name in _CALLED & options.keys():
+                if callable(options[name]):
+                    options[name] = self._waiting_for(options[name])
             try:
                 self._made = _Client(self._url, reactor=self._reactor, **options)
             except BaseException:
@@ -343,15 +360,17 @@ class Client:
         return self._made
 
     def _running(self) -> _Client:
-        if self._made is None:
-            raise ClientClosed("the client is not connected: call connect() first, or use async with")
-        return self._made
+        """Return the client inside. Before :meth:`connect`, what it is asked to do waits for the connection."""
+        if self._is_closed:
+            raise ClientClosed("the client is closed: call connect() to use it again")
+        return self._open()
 
-    def _waiting_for(self, call: Callable[[], Any]) -> Callable[[], Any]:
+    def _waiting_for(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function like *call* whose result, if it is an awaitable of asyncio, becomes a Deferred."""
 
-        def called() -> Any:
-            found = call()
+        @functools.wraps(call)
+        def called(*args: Any) -> Any:
+            found = call(*args)
             if not inspect.isawaitable(found) or isinstance(found, Deferred):
                 return found
             return Deferred.fromFuture(asyncio.ensure_future(found))

@@ -46,6 +46,8 @@ class Stream(Generic[_Item]):
 
         try:
             found: _Item = self._run(take())
+        except TimeoutError:
+            raise TimeoutError(f"nothing has come within {timeout:g} seconds") from None
         except ClientClosed:  # what is in the buffer can still be taken
             last = self._stream.left()
             if last is None:

@@ -11,7 +11,8 @@ from twisted.internet.task import Clock
 
 pytest.importorskip("nats")
 
-from lhttp_tx.bus.nats.jetstream.appends import Appends, Tips
+from lhttp_tx.bus.nats.jetstream.appends import Appends
+from lhttp_tx.bus.nats.jetstream.tips import Tips
 from lhttp_tx.errors import HistoryUnavailable
 from lhttp_tx.history.values import Placing
 
@@ -22,6 +23,7 @@ def stored(number: int) -> bytes:
 
 REFUSED = b'{"type":"x","error":{"code":500,"description":"no room"},"stream":"S","seq":0}'
 DUPLICATE = b'{"stream":"S","seq":2,"duplicate":true}'
+IN_PROCESS = b'{"error":{"code":409,"err_code":10158,"description":"in process"},"stream":"S","seq":0}'
 NOBODY = b"NATS/1.0 503\r\n\r\n"
 
 
@@ -42,7 +44,8 @@ class Ends:
         link: Any = FakeLink()
         link.inbox = SimpleNamespace(expect=self._expect, send=self.sent.append, forget=lambda name: None)
         self.tips = Tips()
-        self.appends = Appends(self.stream, lambda: link, self.tips, clock=Clock(), timeout=5.0)
+        self.clock = Clock()
+        self.appends = Appends(self.stream, lambda: link, self.tips, clock=self.clock, timeout=5.0)
 
     def _kick(self) -> None:
         self.kicks += 1
@@ -126,6 +129,7 @@ def test_a_run_whose_caller_wants_to_know_is_told_where_it_is() -> None:
     refused = Placing("room")
     assert ends.add(1, placing=refused).answer([REFUSED], None)
     assert isinstance(refused.failure, HistoryUnavailable)
+    assert refused.failure.reason == "JetStream: no room"
 
 
 def test_answers_that_come_when_everything_was_given_up_are_ignored() -> None:
@@ -135,3 +139,59 @@ def test_answers_that_come_when_everything_was_given_up_are_ignored() -> None:
     before = ends.state
     assert run.answer([stored(5), stored(6)], None)
     assert ends.state == before
+
+
+def test_those_who_wait_are_told_when_all_that_they_wait_for_is_decided() -> None:
+    ends, placing = Ends(), Placing("room")
+    plain = ends.add(1)
+    asked = ends.add(1, placing=placing)
+    assert plain.answer([REFUSED], None)
+    assert ends.told == ["JetStream: no room"]  # of the first; the second one is not decided yet
+    assert asked.answer([stored(5)], None)
+    assert ends.told == ["JetStream: no room"] * 2
+    assert (placing.position, placing.failure) == ("e-5", None)
+
+
+def test_a_failure_is_of_no_concern_to_those_who_ask_when_it_is_over() -> None:
+    ends = Ends()
+    first, second = ends.add(1), ends.add(2)
+    assert first.answer([REFUSED], None)
+    assert not second.answer([REFUSED], None)
+    third = ends.add(1)
+    assert second.answer([stored(5)], None)
+    assert third.answer([stored(6)], None)
+    assert ends.told == ["JetStream: no room"] * 3
+    assert ends.add(1).answer([stored(7)], None)
+    assert ends.told[3:] == ["stored"]
+
+
+def test_a_duplicate_of_what_is_not_decided_is_sent_again() -> None:
+    ends, placing = Ends(), Placing("room", "id")
+    run = ends.add(1, placing=placing)
+    sent = ends.sent[-1]
+    assert not run.answer([IN_PROCESS], None)
+    ends.clock.advance(0.1)
+    assert ends.sent[1:] == [sent] and ends.told == []
+    assert run.answer([DUPLICATE], None)
+    assert (placing.position, placing.duplicate, ends.told) == ("e-2", True, ["stored"])
+    assert ends.state[0] == (0, 0, 0, 0)
+
+
+def test_a_duplicate_of_what_is_never_decided_is_given_up() -> None:
+    ends, placing = Ends(), Placing("room", "id")
+    run = ends.add(1, placing=placing)
+    while not run.answer([IN_PROCESS], None):
+        ends.clock.advance(0.05)
+    assert ends.clock.seconds() < 4 and len(ends.sent) > 10
+    assert placing.failure is not None and "not known" in placing.failure.reason
+    assert ends.state[0] == (0, 0, 0, 0)
+
+
+def test_a_duplicate_that_waits_ends_with_the_store() -> None:
+    ends, placing = Ends(), Placing("room", "id")
+    run = ends.add(1, placing=placing)
+    run.answer([IN_PROCESS], None)
+    ends.appends.close()
+    assert placing.failure is not None
+    assert ends.state[0] == (0, 0, 0, 0) and ends.clock.getDelayedCalls() == []
+    assert len(ends.sent) == 1

@@ -311,7 +311,19 @@ def test_no_answer_in_time_fails_the_call(world: World) -> None:
     world.run(4.9)
     assert not asked.called
     world.run(0.2)
-    assert isinstance(error_of(asked), RequestTimeout)
+    error = error_of(asked)
+    assert isinstance(error, RequestTimeout)
+    assert error.reason == "no answer to pending within 5 seconds"
+
+
+def test_waiting_with_a_client_that_was_not_started_says_what_to_do(world: World) -> None:
+    client = world.client(timeout=5.0)
+    waiting = [client.subscribe("room.a").confirmed(), client.presence("room.a").synced(None)]
+    world.run(5.1)
+    for each in waiting:
+        error = error_of(each)
+        assert isinstance(error, RequestTimeout)
+        assert error.reason.endswith(": the client was not started, so call connect()")
 
 
 def test_a_call_can_be_cancelled(world: World) -> None:
@@ -647,6 +659,31 @@ def test_one_refused_channel_does_not_cost_the_others_their_restoring(world: Wor
     assert [error.status for error in world.errors] == [429]
 
 
+def test_a_refused_channel_does_not_put_the_others_behind_what_waits_for_the_connection(world: World) -> None:
+    """The room has no presence. The server must not refuse the subscription to the room along with that."""
+    client = world.client()
+    got: list[str] = []
+    client.subscribe("room.a", lambda message: got.append(message.text))
+    client.presence("room.a")
+    published = client.publish("room.a", "chat", body="hello")
+    world.result(client.connect())
+    world.result(published)
+    world.run()
+    assert got == ["hello"]
+    assert [error.status for error in world.errors] == [403]
+
+
+def test_very_many_new_subscriptions_share_messages(clock: Clock) -> None:
+    world = World(clock, Limits(subscription_count=1_000))
+    client = world.client()
+    names = [f"room.{number}" for number in range(900)]
+    for name in names:
+        client.subscribe(name)
+    world.result(client.connect())
+    assert [session.channels for session in world.server.engine.sessions] == [frozenset(names)]
+    assert len(world.endpoint.sent) < 80
+
+
 def test_what_was_sent_and_not_answered_fails_with_the_connection(world: World) -> None:
     client = world.connected()
     asked = client.request("pending")
@@ -696,7 +733,9 @@ def test_what_waits_for_a_connection_has_a_time_limit_and_is_not_sent_after_it(w
     client.startService()
     asked = client.request("pending", timeout=0.5)
     world.run(0.6)
-    assert isinstance(error_of(asked), RequestTimeout)
+    error = error_of(asked)
+    assert isinstance(error, RequestTimeout)
+    assert error.reason == "there was no connection to send pending within 0.5 seconds"
     world.endpoint.refuses = False
     world.run(1.0)
     assert client.state is State.CONNECTED
@@ -929,6 +968,44 @@ def test_a_wrong_argument_of_a_call_is_told_at_once() -> None:
         client.upload(Message("upload"), lambda sent: None)  # type: ignore[misc, arg-type]
     with pytest.raises(ValueError, match="timeout"):
         client.request("echo", timeout=-1.0)
+    with pytest.raises(TypeError, match=r"headers are a dict, or pairs of name and value, not 'hello'; .* body="):
+        client.publish("room", "chat", "hello")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"command is a str, not \{'from': 'jack'}"):
+        client.publish("room", {"from": "jack"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [5, None, b"room", ["room"]])
+def test_a_channel_that_is_no_text_is_told_at_once(wrong: Any) -> None:
+    client = Client("unix:/run/lhttp.sock", reactor=Clock())
+    for call in (client.subscribe, client.presence, client.history):
+        with pytest.raises(TypeError, match="channel is a str, not "):
+            call(wrong)
+    for channels in (wrong if wrong != ["room"] else 5, ["room", wrong]):
+        with pytest.raises(TypeError, match=r"channels? is a str"):
+            client.publish(channels, "chat")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("since", {"since": 5}),
+        ("last", {"last": "5"}),
+        ("last", {"last": True}),
+        ("buffer", {"buffer": 1.5}),
+        ("limit", {"limit": "5"}),
+        ("before", {"before": 5}),
+        ("message_id", {"message_id": 7}),
+    ],
+)
+def test_an_argument_of_another_type_is_told_by_its_name(name: str, arguments: dict[str, Any]) -> None:
+    client = Client("unix:/run/lhttp.sock", reactor=Clock())
+    with pytest.raises(TypeError, match=rf"{name} is a \w+, not "):
+        if name in ("limit", "before"):
+            client.history("room", **arguments)
+        elif name == "message_id":
+            client.publish("room", "chat", **arguments)
+        else:
+            client.subscribe("room", **arguments)
 
 
 @pytest.mark.parametrize("callback", [print, dict, [].append, lambda message, more=1: None, lambda *all_of_it: None])

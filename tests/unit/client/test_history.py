@@ -358,12 +358,17 @@ def test_channels_that_catch_up_are_asked_for_alone(world: HandWorld) -> None:
         client.subscribe(channel, print, **how)  # type: ignore[arg-type]
     client.connect()
     world.run()
-    assert sorted((world.asked(number) for number in range(4)), key=lambda found: found["subscribe"]) == [
+    assert sorted((world.asked(number) for number in range(5)), key=lambda found: found["subscribe"]) == [
         {"subscribe": "a", "last": "3", "gaps": "tell"},
         {"subscribe": "b", "last": "3", "gaps": "tell"},
-        {"subscribe": "c e.*", "gaps": "tell"},
+        {"subscribe": "c", "gaps": "tell"},
         {"subscribe": "d", "since": "E-1", "gaps": "tell"},
+        {"subscribe": "e.*", "gaps": "tell"},
     ]
+    world.heard.clear()
+    world.cut()
+    world.run(1.0)
+    assert world.asked() == {"subscribe": "a b c d e.*", "gaps": "tell"}  # no position is known, and all are confirmed
 
 
 @pytest.mark.parametrize("how", [{"last": 0}, {"last": 3, "channel": "a.*"}, {"since": "E-1", "channel": "a.>"}])
@@ -816,6 +821,36 @@ def test_a_page_of_history_has_messages_and_positions(world: HandWorld) -> None:
     ]
     assert (found.position, found.more, found.missed, found.start, len(found)) == ("E-9", True, False, "E-7", 2)
     assert found.position_of(found[0]) == "E-7"
+    assert found.next == {"limit": 2, "order": "oldest", "since": "E-9"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "following"),
+    [
+        ({}, {"limit": 100, "order": "oldest", "since": "E-9"}),
+        ({"since": "E-5", "limit": 2}, {"limit": 2, "order": "oldest", "since": "E-9"}),
+        ({"before": "E-20"}, {"limit": 100, "order": "oldest", "before": "E-7"}),
+        ({"order": "newest", "limit": 2}, {"limit": 2, "order": "newest", "before": "E-7"}),
+        ({"order": "newest", "before": "E-20"}, {"limit": 100, "order": "newest", "before": "E-7"}),
+    ],
+)
+def test_a_page_tells_how_to_ask_for_the_next_one(world: HandWorld, asked: Any, following: Any) -> None:
+    client = world.connected()
+    for more, expected in (("1", following), ("0", None)):
+        world.answers.append(None)
+        page = client.history("a", **asked)
+        world.run()
+        parts = [Part(Message("x", {"command": "chat", "offset": offset}).headers, b"") for offset in ("7", "9")]
+        if asked.get("order") == "newest":
+            parts.reverse()
+        world.say(multipart_message("history", parts, {"channel": "a", "position": "E-9", "more": more}))
+        world.answer(world.heard[-1], {})
+        assert outcome(page).next == expected
+    world.answers.append(None)
+    client.history("a", **following)
+    world.run()
+    last = {name: value for name, value in world.heard[-1].headers if name not in ("receipt", "channel")}
+    assert {"order": "oldest", **last} == {name: str(value) for name, value in following.items()}
 
 
 def test_a_history_may_be_empty(world: HandWorld) -> None:

@@ -22,7 +22,7 @@ from lhttp_tx.rules.grants import NOBODY
 from lhttp_tx.rules.model import Rule, Rules
 from lhttp_tx.testing import Client, Server
 
-TOKENS = ["1", "22", "tok-~!", "a b", "t" * 64, "t" * 65, "é", "", "x:y"]
+TOKENS = ["1", "22", "tok-~!", "a b", "t" * 64, "t" * 65, "é", "", "x:y", "\0", "\x7f"]
 CHANNELS = ["room", "kept", "kept.2", "room kept", "closed", "slow", "small", "quiet", "a..b", ""]
 BODIES = ["", "hello", "x" * 60, "y" * 300, "\r\n\r\nreceipt:9\r\n\r\n"]
 FORMS = [
@@ -140,6 +140,23 @@ def test_a_shortcut_tells_what_the_steps_tell(found: list[list[bytes]], rules: R
         fast = told(found, rules, [], alone=False)
         without_shortcut(patch)
         assert fast == told(found, rules, [], alone=True)
+
+
+@pytest.mark.parametrize("field", ["receipt", "message-id"])
+@pytest.mark.parametrize("is_queued", [False, True])
+def test_a_head_that_only_resembles_a_plan_is_refused_like_any_other(field: str, is_queued: bool) -> None:
+    server = Server(history=["kept"])
+    client = server.connect()
+    form = b"LHTTP/1.0 chat\r\npublish:kept\r\nreceipt:%b\r\nmessage-id:%b\r\n\r\n"
+    wrong = form % ((b"\0", b"2") if field == "receipt" else (b"2", b"\0"))
+    assert key_of(form % (b"1", b"1")) == key_of(wrong)  # what stands between the pieces of a key
+    for data in (form % (b"1", b"1"), wrong, form % (b"3", b"3")):
+        if is_queued:
+            client.session.receive(data, False)
+        else:
+            send(client, [data])
+    assert [message.headers.get("status") for message in client.take()] == [None, "400", None]
+    assert client.close_code is None
 
 
 def numbers(found: list[Message]) -> list[int]:

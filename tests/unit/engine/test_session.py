@@ -638,6 +638,13 @@ def test_an_error_carries_the_receipt_id() -> None:
     assert client.take() == [error(400, "channel 'a..b' has an empty token", "7")]
 
 
+def test_the_error_of_a_head_that_is_too_large_carries_the_receipt_id() -> None:
+    """Otherwise the sender waits for its whole time limit, and does not learn why."""
+    client = Server(limits=Limits(head_size=100)).connect()
+    client.send("LHTTP/1.0 chat\r\npublish:room\r\nlong:" + "x" * 200 + "\r\nreceipt:7\r\n\r\nbody\r\nreceipt:8\r\n")
+    assert [found.headers.get("receipt-id") for found in client.take()] == ["7"]
+
+
 def test_subscribers_get_a_publication_without_the_headers_meant_for_the_server() -> None:
     client = Server().connect()
     client.send("LHTTP/1.0 chat\r\nsubscribe:room\r\n\r\n")

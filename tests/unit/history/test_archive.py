@@ -334,8 +334,9 @@ def test_a_receipt_waits_for_the_store_and_for_the_bus() -> None:
     assert receipts(client) == [{"position": f"room.a={at(server, 1)}"}]
 
 
-@pytest.mark.parametrize("who", ["bus", "store"])
-def test_one_that_fails_is_enough(who: str) -> None:
+@pytest.mark.parametrize("first", ["bus", "store"])
+@pytest.mark.parametrize(("lost", "reason"), [("bus", "the bus"), ("store", "the store"), ("bus store", "the bus")])
+def test_one_that_fails_is_enough_but_both_have_answered(first: str, lost: str, reason: str) -> None:
     bus = FarBus()
     clock = Clock()
     store = FullStore(clock)
@@ -343,9 +344,12 @@ def test_one_that_fails_is_enough(who: str) -> None:
     server = a_server(clock=clock, bus=bus, history_store=store)
     client = server.connect()
     send(client, "room.a", receipt="r")
-    (bus.questions if who == "bus" else store.questions).pop().errback(HistoryUnavailable("lost"))
-    assert [message.headers.get("reason") for message in client.take()] == ["lost"]
-    (store.questions if who == "bus" else bus.questions).pop().errback(HistoryUnavailable("lost too"))
+    questions = {"bus": bus.questions.pop(), "store": store.questions.pop()}
+    errors = {"bus": BusUnavailable("the bus"), "store": HistoryUnavailable("the store")}
+    for name in (first, "store" if first == "bus" else "bus"):
+        assert client.take() == []
+        questions[name].callback(None) if name not in lost else questions[name].errback(errors[name])
+    assert [message.headers.get("reason") for message in client.take()] == [reason]
 
 
 def test_a_bus_that_takes_one_at_a_time_gets_all_that_was_stored() -> None:

@@ -7,9 +7,9 @@ at the same time, because a server drops what it cannot handle. The others wait 
 
 from __future__ import annotations
 
-import json
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import repeat
 from typing import Any, final
@@ -18,8 +18,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from lhttp_tx.bus.nats.confirmations import tell
-from lhttp_tx.bus.nats.headers import Head, publish_commands, read_head
+from lhttp_tx.bus.nats.headers import Head, publish_commands
+from lhttp_tx.bus.nats.jetstream.acknowledgements import IN_PROCESS, UNKNOWN, read, read_all
 from lhttp_tx.bus.nats.jetstream.streams import Stream
+from lhttp_tx.bus.nats.jetstream.tips import Tips
 from lhttp_tx.bus.nats.link import Link
 from lhttp_tx.codec.positions import format_position
 from lhttp_tx.errors import HistoryUnavailable
@@ -27,7 +29,7 @@ from lhttp_tx.history.values import Placing
 from lhttp_tx.interfaces import MaybeDeferred
 from lhttp_tx.observe.rationing import RationedLogger
 
-__all__ = ["UNKNOWN", "Appends", "Tips"]
+__all__ = ["Appends"]
 
 _log = RationedLogger(__name__)
 
@@ -51,40 +53,15 @@ _MAX_ID = 256
 _CHECK_INTERVAL = 1.0
 """Seconds between checks for publications that have waited too long."""
 
+_PAUSE = 0.05
+_TRIES = 60
+"""
+Seconds before a publication is sent again whose duplicate was in process, and how often it is. A stream decides such a
+duplicate within milliseconds, unless it loses its leader.
+"""
+
 _COST = 100
 """Bytes that are added to the size of each publication."""
-
-_MAX_TIPS = 20_000
-"""The most channels whose last offset is remembered."""
-
-UNKNOWN = "the history store has not confirmed the publication: it is not known whether it is stored"
-"""The error text for a publication without an acknowledgement."""
-
-
-@final
-class Tips:
-    """The largest known offset of each recently used channel."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
-
-    def find(self, stream: Stream, channel: str) -> int:
-        """Return the largest known offset of *channel*; 0 if none is known."""
-        return self._known.get((stream.name, channel), 0)
-
-    def note(self, stream: Stream, channel: str, offset: int) -> None:
-        """Remember that *channel* has a publication with *offset*."""
-        key = stream.name, channel
-        if offset > self._known.get(key, 0):
-            self._known[key] = offset
-            self._known.move_to_end(key)
-            if len(self._known) > _MAX_TIPS:
-                self._known.popitem(last=False)
-
-    def forget(self, stream: Stream) -> None:
-        """Forget the offsets of *stream*, because its offsets start again."""
-        for key in [key for key in self._known if key[0] == stream.name]:
-            del self._known[key]
 
 
 @final
@@ -95,13 +72,15 @@ class _Run:
     :ivar sent: the number of publications that were sent.
     :ivar open: the number of publications without an acknowledgement.
     :ivar floor: the largest known offset in the stream before the first was sent. Their own offsets are larger.
+    :ivar error: why some were not stored, if they have no placing to tell it; else ``None``.
     :ivar tip: the largest offset that one of them has got; 0 if none has.
+    :ivar tries: how often the stream had not decided about a duplicate.
     :ivar since: the time of the clock at which publications of the run were last sent, or else appended.
     """
 
     __slots__ = (
-        *("_appends", "channel", "floor", "head", "links", "number", "open", "payloads", "placing", "sent", "since"),
-        "tip",
+        *("_appends", "channel", "error", "floor", "head", "links", "number", "open", "payloads", "placing", "sent"),
+        *("since", "tip", "tries"),
     )
 
     def __init__(
@@ -123,7 +102,8 @@ class _Run:
         self.sent = 0
         self.open = len(payloads)
         self.since = since
-        self.tip = self.floor = 0
+        self.tip = self.floor = self.tries = 0
+        self.error: HistoryUnavailable | None = None
         self.links: dict[Link, str] = {}
 
     def answer(self, answers: list[bytes], heads: list[Head] | None) -> bool:
@@ -133,6 +113,22 @@ class _Run:
     def unanswered(self) -> None:
         """See :class:`lhttp_tx.bus.nats.inbox.Answered`."""
         self._appends.fail(self, UNKNOWN)
+
+
+@final
+@dataclass(slots=True)
+class _Waiter:
+    """
+    A caller that waits until runs are stored.
+
+    :ivar last: the number of the last of these runs.
+    :ivar deferred: fires when all of them have ended.
+    :ivar error: what it fails with; ``None`` if it succeeds.
+    """
+
+    last: int
+    deferred: Deferred[None]
+    error: HistoryUnavailable | None = None
 
 
 @final
@@ -163,8 +159,10 @@ class Appends:
         self._number, self._oldest = 0, 1
         self._count = self._size = 0
         self._under_way = self._under_way_size = 0
-        self._waiters: deque[tuple[int, Deferred[None]]] = deque()
+        self._waiters: deque[_Waiter] = deque()
         self._checking: IDelayedCall | None = None
+        self._again: list[_Run] = []
+        self._sending_again: IDelayedCall | None = None
 
     @property
     def empty(self) -> bool:
@@ -233,7 +231,7 @@ class Appends:
         if run.number not in self._runs:
             return True
         if heads is None and run.placing is None and len(answers) <= run.open:
-            positions = _read_all(answers)
+            positions = read_all(answers)
             if positions and min(positions) > run.floor:
                 self._done(run, max(positions), len(answers))
                 return not run.open
@@ -244,20 +242,20 @@ class Appends:
         return False
 
     def _answered(self, run: _Run, data: bytes, head: Head | None) -> None:
-        position, duplicate, why = _read(data, head)
+        position, duplicate, why = read(data, head)
+        if why is IN_PROCESS:
+            if run.tries < _TRIES:
+                self._send_later(run)
+                return
+            why = UNKNOWN
         if not why and position <= run.floor and not duplicate:
             why = UNKNOWN  # the stream was created again, and its epoch is not known yet
         if why:
             self.stream.kick()
-            if run.placing is None:
-                _log.error("a publication was not stored: {why}", why=why)
-                self._tell_from(run.number, HistoryUnavailable(why))
-        placing = run.placing
-        if placing is not None and why:
-            placing.failure = HistoryUnavailable(why)
-        elif placing is not None:
-            placing.position = format_position(self.stream.epoch, position)
-            placing.duplicate = duplicate
+            self._refuse(run, 1, why)
+        elif run.placing is not None:
+            run.placing.position = format_position(self.stream.epoch, position)
+            run.placing.duplicate = duplicate
         self._done(run, 0 if why else position, 1)
 
     def _done(self, run: _Run, position: int, count: int) -> None:
@@ -280,6 +278,32 @@ class Appends:
         if self._unsent and self._under_way <= _WINDOW // 2:
             self.send()
 
+    def _send_later(self, run: _Run) -> None:
+        """Send the one publication of *run* again, after a pause."""
+        run.tries += 1
+        run.sent = 0
+        self._under_way -= 1
+        self._under_way_size -= len(run.payloads[0])
+        self._again.append(run)
+        if self._sending_again is None:
+            self._sending_again = self._clock.callLater(_PAUSE, self._send_again)
+
+    def _send_again(self) -> None:
+        self._sending_again = None
+        again, self._again = self._again, []
+        self._unsent.extendleft(run for run in reversed(again) if run.number in self._runs)
+        self.send()
+
+    @staticmethod
+    def _refuse(run: _Run, count: int, why: str) -> None:
+        """Note why *count* publications of *run* were not stored, and log it."""
+        _log.error("{count} publications failed: {why}", count=count, why=why)
+        error = HistoryUnavailable(why)
+        if run.placing is None:
+            run.error = error
+        else:
+            run.placing.failure = error
+
     def _end(self, run: _Run) -> None:
         del self._runs[run.number]
         if run.tip:
@@ -287,9 +311,11 @@ class Appends:
         self._count -= len(run.payloads)
         self._size -= sum(map(len, run.payloads)) + _COST * len(run.payloads)
         if self._waiters:
+            if run.error is not None:
+                self._blame(run.number, run.error)
             while self._oldest <= self._number and self._oldest not in self._runs:
                 self._oldest += 1
-            self._tell_up_to(self._oldest - 1, None)
+            self._tell_up_to(self._oldest - 1)
 
     def fail(self, run: _Run, why: str) -> None:
         """Stop waiting for *run*, and report *why* for its publications without an acknowledgement."""
@@ -301,12 +327,7 @@ class Appends:
             self._unsent.remove(run)
         self._under_way -= run.sent - (len(run.payloads) - run.open)
         self._under_way_size -= sum(map(len, run.payloads[len(run.payloads) - run.open : run.sent]))
-        error = HistoryUnavailable(why)
-        if run.placing is not None:
-            run.placing.failure = error
-        else:
-            _log.error("{count} publications: {why}", count=run.open, why=why)
-            self._tell_from(run.number, error)
+        self._refuse(run, run.open, why)
         self._end(run)
 
     def _check(self) -> None:
@@ -331,9 +352,10 @@ class Appends:
         """Fail all runs, and stop checking."""
         for run in tuple(self._runs.values()):
             self.fail(run, UNKNOWN if run.sent else "the history store has stopped")
-        if self._checking is not None:
-            self._checking.cancel()
-            self._checking = None
+        for call in (self._checking, self._sending_again):
+            if call is not None:
+                call.cancel()
+        self._checking = self._sending_again = None
 
     # Callers that wait
 
@@ -345,53 +367,25 @@ class Appends:
         if len(self._waiters) >= _MAX_WAITING:
             waiter.errback(HistoryUnavailable(UNKNOWN))
         else:
-            self._waiters.append((self._number, waiter))
+            self._waiters.append(_Waiter(self._number, waiter))
         return waiter
 
-    def _tell_up_to(self, number: int, error: HistoryUnavailable | None) -> None:
-        """Fire the Deferreds of callers that wait for runs up to *number*."""
-        while self._waiters and self._waiters[0][0] <= number:
-            tell(self._waiters.popleft()[1], error)
+    def _tell_up_to(self, number: int) -> None:
+        """
+        Fire the Deferreds of callers that wait for runs up to *number*. All these have ended, so their outcomes are in
+        their placings.
+        """
+        while self._waiters and self._waiters[0].last <= number:
+            waiter = self._waiters.popleft()
+            tell(waiter.deferred, waiter.error)
 
-    def _tell_from(self, number: int, error: HistoryUnavailable) -> None:
-        """Fail the Deferreds of callers that wait for run *number*, including those that wait for later runs, too."""
-        told = [waiter for last, waiter in self._waiters if last >= number]
-        self._waiters = deque(entry for entry in self._waiters if entry[0] < number)
-        for waiter in told:
-            tell(waiter, error)
+    def _blame(self, number: int, error: HistoryUnavailable) -> None:
+        """Note the error that callers who wait for run *number* get when all runs that they wait for have ended."""
+        for waiter in self._waiters:
+            if waiter.last >= number and waiter.error is None:
+                waiter.error = error
 
 
 def _id_of(channel: str, message_id: str) -> bytes:
     found = f"{channel}:{message_id}".encode()
     return found if len(found) <= _MAX_ID else sha256(found).hexdigest().encode()
-
-
-def _read(data: bytes, head: Head | None) -> tuple[int, bool, str]:
-    """Return the sequence number in an acknowledgement, whether it is a duplicate, and the error text or nothing."""
-    if head is not None and "Status" in read_head(head):
-        return 0, False, "no stream of NATS takes it: the stream was deleted, or JetStream is unavailable"
-    end = data.rfind(b'"seq":')
-    if end > 0 and data[end + 6 : -1].isdigit():
-        return int(data[end + 6 : -1]), False, ""
-    try:
-        found = json.loads(data)
-        if "error" in found:
-            return 0, False, f"JetStream: {found['error'].get('description') or found['error'].get('code')}"
-        return int(found["seq"]), bool(found.get("duplicate")), ""
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return 0, False, "JetStream gave an invalid answer"
-
-
-def _read_all(answers: list[bytes]) -> list[int] | None:
-    """
-    Return the sequence numbers of plain acknowledgements; ``None`` if one is not plain, such as an error or a
-    duplicate.
-    """
-    begin = answers[0][: answers[0].rfind(b'"seq":') + 6]
-    if len(begin) <= 6 or not all(map(bytes.startswith, answers, repeat(begin))):
-        return None
-    size = len(begin)
-    try:
-        return [int(each[size:-1]) for each in answers]
-    except ValueError:
-        return None

@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection
 from typing import Any, final
 
 from twisted.internet.defer import DeferredList
-from twisted.python.failure import Failure
 
 from lhttp_tx.bus.nats.bus import BusParts
-from lhttp_tx.bus.nats.jetstream.appends import Appends, Tips
+from lhttp_tx.bus.nats.jetstream.appends import Appends
 from lhttp_tx.bus.nats.jetstream.settings import NO_PREFIX, StreamSettings
 from lhttp_tx.bus.nats.jetstream.streams import Stream, StreamState
+from lhttp_tx.bus.nats.jetstream.tips import Tips
 from lhttp_tx.bus.nats.link import Link
 from lhttp_tx.errors import HistoryUnavailable
 from lhttp_tx.history.values import Retention
@@ -136,7 +136,7 @@ class Classes:
         waiting = [result for appends in self._appends.values() if (result := appends.confirm()) is not None]
         if len(waiting) < 2:
             return waiting[0] if waiting else None
-        return DeferredList(waiting, fireOnOneErrback=True, consumeErrors=True).addCallbacks(_nothing, _first_failure)
+        return DeferredList(waiting, consumeErrors=True).addCallback(_first_failure)
 
 
 def _nothing_changed(stream: Stream, before: StreamState | None, now: StreamState) -> None:
@@ -147,10 +147,6 @@ def _nothing_wanted() -> None:
     """Do nothing."""
 
 
-def _nothing(_: object) -> None:
-    """Return ``None``, whatever the results were."""
-
-
-def _first_failure(failure: Failure) -> Failure:
-    found: Failure = failure.value.subFailure  # type: ignore[union-attr]
-    return found
+def _first_failure(results: list[tuple[bool, None]]) -> Any:
+    """Return the first failure, or ``None`` if there is none."""
+    return next((result for succeeded, result in results if not succeeded), None)

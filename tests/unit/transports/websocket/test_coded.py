@@ -202,6 +202,14 @@ def test_an_error_among_publications_harms_no_other(factory: LHTTPServerFactory)
     assert [one["COMMAND"] for one in client.take_json()] == ["chat"] * 5 + ["error"] + ["chat"] * 5
 
 
+@pytest.mark.parametrize("headers", [{"a": "x" * 9_000}, {f"a{number}": "x" * 200 for number in range(80)}])
+def test_an_error_about_too_much_in_json_has_its_receipt(factory: LHTTPServerFactory, headers: dict[str, str]) -> None:
+    client = Client(factory, "lhttp.json")
+    client.send(view("chat", {"publish": "room", **headers, "receipt": "7"}, '"receipt":"8"'))
+    (error,) = client.take_json()
+    assert error["HEADERS"]["receipt-id"] == "7"
+
+
 def test_an_error_in_protobuf_has_its_receipt(factory: LHTTPServerFactory) -> None:
     client = Client(factory, "lhttp.protobuf")
     wrong = MESSAGE(command="a b")
