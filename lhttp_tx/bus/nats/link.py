@@ -312,7 +312,8 @@ class Link:
                 return
             if denied[1].lower() == "publish to":
                 if not subject.startswith(self._servers.prefix):
-                    return  # a publication to a stream, whose answer will be missing
+                    self.inbox.denied(subject)
+                    return
                 if not self._denials.refused(subject):
                     self._confirmations.refuse()  # one publication was refused, and nobody knows which
                 self._denials.watch()
