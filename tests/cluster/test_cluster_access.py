@@ -121,10 +121,6 @@ def test_who_publishes_to_channels_that_nats_does_not_allow_fails_no_receipts_of
     node = serve("--nats", nats.url.replace("//", "//node:sesame@"))
     check_works(node)
     with RawClient(node.port) as hostile, RawClient(node.port) as honest:
-        hostile.send(message("chat", {"publish": "secret.first"}, "x"))
-        node.wait_for_log("NATS forbids this node to publish to 'lhttp.secret.first'")
-        honest.send(message("chat", {"publish": "room", "receipt": "x"}, "x"))
-        honest.receive()  # until the next answer of NATS, the first refusal may concern anybody
         for number in range(300):
             hostile.send(message("chat", {"publish": f"secret.{number}"}, "x"))
             honest.send(message("chat", {"publish": f"room.{number % 3}", "receipt": f"r{number}"}, "x"))

@@ -6,11 +6,10 @@ A node learns whether a subject is allowed only by trying it. Refusals of client
 may do nothing, because an operator may forbid some channels on purpose. So the node tries a subject of its own.
 
 NATS does not answer publications. If it forbids one, it names the subject, but not the publication. So at the first
-refusal nobody knows which receipts are concerned, and all that wait must fail. From then on, the link is alert: it
+refusal all receipts that wait for this channel fail. From then on, the link is alert: it
 refuses forbidden subjects itself, and tries each subject that is new to it. The publisher of a tried subject waits for
 the next ping. If NATS refuses the subject before it answers the ping, only the publishers of this subject are
-concerned. So a client that publishes to forbidden channels can fail the receipts of others only once, however many
-channels it names. Used by :mod:`lhttp_tx.bus.nats.link`.
+concerned. Then nobody gets the publication, not even on this node. Used by :mod:`lhttp_tx.bus.nats.link`.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.bus.nats.confirmations import UNCONFIRMED, tell
 from lhttp_tx.bus.nats.subjects import subject_of
-from lhttp_tx.errors import BusUnavailable
+from lhttp_tx.errors import BusUnavailable, ChannelsRefused
 
 __all__ = ["FORBIDDEN", "Complaints", "Denials", "Forbidden", "ForbiddenNames", "Permission"]
 
@@ -213,7 +212,7 @@ class Denials:
         waiter = waiters.popleft()  # NATS answers in order
         if not waiters:
             del self._attempts[subject]
-        if isinstance(result, Failure):
+        if isinstance(result, Failure) and not result.check(ChannelsRefused):
             tell(waiter, BusUnavailable(UNCONFIRMED))
         elif not self._denied.has(subject, asyncio.get_running_loop().time()):
             self._allowed[subject] = None
