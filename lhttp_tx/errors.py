@@ -26,6 +26,7 @@ client ever gets it.
 
 __all__ = [
     "BusUnavailable",
+    "ChannelsRefused",
     "HistoryUnavailable",
     "LHTTPError",
     "LocalProtocolError",
@@ -132,6 +133,18 @@ class BusUnavailable(LHTTPError):
     """The bus cannot take a publication or a subscription at the moment."""
 
     status = 503
+
+
+class ChannelsRefused(BusUnavailable):
+    """
+    The bus has refused publications to some channels. It has all others.
+
+    :ivar channels: the names of these channels.
+    """
+
+    def __init__(self, channels: frozenset[str]) -> None:
+        super().__init__("the bus does not allow this channel")
+        self.channels = channels
 
 
 class HistoryUnavailable(BusUnavailable):

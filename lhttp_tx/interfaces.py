@@ -254,7 +254,8 @@ class IBus(Interface):
 
             - succeeds when the bus has all of them;
             - fails with :exc:`lhttp_tx.errors.BusUnavailable` if the bus may not have all of them. The receivers of
-              this node have got them, and others may have got them.
+              this node have got them, and others may have got them. If the bus knows that only publications to certain
+              channels are missing, it is a :exc:`lhttp_tx.errors.ChannelsRefused`.
         """
 
 

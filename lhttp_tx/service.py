@@ -309,7 +309,7 @@ class LHTTPService(Service):
         if self._is_starting(number):
             if self.factory.starting:
                 accept(self.ports, True)
-            self.factory.starting = self.factory.draining = False
+            self.factory.starting = self.factory.draining = self.factory.closed = False
             for name in self.server.unasked:
                 _log.warn("[plugin.{name}]: no code has read these settings", name=name)
 
@@ -374,6 +374,7 @@ class LHTTPService(Service):
             self._guard.stop,
             self.departure.spread,
             self._parts.drain,
+            self.factory.close,
             self.resource.sessions.stop,
             *((lambda: self._parts.lifecycle.stop(self.server),) if begun else ()),
             self._admission.stop,

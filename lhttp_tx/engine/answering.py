@@ -81,7 +81,13 @@ class Answerer(Member):
     def _settled(self) -> None:
         """Called when no receipts wait any more."""
 
-    def _say(self, answer: Message, token: str | None = None, filing: Filing | None = None) -> None:
+    def _say(
+        self,
+        answer: Message,
+        token: str | None = None,
+        filing: Filing | None = None,
+        channels: tuple[str, ...] = (),
+    ) -> None:
         """
         Send the answer to one message, after the answers to earlier messages.
 
@@ -89,6 +95,7 @@ class Answerer(Member):
             ``None``.
         :param filing: the outcome of the publication in histories. If it is still open, the receipt gets its headers
             when the store has decided.
+        :param channels: the channels of the publication; empty if they are not known.
         """
         if token is None and self._receipts is None:
             self.send(answer)
@@ -99,7 +106,7 @@ class Answerer(Member):
             if confirmation is None:
                 self.send(told(answer, cast(str, token), filing))
                 return
-        self._add([(answer.raw, answer.binary, token, filing)], confirmation)
+        self._add([(answer.raw, answer.binary, token, filing, channels)], confirmation)
 
     def _add(self, answers: list[Answer], confirmation: Deferred[None] | None) -> None:
         """

@@ -213,18 +213,21 @@ class Asking:
 
     def answers(self, count: int) -> list[Answer]:
         """Return the receipts of the first *count* publications."""
+        channels = (self._channel,)
         if self._filed is not None:
             return [
-                (receipt_message(token, filing.headers()), False, token.decode("ascii"), filing)
+                (receipt_message(token, filing.headers()), False, token.decode("ascii"), filing, channels)
                 for token, filing in zip(self._tokens[:count], self._filed, strict=False)
             ]
         kept = KEPT if self.is_kept else None
         if self._placed is None:
-            return [(receipt_message(token), False, token.decode("ascii"), kept) for token in self._tokens[:count]]
+            return [
+                (receipt_message(token), False, token.decode("ascii"), kept, channels) for token in self._tokens[:count]
+            ]
         channel = self._channel.encode().replace(b"%", b"%%")
         text = _RECEIPT_TEXT % (b"%b", b"position:%b=%%b\r\n" % channel)
         return [
-            (text % (token, position), False, token.decode("ascii"), kept)
+            (text % (token, position), False, token.decode("ascii"), kept, channels)
             for token, position in zip(self._tokens[:count], self._placed, strict=True)
         ]
 

@@ -318,8 +318,8 @@ class Engine:
             return self.hub.confirm(filing is not None and filing.is_kept)
 
         waiting = confirm() if result is None else result.addCallback(lambda _: confirm())
-        if waiting is not None and filing is not None:
-            waiting.addBoth(outcome_of, filing)
+        if waiting is not None:
+            waiting.addBoth(outcome_of, filing, channels)
         elif filing is not None:
             filing.check()
         return waiting

@@ -225,7 +225,7 @@ class Handler(Answerer):
             receipts = self._receipts
             confirmation = self._engine.hub.confirm(asking.is_kept) if receipts is None else None
             if receipts is None and confirmation is None:
-                self._send_answers([payload for payload, _, _, _ in answers], False)
+                self._send_answers([payload for payload, *_ in answers], False)
             else:
                 self._add(answers, confirmation)
         if failure is not None:
@@ -257,6 +257,6 @@ class Handler(Answerer):
                 if filing is not None and not filing.is_open:
                     pairs += filing.headers()
                 receipt = Message("receipt", pairs, request.receipt_body, binary=request.receipt_binary)
-                self._say(receipt, request.receipt if request.published else None, filing)
+                self._say(receipt, request.receipt if request.published else None, filing, request.published_to)
             except Exception:
                 self._answer(request.receipt, Failure())

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.codec.message import Message
 from lhttp_tx.engine.answers import error_message, error_of
-from lhttp_tx.errors import BusUnavailable, HistoryUnavailable
+from lhttp_tx.errors import BusUnavailable, ChannelsRefused, HistoryUnavailable
 from lhttp_tx.interfaces import MaybeDeferred
 from lhttp_tx.observe.rationing import RationedLogger
 
@@ -81,10 +81,11 @@ class Kept:
 KEPT = Kept()
 """The only instance of its class."""
 
-Answer: TypeAlias = "tuple[bytes, bool, str | None, Filing | Kept | None]"
+Answer: TypeAlias = "tuple[bytes, bool, str | None, Filing | Kept | None, tuple[str, ...]]"
 """
 An answer that waits: its payload; whether to send it as a binary message; the token, if it is a receipt of a
-publication that the bus may not have yet; and the outcome of the publication in histories.
+publication that the bus may not have yet; the outcome of the publication in histories; and its channels, or none if
+they are not known.
 """
 
 
@@ -105,20 +106,34 @@ def _filled_in(payload: bytes, binary: bool, token: str, filing: Filing) -> tupl
     return payload[:end] + lines + payload[end:], binary
 
 
-def outcome_of(result: object, filing: Filing) -> object:
+def outcome_of(result: object, filing: Filing | None, channels: tuple[str, ...]) -> object:
     """
     Return the outcome of one publication; takes what a Deferred of :meth:`lhttp_tx.engine.hub.Hub.confirm` has given.
 
     :param filing: the outcome of the publication in histories. If it is decided, a failure of the store was one of
-        other publications. Any other failure makes the server forget the message id.
+        other publications. If the publication is concerned, the server forgets the message id.
+    :param channels: its channels.
     :raises LHTTPError: if the publication was not stored.
     """
-    if isinstance(result, Failure) and not (filing.is_decided and result.check(HistoryUnavailable)):
-        if filing.undo is not None:
+    if isinstance(result, Failure) and _is_concerned(result, filing, channels, True):
+        if filing is not None and filing.undo is not None:
             filing.undo()
         return result
-    filing.check()
+    if filing is not None:
+        filing.check()
     return None
+
+
+def _is_concerned(failure: Failure, filing: Filing | Kept | None, channels: tuple[str, ...], asked: bool) -> bool:
+    """
+    Return whether a publication may be lost, because a confirmation has failed.
+
+    :param asked: whether the bus and the store were asked for it.
+    """
+    error = failure.value
+    if isinstance(error, ChannelsRefused):
+        return not channels or not error.channels.isdisjoint(channels)
+    return not isinstance(error, HistoryUnavailable) or _is_in_doubt(filing, asked)
 
 
 def _is_in_doubt(filing: Filing | Kept | None, asked: bool) -> bool:
@@ -205,7 +220,7 @@ class Receipts:
         confirmation.addCallbacks(self._confirmed, self._not_confirmed)
         confirmation.addErrback(lambda failure: _log.failure("answering failed", failure))
 
-    def _confirmed(self, _: None) -> None:
+    def _confirmed(self, result: None) -> None:
         if self._over:
             return
         answers = self._answers
@@ -213,7 +228,7 @@ class Receipts:
         note = self._note()
         while answers and (self._asked or answers[0][2] is None):
             self._asked = max(self._asked - 1, 0)
-            payload, binary, token, filing = answers.popleft()
+            payload, binary, token, filing, _ = answers.popleft()
             self._size -= _size(payload, filing)
             if token is not None and filing is not None and not isinstance(filing, Kept) and filing.is_open:
                 payload, binary = _filled_in(payload, binary, token, filing)
@@ -224,7 +239,7 @@ class Receipts:
         if not answers:
             self._end()
             return
-        confirmation = self._confirm(any(filing is not None and filing.is_kept for _, _, _, filing in answers))
+        confirmation = self._confirm(any(filing is not None and filing.is_kept for _, _, _, filing, _ in answers))
         if confirmation is None:
             self._asked = len(answers)
             self._confirmed(None)
@@ -237,23 +252,24 @@ class Receipts:
 
         If only the store of histories has failed, the bus has what it was asked for. Then receipts of publications
         without history, and those whose outcome the store has decided, are sent. Those that it was not asked for yet
-        continue to wait if their outcome is still open.
+        continue to wait if their outcome is still open. If the bus has refused some channels, only their receipts fail.
         """
         if self._over:
             return
         status, reason = error_of(failure, self._peer)
-        is_store = failure.check(HistoryUnavailable) is not None
+        is_partial = failure.check(HistoryUnavailable, ChannelsRefused) is not None
         answers, self._answers = self._answers, deque()
         asked = self._asked
         self._size = 0
-        self._asked = asked if is_store else 0
-        for number, (payload, binary, token, filing) in enumerate(answers):
-            if token is None or (is_store and not _is_in_doubt(filing, number < asked)):
-                self.add((payload, binary, token, filing))
+        self._asked = asked if is_partial else 0
+        for number, answer in enumerate(answers):
+            _, _, token, filing, channels = answer
+            if token is None or not _is_concerned(failure, filing, channels, number < asked):
+                self.add(answer)
                 continue
             if filing is not None and not isinstance(filing, Kept) and filing.undo is not None:
                 filing.undo()
-            self.add((error_message(status, reason, token).raw, False, None, None))
+            self.add((error_message(status, reason, token).raw, False, None, None, ()))
         self._confirmed(None)
 
     def _send_all(self, answers: Iterable[tuple[bytes, bool]]) -> None:

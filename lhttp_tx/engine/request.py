@@ -64,6 +64,8 @@ class Request:
     :ivar filing: the outcome of the publication in histories; ``None`` if the message was not published, or nobody
         asks.
     :ivar published: whether the message was published. If so, its receipt waits until the bus has the publication.
+    :ivar published_to: its channels; empty if they are not known. If the bus refuses other channels, this does not
+        concern the receipt.
     :ivar receipt: the token of the receipt that the client asked for, or ``None``.
     :ivar receipt_headers: pairs of name and value that are added to the receipt, if the client asked for one.
     :ivar receipt_body: the body of the receipt.
@@ -78,6 +80,7 @@ class Request:
         "filing",
         "message",
         "published",
+        "published_to",
         "receipt",
         "receipt_binary",
         "receipt_body",
@@ -92,6 +95,7 @@ class Request:
         self.filing: Filing | None = None
         self._parts: tuple[Part, ...] | Callable[[], tuple[Part, ...]] = ()
         self.published = False
+        self.published_to: tuple[str, ...] = ()
         self.receipt_headers: tuple[tuple[str, str], ...] = ()
         self.receipt_body = b""
         self.receipt_binary = False

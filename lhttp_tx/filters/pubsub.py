@@ -160,7 +160,7 @@ class PublishFilter(_ChannelFilter):
         if publication is None:
             return None
         channels = self.channels_of(request)
-        request.published = True
+        request.published, request.published_to = True, channels
         if self.files:
             request.filing = filing_of(request.message.head, wanted=self.has_history and request.receipt is not None)
         return cast(Member, request.session).publish_all(channels, publication.stripped(), request.filing)

@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from operator import length_hint
+from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from lhttp_tx.codec.message import Head
 from lhttp_tx.codec.positions import format_position, offset_of, unmarked
 from lhttp_tx.codec.wildcards import is_wildcard
-from lhttp_tx.errors import HistoryUnavailable
+from lhttp_tx.errors import BusUnavailable, ChannelsRefused, HistoryUnavailable
 from lhttp_tx.history.ids import MessageIds
 from lhttp_tx.history.turns import Turns
 from lhttp_tx.history.values import Filing, Placing, Retention, filing_of
@@ -222,7 +224,19 @@ class Archive:
         stored, arrived = self.store.confirm(), self._bus.confirm()
         if stored is None or arrived is None:
             return arrived if stored is None else stored
-        return stored.addBoth(lambda result: arrived.addCallback(lambda _: result))
+        return stored.addBoth(_with, arrived)
+
+
+def _with(stored: Failure | None, arrived: Deferred[None]) -> Deferred[Any]:
+    """Return a Deferred with the result of the store if the bus has everything, else with the failure of the bus."""
+
+    def failed(failure: Failure) -> Failure:
+        error = failure.value
+        if isinstance(stored, Failure) and isinstance(error, ChannelsRefused):  # more is lost than what this one says
+            return Failure(BusUnavailable(error.reason))
+        return failure
+
+    return arrived.addCallbacks(lambda _: stored, failed)
 
 
 def _check(marked: object) -> list[bytes]:

@@ -59,7 +59,8 @@ NAMES: Final[Mapping[str, str]] = {
     "worker {number} hangs: no heartbeat for {seconds:g} s. Its process {pid} is {state}"
     " and used {cpu} s of CPU time meanwhile. It is killed and replaced": "worker.hangs",
     "starting {count} workers": "worker.starting",
-    "{count} more within {seconds:g} s: {like}": "log.left_out",
+    "{count} more within {seconds:g} s, the last: {last}": "log.left_out",
+    "{count} lines of other kinds within {seconds:g} s, the last: {last}": "log.left_out",
 }
 """Names by format."""
 

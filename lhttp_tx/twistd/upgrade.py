@@ -11,15 +11,19 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
+from twisted.logger import Logger
 
 from lhttp_tx.config import Config
+from lhttp_tx.errors import StartFailed
 from lhttp_tx.ports.sockets import UNIXRights
 from lhttp_tx.ports.takeover import MakeEndpoint, Takeover, TakeoverFailed
-from lhttp_tx.twistd.mishaps import give_up
+from lhttp_tx.twistd.mishaps import end_if_not_started, give_up
 
 __all__ = ["Places", "Prepared"]
+
+_log = Logger()
 
 _PENDING_TIME, _PENDING_INTERVAL = 1.0, 0.02
 """The most seconds for which a replaced process waits for requests of accepted connections; seconds between checks."""
@@ -40,6 +44,7 @@ class Prepared(MultiService):
         """:param services: the services, in their order."""
         super().__init__()
         self._is_prepared = False
+        self._pausing: Deferred[Any] | None = None
         for service in services:
             service.setServiceParent(self)
 
@@ -53,6 +58,42 @@ class Prepared(MultiService):
         if not self._is_prepared:
             self.privilegedStartService()
         super().startService()
+
+    def pause(self) -> Deferred[Any]:
+        """
+        Stop the first service. The others continue.
+
+        :returns: a Deferred that succeeds when it has stopped. It never does so if the process is already stopping.
+        """
+        if not self.running:
+            return Deferred()
+        first, *_ = self
+        self._pausing = maybeDeferred(first.stopService).addErrback(
+            lambda failure: _log.failure("stopping for the next process failed", failure)
+        )
+        done: Deferred[Any] = Deferred()
+        self._pausing.addCallback(lambda _: done.callback(None))
+        return done
+
+    def resume(self) -> None:
+        """
+        Start the first service again.
+
+        :raises CannotListenError: if it cannot open its ports.
+        """
+        first, *_ = self
+        self._pausing = None
+        first.privilegedStartService()
+        first.startService()
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop all services that run. Return a Deferred that succeeds when all have stopped."""
+        if self._pausing is None:
+            stopping: Deferred[Any] = super().stopService()
+            return stopping
+        Service.stopService(self)
+        _, *others = self
+        return DeferredList([self._pausing, *(maybeDeferred(each.stopService) for each in reversed(others))])
 
 
 class Places:
@@ -96,6 +137,8 @@ class Places:
             path,
             reactor,
             replaced=self._replaced,
+            pause=self._pause,
+            resume=self._resume,
             patience=0.0 if shares else config.drain_timeout + config.close_timeout + _PATIENCE,
             owners=owners,
             rights=rights,
@@ -120,19 +163,58 @@ class Places:
         takeover = self._takeover
         if takeover is None:
             return ()
+        self._when_started = when_started
         when_started().addCallbacks(lambda _: takeover.started(), lambda _: None)
         return (takeover,)
 
     def _replaced(self, now: bool) -> None:
         self.skip_delay()
-        self._stop(now, self._reactor.seconds() + _PENDING_TIME)
+        self._settled().addCallback(lambda _: self._stop(now))
 
-    def _stop(self, now: bool, end: float) -> None:
-        """Stop when all accepted connections have sent a request, or when the time is over."""
-        if self.count_pending() and self._reactor.seconds() < end:
-            self._reactor.callLater(_PENDING_INTERVAL, self._stop, now, end)
-            return
+    def _settled(self) -> Deferred[None]:
+        """Return a Deferred that succeeds when all accepted connections have sent a request, or the time is over."""
+        done: Deferred[None] = Deferred()
+        end = self._reactor.seconds() + _PENDING_TIME
+
+        def look() -> None:
+            if self.count_pending() and self._reactor.seconds() < end:
+                self._reactor.callLater(_PENDING_INTERVAL, look)
+            else:
+                done.callback(None)
+
+        look()
+        return done
+
+    def _stop(self, now: bool) -> None:
         with suppress(ReactorNotRunning):
             self._reactor.stop()
         if now:  # after the services have begun to stop
-            self._reactor.addSystemEventTrigger("before", "shutdown", lambda: any(call() for call in self._hurry))
+            self._reactor.addSystemEventTrigger("before", "shutdown", self._hurry_up)
+
+    def _hurry_up(self) -> None:
+        any(call() for call in self._hurry)
+
+    # The services, which stop and perhaps start again
+
+    def _pause(self) -> Deferred[Any]:
+        def pause(_: None) -> Deferred[Any]:
+            paused = self._prepared.pause()
+            self._hurry_up()
+            return paused
+
+        return self._settled().addCallback(pause)
+
+    def _resume(self) -> None:
+        """Start the server again. If it does not start, the process ends with status 1."""
+        try:
+            self._prepared.resume()
+        except Exception as error:  # the log has it
+            end_if_not_started(fail(StartFailed(str(error))), self._reactor)
+        else:
+            end_if_not_started(self._when_started(), self._reactor)
+
+    @property
+    def _prepared(self) -> Prepared:
+        assert self._takeover is not None
+        assert isinstance(self._takeover.parent, Prepared)
+        return self._takeover.parent

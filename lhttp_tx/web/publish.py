@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from twisted.internet.defer import Deferred
@@ -57,14 +57,16 @@ class PublishResource(Resource):
 
     isLeaf = True
 
-    def __init__(self, engine: Engine, policy: AccessPolicy) -> None:
+    def __init__(self, engine: Engine, policy: AccessPolicy, *, is_closed: Callable[[], bool] = lambda: False) -> None:
         """
         :param engine: the engine that publishes.
         :param policy: decides who may publish.
+        :param is_closed: returns whether the server has closed all its clients, so that nobody would get a message.
         """
         super().__init__()
         self._engine = engine
         self._policy = policy
+        self._is_closed = is_closed
 
     def render(self, request: Request) -> int | bytes:
         """
@@ -77,6 +79,10 @@ class PublishResource(Resource):
         if request.method != b"POST":
             request.setHeader(b"allow", b"POST")
             return _refuse(request, 405, "publish with POST; the body is an LHTTP message with a publish header")
+        if self._is_closed():
+            request.setHeader(b"connection", b"close")
+            request.channel.persistent = 0
+            return _refuse(request, 503, "the server is going away; connect again")
         try:
             self._check(request)
             message = self._engine.defaults.complete_message(self._parse(request), self._engine.limits)

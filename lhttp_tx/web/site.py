@@ -65,7 +65,7 @@ class RootResource(Resource):
         engine, policy = factory.engine, factory.policy
         self.counters = engine.counters
         self.websocket = WebSocketResource(factory)
-        self.putChild(b"publish", PublishResource(engine, policy))
+        self.putChild(b"publish", PublishResource(engine, policy, is_closed=lambda: factory.closed))
         self.sessions = Sessions(factory, None if nodes is None else nodes.name)
         if events:
             self.putChild(b"events", EventsResource(factory, policy, self.websocket))

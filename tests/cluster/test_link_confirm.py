@@ -56,6 +56,46 @@ def publish(link: Any, payload: bytes = b"payload", subject: str = "lhttp.room")
 FORBIDDEN = "the bus does not allow this channel"
 
 
+def named(link: Any) -> list[Any]:
+    """Ask for a confirmation, and return a list in which will be the channels that are refused, or ``None``."""
+    found: list[Any] = []
+    link.confirm().addCallbacks(found.append, lambda failure: found.append(failure.value.channels))
+    return found
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_refusal_is_of_no_concern_to_those_who_ask_when_it_is_over(ends: Any) -> None:
+    link, server, _ = ends
+    server.silent = True
+    first = named(link)
+    await until(lambda: server.pings)
+    second = named(link)
+    for subject in ("lhttp.bad", "lhttp.worse", "lhttp.bad"):
+        server.refuse(subject)
+    await until(lambda: len(link._confirmations._refused) == 3)
+    server.silent = False
+    server.answer()
+    await until(lambda: first and second)
+    assert first == second == [{"bad", "worse"}]
+    third = named(link)
+    await until(lambda: third)
+    assert third == [None]
+    assert not link._confirmations._refused or link._confirmations._refused[-1][0] < link._confirmations.asked
+
+
+@pytest_twisted.ensureDeferred
+async def test_beyond_a_number_of_refusals_all_who_wait_fail(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lhttp_tx.bus.nats.confirmations._MAX_REFUSED", 5)
+    link, server, _ = ends
+    server.silent = True
+    found = publish(link)
+    await until(lambda: server.pings)
+    for number in range(6):
+        server.refuse(f"lhttp.{number}")
+    await until(lambda: found)
+    assert found == [UNKNOWN]
+
+
 async def alert(ends: Any) -> None:
     """Let the server refuse a publication, and answer what was sent before it."""
     link, server, _ = ends
@@ -95,7 +135,7 @@ async def test_a_refused_channel_is_refused_here_until_it_is_tried_again(ends: A
     with pytest.raises(BusUnavailable, match=FORBIDDEN):
         publish(link, subject="lhttp.bad")
     assert server.heard == []
-    link._denials._denied["lhttp.bad"] = 0.0  # the time is over
+    link._denials._denied._ends["lhttp.bad"] = 0.0  # the time is over
     found = publish(link, subject="lhttp.bad")
     server.silent = False
     await until(lambda: found)
@@ -104,18 +144,23 @@ async def test_a_refused_channel_is_refused_here_until_it_is_tried_again(ends: A
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_channel_that_was_allowed_and_is_refused_then_fails_all_that_wait(ends: Any) -> None:
+async def test_a_channel_that_was_allowed_and_is_refused_then_is_named_to_all_that_wait(ends: Any) -> None:
     link, server, _ = ends
     await alert(ends)
     server.silent = False
     found = publish(link)
     await until(lambda: found)
     server.silent = True
-    found = [publish(link), publish(link, subject="lhttp.other")]
+    found, channels = [publish(link), publish(link, subject="lhttp.other")], named(link)
     await until(lambda: server.pings > 1)
     server.refuse("lhttp.room")
-    await until(lambda: all(found))
-    assert found[0] == [UNKNOWN], "it was not tried, because it was allowed"
+    later = named(link)
+    server.silent = False
+    server.answer()
+    await until(lambda: all(found) and channels and later)
+    assert found == [[FORBIDDEN], [None]], "the first was not tried, because it was allowed"
+    assert channels == [{"room"}]
+    assert later in ([None], [{"room"}]), "the refusal may have come first"
     with pytest.raises(BusUnavailable, match=FORBIDDEN):
         publish(link)
 
@@ -139,7 +184,7 @@ async def test_what_nodes_tell_each_other_is_never_tried(ends: Any) -> None:
     link, _, _ = ends
     await alert(ends)
     assert link.publish("lhttp.%24node.0", b"x", False) is None
-    link._denials._denied["lhttp.%24node.0"] = 1e9
+    link._denials._denied._ends["lhttp.%24node.0"] = 1e9
     assert link.publish("lhttp.%24node.0", b"x", False) is None
 
 
@@ -166,7 +211,7 @@ async def test_what_a_link_remembers_of_refusals_has_a_bound_and_an_end(ends: An
         denials._tried(None, f"lhttp.x{number}")
     assert len(denials._denied) == len(denials._allowed) == 10_000
     denials._relax()
-    assert (denials.alert, denials._denied, denials._allowed, denials._attempts) == (False, {}, {}, {})
+    assert (denials.alert, len(denials._denied), denials._allowed, denials._attempts) == (False, 0, {}, {})
 
 
 @pytest_twisted.ensureDeferred
@@ -340,7 +385,7 @@ async def test_a_publication_that_nats_does_not_allow_is_not_confirmed(ends: Any
     server.answer()
     await until(lambda: found[1])
     globalLogPublisher.removeObserver(errors.append)
-    assert (found, owner.lost) == ([[UNKNOWN], [None]], [])
+    assert (found, owner.lost) == ([[FORBIDDEN], [None]], [])
     told = [formatEvent(event) for event in errors if event["log_level"] is LogLevel.error]
     assert told == ["NATS forbids this node to publish to 'lhttp.room'"]
     assert not link._orders.denied, "there may be any number of such subjects"

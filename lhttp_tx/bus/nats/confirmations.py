@@ -15,7 +15,7 @@ from functools import partial
 from twisted.internet.defer import Deferred
 
 from lhttp_tx.bus.nats.guarded import Pong
-from lhttp_tx.errors import BusUnavailable
+from lhttp_tx.errors import BusUnavailable, ChannelsRefused
 
 __all__ = ["ANSWER_TIMEOUT", "UNCONFIRMED", "Confirmations", "tell"]
 
@@ -24,6 +24,9 @@ ANSWER_TIMEOUT = 4.0
 
 _MAX_UNCONFIRMED = 50_000
 """The most callers that may wait for a confirmation at the same time."""
+
+_MAX_REFUSED = 10_000
+"""The most refusals that are remembered until the server answers. Beyond that, all who wait get an error."""
 
 UNCONFIRMED = "the bus has not confirmed the publication: it is not known whether it arrived"
 """The error text if NATS does not confirm."""
@@ -44,6 +47,9 @@ class Confirmations:
     The callers that wait for confirmations, in order. One ping is in flight at a time. The next one serves all callers
     that came in the meantime.
 
+    If the server refuses a publication, those who wait at this moment learn the channel: the refusal comes before the
+    answer to the next ping.
+
     :ivar asked: the number of calls of :meth:`wait` so far that could wait.
     """
 
@@ -56,6 +62,7 @@ class Confirmations:
         self._failed = failed
         self._waiters: deque[Deferred[None]] = deque()
         self.asked = self._answered = 0
+        self._refused: deque[tuple[int, str]] = deque()
         self._timeout: asyncio.TimerHandle | None = None
         self._ended = False
 
@@ -95,13 +102,27 @@ class Confirmations:
 
     def answer(self, asked: int, confirmed: bool) -> None:
         """Fire the waiting Deferreds, up to that of call number *asked* of :meth:`wait`, counted from 1."""
+        refused, channels = self._refused, frozenset[str]()
         while self._answered < asked:
             self._answered += 1
-            tell(self._waiters.popleft(), None if confirmed else BusUnavailable(UNCONFIRMED))
+            while refused and refused[0][0] < self._answered:
+                refused.popleft()
+                channels = frozenset()
+            if refused and not channels:
+                channels = frozenset(channel for _, channel in refused)
+            error = None if not channels else ChannelsRefused(channels)
+            tell(self._waiters.popleft(), error if confirmed else BusUnavailable(UNCONFIRMED))
 
     def refuse(self) -> None:
         """Fail all waiting Deferreds: it is not known whether the publications have arrived."""
         self.answer(self.asked, False)
+
+    def refuse_channel(self, channel: str) -> None:
+        """Let the Deferreds that wait now fail with :exc:`~lhttp_tx.errors.ChannelsRefused` when the server answers."""
+        if self._answered < self.asked and (not self._refused or self._refused[-1] != (self.asked, channel)):
+            self._refused.append((self.asked, channel))
+        if len(self._refused) > _MAX_REFUSED:
+            self.refuse()
 
     def end(self) -> None:
         """Send no more pings. Afterwards, call :meth:`refuse` to fail the Deferreds that still wait."""

@@ -43,6 +43,7 @@ class Inbox:
 
     :ivar subject: the subject that the link subscribes to, with a wildcard.
     :ivar open: whether the link has subscribed to it.
+    :ivar denied: called with the subject of a publication to a stream that NATS has refused. It must not raise.
     """
 
     def __init__(self, client: GuardedClient) -> None:
@@ -53,6 +54,7 @@ class Inbox:
         self._waiting: dict[str, Answered] = {}
         self._count = 0
         self.open = False
+        self.denied: Callable[[str], None] = _ignore
         self._ended = False
         self._retired: Callable[[], object] | None = None
 
@@ -104,3 +106,7 @@ class Inbox:
         waiting, self._waiting = self._waiting, {}
         for who in waiting.values():
             who.unanswered()
+
+
+def _ignore(subject: str) -> None:
+    """Do nothing: this link has no streams."""

@@ -29,7 +29,7 @@ from lhttp_tx.bus.nats.owner import LinkOwner
 from lhttp_tx.bus.nats.permission import Complaints, Denials, Permission
 from lhttp_tx.bus.nats.receiving import pass_on
 from lhttp_tx.bus.nats.servers import NATSServers, is_server
-from lhttp_tx.bus.nats.subjects import subject_of
+from lhttp_tx.bus.nats.subjects import channel_of, subject_of
 from lhttp_tx.bus.nats.tap import Receiver
 from lhttp_tx.errors import BusUnavailable, MessageTooLarge
 
@@ -156,8 +156,8 @@ class Link:
         :returns: a Deferred that
 
             - succeeds when the server has them;
-            - fails with :exc:`lhttp_tx.errors.BusUnavailable` if the link is lost first, if the server refuses a
-              publication in the meantime, or if too many callers already wait.
+            - fails with :exc:`lhttp_tx.errors.BusUnavailable` if the link is lost first, or if too many callers already
+              wait; with :exc:`lhttp_tx.errors.ChannelsRefused` if the server has refused publications in the meantime.
         """
         return self._confirmations.wait()
 
@@ -312,9 +312,10 @@ class Link:
                 return
             if denied[1].lower() == "publish to":
                 if not subject.startswith(self._servers.prefix):
-                    return  # a publication to a stream, whose answer will be missing
+                    self.inbox.denied(subject)
+                    return
                 if not self._denials.refused(subject):
-                    self._confirmations.refuse()  # one publication was refused, and nobody knows which
+                    self._refuse(subject)
                 self._denials.watch()
             else:
                 self._orders.denied.add(subject)
@@ -322,6 +323,13 @@ class Link:
             self.lose(str(error) or repr(error))
         else:
             _log.warn("NATS: {error!r}", error=error)
+
+    def _refuse(self, subject: str) -> None:
+        channel = channel_of(subject, self._servers.prefix)
+        if channel is None:
+            self._confirmations.refuse()
+        else:
+            self._confirmations.refuse_channel(channel)
 
     async def on_end(self) -> None:
         """Called when the client has closed itself."""

@@ -6,11 +6,10 @@ A node learns whether a subject is allowed only by trying it. Refusals of client
 may do nothing, because an operator may forbid some channels on purpose. So the node tries a subject of its own.
 
 NATS does not answer publications. If it forbids one, it names the subject, but not the publication. So at the first
-refusal nobody knows which receipts are concerned, and all that wait must fail. From then on, the link is alert: it
+refusal all receipts that wait for this channel fail. From then on, the link is alert: it
 refuses forbidden subjects itself, and tries each subject that is new to it. The publisher of a tried subject waits for
 the next ping. If NATS refuses the subject before it answers the ping, only the publishers of this subject are
-concerned. So a client that publishes to forbidden channels can fail the receipts of others only once, however many
-channels it names. Used by :mod:`lhttp_tx.bus.nats.link`.
+concerned. Then nobody gets the publication, not even on this node. Used by :mod:`lhttp_tx.bus.nats.link`.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from twisted.python.failure import Failure
 
 from lhttp_tx.bus.nats.confirmations import UNCONFIRMED, tell
 from lhttp_tx.bus.nats.subjects import subject_of
-from lhttp_tx.errors import BusUnavailable
+from lhttp_tx.errors import BusUnavailable, ChannelsRefused
 
-__all__ = ["Complaints", "Denials", "Forbidden", "Permission"]
+__all__ = ["FORBIDDEN", "Complaints", "Denials", "Forbidden", "ForbiddenNames", "Permission"]
 
 _log = Logger()
 
@@ -37,6 +36,9 @@ _COMPLAINT_INTERVAL = 10.0
 
 _ALERT = 60.0
 """Seconds after the last refusal for which a link is alert."""
+
+FORBIDDEN = "the bus does not allow this channel"
+"""The error text for a publication that NATS does not allow."""
 
 _DENIED = 30.0
 """Seconds for which a subject counts as forbidden. Then it is tried again, because an operator may have allowed it."""
@@ -123,7 +125,37 @@ class Forbidden(BusUnavailable):
     """NATS does not allow this node to publish to a channel."""
 
     def __init__(self) -> None:
-        super().__init__("the bus does not allow this channel")
+        super().__init__(FORBIDDEN)
+
+
+class ForbiddenNames:
+    """The names that NATS has refused lately, 10,000 at most. It is false if there are none."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def add(self, name: str, now: float) -> None:
+        """Add a name, or keep it for longer. *now* is the time, in seconds."""
+        self._ends.pop(name, None)
+        self._ends[name] = now + _DENIED
+        _bound(self._ends)
+
+    def has(self, name: str, now: float) -> bool:
+        """Return whether NATS has refused a name in the last 30 seconds. *now* is the time, in seconds."""
+        end = self._ends.get(name)
+        if end is None:
+            return False
+        if now < end:
+            return True
+        del self._ends[name]
+        return False
+
+    def clear(self) -> None:
+        """Forget all names."""
+        self._ends.clear()
 
 
 class Denials:
@@ -142,7 +174,7 @@ class Denials:
         self.alert = False
         self._confirm = confirm
         self._own = own
-        self._denied: dict[str, float] = {}
+        self._denied = ForbiddenNames()
         self._allowed: dict[str, None] = {}
         self._attempts: dict[str, deque[Deferred[None]]] = {}
         self._settling = self._ended = False
@@ -156,11 +188,8 @@ class Denials:
         """
         if subject.startswith(self._own):
             return False
-        until = self._denied.get(subject)
-        if until is not None:
-            if asyncio.get_running_loop().time() < until:
-                raise Forbidden
-            del self._denied[subject]
+        if self._denied and self._denied.has(subject, asyncio.get_running_loop().time()):
+            raise Forbidden
         return subject not in self._allowed
 
     def attempt(self, subject: str) -> Deferred[None]:
@@ -183,9 +212,9 @@ class Denials:
         waiter = waiters.popleft()  # NATS answers in order
         if not waiters:
             del self._attempts[subject]
-        if isinstance(result, Failure):
+        if isinstance(result, Failure) and not result.check(ChannelsRefused):
             tell(waiter, BusUnavailable(UNCONFIRMED))
-        elif subject not in self._denied:
+        elif not self._denied.has(subject, asyncio.get_running_loop().time()):
             self._allowed[subject] = None
             _bound(self._allowed)
             tell(waiter, None)
@@ -197,9 +226,7 @@ class Denials:
         :returns: whether only tried publications can be concerned. Their publishers have been told.
         """
         is_known = subject in self._attempts and not self._settling
-        self._denied.pop(subject, None)
-        self._denied[subject] = asyncio.get_running_loop().time() + _DENIED
-        _bound(self._denied)
+        self._denied.add(subject, asyncio.get_running_loop().time())
         self._allowed.pop(subject, None)
         for waiter in tuple(self._attempts.get(subject, ())):
             tell(waiter, Forbidden())

@@ -110,7 +110,7 @@ class LHTTPServerFactory(WebSocketServerFactory):
         self.admission = Admission(reactor) if admission is None else admission
         self.outbox = Outbox(engine.hub, reactor)
         engine.hub.bracket(self.outbox.cork, self.outbox.uncork)
-        self.draining = self.starting = False
+        self.draining = self.starting = self.closed = False
         largest = 2 * engine.limits.message_size
         self.setProtocolOptions(
             webStatus=False,
@@ -170,6 +170,10 @@ class LHTTPServerFactory(WebSocketServerFactory):
         """Set Autobahn's parameters for connections that are made from now on."""
         super().setSessionParameters(*arguments, **options)
         self._configured = None
+
+    def close(self) -> None:
+        """Note that the server has closed all clients. Until it starts again, nobody would get a publication."""
+        self.closed = True
 
     def check(self, handshake: Handshake, place: Place | None = None) -> None:
         """

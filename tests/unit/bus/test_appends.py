@@ -42,6 +42,7 @@ class Ends:
         self.stream: Any = SimpleNamespace(name="S", tip=4, ready=True, trouble="", epoch="e", kick=self._kick)
         self.stream.subject_of = lambda channel: f"s.{channel}"
         link: Any = FakeLink()
+        self.link = link
         link.inbox = SimpleNamespace(expect=self._expect, send=self.sent.append, forget=lambda name: None)
         self.tips = Tips()
         self.clock = Clock()
@@ -195,3 +196,32 @@ def test_a_duplicate_that_waits_ends_with_the_store() -> None:
     assert placing.failure is not None
     assert ends.state[0] == (0, 0, 0, 0) and ends.clock.getDelayedCalls() == []
     assert len(ends.sent) == 1
+
+
+def test_who_publishes_what_nats_forbids_is_told_at_once() -> None:
+    ends, allowed, forbidden = Ends(), Placing("room"), Placing("shut")
+    run = ends.add(1, placing=allowed)
+    ends.appends.add("shut", [b"1"], False, forbidden, None)
+    ends.appends.add("shut", [b"2", b"3"], False, None, None)  # nobody asks
+    for _ in range(4):  # once for each, and once more
+        ends.appends.denied(ends.link, "shut")
+    assert forbidden.failure is not None and forbidden.failure.reason == "the bus does not allow this channel"
+    assert run.answer([stored(5)], None)
+    assert (allowed.position, ends.told, ends.appends.empty) == ("e-5", ["stored"], True)
+    assert ends.state[0] == (0, 0, 0, 0) and ends.kicks == 0
+    with pytest.raises(HistoryUnavailable, match="does not allow"):
+        ends.appends.add("shut", [b"4"], False, None, None)
+    ends.clock.advance(31)
+    ends.appends.add("shut", [b"5"], False, None, None)  # an operator may have allowed it
+    assert not ends.appends.empty
+
+
+def test_the_oldest_publication_that_was_sent_is_the_one_that_nats_forbids() -> None:
+    ends, other = Ends(), FakeLink()
+    first = ends.add(2)
+    ends.appends.denied(other, "room")  # nothing went over this link
+    assert not ends.appends.empty
+    assert not first.answer([stored(5)], None)
+    ends.appends.denied(ends.link, "room")
+    assert ends.appends.empty and ends.told == ["the bus does not allow this channel"]
+    assert ends.tips.find(ends.stream, "room") == 5

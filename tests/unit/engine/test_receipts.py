@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from lhttp_tx import Message, Request, processor
 from lhttp_tx.bus.memory import MemoryBus
 from lhttp_tx.engine.receipts import MAX_SIZE, Receipts
-from lhttp_tx.errors import BusUnavailable
+from lhttp_tx.errors import BusUnavailable, ChannelsRefused
 from lhttp_tx.history.values import Filing
 from lhttp_tx.rules.model import Rule, Rules
 from lhttp_tx.testing import Client, Server
@@ -42,6 +42,12 @@ class FarBus(MemoryBus):
         questions, self.questions = self.questions, []
         for question in questions:
             question.callback(None)
+
+    def refuse(self, *channels: str) -> None:
+        """Have everything but what went to these channels."""
+        questions, self.questions = self.questions, []
+        for question in questions:
+            question.errback(ChannelsRefused(frozenset(channels)))
 
     def lose(self) -> None:
         """Be gone, with whatever was on its way."""
@@ -262,7 +268,7 @@ def test_answers_that_were_given_up_end_once() -> None:
         peer="test",
     )
     confirmation: Deferred[None] = Deferred()
-    waiting.add((b"receipt", False, "1", None))
+    waiting.add((b"receipt", False, "1", None, ("room",)))
     waiting.begin(confirmation)
     waiting.give_up()
     confirmation.callback(None)
@@ -354,3 +360,35 @@ def test_answers_that_wait_for_a_store_count_what_they_wait_with() -> None:
         receipts.add((b"x", False, "1", filing))
         count += 1
     assert count <= MAX_SIZE // 5_000 + 1  # measured: 5,037 bytes each
+
+
+def test_what_the_bus_refuses_fails_no_receipts_of_other_channels(bus: FarBus, server: Server, client: Client) -> None:
+    for number, channel in enumerate(("good", "bad", "good", "bad", "good bad", "fine")):
+        client.send(publication(number, channel))
+    done: list[Any] = []
+    for channel in ("bad", "good"):
+        server.engine.publish(channel, "x").addBoth(done.append)
+    bus.refuse("bad", "worse")
+    told = client.take()
+    assert [message.headers.get("receipt-id") for message in told] == ["0", "1"]  # the others were not asked for yet
+    bus.take()
+    told += client.take()
+    assert [message.headers.get("receipt-id") for message in told] == ["0", "1", "2", "3", "4", "5"]
+    failed = [message.headers.get("receipt-id") for message in told if message.command == "error"]
+    assert failed == ["1", "3", "4"]
+    assert {message.headers.get("reason") for message in told} == {None, "the bus does not allow this channel"}
+    assert [getattr(each, "value", each).__class__ for each in done] == [ChannelsRefused, type(None)]
+
+
+def test_an_id_of_what_the_bus_refuses_may_be_used_again(bus: FarBus, server: Server) -> None:
+    client = server.connect()
+    for number, channel in enumerate(("bad", "good")):
+        client.send(Message("chat", {"publish": channel, "receipt": str(number), "message-id": "x"}))
+    bus.refuse("bad")
+    bus.take()
+    client.take()
+    for number, channel in enumerate(("bad", "good")):
+        client.send(Message("chat", {"publish": channel, "receipt": str(number), "message-id": "x"}))
+    bus.take()
+    bus.take()
+    assert [message.headers.get("duplicate") for message in client.take()] == [None, "1"]

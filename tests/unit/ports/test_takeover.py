@@ -19,8 +19,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import formatEvent, globalLogPublisher
 
 from lhttp_tx.ports.listening import close_now
+from lhttp_tx.ports.successor import Successor
 from lhttp_tx.ports.taken import Taken
-from lhttp_tx.ports.takeover import Takeover, TakeoverFailed, _Successor
+from lhttp_tx.ports.takeover import Takeover, TakeoverFailed
 
 
 class Listening:
@@ -65,8 +66,8 @@ class Running:
         self.port: Any = Listening()
         self.takeover._listens("tcp:1", self.port)
 
-    def successor(self, pid: int, *orders: object) -> tuple[_Successor, Connection]:
-        successor, connection = _Successor(self.takeover), Connection()
+    def successor(self, pid: int, *orders: object) -> tuple[Successor, Connection]:
+        successor, connection = Successor(self.takeover), Connection()
         successor.pid, successor.transport = pid, connection  # type: ignore[assignment]
         for order in orders:
             successor.lineReceived(json.dumps(order).encode("ascii"))

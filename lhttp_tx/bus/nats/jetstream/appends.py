@@ -9,20 +9,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import repeat
 from typing import Any, final
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from lhttp_tx.bus.nats.confirmations import tell
 from lhttp_tx.bus.nats.headers import Head, publish_commands
 from lhttp_tx.bus.nats.jetstream.acknowledgements import IN_PROCESS, UNKNOWN, read, read_all
 from lhttp_tx.bus.nats.jetstream.streams import Stream
 from lhttp_tx.bus.nats.jetstream.tips import Tips
+from lhttp_tx.bus.nats.jetstream.waiters import Waiters
 from lhttp_tx.bus.nats.link import Link
+from lhttp_tx.bus.nats.permission import FORBIDDEN, ForbiddenNames
 from lhttp_tx.codec.positions import format_position
 from lhttp_tx.errors import HistoryUnavailable
 from lhttp_tx.history.values import Placing
@@ -43,9 +42,6 @@ that, publications are refused.
 _WINDOW = 2_000
 _WINDOW_SIZE = 1_048_576
 """The most publications, and the most bytes, that are in flight at the same time."""
-
-_MAX_WAITING = 50_000
-"""The most callers that may wait at the same time until their publications are stored."""
 
 _MAX_ID = 256
 """The most bytes of a channel and a message id that NATS gets unchanged. Of longer ones, NATS gets a hash."""
@@ -116,22 +112,6 @@ class _Run:
 
 
 @final
-@dataclass(slots=True)
-class _Waiter:
-    """
-    A caller that waits until runs are stored.
-
-    :ivar last: the number of the last of these runs.
-    :ivar deferred: fires when all of them have ended.
-    :ivar error: what it fails with; ``None`` if it succeeds.
-    """
-
-    last: int
-    deferred: Deferred[None]
-    error: HistoryUnavailable | None = None
-
-
-@final
 class Appends:
     """
     The publications that are appended to one stream, in order.
@@ -159,8 +139,9 @@ class Appends:
         self._number, self._oldest = 0, 1
         self._count = self._size = 0
         self._under_way = self._under_way_size = 0
-        self._waiters: deque[_Waiter] = deque()
+        self._waiters = Waiters()
         self._checking: IDelayedCall | None = None
+        self._forbidden = ForbiddenNames()
         self._again: list[_Run] = []
         self._sending_again: IDelayedCall | None = None
 
@@ -176,9 +157,12 @@ class Appends:
         Append *payloads* to the stream; parameters as of :meth:`lhttp_tx.interfaces.IHistoryStore.append`.
 
         :param link: the link of the node, which knows the largest allowed message; ``None`` if there is none.
-        :raises HistoryUnavailable: if too many publications wait for their acknowledgements.
+        :raises HistoryUnavailable: if NATS does not allow the channel, or if too many publications wait for their
+            acknowledgements.
         :raises MessageTooLarge: if NATS does not accept messages of this size.
         """
+        if self._forbidden and self._forbidden.has(channel, self._clock.seconds()):
+            raise HistoryUnavailable(FORBIDDEN)
         if link is not None:
             for payload in payloads:
                 link.check_size(payload, binary, stored=True)
@@ -258,6 +242,20 @@ class Appends:
             run.placing.duplicate = duplicate
         self._done(run, 0 if why else position, 1)
 
+    def denied(self, link: Link, channel: str) -> None:
+        """
+        Note that NATS has refused a publication to *channel*, which was sent over *link*. NATS refuses publications in
+        the order in which they were sent, so it is the oldest one.
+        """
+        self._forbidden.add(channel, self._clock.seconds())
+        for run in self._runs.values():
+            if run.channel == channel and link in run.links and run.sent > len(run.payloads) - run.open:
+                self._refuse(run, 1, FORBIDDEN)
+                self._done(run, 0, 1)
+                if not run.open:
+                    link.inbox.forget(run.links[link])
+                return
+
     def _done(self, run: _Run, position: int, count: int) -> None:
         """
         Note that the next publications of *run* were acknowledged.
@@ -312,10 +310,10 @@ class Appends:
         self._size -= sum(map(len, run.payloads)) + _COST * len(run.payloads)
         if self._waiters:
             if run.error is not None:
-                self._blame(run.number, run.error)
+                self._waiters.blame(run.number, run.error)
             while self._oldest <= self._number and self._oldest not in self._runs:
                 self._oldest += 1
-            self._tell_up_to(self._oldest - 1)
+            self._waiters.tell(self._oldest - 1)
 
     def fail(self, run: _Run, why: str) -> None:
         """Stop waiting for *run*, and report *why* for its publications without an acknowledgement."""
@@ -363,27 +361,7 @@ class Appends:
         """See :meth:`lhttp_tx.interfaces.IHistoryStore.confirm`."""
         if not self._runs:
             return None
-        waiter: Deferred[None] = Deferred()
-        if len(self._waiters) >= _MAX_WAITING:
-            waiter.errback(HistoryUnavailable(UNKNOWN))
-        else:
-            self._waiters.append(_Waiter(self._number, waiter))
-        return waiter
-
-    def _tell_up_to(self, number: int) -> None:
-        """
-        Fire the Deferreds of callers that wait for runs up to *number*. All these have ended, so their outcomes are in
-        their placings.
-        """
-        while self._waiters and self._waiters[0].last <= number:
-            waiter = self._waiters.popleft()
-            tell(waiter.deferred, waiter.error)
-
-    def _blame(self, number: int, error: HistoryUnavailable) -> None:
-        """Note the error that callers who wait for run *number* get when all runs that they wait for have ended."""
-        for waiter in self._waiters:
-            if waiter.last >= number and waiter.error is None:
-                waiter.error = error
+        return self._waiters.add(self._number)
 
 
 def _id_of(channel: str, message_id: str) -> bytes:

@@ -17,6 +17,7 @@ from lhttp_tx.bus.nats.jetstream.settings import NO_PREFIX, StreamSettings
 from lhttp_tx.bus.nats.jetstream.streams import Stream, StreamState
 from lhttp_tx.bus.nats.jetstream.tips import Tips
 from lhttp_tx.bus.nats.link import Link
+from lhttp_tx.bus.nats.subjects import channel_of
 from lhttp_tx.errors import HistoryUnavailable
 from lhttp_tx.history.values import Retention
 from lhttp_tx.interfaces import MaybeDeferred
@@ -121,6 +122,13 @@ class Classes:
         """Note that there is no link. *why* is the reason that publishers get."""
         for stream in self._streams.values():
             stream.trouble = why
+
+    def denied(self, link: Link, subject: str) -> None:
+        """Note that NATS has refused a publication to *subject*, which may belong to one of the streams."""
+        for stream in self._streams.values():
+            channel = channel_of(subject, stream.source)
+            if channel is not None:
+                self._appends[stream.name].denied(link, channel)
 
     def close(self) -> None:
         """Close all streams, and fail the publications that wait for acknowledgements."""

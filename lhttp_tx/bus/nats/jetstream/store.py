@@ -173,6 +173,7 @@ class JetStreamHistory:
                 )
             return
         link.inbox.open = True
+        link.inbox.denied = partial(self._classes.denied, link)
         if self._users and link is self._parts.keeper.link:
             moved, self._link = self._link is not None, link
             self._classes.open()
