@@ -33,7 +33,10 @@ _MAX_SIZE = 16_777_216
 """The most bytes of a file with positions."""
 
 _SAVE_INTERVAL = 1.0
-"""Seconds between a change and saving the positions."""
+"""
+The fewest seconds between saving the positions twice. The first change is saved at once. Otherwise, a program that was
+killed in its first second would know no position, and would not learn what it has missed.
+"""
 
 
 class PositionStore(Protocol):
@@ -46,8 +49,8 @@ class PositionStore(Protocol):
         """
         Replace the stored positions.
 
-        Called one second after a change, and when the client is closed. If it raises an exception, the client calls
-        ``on_error``, and saves again after the next change.
+        Called after a change, at most once a second, and when the client is closed. If it raises an exception, the
+        client calls ``on_error``, and saves again after the next change, or when it is closed.
         """
 
 
@@ -137,6 +140,7 @@ class Positions:
         found = [] if store is None else [*loaded(store.load()).items()][-_MAX_CHANNELS:]
         self._known = {channel: parse_position(position) for channel, position in found}
         self._saved = self._all(in_hand=False)
+        self._saved_at = float("-inf")
 
     def attach(self, behind: Callable[[str, bool], tuple[str, int] | None]) -> None:
         """
@@ -213,16 +217,18 @@ class Positions:
     def changed(self) -> None:
         """Note that there may be something to save."""
         if self._store is not None and self._saving is None:
-            self._saving = self._reactor.callLater(_SAVE_INTERVAL, self._save)
+            left = self._saved_at + _SAVE_INTERVAL - self._reactor.seconds()
+            self._saving = self._reactor.callLater(max(0.0, left), self._save)
 
     def _save(self, *, in_hand: bool = True) -> None:
         """:param in_hand: whether the program may still be handling the messages that it has taken last."""
         self._saving = None
         if self._store is None:
             return
-        self._saved = self._all(in_hand=in_hand)
+        positions, self._saved_at = self._all(in_hand=in_hand), self._reactor.seconds()
         try:
-            self._store.save(self._saved)
+            self._store.save(positions)
+            self._saved = positions
         except Exception as error:
             if not isinstance(error, (OSError, LHTTPError)):
                 _log.failure("{store} failed", store=self._store)

@@ -20,6 +20,7 @@ NAMES: Final[Mapping[str, str]] = {
     "cannot listen on {description}: {why}": "server.cannot_listen",
     "cannot start: {error}": "server.cannot_start",
     "stopping: serving for {seconds:g} s more": "server.delaying",
+    "the process that took over has ended before it served: serving again": "server.resumed",
     "closing {count} connections within {seconds:g} s": "server.draining",
     "closing {count} connections": "server.closing",
     "the reactor runs again after {seconds:.1f} s": "reactor.resumed",

@@ -547,11 +547,33 @@ def test_positions_are_saved_once_a_second_and_not_for_each_message(world: HandW
     listen(world, client)
     for offset in range(6, 106):
         world.publish("a", "x", offset, offset - 1)
-    assert kept.saved == 0
-    world.run(1.0)
-    assert (kept.saved, kept.positions) == (1, {"a": "E-105"})
-    world.run(5.0)
     assert kept.saved == 1
+    world.run(1.0)
+    assert (kept.saved, kept.positions) == (2, {"a": "E-105"})
+    world.run(5.0)
+    assert kept.saved == 2
+
+
+def test_the_first_position_is_saved_at_once(world: HandWorld) -> None:
+    """Otherwise, a program that is killed in its first second does not learn what it has missed."""
+    kept = Kept()
+    client = world.connected(positions=kept)
+    world.answers.append({"position": "a=E-5"})
+    client.subscribe("a", print, last=20)
+    world.run()
+    assert kept.positions == {"a": "E-5"}
+
+
+def test_positions_that_could_not_be_saved_are_saved_when_the_client_is_closed(world: HandWorld) -> None:
+    kept = Kept()
+    kept.failure = OSError(28, "No space left on device")
+    client = world.connected(positions=kept)
+    listen(world, client)
+    world.run(1.0)
+    kept.failure = None
+    client.close()
+    world.run()
+    assert kept.positions == {"a": "E-5"}
 
 
 def test_what_waits_in_a_buffer_was_not_got_yet(world: HandWorld) -> None:
