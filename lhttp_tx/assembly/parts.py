@@ -213,6 +213,7 @@ class Assembly:
         if config.require_nodes:
             self.engine.receipt_note = self._note
         self.control = Control(self.engine, self.nodes, name_of=self.members.name_of)
+        getattr(self.bus, "on_gap", []).append(self.control.muting.catch_up)
         self.is_alone = isinstance(self.bus, MemoryBus) and bus is None
         self.server = self.engine.server = RunningServer(self)
         self.lifecycle = Lifecycle(

@@ -157,7 +157,7 @@ class Dispatch:
             if channel in self.asked:
                 self.asked[channel] += 1
             if not self._is_repeated(channel, message.headers.get("message-id")):
-                self._hand(message, (channel, channel), before)
+                self._hand(message, (channel, channel), before or ("", after))
             return
         by_wildcard = [way for way in ways if way[0] != way[1]]
         if by_wildcard:

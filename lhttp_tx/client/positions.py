@@ -33,7 +33,10 @@ _MAX_SIZE = 16_777_216
 """The most bytes of a file with positions."""
 
 _SAVE_INTERVAL = 1.0
-"""Seconds between a change and saving the positions."""
+"""
+The fewest seconds between saving the positions twice. The first change is saved at once. Otherwise, a program that was
+killed in its first second would know no position, and would not learn what it has missed.
+"""
 
 
 class PositionStore(Protocol):
@@ -46,8 +49,8 @@ class PositionStore(Protocol):
         """
         Replace the stored positions.
 
-        Called one second after a change, and when the client is closed. If it raises an exception, the client calls
-        ``on_error``, and saves again after the next change.
+        Called after a change, at most once a second, and when the client is closed. If it raises an exception, the
+        client calls ``on_error``, and saves again after the next change, or when it is closed.
         """
 
 
@@ -132,16 +135,20 @@ class Positions:
         self._report = report
         self._seen: set[str] = set()
         self._saving: IDelayedCall | None = None
-        self._behind: Callable[[str], tuple[str, int] | None] = lambda _: None
+        self._behind: Callable[[str, bool], tuple[str, int] | None] = lambda _, in_hand: None
+        self._is_interrupted = False
         found = [] if store is None else [*loaded(store.load()).items()][-_MAX_CHANNELS:]
         self._known = {channel: parse_position(position) for channel, position in found}
+        self._saved = self._all(in_hand=False)
+        self._saved_at = float("-inf")
 
-    def attach(self, behind: Callable[[str], tuple[str, int] | None]) -> None:
+    def attach(self, behind: Callable[[str, bool], tuple[str, int] | None]) -> None:
         """
         Set the function that knows the messages in buffers.
 
         :param behind: returns the position just before the oldest message of a channel that is still in a buffer;
-            ``None`` if there is none.
+            ``None`` if there is none. Its second argument is whether a message that the program has taken, and may
+            still be handling, counts as one in the buffer.
         """
         self._behind = behind
 
@@ -161,17 +168,28 @@ class Positions:
     def taken(self, channel: str) -> str | None:
         """Return the position of the last message that the program has got; ``None`` if it is not known."""
         found = self._known.get(channel)
-        return None if found is None else format_position(*(self._behind(channel) or found))
+        return None if found is None else format_position(*(self._behind(channel, False) or found))
 
     def all_taken(self) -> dict[str, str]:
         """Return the positions of the last messages that the program has got, by channel."""
-        return {channel: format_position(*(self._behind(channel) or found)) for channel, found in self._known.items()}
+        return self._all(in_hand=False)
+
+    def _all(self, *, in_hand: bool) -> dict[str, str]:
+        known = self._known.items()
+        return {channel: format_position(*(self._behind(channel, in_hand) or found)) for channel, found in known}
+
+    def interrupted(self) -> None:
+        """
+        Note that an error has ended the program's work with the messages that it has taken last. So :meth:`close` saves
+        the positions before them.
+        """
+        self._is_interrupted = True
 
     def took(self, channel: str, offset: int) -> None:
         """Note that the message at *offset* has arrived."""
         self._known[channel] = self._known[channel][0], offset
         self._seen.add(channel)
-        self._changed()
+        self.changed()
 
     def put(self, channel: str, position: str | None) -> None:
         """
@@ -184,7 +202,7 @@ class Positions:
             self._known[channel] = parse_position(position)
         elif self._known.pop(channel, None) is None:
             return
-        self._changed()
+        self.changed()
 
     def advance(self, channel: str, position: str) -> None:
         """
@@ -194,18 +212,23 @@ class Positions:
         if known is None or known[0] != found[0] or known[1] < found[1]:
             self._known[channel] = found
             self._seen.discard(channel)
-            self._changed()
+            self.changed()
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """Note that there may be something to save."""
         if self._store is not None and self._saving is None:
-            self._saving = self._reactor.callLater(_SAVE_INTERVAL, self._save)
+            left = self._saved_at + _SAVE_INTERVAL - self._reactor.seconds()
+            self._saving = self._reactor.callLater(max(0.0, left), self._save)
 
-    def _save(self) -> None:
+    def _save(self, *, in_hand: bool = True) -> None:
+        """:param in_hand: whether the program may still be handling the messages that it has taken last."""
         self._saving = None
         if self._store is None:
             return
+        positions, self._saved_at = self._all(in_hand=in_hand), self._reactor.seconds()
         try:
-            self._store.save(self.all_taken())
+            self._store.save(positions)
+            self._saved = positions
         except Exception as error:
             if not isinstance(error, (OSError, LHTTPError)):
                 _log.failure("{store} failed", store=self._store)
@@ -217,6 +240,8 @@ class Positions:
         self._seen.clear()
         if self._store is None:
             self._known.clear()
-        elif self._saving is not None:
-            self._saving.cancel()
-            self._save()
+        elif self._saving is not None or self._saved != self._all(in_hand=self._is_interrupted):
+            if self._saving is not None:
+                self._saving.cancel()
+            self._save(in_hand=self._is_interrupted)
+        self._is_interrupted = False

@@ -200,9 +200,16 @@ class Registry:
         if self._on_missed is not None:
             call_safely(self._on_missed, channel, position)
 
-    def _behind(self, channel: str) -> tuple[str, int] | None:
-        """Return the position just before the oldest message of *channel* in a buffer; ``None`` if there is none."""
-        found = [one.behind() for one in self._delivery.subscriptions.get(channel, ())]
+    def asked(self) -> None:
+        """See :class:`~lhttp_tx.client.subscription.SubscriptionOwner`."""
+        self._positions.changed()
+
+    def _behind(self, channel: str, in_hand: bool) -> tuple[str, int] | None:
+        """
+        Return the position just before the oldest message of *channel* in a buffer, or, if *in_hand*, in the hands of
+        the program; ``None`` if there is none.
+        """
+        found = [one.behind(in_hand) for one in self._delivery.subscriptions.get(channel, ())]
         return min((one for one in found if one is not None), key=lambda one: one[1], default=None)
 
     def _drop(self, channel: str) -> list[Subscription]:
@@ -295,6 +302,8 @@ class Registry:
             elif since or channel in missed:
                 told.append((channel, count))
             for subscription in tuple(self._delivery.subscriptions.get(channel, ())):
+                if now is not None:
+                    subscription.place(now[0])
                 subscription.confirm(unsure=channel in unsure)
         for channel, count in told:
             if channel not in recovered:  # a server without history has no such header

@@ -156,6 +156,13 @@ class SubscribingService(RequestingService):
             buffer=buffer,
         )
 
+    def interrupted(self) -> None:
+        """
+        Note that an error has ended the loops of the program. When the client is closed, the message that each loop has
+        taken last does not count as handled: the next run of the program gets it again, if positions are stored.
+        """
+        self._positions.interrupted()
+
     def position(self, channel: str) -> str | None:
         """
         Return the position of the last message of a channel that the program has got.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
-from typing import Any, Protocol, final
+from typing import Any, Generic, Protocol, TypeVar, final
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.logger import Logger
@@ -19,7 +19,19 @@ from lhttp_tx.client.errors import ClientClosed
 from lhttp_tx.codec.message import Message
 from lhttp_tx.errors import LHTTPError
 
-__all__ = ["ChannelCallback", "MessageCallback", "Subscription", "SubscriptionOwner", "call_safely", "fire_all"]
+__all__ = [
+    "AsyncioIterator",
+    "ChannelCallback",
+    "MessageCallback",
+    "Source",
+    "Subscription",
+    "SubscriptionOwner",
+    "call_safely",
+    "fire_all",
+    "taken",
+]
+
+_Item = TypeVar("_Item")
 
 _log = Logger()
 
@@ -49,6 +61,9 @@ class SubscriptionOwner(Protocol):
 
         :param timeout: seconds; ``None``: the client's own limit.
         """
+
+    def asked(self) -> None:
+        """Called when the program asks for the next message, so that it has handled the one before."""
 
 
 @final
@@ -87,6 +102,7 @@ class Subscription:
         self._buffer = buffer
         self._size = 0
         self._takers: deque[Deferred[Message]] = deque()
+        self._in_hand: tuple[Message, tuple[str, int] | None] | None = None
         self._confirming: list[Deferred[Subscription]] = []
         self._is_confirmed = False
         self._end: LHTTPError | None = None
@@ -133,8 +149,12 @@ class Subscription:
         """
         if self._callback is not None:
             raise TypeError(f"the subscription to {self.channel} has a callback")
+        if self._in_hand is not None:
+            self._in_hand = None
+            self._owner.asked()
         if self._messages:
-            message, _ = self._messages.popleft()
+            self._in_hand = self._messages.popleft()
+            message, _ = self._in_hand
             self._size -= len(message.raw)
             return succeed(message)
         if self._end is not None:
@@ -163,7 +183,7 @@ class Subscription:
 
         :param loop: the event loop that the asyncio reactor runs.
         """
-        return _AsyncioIterator(self, loop)
+        return AsyncioIterator(self, loop)
 
     def __await__(self) -> Generator[Any, None, Subscription]:
         return self.confirmed().__await__()
@@ -196,17 +216,40 @@ class Subscription:
         """
         self._when_confirmed, self._when_ended = confirmed, ended
 
-    def behind(self) -> tuple[str, int] | None:
+    def behind(self, in_hand: bool) -> tuple[str, int] | None:
         """
         Return the position just before the oldest message with a position in the buffer; ``None`` if there is none.
+
+        :param in_hand: whether the message that the program has taken last counts as one in the buffer. The program has
+            handled it when it asks for the next one.
         """
+        if in_hand and self._in_hand is not None and self._in_hand[1] is not None:
+            return self._in_hand[1]
         return next((before for _, before in self._messages if before is not None), None)
+
+    def place(self, epoch: str) -> None:
+        """Called with the epoch of the messages that came before it was known, those of ``last``."""
+        if any(before is not None and not before[0] for _, before in self._messages):
+            self._messages = deque((message, _placed(before, epoch)) for message, before in self._messages)
+        if self._in_hand is not None:
+            message, before = self._in_hand
+            self._in_hand = message, _placed(before, epoch)
+
+    def put_back(self, message: Message) -> None:
+        """Take back a message that :meth:`next` has given, but that has not reached the program."""
+        if self._takers:
+            self._takers.popleft().callback(message)
+            return
+        held, self._in_hand = self._in_hand, None
+        self._messages.appendleft((message, held[1] if held is not None and held[0] is message else None))
+        self._size += len(message.raw)
 
     def deliver(self, message: Message, channel: str, before: tuple[str, int] | None = None) -> None:
         """
         Take a message and its channel. This never raises.
 
-        :param before: the position just before the message, if the channel has history; else ``None``.
+        :param before: the position just before the message, if the channel has history; else ``None``. Its epoch is
+            empty as long as it is not known; see :meth:`place`.
         """
         if self._end is not None:
             return
@@ -215,6 +258,7 @@ class Subscription:
         elif self._callback is not None:
             call_safely(self._callback, message)
         elif self._takers:
+            self._in_hand = message, before
             self._takers.popleft().callback(message)
         else:
             self._messages.append((message, before))
@@ -246,23 +290,53 @@ class Subscription:
             self._when_ended(error)
 
 
-@final
-class _AsyncioIterator:
-    """Iterates over a subscription in a coroutine of asyncio."""
+def _placed(before: tuple[str, int] | None, epoch: str) -> tuple[str, int] | None:
+    return before if before is None or before[0] else (epoch, before[1])
 
-    def __init__(self, subscription: Subscription, loop: Any) -> None:
-        self._subscription = subscription
+
+class Source(Protocol[_Item]):
+    """What a program iterates over: a subscription, or a presence."""
+
+    def next(self) -> Deferred[_Item]:
+        """Take the next item. If the Deferred is cancelled, no item is lost."""
+
+    def put_back(self, item: _Item, /) -> None:
+        """Take back an item that has not reached the program."""
+
+
+async def taken(source: Source[_Item], loop: Any) -> _Item:
+    """
+    Take the next item in a coroutine of asyncio. If the coroutine is cancelled, no item is lost.
+
+    The loop may cancel it when the item is there, and before it goes on, for example if a time limit ends in the same
+    moment. The item then goes back.
+    """
+    future = source.next().asFuture(loop)
+    try:
+        return await future
+    except BaseException:
+        if future.done() and not future.cancelled() and future.exception() is None:
+            source.put_back(future.result())
+        raise
+
+
+@final
+class AsyncioIterator(Generic[_Item]):
+    """Iterates over a source in a coroutine of asyncio."""
+
+    def __init__(self, source: Source[_Item], loop: Any) -> None:
+        """:param loop: the event loop that the asyncio reactor runs."""
+        self._source = source
         self._loop = loop
 
-    def __aiter__(self) -> _AsyncioIterator:
+    def __aiter__(self) -> AsyncioIterator[_Item]:
         return self
 
-    async def __anext__(self) -> Message:
+    async def __anext__(self) -> _Item:
         try:
-            message: Message = await self._subscription.next().asFuture(self._loop)
+            return await taken(self._source, self._loop)
         except ClientClosed:
             raise StopAsyncIteration from None
-        return message
 
 
 def call_safely(callback: Callable[..., object], *args: object) -> None:

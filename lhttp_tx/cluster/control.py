@@ -106,6 +106,7 @@ class Control:
     name or a message has a wrong type, the methods raise :exc:`TypeError`.
 
     :ivar name_of: returns the name of a client's user; ``None`` if the client is anonymous.
+    :ivar muting: mutes clients, and knows who is muted.
     :ivar questions: the functions that answer questions of :meth:`survey` on this node, by the name of the question.
     """
 
@@ -118,12 +119,13 @@ class Control:
         self.name_of = name_of
         self._nodes = nodes
         self._orders = Orders(engine, nodes, name_of)
+        self.muting = self._orders.muting
         self.questions = self._orders.questions
         nodes.handle(_KIND, self._ordered)
 
     def stop(self) -> None:
         """Stop all timers."""
-        self._orders.muting.stop()
+        self.muting.stop()
 
     def expect_others(self) -> None:
         """Prepare for orders from other nodes, which may arrive late: remember which connections are new."""

@@ -2,8 +2,9 @@
 Mutes the clients of this node, and tells other nodes whom it has muted.
 
 A private part of :mod:`lhttp_tx.cluster.control`. Each node remembers all muted users, because they may connect to any
-node. A node that joins, or that can be heard again, gets what the others know, and they get what it knows. The mute of
-a connection concerns only its own node.
+node. A node that joins, or that can be heard again, gets what the others know, and they get what it knows. A node that
+has missed messages, without being away for long, exchanges recent news with the others (:meth:`Muting.catch_up`). The
+mute of a connection concerns only its own node.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from collections.abc import Callable, Sequence
 from heapq import nsmallest
 from typing import Any
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from lhttp_tx.cluster.nodes import Nodes
+from lhttp_tx.cluster.peers import FORGET_AFTER
 from lhttp_tx.cluster.telling import Backlog
 from lhttp_tx.engine.engine import Engine
 from lhttp_tx.engine.session import Session
@@ -27,10 +30,19 @@ __all__ = ["Muting"]
 
 _log = Logger()
 
-_KIND = "mutes"
+_KIND, _WANTED = "mutes", "mutes-wanted"
 
 _TOLD_AT_ONCE = 200
 """The most users in one message to another node. With names of 255 characters, it has less than 1 MiB."""
+
+_RECENT = FORGET_AFTER + 60.0
+"""
+The age, in seconds, of the oldest news that a node exchanges when messages were lost. A node that was away for longer
+joins again, and gets everything.
+"""
+
+_CATCH_UP_AFTER = 1.0
+"""Seconds between the news that messages were lost, and the exchange. So many losses cause one exchange."""
 
 _LATEST = 10.0
 """The most seconds that an order may be late: older ones are ignored. So a mute is shortened by no more than these."""
@@ -51,15 +63,26 @@ class Muting:
         """
         self.mutes = Mutes(engine, name_of)
         self._shared = nodes.clocks.shared
+        self._nodes = nodes
+        self._clock = engine.clock
+        self._catching_up: IDelayedCall | None = None
         self._backlog = Backlog(engine.clock, nodes.tell)
+        self._recent = Backlog(engine.clock, nodes.tell)
         nodes.handle(_KIND, self._hear)
+        nodes.handle(_WANTED, lambda sender, _: self._tell_recent(sender))
         nodes.on_join.append(self._tell)
-        nodes.on_leave.append(self._backlog.left)
+        nodes.on_hole.append(self.catch_up)
+        for backlog in (self._backlog, self._recent):
+            nodes.on_leave.append(backlog.left)
 
     def stop(self) -> None:
         """Stop all timers."""
         self.mutes.stop()
         self._backlog.stop()
+        self._recent.stop()
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+            self._catching_up = None
 
     def mute(self, order: dict[str, Any], sessions: Sequence[Session]) -> int | None:
         """
@@ -124,11 +147,34 @@ class Muting:
 
     # Messages to and from the other nodes
 
+    def catch_up(self) -> None:
+        """
+        Exchange recent news with the other nodes soon, because orders may have been lost on their way.
+
+        It works in both directions, because the node that can be reached again first would ask nobody.
+        """
+        if self._catching_up is None:
+            self._catching_up = self._clock.callLater(_CATCH_UP_AFTER, self._exchange)
+
+    def _exchange(self) -> None:
+        self._catching_up = None
+        if not self._nodes.running:
+            return
+        self._nodes.tell_all(_WANTED, None)
+        for name in self._nodes.others:
+            self._tell_recent(name)
+
+    def _tell_recent(self, name: str) -> None:
+        since = self._shared() - _RECENT
+        self._send(name, [news for news in self.mutes.known() if news.stamp >= since], self._recent)
+
     def _tell(self, name: str) -> None:
-        known = self.mutes.known()
+        self._send(name, self.mutes.known(), self._backlog)
+
+    def _send(self, name: str, known: list[News], backlog: Backlog) -> None:
         runs = [known[first : first + _TOLD_AT_ONCE] for first in range(0, len(known), _TOLD_AT_ONCE)]
         if runs:
-            self._backlog.add(name, _KIND, [(run, sum(len(news.user) + 50 for news in run)) for run in runs])
+            backlog.add(name, _KIND, [(run, sum(len(news.user) + 50 for news in run)) for run in runs])
 
     def _hear(self, sender: str, told: list[Any]) -> None:
         refused: list[TooMany] = []

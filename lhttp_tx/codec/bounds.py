@@ -6,6 +6,7 @@ Used by :mod:`lhttp_tx.codec.limits`, :mod:`lhttp_tx.config` and the options. Im
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -37,6 +38,12 @@ __all__ = [
 _SHOWN = 40
 """The most characters of an option's value that an error text shows."""
 
+_NUMBERS: Mapping[type, re.Pattern[str]] = {
+    int: re.compile(r"-?[0-9]+"),
+    float: re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?|nan|inf"),
+}
+"""How a number is written. Python also reads signs, underscores, and digits of other scripts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -66,11 +73,12 @@ class Bound:
 
         :raises ValueError: if the text is not one of these numbers.
         """
+        stripped = text.strip()
+        if not _NUMBERS[self.kind].fullmatch(stripped):
+            raise ValueError(f"{text[:_SHOWN]!r} is not a number")
         try:
-            number = self.kind(text)
+            number = self.kind(stripped)
         except ValueError:
-            if not text.strip().isdigit():
-                raise ValueError(f"{text[:_SHOWN]!r} is not a number") from None
             number = float("inf")  # more digits than Python reads
         if number not in self:
             raise ValueError(f"{text[:_SHOWN]} is not {self}{', nor 0' if self.zero else ''}")

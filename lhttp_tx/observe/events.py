@@ -20,6 +20,7 @@ NAMES: Final[Mapping[str, str]] = {
     "cannot listen on {description}: {why}": "server.cannot_listen",
     "cannot start: {error}": "server.cannot_start",
     "stopping: serving for {seconds:g} s more": "server.delaying",
+    "the process that took over has ended before it served: serving again": "server.resumed",
     "closing {count} connections within {seconds:g} s": "server.draining",
     "closing {count} connections": "server.closing",
     "the reactor runs again after {seconds:.1f} s": "reactor.resumed",
@@ -59,7 +60,8 @@ NAMES: Final[Mapping[str, str]] = {
     "worker {number} hangs: no heartbeat for {seconds:g} s. Its process {pid} is {state}"
     " and used {cpu} s of CPU time meanwhile. It is killed and replaced": "worker.hangs",
     "starting {count} workers": "worker.starting",
-    "{count} more within {seconds:g} s: {like}": "log.left_out",
+    "{count} more within {seconds:g} s, the last: {last}": "log.left_out",
+    "{count} lines of other kinds within {seconds:g} s, the last: {last}": "log.left_out",
 }
 """Names by format."""
 

@@ -1,5 +1,5 @@
 """
-Limits the log lines that clients can cause: one line of each kind in an interval, and then the number of further ones.
+Limits the log lines that clients can cause: one line of each kind in an interval, then the number and the last of more.
 
 Clients could cause any number of lines. Modules that log events caused by clients use a :class:`RationedLogger`. It
 limits lines while a server runs, which :mod:`lhttp_tx.service` reports. Otherwise it writes every line. Imports nothing
@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger, LogLevel, formatEvent
 from twisted.python.failure import Failure
 
 __all__ = ["INTERVAL", "MAX_KINDS", "RationedLogger", "begin", "end"]
@@ -29,39 +29,55 @@ _Kind = tuple[Any, ...]
 _OTHERS: _Kind = ("lhttp_tx", LogLevel.warn, "lines of other kinds")
 
 
+class _Omitted:
+    """The omitted lines of one kind: their number, and the last one with its values."""
+
+    __slots__ = ("count", "text", "values")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.text = ""
+        self.values: dict[str, Any] = {}
+
+
 class _Ration:
     """The counts of lines in this process."""
 
     def __init__(self) -> None:
         self.clocks: list[IReactorTime] = []
-        self.counts: dict[_Kind, int] = {}
+        self.counts: dict[_Kind, _Omitted] = {}
         self.timer: IDelayedCall | None = None
 
-    def admits(self, kind: _Kind) -> bool:
-        """Return whether to write a line of this kind. If not, count it."""
+    def admits(self, kind: _Kind, text: str, values: dict[str, Any]) -> bool:
+        """Return whether to write a line of this kind. If not, count it, and keep its text and values."""
         if not self.clocks:
             return True
         counts = self.counts
         if kind not in counts and len(counts) >= MAX_KINDS:
             kind = _OTHERS
         if kind in counts:
-            counts[kind] += 1
+            omitted = counts[kind]
+            omitted.count += 1
+            omitted.text, omitted.values = text, values
             return False
-        counts[kind] = 0
+        counts[kind] = _Omitted()
         if self.timer is None:
             self.timer = self.clocks[0].callLater(INTERVAL, self.report)
         return True
 
     def report(self) -> None:
-        """Log how many lines were omitted. Continue to count the kinds of these lines."""
+        """Log how many lines were omitted, and the last one. Continue to count the kinds of these lines."""
         self.stop()
         counts, self.counts = self.counts, {}
-        for kind, count in counts.items():
-            if count:
-                namespace, level, text = kind[:3]
-                told = "{count} more within {seconds:g} s: {like}"
-                Logger(namespace).emit(level, told, count=count, seconds=INTERVAL, like=text)
-                self.counts[kind] = 0
+        for kind, omitted in counts.items():
+            if omitted.count:
+                namespace, level = kind[:2]
+                last = formatEvent({**omitted.values, "log_format": omitted.text})
+                told = "{count} lines of other kinds within {seconds:g} s, the last: {last}"
+                if kind is not _OTHERS:
+                    told = "{count} more within {seconds:g} s, the last: {last}"
+                Logger(namespace).emit(level, told, count=omitted.count, seconds=INTERVAL, last=last)
+                self.counts[kind] = _Omitted()
         if self.counts and self.clocks:
             self.timer = self.clocks[0].callLater(INTERVAL, self.report)
 
@@ -123,12 +139,14 @@ class RationedLogger:
         """
         found = Failure() if failure is None else failure
         frame = found.frames[-1][1:3] if found.frames else ()
-        if _ration.admits((self._logger.namespace, level, f"{format} ({type(found.value).__name__})", *frame)):
+        name = type(found.value).__name__
+        kind = (self._logger.namespace, level, f"{format} ({name})", *frame)
+        if _ration.admits(kind, f"{format} ({{log_kind}})", {**values, "log_kind": name}):
             self._logger.failure(format, found, level, **values)
 
     def _emit(self, level: Any, text: str, values: dict[str, Any]) -> None:
         reason = values.get("reason")
         if isinstance(reason, str):
             values["reason"] = reason = reason[:_REASON_SIZE]
-        if _ration.admits((self._logger.namespace, level, text, values.get("code"), reason)):
+        if _ration.admits((self._logger.namespace, level, text, values.get("code"), reason), text, values):
             self._logger.emit(level, text, **values)

@@ -170,6 +170,12 @@ class Mutes:
         muted = [News(user, mute.until - now, mute.stamp) for user, mute in self._users.items() if mute.until > now]
         return muted + [News(user, 0, stamp) for user, stamp in self._lifted.items()]
 
+    def counts(self) -> tuple[int, int]:
+        """Return how many users, and how many open connections by themselves, are muted now."""
+        now = self._engine.clock.seconds()
+        sessions = sum(until > now and not session.closed for session, until in self._sessions.items())
+        return sum(mute.until > now for mute in self._users.values()), sessions
+
     def left(self, session: Session) -> float:
         """Return the seconds until the client of a connection may publish; 0 if it may."""
         found = self._sessions.get(session, 0.0) - self._engine.clock.seconds() if self._sessions else 0.0

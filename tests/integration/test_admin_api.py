@@ -181,6 +181,7 @@ def test_connections_are_listed_moved_and_closed(start: Callable[..., Admin]) ->
         assert admin.call("presence", channel="room.a", limit=1)["next"] == "1"
         assert admin.call("presence_stats", channel="room.a") == {"people": 2, "connections": 2}
         assert admin.ask("presence", {"channel": "other"})[0] == 404
+        assert admin.ask("presence", {"channel": "room.a", "cursor": "+1"})[0] == 400
         assert admin.call("subscribe", user="jack", channels=["b", "c"])["count"] == 1
         told = admin.call("channels")["channels"]
         assert [(each["channel"], each["subscribers"]) for each in told] == [("b", 1), ("c", 1), ("room.a", 2)]

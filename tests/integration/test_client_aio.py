@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 
 from integration._client import url_of
@@ -33,6 +35,8 @@ from lhttp_tx.client import (
     sync,
 )
 from lhttp_tx.client.aio.loops import _lent
+from lhttp_tx.client.aio.stream import Stream
+from lhttp_tx.client.sync import stream as sync_stream
 from lhttp_tx.errors import LocalProtocolError, RemoteProtocolError
 
 VALUES = ["text", b"\x00\xff", {"a": [1, None, "é"]}, [], 5, True, None]
@@ -144,6 +148,80 @@ def test_waiting_may_be_cancelled_and_loses_nothing(url: str) -> None:
         assert [message async for message in subscription] == []
 
     run(main())
+
+
+def test_a_time_limit_that_ends_when_a_message_comes_loses_nothing(url: str) -> None:
+    count = 500
+
+    async def main() -> list[str]:
+        found: list[str] = []
+        async with aio.Client(url) as client:
+            subscription = await client.subscribe("aio.limits")
+            for number in range(count):
+                sent = asyncio.create_task(client.publish("aio.limits", str(number)))
+                while not sent.done() or len(found) <= number:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(0.0002):
+                            found.append((await subscription.next()).text)
+                await sent
+        return found
+
+    assert run(main()) == [str(number) for number in range(count)]
+
+
+class OneItem:
+    """A source of one item, and where it goes back to."""
+
+    def __init__(self) -> None:
+        self.item: Deferred[str] = Deferred()
+        self.back: list[str] = []
+
+    def next(self) -> Deferred[str]:
+        return self.item
+
+    def put_back(self, item: str) -> None:
+        self.back.append(item)
+
+
+def test_an_item_that_comes_in_the_moment_of_a_cancellation_goes_back() -> None:
+    async def main() -> list[str]:
+        source = OneItem()
+        taking = asyncio.create_task(Stream(source, asyncio.get_running_loop()).next())
+        await asyncio.sleep(0)
+        source.item.callback("one")
+        taking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+        return source.back
+
+    assert run(main()) == ["one"]
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_an_item_on_its_way_to_a_thread_that_is_interrupted_goes_back(is_done: bool) -> None:
+    """Ctrl-C may come when the client's thread has taken the item, or just before."""
+    source = OneItem()
+    loop = asyncio.new_event_loop()
+    tasks: list[asyncio.Task[str]] = []
+
+    def work(coroutine: Any) -> Any:
+        if tasks:
+            return loop.run_until_complete(coroutine)
+        tasks.append(loop.create_task(coroutine))
+        loop.run_until_complete(asyncio.sleep(0))
+        if is_done:
+            source.item.callback("one")
+            loop.run_until_complete(tasks[0])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sync_stream.Stream(Stream(source, loop), work).next()
+    if not is_done:
+        source.item.callback("one")
+        with pytest.raises(ClientClosed):
+            loop.run_until_complete(tasks[0])
+    loop.close()
+    assert source.back == ["one"]
 
 
 def test_a_server_that_is_not_there_leaves_nothing_behind() -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from integration._client import Terminal, lhttp, run_program, start_lhttp, url_of
 from integration._docs import Process, free_port
-from integration._server import ServerProcess, wait_until
+from integration._server import TIME_LIMIT, ServerProcess, wait_until
 from lhttp_tx import PublishFailed, post_message
+from lhttp_tx.client import FilePositions, aio, sync
 
 HISTORY = ("--history", "room.*")
 
@@ -270,3 +273,42 @@ def test_chat_says_where_messages_are_missing(
     serve(*HISTORY, listen=listen)
     jack.wait_for_output("* messages of room.a are missing here\n")
     wait_until(lambda: "connected again" in jack.output, "a connection")
+
+
+@pytest.mark.parametrize("face", ["aio", "sync"])
+@pytest.mark.parametrize(
+    ("error", "then"), [(None, ["three"]), (SystemExit, ["three"]), (ValueError, ["two", "three"])]
+)
+def test_a_program_gets_the_message_again_whose_handling_has_failed(
+    kept: str, tmp_path: Path, face: str, error: type[BaseException] | None, then: list[str]
+) -> None:
+    """A message that a loop handles when an error ends its program must not be lost."""
+    channel = "room.handled"
+
+    async def handle_aio(count: int) -> list[str]:
+        async with aio.Client(kept, positions=FilePositions(tmp_path / "positions")) as client:
+            subscription = await client.subscribe(channel, last=2)
+            async with asyncio.timeout(TIME_LIMIT):
+                found = [(await subscription.next()).text for _ in range(count)]
+            if error is not None and "three" not in found:
+                raise error
+        return found
+
+    def handle_sync(count: int) -> list[str]:
+        with sync.Client(kept, positions=FilePositions(tmp_path / "positions")) as client:
+            subscription = client.subscribe(channel, last=2)
+            found = [subscription.next(timeout=TIME_LIMIT).text for _ in range(count)]
+            if error is not None and "three" not in found:
+                raise error
+        return found
+
+    def handle(count: int) -> list[str]:
+        return handle_sync(count) if face == "sync" else asyncio.run(handle_aio(count))
+
+    with sync.Client(kept) as publisher:
+        for text in ("one", "two"):
+            publisher.publish(channel, text)
+        with suppress(ValueError, SystemExit):
+            handle(2)
+        publisher.publish(channel, "three")
+        assert handle(len(then)) == then

@@ -285,6 +285,14 @@ def test_an_upload_that_nobody_takes_is_a_failure_unless_it_is_published(url: st
 
 # bench
 
+SILENT = """
+from lhttp_tx import Refused, processor
+
+@processor("bench")
+def silent(request):
+    raise Refused(403, "muted: you may publish again in 60 s")
+"""
+
 
 def test_bench_delivers_everything_and_says_so(url: str) -> None:
     done = lhttp("bench", "--url", url, "--duration", "0.5", "--rate", "200", "--subscribers", "3", "--json")
@@ -293,6 +301,20 @@ def test_bench_delivers_everything_and_says_so(url: str) -> None:
     assert found["delivered"] == 3 * found["published"] > 0
     assert (found["lost"], found["repeated"], found["refused"]) == (0, 0, 0)
     assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p99"] <= found["latency_ms"]["max"]
+
+
+@pytest.mark.parametrize("rate", ["200", "0"])
+def test_bench_tells_what_the_server_refused_from_what_was_lost(
+    serve: Callable[..., ServerProcess], tmp_path: Path, rate: str
+) -> None:
+    """It counted every refused message as lost."""
+    (tmp_path / "silent.py").write_text(SILENT, encoding="ascii")
+    server = serve("--processor", "silent.py:silent", "--max-errors", "0")
+    done = lhttp("bench", "--url", url_of(server.port), "--duration", "0.5", "--rate", rate, "--json")
+    assert done.returncode == 1 and "the server refused messages: 403 muted" in done.stderr
+    found = json.loads(done.stdout)
+    assert found["refused"] > 50
+    assert (found["published"], found["delivered"], found["lost"]) == (0, 0, 0)
 
 
 def test_bench_as_fast_as_possible(url: str) -> None:

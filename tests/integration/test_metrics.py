@@ -36,7 +36,7 @@ metrics = true
 listen = "tcp:0:interface=127.0.0.1"
 [admin.keys.prometheus]
 secret_file = "key"
-methods = ["metrics"]
+methods = ["metrics", "mute", "unmute"]
 """
 PROCESSORS = """
 from lhttp_tx import Refused, processor
@@ -143,6 +143,23 @@ def test_messages_and_connections_are_counted(start: Callable[..., Scraper]) -> 
     assert scraper.value("lhttp_bus_up") == scraper.value("lhttp_history_up") == scraper.value("lhttp_nodes") == 1
     assert scraper.value("lhttp_connections_limit") == 10_000
     assert 'lhttp_build_info{python="' in scraper.text()
+
+
+def test_mutes_and_what_they_refuse_are_counted(start: Callable[..., Scraper]) -> None:
+    scraper = start("--login-parameter", "name")
+    with open_client(scraper.server.port, "/?name=jack") as client:
+        client.send(message("x", {"subscribe": "room", "receipt": "1"}))
+        recv_bytes(client)
+        assert (scraper.value('lhttp_muted{kind="user"}'), scraper.value('lhttp_muted{kind="connection"}')) == (0, 0)
+        assert 'lhttp_muted{kind="user"} 0.0' in scraper.text()
+        headers = {"Authorization": f"Bearer {SECRET}", "Content-Type": "application/json"}
+        for user, seconds in (("jack", 600), ("jill", 600), ("gone", 1)):
+            body = json.dumps({"user": user, "seconds": seconds})
+            assert http_request(scraper.port, "POST", "/api/mute", body, headers)[0] == 200
+        client.send(message("x", {"publish": "room"}))
+        assert b"muted" in recv_bytes(client)[0]
+        scraper.wait('lhttp_errors_total{cause="Muted",status="403"}')
+        wait_until(lambda: scraper.value('lhttp_muted{kind="user"}') == 2, "the third mute has ended")
 
 
 def test_what_clients_make_up_gets_no_label(start: Callable[..., Scraper]) -> None:

@@ -130,6 +130,9 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        is_error = kind is not None and not issubclass(kind, SystemExit | GeneratorExit)
+        if is_error and self._made is not None:
+            self._made.interrupted()
         await self.close()
 
     async def publish(

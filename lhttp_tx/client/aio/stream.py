@@ -5,22 +5,14 @@ What programs of asyncio iterate over: the messages of a subscription, and the c
 from __future__ import annotations
 
 import asyncio
-from typing import Generic, Protocol, Self, TypeVar
-
-from twisted.internet.defer import Deferred
+from typing import Generic, Self, TypeVar
 
 from lhttp_tx.client.errors import ClientClosed
+from lhttp_tx.client.subscription import Source, taken
 
-__all__ = ["Source", "Stream"]
+__all__ = ["Stream"]
 
 _Item = TypeVar("_Item")
-
-
-class Source(Protocol[_Item]):
-    """A subscription or a presence of the client for Twisted."""
-
-    def next(self) -> Deferred[_Item]:
-        """Take the next item. If the Deferred is cancelled, no item is lost."""
 
 
 class Stream(Generic[_Item]):
@@ -42,7 +34,11 @@ class Stream(Generic[_Item]):
         :raises ClientClosed: if it has ended.
         :raises ReplyError: if the server has ended it.
         """
-        return await self._source.next().asFuture(self._loop)
+        return await taken(self._source, self._loop)
+
+    def put_back(self, item: _Item) -> None:
+        """Take back an item that :meth:`next` has given, but that has not reached the program."""
+        self._source.put_back(item)
 
     def left(self) -> _Item | None:
         """Take a message or change from the buffer without waiting. Return ``None`` if it is empty."""

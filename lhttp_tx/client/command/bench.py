@@ -13,6 +13,7 @@ import secrets
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ from lhttp_tx.client.command.login_options import Connect
 from lhttp_tx.client.command.parameters import channel_option, connection_options, login_options
 from lhttp_tx.client.command.running import Exit, run_client
 from lhttp_tx.client.command.text import say, write_line
-from lhttp_tx.client.errors import LoginFailed, QueueFull
+from lhttp_tx.client.errors import LoginFailed, QueueFull, ReplyError
 from lhttp_tx.codec.message import Message
 from lhttp_tx.errors import LHTTPError
 
@@ -93,7 +94,12 @@ class Histogram:
 
 @dataclass(slots=True)
 class Result:
-    """The result of a measurement."""
+    """
+    The result of a measurement.
+
+    :ivar published: messages that were sent, without those that the server refused.
+    :ivar refused: messages that the server refused, or that did not fit into the queue of the client.
+    """
 
     published: int = 0
     refused: int = 0
@@ -103,6 +109,11 @@ class Result:
     publishing_seconds: float = 0.0
     delivering_seconds: float = 0.0
     latency: Histogram = field(default_factory=Histogram)
+
+    def refuse(self) -> None:
+        """Note that the server has refused a message that was sent."""
+        self.published -= 1
+        self.refused += 1
 
     def summary(self, settings: Settings) -> dict[str, Any]:
         """Return the result as a dict for JSON. Times are milliseconds; rates are per second."""
@@ -180,15 +191,22 @@ class _Publisher:
             self._number += 1
             self._result.published += 1
 
-    async def flood(self, end: float) -> None:
-        """Publish until the time *end*, at most :data:`_WINDOW` messages ahead of the server."""
+    async def flood(self, end: float, refused: Callable[[LHTTPError], None]) -> None:
+        """
+        Publish until the time *end*, at most :data:`_WINDOW` messages ahead of the server.
+
+        :param refused: called with the error if the server refuses a message with a receipt.
+        """
         while time.perf_counter() < end:
             for _ in range(_WINDOW - 1):
                 self.publish()
             receipt = self.client.confirm(self._next())
             self._number += 1
             self._result.published += 1
-            await receipt
+            try:
+                await receipt
+            except ReplyError as error:
+                refused(error)
 
 
 async def bench(
@@ -202,16 +220,22 @@ async def bench(
     """Run ``lhttp bench`` and write its result."""
     result = Result()
     channel = settings.channel or f"bench.{secrets.token_hex(8)}"
-    errors: list[LHTTPError] = []
+    first: list[LHTTPError] = []
 
     def failed(error: LHTTPError) -> None:
         if isinstance(error, LoginFailed):
             say(error.reason)  # the connection stays
-        else:
-            errors.append(error)
+        elif not first:
+            first.append(error)
 
-    clients = [connect(reactor, on_error=failed) for _ in range(settings.publishers + settings.subscribers)]
-    subscribers, publishers = clients[: settings.subscribers], clients[settings.subscribers :]
+    def refused(error: LHTTPError) -> None:
+        failed(error)
+        if isinstance(error, ReplyError):
+            result.refuse()
+
+    subscribers = [connect(reactor, on_error=failed) for _ in range(settings.subscribers)]
+    publishers = [connect(reactor, on_error=refused) for _ in range(settings.publishers)]
+    clients = subscribers + publishers
     progress = LoopingCall(_show_progress, result, time.perf_counter())
     progress.clock = reactor
     try:
@@ -224,7 +248,7 @@ async def bench(
         sources = [_Publisher(client, index, channel, settings.size, result) for index, client in enumerate(publishers)]
         if live:
             progress.start(_REFRESH, now=False).addErrback(lambda _: None)
-        await _publish(reactor, settings, sources, result)
+        await _publish(reactor, settings, sources, result, refused)
         await _await_deliveries(reactor, settings, result)
     finally:
         if progress.running:
@@ -233,16 +257,22 @@ async def bench(
             sys.stderr.flush()
         await _all([client.close() for client in clients])
     write_line(json.dumps(result.summary(settings)) if as_json else result.text(settings))
-    if errors:
-        say(f"the server refused messages: {errors[0].status} {errors[0].reason}")
-    return Exit.FAILED if errors or result.lost or result.repeated else Exit.OK
+    if first:
+        say(f"the server refused messages: {first[0].status} {first[0].reason}")
+    return Exit.FAILED if first or result.lost or result.repeated else Exit.OK
 
 
-async def _publish(reactor: Any, settings: Settings, sources: list[_Publisher], result: Result) -> None:
+async def _publish(
+    reactor: Any,
+    settings: Settings,
+    sources: list[_Publisher],
+    result: Result,
+    refused: Callable[[LHTTPError], None],
+) -> None:
     begin = time.perf_counter()
     end = begin + settings.duration
     if settings.rate == 0:
-        await _all([Deferred.fromCoroutine(source.flood(end)) for source in sources])
+        await _all([Deferred.fromCoroutine(source.flood(end, refused)) for source in sources])
     else:
         turn = 0
         while (now := time.perf_counter()) < end:
@@ -257,15 +287,14 @@ async def _publish(reactor: Any, settings: Settings, sources: list[_Publisher], 
 
 async def _await_deliveries(reactor: Any, settings: Settings, result: Result) -> None:
     """Wait until all messages have arrived, or until no more arrive."""
-    expected = result.published * settings.subscribers
     begin = time.perf_counter()
     before, since = result.delivered, begin
-    while result.delivered < expected and time.perf_counter() - since < _PATIENCE:
+    while result.delivered < result.published * settings.subscribers and time.perf_counter() - since < _PATIENCE:
         await deferLater(reactor, _TICK)
         if result.delivered != before:
             before, since = result.delivered, time.perf_counter()
     result.delivering_seconds += since - begin
-    result.lost = max(expected - result.delivered + result.repeated, 0)
+    result.lost = max(result.published * settings.subscribers - result.delivered + result.repeated, 0)
 
 
 def _show_progress(result: Result, begin: float) -> None:

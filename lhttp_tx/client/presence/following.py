@@ -26,7 +26,7 @@ from lhttp_tx.client.presence.people import (
     read_change,
 )
 from lhttp_tx.client.registry import Limited
-from lhttp_tx.client.subscription import MessageCallback, Subscription, call_safely, fire_all
+from lhttp_tx.client.subscription import AsyncioIterator, MessageCallback, Subscription, call_safely, fire_all
 from lhttp_tx.codec.channels import PRESENCE
 from lhttp_tx.codec.message import Message
 from lhttp_tx.errors import LHTTPError, RemoteProtocolError
@@ -152,6 +152,13 @@ class Presence(PresenceView):
         self._takers.append(taker)
         return taker
 
+    def put_back(self, change: PresenceChange) -> None:
+        """Take back a change that :meth:`next` has given, but that has not reached the program."""
+        if self._takers:
+            self._takers.popleft().callback(change)
+        else:
+            self._changes.appendleft(change)
+
     def close(self) -> Deferred[None]:
         """
         End this presence. Changes in the buffer can still be taken.
@@ -166,7 +173,7 @@ class Presence(PresenceView):
 
         :param loop: the event loop that the asyncio reactor runs.
         """
-        return _AsyncioIterator(self, loop)
+        return AsyncioIterator(self, loop)
 
     def __await__(self) -> Generator[Any, None, Presence]:
         return self.synced().__await__()
@@ -302,22 +309,3 @@ class Presence(PresenceView):
         fire_all(self._takers, Failure(error))
         if self._on_end is not None:
             call_safely(self._on_end, None if isinstance(error, ClientClosed) else error)
-
-
-@final
-class _AsyncioIterator:
-    """Iterates over a presence in a coroutine of asyncio."""
-
-    def __init__(self, presence: Presence, loop: Any) -> None:
-        self._presence = presence
-        self._loop = loop
-
-    def __aiter__(self) -> _AsyncioIterator:
-        return self
-
-    async def __anext__(self) -> PresenceChange:
-        try:
-            change: PresenceChange = await self._presence.next().asFuture(self._loop)
-        except ClientClosed:
-            raise StopAsyncIteration from None
-        return change

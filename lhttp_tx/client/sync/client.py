@@ -76,12 +76,17 @@ class Client:
 
     def close(self) -> None:
         """Close the client, and end its thread."""
+        self._close(None, None, None)
+
+    def _close(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is None:
             return
         try:
-            thread.run(self._client.close())
+            thread.run(self._client.__aexit__(kind, error, traceback))
         finally:
             thread.stop()
 
@@ -92,7 +97,7 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        self._close(kind, error, traceback)
 
     def publish(self, channels: str | Iterable[str], body: Any = "", **options: Any) -> Published:
         """See :meth:`lhttp_tx.client.aio.Client.publish`."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Generic, Self, TypeVar
 
 from lhttp_tx.client.aio.stream import Stream as _Stream
@@ -39,10 +40,20 @@ class Stream(Generic[_Item]):
         :raises ClientClosed: if it has ended.
         :raises ReplyError: if the server has ended it.
         """
+        taken: list[_Item] = []
+        is_wanted = True
 
         async def take() -> _Item:
             async with asyncio.timeout(timeout):
-                return await self._stream.next()
+                taken.append(await self._stream.next())
+            if not is_wanted:
+                await undo()
+                raise ClientClosed("nobody waits for it any more")
+            return taken[0]
+
+        async def undo() -> None:
+            while taken:
+                self._stream.put_back(taken.pop())
 
         try:
             found: _Item = self._run(take())
@@ -53,6 +64,11 @@ class Stream(Generic[_Item]):
             if last is None:
                 raise
             return last
+        except BaseException:  # such as Ctrl-C, when the item was on its way to this thread
+            is_wanted = False
+            with suppress(ClientClosed):
+                self._run(undo())
+            raise
         return found
 
     def __iter__(self) -> Self:

@@ -6,6 +6,7 @@ Pure functions. Source: the protocol document, section "Without WebSocket".
 
 from __future__ import annotations
 
+import re
 from typing import TypeAlias
 
 from lhttp_tx.codec.json_view import decode_json_list
@@ -22,6 +23,10 @@ MAX_MESSAGES = 1_000
 """The most messages of one body."""
 
 _MAX_DIGITS = 8
+_LENGTH = re.compile(rb"(0|[1-9][0-9]{0,%d})\n" % (_MAX_DIGITS - 1))
+_BEGINS_WITH_NUMBER = re.compile(rb"[-+ \t\r\n]*[0-9]")
+"""What no message begins with: a length, well-formed or not."""
+
 _START = b"LHTTP/"
 
 _JSON_TYPE = "application/json"
@@ -32,9 +37,9 @@ def read_body(data: bytes, content_type: str, limits: Limits) -> list[Run]:
     r"""
     Return the messages of a body in their order. They are not parsed: the session refuses those that are malformed.
 
-    The body is one message, or several, each with its length in bytes as a decimal number and a line feed before it. As
-    ``application/json``, it is one JSON view of a message, or a list of views. A message is binary if it is not UTF-8,
-    or if the type is ``application/octet-stream``.
+    The body is one message, or several, each with its length in bytes as a decimal number and a line feed before it.
+    This number has no sign, no space and no leading zero. As ``application/json``, the body is one JSON view of a
+    message, or a list of views. A message is binary if it is not UTF-8, or if the type is ``application/octet-stream``.
 
     >>> from lhttp_tx.codec.limits import DEFAULT_LIMITS
     >>> read_body(b"15\nLHTTP/1.0 a\r\n\r\n15\nLHTTP/1.0 b\r\n\r\n", "", DEFAULT_LIMITS)
@@ -51,7 +56,7 @@ def read_body(data: bytes, content_type: str, limits: Limits) -> list[Run]:
     if kind == _JSON_TYPE and not data.startswith(_START):
         found = decode_json_list(data, limits)
     else:
-        messages = [data] if not data[:1].isdigit() else _split(data)
+        messages = _split(data) if _BEGINS_WITH_NUMBER.match(data) else [data]
         found = [(message, kind == _BINARY_TYPE or not is_text(message)) for message in messages]
     if len(found) > MAX_MESSAGES:
         raise MessageTooLarge(f"a body has at most {MAX_MESSAGES} messages")
@@ -70,14 +75,14 @@ def _split(data: bytes) -> list[bytes]:
     messages: list[bytes] = []
     position = 0
     while position < len(data):
-        end = data.find(b"\n", position, position + _MAX_DIGITS + 1)
-        length = data[position:end] if end >= 0 else b""
-        if not length.isdigit():
+        length = _LENGTH.match(data, position)
+        if length is None:
             raise RemoteProtocolError(f"no length of a message at byte {position} of the body")
-        position = end + 1 + int(length)
+        begin = length.end()
+        position = begin + int(length[1])
         if position > len(data):
             raise RemoteProtocolError(f"the body ends within message {len(messages) + 1}")
-        messages.append(data[end + 1 : position])
+        messages.append(data[begin:position])
         if len(messages) > MAX_MESSAGES:
             raise MessageTooLarge(f"a body has at most {MAX_MESSAGES} messages")
     return messages

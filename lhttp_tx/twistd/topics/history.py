@@ -6,6 +6,7 @@ A part of :mod:`lhttp_tx.twistd.options`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,4 +161,4 @@ def _check_path(path: Path) -> None:
 
 def _number(text: str) -> str | float:
     """Return *text* as a number of seconds if it is one, otherwise unchanged."""
-    return float(text) if text.replace(".", "", 1).isdigit() else text
+    return float(text) if re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", text) else text

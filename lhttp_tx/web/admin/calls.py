@@ -7,6 +7,7 @@ The methods of the API. Each works for the whole cluster.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -132,7 +133,10 @@ class Calls(Lookups):
     async def do_presence(self, params: Params, key: AdminKey) -> Told:
         """List people."""
         people = self._people(params["channel"])
-        first, limit = int(params.get("cursor", "0")), int(params.get("limit", PAGE))
+        cursor = params.get("cursor", "0")
+        if not re.fullmatch("[0-9]{1,9}", cursor):
+            raise Problem(400, "cursor is not the value of next in an answer")
+        first, limit = int(cursor), int(params.get("limit", PAGE))
         told: Told = {"people": people[first : first + limit]}
         if first + limit < len(people):
             told["next"] = str(first + limit)

@@ -84,6 +84,9 @@ class ServerCollector:
         yield _counters("lhttp_recoveries", "Channels that clients caught up with.", ("outcome",),
                         _single(counters.recoveries))  # fmt: skip
         yield _counters("lhttp_upstream_requests", "Requests to backends.", ("outcome",), _single(counters.upstream))
+        users, sessions = managed.control.muting.mutes.counts()
+        muted = {("user",): users, ("connection",): sessions}
+        yield _gauges("lhttp_muted", "Mutes that are in force on this node.", ("kind",), muted)
         channels = managed.engine.hub.channels
         yield _gauge("lhttp_channels", "Channels with subscribers on this node.", len(channels))
         yield _gauge("lhttp_subscriptions", "Subscriptions on this node.", sum(channels.values()))

@@ -547,11 +547,33 @@ def test_positions_are_saved_once_a_second_and_not_for_each_message(world: HandW
     listen(world, client)
     for offset in range(6, 106):
         world.publish("a", "x", offset, offset - 1)
-    assert kept.saved == 0
-    world.run(1.0)
-    assert (kept.saved, kept.positions) == (1, {"a": "E-105"})
-    world.run(5.0)
     assert kept.saved == 1
+    world.run(1.0)
+    assert (kept.saved, kept.positions) == (2, {"a": "E-105"})
+    world.run(5.0)
+    assert kept.saved == 2
+
+
+def test_the_first_position_is_saved_at_once(world: HandWorld) -> None:
+    """Otherwise, a program that is killed in its first second does not learn what it has missed."""
+    kept = Kept()
+    client = world.connected(positions=kept)
+    world.answers.append({"position": "a=E-5"})
+    client.subscribe("a", print, last=20)
+    world.run()
+    assert kept.positions == {"a": "E-5"}
+
+
+def test_positions_that_could_not_be_saved_are_saved_when_the_client_is_closed(world: HandWorld) -> None:
+    kept = Kept()
+    kept.failure = OSError(28, "No space left on device")
+    client = world.connected(positions=kept)
+    listen(world, client)
+    world.run(1.0)
+    kept.failure = None
+    client.close()
+    world.run()
+    assert kept.positions == {"a": "E-5"}
 
 
 def test_what_waits_in_a_buffer_was_not_got_yet(world: HandWorld) -> None:
@@ -564,11 +586,84 @@ def test_what_waits_in_a_buffer_was_not_got_yet(world: HandWorld) -> None:
         world.publish("a", str(offset), offset, offset - 1)
     assert client.position("a") == "E-5"
     outcome(subscription.next())
+    outcome(subscription.next())
     world.run(1.0)
+    assert client.position("a") == "E-7"
     assert kept.positions == {"a": "E-6"}
     world.cut()
     world.run(1.0)
     assert world.asked()["since"] == "E-8"
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_message_that_a_loop_still_handles_is_not_saved_as_handled(world: HandWorld, waits: bool) -> None:
+    """If the program is killed while it handles the message for minutes, the next run must get it."""
+    kept = Kept()
+    client = world.connected(positions=kept)
+    world.answers.append({"position": "a=E-5"})
+    subscription = client.subscribe("a")
+    world.run()
+    asked = subscription.next() if waits else None
+    world.publish("a", "six", 6, 5)
+    assert outcome(asked or subscription.next()).text == "six"
+    world.run(60.0)
+    assert (client.position("a"), kept.positions) == ("E-6", {"a": "E-5"})
+    subscription.next()
+    world.run(1.0)
+    assert kept.positions == {"a": "E-6"}
+
+
+def test_the_newest_messages_that_wait_in_a_buffer_were_not_got_yet(world: HandWorld) -> None:
+    """They come before the receipt that tells the epoch."""
+    kept = Kept()
+    client = world.connected(positions=kept)
+    world.answers.append(None)
+    subscription = client.subscribe("a", last=2)
+    world.run()
+    world.publish("a", "six", 6, 4)
+    world.publish("a", "seven", 7, 6)
+    assert outcome(subscription.next()).text == "six"
+    world.answer(world.heard[-1], {"position": "a=E-7"})
+    world.run(1.0)
+    assert (client.position("a"), kept.positions) == ("E-6", {"a": "E-4"})
+    outcome(subscription.next())
+    world.run(1.0)
+    assert (client.position("a"), kept.positions) == ("E-7", {"a": "E-6"})
+
+
+@pytest.mark.parametrize(("is_interrupted", "saved"), [(False, "E-6"), (True, "E-5")])
+def test_closing_counts_the_last_message_of_a_loop_unless_an_error_ended_it(
+    world: HandWorld, is_interrupted: bool, saved: str
+) -> None:
+    kept = Kept()
+    client = world.connected(positions=kept)
+    world.answers.append({"position": "a=E-5"})
+    subscription = client.subscribe("a")
+    world.run()
+    world.publish("a", "six", 6, 5)
+    assert outcome(subscription.next()).text == "six"
+    world.run(60.0)
+    if is_interrupted:
+        client.interrupted()
+    client.close()
+    world.run()
+    assert kept.positions == {"a": saved}
+
+
+def test_a_message_that_is_put_back_comes_again_and_was_not_got(world: HandWorld) -> None:
+    client = world.connected()
+    world.answers.append({"position": "a=E-5"})
+    subscription = client.subscribe("a")
+    world.run()
+    for offset in (6, 7):
+        world.publish("a", str(offset), offset, offset - 1)
+    message = outcome(subscription.next())
+    subscription.put_back(message)
+    assert client.position("a") == "E-5"
+    assert [outcome(subscription.next()).text for _ in range(2)] == ["6", "7"]
+    waiting = subscription.next()
+    subscription.put_back(message)
+    assert outcome(waiting) is message
 
 
 def test_a_store_that_fails_is_reported_and_asked_again(world: HandWorld) -> None:

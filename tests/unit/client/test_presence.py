@@ -687,3 +687,14 @@ def test_wrong_arguments_are_refused_at_once(world: World) -> None:
             client.presence("room", **{name: lambda: None})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="0 changes"):
         client.presence("room", buffer=0)
+
+
+def test_a_change_that_is_put_back_comes_again(world: World) -> None:
+    presence = world.connected().presence("room")
+    world.run()
+    change = outcome(presence.next())
+    presence.put_back(change)
+    assert outcome(presence.next()) is change
+    waiting = presence.next()
+    presence.put_back(change)
+    assert outcome(waiting) is change

@@ -130,6 +130,47 @@ def test_what_happened_last_counts_when_nodes_find_each_other_again(skew: float)
     assert left(two, "new") == pytest.approx(left(one, "new"), abs=0.1) != 0
 
 
+def test_a_node_that_was_cut_off_for_a_moment_learns_what_it_has_missed() -> None:
+    """Nobody has noticed that it was away: it counts as alive for some heartbeats."""
+    net = Net()
+    one, two = net.servers
+    net.outcome(one.control.mute(user="lifted", seconds=10_000))
+    net.cut()
+    assert net.outcome(one.control.mute(user="new", seconds=9_000)).unanswered
+    net.outcome(two.control.unmute(user="lifted"))
+    net.heal()
+    assert [left(server, "lifted") for server in net.servers] == [0.0, 0.0]
+    assert left(two, "new") == pytest.approx(left(one, "new"), abs=0.1) != 0
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_end_of_an_outage_of_the_bus_spreads_what_was_ordered_meanwhile(first: int) -> None:
+    """Whichever node is back first: what it sends then reaches nobody."""
+    net = Net()
+    one, _ = net.servers
+    net.cut()
+    one.control.mute(user="new", seconds=9_000)
+    net.servers[first].assembly.control.muting._exchange()
+    for view in net.views:
+        view.side = 0
+    net.servers[1 - first].assembly.control.muting._exchange()
+    net.clock.pump([0.01] * 3)
+    assert [left(server, "new") > 8_000 for server in net.servers] == [True, True]
+
+
+def test_only_recent_news_are_exchanged_after_a_moment() -> None:
+    net = Net()
+    one, two = net.servers
+    for number in range(5):
+        net.outcome(one.control.mute(user=f"old{number}", seconds=100_000))
+    net.pass_time(FORGET_AFTER + 120)
+    two.control.muting.mutes._users.clear()
+    net.outcome(one.control.mute(user="new", seconds=100_000))
+    one.control.muting.catch_up()
+    net.pass_time(2)
+    assert list(two.control.muting.mutes._users) == ["new"]
+
+
 def test_a_mute_that_has_ended_does_not_let_an_earlier_one_come_back() -> None:
     net = Net()
     one, two = net.servers

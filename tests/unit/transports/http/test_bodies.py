@@ -46,7 +46,13 @@ def test_what_was_framed_comes_back(messages: list[bytes]) -> None:
     assert [message for run, _ in runs for message in run] == messages
 
 
-@pytest.mark.parametrize("body", [b"1", b"5\nabc", b"1\nab", b"123456789\na", b"1\na-1\n", b"1 \na", b"0x1\na"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"1", b"5\nabc", b"1\nab", b"123456789\na", b"1\na-1\n", b"1 \na", b"0x1\na"),
+        *(b"+1\na", b" 1\na", b"-1\na", b"01\na", b"1\na+1\na", b"1\na01\na", b"1\na 1\na"),
+    ],
+)
 def test_a_malformed_body_is_refused_as_a_whole(body: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         read_body(body, "", DEFAULT_LIMITS)
