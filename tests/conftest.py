@@ -29,7 +29,7 @@ ATTACKS = frozenset(
 PAGES = frozenset(
     {
         *("test_browser.py", "test_dashboard.py", "test_docs.py", "test_events_browser.py", "test_examples.py"),
-        *("test_fallback_browser.py", "test_javascript.py"),
+        *("test_dashboard_mute.py", "test_fallback_browser.py", "test_javascript.py"),
     }
 )
 """Modules of ``integration`` that are about pages in browsers, the manual, and the examples."""
@@ -47,6 +47,7 @@ PROGRAMS = frozenset(
         *("test_client_fallback.py", "test_client_login.py"),
         *("test_command.py", "test_community.py", "test_config.py", "test_connect.py", "test_events.py"),
         *("test_logs.py", "test_manhole.py", "test_metrics.py", "test_options.py", "test_renewal.py"),
+        *("test_mute.py", "test_upgrade_fails.py"),
         *("test_systemd.py", "test_tcp.py", "test_upgrade.py", "test_upstream_dead.py"),
         *("test_wildcards.py", "test_tracing.py"),
         *("test_container.py", "test_helm.py", "test_proxies.py"),
@@ -63,6 +64,7 @@ ONCE = {
         *("test_bus_nats.py", "test_link_nats.py", "test_presence_cluster.py", "test_workers.py"),
         *("test_cluster_receipts.py", "test_cluster_rules.py", "test_link_confirm.py", "test_workers_rules.py"),
         *("test_jetstream.py", "test_jetstream_cluster.py", "test_jetstream_contract.py"),
+        "test_jetstream_space.py",
         *("test_connect_cluster.py", "test_tracing_cluster.py"),
     },
 }

@@ -104,6 +104,14 @@ class Histories:
         """Whether channels with history accept publications. True if no channel has history."""
         return not self.is_active or self.store.available
 
+    @property
+    def intact(self) -> bool:
+        """
+        Whether channels with history accept publications, and the store has not refused one a short time ago. True if
+        no channel has history.
+        """
+        return self.available and not (self.is_active and getattr(self.store, "refuses", False))
+
     def attach(self, engine: Engine) -> None:
         """
         Let *engine* use the histories. Call this once, before anything is published.

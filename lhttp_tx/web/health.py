@@ -31,10 +31,11 @@ class HealthResource(Resource):
 
     - 200 ``ok``: the node works.
     - 200 ``degraded``: the node cannot reach other nodes, or NATS does not allow it to publish or subscribe, or it
-      does not listen on one of its endpoints, or the history store accepts no publications, or other nodes send no
-      heartbeats, or fewer nodes are connected than the operator requires. If the store is the reason, the answer also
-      has ``"history": "unavailable"``, and the log gives the reason. ``missing`` names the nodes without heartbeats.
-      ``nodes`` has the numbers of connected and of required nodes, such as ``2/3``.
+      does not listen on one of its endpoints, or the history store accepts no publications or has refused one within
+      the last minute and taken none since, or other nodes send no heartbeats, or fewer nodes are connected than the
+      operator requires. If the store is the reason, the answer also has ``"history": "unavailable"``, and the log
+      gives the reason. ``missing`` names the nodes without heartbeats. ``nodes`` has the numbers of connected and of
+      required nodes, such as ``2/3``.
     - 503 ``full``: the node accepts no more connections.
     - 503 ``starting``: a processor, filter, hook or authenticator has not started yet.
     - 503 ``stopping``: the node is told to stop, or is closing the connections of its clients.
@@ -59,7 +60,8 @@ class HealthResource(Resource):
         :param factory: says whether the node accepts connections.
         :param listeners: say whether the server listens.
         :param guard: says whether connections are refused.
-        :param has_store: returns whether channels with history accept publications; true if there are none.
+        :param has_store: returns whether the store takes publications to channels with history; true if there are no
+            such channels.
         :param missing: returns the names of the other nodes that no longer send heartbeats.
         :param shortfall: returns the numbers of connected and of required nodes, such as ``2/3``; empty if there are
             enough.

@@ -39,7 +39,9 @@ class Ends:
         self.sent: list[bytes] = []
         self.kicks = 0
         self.told: list[str] = []
-        self.stream: Any = SimpleNamespace(name="S", tip=4, ready=True, trouble="", epoch="e", kick=self._kick)
+        self.stream: Any = SimpleNamespace(
+            name="S", tip=4, ready=True, trouble="", epoch="e", kick=self._kick, refused=None
+        )
         self.stream.subject_of = lambda channel: f"s.{channel}"
         link: Any = FakeLink()
         self.link = link
@@ -244,3 +246,15 @@ def test_the_offset_of_a_duplicate_is_not_believed_while_the_epoch_is_in_doubt()
     ends.stream.epoch = "e"
     ends.clock.advance(31)
     assert duplicate().position == "e-2"
+
+
+def test_a_stream_has_refused_until_it_takes_a_publication() -> None:
+    ends = Ends()
+    run = ends.add(3)
+    ends.clock.advance(3.0)
+    run.answer([REFUSED], None)
+    assert ends.stream.refused == 3.0
+    run.answer([stored(5)], None)
+    assert ends.stream.refused is None
+    run.unanswered()  # which does not tell that it was refused
+    assert ends.stream.refused is None

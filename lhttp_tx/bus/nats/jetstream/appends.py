@@ -243,6 +243,8 @@ class Appends:
             why = UNKNOWN
         if why:
             self.stream.kick()
+            if why is not UNKNOWN:
+                self.stream.refused = self._clock.seconds()
             self._refuse(run, 1, why)
         elif run.placing is not None:
             run.placing.position = format_position(self.stream.epoch, position)
@@ -272,6 +274,7 @@ class Appends:
         """
         if position > run.tip:
             run.tip = position
+            self.stream.refused = None
             if position > self.stream.tip:
                 self.stream.tip = position
         first = len(run.payloads) - run.open

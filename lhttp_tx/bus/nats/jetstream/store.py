@@ -38,6 +38,9 @@ _log = Logger()
 
 _AWAY = "the bus is unavailable, try again later"
 
+_REFUSAL_TIME = 60.0
+"""Seconds for which a refusal counts. The cause may be gone, but nobody publishes."""
+
 _FAREWELL = 2.0
 """The most seconds for which a store that stops waits for acknowledgements."""
 
@@ -107,6 +110,15 @@ class JetStreamHistory:
         if self._link is None and self._classes.all():
             return _AWAY
         return next((stream.why for stream in self._classes.all() if not stream.ready), "")
+
+    @property
+    def refuses(self) -> bool:
+        """
+        Whether a stream has refused a publication within the last minute, for example because JetStream has no space,
+        and has taken none since.
+        """
+        since = self._clock.seconds() - _REFUSAL_TIME
+        return any(stream.refused is not None and stream.refused > since for stream in self._classes.all())
 
     def epoch_of(self, retention: Retention) -> str:
         """See :meth:`lhttp_tx.interfaces.IHistoryStore.epoch_of`."""

@@ -112,6 +112,7 @@ class Stream:
     :ivar trouble: why the stream does not accept messages; empty if it does, and before the first check.
     :ivar state: the result of the last successful check; ``None`` before the first.
     :ivar tip: the largest known sequence number.
+    :ivar refused: the time of the clock at which it last refused a publication; ``None`` if it has taken one since.
     :ivar source: the prefix of the subjects in the stream.
     :ivar subject_of: returns the subject of a channel in the stream.
     """
@@ -137,6 +138,7 @@ class Stream:
         self.trouble = ""
         self.state: StreamState | None = None
         self.tip = 0
+        self.refused: float | None = None
         self._prefix = prefix
         self.source = source = source_of(prefix, retention.name)
         self.subject_of = lru_cache(maxsize=4096)(lambda channel: subject_of(channel, source))
