@@ -9,7 +9,6 @@ import secrets
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 
 from lhttp_tx.auth.gate import Gate
 from lhttp_tx.engine.engine import Engine
@@ -27,6 +26,9 @@ PATIENCE = 40.0
 
 _LEAST_TO_READ = 10.0
 """Seconds for which the client of a closed session may fetch its last messages, at least."""
+
+_CHECK_INTERVAL = 0.02
+"""Seconds between two looks at whether clients have fetched everything, when the server stops."""
 
 _SECRET = re.compile(r"([0-9a-f]{16})\.([0-9a-f]{16})\.([A-Za-z0-9_-]{32})")
 
@@ -127,10 +129,21 @@ class Sessions:
         """
         End all sessions. The server is stopping, and has closed them before.
 
+        Their clients get some time to fetch the last messages, as much as a WebSocket has to answer a close.
+
         :returns: a Deferred that succeeds when the answers to the requests of their clients were written.
         """
         if not self._known:
             return succeed(None)
+        done: Deferred[None] = Deferred()
+        self._end_all(done, self.clock.seconds() + self._factory.closeHandshakeTimeout)
+        return done
+
+    def _end_all(self, done: Deferred[None], deadline: float) -> None:
+        """End all sessions when their clients have everything, or at *deadline*."""
+        if self.clock.seconds() < deadline and any(session.unsent for session in self._known.values()):
+            self.clock.callLater(_CHECK_INTERVAL, self._end_all, done, deadline)
+            return
         for session in tuple(self._known.values()):
             session.end()
-        return deferLater(self.clock, 0, lambda: None)  # a reactor writes between two turns
+        self.clock.callLater(0, done.callback, None)  # a reactor writes between two turns

@@ -225,3 +225,22 @@ def test_the_oldest_publication_that_was_sent_is_the_one_that_nats_forbids() -> 
     ends.appends.denied(ends.link, "room")
     assert ends.appends.empty and ends.told == ["the bus does not allow this channel"]
     assert ends.tips.find(ends.stream, "room") == 5
+
+
+def test_the_offset_of_a_duplicate_is_not_believed_while_the_epoch_is_in_doubt() -> None:
+    ends = Ends()
+
+    def duplicate() -> Placing:
+        placing = Placing("room", "id")
+        assert ends.add(1, placing=placing).answer([DUPLICATE], None)
+        return placing
+
+    assert duplicate().position == "e-2"
+    assert ends.add(1).answer([stored(1)], None)  # the stream has begun again
+    doubted = duplicate()
+    assert doubted.position is None and doubted.failure is not None and "not known" in doubted.failure.reason
+    ends.stream.epoch = "f"
+    assert duplicate().position == "f-2"
+    ends.stream.epoch = "e"
+    ends.clock.advance(31)
+    assert duplicate().position == "e-2"

@@ -56,6 +56,12 @@ Seconds before a publication is sent again whose duplicate was in process, and h
 duplicate within milliseconds, unless it loses its leader.
 """
 
+_DOUBT = 30.0
+"""
+The most seconds for which the offsets of duplicates are not believed, if the stream was created again and its new epoch
+does not become known.
+"""
+
 _COST = 100
 """Bytes that are added to the size of each publication."""
 
@@ -142,6 +148,7 @@ class Appends:
         self._waiters = Waiters()
         self._checking: IDelayedCall | None = None
         self._forbidden = ForbiddenNames()
+        self._doubted = "", 0.0
         self._again: list[_Run] = []
         self._sending_again: IDelayedCall | None = None
 
@@ -232,8 +239,8 @@ class Appends:
                 self._send_later(run)
                 return
             why = UNKNOWN
-        if not why and position <= run.floor and not duplicate:
-            why = UNKNOWN  # the stream was created again, and its epoch is not known yet
+        if not why and self._is_of_another(run, position, duplicate):
+            why = UNKNOWN
         if why:
             self.stream.kick()
             self._refuse(run, 1, why)
@@ -275,6 +282,19 @@ class Appends:
             self._end(run)
         if self._unsent and self._under_way <= _WINDOW // 2:
             self.send()
+
+    def _is_of_another(self, run: _Run, position: int, duplicate: bool) -> bool:
+        """
+        Return whether the stream was created again, and its epoch is not known yet.
+
+        The offset of a duplicate does not tell, but one of another publication may have told.
+        """
+        now = self._clock.seconds()
+        if position > run.floor or duplicate:
+            epoch, end = self._doubted
+            return duplicate and epoch == self.stream.epoch and now < end
+        self._doubted = self.stream.epoch, now + _DOUBT
+        return True
 
     def _send_later(self, run: _Run) -> None:
         """Send the one publication of *run* again, after a pause."""

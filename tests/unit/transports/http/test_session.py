@@ -234,7 +234,40 @@ def test_a_server_that_stops_tells_its_clients() -> None:
     node.turn()
     assert stopping.called
     assert "code:1001" in texts(outcome(waiting))[0]
-    node.sessions.stop()
+    stopped = node.sessions.stop()
+    assert len(node.sessions) == 0
+    node.turn()
+    assert stopped.called
+
+
+def test_a_server_that_stops_waits_for_a_client_between_two_requests() -> None:
+    node = Node()
+    client = node.begin()
+    node.subscribe(client, "room")
+    node.publish("room", "the last one")
+    node.server.engine.drain(5)
+    node.turn()
+    stopped = node.sessions.stop()
+    node.clock.advance(0.1)
+    assert not stopped.called
+    last, closed = texts(outcome(node.fetch(client)))
+    assert last.endswith("the last one")
+    assert "code:1001" in closed
+    node.clock.pump([0.1, 0.1])
+    assert stopped.called
+    assert len(node.sessions) == 0
+
+
+def test_a_server_that_stops_waits_for_no_client_longer_than_for_a_websocket() -> None:
+    node = Node()
+    node.begin()
+    node.server.engine.drain(5)
+    node.turn()
+    stopped = node.sessions.stop()
+    node.clock.pump([0.02] * round(node.factory.closeHandshakeTimeout / 0.02 - 1))
+    assert not stopped.called
+    node.clock.pump([0.02] * 3)
+    assert stopped.called
     assert len(node.sessions) == 0
 
 
