@@ -416,3 +416,24 @@ test("a subscription tells where a node of the cluster did not answer", async ()
   socket.end(1000);
   await closing;
 });
+
+test("an option that a call does not have is told", async () => {
+  const client = await connected();
+  const calls = {
+    subscribe: () => client.subscribe("room", () => {}, { lats: 50 }),
+    publish: () => client.publish("room", "chat", { from: "Ada" }),
+    send: () => client.send("chat", "", { reciept: false }),
+    request: () => client.request("echo", "", { replies: "welcome" }),
+    history: () => client.history("room", { limt: 5 }),
+  };
+  for (const [name, call] of Object.entries(calls)) {
+    await assert.rejects(call(), (error) => error instanceof TypeError && error.message.startsWith(`${name}() has no option `));
+  }
+  const [result] = await client.batch([{ channels: "room", body: "", identity: "1" }]);
+  assert.equal(result.error.message, "publish() has no option identity");
+});
+
+test("a call without a connection says what to do", async () => {
+  const client = new LhttpClient(server.url);
+  await assert.rejects(client.publish("room", "hello"), /there is no connection: call connect\(\)/);
+});

@@ -1031,6 +1031,17 @@
     protocols: undefined,
   });
 
+  const SEND_OPTIONS = ["command", "headers", "parts", "signal", "onProgress", "binary", "receipt", "timeout"];
+
+  /** The options of each call. A name that is misspelled would have no effect, and nobody would notice. */
+  const CALL_OPTIONS = Object.freeze({
+    publish: [...SEND_OPTIONS, "id"],
+    send: SEND_OPTIONS,
+    request: [...SEND_OPTIONS, "reply"],
+    history: ["limit", "since", "before", "order", "timeout", "signal"],
+    subscribe: ["command", "headers", "last", "since", "onRecovered", "onMissed", "signal"],
+  });
+
   const DEFAULT_RECONNECT = Object.freeze({
     initialDelay: 500, // the maximum of the first wait, which is random; the maximum doubles with each wait,
     maxDelay: 30000, // up to this
@@ -1864,7 +1875,7 @@
      *   the bounds of the option `resend`.
      */
     publish(channels, body = "", options = {}) {
-      return this.#answerWith(body, options, (ready, own) => this.#publish(channels, ready, own));
+      return this.#answerWith("publish", body, options, (ready, own) => this.#publish(channels, ready, own));
     }
 
     #publish(channels, body, { id, ...options }) {
@@ -1888,7 +1899,7 @@
      * body of the receipt is the backend's answer if there is an `upstream` header.
      */
     send(command, body = "", options = {}) {
-      return this.#answerWith(body, options, (ready, own) => this.#send([], ready, { ...own, command }));
+      return this.#answerWith("send", body, options, (ready, own) => this.#send([], ready, { ...own, command }));
     }
 
     /** Send *parts*, each {headers, body}, as one multipart message. Resolves with the reply, as `request` does. */
@@ -1905,14 +1916,15 @@
      */
     request(command, body = "", options = {}) {
       const reply = options.reply ?? command;
-      return this.#answerWith(body, options, (ready, own) =>
+      return this.#answerWith("request", body, options, (ready, own) =>
         this.#send([], ready, { ...own, command, receipt: true, reply }),
       );
     }
 
     /** Call *action* with options that have the filled body or parts. Only a Blob makes this wait. */
-    #answerWith(body, options, action) {
+    #answerWith(name, body, options, action) {
       return this._answer(() => {
+        checkOptions(name, options);
         options.signal?.throwIfAborted();
         const parts = options.parts ? [...options.parts] : null;
         if (![body, ...(parts ?? []).map((part) => part.body)].some(isBlob)) {
@@ -2020,7 +2032,10 @@
      *   history. Rejects with ServerError, with status 404 if the channel has no history.
      */
     history(channel, options = {}) {
-      return this._answer(() => this.#history(channel, options), options.signal);
+      return this._answer(() => {
+        checkOptions("history", options);
+        return this.#history(channel, options);
+      }, options.signal);
     }
 
     async #history(channel, { limit, since, before, order, timeout, signal }) {
@@ -2068,6 +2083,7 @@
     }
 
     async #subscribe(channels, listener, options) {
+      checkOptions("subscribe", options);
       if (listener !== null && typeof listener !== "function") throw new TypeError("the listener is not a function");
       const subscription = new Subscription(this, listOf(channels, checkSubscription), listener, options);
       if (this.#isEnded) throw new ConnectionLost("client is closed");
@@ -2197,7 +2213,8 @@
         entry.timeout = timeout ?? this.#options.timeout;
         if ((this.#state === "open" || first) && this.#socket?.readyState === OPEN) this.#write(entry);
         else if ((this.#state === "closed" && !this.#opening) || direct) {
-          reject(new ConnectionLost("there is no connection", { unsent: message }));
+          const advice = this.#state === "closed" ? ": call connect()" : "";
+          reject(new ConnectionLost(`there is no connection${advice}`, { unsent: message }));
         } else if (this.#queue.length < this.#options.queueSize) this.#queue.push(entry);
         else reject(new QueueFull(`${this.#queue.length} messages wait for a connection already`, message));
       });
@@ -3025,6 +3042,13 @@
 
   function isOptions(value) {
     return typeof value === "object" && value !== null;
+  }
+
+  /** Throw a TypeError if the method *name* has no such options. */
+  function checkOptions(name, options) {
+    for (const option of Object.keys(options)) {
+      if (!CALL_OPTIONS[name].includes(option)) throw new TypeError(`${name}() has no option ${option}`);
+    }
   }
 
   /** Return 16 random letters and digits. */
