@@ -110,7 +110,8 @@ class Histories:
         Whether channels with history accept publications, and the store has not refused one a short time ago. True if
         no channel has history.
         """
-        return self.available and not (self.is_active and getattr(self.store, "refuses", False))
+        refuses: Callable[[], bool] | None = getattr(self.store, "refuses", None)
+        return self.available and not (self.is_active and refuses is not None and refuses())
 
     def attach(self, engine: Engine) -> None:
         """

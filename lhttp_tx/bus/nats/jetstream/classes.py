@@ -24,6 +24,9 @@ from lhttp_tx.interfaces import MaybeDeferred
 
 __all__ = ["Classes"]
 
+_REFUSAL_TIME = 60.0
+"""Seconds for which a refusal counts. The cause may be gone, but nobody publishes."""
+
 _MAX_CLASSES = 64
 """The most history classes of one node."""
 
@@ -66,6 +69,14 @@ class Classes:
     def all(self) -> Collection[Stream]:
         """Return all streams."""
         return self._streams.values()
+
+    def refuse(self) -> bool:
+        """
+        Return whether a stream has refused a publication within the last minute, for example because JetStream has no
+        space, and has taken none since.
+        """
+        since = self._clock.seconds() - _REFUSAL_TIME
+        return any(stream.refused is not None and stream.refused > since for stream in self._streams.values())
 
     def named(self, name: str) -> Stream | None:
         """Return the stream with this name; ``None`` if none of these has it."""

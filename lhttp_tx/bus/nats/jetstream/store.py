@@ -38,9 +38,6 @@ _log = Logger()
 
 _AWAY = "the bus is unavailable, try again later"
 
-_REFUSAL_TIME = 60.0
-"""Seconds for which a refusal counts. The cause may be gone, but nobody publishes."""
-
 _FAREWELL = 2.0
 """The most seconds for which a store that stops waits for acknowledgements."""
 
@@ -53,6 +50,7 @@ class JetStreamHistory:
 
     :ivar on_missed: functions that are called when subscribers of this node have missed publications that the store no
         longer has: with a channel or a wildcard, and the position after which it continues. They must not raise.
+    :ivar refuses: see :meth:`~lhttp_tx.bus.nats.jetstream.classes.Classes.refuse`.
     :ivar check_classes: see :func:`~lhttp_tx.bus.nats.jetstream.settings.check_streams`.
     """
 
@@ -84,6 +82,7 @@ class JetStreamHistory:
         self._bus = bus
         self._parts = parts = bus.attach(self)
         self._classes = Classes(parts, self._settings, lambda: self._link, clock=clock)
+        self.refuses = self._classes.refuse
         self._watch = Watch(lambda: self._link, self._classes, retention_of, parts, self._missed, clock=clock)
         self._reader = self._watch.reader
         self._classes.changed = self._watch.changed
@@ -110,15 +109,6 @@ class JetStreamHistory:
         if self._link is None and self._classes.all():
             return _AWAY
         return next((stream.why for stream in self._classes.all() if not stream.ready), "")
-
-    @property
-    def refuses(self) -> bool:
-        """
-        Whether a stream has refused a publication within the last minute, for example because JetStream has no space,
-        and has taken none since.
-        """
-        since = self._clock.seconds() - _REFUSAL_TIME
-        return any(stream.refused is not None and stream.refused > since for stream in self._classes.all())
 
     def epoch_of(self, retention: Retention) -> str:
         """See :meth:`lhttp_tx.interfaces.IHistoryStore.epoch_of`."""
