@@ -126,8 +126,7 @@ class Answerer(Member):
                 note=self._engine.receipt_note,
             )
             self._receipts = receipts
-        for answer in answers:
-            receipts.add(answer)
+        receipts.add_all(answers)
         if confirmation is not None:
             receipts.begin(confirmation)
 

@@ -201,8 +201,12 @@ class Receipts:
 
     def add(self, answer: Answer) -> None:
         """Send an answer after all answers that wait."""
-        self._answers.append(answer)
-        self._size += _size(answer[0], answer[3])
+        self.add_all([answer])
+
+    def add_all(self, answers: list[Answer]) -> None:
+        """Send answers after all answers that wait."""
+        self._answers += answers
+        self._size += sum([_size(payload, filing) for payload, _, _, filing, _ in answers])
 
     def settled(self) -> Deferred[None]:
         """Return a Deferred that succeeds when all answers are sent."""
@@ -223,18 +227,23 @@ class Receipts:
     def _confirmed(self, result: None) -> None:
         if self._over:
             return
-        answers = self._answers
+        answers, asked, size = self._answers, self._asked, self._size
         settled: list[tuple[bytes, bool]] = []
         note = self._note()
-        while answers and (self._asked or answers[0][2] is None):
-            self._asked = max(self._asked - 1, 0)
+        while answers and (asked or answers[0][2] is None):
             payload, binary, token, filing, _ = answers.popleft()
-            self._size -= _size(payload, filing)
-            if token is not None and filing is not None and not isinstance(filing, Kept) and filing.is_open:
-                payload, binary = _filled_in(payload, binary, token, filing)
+            if asked:
+                asked -= 1
+            if filing is None or filing is KEPT:  # the usual case
+                size -= len(payload) + _ANSWER_SIZE
+            else:
+                size -= _size(payload, filing)
+                if token is not None and cast("Filing", filing).is_open:
+                    payload, binary = _filled_in(payload, binary, token, cast("Filing", filing))
             if note and token is not None and payload.startswith(_RECEIPT):
                 payload = _RECEIPT + note + payload[len(_RECEIPT) :]
             settled.append((payload, binary))
+        self._asked, self._size = asked, size
         self._send_all(settled)
         if not answers:
             self._end()

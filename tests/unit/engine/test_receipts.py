@@ -357,7 +357,7 @@ def test_answers_that_wait_for_a_store_count_what_they_wait_with() -> None:
         filing = Filing("id")
         for number in range(32):
             filing.place(f"room.{number}")
-        receipts.add((b"x", False, "1", filing))
+        receipts.add((b"x", False, "1", filing, ("room",)))
         count += 1
     assert count <= MAX_SIZE // 5_000 + 1  # measured: 5,037 bytes each
 
