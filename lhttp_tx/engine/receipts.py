@@ -14,20 +14,19 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from lhttp_tx.codec.message import Message
 from lhttp_tx.engine.answers import error_message, error_of
 from lhttp_tx.errors import BusUnavailable, ChannelsRefused, HistoryUnavailable
-from lhttp_tx.interfaces import IBus, MaybeDeferred
+from lhttp_tx.interfaces import MaybeDeferred
 from lhttp_tx.observe.rationing import RationedLogger
 
 if TYPE_CHECKING:
-    from lhttp_tx.history.archive import Archive
     from lhttp_tx.history.values import Filing
 
-__all__ = ["KEPT", "MAX_SIZE", "Answer", "Kept", "Receipts", "asked", "outcome_of", "sent_at_once", "told"]
+__all__ = ["KEPT", "MAX_SIZE", "Answer", "Kept", "Receipts", "outcome_of", "sent_at_once", "told"]
 
 _log = RationedLogger(__name__)
 
@@ -46,20 +45,6 @@ _PLACING_SIZE = 160
 Bytes of memory of a :class:`~lhttp_tx.history.values.Filing` that an answer holds, and of each of its placings.
 Measured, and rounded up.
 """
-
-
-def asked(source: IBus | Archive) -> MaybeDeferred:
-    """
-    Return the result of ``confirm`` of a bus or an archive. If it raises, or returns anything else, the Deferred fails:
-    nobody shall wait for ever.
-    """
-    try:
-        found = source.confirm()
-    except Exception:
-        return fail()
-    if found is None or isinstance(found, Deferred):
-        return found
-    return fail(TypeError(f"{type(source).__name__}.confirm returned {found!r:.80}, and not None or a Deferred"))
 
 
 def told(receipt: Message, token: str, filing: Filing | None) -> Message:

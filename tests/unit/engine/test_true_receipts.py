@@ -160,6 +160,17 @@ def test_a_bus_that_cannot_be_asked_fails_the_receipts(
     failures.clear()
 
 
+def test_a_bus_may_answer_with_a_coroutine() -> None:
+    async def answer() -> None:
+        """Have everything."""
+
+    bus = FarBus()
+    client = Server(bus=bus).connect()
+    bus.far.broken = answer()
+    publish(client, "a", 1)
+    assert told(client) == [("1", "receipt")]
+
+
 # A bus that answers sooner than the store
 
 
