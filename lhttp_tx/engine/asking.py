@@ -212,11 +212,17 @@ class Asking:
         return len(self._tokens) - 1 if self._placed is None else 0
 
     def answers(self, count: int) -> list[Answer]:
-        """Return the receipts of the first *count* publications."""
+        """
+        Return the receipts of the first *count* publications. Those whose outcome was not known at once get it when
+        they are sent.
+        """
         channels = (self._channel,)
         if self._filed is not None:
             return [
-                (receipt_message(token, filing.headers()), False, token.decode("ascii"), filing, channels)
+                (
+                    receipt_message(token, () if filing.is_open else filing.headers()),
+                    *(False, token.decode("ascii"), filing, channels),
+                )
                 for token, filing in zip(self._tokens[:count], self._filed, strict=False)
             ]
         kept = KEPT if self.is_kept else None

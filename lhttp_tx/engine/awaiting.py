@@ -9,16 +9,16 @@ Deferreds. Every module that calls a user's callback uses this one. Of the proje
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import copy_context
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
 from lhttp_tx.observe.rationing import RationedLogger
 
-__all__ = ["Outcome", "as_deferred", "awaitable", "loop_runs"]
+__all__ = ["Outcome", "as_deferred", "awaitable", "in_any_case", "loop_runs"]
 
 _log = RationedLogger(__name__)
 
@@ -48,6 +48,18 @@ def as_deferred(result: object, owner: object) -> Deferred[Any]:
         return _run(_wait_for(result))
     name = getattr(owner, "__name__", type(owner).__name__)
     raise TypeError(f"{name} returned {result!r}; return None, a Deferred, a coroutine or another awaitable")
+
+
+def in_any_case(call: Callable[[], object]) -> Deferred[Any] | None:
+    """
+    Return what the method *call* returns: ``None``, or its result as a Deferred (see :func:`as_deferred`). If it raises, or its
+    result cannot be awaited, the Deferred fails.
+    """
+    try:
+        result = call()
+        return None if result is None else as_deferred(result, getattr(call, "__self__", call))
+    except Exception:
+        return fail()
 
 
 class Outcome(Deferred[_T]):

@@ -19,6 +19,7 @@ from lhttp_tx.codec.message import Message, parse
 from lhttp_tx.engine.answering import PATIENCE, Answerer
 from lhttp_tx.engine.answers import not_the_clients, receipt_of
 from lhttp_tx.engine.asking import Asking
+from lhttp_tx.engine.receipts import sent_at_once
 from lhttp_tx.engine.request import Request
 from lhttp_tx.engine.sequence import Done, Step
 from lhttp_tx.errors import HistoryUnavailable, LHTTPError, Refused, RemoteProtocolError
@@ -225,7 +226,7 @@ class Handler(Answerer):
             receipts = self._receipts
             confirmation = self._engine.hub.confirm(asking.is_kept) if receipts is None else None
             if receipts is None and confirmation is None:
-                self._send_answers([payload for payload, *_ in answers], False)
+                self._send_answers([sent_at_once(answer) for answer in answers], False)
             else:
                 self._add(answers, confirmation)
         if failure is not None:

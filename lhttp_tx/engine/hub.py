@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from lhttp_tx.codec.channels import PRESENCE
 from lhttp_tx.codec.wildcards import Wildcards, is_wildcard
 from lhttp_tx.engine.answers import missed_message
+from lhttp_tx.engine.awaiting import in_any_case
 from lhttp_tx.engine.delivery import Channel, Deliver, Delivery
 from lhttp_tx.interfaces import IBus, MaybeDeferred
 from lhttp_tx.observe.rationing import RationedLogger
@@ -244,7 +245,7 @@ class Hub:
 
         :param kept: whether to wait for the histories, too. If not, a failure of the store has no effect.
         """
-        return self.archive.confirm() if kept and self.archive is not None else self._bus.confirm()
+        return in_any_case((self.archive if kept and self.archive is not None else self._bus).confirm)
 
     def redirect(
         self, subscriber: Hashable, channel: str, deliver: Deliver, instead_of: Deliver | None = None

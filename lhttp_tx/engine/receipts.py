@@ -26,7 +26,7 @@ from lhttp_tx.observe.rationing import RationedLogger
 if TYPE_CHECKING:
     from lhttp_tx.history.values import Filing
 
-__all__ = ["KEPT", "MAX_SIZE", "Answer", "Kept", "Receipts", "outcome_of", "told"]
+__all__ = ["KEPT", "MAX_SIZE", "Answer", "Kept", "Receipts", "outcome_of", "sent_at_once", "told"]
 
 _log = RationedLogger(__name__)
 
@@ -106,6 +106,14 @@ def _filled_in(payload: bytes, binary: bool, token: str, filing: Filing) -> tupl
     return payload[:end] + lines + payload[end:], binary
 
 
+def sent_at_once(answer: Answer) -> bytes:
+    """Return the payload of a receipt that does not wait, with the headers of its outcome, like :func:`told`."""
+    payload, binary, token, filing, _ = answer
+    if token is None or filing is None or isinstance(filing, Kept) or not filing.is_open:
+        return payload
+    return _filled_in(payload, binary, token, filing)[0]
+
+
 def outcome_of(result: object, filing: Filing | None, channels: tuple[str, ...]) -> object:
     """
     Return the outcome of one publication; takes what a Deferred of :meth:`lhttp_tx.engine.hub.Hub.confirm` has given.
@@ -116,8 +124,7 @@ def outcome_of(result: object, filing: Filing | None, channels: tuple[str, ...])
     :raises LHTTPError: if the publication was not stored.
     """
     if isinstance(result, Failure) and _is_concerned(result, filing, channels, True):
-        if filing is not None and filing.undo is not None:
-            filing.undo()
+        _undo(filing, result)
         return result
     if filing is not None:
         filing.check()
@@ -132,8 +139,28 @@ def _is_concerned(failure: Failure, filing: Filing | Kept | None, channels: tupl
     """
     error = failure.value
     if isinstance(error, ChannelsRefused):
-        return not channels or not error.channels.isdisjoint(channels)
+        return _needs_bus(filing) and (not channels or not error.channels.isdisjoint(channels))
     return not isinstance(error, HistoryUnavailable) or _is_in_doubt(filing, asked)
+
+
+def _has_kept(answers: Iterable[Answer]) -> bool:
+    """Return whether an answer waits for a history."""
+    return any(filing is not None and filing.is_kept for _, _, _, filing, _ in answers)
+
+
+def _needs_bus(filing: Filing | Kept | None) -> bool:
+    """Return whether a publication goes over the bus, and not only with what a history spreads."""
+    if filing is None or isinstance(filing, Kept) or not filing.placings:
+        return True
+    return not all(placing.is_late for placing in filing.placings)
+
+
+def _undo(filing: Filing | Kept | None, failure: Failure) -> None:
+    """Forget the message id of a publication that may be lost, because of *failure*."""
+    if filing is None or isinstance(filing, Kept) or filing.undo is None:
+        return
+    error = failure.value
+    filing.undo(error.channels if isinstance(error, ChannelsRefused) else None)
 
 
 def _is_in_doubt(filing: Filing | Kept | None, asked: bool) -> bool:
@@ -156,7 +183,10 @@ class Receipts:
     When all answers are sent, the object cannot be used again.
     """
 
-    __slots__ = ("_answers", "_asked", "_confirm", "_ended", "_note", "_over", "_peer", "_send", "_size", "_waiters")
+    __slots__ = (
+        *("_answers", "_asked", "_confirm", "_ended", "_guarded", "_guarding", "_is_kept", "_note", "_over", "_peer"),
+        *("_send", "_size", "_waiters"),
+    )
 
     def __init__(
         self,
@@ -184,7 +214,8 @@ class Receipts:
         # them.
         self._answers: deque[Answer] = deque()
         self._asked = self._size = 0
-        self._over = False
+        self._over = self._is_kept = self._guarding = False
+        self._guarded = True
         self._waiters: list[Deferred[None]] = []
 
     @property
@@ -197,7 +228,7 @@ class Receipts:
         Wait for *confirmation*. If it succeeds, send the receipts that were added before this call. If it fails, send
         errors. Call this once, after adding the first receipts.
         """
-        self._await(confirmation)
+        self._await(confirmation, _has_kept(self._answers))
 
     def add(self, answer: Answer) -> None:
         """Send an answer after all answers that wait."""
@@ -207,6 +238,9 @@ class Receipts:
         """Send answers after all answers that wait."""
         self._answers += answers
         self._size += sum([_size(payload, filing) for payload, _, _, filing, _ in answers])
+        if self._is_kept and any(token is not None and _needs_bus(filing) for _, _, token, filing, _ in answers):
+            self._guarded = False
+            self._guard()
 
     def settled(self) -> Deferred[None]:
         """Return a Deferred that succeeds when all answers are sent."""
@@ -219,10 +253,34 @@ class Receipts:
         if not self._over:
             self._not_confirmed(Failure(BusUnavailable("it is not known whether the publication has arrived")))
 
-    def _await(self, confirmation: Deferred[None]) -> None:
+    def _await(self, confirmation: Deferred[None], is_kept: bool) -> None:
         self._asked = len(self._answers)
+        self._is_kept, self._guarded = is_kept, True
         confirmation.addCallbacks(self._confirmed, self._not_confirmed)
         confirmation.addErrback(lambda failure: _log.failure("answering failed", failure))
+
+    def _guard(self) -> None:
+        """
+        Ask the bus for the receipts that were added while the first ones wait for a history.
+
+        The bus may have answered for the first ones long ago. If it loses or refuses later publications meanwhile, it
+        tells only those who wait at this time.
+        """
+        if self._guarding or self._guarded or self._over:
+            return
+        self._guarded = True
+        confirmation = self._confirm(False)
+        if confirmation is not None:
+            self._guarding = True
+            confirmation.addBoth(self._guard_answered)
+            confirmation.addErrback(lambda failure: _log.failure("answering failed", failure))
+
+    def _guard_answered(self, result: Failure | None) -> None:
+        self._guarding = False
+        if isinstance(result, Failure) and not self._over:
+            is_partial = result.check(ChannelsRefused) is not None
+            self._replace(result, lambda number, filing: _needs_bus(filing) and (is_partial or number >= self._asked))
+        self._guard()
 
     def _confirmed(self, result: None) -> None:
         if self._over:
@@ -248,12 +306,13 @@ class Receipts:
         if not answers:
             self._end()
             return
-        confirmation = self._confirm(any(filing is not None and filing.is_kept for _, _, _, filing, _ in answers))
+        is_kept = _has_kept(answers)
+        confirmation = self._confirm(is_kept)
         if confirmation is None:
             self._asked = len(answers)
             self._confirmed(None)
         else:
-            self._await(confirmation)
+            self._await(confirmation, is_kept)
 
     def _not_confirmed(self, failure: Failure) -> None:
         """
@@ -265,21 +324,33 @@ class Receipts:
         """
         if self._over:
             return
+        self._replace(failure, lambda _, __: True)
+        if failure.check(HistoryUnavailable, ChannelsRefused) is None:
+            self._asked = 0
+        self._confirmed(None)
+
+    def _replace(self, failure: Failure, may_fail: Callable[[int, Filing | Kept | None], bool]) -> None:
+        """
+        Put errors in place of the receipts of publications that *failure* concerns.
+
+        :param may_fail: takes the index of a receipt, and the outcome of its publication in histories. Returns whether
+            the failure may concern it.
+        """
         status, reason = error_of(failure, self._peer)
-        is_partial = failure.check(HistoryUnavailable, ChannelsRefused) is not None
         answers, self._answers = self._answers, deque()
-        asked = self._asked
         self._size = 0
-        self._asked = asked if is_partial else 0
         for number, answer in enumerate(answers):
             _, _, token, filing, channels = answer
-            if token is None or not _is_concerned(failure, filing, channels, number < asked):
-                self.add(answer)
+            is_asked = number < self._asked
+            if token is None or not may_fail(number, filing) or not _is_concerned(failure, filing, channels, is_asked):
+                self._put(answer)
                 continue
-            if filing is not None and not isinstance(filing, Kept) and filing.undo is not None:
-                filing.undo()
-            self.add((error_message(status, reason, token).raw, False, None, None, ()))
-        self._confirmed(None)
+            _undo(filing, failure)
+            self._put((error_message(status, reason, token).raw, False, None, None, ()))
+
+    def _put(self, answer: Answer) -> None:
+        self._answers.append(answer)
+        self._size += _size(answer[0], answer[3])
 
     def _send_all(self, answers: Iterable[tuple[bytes, bool]]) -> None:
         """Send answers. Consecutive answers of one kind, text or binary, go out in one write."""

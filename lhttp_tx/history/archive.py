@@ -144,12 +144,18 @@ class Archive:
             return None
         return result.addCallback(self._published, placing)
 
-    def _forget_ids(self, filing: Filing) -> None:
+    def _forget_ids(self, filing: Filing, channels: frozenset[str] | None) -> None:
         """
         Forget the message ids of a publication that the bus has not confirmed, so that the publisher can send it again.
+
+        A channel that has had the publication before remembers its id.
+
+        :param channels: the channels in which it may be lost; ``None``: all.
         """
         for placing in filing.placings:
-            if placing.message_id is not None and placing.position is None:
+            if placing.message_id is None or placing.position is not None or placing.duplicate:
+                continue
+            if channels is None or placing.channel in channels:
                 self._ids.forget(placing.channel, placing.message_id)
 
     def _published(self, _: None, placing: Placing) -> None:
@@ -206,14 +212,20 @@ class Archive:
             if len(run) == 1:
                 raise
             raise HistoryUnavailable(f"{len(run)} publications in a row: {error.reason}") from error
-        if self.placed is not None:
+        placed = self.placed
+        if placed is not None:
             epoch = self.store.epoch_of(retention)
-            self.placed += [format_position(epoch, offset).encode() for offset in _offsets(marked)]
+            placed += [format_position(epoch, offset).encode() for offset in _offsets(marked)]
         rest = iter(marked)
-        while length_hint(rest):  # a bus that returns a Deferred leaves the rest
-            result = self._bus.publish_run(channel, rest, binary)
-            if result is not None:
-                waiting.append(result)
+        try:
+            while length_hint(rest):  # a bus that returns a Deferred leaves the rest
+                result = self._bus.publish_run(channel, rest, binary)
+                if result is not None:
+                    waiting.append(result)
+        except BaseException:
+            if placed is not None:  # the bus has refused the last one that it took, and was not given the rest
+                del placed[len(placed) - length_hint(rest) - 1 :]
+            raise
 
     def confirm(self) -> MaybeDeferred:
         """

@@ -159,7 +159,7 @@ class Filing:
     :ivar placings: the outcomes, one for each channel.
     :ivar is_open: whether the store had not decided an outcome when it took the publication. It sets the outcome later.
     :ivar undo: a function that forgets the message id, if it is not known whether the bus has the message; ``None`` if
-        there is nothing to forget.
+        there is nothing to forget. Its argument is the channels in which the message may be lost; ``None``: all.
     """
 
     __slots__ = ("is_open", "message_id", "placings", "stored", "undo")
@@ -169,7 +169,7 @@ class Filing:
         self.stored = stored
         self.placings: list[Placing] = []
         self.is_open = False
-        self.undo: Callable[[], None] | None = None
+        self.undo: Callable[[frozenset[str] | None], None] | None = None
 
     def place(self, channel: str) -> Placing:
         """Return a new placing for *channel*."""
