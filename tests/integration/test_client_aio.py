@@ -37,6 +37,7 @@ from lhttp_tx.client import (
 from lhttp_tx.client.aio.loops import _lent
 from lhttp_tx.client.aio.stream import Stream
 from lhttp_tx.client.sync import stream as sync_stream
+from lhttp_tx.client.sync.thread import LoopThread
 from lhttp_tx.errors import LocalProtocolError, RemoteProtocolError
 
 VALUES = ["text", b"\x00\xff", {"a": [1, None, "é"]}, [], 5, True, None]
@@ -299,6 +300,90 @@ def test_calls_before_connect_wait_for_the_connection(url: str) -> None:
         return found
 
     assert run(main()) == ["hello"]
+    assert not _lent
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux tells the descriptors of a process")
+def test_closed_clients_leave_no_descriptor_and_no_timer_whenever_they_are_cancelled(url: str) -> None:
+    async def live(client: aio.Client) -> None:
+        await client.connect()
+        subscription = await client.subscribe("aio.left")
+        await client.publish("aio.left", "1")
+        await subscription.next()
+
+    def left() -> tuple[int, int]:
+        loop: Any = asyncio.get_running_loop()
+        timers = [each for each in loop._scheduled if not each.cancelled() and "_onTimer" in repr(each)]
+        return len(list(Path("/proc/self/fd").iterdir())), len(timers)
+
+    async def main() -> None:
+        async with aio.Client(url):
+            pass
+        before = left()
+        for turns in range(40):
+            client = aio.Client(url)
+            living = asyncio.create_task(live(client))
+            for _ in range(turns):
+                await asyncio.sleep(0.0005)
+            living.cancel()
+            with suppress(asyncio.CancelledError):
+                await living
+            await client.close()
+            assert left() == before, turns
+
+    run(main())
+
+
+def test_an_attempt_that_another_task_has_ended_leaves_the_next_one_alone(url: str) -> None:
+    async def main() -> None:
+        client = aio.Client(url)
+        first = asyncio.create_task(client.connect())
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(client.close())
+        second = asyncio.create_task(client.connect())
+        with pytest.raises(ClientClosed):
+            await first
+        await asyncio.gather(closing, second)
+        assert client.state is State.CONNECTED
+        await client.close()
+
+    run(main())
+
+
+def test_an_attempt_that_another_thread_has_ended_leaves_the_next_one_alone(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, again = threading.Event(), threading.Event()
+    run_in_thread = LoopThread.run
+
+    def told_late(self: LoopThread, work: Any) -> Any:
+        try:
+            return run_in_thread(self, work)
+        except ClientClosed:
+            assert again.wait(TIME_LIMIT)
+            raise
+
+    async def headers() -> dict[str, str]:
+        if not begun.is_set():
+            begun.set()
+            await asyncio.sleep(1_000)
+        return {"X-Attempt": "again"}
+
+    def first() -> None:
+        with suppress(ClientClosed):
+            client.connect()
+
+    monkeypatch.setattr(LoopThread, "run", told_late)
+    client = sync.Client(url, headers=headers)
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert begun.wait(TIME_LIMIT)
+    client.close()
+    client.connect()
+    again.set()
+    thread.join(TIME_LIMIT)
+    client.publish("aio.again", "1")
+    client.close()
     assert not _lent
 
 

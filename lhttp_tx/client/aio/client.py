@@ -106,7 +106,8 @@ class Client:
         try:
             await self._wait(client.connect(attempts, timeout))
         except BaseException:
-            await self.close()
+            if self._made is client:  # otherwise another task has closed it, and may have connected again
+                await self.close()
             raise
 
     async def close(self) -> None:
@@ -116,12 +117,13 @@ class Client:
         self._is_closed = True
         client, self._made = self._made, None
         reactor, self._reactor = self._reactor, None
-        if client is None or reactor is None or self._loop is None:
+        loop = self._loop
+        if client is None or reactor is None or loop is None:
             return
         try:
-            await client.close().asFuture(self._loop)
+            await client.close().asFuture(loop)
         finally:
-            take_back(reactor, self._loop)
+            take_back(reactor, loop)  # meanwhile, the client may belong to another loop
 
     async def __aenter__(self) -> Self:
         await self.connect()

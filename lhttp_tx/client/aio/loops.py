@@ -40,9 +40,20 @@ class LoopReactor(AsyncioSelectorReactor):
         self.installNameResolver(_Resolver(loop))
 
     def close(self) -> None:
-        """Close the reactor's own sockets."""
+        """
+        Close the reactor's sockets and the pipe that wakes it, and cancel its timers. First do what is due, such as the
+        end of connections that were aborted. Use the reactor no more.
+        """
+        self.runUntilCurrent()
+        self._internalReaders.clear()
         for found in self.removeAll():
             found.connectionLost(Failure(ConnectionDone()))
+        self.waker = None
+        self.runUntilCurrent()
+        for call in self.getDelayedCalls():
+            call.cancel()
+        if self._timerHandle is not None:
+            self._timerHandle.cancel()
 
 
 def lend(loop: asyncio.AbstractEventLoop) -> LoopReactor:

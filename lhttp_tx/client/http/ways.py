@@ -118,19 +118,30 @@ class Ways:
 
         :returns: a Deferred that fails with the error of the first transport if none connects.
         """
-        return Deferred.fromCoroutine(self._connect(protocolFactory))
+        given_up: list[bool] = []
 
-    async def _connect(self, protocolFactory: IProtocolFactory) -> IProtocol:
+        def give_up(_: object) -> None:
+            given_up.append(True)
+            connecting.cancel()
+
+        connected: Deferred[IProtocol] = Deferred(give_up)
+        connecting = Deferred.fromCoroutine(self._connect(protocolFactory, given_up))
+        connecting.chainDeferred(connected)
+        return connected
+
+    async def _connect(self, protocolFactory: IProtocolFactory, given_up: list[bool]) -> IProtocol:
         if self._judging is not None:
             await self._judging
         first: Exception | None = None
         for _ in self._order:
+            if given_up:
+                raise CancelledError
             mode = self._order[self._way]
             try:
                 made: IProtocol = await self._endpoints[mode].connect(protocolFactory)
             except Exception as error:
                 first = first or error
-                if len(self._order) == 1 or not _is_bad(error) or not await self._is_reached():
+                if given_up or len(self._order) == 1 or not _is_bad(error) or not await self._is_reached():
                     raise first from None
                 self._next_way(mode)
             else:

@@ -68,10 +68,12 @@ class Client:
         with self._lock:
             if self._thread is None:
                 self._thread = LoopThread()
+            thread = self._thread
         try:
-            self._run(self._client.connect(attempts=attempts, timeout=timeout))
+            thread.run(self._client.connect(attempts=attempts, timeout=timeout))
         except BaseException:
-            self.close()
+            if self._thread is thread:  # otherwise another thread has closed it, and may have connected again
+                self.close()
             raise
 
     def close(self) -> None:

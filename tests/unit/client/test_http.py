@@ -511,6 +511,7 @@ class Network:
         self.trials: list[Any] = []
         self.pings: list[Deferred[Any]] = []
         self.line: Line | None = None
+        self.waiting: Deferred[Any] | None = None
         names = transports or ("websocket", "stream", "poll")
         self.ways = Ways(
             {name: cast(Any, End(self, name)) for name in names},
@@ -553,6 +554,8 @@ class End:
         self.network.tried.append(self.name)
         if self.name in self.network.broken:
             return fail(self.network.broken[self.name])
+        if self.network.waiting is not None:
+            return self.network.waiting
         made = factory.buildProtocol(None)
         if self.name == "trial":
             self.network.trials.append(made)
@@ -613,6 +616,17 @@ def test_where_no_transport_works_the_first_failure_is_told() -> None:
         with pytest.raises(ConnectFailed, match="websocket"):
             network.connect()
     assert network.tried == ["websocket", "stream", "poll"] * 2
+
+
+@pytest.mark.parametrize("error", [ConnectFailed("the connection was lost"), ConnectionError()])
+def test_an_attempt_that_is_cancelled_tries_nothing_else_whatever_its_error(error: Exception) -> None:
+    network = Network()
+    network.waiting = Deferred(lambda attempt: attempt.errback(error))
+    failed: list[Any] = []
+    connecting = network.ways.connect(Factory.forProtocol(Protocol)).addErrback(failed.append)
+    connecting.cancel()
+    assert failed[0].value is error
+    assert network.tried == ["websocket"]
 
 
 def test_a_single_transport_has_no_other() -> None:
