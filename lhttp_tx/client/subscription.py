@@ -102,7 +102,7 @@ class Subscription:
         self._buffer = buffer
         self._size = 0
         self._takers: deque[Deferred[Message]] = deque()
-        self._in_hand: tuple[Message, tuple[str, int] | None] | None = None
+        self._in_hand: list[tuple[Message, tuple[str, int] | None]] = []  # one for each reader that waited
         self._confirming: list[Deferred[Subscription]] = []
         self._is_confirmed = False
         self._end: LHTTPError | None = None
@@ -149,12 +149,12 @@ class Subscription:
         """
         if self._callback is not None:
             raise TypeError(f"the subscription to {self.channel} has a callback")
-        if self._in_hand is not None:
-            self._in_hand = None
+        if self._in_hand:
+            self._in_hand.clear()
             self._owner.asked()
         if self._messages:
-            self._in_hand = self._messages.popleft()
-            message, _ = self._in_hand
+            message, before = self._messages.popleft()
+            self._in_hand.append((message, before))
             self._size -= len(message.raw)
             return succeed(message)
         if self._end is not None:
@@ -223,25 +223,23 @@ class Subscription:
         :param in_hand: whether the message that the program has taken last counts as one in the buffer. The program has
             handled it when it asks for the next one.
         """
-        if in_hand and self._in_hand is not None and self._in_hand[1] is not None:
-            return self._in_hand[1]
-        return next((before for _, before in self._messages if before is not None), None)
+        held = self._in_hand if in_hand else []
+        return next((before for _, before in (*held, *self._messages) if before is not None), None)
 
     def place(self, epoch: str) -> None:
         """Called with the epoch of the messages that came before it was known, those of ``last``."""
         if any(before is not None and not before[0] for _, before in self._messages):
             self._messages = deque((message, _placed(before, epoch)) for message, before in self._messages)
-        if self._in_hand is not None:
-            message, before = self._in_hand
-            self._in_hand = message, _placed(before, epoch)
+        self._in_hand = [(message, _placed(before, epoch)) for message, before in self._in_hand]
 
     def put_back(self, message: Message) -> None:
         """Take back a message that :meth:`next` has given, but that has not reached the program."""
         if self._takers:
             self._takers.popleft().callback(message)
             return
-        held, self._in_hand = self._in_hand, None
-        self._messages.appendleft((message, held[1] if held is not None and held[0] is message else None))
+        before = next((before for held, before in self._in_hand if held is message), None)
+        self._in_hand = [entry for entry in self._in_hand if entry[0] is not message]
+        self._messages.appendleft((message, before))
         self._size += len(message.raw)
 
     def deliver(self, message: Message, channel: str, before: tuple[str, int] | None = None) -> None:
@@ -258,7 +256,7 @@ class Subscription:
         elif self._callback is not None:
             call_safely(self._callback, message)
         elif self._takers:
-            self._in_hand = message, before
+            self._in_hand.append((message, before))
             self._takers.popleft().callback(message)
         else:
             self._messages.append((message, before))

@@ -47,3 +47,23 @@ def test_a_message_that_comes_in_the_turn_of_the_cancellation_stays(order: str) 
         assert complaints == []
 
     asyncio.run(main())
+
+
+def test_a_message_that_comes_back_from_one_of_two_readers_is_not_handled() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        subscription = Subscription(cast(Any, Owner()), "a", None, 10)
+        readers = [asyncio.create_task(taken(subscription, loop)) for _ in range(2)]
+        await asyncio.sleep(0)
+        first, second = Message("chat", body="1"), Message("chat", body="2")
+        subscription.deliver(first, "a", ("e", 0))
+        subscription.deliver(second, "a", ("e", 1))
+        assert subscription.behind(in_hand=True) == ("e", 0)
+        readers[0].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await readers[0]
+        assert await readers[1] is second
+        assert subscription.behind(in_hand=False) == ("e", 0)
+        assert await taken(subscription, loop) is first
+
+    asyncio.run(main())
