@@ -309,14 +309,24 @@ async def taken(source: Source[_Item], loop: Any) -> _Item:
     Take the next item in a coroutine of asyncio. If the coroutine is cancelled, no item is lost.
 
     The loop may cancel it when the item is there, and before it goes on, for example if a time limit ends in the same
-    moment. The item then goes back.
+    moment. The item then goes back. So does one that comes after the cancellation: the loop tells the Deferred of it
+    only in its next turn.
     """
-    future = source.next().asFuture(loop)
+    came: list[_Item] = []
+
+    def note(item: _Item) -> _Item:
+        came.append(item)
+        return item
+
+    taking = source.next().addCallback(note)
+    future = taking.asFuture(loop)
     try:
         return await future
     except BaseException:
-        if future.done() and not future.cancelled() and future.exception() is None:
-            source.put_back(future.result())
+        future.cancel()
+        taking.cancel()
+        for item in came:
+            source.put_back(item)
         raise
 
 

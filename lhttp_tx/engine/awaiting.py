@@ -52,8 +52,8 @@ def as_deferred(result: object, owner: object) -> Deferred[Any]:
 
 def in_any_case(call: Callable[[], object]) -> Deferred[Any] | None:
     """
-    Return what the method *call* returns: ``None``, or its result as a Deferred (see :func:`as_deferred`). If it raises, or its
-    result cannot be awaited, the Deferred fails.
+    Return what the method *call* returns: ``None``, or its result as a Deferred (see :func:`as_deferred`). If it
+    raises, or its result cannot be awaited, the Deferred fails.
     """
     try:
         result = call()

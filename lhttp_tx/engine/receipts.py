@@ -138,8 +138,10 @@ def _is_concerned(failure: Failure, filing: Filing | Kept | None, channels: tupl
     :param asked: whether the bus and the store were asked for it.
     """
     error = failure.value
+    if not _needs_bus(filing):  # what the store has decided is true, whatever the bus has lost
+        return not isinstance(error, ChannelsRefused) and _is_in_doubt(filing, asked or _is_general(error))
     if isinstance(error, ChannelsRefused):
-        return _needs_bus(filing) and (not channels or not error.channels.isdisjoint(channels))
+        return not channels or not error.channels.isdisjoint(channels)
     return not isinstance(error, HistoryUnavailable) or _is_in_doubt(filing, asked)
 
 
@@ -161,6 +163,11 @@ def _undo(filing: Filing | Kept | None, failure: Failure) -> None:
         return
     error = failure.value
     filing.undo(error.channels if isinstance(error, ChannelsRefused) else None)
+
+
+def _is_general(error: BaseException | None) -> bool:
+    """Return whether a failure concerns all receipts, also those that nobody was asked for yet."""
+    return not isinstance(error, HistoryUnavailable | ChannelsRefused)
 
 
 def _is_in_doubt(filing: Filing | Kept | None, asked: bool) -> bool:
@@ -316,7 +323,8 @@ class Receipts:
 
     def _not_confirmed(self, failure: Failure) -> None:
         """
-        Send an error in place of every receipt that waits.
+        Send an error in place of every receipt that waits, unless the store has decided about its publication, and the
+        bus has nothing to do with it.
 
         If only the store of histories has failed, the bus has what it was asked for. Then receipts of publications
         without history, and those whose outcome the store has decided, are sent. Those that it was not asked for yet
@@ -325,8 +333,8 @@ class Receipts:
         if self._over:
             return
         self._replace(failure, lambda _, __: True)
-        if failure.check(HistoryUnavailable, ChannelsRefused) is None:
-            self._asked = 0
+        if _is_general(failure.value):
+            self._asked = len(self._answers)
         self._confirmed(None)
 
     def _replace(self, failure: Failure, may_fail: Callable[[int, Filing | Kept | None], bool]) -> None:

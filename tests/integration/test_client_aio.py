@@ -314,7 +314,7 @@ def test_closed_clients_leave_no_descriptor_and_no_timer_whenever_they_are_cance
     def left() -> tuple[int, int]:
         loop: Any = asyncio.get_running_loop()
         timers = [each for each in loop._scheduled if not each.cancelled() and "_onTimer" in repr(each)]
-        return len(os.listdir("/proc/self/fd")), len(timers)
+        return len(list(Path("/proc/self/fd").iterdir())), len(timers)
 
     async def main() -> None:
         async with aio.Client(url):

@@ -196,6 +196,36 @@ def test_what_the_bus_loses_while_others_wait_for_the_store_is_not_confirmed(err
     assert [number for number, command in answers if command == "error"] == lost
 
 
+def test_what_a_store_has_decided_is_told_though_the_bus_has_failed() -> None:
+    bus, store = FarBus(), LateStore()
+    server = Server(bus=bus, history=["kept"], history_store=store)
+    client = server.connect()
+    done: list[object] = []
+    server.engine.publish("kept", "x").addBoth(done.append)
+    for number, channels in enumerate(("kept", "plain", "kept plain", "kept"), 1):
+        publish(client, channels, number)
+    for _ in range(2):
+        store.store_all()
+        bus.far.answer(BusUnavailable("gone"))
+    assert told(client) == [("1", "receipt"), ("2", "error"), ("3", "error"), ("4", "receipt")]
+    assert done == [None]
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_what_a_store_has_not_decided_is_in_doubt_if_the_bus_fails(is_cut: bool) -> None:
+    bus, store = FarBus(), LateStore()
+    client = Server(bus=bus, history=["kept"], history_store=store).connect()
+    publish(client, "kept", 1)
+    publish(client, "kept", 2)
+    store.placings[0].position = "e-1"
+    if is_cut:
+        client.session.cut()
+    else:
+        bus.far.answer(BusUnavailable("gone"))
+        store.far.answer()
+    assert told(client) == [("1", "receipt"), ("2", "error")]
+
+
 # Outcomes that are decided while the bus takes its time
 
 
