@@ -425,6 +425,8 @@ test("an option that a call does not have is told", async () => {
     send: () => client.send("chat", "", { reciept: false }),
     request: () => client.request("echo", "", { replies: "welcome" }),
     history: () => client.history("room", { limt: 5 }),
+    presence: () => client.presence("room", { onJoin: () => {} }),
+    uploadChunks: () => client.uploadChunks("file", "abc", { chunksize: 2 }),
   };
   for (const [name, call] of Object.entries(calls)) {
     await assert.rejects(call(), (error) => error instanceof TypeError && error.message.startsWith(`${name}() has no option `));

@@ -1040,6 +1040,8 @@
     request: [...SEND_OPTIONS, "reply"],
     history: ["limit", "since", "before", "order", "timeout", "signal"],
     subscribe: ["command", "headers", "last", "since", "onRecovered", "onMissed", "signal"],
+    presence: ["signal"],
+    uploadChunks: ["headers", "chunkSize", "parallel", "id", "timeout", "signal", "onProgress"],
   });
 
   const DEFAULT_RECONNECT = Object.freeze({
@@ -1963,7 +1965,10 @@
      * @returns a promise of {id, reply}: the last reply of a processor, or null.
      */
     uploadChunks(command, file, options = {}) {
-      return this._answer(() => this.#uploadChunks(command, file, options), options.signal);
+      return this._answer(() => {
+        checkOptions("uploadChunks", options);
+        return this.#uploadChunks(command, file, options);
+      }, options.signal);
     }
 
     async #uploadChunks(command, file, { headers, chunkSize = 32768, parallel = 4, id = randomId(), ...options }) {
@@ -2018,7 +2023,10 @@
      *   status 404 if the channel has no presence, and 403 if no channel of the server has.
      */
     presence(channel, options = {}) {
-      return this._answer(() => Presence._of(this, checkChannel(channel), options), options.signal);
+      return this._answer(() => {
+        checkOptions("presence", options);
+        return Presence._of(this, checkChannel(channel), options);
+      }, options.signal);
     }
 
     /**
