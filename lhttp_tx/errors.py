@@ -15,6 +15,7 @@ client ever gets it.
     ├── TooMany                    429  a bound was reached
     ├── ProcessorTimeout           500
     ├── BusUnavailable             503
+    │   ├── ChannelsRefused        503
     │   └── HistoryUnavailable     503
     ├── SessionClosed              409
     └── UpstreamError              502

@@ -7,7 +7,7 @@ Used by :mod:`lhttp_tx.codec.limits`, :mod:`lhttp_tx.config` and the options. Im
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from types import NoneType, UnionType
@@ -38,10 +38,9 @@ __all__ = [
 _SHOWN = 40
 """The most characters of an option's value that an error text shows."""
 
-_NUMBERS: Mapping[type, re.Pattern[str]] = {
-    int: re.compile(r"-?[0-9]+"),
-    float: re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?|nan|inf"),
-}
+_INTEGER = re.compile(r"-?[0-9]+")
+_NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?|nan|inf")
+_NUMBERS: Mapping[type, Callable[[str], object]] = {int: _INTEGER.fullmatch, float: _NUMBER.fullmatch}
 """How a number is written. Python also reads signs, underscores, and digits of other scripts."""
 
 
@@ -74,7 +73,7 @@ class Bound:
         :raises ValueError: if the text is not one of these numbers.
         """
         stripped = text.strip()
-        if not _NUMBERS[self.kind].fullmatch(stripped):
+        if not _NUMBERS[self.kind](stripped):
             raise ValueError(f"{text[:_SHOWN]!r} is not a number")
         try:
             number = self.kind(stripped)

@@ -62,6 +62,9 @@ __all__ = [
 TIME_LIMIT = 30.0
 """Seconds that anything may take before a test gives up."""
 
+LONGEST_WAIT = 120.0
+"""Seconds that a client may wait for a frame while it answers pings."""
+
 TIMES = (3, 12, 48)
 """Seconds that something may last which is to run out in a test, such as a token: the next where one was too short."""
 
@@ -361,7 +364,10 @@ class RawClient:
 
         :param pings: return pings too; otherwise they are answered, for who waits for long gets some.
         """
+        end = time.monotonic() + LONGEST_WAIT
         while (frame := self._receive())[0] == PING and not pings:
+            if time.monotonic() > end:
+                raise TimeoutError("only pings come")
             self.send(frame[1], PONG)
         return frame
 

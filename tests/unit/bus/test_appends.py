@@ -258,3 +258,10 @@ def test_a_stream_has_refused_until_it_takes_a_publication() -> None:
     assert ends.stream.refused is None
     run.unanswered()  # which does not tell that it was refused
     assert ends.stream.refused is None
+
+
+def test_a_stream_that_is_away_for_a_moment_has_refused_nothing() -> None:
+    ends = Ends()
+    ends.add(1).answer([b""], [NOBODY])
+    assert ends.kicks == 1  # the stream finds out whether it is there
+    assert ends.stream.refused is None

@@ -12,10 +12,13 @@ from itertools import repeat
 
 from lhttp_tx.bus.nats.headers import Head, read_head
 
-__all__ = ["IN_PROCESS", "UNKNOWN", "read", "read_all"]
+__all__ = ["IN_PROCESS", "NO_STREAM", "UNKNOWN", "read", "read_all"]
 
 UNKNOWN = "the history store has not confirmed the publication: it is not known whether it is stored"
 """The error text for a publication without an acknowledgement."""
+
+NO_STREAM = "no stream of NATS takes it: the stream was deleted, or JetStream is unavailable"
+"""The error text for a publication that nobody has taken."""
 
 IN_PROCESS = "another publication with the same message id is on its way into the stream"
 """The error text for a publication that would be a duplicate if an earlier one, which is not decided, is stored."""
@@ -34,7 +37,7 @@ def read(data: bytes, head: Head | None) -> tuple[int, bool, str]:
         stream has the publication. Else the number is 0.
     """
     if head is not None and "Status" in read_head(head):
-        return 0, False, "no stream of NATS takes it: the stream was deleted, or JetStream is unavailable"
+        return 0, False, NO_STREAM
     end = data.rfind(b'"seq":')
     if end > 0 and data[end + 6 : -1].isdigit() and data[end + 6 : -1] != b"0":  # errors have 0 there
         return int(data[end + 6 : -1]), False, ""

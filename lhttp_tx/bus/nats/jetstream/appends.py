@@ -16,7 +16,7 @@ from typing import Any, final
 from twisted.internet.interfaces import IDelayedCall
 
 from lhttp_tx.bus.nats.headers import Head, publish_commands
-from lhttp_tx.bus.nats.jetstream.acknowledgements import IN_PROCESS, UNKNOWN, read, read_all
+from lhttp_tx.bus.nats.jetstream.acknowledgements import IN_PROCESS, NO_STREAM, UNKNOWN, read, read_all
 from lhttp_tx.bus.nats.jetstream.streams import Stream
 from lhttp_tx.bus.nats.jetstream.tips import Tips
 from lhttp_tx.bus.nats.jetstream.waiters import Waiters
@@ -243,7 +243,7 @@ class Appends:
             why = UNKNOWN
         if why:
             self.stream.kick()
-            if why is not UNKNOWN:
+            if why not in (UNKNOWN, NO_STREAM):  # without a stream, the stream itself tells that it is away
                 self.stream.refused = self._clock.seconds()
             self._refuse(run, 1, why)
         elif run.placing is not None:
