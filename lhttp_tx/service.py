@@ -164,7 +164,8 @@ class LHTTPService(Service):
         put_checks(
             self.resource,
             *(parts.bus, self.factory, self._listeners, self._guard),
-            has_store=lambda: parts.histories.intact,
+            has_store=lambda: parts.histories.available,
+            refuses=lambda: parts.histories.refuses,
             is_leaving=lambda: self.departure.begun,
             missing=lambda: parts.nodes.missing,
             shortfall=lambda: parts.nodes.shortfall(config.require_nodes),

@@ -105,13 +105,10 @@ class Histories:
         return not self.is_active or self.store.available
 
     @property
-    def intact(self) -> bool:
-        """
-        Whether channels with history accept publications, and the store has not refused one a short time ago. True if
-        no channel has history.
-        """
+    def refuses(self) -> bool:
+        """Whether the store has refused a publication within the last minute and taken none since."""
         refuses: Callable[[], bool] | None = getattr(self.store, "refuses", None)
-        return self.available and not (self.is_active and refuses is not None and refuses())
+        return self.is_active and refuses is not None and refuses()
 
     def attach(self, engine: Engine) -> None:
         """

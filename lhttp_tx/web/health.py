@@ -51,6 +51,7 @@ class HealthResource(Resource):
         guard: AcceptGuard,
         *,
         has_store: Callable[[], bool],
+        refuses: Callable[[], bool] = lambda: False,
         missing: Callable[[], Iterable[str]] = tuple,
         shortfall: Callable[[], str] = str,
         is_leaving: Callable[[], bool] = lambda: False,
@@ -60,8 +61,8 @@ class HealthResource(Resource):
         :param factory: says whether the node accepts connections.
         :param listeners: say whether the server listens.
         :param guard: says whether connections are refused.
-        :param has_store: returns whether the store takes publications to channels with history; true if there are no
-            such channels.
+        :param has_store: returns whether channels with history accept publications; true if there are none.
+        :param refuses: returns whether the history store has refused one within the last minute and taken none since.
         :param missing: returns the names of the other nodes that no longer send heartbeats.
         :param shortfall: returns the numbers of connected and of required nodes, such as ``2/3``; empty if there are
             enough.
@@ -73,6 +74,7 @@ class HealthResource(Resource):
         self._listeners = listeners
         self._guard = guard
         self._has_store = has_store
+        self._refuses = refuses
         self._missing = missing
         self._shortfall = shortfall
         self._is_leaving = is_leaving
@@ -85,13 +87,16 @@ class HealthResource(Resource):
             return "starting" if factory.starting else "stopping"
         if self._is_full:
             return "full"
-        works = self._bus.available and self._listeners.intact and self._has_store()
+        works = self._bus.available and self._listeners.intact and self._keeps()
         return "ok" if works and not self._shortfall() and not tuple(self._missing()) else "degraded"
 
     @property
     def _is_full(self) -> bool:
         factory = self._factory
         return 0 < factory.maxConnections <= factory.countConnections or self._guard.refuses
+
+    def _keeps(self) -> bool:
+        return self._has_store() and not self._refuses()
 
     @property
     def reasons(self) -> list[str]:
@@ -122,7 +127,7 @@ class HealthResource(Resource):
         if status in ("full", "starting", "stopping"):
             request.setResponseCode(503)
         told: dict[str, object] = {"status": status}
-        if not self._has_store():
+        if not self._keeps():
             told["history"] = "unavailable"
         if missing := sorted(self._missing()):
             told["missing"] = missing[:_NAMES]
@@ -169,6 +174,7 @@ def put_checks(
     *,
     has_store: Callable[[], bool],
     is_leaving: Callable[[], bool],
+    refuses: Callable[[], bool] = lambda: False,
     missing: Callable[[], Iterable[str]] = tuple,
     shortfall: Callable[[], str] = str,
 ) -> None:
@@ -178,6 +184,7 @@ def put_checks(
     health = HealthResource(
         *(bus, factory, listeners, guard),
         has_store=has_store,
+        refuses=refuses,
         is_leaving=is_leaving,
         missing=missing,
         shortfall=shortfall,
