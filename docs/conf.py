@@ -60,7 +60,7 @@ nitpick_ignore_regex = [
         "py:.*",
         r"lhttp_tx\.(engine\.sequence\.TimeLimited|bus\.nats\.owner\.LinkOwner|hooks\.HookRunner|running\.(Running|Parts))",
     ),
-    ("py:.*", r"lhttp_tx\.twistd\.relay\.Watched"),
+    ("py:.*", r"lhttp_tx\.(twistd\.relay\.Watched|client\.subscription\.Source)"),
     ("py:.*", r"lhttp_tx\.web\.admin\.managed\.(Community|Kept)"),
     ("py:.*", r"lhttp_tx\.(web\.channel\.BoundedChannel|transports\.websocket\.(outbox\.Writer|throttle\.Throttled))"),
     ("py:.*", r"lhttp_tx\.transports\.(tcp\.owner\.Owned|http\.session\.SessionOwner)"),
