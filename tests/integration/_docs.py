@@ -224,8 +224,9 @@ class Process:
         """Go on for as long as one may wait for *what*; then fail."""
         end = time.monotonic() + _PATIENCE
         while time.monotonic() < end:
-            assert self._process.poll() is None, f"{self.command} ended and did not {what}:\n{self.output}"
+            has_ended = self._process.poll() is not None  # what it has printed is complete then
             yield
+            assert not has_ended, f"{self.command} ended and did not {what}:\n{self.output}"
             time.sleep(0.02)
         pytest.fail(f"{self.command} did not {what}:\n{self.output}")
 
